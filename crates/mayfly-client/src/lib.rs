@@ -1,0 +1,1 @@
+//! Typed calls to an orchestrator and its resumable event stream

@@ -1,0 +1,19 @@
+//! What mayfly decides, without doing any of it.
+//!
+//! No socket, clock, lock, file or random number is in this crate: the caller brings events in and
+//! performs the effects that come out. So each rule is here once, and its tests are exhaustive.
+//!
+//! - [`id`]: how tasks and attempts are named.
+//! - [`task`]: the state machine of one task.
+//! - [`outcome`]: the ways a task can end.
+//! - [`policy`]: how many at once, and when an attempt is worth another try.
+
+pub mod id;
+pub mod outcome;
+pub mod policy;
+pub mod task;
+
+pub use id::{AttemptId, TaskId};
+pub use outcome::{Failure, Outcome};
+pub use policy::Policy;
+pub use task::{After, Attempt, Effect, Event, Limit, Phase, TaskState};

@@ -1,0 +1,138 @@
+//! The ways a task can end.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How a task ended. There is exactly one, and it never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// `claude` exited with 0 and its last result was no error.
+    Succeeded,
+    /// It ended otherwise; the failure says how.
+    Failed(Failure),
+    /// The user asked for its end.
+    Cancelled,
+}
+
+/// Why a task failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// `claude` reported an error of its own that is none of those below.
+    Claude,
+    /// The model API refused or failed, after the retries of `claude`.
+    Api,
+    /// The subscription's usage limit is reached.
+    UsageLimit,
+    /// The limit of turns is reached.
+    MaxTurns,
+    /// The limit of money is reached.
+    MaxBudget,
+    /// `claude` exited with 0 and never printed a result.
+    NoResult,
+    /// `claude` could not start, or exited before its first message.
+    Startup,
+    /// `claude` was killed by a signal that was not ours, or exited with a code of its own.
+    Killed,
+    /// The machine's memory limit was reached and `claude` was killed for it.
+    OutOfMemory,
+    /// What `claude` said it would run with is not what was asked for.
+    InitMismatch,
+    /// The workspace could not be set up.
+    Workspace,
+    /// The log of the task reached its limit.
+    LogFull,
+    /// The time allowed for the whole task is over.
+    Timeout,
+    /// Nothing was heard from `claude` for too long.
+    IdleTimeout,
+    /// The machine was made, and its worker was never heard.
+    LaunchTimeout,
+    /// The provider will not make this machine.
+    Refused,
+    /// The machine is gone, or silent for too long.
+    Lost,
+}
+
+/// Each ending with the one word that it has in the database, on the wire and on a screen.
+const NAMES: [(Outcome, &str); 19] = [
+    (Outcome::Succeeded, "succeeded"),
+    (Outcome::Cancelled, "cancelled"),
+    (Outcome::Failed(Failure::Claude), "claude-error"),
+    (Outcome::Failed(Failure::Api), "api-error"),
+    (Outcome::Failed(Failure::UsageLimit), "usage-limit"),
+    (Outcome::Failed(Failure::MaxTurns), "max-turns"),
+    (Outcome::Failed(Failure::MaxBudget), "max-budget"),
+    (Outcome::Failed(Failure::NoResult), "no-result"),
+    (Outcome::Failed(Failure::Startup), "startup"),
+    (Outcome::Failed(Failure::Killed), "killed"),
+    (Outcome::Failed(Failure::OutOfMemory), "out-of-memory"),
+    (Outcome::Failed(Failure::InitMismatch), "init-mismatch"),
+    (Outcome::Failed(Failure::Workspace), "workspace"),
+    (Outcome::Failed(Failure::LogFull), "log-full"),
+    (Outcome::Failed(Failure::Timeout), "timeout"),
+    (Outcome::Failed(Failure::IdleTimeout), "idle-timeout"),
+    (Outcome::Failed(Failure::LaunchTimeout), "launch-timeout"),
+    (Outcome::Failed(Failure::Refused), "refused"),
+    (Outcome::Failed(Failure::Lost), "lost"),
+];
+
+impl Outcome {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        NAMES.iter().map(|&(outcome, _)| outcome)
+    }
+
+    /// The one word for it.
+    pub fn name(self) -> &'static str {
+        let named = NAMES.iter().find(|&&(outcome, _)| outcome == self);
+        named.expect("the table names every outcome, and a test walks it").1
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = UnknownOutcome;
+
+    fn from_str(name: &str) -> Result<Self, UnknownOutcome> {
+        let found = NAMES.iter().find(|&&(_, known)| known == name);
+        found.map(|&(outcome, _)| outcome).ok_or(UnknownOutcome)
+    }
+}
+
+/// A word that names no outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no outcome has this name")]
+pub struct UnknownOutcome;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_a_name_that_reads_back() {
+        // Spelled out, so that a new failure does not compile until the table is looked at.
+        let place = |outcome: Outcome| match outcome {
+            Outcome::Succeeded | Outcome::Cancelled => 0,
+            Outcome::Failed(failure) => match failure {
+                Failure::Claude | Failure::Api | Failure::UsageLimit | Failure::MaxTurns => 1,
+                Failure::MaxBudget | Failure::NoResult | Failure::Startup | Failure::Killed => 2,
+                Failure::OutOfMemory | Failure::InitMismatch | Failure::Workspace | Failure::LogFull => 3,
+                Failure::Timeout | Failure::IdleTimeout | Failure::LaunchTimeout => 4,
+                Failure::Refused | Failure::Lost => 5,
+            },
+        };
+        let counts = Outcome::all().fold([0; 6], |mut counts, outcome| {
+            counts[place(outcome)] += 1;
+            counts
+        });
+        assert_eq!(counts, [2, 4, 4, 4, 3, 2]);
+        for outcome in Outcome::all() {
+            assert_eq!(outcome.name().parse(), Ok(outcome));
+        }
+    }
+}

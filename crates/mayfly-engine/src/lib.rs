@@ -1,0 +1,1 @@
+//! The orchestrator without HTTP: submit, schedule, perform, ingest, reap.

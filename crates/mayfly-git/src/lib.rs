@@ -1,0 +1,1 @@
+//! git, run so that nothing of a repository's own configuration runs

@@ -1,0 +1,1 @@
+//! A wire channel over WebSocket over a unix socket or TCP

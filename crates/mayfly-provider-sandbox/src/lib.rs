@@ -1,0 +1,1 @@
+//! Machines as Linux sandboxes on this box

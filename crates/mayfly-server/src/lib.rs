@@ -1,0 +1,1 @@
+//! The orchestrator: HTTP, configuration, composition root

@@ -1,0 +1,1 @@
+//! Tasks, attempts, events and effects in SQLite; the only crate that knows SQL

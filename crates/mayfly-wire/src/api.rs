@@ -1,0 +1,165 @@
+//! The bodies of the HTTP API that the owner's side speaks, under `/v1`.
+//!
+//! ```text
+//! POST /v1/workspaces?name=REPO      a git bundle            -> 201 Workspace
+//! POST /v1/tasks                     CreateTask              -> 202 Task      (Idempotency-Key: <any text>)
+//! GET  /v1/tasks                                             -> 200 [Task]    newest first
+//! GET  /v1/tasks/{id}                                        -> 200 Task
+//! POST /v1/tasks/{id}/cancel         Cancel                  -> 202 Task
+//! GET  /v1/tasks/{id}/events?after=N&follow=true             -> 200 NDJSON of `event::Event`
+//! GET  /v1/tasks/{id}/result/bundle                          -> 200 a git bundle
+//! GET  /v1/tasks/{id}/result/transcript                      -> 200 the CLI's session file
+//! ```
+//!
+//! Errors are `application/problem+json`: a [`Problem`].
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+
+/// The longest prompt, in bytes.
+pub const PROMPT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Asks for a task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateTask {
+    /// What `claude` is asked to do: 1 byte to [`PROMPT_BYTES_MAX`], no NUL.
+    pub prompt: String,
+    /// The code to work on; none is an empty workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
+    /// The model, passed on as it is. Default: the orchestrator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The time allowed for the whole run, in milliseconds. Default: 30 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// The longest silence of `claude`, in milliseconds. Default: 10 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_ms: Option<u64>,
+    /// The most turns of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_turns: Option<u32>,
+    /// The most money to spend, in US dollars, as the CLI counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_budget_usd: Option<f64>,
+    /// The credential for the model API, for this task alone; it is kept in memory only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
+}
+
+/// A repository that was handed over, and the commit to start from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workspace {
+    /// The SHA-256 of the bundle, in hex: the name under which it was stored.
+    pub id: String,
+    /// The folder's name under `/workspace`: 1 to 100 of `A-Z a-z 0-9 . _ -`, not beginning with `.` or `-`.
+    pub name: String,
+    /// The commit to start from, in hex; the bundle's only ref points to it.
+    pub base: String,
+}
+
+/// The owner's credential for a model API.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// Which header it goes into.
+    pub kind: CredentialKind,
+    /// The credential itself.
+    pub secret: Secret,
+    /// The model API's base URL. Default: Anthropic's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+}
+
+/// The kinds of credential that a model API takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CredentialKind {
+    /// From `claude setup-token`: `Authorization: Bearer`, with the CLI's OAuth beta header.
+    OauthToken,
+    /// A key of the API: `x-api-key`.
+    ApiKey,
+    /// A gateway's own token: `Authorization: Bearer`.
+    Bearer,
+}
+
+/// Asks for a task's end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cancel {
+    /// Do not wait for the work: destroy the machine now.
+    pub force: bool,
+}
+
+/// A task as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The whole id.
+    pub id: String,
+    /// Its last eight digits, which every command takes.
+    pub short: String,
+    /// The first line of the prompt, shortened.
+    pub title: String,
+    /// `queued`, `launching`, `running`, `collecting`, `releasing` or `finished`.
+    pub state: String,
+    /// The current or last attempt, from 1.
+    pub attempt: u32,
+    /// The number of the last event in the log; 0 is none.
+    pub last_seq: u64,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// The code that it works on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// What came out of its machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Collected>,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// `succeeded`, `cancelled`, or the failure's name, such as `usage-limit`.
+    pub name: String,
+    /// The reason in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What a worker brought out of its machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Collected {
+    /// The last commit, in hex, if the work differs from the base; it is in the bundle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
+    /// Whether the bundle holds it.
+    pub bundle: bool,
+    /// Whether the CLI's session file is there.
+    pub transcript: bool,
+    /// What could not be saved, and why; a line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unsaved: Vec<String>,
+}
+
+/// An error, as RFC 9457 has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A stable word for programs, such as `invalid-task`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, to what, and what to do next.
+    pub detail: String,
+}

@@ -1,0 +1,57 @@
+//! What a machine finds when its worker starts: the agreement between providers and the worker.
+//!
+//! ```text
+//! /opt/mayfly/mayfly         our binary, started as `mayfly worker`, PID 1 of the machine
+//! /opt/claude/claude         the CLI, read-only
+//! /run/mayfly/               a directory of the host, read-only: the orchestrator's socket is in it
+//! /workspace/<name>          the code, writable; else /workspace alone
+//! /home/agent, /tmp          private and writable
+//! ```
+//!
+//! The worker reads one [`Boot`] as JSON from the file descriptor [`BOOT_FD`] until its end, and closes it:
+//! what is secret in it is never in an environment, an argument or a file.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+
+/// The file descriptor with the [`Boot`].
+pub const BOOT_FD: i32 = 3;
+/// Our binary.
+pub const MAYFLY: &str = "/opt/mayfly/mayfly";
+/// The CLI.
+pub const CLAUDE: &str = "/opt/claude/claude";
+/// The directory with the orchestrator's socket.
+pub const WAY_OUT: &str = "/run/mayfly";
+/// The socket's name in it.
+pub const WAY_OUT_SOCKET: &str = "orchestrator.sock";
+/// Where the code is.
+pub const WORKSPACE: &str = "/workspace";
+/// The agent's home.
+pub const HOME: &str = "/home/agent";
+/// The agent's user and group id inside a machine.
+pub const AGENT_ID: u32 = 1000;
+
+/// What a worker must know before it can ask for more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// The attempt: `<task>.<number>`.
+    pub attempt: String,
+    /// Proves the attempt in the hello.
+    pub ticket: Secret,
+    /// The orchestrator's socket, as the machine sees it.
+    pub endpoint: PathBuf,
+    /// The CLI.
+    pub claude: PathBuf,
+    /// The agent's home, an empty and writable folder.
+    pub home: PathBuf,
+    /// The folder that holds the workspace.
+    pub workspace: PathBuf,
+    /// Where the kernel counts kills for lack of memory, if it does: `memory.events` of cgroup v2, or
+    /// `memory.oom_control` of v1. Both have a line `oom_kill N`.
+    #[serde(default)]
+    pub memory_events: Option<PathBuf>,
+}

@@ -1,0 +1,281 @@
+//! One record of a task's log, as clients read it: an object on a line of its own.
+//!
+//! ```json
+//! {"task":"…","attempt":1,"seq":42,"at":"2026-01-01T00:00:00.000Z","source":"claude","line":{…}}
+//! ```
+//!
+//! `source` is `claude`, `stderr` or `mayfly`. What `claude` wrote is carried as the very bytes that it
+//! wrote: as `line` if they are JSON, as `text` if they are only UTF-8, else as base64 in `bytes`. `"end"` is
+//! there only when no newline followed: `more` (the line goes on in the next event of this source) or `eof`.
+//! An event of mayfly's own is in `event`; readers ignore types and fields that they do not know.
+//!
+//! [`Envelope::write`] makes the line without parsing what it carries; [`Event::raw`] gives the bytes back.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::api::{Collected, Outcome};
+use crate::worker::End;
+
+/// What mayfly itself tells about a task. The list is closed: a new type is a new version of the wire.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum MayflyEvent {
+    /// The task waits for a free slot.
+    Queued,
+    /// A machine is asked for.
+    Launching {
+        /// The place that makes it.
+        provider: String,
+    },
+    /// The machine's worker is connected.
+    Running,
+    /// `claude` is about to be started.
+    Started,
+    /// `claude` runs as it was asked to.
+    Ready {
+        /// The version of `claude`.
+        version: String,
+        /// Its model.
+        model: String,
+    },
+    /// `claude` is over or being stopped; the work is brought out.
+    Collecting {
+        /// How the task will end.
+        outcome: Outcome,
+    },
+    /// The work is safe.
+    Collected {
+        /// What it is.
+        result: Collected,
+    },
+    /// The machine is being destroyed.
+    Releasing,
+    /// The attempt was lost before `claude` started; another follows.
+    Requeued {
+        /// What became of it.
+        detail: String,
+    },
+    /// The task is over; no machine of it is left.
+    Finished {
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A tool call was denied.
+    Denied {
+        /// The tool.
+        tool: String,
+        /// What `claude` was told.
+        message: String,
+    },
+    /// A limit of the model API was named.
+    Limit {
+        /// The limit's name.
+        limit: String,
+        /// When it ends, in seconds since 1970.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resets_at: Option<i64>,
+    },
+    /// Something that the user should know.
+    Warning {
+        /// What.
+        text: String,
+    },
+    /// A type that this reader does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Who an event is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventSource {
+    /// The standard output of `claude`.
+    Claude,
+    /// The standard error of `claude`.
+    Stderr,
+    /// mayfly itself.
+    Mayfly,
+}
+
+/// An event on its way out: what is needed to write its line.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// The task, written as it is.
+    pub task: &'a str,
+    /// The attempt; 0 before the first.
+    pub attempt: u32,
+    /// The event's number in the task's log, from 1.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// From whom.
+    pub source: EventSource,
+    /// How the bytes end.
+    pub end: End,
+    /// The bytes: of a [`MayflyEvent`] as JSON, or what `claude` wrote.
+    pub bytes: &'a [u8],
+    /// Whether the bytes are one JSON value; known since they were stored.
+    pub json: bool,
+}
+
+impl Envelope<'_> {
+    /// Appends the event's line, with its newline.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+        const NEVER: &str = "a Vec takes every byte";
+        let (source, body) = match self.source {
+            EventSource::Claude => ("claude", "line"),
+            EventSource::Stderr => ("stderr", "line"),
+            EventSource::Mayfly => ("mayfly", "event"),
+        };
+        let (task, attempt, seq) = (self.task, self.attempt, self.seq);
+        let at = self.at;
+        write!(out, r#"{{"task":"{task}","attempt":{attempt},"seq":{seq},"at":"{at:.3}","source":"{source}""#)
+            .expect(NEVER);
+        match self.end {
+            End::Newline => {}
+            End::More => out.extend_from_slice(br#","end":"more""#),
+            End::Eof => out.extend_from_slice(br#","end":"eof""#),
+        }
+        if self.json {
+            write!(out, r#","{body}":"#).expect(NEVER);
+            out.extend_from_slice(self.bytes);
+        } else if let Ok(text) = std::str::from_utf8(self.bytes) {
+            out.extend_from_slice(br#","text":"#);
+            serde_json::to_writer(&mut *out, text).expect(NEVER);
+        } else {
+            write!(out, r#","bytes":"{}""#, STANDARD.encode(self.bytes)).expect(NEVER);
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// Whether `bytes` can stand as `line`: one JSON value, nested no deeper than readers can follow, with no
+/// white space around it, which a reader of JSON would not give back.
+pub fn is_json(bytes: &[u8]) -> bool {
+    let bare = |end: Option<&u8>| end.is_some_and(|byte| !byte.is_ascii_whitespace());
+    bare(bytes.first()) && bare(bytes.last()) && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+}
+
+/// An event as it arrives.
+#[derive(Debug, Deserialize)]
+pub struct Event<'a> {
+    /// The task.
+    #[serde(borrow)]
+    pub task: Cow<'a, str>,
+    /// The attempt; 0 before the first.
+    pub attempt: u32,
+    /// The number in the task's log.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// From whom.
+    pub source: EventSource,
+    /// Absent where a newline followed.
+    #[serde(default)]
+    end: Option<WireEnd>,
+    /// JSON that `claude` wrote.
+    #[serde(borrow, default)]
+    pub line: Option<&'a RawValue>,
+    /// Other text that it wrote.
+    #[serde(default)]
+    pub text: Option<String>,
+    /// Other bytes that it wrote, in base64.
+    #[serde(default)]
+    bytes: Option<String>,
+    /// What mayfly says.
+    #[serde(default)]
+    pub event: Option<MayflyEvent>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum WireEnd {
+    More,
+    Eof,
+}
+
+impl<'a> Event<'a> {
+    /// Reads one line.
+    pub fn parse(line: &'a str) -> Result<Self, BadEvent> {
+        serde_json::from_str(line).map_err(BadEvent)
+    }
+
+    /// The very bytes that `claude` wrote, with the newline if there was one.
+    pub fn raw(&self) -> Vec<u8> {
+        let mut raw = match (self.line, &self.text, &self.bytes) {
+            (Some(line), ..) => line.get().as_bytes().to_vec(),
+            (_, Some(text), _) => text.clone().into_bytes(),
+            (.., Some(bytes)) => STANDARD.decode(bytes).unwrap_or_default(),
+            (None, None, None) => Vec::new(),
+        };
+        if self.end.is_none() {
+            raw.push(b'\n');
+        }
+        raw
+    }
+}
+
+/// A line that is no event.
+#[derive(Debug, thiserror::Error)]
+#[error("a line of the event stream is not an event")]
+pub struct BadEvent(#[source] serde_json::Error);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(bytes: &[u8], end: End) -> String {
+        let task = "0193b2c4-0000-7000-8000-0123456789ab";
+        let at = Timestamp::from_millisecond(1_767_225_600_000).expect("in range");
+        let json = end != End::More && is_json(bytes);
+        let envelope =
+            Envelope { task, attempt: 1, seq: 42, at, source: EventSource::Claude, end, bytes, json };
+        let mut out = Vec::new();
+        envelope.write(&mut out);
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn the_line_of_an_event_is_as_documented() {
+        insta::assert_snapshot!(written(br#"{"type": "x", "n":1e400}"#, End::Newline), @r#"{"task":"0193b2c4-0000-7000-8000-0123456789ab","attempt":1,"seq":42,"at":"2026-01-01T00:00:00.000Z","source":"claude","line":{"type": "x", "n":1e400}}"#);
+        insta::assert_snapshot!(written(b"half a li", End::Eof), @r#"{"task":"0193b2c4-0000-7000-8000-0123456789ab","attempt":1,"seq":42,"at":"2026-01-01T00:00:00.000Z","source":"claude","end":"eof","text":"half a li"}"#);
+        insta::assert_snapshot!(written(b"\xff\xfe", End::More), @r#"{"task":"0193b2c4-0000-7000-8000-0123456789ab","attempt":1,"seq":42,"at":"2026-01-01T00:00:00.000Z","source":"claude","end":"more","bytes":"//4="}"#);
+    }
+
+    proptest! {
+        /// S35, S36: whatever `claude` writes comes back byte for byte.
+        #[test]
+        fn what_claude_wrote_comes_back(
+            bytes in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..100),
+                r#"[ \r]{0,2}\{"[a-z\u{2028}]{0,5}": ?(1e400|null|"x\\ud800")\}[ \r]{0,2}"#.prop_map(String::into_bytes),
+            ],
+            end in prop_oneof![Just(End::Newline), Just(End::More), Just(End::Eof)],
+        ) {
+            let bytes: Vec<u8> = bytes.into_iter().filter(|&byte| byte != b'\n').collect();
+            let line = written(&bytes, end);
+            prop_assert_eq!(line.matches('\n').count(), 1);
+            let event = Event::parse(&line).expect("an event");
+            let mut expected = bytes;
+            if end == End::Newline {
+                expected.push(b'\n');
+            }
+            prop_assert_eq!(event.raw(), expected);
+        }
+    }
+
+    #[test]
+    fn an_event_of_a_later_version_is_unknown_and_no_error() {
+        let line = r#"{"task":"t","attempt":1,"seq":1,"at":"2026-01-01T00:00:00Z","source":"mayfly","event":{"type":"sung","by":"a bird"},"new":1}"#;
+        assert_eq!(Event::parse(line).expect("an event").event, Some(MayflyEvent::Unknown));
+    }
+}

@@ -1,0 +1,18 @@
+//! Every byte between mayfly's processes.
+//!
+//! - [`api`]: the bodies of the HTTP API that the owner's side speaks.
+//! - [`boot`]: what a machine finds when its worker starts.
+//! - [`event`]: one record of a task's log, as clients read it.
+//! - [`worker`]: what a worker and the orchestrator say to each other.
+//! - [`secret`]: a credential or token on its way, which no log can print.
+//!
+//! The types of `mayfly-core` are not serialised: they are mirrored here, so that a change of the wire shows
+//! in this crate's snapshots and nowhere else. There is no I/O here.
+
+pub mod api;
+pub mod boot;
+pub mod event;
+pub mod secret;
+pub mod worker;
+
+pub use secret::Secret;

@@ -1,0 +1,358 @@
+//! What a worker and the orchestrator say to each other, over one WebSocket per machine.
+//!
+//! ```text
+//! worker                                     orchestrator
+//!   ── Hello (text) ─────────────────────────►   checks ticket and attempt
+//!   ◄───────────────────────── Down::Welcome ──   the last number stored, and the work order
+//!   ── records, many in a frame (binary) ────►   stores them, in one commit
+//!   ◄───────────────────────────── Down::Ack ──   only then
+//!   ◄───────────────────────── Down::Collect ──   stop `claude`, bring the work out
+//! ```
+//!
+//! Everything that must not be lost is a numbered [`Record`]: the CLI's lines and the worker's own
+//! [`Report`]s alike, so that one numbering orders them and one rule resends them: after a new link, all
+//! that follows the number in [`Down::Welcome`].
+//!
+//! A frame of records is `1u8`, then for each record: number `u64`, milliseconds since 1970 `u64`, source
+//! `u8`, end `u8`, length `u32`, all little-endian, then the bytes. Bounds: [`RECORD_BYTES_MAX`] a record,
+//! [`FRAME_BYTES_MAX`] a frame. Everything decoded here comes from a machine and is hostile.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::api::Collected;
+use crate::secret::Secret;
+
+/// The version that both sides must speak.
+pub const PROTOCOL: u32 = 1;
+/// The most bytes of one record; a longer line is several.
+pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
+/// The most bytes of one frame, in either direction.
+pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a record takes in a frame besides its bytes.
+pub const RECORD_HEAD_BYTES: usize = 8 + 8 + 1 + 1 + 4;
+
+/// The worker's first message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hello {
+    /// Must equal [`PROTOCOL`].
+    pub protocol: u32,
+    /// The attempt that the machine was made for: `<task>.<number>`.
+    pub attempt: String,
+    /// What the machine was given to prove it.
+    pub ticket: Secret,
+    /// A secret that the worker made up. The first hello binds the ticket to it: with another, the ticket is
+    /// spent.
+    pub link: Secret,
+}
+
+/// What the orchestrator says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Down {
+    /// The answer to a hello.
+    Welcome {
+        /// The last number stored from this attempt; 0 is none.
+        stored: u64,
+        /// What to do. A worker that has it already ignores it.
+        order: Box<WorkOrder>,
+    },
+    /// The hello was not accepted; the machine has no business any more, and ends.
+    Reject {
+        /// Why.
+        reason: String,
+    },
+    /// All records up to this number are durable and can be forgotten.
+    Ack {
+        /// That number.
+        stored: u64,
+    },
+    /// Stop `claude` if it still runs, and bring the work out.
+    Collect,
+}
+
+/// What an attempt is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkOrder {
+    /// The user's words; they reach `claude` on its standard input.
+    pub prompt: String,
+    /// The folder's name under `/workspace`, and the commit it starts from; none is an empty workspace.
+    pub workspace: Option<OrderedWorkspace>,
+    /// Passed on as `--model`.
+    pub model: String,
+    /// Passed on as `--session-id`: a UUID.
+    pub session_id: String,
+    /// Passed on as `--max-turns`.
+    pub max_turns: Option<u32>,
+    /// Passed on as `--max-budget-usd`.
+    pub max_budget_usd: Option<f64>,
+    /// The version that `claude` must name in its first message; none accepts any.
+    pub claude_version: Option<String>,
+    /// The placeholder credential: good for the model routes of this attempt alone.
+    pub model_token: Secret,
+    /// Good for handing over the results of this attempt alone.
+    pub result_token: Secret,
+    /// The time for bringing the work out, in milliseconds.
+    pub collect_ms_max: u64,
+    /// How long to go on without an orchestrator, in milliseconds, before the machine ends itself.
+    pub orphan_after_ms: u64,
+}
+
+/// The repository in a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderedWorkspace {
+    /// The folder's name under `/workspace`.
+    pub name: String,
+    /// The commit it starts from, in hex.
+    pub base: String,
+}
+
+/// What the worker itself has to say; travels as a record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Report {
+    /// `claude` is about to be started: from here on the task has side effects.
+    Started,
+    /// The first `init` of `claude` is what was asked for: the gateway may answer it.
+    Ready {
+        /// The version of `claude`.
+        version: String,
+        /// The model it will ask for.
+        model: String,
+    },
+    /// `claude` is over, or never ran.
+    Ended {
+        /// The outcome's name.
+        outcome: String,
+        /// The reason in words.
+        detail: Option<String>,
+    },
+    /// All that could be brought out has been handed over.
+    Collected(Collected),
+    /// A tool call was denied.
+    Denied {
+        /// The tool's name.
+        tool: String,
+        /// What `claude` was told.
+        message: String,
+    },
+    /// A limit of the model API was named.
+    Limit {
+        /// The limit's name as the CLI has it, such as `five_hour`.
+        limit: String,
+        /// When it ends, in seconds since 1970.
+        resets_at: Option<i64>,
+    },
+    /// Something that the user should know.
+    Warning {
+        /// What.
+        text: String,
+    },
+}
+
+/// Who wrote a record's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The standard output of `claude`.
+    Claude,
+    /// The standard error of `claude`.
+    Stderr,
+    /// The worker: a [`Report`] as JSON.
+    Report,
+}
+
+/// How a record's bytes end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// With the newline that followed them, which is not among them.
+    Newline,
+    /// The line goes on in the next record of this source.
+    More,
+    /// With the end of the stream; no newline followed.
+    Eof,
+}
+
+/// One numbered piece of what a machine says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// From 1, without gaps.
+    pub number: u64,
+    /// When it was read, in milliseconds since 1970, by the machine's clock.
+    pub at_ms: u64,
+    /// Who wrote it.
+    pub source: Source,
+    /// How it ends.
+    pub end: End,
+    /// The bytes, as they came; at most [`RECORD_BYTES_MAX`].
+    pub bytes: Bytes,
+}
+
+impl Record {
+    /// The bytes that it takes in a frame.
+    pub fn framed_len(&self) -> usize {
+        RECORD_HEAD_BYTES + self.bytes.len()
+    }
+}
+
+/// Makes one frame of `records`, in their order. The caller keeps within [`FRAME_BYTES_MAX`].
+pub fn encode<'a>(records: impl IntoIterator<Item = &'a Record>) -> Bytes {
+    let mut frame = BytesMut::new();
+    frame.put_u8(1);
+    for record in records {
+        frame.reserve(record.framed_len());
+        frame.put_u64_le(record.number);
+        frame.put_u64_le(record.at_ms);
+        frame.put_u8(match record.source {
+            Source::Claude => 0,
+            Source::Stderr => 1,
+            Source::Report => 2,
+        });
+        frame.put_u8(match record.end {
+            End::Newline => 0,
+            End::More => 1,
+            End::Eof => 2,
+        });
+        frame.put_u32_le(u32::try_from(record.bytes.len()).expect("a record is far below 4 GiB"));
+        frame.put_slice(&record.bytes);
+    }
+    frame.freeze()
+}
+
+/// Takes a frame apart without copying. The numbers must follow one another.
+pub fn decode(mut frame: Bytes) -> Result<Vec<Record>, BadFrame> {
+    if frame.len() > FRAME_BYTES_MAX {
+        return Err(BadFrame::TooLong { bytes: frame.len() });
+    }
+    if frame.is_empty() || frame.get_u8() != 1 {
+        return Err(BadFrame::Version);
+    }
+    let mut records: Vec<Record> = Vec::new();
+    while frame.has_remaining() {
+        if frame.remaining() < RECORD_HEAD_BYTES {
+            return Err(BadFrame::Truncated);
+        }
+        let (number, at_ms) = (frame.get_u64_le(), frame.get_u64_le());
+        let source = match frame.get_u8() {
+            0 => Source::Claude,
+            1 => Source::Stderr,
+            2 => Source::Report,
+            other => return Err(BadFrame::Tag { tag: other }),
+        };
+        let end = match frame.get_u8() {
+            0 => End::Newline,
+            1 => End::More,
+            2 => End::Eof,
+            other => return Err(BadFrame::Tag { tag: other }),
+        };
+        let bytes = frame.get_u32_le() as usize;
+        if bytes > RECORD_BYTES_MAX {
+            return Err(BadFrame::TooLong { bytes });
+        }
+        if frame.remaining() < bytes {
+            return Err(BadFrame::Truncated);
+        }
+        let follows = records.last().map_or(number > 0, |last| last.number.checked_add(1) == Some(number));
+        if !follows {
+            return Err(BadFrame::Order { number });
+        }
+        records.push(Record { number, at_ms, source, end, bytes: frame.split_to(bytes) });
+    }
+    Ok(records)
+}
+
+/// A frame that no worker of ours sends. The link that carried it is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadFrame {
+    /// Its first byte names no version that we speak.
+    #[error("a frame of another version")]
+    Version,
+    /// It ends inside a record.
+    #[error("a frame that ends inside a record")]
+    Truncated,
+    /// It, or a record in it, is longer than allowed.
+    #[error("{bytes} bytes are more than a frame or record may have")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A source or an end that does not exist.
+    #[error("unknown tag {tag}")]
+    Tag {
+        /// The tag.
+        tag: u8,
+    },
+    /// A number that does not follow the one before.
+    #[error("record {number} does not follow the one before")]
+    Order {
+        /// The number.
+        number: u64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn records() -> impl Strategy<Value = Vec<Record>> {
+        let source = prop_oneof![Just(Source::Claude), Just(Source::Stderr), Just(Source::Report)];
+        let end = prop_oneof![Just(End::Newline), Just(End::More), Just(End::Eof)];
+        let piece = (any::<u64>(), source, end, proptest::collection::vec(any::<u8>(), 0..200));
+        (1..u64::MAX / 2, proptest::collection::vec(piece, 0..20)).prop_map(|(first, pieces)| {
+            let number = |i: usize| first + u64::try_from(i).expect("small");
+            let record = |(i, (at_ms, source, end, bytes)): (usize, (u64, Source, End, Vec<u8>))| Record {
+                number: number(i),
+                at_ms,
+                source,
+                end,
+                bytes: bytes.into(),
+            };
+            pieces.into_iter().enumerate().map(record).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn records_survive_the_frame(records in records()) {
+            prop_assert_eq!(decode(encode(&records)), Ok(records));
+        }
+
+        #[test]
+        fn a_frame_cut_anywhere_is_refused_or_holds_whole_records(records in records(), cut in any::<prop::sample::Index>()) {
+            let frame = encode(&records);
+            let cut = cut.index(frame.len());
+            if let Ok(whole) = decode(frame.slice(..cut)) {
+                prop_assert_eq!(&whole[..], &records[..whole.len()]);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(bytes.into());
+        }
+    }
+
+    #[test]
+    fn a_record_over_the_bound_is_refused_by_its_length_alone() {
+        let mut frame = BytesMut::from(&[1_u8][..]);
+        frame.put_u64_le(1);
+        frame.put_u64_le(0);
+        frame.put_slice(&[0, 0]);
+        frame.put_u32_le(u32::MAX);
+        assert_eq!(decode(frame.freeze()), Err(BadFrame::TooLong { bytes: u32::MAX as usize }));
+    }
+
+    #[test]
+    fn numbers_must_start_above_zero_and_follow_one_another() {
+        let record = |number| Record {
+            number,
+            at_ms: 0,
+            source: Source::Claude,
+            end: End::Newline,
+            bytes: Bytes::from_static(b"{}"),
+        };
+        assert_eq!(decode(encode(&[record(0)])), Err(BadFrame::Order { number: 0 }));
+        assert_eq!(decode(encode(&[record(3), record(5)])), Err(BadFrame::Order { number: 5 }));
+    }
+}
