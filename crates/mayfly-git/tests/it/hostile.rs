@@ -1,5 +1,6 @@
 //! Repositories and bundles that mean harm.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
@@ -68,11 +69,10 @@ async fn no_program_that_a_repository_names_is_run() {
         for setting in settings {
             let (section, key) = setting.rsplit_once('.').unwrap();
             let section = section.split_once('.').map_or(section.to_owned(), |(a, b)| format!("{a} \"{b}\""));
-            bad += &format!("[{section}]\n\t{key} = {program}\n");
+            writeln!(bad, "[{section}]\n\t{key} = {program}").unwrap();
         }
-        bad += &format!(
-            "[alias]\n\tadd = !{program}\n\trev-parse = !{program}\n[submodule]\n\trecurse = true\n"
-        );
+        writeln!(bad, "[alias]\n\tadd = !{program}\n\trev-parse = !{program}\n[submodule]\n\trecurse = true")
+            .unwrap();
         let config = git_dir.join("config");
         fs::write(&config, fs::read_to_string(&config).unwrap() + &bad).unwrap();
     }
@@ -145,7 +145,7 @@ async fn what_is_no_bundle_is_refused() {
     let place = Place::with_repository();
     let (quarantine, snapshot) = place.snapshot().await;
     let bundle = place.dir.path().join("no.bundle");
-    for bytes in [&b""[..], b"# v2 git bundle\n", &[0xff; 100_000]] {
+    for bytes in [&b""[..], b"# v2 git bundle\n", &vec![0xff; 100_000]] {
         fs::write(&bundle, bytes).unwrap();
         quarantine.land(&bundle, &snapshot.base, "mayfly/1-x").await.unwrap_err();
     }
