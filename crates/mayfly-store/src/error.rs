@@ -47,6 +47,7 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 /// For a value that cannot be what was written.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 pub(crate) fn corrupt(what: impl ToString) -> StoreError {
     StoreError::Corrupt(what.to_string())
 }
