@@ -128,12 +128,18 @@ pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// The parser quotes the value that it did not expect, which may be a credential in the wrong place.
+/// The parser repeats the value that it did not expect, which may be a credential in the wrong place.
 fn without_values(text: &str) -> String {
-    match (text.find('"'), text.rfind('"')) {
-        (Some(first), Some(last)) if first < last => format!("{}\"…{}", &text[..=first], &text[last..]),
-        _ => text.to_owned(),
-    }
+    [("\"", "\""), ("unknown variant `", "`, expected")].iter().fold(
+        text.to_owned(),
+        |text, (before, after)| {
+            let value = text.find(before).map(|at| at + before.len()).zip(text.rfind(after));
+            match value {
+                Some((from, to)) if from <= to => format!("{}…{}", &text[..from], &text[to..]),
+                _ => text,
+            }
+        },
+    )
 }
 
 #[cfg(test)]
