@@ -5,7 +5,7 @@
 //! /opt/claude/claude         the CLI, read-only
 //! /run/mayfly/               a directory of the host, read-only: the orchestrator's socket is in it
 //! /workspace/<name>          the code, writable; else /workspace alone
-//! /opt/base                  the same code as it was handed over, read-only
+//! /opt/base                  the code as it was, read-only; absent without code
 //! /home/agent, /tmp          private and writable
 //! ```
 //!
@@ -30,7 +30,7 @@ pub const WAY_OUT: &str = "/run/mayfly";
 pub const WAY_OUT_SOCKET: &str = "orchestrator.sock";
 /// Where the code is.
 pub const WORKSPACE: &str = "/workspace";
-/// The code as it was handed over, `.git` included, read-only; there if there is a repository.
+/// The code as it was, with its `.git`, out of the agent's reach.
 pub const BASE: &str = "/opt/base";
 /// The agent's home.
 pub const HOME: &str = "/home/agent";
