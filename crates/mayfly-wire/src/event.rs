@@ -279,6 +279,13 @@ mod tests {
         }
     }
 
+    /// S35: the reader of JSON skips over a string without looking whether it is UTF-8.
+    #[test]
+    fn a_string_that_is_not_utf_8_is_no_json() {
+        assert!(is_json(b"{\"a\":\"b\"}"));
+        assert!(!is_json(b"{\"a\":\"\xff\"}"));
+    }
+
     #[test]
     fn an_event_of_a_later_version_is_unknown_and_no_error() {
         let line = r#"{"task":"t","attempt":1,"seq":1,"at":"2026-01-01T00:00:00Z","source":"mayfly","event":{"type":"sung","by":"a bird"},"new":1}"#;
