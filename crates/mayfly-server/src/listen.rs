@@ -136,3 +136,108 @@ async fn exchange(stream: UnixStream, router: Router, stopping: CancellationToke
         tracing::debug!(cause = %error, "a connection broke");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use axum::routing::get;
+    use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    struct Street {
+        house: House,
+        connections: watch::Receiver<usize>,
+        path: PathBuf,
+        _dir: TempDir,
+    }
+
+    impl Street {
+        fn with(router: Router) -> Self {
+            let dir = tempfile::tempdir().expect("a folder");
+            let path = dir.path().join("door");
+            let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
+            let (count, connections) = watch::channel(0);
+            house.serve(Door::open(path.clone(), 0o600).expect("free"), router, count);
+            Self { house, connections, path, _dir: dir }
+        }
+
+        async fn ask(&self) -> UnixStream {
+            let mut stream = UnixStream::connect(&self.path).await.expect("listening");
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.expect("it listens");
+            stream
+        }
+
+        async fn stop(&self) {
+            self.house.stopping.cancel();
+            self.house.running.close();
+            self.house.running.wait().await;
+        }
+    }
+
+    async fn rest(mut stream: UnixStream) -> String {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("text");
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_dead_ones_socket_is_replaced_and_anything_else_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("door");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("free"));
+        assert!(path.exists(), "a plain listener leaves its socket behind");
+        let door = Door::open(path.clone(), 0o640).expect("replaced");
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o640);
+        drop(door);
+        assert!(!path.exists(), "a door does not");
+        fs::write(&path, "precious").expect("written");
+        Door::open(path.clone(), 0o600).expect_err("taken");
+        assert_eq!(fs::read_to_string(&path).expect("there"), "precious");
+    }
+
+    #[tokio::test]
+    async fn connections_are_counted_while_they_are_there() {
+        let mut street = Street::with(Router::new());
+        let (one, two) = (street.ask().await, street.ask().await);
+        street.connections.wait_for(|&count| count == 2).await.expect("serving");
+        drop(one);
+        street.connections.wait_for(|&count| count == 1).await.expect("serving");
+        drop(two);
+        street.connections.wait_for(|&count| count == 0).await.expect("serving");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_idle_connections_and_lets_an_exchange_finish() {
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (in_it, released) = (begun.clone(), go_on.clone());
+        let slow = get(async move || {
+            in_it.notify_one();
+            released.notified().await;
+            "done"
+        });
+        let mut street = Street::with(Router::new().route("/", slow));
+        let idle = UnixStream::connect(&street.path).await.expect("listening");
+        let busy = street.ask().await;
+        begun.notified().await;
+        street.connections.wait_for(|&count| count == 2).await.expect("serving");
+        street.house.stopping.cancel();
+        assert_eq!(rest(idle).await, "", "nothing is answered, and the connection ends");
+        go_on.notify_one();
+        street.stop().await;
+        assert!(rest(busy).await.ends_with("done"));
+        assert!(!street.path.exists());
+    }
+
+    /// S38: who says nothing does not keep a place for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_asks_for_nothing_ends() {
+        let street = Street::with(Router::new());
+        let mut slow = UnixStream::connect(&street.path).await.expect("listening");
+        slow.write_all(b"GET / HTTP/1.1\r\nhost").await.expect("it listens");
+        assert!(!rest(slow).await.contains("200"));
+    }
+}

@@ -179,3 +179,54 @@ async fn idle_for(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use futures_util::FutureExt;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    /// A clock that stands still until it is told the time.
+    #[derive(Debug, Clone)]
+    struct Told(watch::Sender<Timestamp>);
+
+    #[async_trait]
+    impl Clock for Told {
+        fn now(&self) -> Timestamp {
+            *self.0.borrow()
+        }
+
+        async fn sleep_until(&self, deadline: Timestamp) {
+            let _ = self.0.subscribe().wait_for(|&now| now >= deadline).await;
+        }
+    }
+
+    impl Told {
+        fn advance(&self, seconds: u64) {
+            self.0.send_modify(|now| *now += Duration::from_secs(seconds));
+        }
+    }
+
+    /// A task, a connection, or one that came and went: each starts the wait anew.
+    #[test]
+    fn an_orchestrator_is_idle_only_after_a_whole_span_without_change() {
+        let clock = Told(watch::channel(Timestamp::UNIX_EPOCH).0);
+        let (tasks, owners) = (watch::Sender::new(1_usize), watch::Sender::new(0_usize));
+        let span = Duration::from_secs(60);
+        let mut idle = Box::pin(idle_for(span, &clock, tasks.subscribe(), owners.subscribe()));
+        clock.advance(100);
+        assert!((&mut idle).now_or_never().is_none(), "a task runs");
+        tasks.send_replace(0);
+        assert!((&mut idle).now_or_never().is_none());
+        clock.advance(59);
+        owners.send_replace(1);
+        owners.send_replace(0);
+        assert!((&mut idle).now_or_never().is_none(), "an owner was there");
+        clock.advance(59);
+        assert!((&mut idle).now_or_never().is_none(), "not long enough");
+        clock.advance(1);
+        assert!((&mut idle).now_or_never().is_some());
+    }
+}

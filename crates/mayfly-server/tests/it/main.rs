@@ -1,0 +1,5 @@
+//! The orchestrator as its callers meet it.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
+mod start;
