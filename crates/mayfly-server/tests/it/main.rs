@@ -2,4 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
+mod bed;
+mod doors;
 mod start;
+mod tasks;

@@ -12,7 +12,7 @@ use mayfly_server::{Server, ServerConfig, StartError};
 
 /// A provider that can make nothing here.
 #[derive(Debug)]
-struct Unable;
+pub(crate) struct Unable;
 
 #[async_trait]
 impl Provider for Unable {
