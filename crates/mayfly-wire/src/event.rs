@@ -165,7 +165,8 @@ pub fn is_json(bytes: &[u8]) -> bool {
     let bare = |end: Option<&u8>| end.is_some_and(|byte| !byte.is_ascii_whitespace());
     bare(bytes.first())
         && bare(bytes.last())
-        && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+        && std::str::from_utf8(bytes)
+            .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
 /// An event as it arrives.
@@ -276,6 +277,13 @@ mod tests {
             }
             prop_assert_eq!(event.raw(), expected);
         }
+    }
+
+    /// S35: the reader of JSON skips over a string without looking whether it is UTF-8.
+    #[test]
+    fn a_string_that_is_not_utf_8_is_no_json() {
+        assert!(is_json(b"{\"a\":\"b\"}"));
+        assert!(!is_json(b"{\"a\":\"\xff\"}"));
     }
 
     #[test]
