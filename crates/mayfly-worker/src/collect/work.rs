@@ -80,7 +80,7 @@ impl Work<'_> {
         // A SHA-256 repository names its commits with 64 digits.
         let sha256 = self.base.is_some_and(|base| base.len() == 64);
         let format = if sha256 { "--object-format=sha256" } else { "--object-format=sha1" };
-        git.run(["init", "--quiet", "--template=", "--bare", format], deadline).await?;
+        git.run(["init", "--quiet", "--template=", format], deadline).await?;
         let agents = self.workspace.join(".git/objects");
         let owned = |path: &Path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
         let mut alternates = String::new();

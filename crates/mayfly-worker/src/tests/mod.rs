@@ -1,1 +1,8 @@
-//! t
+//! The worker as a whole, against an orchestrator in the same process: everything on its side is real, the
+//! socket, the processes and git included; `claude` is a shell script, and where it can be had the CLI itself.
+
+mod host;
+mod real_cli;
+mod runs;
+mod the_link;
+mod the_work;
