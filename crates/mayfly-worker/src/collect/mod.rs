@@ -8,7 +8,7 @@
 pub(crate) mod git;
 mod nested;
 mod upload;
-mod work;
+pub(crate) mod work;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
