@@ -304,3 +304,6 @@ pub(crate) fn shorten(text: &str) -> String {
         Some((cut, _)) => format!("{}…", &text[..cut]),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,3 +103,74 @@ impl End<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUCCESS: i32 = 0;
+    const FAILURE: i32 = 1 << 8;
+    const SIGTERM: i32 = 15;
+    const SIGKILL: i32 = 9;
+
+    fn result(is_error: bool, reason: &str) -> TurnResult {
+        let terminal_reason = reason.to_owned();
+        TurnResult {
+            is_error,
+            terminal_reason,
+            api_status: None,
+            usage_limit: false,
+            words: "words".to_owned(),
+        }
+    }
+
+    fn end(status: i32, last: Option<&TurnResult>) -> End<'_> {
+        End {
+            status: ExitStatus::from_raw(status),
+            initialised: true,
+            last,
+            resets_at: None,
+            was_at_rest: false,
+            out_of_memory: false,
+            stderr_tail: "",
+        }
+    }
+
+    fn name(end: &End<'_>) -> &'static str {
+        end.verdict().outcome.name()
+    }
+
+    #[test]
+    fn a_success_needs_a_good_result_and_a_good_exit() {
+        let good = result(false, "completed");
+        assert_eq!(name(&end(SUCCESS, Some(&good))), "succeeded");
+        assert_eq!(name(&end(FAILURE, Some(&good))), "killed");
+        assert_eq!(name(&end(SIGTERM, Some(&good))), "killed");
+        assert_eq!(name(&End { was_at_rest: true, ..end(SIGTERM, Some(&good)) }), "succeeded");
+        assert_eq!(name(&end(SUCCESS, None)), "no-result");
+    }
+
+    #[test]
+    fn an_error_is_an_error_whatever_the_exit_code() {
+        for status in [SUCCESS, FAILURE, SIGTERM] {
+            assert_eq!(name(&end(status, Some(&result(true, "max_turns")))), "max-turns");
+            assert_eq!(name(&end(status, Some(&result(true, "budget_exhausted")))), "max-budget");
+            assert_eq!(name(&end(status, Some(&result(true, "api_error")))), "api-error");
+            assert_eq!(name(&end(status, Some(&result(true, "error_during_execution")))), "claude-error");
+        }
+    }
+
+    #[test]
+    fn a_usage_limit_names_its_end() {
+        let limit = TurnResult { usage_limit: true, ..result(true, "api_error") };
+        let verdict = End { resets_at: Some(4_102_444_800), ..end(FAILURE, Some(&limit)) }.verdict();
+        assert_eq!(verdict, Verdict::failed(Failure::UsageLimit, "words (ends at 2100-01-01T00:00:00Z)"));
+    }
+
+    #[test]
+    fn only_a_kill_of_the_kernel_is_for_memory() {
+        assert_eq!(name(&End { out_of_memory: true, ..end(SIGKILL, None) }), "out-of-memory");
+        assert_eq!(name(&End { out_of_memory: true, ..end(SIGTERM, None) }), "killed");
+        assert_eq!(name(&end(SIGKILL, None)), "killed");
+    }
+}

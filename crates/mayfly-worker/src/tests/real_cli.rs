@@ -10,16 +10,14 @@ use hyper::body::Incoming;
 use mayfly_wire::worker::{Down, Report, Source};
 
 use super::host::{Host, Model};
+use super::skipped;
 use crate::supervise::Graces;
 
 /// The CLI to test with, or a word about why not.
 fn cli() -> Option<PathBuf> {
     let named = std::env::var_os("MAYFLY_TEST_CLAUDE").map(PathBuf::from);
     if named.is_none() {
-        #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-        {
-            eprintln!("skipped: MAYFLY_TEST_CLAUDE names no claude binary");
-        }
+        skipped("MAYFLY_TEST_CLAUDE names no claude binary");
     }
     named
 }
@@ -45,6 +43,7 @@ fn refuse(status: StatusCode, kind: &str) -> Response<Full<Bytes>> {
     Response::builder().status(status).header("content-type", "application/json").body(body.into()).unwrap()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a model may also never answer")]
 /// A model that says one text to whoever has the placeholder.
 fn says_hello(request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
     if request.uri().path() != "/v1/messages" {
