@@ -49,20 +49,18 @@ impl Listener {
     pub(crate) async fn listen(mut self, mut stdout: pipe::Receiver) -> Interpreter {
         let (mut lines, mut copy) = (Lines::default(), Copy::default());
         while read(&mut stdout, &mut lines, &mut self.exited, self.drain).await {
-            while let Some((bytes, end)) = lines.next() {
-                self.take(&mut copy, bytes, end).await;
-            }
+            self.take(&mut copy, std::iter::from_fn(|| lines.next()).collect()).await;
         }
-        if let Some((bytes, end)) = lines.rest() {
-            self.take(&mut copy, bytes, end).await;
-        }
+        self.take(&mut copy, lines.rest().into_iter().collect()).await;
         self.interpreter
     }
 
-    async fn take(&mut self, copy: &mut Copy, bytes: Bytes, end: End) {
-        self.outlet.say(Source::Claude, end, bytes.clone()).await;
-        if let Some(line) = copy.take(bytes, end) {
-            self.interpret(&line).await;
+    async fn take(&mut self, copy: &mut Copy, records: Vec<(Bytes, End)>) {
+        self.outlet.say(Source::Claude, records.clone()).await;
+        for (bytes, end) in records {
+            if let Some(line) = copy.take(bytes, end) {
+                self.interpret(&line).await;
+            }
         }
     }
 
@@ -121,27 +119,26 @@ pub(crate) async fn stderr(
 ) -> String {
     let (mut lines, mut tail, mut room) = (Lines::default(), Tail::default(), STDERR_BYTES_MAX);
     while read(&mut stderr, &mut lines, &mut exited, drain).await {
-        while let Some((bytes, end)) = lines.next() {
-            tail.take(&bytes, end);
-            pass(&outlet, &mut room, bytes, end).await;
-        }
+        let records = std::iter::from_fn(|| lines.next()).collect();
+        pass(&outlet, &mut room, tail.take(records)).await;
     }
-    if let Some((bytes, end)) = lines.rest() {
-        tail.take(&bytes, end);
-        pass(&outlet, &mut room, bytes, end).await;
-    }
+    pass(&outlet, &mut room, tail.take(lines.rest().into_iter().collect())).await;
     String::from_utf8_lossy(&tail.kept).into_owned()
 }
 
-/// Passes a record on while there is room, and says so once when there is none.
-async fn pass(outlet: &Outlet, room: &mut usize, bytes: Bytes, end: End) {
-    // An empty line costs as much as its newline.
-    let cost = bytes.len() + 1;
+/// Passes records on while there is room, and says so once when there is none.
+async fn pass(outlet: &Outlet, room: &mut usize, mut records: Vec<(Bytes, End)>) {
     if *room == 0 {
         return;
     }
-    *room = room.saturating_sub(cost);
-    outlet.say(Source::Stderr, end, bytes).await;
+    // An empty line costs as much as its newline.
+    let cost = |bytes: &Bytes| bytes.len() + 1;
+    records.retain(|(bytes, _)| {
+        let kept = *room > 0;
+        *room = room.saturating_sub(cost(bytes));
+        kept
+    });
+    outlet.say(Source::Stderr, records).await;
     if *room == 0 {
         let text = format!(
             "claude wrote more than {STDERR_BYTES_MAX} bytes to its standard error; the rest is dropped"
@@ -156,11 +153,15 @@ struct Tail {
 }
 
 impl Tail {
-    fn take(&mut self, bytes: &[u8], end: End) {
-        self.kept.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES_MAX)..]);
-        self.kept.extend((end == End::Newline).then_some(b'\n'));
-        let over = self.kept.len().saturating_sub(TAIL_BYTES_MAX);
-        self.kept.drain(..over);
+    /// Notes the end of these records, and gives them back.
+    fn take(&mut self, records: Vec<(Bytes, End)>) -> Vec<(Bytes, End)> {
+        for (bytes, end) in &records {
+            self.kept.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES_MAX)..]);
+            self.kept.extend((*end == End::Newline).then_some(b'\n'));
+            let over = self.kept.len().saturating_sub(TAIL_BYTES_MAX);
+            self.kept.drain(..over);
+        }
+        records
     }
 }
 
@@ -208,8 +209,7 @@ mod tests {
     #[test]
     fn the_tail_is_the_end_however_long_the_text() {
         let mut tail = Tail::default();
-        tail.take(&[b'a'; 5000], End::Newline);
-        tail.take(b"end", End::Eof);
+        tail.take(vec![(vec![b'a'; 5000].into(), End::Newline), (Bytes::from_static(b"end"), End::Eof)]);
         assert_eq!(tail.kept.len(), TAIL_BYTES_MAX);
         assert!(tail.kept.ends_with(b"a\nend"));
     }

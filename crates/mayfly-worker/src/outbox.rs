@@ -9,7 +9,7 @@
 //!                    ▲── Ack(number) ─────┘
 //! ```
 //!
-//! Bound: [`OUTBOX_BYTES_MAX`], and one record more. When it is full nobody takes from `claude`'s output,
+//! Bound: [`OUTBOX_BYTES_MAX`], and what one read gives more. When it is full nobody takes from `claude`'s output,
 //! and `claude` waits on its pipe; nothing is dropped. There is no I/O here.
 
 use std::collections::VecDeque;

@@ -9,7 +9,7 @@
 //! and goes on taking pieces; the rest of the machine does not notice. What ends it: an orchestrator that
 //! rejects the attempt, or none at all for as long as the order allows.
 //!
-//! Bounds: the outbox's own, and [`PIECES_MAX`] pieces on the way to it.
+//! Bounds: the outbox's own, and [`PIECES_MAX`] pieces on the way to it, each of one read.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -45,13 +45,12 @@ pub(crate) enum Duty {
     Quit,
 }
 
-/// Something to be said, before it has a number.
+/// Something to be said, in one or more records that have no numbers yet.
 #[derive(Debug)]
 pub(crate) struct Piece {
     at_ms: u64,
     source: Source,
-    end: End,
-    bytes: Bytes,
+    records: Vec<(Bytes, End)>,
     durable: Option<oneshot::Sender<()>>,
 }
 
@@ -62,9 +61,11 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    /// Says bytes of `claude`.
-    pub(crate) async fn say(&self, source: Source, end: End, bytes: Bytes) {
-        self.put(Piece { at_ms: now_ms(), source, end, bytes, durable: None }).await;
+    /// Says what `claude` wrote, as it was read.
+    pub(crate) async fn say(&self, source: Source, records: Vec<(Bytes, End)>) {
+        if !records.is_empty() {
+            self.put(Piece { at_ms: now_ms(), source, records, durable: None }).await;
+        }
     }
 
     /// Says a word of the worker's own.
@@ -87,7 +88,8 @@ impl Outlet {
 
 fn piece(report: &Report, durable: Option<oneshot::Sender<()>>) -> Piece {
     let bytes = serde_json::to_vec(report).expect("a report is plain data");
-    Piece { at_ms: now_ms(), source: Source::Report, end: End::Newline, bytes: bytes.into(), durable }
+    let records = vec![(bytes.into(), End::Newline)];
+    Piece { at_ms: now_ms(), source: Source::Report, records, durable }
 }
 
 fn now_ms() -> u64 {
@@ -241,8 +243,11 @@ impl Uplink {
     }
 
     fn take(&mut self, piece: Piece) {
-        let number = self.outbox.push(piece.at_ms, piece.source, piece.end, piece.bytes);
-        self.durable.extend(piece.durable.map(|durable| (number, durable)));
+        let mut last = 0;
+        for (bytes, end) in piece.records {
+            last = self.outbox.push(piece.at_ms, piece.source, end, bytes);
+        }
+        self.durable.extend(piece.durable.map(|durable| (last, durable)));
     }
 
     /// Tells those who wait for a number that the orchestrator has.

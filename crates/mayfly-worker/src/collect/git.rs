@@ -19,7 +19,8 @@ const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// What is told of its complaints.
 const COMPLAINT_BYTES_MAX: usize = 400;
 
-const SETTINGS: [(&str, &str); 10] = [
+const SETTINGS: [(&str, &str); 11] = [
+    ("GIT_LITERAL_PATHSPECS", "1"),
     ("GIT_CONFIG_NOSYSTEM", "1"),
     ("GIT_CONFIG_GLOBAL", "/dev/null"),
     ("GIT_ATTR_NOSYSTEM", "1"),

@@ -19,12 +19,13 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Surroundings;
 use crate::claude::command::config_dir;
+use crate::claude::interpret::shorten;
 use crate::reaper::Reaper;
 use upload::Upload;
 use work::Work;
 
-/// The part of the time that the bundle may take before it is uploaded.
-const BUNDLE_SHARE: u32 = 2;
+/// The most lines that tell what could not be saved.
+const UNSAVED_LINES_MAX: usize = 100;
 
 /// What there is to bring out, and the way.
 #[derive(Debug)]
@@ -44,12 +45,14 @@ impl Collector<'_> {
     /// Brings out what can be in the time allowed.
     pub(crate) async fn collect(&self) -> Collected {
         self.reaper.kill_all_others();
-        let time = Duration::from_millis(self.order.collect_ms_max);
-        let deadline = Instant::now() + time;
+        // A tenth is left for telling of it.
+        let time = Duration::from_millis(self.order.collect_ms_max) * 9 / 10;
+        let begun = Instant::now();
         let mut collected = Collected::default();
         // First what is small and always there; then what may take the rest of the time.
-        self.transcript(&mut collected, deadline).await;
-        self.work(&mut collected, Instant::now() + time / BUNDLE_SHARE, deadline).await;
+        self.transcript(&mut collected, begun + time / 4).await;
+        self.work(&mut collected, begun + time / 2, begun + time).await;
+        bound(&mut collected.unsaved);
         collected
     }
 
@@ -101,6 +104,16 @@ impl Collector<'_> {
     }
 }
 
+/// Keeps the list within its bounds, so that it fits into one record.
+fn bound(unsaved: &mut Vec<String>) {
+    let more = unsaved.len().saturating_sub(UNSAVED_LINES_MAX);
+    unsaved.truncate(UNSAVED_LINES_MAX);
+    for line in unsaved.iter_mut() {
+        *line = shorten(line);
+    }
+    unsaved.extend((more > 0).then(|| format!("and {more} more")));
+}
+
 /// `projects/*/<session>.jsonl` in the CLI's folder: it names the middle part after the workspace.
 fn session_file(config: &Path, session: &str) -> Option<PathBuf> {
     let projects = std::fs::read_dir(config.join("projects")).ok()?;
@@ -118,4 +131,19 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mayfly_wire::worker::RECORD_BYTES_MAX;
+
+    #[test]
+    fn what_could_not_be_saved_fits_into_one_record_however_much_it_is() {
+        let mut unsaved = vec!["\u{1}".repeat(5000); 5000];
+        bound(&mut unsaved);
+        assert_eq!((unsaved.len(), unsaved[100].as_str()), (101, "and 4900 more"));
+        let collected = Collected { unsaved, ..Collected::default() };
+        assert!(serde_json::to_vec(&collected).unwrap().len() < RECORD_BYTES_MAX);
+    }
 }

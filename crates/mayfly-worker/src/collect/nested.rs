@@ -4,67 +4,71 @@
 //! so that its files can be saved with the rest (its history is lost, and that is told), and a folder or file
 //! that its own user may not read is made readable.
 //!
-//! Bound: [`ENTRIES_MAX`]; beyond it git sees the tree as it is.
+//! Bounds: [`ENTRIES_MAX`], beyond it git sees the tree as it is; [`INNER_MAX`] inner repositories.
 
-use std::fs::{self, DirEntry, Metadata};
+use std::collections::HashSet;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The most entries that are looked at.
 const ENTRIES_MAX: usize = 2_000_000;
+/// The most inner repositories that are dealt with.
+const INNER_MAX: usize = 500;
 
-/// Prepares the tree, and tells what could not be kept of it.
-pub(crate) fn open_up(workspace: &Path, is_gitlink: impl Fn(&Path) -> bool) -> Vec<String> {
-    let mut walk = Walk { workspace, left: ENTRIES_MAX, lost: Vec::new() };
+/// What was found in a workspace. All paths are relative to it.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The folders of inner repositories.
+    pub(crate) inner: Vec<PathBuf>,
+    /// What could not be looked at, a line each.
+    pub(crate) lost: Vec<String>,
+}
+
+/// Looks through the tree, and makes readable what is not.
+pub(crate) fn look_through(workspace: &Path) -> Found {
+    let (mut found, mut left) = (Found::default(), ENTRIES_MAX);
     let mut folders = vec![workspace.to_owned()];
     while let Some(folder) = folders.pop() {
-        let entries = match walk.entries(&folder) {
-            Ok(entries) => entries,
-            Err(error) => {
-                walk.lose(&folder, &format!("its folder cannot be read: {error}"));
-                continue;
+        match entries(&folder, left) {
+            Ok(entries) => {
+                left -= entries.len();
+                folders.extend(entries.iter().filter_map(|entry| found.visit(workspace, &folder, entry)));
             }
-        };
-        for entry in entries {
-            folders.extend(walk.visit(&folder, &entry, &is_gitlink));
+            Err(error) => found.lose(workspace, &folder, &format!("its folder cannot be read: {error}")),
         }
-        if walk.left == 0 {
-            walk.lost.push(format!("inner repositories: the workspace has more than {ENTRIES_MAX} entries"));
+        if left == 0 {
+            found.lost.push(format!("inner repositories: the workspace has more than {ENTRIES_MAX} entries"));
             break;
         }
     }
-    walk.lost
+    found
 }
 
-struct Walk<'a> {
-    workspace: &'a Path,
-    left: usize,
-    lost: Vec<String>,
+/// Makes plain folders of the inner repositories that are not submodules, and tells what is lost with that.
+pub(crate) fn dissolve(workspace: &Path, inner: &[PathBuf], submodules: &HashSet<PathBuf>) -> Vec<String> {
+    let tell = |path: &Path, what: &str| format!("{}: {what}", path.display().to_string().escape_debug());
+    let one = |path: &PathBuf| {
+        if submodules.contains(path) {
+            return tell(path, "what was changed in this submodule");
+        }
+        let git = workspace.join(path).join(".git");
+        match fs::remove_dir_all(&git).or_else(|_| fs::remove_file(&git)) {
+            Ok(()) => tell(path, "the history of this repository inside the workspace; its files are saved"),
+            Err(error) => tell(path, &format!("this repository inside the workspace: {error}")),
+        }
+    };
+    inner.iter().map(one).collect()
 }
 
-impl Walk<'_> {
-    fn entries(&mut self, folder: &Path) -> io::Result<Vec<DirEntry>> {
-        let listed = fs::read_dir(folder).or_else(|_| {
-            allow(folder, 0o700)?;
-            fs::read_dir(folder)
-        })?;
-        let entries: Vec<_> = listed.take(self.left).flatten().collect();
-        self.left -= entries.len();
-        Ok(entries)
-    }
-
+impl Found {
     /// Looks at one entry, and gives it back if it is a folder to look into.
-    fn visit(
-        &mut self,
-        folder: &Path,
-        entry: &DirEntry,
-        is_gitlink: &impl Fn(&Path) -> bool,
-    ) -> Option<PathBuf> {
+    fn visit(&mut self, workspace: &Path, folder: &Path, entry: &DirEntry) -> Option<PathBuf> {
         let (path, metadata) = (entry.path(), entry.metadata().ok()?);
         if entry.file_name() == ".git" {
-            if folder != self.workspace {
-                self.inner(folder, &path, &metadata, is_gitlink);
+            if folder != workspace {
+                self.inner(workspace, folder);
             }
             return None;
         }
@@ -76,23 +80,25 @@ impl Walk<'_> {
         metadata.is_dir().then_some(path)
     }
 
-    fn inner(&mut self, folder: &Path, git: &Path, metadata: &Metadata, is_gitlink: &impl Fn(&Path) -> bool) {
-        if is_gitlink(folder.strip_prefix(self.workspace).unwrap_or(folder)) {
-            return self.lose(folder, "what was changed in this submodule");
-        }
-        let removed = if metadata.is_dir() { fs::remove_dir_all(git) } else { fs::remove_file(git) };
-        match removed {
-            Ok(()) => {
-                self.lose(folder, "the history of this repository inside the workspace; its files are saved");
-            }
-            Err(error) => self.lose(folder, &format!("this repository inside the workspace: {error}")),
+    fn inner(&mut self, workspace: &Path, folder: &Path) {
+        match self.inner.len() < INNER_MAX {
+            true => self.inner.push(folder.strip_prefix(workspace).unwrap_or(folder).to_owned()),
+            false => self.lose(workspace, folder, "this repository inside the workspace: there are too many"),
         }
     }
 
-    fn lose(&mut self, path: &Path, what: &str) {
-        let shown = path.strip_prefix(self.workspace).unwrap_or(path);
+    fn lose(&mut self, workspace: &Path, path: &Path, what: &str) {
+        let shown = path.strip_prefix(workspace).unwrap_or(path);
         self.lost.push(format!("{}: {what}", shown.display().to_string().escape_debug()));
     }
+}
+
+fn entries(folder: &Path, entries_max: usize) -> io::Result<Vec<DirEntry>> {
+    let listed = fs::read_dir(folder).or_else(|_| {
+        allow(folder, 0o700)?;
+        fs::read_dir(folder)
+    })?;
+    Ok(listed.take(entries_max).flatten().collect())
 }
 
 fn allow(path: &Path, mode: u32) -> io::Result<()> {

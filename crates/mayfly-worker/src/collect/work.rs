@@ -9,15 +9,17 @@
 //! as they are whole. If its `HEAD` is of no use, all of the files still come out, as one commit on the base.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use tokio::time::Instant;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 use super::chain;
 use super::git::{Git, GitError};
-use super::nested::open_up;
+use super::nested::{Found, dissolve, look_through};
 use crate::reaper::Reaper;
 
 /// The bundle's only ref.
@@ -144,24 +146,37 @@ impl Work<'_> {
         git.run(arguments, deadline).await.map(Some)
     }
 
+    /// Sees to it that git finds all files, and tells of what it cannot keep.
     async fn open_up(
         &self,
         git: &Git<'_>,
         deadline: Instant,
         unsaved: &mut Vec<String>,
     ) -> Result<(), GitError> {
-        let gitlinks = git.run(["ls-files", "--stage", "-z"], deadline).await?;
-        let gitlinks: HashSet<PathBuf> = gitlinks
-            .split('\0')
-            .filter(|entry| entry.starts_with("160000 "))
-            .filter_map(|entry| entry.split_once('\t').map(|(_, path)| path.into()))
-            .collect();
         let workspace = self.workspace.to_owned();
-        let walked = tokio::task::spawn_blocking(move || open_up(&workspace, |path| gitlinks.contains(path)));
-        let lost = tokio::time::timeout_at(deadline, walked).await;
-        let lost = lost.map_err(|_| GitError::Late { verb: "add".to_owned() })?;
-        unsaved.extend(lost.expect("the walk does not panic"));
+        let looked = timeout_at(deadline, spawn_blocking(move || look_through(&workspace))).await;
+        let looked = looked.map_err(|_| GitError::Late { verb: "add".to_owned() })?;
+        let Found { inner, lost } = looked.expect("looking does not panic");
+        unsaved.extend(lost);
+        if !inner.is_empty() {
+            let submodules = self.submodules(git, &inner, deadline).await?;
+            unsaved.extend(dissolve(self.workspace, &inner, &submodules));
+        }
         Ok(())
+    }
+
+    /// Which of these folders are submodules of the commit to build on.
+    async fn submodules(
+        &self,
+        git: &Git<'_>,
+        folders: &[PathBuf],
+        deadline: Instant,
+    ) -> Result<HashSet<PathBuf>, GitError> {
+        let fixed = ["ls-files", "--stage", "-z", "--"].map(OsStr::new);
+        let arguments = fixed.into_iter().chain(folders.iter().map(|folder| folder.as_os_str()));
+        let entries = git.run(arguments, deadline).await?;
+        let submodules = entries.split('\0').filter(|entry| entry.starts_with("160000 "));
+        Ok(submodules.filter_map(|entry| entry.split_once('\t').map(|(_, path)| path.into())).collect())
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct Desk {
     pub(crate) hellos: mpsc::UnboundedSender<Hello>,
     pub(crate) results: Arc<Mutex<Vec<(String, Bytes)>>>,
     pub(crate) takes_results: bool,
+    /// Where results are taken; elsewhere requests wait for ever.
+    pub(crate) result_path: &'static str,
     pub(crate) model: Model,
 }
 
@@ -84,6 +86,7 @@ impl Host {
             hellos: hello_in,
             results: Arc::default(),
             takes_results: true,
+            result_path: "/v1/worker/result/",
             model: |_| None,
         };
         adjust(&mut desk);
@@ -230,7 +233,7 @@ async fn answer(mut request: Request<Incoming>, desk: Desk) -> Result<Response<F
         tokio::spawn(async move { session(accepting.channel().await.unwrap(), desk).await });
         return Ok(response.map(|()| Full::default()));
     }
-    let Some(name) = path.strip_prefix("/v1/worker/result/") else {
+    let Some(name) = path.strip_prefix(desk.result_path) else {
         return match (desk.model)(&request) {
             Some(response) => Ok(response),
             None => std::future::pending().await,

@@ -261,6 +261,26 @@ async fn a_repository_inside_keeps_its_files_and_is_told() {
     );
 }
 
+/// Covers S08 for the way out: a submodule stays what it is.
+#[tokio::test]
+async fn a_submodule_stays_one_and_what_was_changed_in_it_is_told() {
+    let mut place = Place::new();
+    let sub = place.work().join("sub");
+    place.write("sub/file", "inside\n");
+    git(&sub, &["init", "--quiet"]);
+    git(&sub, &["add", "file"]);
+    git(&sub, &["commit", "--quiet", "--message", "inner"]);
+    place.base = place.commit("with a submodule");
+    git(&place.dir.path().join("base"), &["pull", "--quiet", "../work", "HEAD"]);
+    place.write("sub/file", "changed\n");
+    place.write("kept", "two\n");
+    let (made, unsaved) = place.bundle().await;
+    assert!(unsaved.len() == 1 && unsaved[0].starts_with("sub: "), "{unsaved:?}");
+    let taken = place.taken(&made.unwrap());
+    assert!(git(&taken, &["ls-files", "--stage", "sub"]).starts_with("160000 "));
+    assert_eq!(read(&taken, "kept"), "two\n");
+}
+
 /// Covers S10.
 #[tokio::test]
 async fn names_of_any_bytes_come_out_byte_for_byte() {
@@ -362,4 +382,17 @@ async fn what_the_orchestrator_refuses_is_told() {
     let collected = host.collected();
     assert!(!collected.bundle && collected.head.is_some());
     assert!(collected.unsaved.iter().any(|line| line.contains("401")), "{collected:?}");
+}
+
+/// Covers G11 in time: an orchestrator that takes nothing does not keep the machine.
+#[tokio::test]
+async fn collecting_ends_in_its_time_and_says_what_is_missing() {
+    let host = Host::with("echo x > new; exit 3", |desk| {
+        desk.order.collect_ms_max = 2000;
+        desk.result_path = "/nowhere/";
+    });
+    host.live().await.unwrap();
+    let collected = host.collected();
+    assert!(!collected.bundle && collected.head.is_some());
+    assert!(collected.unsaved.iter().any(|line| line.contains("ran out")), "{collected:?}");
 }
