@@ -154,7 +154,9 @@ impl Handle {
     }
 }
 
-struct KillOnDrop(Handle);
+/// Kills the program and its process group when it is let go, if it is still alive.
+#[derive(Debug)]
+pub(crate) struct KillOnDrop(pub(crate) Handle);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {

@@ -32,7 +32,7 @@ use crate::claude::input;
 use crate::claude::interpret::{Asked, Interpreter};
 use crate::claude::verdict::{End, Verdict};
 use crate::listen::{Listener, Progress, stderr};
-use crate::reaper::{Child, Handle, Reaper};
+use crate::reaper::{Child, Handle, KillOnDrop, Reaper};
 use crate::uplink::{Duty, Outlet};
 
 /// How many texts may wait to be written to `claude`.
@@ -138,6 +138,7 @@ impl Supervisor {
             drain: self.graces.drain,
         };
         Parts {
+            _killed: KillOnDrop(child.handle.clone()),
             handle: child.handle,
             end: child.end,
             inputs: Some(inputs),
@@ -245,6 +246,8 @@ impl Supervisor {
 /// What the watch over a run holds in its hands.
 struct Parts {
     handle: Handle,
+    /// If the watch is given up, nothing of the run is left.
+    _killed: KillOnDrop,
     end: tokio::sync::oneshot::Receiver<ExitStatus>,
     /// The way to its input; dropping it closes the input.
     inputs: Option<mpsc::Sender<bytes::Bytes>>,

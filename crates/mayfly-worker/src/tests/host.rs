@@ -18,8 +18,10 @@ use mayfly_link::{Channel, Frame, accept};
 use mayfly_wire::api::Collected;
 use mayfly_wire::boot::Boot;
 use mayfly_wire::worker::{Down, End, Hello, Record, Report, Source, WorkOrder, decode};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
+use tokio::net::unix::pipe;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::claude::command::tests::order;
@@ -192,6 +194,13 @@ impl Host {
     pub(crate) fn result(&self, name: &str) -> Option<Bytes> {
         let results = self.desk.results.lock().unwrap();
         results.iter().find(|(named, _)| named == name).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// A pipe that a script can hold open as long as it lives.
+    pub(crate) fn lifeline(&self) -> pipe::Receiver {
+        let path = self.workspace().join("alive");
+        mkfifoat(CWD, &path, Mode::RWXU).unwrap();
+        pipe::OpenOptions::new().open_receiver(path).unwrap()
     }
 
     pub(crate) fn say(&self, down: Down) {

@@ -1,6 +1,11 @@
 //! What happens to a run when the link, or the orchestrator, does not behave.
 
+use std::time::Duration;
+
 use mayfly_wire::worker::{Down, Report, Source};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::time::timeout;
 
 use super::host::{Host, reports};
 use crate::life::LifeError;
@@ -86,22 +91,33 @@ async fn claude_is_started_only_once_that_is_durable() {
 /// Covers S27 for the worker's side.
 #[tokio::test]
 async fn a_rejected_machine_ends_at_once() {
-    let host = Host::start("init; exec tail -f /dev/null");
+    let host = Host::start("exec 9> alive; init; exec tail -f /dev/null");
+    let alive = host.lifeline();
     let (lived, ()) = tokio::join!(host.live(), async {
         host.reported(|report| matches!(report, Report::Ready { .. })).await;
         host.say(Down::Reject { reason: "the attempt is over".to_owned() });
     });
     assert!(matches!(lived, Err(LifeError::Quit)), "{lived:?}");
     assert!(!host.reports().iter().any(|report| matches!(report, Report::Collected(_))));
+    is_over(alive).await;
 }
 
 /// Covers G5: a machine that loses its orchestrator ends itself.
 #[tokio::test]
 async fn a_machine_without_an_orchestrator_ends_itself() {
-    let host = Host::with("init; exec tail -f /dev/null", |desk| desk.order.orphan_after_ms = 200);
+    let host =
+        Host::with("exec 9> alive; init; exec tail -f /dev/null", |desk| desk.order.orphan_after_ms = 200);
+    let alive = host.lifeline();
     let (lived, ()) = tokio::join!(host.live(), async {
         host.reported(|report| matches!(report, Report::Ready { .. })).await;
         host.die();
     });
     assert!(matches!(lived, Err(LifeError::Quit)), "{lived:?}");
+    is_over(alive).await;
+}
+
+/// Waits until nobody holds the other end.
+async fn is_over(mut lifeline: pipe::Receiver) {
+    let read = timeout(Duration::from_secs(20), lifeline.read(&mut [0])).await;
+    assert_eq!(read.expect("claude is still alive").unwrap(), 0);
 }
