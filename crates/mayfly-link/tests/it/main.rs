@@ -148,7 +148,7 @@ async fn endless_fragments_end_the_link_at_the_limit() {
     let writer = tokio::spawn(async move {
         let mut part = vec![0x02, 0xff];
         part.extend(65536_u64.to_be_bytes());
-        part.extend([0; 4 + 65536]);
+        part.resize(part.len() + 4 + 65536, 0);
         while stream.write_all(&part).await.is_ok() {
             part[0] = 0;
         }
