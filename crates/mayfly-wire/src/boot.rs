@@ -5,6 +5,7 @@
 //! /opt/claude/claude         the CLI, read-only
 //! /run/mayfly/               a directory of the host, read-only: the orchestrator's socket is in it
 //! /workspace/<name>          the code, writable; else /workspace alone
+//! /opt/base/                 the code as it was given, read-only, its `.git` too; only if there is any
 //! /home/agent, /tmp          private and writable
 //! ```
 //!
@@ -29,6 +30,8 @@ pub const WAY_OUT: &str = "/run/mayfly";
 pub const WAY_OUT_SOCKET: &str = "orchestrator.sock";
 /// Where the code is.
 pub const WORKSPACE: &str = "/workspace";
+/// The code as it was given, read-only: a repository that the agent cannot have touched.
+pub const BASE: &str = "/opt/base";
 /// The agent's home.
 pub const HOME: &str = "/home/agent";
 /// The agent's user and group id inside a machine.
