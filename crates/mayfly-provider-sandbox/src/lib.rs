@@ -1,1 +1,139 @@
-//! Machines as Linux sandboxes on this box
+//! Machines as Linux sandboxes on this box.
+//!
+//! A machine is a set of namespaces with our worker as its first process, and a folder. Its *holder*, a small
+//! process of our own binary, makes it, waits for its end, and outlives the orchestrator: the lifeline runs
+//! between machine and holder, so a restarted orchestrator finds its machines alive.
+//!
+//! ```text
+//! orchestrator ──spec──► holder ──clone──► init ──exec──► worker (PID 1, user `agent`)
+//!        ▲──"it is up"─────┘  └ waits for init, keeps the lock       └ claude, tools
+//!
+//! machines/.making/<attempt>   locked while somebody makes or unmakes the machine
+//! machines/<attempt>/lock      locked while the holder lives
+//!                   /state.json  holder, init and cgroups, for whoever unmakes it
+//!                   /home upper work workspace    what the agent wrote
+//!                   /worker.log  what the worker said on its stderr
+//! bases/                       shared checkouts, see `bases`
+//! ```
+//!
+//! The agent is nobody on the host: as root an id of no user, else our own; either way in a second user
+//! namespace, below the one that owns the mounts and the network, so that it has no capability over them.
+//!
+//! One shared kernel: this contains mistakes and ordinary prompt injection. It is no boundary against somebody
+//! with a kernel exploit, and it does not bound the disk that a machine's folder takes.
+//! What runs inside is the worker's business; so is the socket in [`SandboxConfig::way_out`] the server's.
+
+mod bases;
+mod cgroup;
+mod create;
+mod failure;
+mod holder;
+mod lock;
+mod machine;
+mod process;
+mod remove;
+mod sys;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mayfly_core::AttemptId;
+use mayfly_provider::{Limits, Machine, MachineSpec, Provider, ProviderError};
+
+pub use holder::{HOLDER_VERB, holder_main};
+
+/// The provider's name.
+const NAME: &str = "sandbox";
+
+/// The attempt of the throw-away machine of [`Provider::probe`]: the nil UUID, which no task has.
+const PROBE: &str = "00000000-0000-0000-0000-000000000000.0";
+
+/// The agent's user and group id on the host where we are root: far outside what systems give to users,
+/// services, containers or subordinate ranges.
+pub const AGENT_HOST_ID: u32 = 0x7000_0000 + mayfly_wire::boot::AGENT_ID;
+
+/// Where things are on this host.
+#[derive(Debug, Clone)]
+pub struct SandboxConfig {
+    /// A folder of ours alone, made if missing: a folder for each machine.
+    pub machines: PathBuf,
+    /// A folder of ours alone, made if missing: the checkouts that workspaces start from.
+    pub bases: PathBuf,
+    /// The folder with the orchestrator's socket; seen at `/run/mayfly`, read-only.
+    ///
+    /// Where we are root, the agent ([`AGENT_HOST_ID`]) must be able to enter it (mode 0755 or 0711) and to
+    /// write to the socket (0666); keep others out by the mode of the folder above it.
+    pub way_out: PathBuf,
+    /// The CLI.
+    pub claude: PathBuf,
+    /// Our own binary, which answers to `worker` and [`HOLDER_VERB`].
+    pub mayfly: PathBuf,
+}
+
+/// Makes machines as sandboxes of this host.
+#[derive(Debug)]
+pub struct Sandbox {
+    config: Arc<SandboxConfig>,
+}
+
+impl Sandbox {
+    /// Nothing is made or tried until a verb is called.
+    pub fn new(config: SandboxConfig) -> Self {
+        let SandboxConfig { machines, bases, way_out, claude, mayfly } = config;
+        // The holder works from `/`. Only an empty path has no absolute form, and is refused when it is used.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let config = SandboxConfig {
+            machines: absolute(machines),
+            bases: absolute(bases),
+            way_out: absolute(way_out),
+            claude: absolute(claude),
+            mayfly: absolute(mayfly),
+        };
+        Self { config: Arc::new(config) }
+    }
+
+    /// Every verb is a row of short system calls, some of which wait: none of it belongs on the runtime's threads.
+    /// A verb whose caller goes away is finished all the same.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        work: impl FnOnce(&SandboxConfig) -> Result<T, ProviderError> + Send + 'static,
+    ) -> Result<T, ProviderError> {
+        let config = Arc::clone(&self.config);
+        tokio::task::spawn_blocking(move || work(&config))
+            .await
+            .unwrap_or_else(|error| Err(ProviderError::Unclear { call, source: error.into() }))
+    }
+}
+
+#[async_trait::async_trait]
+impl Provider for Sandbox {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn probe(&self) -> Result<(), ProviderError> {
+        let attempt: AttemptId = PROBE.parse().expect("a valid id");
+        let ticket = String::new().into();
+        let spec = MachineSpec { attempt, ticket, workspace: None, limits: Limits::default() };
+        self.blocking("probe", move |config| {
+            let tried = create::create(config, &spec, create::Purpose::Probe);
+            machine::destroy(config, attempt)?;
+            tried.map(drop)
+        })
+        .await
+    }
+
+    async fn create(&self, spec: &MachineSpec) -> Result<Machine, ProviderError> {
+        let spec = spec.clone();
+        self.blocking("create", move |config| create::create(config, &spec, create::Purpose::Work)).await
+    }
+
+    async fn destroy(&self, attempt: AttemptId) -> Result<(), ProviderError> {
+        self.blocking("destroy", move |config| machine::destroy(config, attempt)).await
+    }
+
+    async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
+        self.blocking("list", machine::list).await
+    }
+}

@@ -1,0 +1,199 @@
+//! Makes a machine: starts its holder, hands it the spec, and waits for its word.
+//!
+//! ```text
+//! stdin   ◄── the spec, the ticket in it: never in an argument, an environment or a file
+//! stdout  ──► one line, the `Answer`; closed when holder and init are done with the making
+//! stderr      the lock of the making, shared until the machine is up
+//! ```
+//!
+//! Bound: `UP_MAX` for the answer, `END_MAX` for a holder that failed to be gone.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use mayfly_provider::{Machine, MachineSpec, ProviderError};
+use mayfly_wire::boot;
+use rustix::pipe::{PipeFlags, pipe_with};
+use secrecy::ExposeSecret;
+
+use crate::failure::{Failure, Step};
+use crate::holder::{Answer, HOLDER_VERB, HolderSpec, WorkspaceView};
+use crate::lock::Lock;
+use crate::machine::{self, Folder};
+use crate::process::wait_readable;
+use crate::{AGENT_HOST_ID, SandboxConfig, bases};
+
+/// From the holder's start to the worker's.
+const UP_MAX: Duration = Duration::from_secs(30);
+/// From a failure to the end of all processes.
+const END_MAX: Duration = Duration::from_secs(20);
+/// An answer is a few sentences.
+const ANSWER_BYTES_MAX: usize = 1 << 16;
+
+/// What a machine is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// For a worker.
+    Work,
+    /// To see whether our binary runs in it.
+    Probe,
+}
+
+/// [`Provider::create`](mayfly_provider::Provider::create).
+pub(crate) fn create(config: &SandboxConfig, spec: &MachineSpec, purpose: Purpose) -> Result<Machine, ProviderError> {
+    let unclear = |error: io::Error| ProviderError::Unclear { call: "create", source: error.into() };
+    let lock = machine::lock(config, spec.attempt).map_err(unclear)?;
+    let folder = machine::folder(config, spec.attempt);
+    if folder.is_alive().map_err(unclear)? {
+        let notes = folder.state().map(|state| state.notes).unwrap_or_default();
+        return Ok(Machine { attempt: spec.attempt, alive: true, notes });
+    }
+    // What a maker that died has left.
+    folder.clear().map_err(unclear)?;
+    match make(config, spec, purpose, &folder, &lock) {
+        Ok(notes) => Ok(Machine { attempt: spec.attempt, alive: true, notes }),
+        Err(failure) => {
+            folder.clear().map_err(unclear)?;
+            lock.remove().map_err(unclear)?;
+            Err(failure.refused())
+        }
+    }
+}
+
+fn make(
+    config: &SandboxConfig,
+    spec: &MachineSpec,
+    purpose: Purpose,
+    folder: &Folder,
+    lock: &Lock,
+) -> Result<Vec<String>, Failure> {
+    check_files(config)?;
+    let workspace = workspace(config, spec)?;
+    machine::make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
+    let spec = HolderSpec {
+        name: format!("mayfly-{}", spec.attempt),
+        folder: folder.clone(),
+        workspace,
+        way_out: config.way_out.clone(),
+        claude: config.claude.clone(),
+        mayfly: config.mayfly.clone(),
+        memory_bytes_max: spec.limits.memory_bytes_max,
+        pids_max: spec.limits.pids_max,
+        cpus_max: spec.limits.cpus_max,
+        boot: boot_of(spec),
+        probe: purpose == Purpose::Probe,
+    };
+    Holder::start(config, lock)?.make(&spec)
+}
+
+/// What is bound into a machine must be there, and the way out must be open to the agent.
+fn check_files(config: &SandboxConfig) -> Result<(), Failure> {
+    for (what, path) in [("the CLI", &config.claude), ("our own binary", &config.mayfly)] {
+        let found = fs::metadata(path).step(format!("find {what} at {}", path.display()))?;
+        // As anybody: the agent has no name on this host.
+        if !found.is_file() || found.permissions().mode() & 0o5 != 0o5 {
+            let path = path.display();
+            return Err(Failure::new(format!("{what} at {path} is no program that everybody may run: chmod a+rx it")));
+        }
+    }
+    let shown = config.way_out.display();
+    let way_out = fs::metadata(&config.way_out).step(format!("find the way out at {shown}"))?;
+    let open = !rustix::process::geteuid().is_root() || way_out.mode() & 0o1 != 0 || way_out.uid() == AGENT_HOST_ID;
+    if way_out.is_dir() && open {
+        return Ok(());
+    }
+    Err(Failure::new(format!("the way out at {shown} is no folder that the agent may enter: chmod a+x it")))
+}
+
+fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<WorkspaceView>, Failure> {
+    let Some(workspace) = &spec.workspace else { return Ok(None) };
+    let bases = &config.bases;
+    machine::make_private(bases).step(format!("make the folder {}", bases.display()))?;
+    let owner = rustix::process::geteuid().is_root().then_some(AGENT_HOST_ID);
+    let base = bases::checkout(bases, workspace, owner)?;
+    Ok(Some(WorkspaceView { name: workspace.name.clone(), base }))
+}
+
+/// As the machine sees it. The holder adds where memory is counted.
+fn boot_of(spec: &MachineSpec) -> boot::Boot {
+    let folder = Path::new(boot::WORKSPACE);
+    boot::Boot {
+        attempt: spec.attempt.to_string(),
+        ticket: spec.ticket.expose_secret().to_owned().into(),
+        endpoint: Path::new(boot::WAY_OUT).join(boot::WAY_OUT_SOCKET),
+        claude: PathBuf::from(boot::CLAUDE),
+        home: PathBuf::from(boot::HOME),
+        workspace: spec.workspace.as_ref().map_or(folder.to_owned(), |workspace| folder.join(&workspace.name)),
+        memory_events: None,
+    }
+}
+
+/// A holder that was started, seen from its maker.
+struct Holder {
+    child: tokio::process::Child,
+    spec: File,
+    answer: File,
+}
+
+impl Holder {
+    fn start(config: &SandboxConfig, lock: &Lock) -> Result<Self, Failure> {
+        let step = "start the machine's holder";
+        let (spec_read, spec) = pipe_with(PipeFlags::CLOEXEC).step(step)?;
+        let (answer, answer_write) = pipe_with(PipeFlags::CLOEXEC).step(step)?;
+        let mut command = tokio::process::Command::new(&config.mayfly);
+        command.arg(HOLDER_VERB).env_clear().current_dir("/");
+        command.stdin(Stdio::from(spec_read)).stdout(Stdio::from(answer_write)).stderr(lock.share().step(step)?);
+        let child = command.spawn().step(step)?;
+        Ok(Self { child, spec: spec.into(), answer: answer.into() })
+    }
+
+    /// Returns when the machine is up, or when nothing of it runs any more.
+    fn make(mut self, spec: &HolderSpec) -> Result<Vec<String>, Failure> {
+        let text = serde_json::to_vec(spec).step("write the machine's spec")?;
+        // A holder that cannot read it says why, or its end does.
+        let _ = self.spec.write_all(&text);
+        drop(self.spec);
+        let made = read_answer(&mut self.answer);
+        if made.is_err() {
+            // It may be gone already. Its init has the pipe too, and ends with it.
+            let _ = self.child.start_kill();
+            read_to_end(&mut self.answer).step("see the end of a machine that failed")?;
+        }
+        // The holder lives on without us; as long as we live, somebody must wait for it.
+        tokio::spawn(async move { self.child.wait().await });
+        made
+    }
+}
+
+fn read_answer(answer: &mut File) -> Result<Vec<String>, Failure> {
+    let until = Instant::now() + UP_MAX;
+    let mut text = Vec::new();
+    let mut chunk = [0; 4096];
+    while !text.ends_with(b"\n") && text.len() < ANSWER_BYTES_MAX {
+        wait_readable(&*answer, until).step("make the machine in time")?;
+        match answer.read(&mut chunk).step("hear the machine's holder")? {
+            0 => break,
+            read => text.extend_from_slice(&chunk[..read]),
+        }
+    }
+    match serde_json::from_slice(&text) {
+        Ok(Answer::Up { notes }) => Ok(notes),
+        Ok(Answer::Failed(failure)) => Err(failure),
+        Err(_) => Err(Failure::new("the machine's holder ended without a word: its binary may not be ours")),
+    }
+}
+
+fn read_to_end(answer: &mut File) -> io::Result<()> {
+    let until = Instant::now() + END_MAX;
+    let mut chunk = [0; 4096];
+    loop {
+        wait_readable(&*answer, until)?;
+        if answer.read(&mut chunk)? == 0 {
+            return Ok(());
+        }
+    }
+}

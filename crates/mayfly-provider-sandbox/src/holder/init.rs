@@ -1,0 +1,95 @@
+//! The first process of a machine, from its birth in new namespaces to the worker that it becomes.
+//!
+//! It starts with every right over the namespaces and nothing else, spends them on the view, and is left with
+//! none. Whatever fails is told to the holder, and nothing is run.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use mayfly_wire::boot;
+
+use super::spec::{Channel, HolderSpec, Word};
+use super::{HOLDER_VERB, PROBE_WORD, confine, seccomp, view};
+use crate::failure::{Failure, Step};
+use crate::sys;
+
+/// What the machine calls itself.
+const HOSTNAME: &[u8] = b"mayfly";
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+
+/// Becomes the worker, or tells why not and ends.
+pub(super) fn run(spec: &HolderSpec, holder: &Channel, boot: OwnedFd, log: OwnedFd) -> ! {
+    let Err(failure) = become_worker(spec, holder, boot, &log);
+    let _ = holder.send(&Word::Failed(failure));
+    std::process::exit(1)
+}
+
+fn become_worker(
+    spec: &HolderSpec,
+    holder: &Channel,
+    boot: OwnedFd,
+    log: &OwnedFd,
+) -> Result<Infallible, Failure> {
+    let memory_events = enter(holder)?;
+    sys::unshare(libc::CLONE_NEWCGROUP).step("make a cgroup namespace")?;
+    rustix::system::sethostname(HOSTNAME).step("name the machine")?;
+    sys::bring_loopback_up().step("bring the machine's loopback up")?;
+    view::build(spec, memory_events.as_deref())?;
+    lose_rights(spec, holder)?;
+    give_streams(boot, log)?;
+    holder.send(&Word::Ready)?;
+    seccomp::apply()?;
+    Err(execute(spec))
+}
+
+fn enter(holder: &Channel) -> Result<Option<PathBuf>, Failure> {
+    match holder.receive()? {
+        Some(Word::Enter { memory_events }) => Ok(memory_events),
+        _ => Err(Failure::new("the holder went away")),
+    }
+}
+
+/// From the second user namespace on, nothing that we made can be changed any more.
+fn lose_rights(spec: &HolderSpec, holder: &Channel) -> Result<(), Failure> {
+    sys::unshare(libc::CLONE_NEWUSER).step("make the agent's user namespace")?;
+    holder.send(&Word::Map)?;
+    let Some(Word::Mapped) = holder.receive()? else {
+        return Err(Failure::new("the holder went away"));
+    };
+    confine::become_agent()?;
+    confine::end_with(&holder.0)?;
+    confine::limit(spec.pids_max)?;
+    confine::landlock()
+}
+
+/// Leaves the worker its standard streams and its boot, and nothing else.
+fn give_streams(boot: OwnedFd, log: &OwnedFd) -> Result<(), Failure> {
+    let step = "hand over the worker's streams";
+    let null = File::open("/dev/null").step(step)?;
+    rustix::stdio::dup2_stdin(&null).step(step)?;
+    rustix::stdio::dup2_stdout(log).step(step)?;
+    rustix::stdio::dup2_stderr(log).step(step)?;
+    sys::give_as(boot, boot::BOOT_FD).step(step)?;
+    sys::close_on_exec_from(boot::BOOT_FD + 1).step(step)
+}
+
+fn execute(spec: &HolderSpec) -> Failure {
+    let mut command = Command::new(boot::MAYFLY);
+    match spec.probe {
+        true => command.args([HOLDER_VERB, PROBE_WORD]),
+        false => command.arg("worker"),
+    };
+    command.env_clear().env("PATH", PATH).env("HOME", boot::HOME).current_dir("/");
+    Failure {
+        errno: command.exec().raw_os_error(),
+        reason: format!(
+            "cannot execute {} in a machine, where only /usr and /lib of this host are seen",
+            spec.mayfly.display()
+        ),
+    }
+}

@@ -1,0 +1,290 @@
+//! The holder: makes one machine, tells its maker, and waits for the machine's end.
+//!
+//! It runs in a process of its own with one thread, because it forks and enters namespaces; in a session of its
+//! own, so that no terminal and no orchestrator takes it along. A machine never outlives its holder (the kernel
+//! kills the init then), and the holder never its machine.
+//!
+//! ```text
+//! holder                                   init
+//!   ├ own user namespace, if no root
+//!   ├─clone: mount, pid, net, ipc, uts──────► waits
+//!   ├ cgroups, state.json ──Enter───────────► builds the view
+//!   │                     ◄───────────Map──── entered a second user namespace
+//!   ├ writes its id maps ──Mapped───────────► drops everything, Landlock, seccomp
+//!   │                     ◄─────────Ready──── exec: the socket closes, and the worker runs
+//!   └ answers the maker; copies the worker's stderr; waits
+//! ```
+//!
+//! Bound: `LOG_BYTES_MAX` of the worker's stderr are kept, the rest is read and dropped.
+
+mod confine;
+mod init;
+mod seccomp;
+mod spec;
+mod view;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use mayfly_provider::Limits;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, waitpid};
+
+pub(crate) use spec::{Answer, HolderSpec, WorkspaceView};
+
+use crate::AGENT_HOST_ID;
+use crate::cgroup::Cgroups;
+use crate::failure::{Failure, Step};
+use crate::lock::Lock;
+use crate::machine::State;
+use crate::process::ProcessId;
+use crate::sys::{self, Forked};
+use spec::{Channel, Word};
+
+/// The hidden verb of our binary that becomes a holder.
+pub const HOLDER_VERB: &str = "sandbox-holder";
+
+/// What follows the verb where only our binary itself is tried, inside a machine.
+const PROBE_WORD: &str = "probe";
+/// The exit of that trial: one that no other program would have.
+const PROBE_EXIT: u8 = 86;
+
+/// How much of a worker's stderr is kept.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+
+/// Runs the holder; `args` are those after [`HOLDER_VERB`].
+///
+/// To be called by `main` before there is any other thread: it forks and enters namespaces.
+pub fn holder_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    if args.next().is_some_and(|word| word == PROBE_WORD) {
+        return ExitCode::from(PROBE_EXIT);
+    }
+    match hold() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// An error here is one of the pipes to the maker, so there is nobody to tell.
+fn hold() -> io::Result<()> {
+    let Streams { mut spec, answer, making } = Streams::take()?;
+    let _ = rustix::process::setsid();
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    let mut text = Vec::new();
+    spec.read_to_end(&mut text)?;
+    let spec: HolderSpec = serde_json::from_slice(&text)?;
+    drop(text);
+    let made = Lock::acquire(&spec.folder.life()).step("lock the machine's folder").and_then(|life| {
+        let machine = make(&spec)?;
+        Ok((machine, life))
+    });
+    match made {
+        Ok((machine, life)) => {
+            Answer::Up { notes: machine.notes.clone() }.send(answer);
+            drop(making);
+            machine.attend(&spec);
+            drop(life);
+        }
+        Err(failure) => Answer::Failed(failure).send(answer),
+    }
+    Ok(())
+}
+
+/// What the maker put in the place of the standard streams.
+struct Streams {
+    spec: File,
+    answer: File,
+    making: OwnedFd,
+}
+
+impl Streams {
+    /// Moves them away, so that nothing that we start has them, and leaves `/dev/null` in their place.
+    fn take() -> io::Result<Self> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        // Descriptor 3 is what a worker gets its boot from: it stays taken until then.
+        let away = |fd| rustix::io::fcntl_dupfd_cloexec(fd, mayfly_wire::boot::BOOT_FD + 1);
+        let streams = Self {
+            spec: away(rustix::stdio::stdin())?.into(),
+            answer: away(rustix::stdio::stdout())?.into(),
+            making: away(rustix::stdio::stderr())?,
+        };
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)?;
+        rustix::io::fcntl_dupfd_cloexec(&null, mayfly_wire::boot::BOOT_FD).map(std::mem::forget)?;
+        Ok(streams)
+    }
+}
+
+/// A machine whose worker runs.
+struct Running {
+    init: Pid,
+    log: File,
+    notes: Vec<String>,
+}
+
+fn make(spec: &HolderSpec) -> Result<Running, Failure> {
+    let ordinary = !rustix::process::geteuid().is_root();
+    let limits = Limits {
+        memory_bytes_max: spec.memory_bytes_max,
+        pids_max: spec.pids_max,
+        cpus_max: spec.cpus_max,
+    };
+    let cgroups = Cgroups::plan(&spec.name, &limits);
+    let holder = Some(ProcessId::of(rustix::process::getpid()).step("name the holder's process")?);
+    let mut state = State { holder, init: None, cgroups, notes: Vec::new() };
+    spec.folder.write_state(&state).step("write the machine's state")?;
+    // From here on we have the same rights as root over what we make, and only over that.
+    let agent = if ordinary { enter_user_namespace().map(|()| 0)? } else { AGENT_HOST_ID };
+    view::make_folders(spec, (!ordinary).then_some(agent))?;
+
+    let (channel, theirs) = channel()?;
+    let (boot, boot_write) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
+    let (log, log_write) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
+    let spaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let forked = sys::fork_into(spaces).step("make namespaces").map_err(|failure| advised(failure, ordinary))?;
+    let init = match forked {
+        Forked::Child => {
+            drop((channel, boot_write, log));
+            init::run(spec, &theirs, boot, log_write)
+        }
+        Forked::Parent(init) => init,
+    };
+    drop((theirs, boot, log_write));
+    let made = (|| {
+        state.init = Some(ProcessId::of(init).step("name the machine's first process")?);
+        let applied = state.cgroups.enclose(init, ordinary);
+        state.notes = applied.notes;
+        spec.folder.write_state(&state).step("write the machine's state")?;
+        write_boot(spec, boot_write, applied.memory_events.is_some())?;
+        channel.send(&Word::Enter { memory_events: applied.memory_events })?;
+        hear(&channel, init, agent)
+    })();
+    // Without us the init sees the socket's end, and ends.
+    drop(channel);
+    let probed = made.map_err(|failure| advised(failure, ordinary)).and_then(|()| probe(spec, init));
+    if let Err(failure) = probed {
+        end(init);
+        return Err(failure);
+    }
+    Ok(Running { init, log: log.into(), notes: state.notes })
+}
+
+fn channel() -> Result<(Channel, Channel), Failure> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .step("make a pair of sockets")?;
+    Ok((Channel(ours), Channel(theirs)))
+}
+
+/// Hands over what the worker boots from: it fits into the pipe.
+fn write_boot(spec: &HolderSpec, pipe: OwnedFd, memory: bool) -> Result<(), Failure> {
+    let mut boot = spec.boot.clone();
+    boot.memory_events = memory.then(|| view::MEMORY_EVENTS.into());
+    let text = serde_json::to_vec(&boot).step("write what the worker boots from")?;
+    File::from(pipe).write_all(&text).step("hand over what the worker boots from")
+}
+
+/// Follows the init until it has become the worker.
+fn hear(channel: &Channel, init: Pid, agent: u32) -> Result<(), Failure> {
+    let mut ready = false;
+    loop {
+        match channel.receive()? {
+            Some(Word::Map) => {
+                map_agent(init, agent)?;
+                channel.send(&Word::Mapped)?;
+            }
+            Some(Word::Ready) => ready = true,
+            Some(Word::Failed(failure)) => return Err(failure),
+            Some(Word::Enter { .. } | Word::Mapped) => return Err(Failure::new("the machine spoke out of turn")),
+            None if ready => return Ok(()),
+            None => return Err(Failure::new("the machine's first process died before its worker ran")),
+        }
+    }
+}
+
+/// Maps the agent of the init's user namespace to `agent` of ours, and nobody else.
+fn map_agent(init: Pid, agent: u32) -> Result<(), Failure> {
+    let map = format!("{} {agent} 1\n", mayfly_wire::boot::AGENT_ID);
+    for file in ["uid_map", "gid_map"] {
+        let path = format!("/proc/{}/{file}", init.as_raw_nonzero());
+        std::fs::write(&path, &map).step(format!("map the agent's id to {agent} on this host"))?;
+    }
+    Ok(())
+}
+
+/// Makes us root of a user namespace in which there is nobody else.
+fn enter_user_namespace() -> Result<(), Failure> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let step = "make a user namespace";
+    sys::unshare(libc::CLONE_NEWUSER).step(step).map_err(|failure| advised(failure, true))?;
+    let write = |file: &str, text: String| std::fs::write(format!("/proc/self/{file}"), text).step(step);
+    write("setgroups", "deny".to_owned())?;
+    write("uid_map", format!("0 {uid} 1\n"))?;
+    write("gid_map", format!("0 {gid} 1\n"))
+}
+
+/// Adds what to do, where the system's settings tell why it did not let us.
+fn advised(mut failure: Failure, ordinary: bool) -> Failure {
+    let denied = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS].map(Some).contains(&failure.errno);
+    let is = |setting: &str, value: &str| {
+        std::fs::read_to_string(format!("/proc/sys/{setting}")).is_ok_and(|text| text.trim() == value)
+    };
+    let advice = if !denied {
+        return failure;
+    } else if is("user/max_user_namespaces", "0") {
+        "user namespaces are off here: set the sysctl user.max_user_namespaces to 10000"
+    } else if ordinary && is("kernel/unprivileged_userns_clone", "0") {
+        "they are for root alone here: set the sysctl kernel.unprivileged_userns_clone to 1, or run mayfly as root"
+    } else if ordinary && is("kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "AppArmor keeps them from ordinary users here (kernel.apparmor_restrict_unprivileged_userns is 1): \
+         give mayfly a profile with `userns,` in /etc/apparmor.d, or run mayfly as root"
+    } else if ordinary {
+        "if this is a container, it must allow user namespaces and an unmasked /proc; else run mayfly as root"
+    } else {
+        "root has not all its rights here: if this is a container, start it with them (such as `--privileged`)"
+    };
+    failure.reason = format!("{}: {advice}", failure.reason);
+    failure
+}
+
+/// In a trial: whether our binary runs in the machine.
+fn probe(spec: &HolderSpec, init: Pid) -> Result<(), Failure> {
+    if !spec.probe {
+        return Ok(());
+    }
+    match wait(init).and_then(WaitStatus::exit_status) {
+        Some(code) if code == i32::from(PROBE_EXIT) => Ok(()),
+        _ => Err(Failure::new(format!(
+            "our binary {} does not run in a machine, where only /usr and /lib of this host are seen: \
+             are its libraries elsewhere?",
+            spec.mayfly.display()
+        ))),
+    }
+}
+
+impl Running {
+    /// Returns at the machine's end, with everything in it gone.
+    fn attend(mut self, spec: &HolderSpec) {
+        let log = File::options().create(true).append(true).open(spec.folder.log());
+        if let Ok(mut log) = log {
+            let _ = io::copy(&mut (&self.log).take(LOG_BYTES_MAX), &mut log);
+        }
+        let _ = io::copy(&mut self.log, &mut io::sink());
+        wait(self.init);
+    }
+}
+
+fn end(init: Pid) {
+    let _ = rustix::process::kill_process(init, rustix::process::Signal::KILL);
+    wait(init);
+}
+
+/// The kernel reports the end of a pid namespace's first process after that of all the others. `None`: it was
+/// waited for already.
+fn wait(init: Pid) -> Option<WaitStatus> {
+    rustix::io::retry_on_intr(|| waitpid(Some(init), WaitOptions::empty())).ok().flatten().map(|(_, status)| status)
+}

@@ -1,0 +1,97 @@
+//! What maker, holder and init say to each other: JSON over two pipes and a pair of sockets.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use mayfly_wire::boot::Boot;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Step};
+use crate::machine::Folder;
+
+/// The longest word between holder and init.
+const WORD_BYTES_MAX: usize = 1 << 16;
+
+/// All that a holder is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HolderSpec {
+    /// Names the machine's cgroups.
+    pub(crate) name: String,
+    pub(crate) folder: Folder,
+    pub(crate) workspace: Option<WorkspaceView>,
+    pub(crate) way_out: PathBuf,
+    pub(crate) claude: PathBuf,
+    pub(crate) mayfly: PathBuf,
+    pub(crate) memory_bytes_max: u64,
+    pub(crate) pids_max: u32,
+    pub(crate) cpus_max: f64,
+    pub(crate) boot: Boot,
+    /// Whether the machine is only to try our binary.
+    pub(crate) probe: bool,
+}
+
+/// The code that a machine shows.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WorkspaceView {
+    /// The folder's name.
+    pub(crate) name: String,
+    /// The checkout below the overlay.
+    pub(crate) base: PathBuf,
+}
+
+/// Holder to maker: one line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// The worker runs.
+    Up { notes: Vec<String> },
+    /// Nothing runs.
+    Failed(Failure),
+}
+
+impl Answer {
+    /// Says it, and hangs up. A maker that is gone does not matter: the next one reads the state.
+    pub(super) fn send(&self, mut to: File) {
+        let mut line = serde_json::to_vec(self).expect("an answer is plain data");
+        line.push(b'\n');
+        let _ = to.write_all(&line);
+    }
+}
+
+/// Between holder and init.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Word {
+    /// Holder: you are in your cgroups; build.
+    Enter { memory_events: Option<PathBuf> },
+    /// Init: I am in the second user namespace, without an id.
+    Map,
+    /// Holder: you have one.
+    Mapped,
+    /// Init: all that is left is to execute the worker.
+    Ready,
+    /// Init: it did not work.
+    Failed(Failure),
+}
+
+/// One end of the pair of sockets; each word is one packet.
+pub(super) struct Channel(pub(super) OwnedFd);
+
+impl Channel {
+    pub(super) fn send(&self, word: &Word) -> Result<(), Failure> {
+        let text = serde_json::to_vec(word).step("write a word")?;
+        send(&self.0, &text, SendFlags::NOSIGNAL).step("speak inside the machine").map(drop)
+    }
+
+    /// `None`: the other end is gone, or has become the worker.
+    pub(super) fn receive(&self) -> Result<Option<Word>, Failure> {
+        let step = "hear inside the machine";
+        let mut text = vec![0; WORD_BYTES_MAX];
+        let (read, _) = rustix::io::retry_on_intr(|| recv(&self.0, &mut text[..], RecvFlags::empty())).step(step)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        serde_json::from_slice(&text[..read]).step(step).map(Some)
+    }
+}

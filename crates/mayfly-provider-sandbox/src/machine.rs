@@ -1,0 +1,158 @@
+//! A machine as its folder tells: whose it is, whether it lives, and how all of it is removed.
+//!
+//! Who makes or unmakes a machine holds the lock in `.making`, and a maker shares it with the holder and the
+//! init until the machine is up: a maker that dies does not let anybody into a half-made machine.
+//!
+//! Bound: `END_MAX` for processes to end, and the waits of [`cgroup`](crate::cgroup).
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mayfly_core::AttemptId;
+use mayfly_provider::{Machine, ProviderError};
+use serde::{Deserialize, Serialize};
+
+use crate::SandboxConfig;
+use crate::cgroup::Cgroups;
+use crate::lock::{self, Lock};
+use crate::process::ProcessId;
+use crate::remove::remove_tree;
+
+/// How long a killed process may take to end.
+const END_MAX: Duration = Duration::from_secs(20);
+/// How much of a worker's last words goes to our own log.
+const LAST_WORDS_BYTES_MAX: usize = 4096;
+
+const MAKING: &str = ".making";
+
+/// What whoever unmakes a machine must know. The holder writes it, the intent before the deed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) holder: Option<ProcessId>,
+    pub(crate) init: Option<ProcessId>,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) notes: Vec<String>,
+}
+
+/// The folder of one machine. It need not exist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Held by the holder for its life.
+    pub(crate) fn life(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join("worker.log")
+    }
+
+    /// Where the new root is put together; empty for everybody else.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.path.join("root")
+    }
+
+    /// What the agent writes to, by name: `home`, `upper`, `work`, `workspace`.
+    pub(crate) fn of_agent(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// `None` if there is none, or only a half: then nothing that it would name was made.
+    pub(crate) fn state(&self) -> Option<State> {
+        serde_json::from_slice(&fs::read(self.path.join("state.json")).ok()?).ok()
+    }
+
+    /// Replaces the whole.
+    pub(crate) fn write_state(&self, state: &State) -> io::Result<()> {
+        let next = self.path.join("state.next");
+        fs::write(&next, serde_json::to_vec(state)?)?;
+        fs::rename(next, self.path.join("state.json"))
+    }
+
+    pub(crate) fn is_alive(&self) -> io::Result<bool> {
+        lock::is_held(&self.life())
+    }
+
+    /// Ends its processes and removes everything. The caller holds the lock in `.making`.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        if let Some(state) = self.state() {
+            state.cgroups.kill();
+            // The init takes everything in the machine with it, and the holder ends when it has seen that.
+            state.init.map_or(Ok(()), |init| init.kill(END_MAX))?;
+            state.holder.map_or(Ok(()), |holder| holder.wait(END_MAX))?;
+            state.cgroups.remove()?;
+        }
+        self.log_last_words();
+        remove_tree(&self.path)
+    }
+
+    fn log_last_words(&self) {
+        let said = fs::read(self.log()).unwrap_or_default();
+        if !said.is_empty() {
+            let said = String::from_utf8_lossy(&said[said.len().saturating_sub(LAST_WORDS_BYTES_MAX)..]);
+            tracing::debug!(machine = %self.path.display(), worker = %said.escape_debug(), "worker's last words");
+        }
+    }
+}
+
+/// The folder of `attempt`'s machine.
+pub(crate) fn folder(config: &SandboxConfig, attempt: AttemptId) -> Folder {
+    Folder { path: config.machines.join(attempt.to_string()) }
+}
+
+/// Makes `path`, for us alone.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Waits until nobody else makes or unmakes the machine.
+pub(crate) fn lock(config: &SandboxConfig, attempt: AttemptId) -> io::Result<Lock> {
+    make_private(&config.machines.join(MAKING))?;
+    Lock::acquire(&making(config, attempt))
+}
+
+fn making(config: &SandboxConfig, attempt: AttemptId) -> PathBuf {
+    config.machines.join(MAKING).join(attempt.to_string())
+}
+
+/// [`Provider::destroy`](mayfly_provider::Provider::destroy).
+pub(crate) fn destroy(config: &SandboxConfig, attempt: AttemptId) -> Result<(), ProviderError> {
+    let destroy = || {
+        let lock = lock(config, attempt)?;
+        folder(config, attempt).clear()?;
+        lock.remove()
+    };
+    destroy().map_err(|error: io::Error| ProviderError::Unclear { call: "destroy", source: error.into() })
+}
+
+/// [`Provider::list`](mayfly_provider::Provider::list).
+pub(crate) fn list(config: &SandboxConfig) -> Result<Vec<Machine>, ProviderError> {
+    let attempts = match fs::read_dir(&config.machines) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(|entries| {
+            entries.filter_map(|entry| entry.map(|entry| entry.file_name().to_str()?.parse().ok()).transpose()).collect()
+        }),
+    };
+    let attempts: Result<Vec<AttemptId>, _> = attempts;
+    attempts
+        .and_then(|attempts| attempts.into_iter().map(|attempt| machine(config, attempt)).collect())
+        .map_err(|error: io::Error| ProviderError::Unclear { call: "list", source: error.into() })
+}
+
+/// One that is being made is alive: whoever makes it will say if it was not.
+fn machine(config: &SandboxConfig, attempt: AttemptId) -> io::Result<Machine> {
+    let folder = folder(config, attempt);
+    let alive = lock::is_held(&making(config, attempt))? || folder.is_alive()?;
+    let notes = folder.state().map(|state| state.notes).unwrap_or_default();
+    Ok(Machine { attempt, alive, notes })
+}

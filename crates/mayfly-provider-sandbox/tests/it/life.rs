@@ -1,0 +1,166 @@
+//! How machines end, and what they outlive.
+
+use std::fs;
+
+use mayfly_provider::Provider;
+use serde_json::json;
+
+use crate::world::{World, is_running};
+
+/// S52: whatever an agent starts, and however it hides it from its parents.
+#[tokio::test]
+async fn nothing_survives_a_destroy() {
+    let mut world = World::new();
+    let spec = world.spec();
+    let mut worker = world.boot(&spec).await;
+    worker.sh("setsid sleep 1000 </dev/null >/dev/null 2>&1 & (setsid sh -c 'trap \"\" TERM HUP; sleep 1000 & sleep 1000' </dev/null >/dev/null 2>&1 &) ; nohup sleep 1000 </dev/null >/dev/null 2>&1 &").await;
+    let init = world.state(spec.attempt)["init"]["pid"].as_i64().unwrap();
+    let namespace = fs::read_link(format!("/proc/{init}/ns/pid"));
+    let inside = || {
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter(|entry| fs::read_link(entry.path().join("ns/pid")).is_ok_and(|own| Some(&own) == namespace.as_ref().ok())).count()
+    };
+    if namespace.is_ok() {
+        assert!(inside() >= 4, "the processes are there");
+    }
+    world.destroy(spec.attempt).await;
+    assert_eq!(inside(), 0);
+    assert_eq!(worker.answer().await, None);
+}
+
+/// S51
+#[tokio::test]
+async fn a_fork_bomb_ends_with_its_machine() {
+    let mut world = World::new();
+    let mut spec = world.spec();
+    spec.limits.pids_max = 64;
+    let mut worker = world.boot(&spec).await;
+    let said = worker.try_sh("for i in $(seq 200); do sleep 1000 & done 2>&1; echo").await;
+    assert!(said["out"].as_str().unwrap().contains("fork"), "{said}");
+    world.destroy(spec.attempt).await;
+}
+
+#[tokio::test]
+async fn a_machine_whose_worker_ended_is_listed_as_dead_until_it_is_destroyed() {
+    let mut world = World::new();
+    let spec = world.spec();
+    let mut worker = world.boot(&spec).await;
+    let holder = world.state(spec.attempt)["holder"]["pid"].as_i64().unwrap();
+    let holder = rustix::process::pidfd_open(
+        rustix::process::Pid::from_raw(i32::try_from(holder).unwrap()).unwrap(),
+        rustix::process::PidfdFlags::empty(),
+    )
+    .unwrap();
+    assert_eq!(worker.order(&json!({ "exit": 3 })).await, None);
+    wait_for_end(&holder);
+    let listed = world.sandbox.list().await.unwrap();
+    assert_eq!(listed.iter().map(|machine| (machine.attempt, machine.alive)).collect::<Vec<_>>(), [(spec.attempt, false)]);
+    world.destroy(spec.attempt).await;
+    assert_eq!(world.sandbox.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_machine_ends_with_its_holder() {
+    let mut world = World::new();
+    let spec = world.spec();
+    let mut worker = world.boot(&spec).await;
+    worker.sh("setsid sleep 1000 </dev/null >/dev/null 2>&1 &").await;
+    let state = world.state(spec.attempt);
+    let (holder, init) = (state["holder"]["pid"].as_i64().unwrap(), state["init"]["pid"].as_i64().unwrap());
+    assert!(is_running(init));
+    let pid = rustix::process::Pid::from_raw(i32::try_from(holder).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    // The worker's end of the link closes when the kernel has killed it.
+    assert_eq!(worker.answer().await, None);
+    world.destroy(spec.attempt).await;
+}
+
+/// R03: the one who made a machine is killed without a word; the machine lives, and another finds it.
+#[tokio::test]
+async fn a_machine_outlives_the_process_that_made_it() {
+    let mut world = World::new();
+    let spec = world.spec();
+    let output = maker(&world, &spec.attempt.to_string());
+    assert!(!output.success(), "it was killed");
+    let mut worker = world.hello(spec.attempt).await;
+    let listed = world.sandbox.list().await.unwrap();
+    assert_eq!(listed.iter().map(|machine| (machine.attempt, machine.alive)).collect::<Vec<_>>(), [(spec.attempt, true)]);
+    assert_eq!(worker.sh("echo still here").await, "still here");
+    world.destroy(spec.attempt).await;
+}
+
+/// A listener that was replaced is seen inside, because its folder is what a machine has.
+#[tokio::test]
+async fn a_restarted_orchestrator_is_found_by_its_machines() {
+    let mut world = World::new();
+    let spec = world.spec();
+    let mut worker = world.boot(&spec).await;
+    let before = worker.sh("stat -c %i /run/mayfly/orchestrator.sock").await;
+    fs::rename(world.config.way_out.join("orchestrator.sock"), world.config.way_out.join("old.sock")).unwrap();
+    let again = std::os::unix::net::UnixListener::bind(world.config.way_out.join("orchestrator.sock")).unwrap();
+    assert_ne!(worker.sh("stat -c %i /run/mayfly/orchestrator.sock").await, before);
+    drop(again);
+    world.destroy(spec.attempt).await;
+}
+
+/// S11, S51: modes, depths and names that get in the way of removing.
+#[tokio::test]
+async fn whatever_an_agent_wrote_is_removed() {
+    let mut world = World::new();
+    let mut spec = world.spec();
+    spec.workspace = Some(world.bundle("code"));
+    let mut worker = world.boot(&spec).await;
+    worker.sh("cd /workspace/code && mkdir -p a/b/c && echo x > a/b/c/d && chmod 000 a/b/c && chmod 500 a && rm -r src").await;
+    worker.sh("cd ~ && i=0; while [ $i -lt 1500 ]; do mkdir ddddddddddddddd && cd ddddddddddddddd; i=$((i+1)); done").await;
+    worker.sh("cd ~ && ln -s / all && ln -s /nowhere gone && mkfifo fifo && touch -- '-rf' \"$(printf 'new\\nline')\"").await;
+    world.destroy(spec.attempt).await;
+}
+
+#[tokio::test]
+async fn the_hosts_mounts_are_the_same_before_and_after() {
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    let mut world = World::new();
+    let mut spec = world.spec();
+    spec.workspace = Some(world.bundle("code"));
+    let mut worker = world.boot(&spec).await;
+    assert_eq!(mounts(), before);
+    // And nothing of the host's mounts is left inside.
+    let inside = worker.sh("cut -d' ' -f5 /proc/self/mountinfo").await;
+    assert!(!inside.contains(world.dir.path().to_str().unwrap()), "{inside}");
+    world.destroy(spec.attempt).await;
+    assert_eq!(mounts(), before);
+}
+
+/// Makes a machine from a process of its own, which is then killed.
+fn maker(world: &World, attempt: &str) -> std::process::ExitStatus {
+    std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "life::makes_one_and_is_killed", "--ignored"])
+        .env(MAKER_VARIABLE, world.dir.path())
+        .env(ATTEMPT_VARIABLE, attempt)
+        .status()
+        .unwrap()
+}
+
+const MAKER_VARIABLE: &str = "MAYFLY_TEST_SANDBOX_MAKER";
+const ATTEMPT_VARIABLE: &str = "MAYFLY_TEST_SANDBOX_ATTEMPT";
+
+#[tokio::test]
+#[ignore = "the other half of `a_machine_outlives_the_process_that_made_it`, which runs it"]
+async fn makes_one_and_is_killed() {
+    let dir = std::env::var_os(MAKER_VARIABLE).expect("run by the other half");
+    let sandbox = mayfly_provider_sandbox::Sandbox::new(crate::world::config(dir.as_ref()));
+    let spec = mayfly_provider::MachineSpec {
+        attempt: std::env::var(ATTEMPT_VARIABLE).unwrap().parse().unwrap(),
+        ticket: "none".to_owned().into(),
+        workspace: None,
+        limits: mayfly_provider::Limits::default(),
+    };
+    sandbox.create(&spec).await.unwrap();
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+}
+
+fn wait_for_end(process: &rustix::fd::OwnedFd) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    assert_eq!(poll(&mut [PollFd::new(process, PollFlags::IN)], None).unwrap(), 1);
+}

@@ -1,0 +1,63 @@
+//! What a machine may use, where this host has cgroups to say so.
+
+use mayfly_provider::Provider;
+use serde_json::Value;
+
+use crate::world::{World, cgroups_of, is_root};
+
+/// S51: what takes too much dies alone, and the count that the boot names tells of it.
+#[tokio::test]
+async fn a_memory_hog_is_killed_inside_its_own_limit() {
+    let mut world = World::new();
+    let mut spec = world.spec();
+    spec.limits.memory_bytes_max = 256 << 20;
+    let machine = world.sandbox.create(&spec).await.unwrap();
+    let mut worker = world.hello(spec.attempt).await;
+    if let Some(note) = machine.notes.iter().find(|note| note.contains("memory")) {
+        assert!(!is_root(), "root has cgroups here: {note}");
+        assert_eq!(worker.hello["boot"]["memory_events"], Value::Null);
+        world.destroy(spec.attempt).await;
+        return;
+    }
+    let events = worker.hello["boot"]["memory_events"].as_str().unwrap().to_owned();
+    let kills = format!("grep -w oom_kill {events}");
+    assert_eq!(worker.sh(&kills).await, "oom_kill 0");
+    let hog = worker.try_sh("sh -c 'tail -c 1G /dev/zero'; echo $?").await;
+    assert_eq!(hog["out"].as_str().unwrap().trim(), "137", "{hog}");
+    assert_eq!(worker.sh(&kills).await, "oom_kill 1");
+    assert_ne!(worker.try_sh(&format!("echo 0 > {events}")).await["code"], 0);
+    world.destroy(spec.attempt).await;
+}
+
+#[tokio::test]
+async fn as_root_every_limit_is_had_and_its_cgroups_are_gone_afterwards() {
+    if !is_root() {
+        return;
+    }
+    let mut world = World::new();
+    let mut spec = world.spec();
+    spec.limits.cpus_max = 0.5;
+    let machine = world.sandbox.create(&spec).await.unwrap();
+    assert_eq!(machine.notes, [""; 0]);
+    let mut worker = world.hello(spec.attempt).await;
+    let cgroups = cgroups_of(spec.attempt);
+    assert!(!cgroups.is_empty());
+    // Inside, the machine's own cgroup is all there is.
+    let seen = worker.sh("cat /proc/self/cgroup").await;
+    assert!(!seen.contains("mayfly-"), "{seen}");
+    world.destroy(spec.attempt).await;
+}
+
+/// S51
+#[tokio::test]
+async fn the_folders_in_memory_are_bounded() {
+    let mut world = World::new();
+    let mut spec = world.spec();
+    spec.limits.memory_bytes_max = 64 << 20;
+    let mut worker = world.boot(&spec).await;
+    for folder in ["/tmp", "/dev/shm"] {
+        let answer = worker.try_sh(&format!("head -c 40M /dev/zero > {folder}/big; rm {folder}/big")).await;
+        assert!(answer["err"].as_str().unwrap().contains("No space left"), "{answer}");
+    }
+    world.destroy(spec.attempt).await;
+}

@@ -1,0 +1,222 @@
+//! A host folder with a sandbox provider in it, and workers that do what a test says.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use mayfly_core::AttemptId;
+use mayfly_provider::{Limits, MachineSpec, Provider, WorkspaceSpec};
+use mayfly_provider_sandbox::{Sandbox, SandboxConfig};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Names the stub's binary where it is not at cargo's place.
+pub(crate) const STUB_VARIABLE: &str = "MAYFLY_TEST_SANDBOX_STUB";
+
+/// What every test's ticket is: a text to be looked for.
+pub(crate) const TICKET: &str = "canary-4f1c";
+
+pub(crate) struct World {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) config: SandboxConfig,
+    listener: UnixListener,
+    early: HashMap<String, Worker>,
+    numbers: AtomicU32,
+    pub(crate) dir: TempDir,
+}
+
+/// The stub's path on this host.
+pub(crate) fn stub() -> PathBuf {
+    std::env::var_os(STUB_VARIABLE).map_or_else(|| env!("CARGO_BIN_EXE_mayfly-sandbox-stub").into(), PathBuf::from)
+}
+
+/// A config over `dir`, whose way out exists.
+pub(crate) fn config(dir: &Path) -> SandboxConfig {
+    let way_out = dir.join("way-out");
+    fs::create_dir_all(&way_out).unwrap();
+    fs::set_permissions(&way_out, PermissionsExt::from_mode(0o755)).unwrap();
+    SandboxConfig {
+        machines: dir.join("machines"),
+        bases: dir.join("bases"),
+        way_out,
+        claude: "/bin/true".into(),
+        mayfly: stub(),
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::in_dir(tempfile::tempdir().unwrap())
+    }
+
+    /// As after a restart, if `dir` was another world's.
+    pub(crate) fn in_dir(dir: TempDir) -> Self {
+        let config = config(dir.path());
+        let socket = config.way_out.join("orchestrator.sock");
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
+        let sandbox = Sandbox::new(config.clone());
+        Self { sandbox, config, listener, early: HashMap::new(), numbers: AtomicU32::new(1), dir }
+    }
+
+    pub(crate) fn spec(&self) -> MachineSpec {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        // Cgroups are named after the attempt and shared by all tests.
+        let attempt = format!("00000000-0000-7000-9000-{process:08x}{:04x}.{number}", unique()).parse().unwrap();
+        MachineSpec { attempt, ticket: TICKET.to_owned().into(), workspace: None, limits: Limits::default() }
+    }
+
+    /// Makes a machine and waits for its worker.
+    pub(crate) async fn boot(&mut self, spec: &MachineSpec) -> Worker {
+        let machine = self.sandbox.create(spec).await.unwrap();
+        assert!(machine.alive);
+        self.hello(spec.attempt).await
+    }
+
+    /// Waits for the worker of `attempt`.
+    pub(crate) async fn hello(&mut self, attempt: AttemptId) -> Worker {
+        let attempt = attempt.to_string();
+        loop {
+            if let Some(worker) = self.early.remove(&attempt) {
+                return worker;
+            }
+            let (stream, _) = self.listener.accept().await.unwrap();
+            let mut link = BufReader::new(stream);
+            let mut line = String::new();
+            link.read_line(&mut line).await.unwrap();
+            let hello: Value = serde_json::from_str(&line).unwrap();
+            self.early.insert(hello["attempt"].as_str().unwrap().to_owned(), Worker { link, hello });
+        }
+    }
+
+    pub(crate) fn folder(&self, attempt: AttemptId) -> PathBuf {
+        self.config.machines.join(attempt.to_string())
+    }
+
+    /// The machine's state, as the holder wrote it.
+    pub(crate) fn state(&self, attempt: AttemptId) -> Value {
+        serde_json::from_slice(&fs::read(self.folder(attempt).join("state.json")).unwrap()).unwrap()
+    }
+
+    /// A bundle of a repository with one commit, and how it is asked for as `name`.
+    pub(crate) fn bundle(&self, name: &str) -> WorkspaceSpec {
+        let (repo, bundle) = (self.dir.path().join("repo"), self.dir.path().join("code.bundle"));
+        fs::create_dir(&repo).unwrap();
+        fs::write(repo.join("code.txt"), "one\n").unwrap();
+        fs::create_dir(repo.join("src")).unwrap();
+        fs::write(repo.join("src/deep.txt"), "two\n").unwrap();
+        std::os::unix::fs::symlink("code.txt", repo.join("link")).unwrap();
+        let git = |args: &[&str]| {
+            let mut command = std::process::Command::new("git");
+            command.args(args).current_dir(&repo).env_clear().env("PATH", "/usr/bin:/bin");
+            command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+            for who in ["AUTHOR", "COMMITTER"] {
+                command.env(format!("GIT_{who}_NAME"), "t").env(format!("GIT_{who}_EMAIL"), "t@example.com");
+            }
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        git(&["init", "--quiet"]);
+        git(&["add", "."]);
+        git(&["commit", "--quiet", "-m", "one"]);
+        git(&["update-ref", "refs/heads/base", "HEAD"]);
+        git(&["bundle", "create", "--quiet", bundle.to_str().unwrap(), "refs/heads/base"]);
+        let base = git(&["rev-parse", "HEAD"]);
+        WorkspaceSpec { id: sha256(&bundle), name: name.to_owned(), base, bundle }
+    }
+
+    /// Destroys it, and looks that nothing is left.
+    pub(crate) async fn destroy(&self, attempt: AttemptId) {
+        let init = self.state(attempt)["init"]["pid"].as_i64();
+        self.sandbox.destroy(attempt).await.unwrap();
+        self.is_gone(attempt, init);
+    }
+
+    /// Whether neither a folder, nor a cgroup, nor the process `init` is left of the machine.
+    pub(crate) fn is_gone(&self, attempt: AttemptId, init: Option<i64>) {
+        assert!(!self.folder(attempt).exists());
+        assert!(!self.config.machines.join(".making").join(attempt.to_string()).exists());
+        assert_eq!(cgroups_of(attempt), [PathBuf::new(); 0]);
+        if let Some(init) = init {
+            assert!(!is_running(init), "the machine's first process");
+        }
+    }
+}
+
+/// Whether a process runs; a dead one that nobody has waited for does not.
+pub(crate) fn is_running(pid: i64) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
+}
+
+/// The folders of a machine's cgroups, wherever they are.
+pub(crate) fn cgroups_of(attempt: AttemptId) -> Vec<PathBuf> {
+    let name = format!("mayfly-{attempt}");
+    let mut found = Vec::new();
+    let mut todo = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let path = entry.path();
+                found.extend((entry.file_name() == *name).then(|| path.clone()));
+                todo.push(path);
+            }
+        }
+    }
+    found
+}
+
+pub(crate) fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+fn unique() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    u16::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap()
+}
+
+fn sha256(path: &Path) -> String {
+    let output = std::process::Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+/// A worker that said hello.
+pub(crate) struct Worker {
+    link: BufReader<UnixStream>,
+    pub(crate) hello: Value,
+}
+
+impl Worker {
+    /// Runs a shell command, which must succeed, and gives its output.
+    pub(crate) async fn sh(&mut self, command: &str) -> String {
+        let answer = self.try_sh(command).await;
+        assert_eq!(answer["code"], 0, "{command}: {answer}");
+        answer["out"].as_str().unwrap().trim().to_owned()
+    }
+
+    /// Runs a shell command: `{"code", "out", "err"}`.
+    pub(crate) async fn try_sh(&mut self, command: &str) -> Value {
+        self.order(&json!({ "sh": command })).await.unwrap()
+    }
+
+    pub(crate) async fn order(&mut self, order: &Value) -> Option<Value> {
+        self.link.write_all(format!("{order}\n").as_bytes()).await.unwrap();
+        self.answer().await
+    }
+
+    /// The next line; `None` when the machine is gone.
+    pub(crate) async fn answer(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        match self.link.read_line(&mut line).await {
+            Ok(0) | Err(_) => None,
+            Ok(_) => Some(serde_json::from_str(&line).unwrap()),
+        }
+    }
+}
