@@ -173,7 +173,11 @@ fn event_stream(app: &App, frames: Vec<Frame>) -> Body {
                     stage.stopped().await;
                     continue;
                 }
-                Frame::Cut => Err(io::Error::other("the script cuts the stream here")),
+                Frame::Cut => {
+                    // One turn for the server to flush what came before; an error alone would drop it.
+                    tokio::task::yield_now().await;
+                    Err(io::Error::other("the script cuts the stream here"))
+                }
             };
             return Some((sent as io::Result<Bytes>, (frames, stage, pace)));
         }

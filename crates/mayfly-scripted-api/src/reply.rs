@@ -13,6 +13,8 @@ const NATURAL_PIECE_CHARS: usize = 20;
 const PLAIN_PIECE_CHARS: usize = 4096;
 /// How many bytes of JSON stand for a token in the usage numbers.
 const BYTES_PER_TOKEN: usize = 4;
+/// The most output tokens that an answer says it has: a text of megabytes would cost many dollars.
+const OUTPUT_TOKENS_MAX: usize = 32_000;
 
 /// One answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,8 +65,8 @@ impl Rhythm {
         Self { first: Duration::ZERO, gap: Duration::ZERO, piece_chars: PLAIN_PIECE_CHARS };
     /// As a model answers that thinks a little first.
     pub(crate) const NATURAL: Self = Self {
-        first: Duration::from_millis(350),
-        gap: Duration::from_millis(15),
+        first: Duration::from_millis(450),
+        gap: Duration::from_millis(20),
         piece_chars: NATURAL_PIECE_CHARS,
     };
 }
@@ -195,7 +197,7 @@ impl Turn {
     }
 
     fn output_tokens(&self) -> usize {
-        self.blocks.iter().map(|block| tokens(&block.payload())).sum::<usize>() + 1
+        self.blocks.iter().map(|block| tokens(&block.payload())).sum::<usize>().clamp(1, OUTPUT_TOKENS_MAX)
     }
 }
 
