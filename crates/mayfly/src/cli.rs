@@ -12,27 +12,28 @@ const EXAMPLES: &str = "\
 Try it, without an account and without the internet:
   mayfly demo
 
-Run it for real, in a git repository:
-  claude setup-token                          # once; prints a token
-  export CLAUDE_CODE_OAUTH_TOKEN=sk-ant-oat01-...
-  mayfly run \"fix the failing test\"           # comes back as a branch mayfly/<id>-fix-the-failing-test
+Run it for real, in a git repository; the work comes back as a branch:
+  claude setup-token                      # once; prints a token
+  export CLAUDE_CODE_OAUTH_TOKEN=...      # that token
+  mayfly run \"fix the failing test\"
 
-Exit codes: 0 success, 1 a task failed, 2 wrong usage, 3 trouble of the orchestrator or the provider,
-130 cancelled.";
+Exit codes:
+  0 success, 1 a task failed, 2 wrong usage, 3 trouble of the orchestrator or the provider,
+  130 cancelled";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
   mayfly run \"add a test for the parser\"
   mayfly run --repo ~/src/app --timeout 1h \"upgrade the dependencies\"
-  git diff | mayfly run -                     # the prompt is read from standard input
-  mayfly run -- -v is broken, fix it          # a prompt that begins with `-` goes after `--`
-  mayfly run --json \"...\" | jq .              # one event a line, nothing else on standard output
+  mayfly run - < prompt.txt               # the prompt is read from standard input
+  mayfly run -- -v is broken, fix it      # a prompt that begins with `-` goes after `--`
+  mayfly run --json \"fix it\" | jq .source
 
-The model is paid for by the first of these that is set:
+The credential for the model is the first of these that is set:
   ANTHROPIC_AUTH_TOKEN (with ANTHROPIC_BASE_URL), CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_API_KEY
 
-Ctrl-C cancels the task and still brings its work back; a second one does not wait for the work. Both wait
-until the machine is gone.";
+Ctrl-C cancels the task and still brings its work back; a second one does not wait for the work.
+Both wait until the machine is gone.";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -45,15 +46,15 @@ Examples:
   mayfly serve                    # until Ctrl-C
   mayfly serve --idle-exit 10m    # until there was nothing to do for ten minutes
 
-`mayfly run` starts one by itself when there is none; it needs no attention. One that stops leaves its
-machines running: the next one takes them over.";
+`mayfly run` starts one by itself when there is none; it needs no attention. One that stops leaves
+its machines running, and the next one takes them over. MAYFLY_LOG=debug makes it say more.";
 
 /// Claude Code agents, many at once, each in a machine that lives for one task
 #[derive(Debug, Parser)]
 #[command(name = "mayfly", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 100)]
 pub(crate) struct Cli {
     /// The Claude Code CLI to run, instead of the pinned version that is found or fetched with npm
-    #[arg(long, value_name = "PATH", global = true)]
+    #[arg(long, value_name = "PATH", global = true, display_order = 100)]
     pub(crate) claude: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -74,7 +75,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) tasks: u32,
     /// How many machines may run at once
-    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
     pub(crate) parallel: NonZeroU32,
     /// Print the events, one JSON object a line, and nothing else
     #[arg(long)]
@@ -102,10 +103,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = values::duration)]
     pub(crate) idle_timeout: Duration,
     /// The most turns of the agent
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::count)]
     pub(crate) max_turns: Option<NonZeroU32>,
     /// The most money to spend, in US dollars, as the CLI counts it
-    #[arg(long, value_name = "USD", value_parser = values::dollars)]
+    #[arg(long, value_name = "USD", value_parser = values::dollars, allow_negative_numbers = true)]
     pub(crate) max_budget_usd: Option<f64>,
     /// Print the events, one JSON object a line, and nothing else
     #[arg(long)]
@@ -122,7 +123,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) idle_exit: Option<Duration>,
     /// How many machines may run at once
-    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
     pub(crate) parallel: NonZeroU32,
     /// Leave the terminal's session; `mayfly run` starts it so
     #[arg(long, hide = true)]

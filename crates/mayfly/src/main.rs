@@ -15,6 +15,7 @@ mod exit;
 mod follow;
 mod interrupts;
 mod landing;
+mod log;
 mod orchestrator;
 mod printer;
 mod prompt;
@@ -24,15 +25,23 @@ mod values;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use mayfly_provider_sandbox::HOLDER_VERB;
 
 use crate::cli::{Cli, Verb};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 
+/// What the first process of a machine is started as.
+const WORKER_VERB: &str = "worker";
+
 fn main() -> ExitCode {
-    match std::env::args_os().nth(1) {
-        Some(role) if role == "worker" => mayfly_worker::main(),
-        Some(role) if role == "sandbox-holder" => mayfly_provider_sandbox::holder_main(),
+    let mut args = std::env::args_os().skip(1);
+    match args.next() {
+        Some(role) if role == HOLDER_VERB => mayfly_provider_sandbox::holder_main(args),
+        Some(role) if role == WORKER_VERB => {
+            log::to_stderr(None);
+            mayfly_worker::main()
+        }
         _ => owner(),
     }
 }

@@ -36,11 +36,10 @@ impl Orchestrator {
         let provider: Arc<dyn Provider> = Arc::new(Sandbox::new(SandboxConfig {
             machines: data.join("machines"),
             bases: data.join("bases"),
-            way_out: data.join("way-out"),
+            way_out: config.way_out(),
             claude: claude.path,
             mayfly,
         }));
-        provider.probe().await?;
         let server = Server::start(config, Arc::clone(&provider), Arc::new(SystemClock)).await?;
         Ok(Self { server, provider })
     }

@@ -54,7 +54,7 @@ pub(crate) async fn join(
     claude: Option<PathBuf>,
     environment: &Environment,
 ) -> Result<Joined, Stop> {
-    let client = Arc::new(Client::new(&ServerConfig::in_dir(data).socket));
+    let client = Arc::new(Client::new(&ServerConfig::in_dir(data).socket()));
     if client.healthy().await.is_ok() {
         return Ok(Joined { client, was_there: true });
     }

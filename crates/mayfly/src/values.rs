@@ -1,5 +1,6 @@
 //! The values that flags take, each read into what it means or refused in words.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// The longest duration that a flag takes.
@@ -32,6 +33,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         () if duration > DURATION_MAX => Err("the longest is 168h".to_owned()),
         () => Ok(duration),
     }
+}
+
+/// Reads a number of things, at least one.
+pub(crate) fn count(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| "expected a whole number above 0".to_owned())
 }
 
 /// Reads an amount of US dollars above zero.
@@ -87,6 +93,14 @@ mod tests {
             "१s",
         ] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_count_is_at_least_one() {
+        assert_eq!(count("5").map(NonZeroU32::get), Ok(5));
+        for text in ["", "0", "-1", "1.5", "five", "4294967296"] {
+            assert!(count(text).is_err(), "{text}");
         }
     }
 

@@ -91,7 +91,7 @@ impl Play<'_> {
         let scratch = self.data.join("scratch");
         fs::create_dir(&scratch)?;
         let (quarantine, snapshot) = self.repo.snapshot(&scratch).await?;
-        let client = Arc::new(Client::new(self.orchestrator.server.socket()));
+        let client = Arc::new(Client::new(&self.orchestrator.server.socket()));
         let workspace = client.upload_workspace(&self.repo.name, &snapshot.bundle).await?;
         let jobs = jobs(count, &workspace, &credential);
         let landing = Landing {
@@ -128,7 +128,7 @@ fn folder(prefix: &str) -> Result<TempDir, Stop> {
 
 /// Makes the demo repository below `kept`.
 async fn repository(git: &Git, kept: &Path) -> Result<Repo, Stop> {
-    let top = kept.join(script::REPOSITORY);
+    let top = kept.join(script::NAME);
     for file in script::FILES {
         write(&top.join(file.path), file.content, file.executable)
             .with_context(|| format!("cannot write the demo repository at `{}`", top.display()))?;

@@ -4,13 +4,13 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use tracing_subscriber::EnvFilter;
 
 use crate::claude;
 use crate::cli::ServeArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
+use crate::log;
 use crate::orchestrator::Orchestrator;
 
 pub(crate) async fn serve(
@@ -21,7 +21,7 @@ pub(crate) async fn serve(
     if args.background {
         rustix::process::setsid().context("cannot leave the terminal's session")?;
     }
-    log_to_stderr();
+    log::to_stderr(environment.get("MAYFLY_LOG"));
     let data = environment.data_folder(args.data.folder.as_deref())?;
     let mut interrupts = Interrupts::install()?;
     let claude = interrupts.or_stop(claude::find(claude, environment)).await?;
@@ -45,9 +45,4 @@ fn ready(server: &mayfly_server::Server) -> io::Result<()> {
     let mut stdout = io::stdout();
     writeln!(stdout, "serving on {}", server.socket().display())?;
     stdout.flush()
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("MAYFLY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
 }
