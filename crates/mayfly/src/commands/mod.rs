@@ -1,0 +1,5 @@
+//! One file for each verb.
+
+pub(crate) mod demo;
+pub(crate) mod run;
+pub(crate) mod serve;
