@@ -150,7 +150,10 @@ impl Group {
         if !limits_memory || missing.contains_key(&Limit::Memory) {
             return None;
         }
-        ["memory.events", "memory.oom_control"].iter().map(|name| self.path.join(name)).find(|path| path.exists())
+        ["memory.events", "memory.oom_control"]
+            .iter()
+            .map(|name| self.path.join(name))
+            .find(|path| path.exists())
     }
 }
 
@@ -163,7 +166,11 @@ fn notes(missing: &BTreeMap<Limit, String>, ordinary: bool) -> Vec<String> {
     by_cause
         .into_iter()
         .map(|(why, limits)| {
-            let fix = if ordinary { "; run mayfly as root, or where cgroups are delegated to you, to have it" } else { "" };
+            let fix = if ordinary {
+                "; run mayfly as root, or where cgroups are delegated to you, to have it"
+            } else {
+                ""
+            };
             format!("no {} limit: {why}{fix}", limits.join(", no "))
         })
         .collect()
@@ -254,7 +261,10 @@ fn plan_below(positions: &Positions, name: &str, limits: &Limits) -> Cgroups {
     }
     if let Some(position) = &positions.v2 {
         let delegated = delegated_v2(position);
-        let limits = Limit::ALL.into_iter().filter(|limit| delegated.contains(limit)).flat_map(|limit| files_v2(limit, limits));
+        let limits = Limit::ALL
+            .into_iter()
+            .filter(|limit| delegated.contains(limit))
+            .flat_map(|limit| files_v2(limit, limits));
         groups.entry(position.join(name)).or_default().extend(limits);
     }
     Cgroups { groups: groups.into_iter().map(|(path, files)| Group { path, files }).collect() }
@@ -273,7 +283,10 @@ fn delegated_v2(position: &Path) -> Vec<Limit> {
         }
     }
     let given = given(&control);
-    Limit::ALL.into_iter().filter(|limit| given.split_whitespace().any(|name| name == limit.controller())).collect()
+    Limit::ALL
+        .into_iter()
+        .filter(|limit| given.split_whitespace().any(|name| name == limit.controller()))
+        .collect()
 }
 
 fn files_v1(limit: Limit, limits: &Limits) -> Vec<(String, String, Option<Limit>)> {
@@ -307,7 +320,10 @@ fn files_v2(limit: Limit, limits: &Limits) -> Vec<(String, String, Option<Limit>
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a float beyond the range becomes its end, which is no limit")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a float beyond the range becomes its end, which is no limit"
+)]
 fn quota_us(limits: &Limits) -> i64 {
     // The kernel takes no quota below a millisecond.
     ((limits.cpus_max * f64::from(CPU_PERIOD_US)) as i64).max(1000)
@@ -346,7 +362,12 @@ mod tests {
         let files: Vec<_> = plan
             .groups
             .iter()
-            .flat_map(|group| group.files.iter().map(|(file, value, _)| format!("{}={value}", group.path.join(file).display())))
+            .flat_map(|group| {
+                group
+                    .files
+                    .iter()
+                    .map(|(file, value, _)| format!("{}={value}", group.path.join(file).display()))
+            })
             .collect();
         assert_eq!(
             files,
@@ -374,6 +395,9 @@ mod tests {
         assert_eq!(fs::read_to_string(group.join("cpu.max")).expect("written"), "200000 100000");
         assert!(plan.exist());
         let nothing = Cgroups::default().enclose(pid, true);
-        assert!(nothing.notes[0].contains("no memory") && nothing.notes[0].contains("no processor"), "{nothing:?}");
+        assert!(
+            nothing.notes[0].contains("no memory") && nothing.notes[0].contains("no processor"),
+            "{nothing:?}"
+        );
     }
 }

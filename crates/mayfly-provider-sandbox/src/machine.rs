@@ -140,7 +140,9 @@ pub(crate) fn list(config: &SandboxConfig) -> Result<Vec<Machine>, ProviderError
     let attempts = match fs::read_dir(&config.machines) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.and_then(|entries| {
-            entries.filter_map(|entry| entry.map(|entry| entry.file_name().to_str()?.parse().ok()).transpose()).collect()
+            entries
+                .filter_map(|entry| entry.map(|entry| entry.file_name().to_str()?.parse().ok()).transpose())
+                .collect()
         }),
     };
     let attempts: Result<Vec<AttemptId>, _> = attempts;

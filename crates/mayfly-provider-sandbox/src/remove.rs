@@ -43,7 +43,10 @@ impl Pending {
         for entry in Dir::read_from(&open)? {
             let entry = entry?;
             let name = entry.file_name();
-            if name == c"." || name == c".." || self.folders.iter().any(|ours| folder == "." && ours.as_bytes() == name.to_bytes()) {
+            if name == c"."
+                || name == c".."
+                || self.folders.iter().any(|ours| folder == "." && ours.as_bytes() == name.to_bytes())
+            {
                 continue;
             }
             match unlinkat(&open, name, AtFlags::empty()) {
@@ -76,7 +79,10 @@ impl Pending {
     }
 }
 
-fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> Result<std::os::fd::OwnedFd, Errno> {
+fn open_folder(
+    at: impl std::os::fd::AsFd,
+    path: impl rustix::path::Arg,
+) -> Result<std::os::fd::OwnedFd, Errno> {
     openat(at, path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 

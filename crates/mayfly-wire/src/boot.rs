@@ -9,8 +9,8 @@
 //! /home/agent, /tmp          private and writable
 //! ```
 //!
-//! The worker reads one [`Boot`] as JSON from the file descriptor [`BOOT_FD`] until its end, and closes it:
-//! what is secret in it is never in an environment, an argument or a file.
+//! The worker reads one [`Boot`] as JSON from its standard input, until its end: what is secret in it is never
+//! in an environment, an argument or a file.
 
 use std::path::PathBuf;
 
@@ -18,8 +18,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
-/// The file descriptor with the [`Boot`].
-pub const BOOT_FD: i32 = 3;
 /// Our binary.
 pub const MAYFLY: &str = "/opt/mayfly/mayfly";
 /// The CLI.

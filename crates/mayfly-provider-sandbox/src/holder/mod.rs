@@ -105,8 +105,7 @@ impl Streams {
     /// Moves them away, so that nothing that we start has them, and leaves `/dev/null` in their place.
     fn take() -> io::Result<Self> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
-        // Descriptor 3 is what a worker gets its boot from: it stays taken until then.
-        let away = |fd| rustix::io::fcntl_dupfd_cloexec(fd, mayfly_wire::boot::BOOT_FD + 1);
+        let away = |fd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
         let streams = Self {
             spec: away(rustix::stdio::stdin())?.into(),
             answer: away(rustix::stdio::stdout())?.into(),
@@ -115,7 +114,6 @@ impl Streams {
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
-        rustix::io::fcntl_dupfd_cloexec(&null, mayfly_wire::boot::BOOT_FD).map(std::mem::forget)?;
         Ok(streams)
     }
 }
@@ -129,11 +127,8 @@ struct Running {
 
 fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     let ordinary = !rustix::process::geteuid().is_root();
-    let limits = Limits {
-        memory_bytes_max: spec.memory_bytes_max,
-        pids_max: spec.pids_max,
-        cpus_max: spec.cpus_max,
-    };
+    let limits =
+        Limits { memory_bytes_max: spec.memory_bytes_max, pids_max: spec.pids_max, cpus_max: spec.cpus_max };
     let cgroups = Cgroups::plan(&spec.name, &limits);
     let holder = Some(ProcessId::of(rustix::process::getpid()).step("name the holder's process")?);
     let mut state = State { holder, init: None, cgroups, notes: Vec::new() };
@@ -145,12 +140,14 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     let (channel, theirs) = channel()?;
     let (boot, boot_write) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let (log, log_write) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
-    let spaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    let forked = sys::fork_into(spaces).step("make namespaces").map_err(|failure| advised(failure, ordinary))?;
+    let spaces =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let forked =
+        sys::fork_into(spaces).step("make namespaces").map_err(|failure| advised(failure, ordinary))?;
     let init = match forked {
         Forked::Child => {
             drop((channel, boot_write, log));
-            init::run(spec, &theirs, boot, log_write)
+            init::run(spec, &theirs, &boot, &log_write)
         }
         Forked::Parent(init) => init,
     };
@@ -199,7 +196,9 @@ fn hear(channel: &Channel, init: Pid, agent: u32) -> Result<(), Failure> {
             }
             Some(Word::Ready) => ready = true,
             Some(Word::Failed(failure)) => return Err(failure),
-            Some(Word::Enter { .. } | Word::Mapped) => return Err(Failure::new("the machine spoke out of turn")),
+            Some(Word::Enter { .. } | Word::Mapped) => {
+                return Err(Failure::new("the machine spoke out of turn"));
+            }
             None if ready => return Ok(()),
             None => return Err(Failure::new("the machine's first process died before its worker ran")),
         }
@@ -286,5 +285,8 @@ fn end(init: Pid) {
 /// The kernel reports the end of a pid namespace's first process after that of all the others. `None`: it was
 /// waited for already.
 fn wait(init: Pid) -> Option<WaitStatus> {
-    rustix::io::retry_on_intr(|| waitpid(Some(init), WaitOptions::empty())).ok().flatten().map(|(_, status)| status)
+    rustix::io::retry_on_intr(|| waitpid(Some(init), WaitOptions::empty()))
+        .ok()
+        .flatten()
+        .map(|(_, status)| status)
 }

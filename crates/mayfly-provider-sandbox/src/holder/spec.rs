@@ -88,7 +88,8 @@ impl Channel {
     pub(super) fn receive(&self) -> Result<Option<Word>, Failure> {
         let step = "hear inside the machine";
         let mut text = vec![0; WORD_BYTES_MAX];
-        let (read, _) = rustix::io::retry_on_intr(|| recv(&self.0, &mut text[..], RecvFlags::empty())).step(step)?;
+        let (read, _) =
+            rustix::io::retry_on_intr(|| recv(&self.0, &mut text[..], RecvFlags::empty())).step(step)?;
         if read == 0 {
             return Ok(None);
         }

@@ -18,7 +18,10 @@ async fn nothing_survives_a_destroy() {
     let namespace = fs::read_link(format!("/proc/{init}/ns/pid"));
     let inside = || {
         let all = fs::read_dir("/proc").unwrap().flatten();
-        all.filter(|entry| fs::read_link(entry.path().join("ns/pid")).is_ok_and(|own| Some(&own) == namespace.as_ref().ok())).count()
+        all.filter(|entry| {
+            fs::read_link(entry.path().join("ns/pid")).is_ok_and(|own| Some(&own) == namespace.as_ref().ok())
+        })
+        .count()
     };
     if namespace.is_ok() {
         assert!(inside() >= 4, "the processes are there");
@@ -54,7 +57,10 @@ async fn a_machine_whose_worker_ended_is_listed_as_dead_until_it_is_destroyed() 
     assert_eq!(worker.order(&json!({ "exit": 3 })).await, None);
     wait_for_end(&holder);
     let listed = world.sandbox.list().await.unwrap();
-    assert_eq!(listed.iter().map(|machine| (machine.attempt, machine.alive)).collect::<Vec<_>>(), [(spec.attempt, false)]);
+    assert_eq!(
+        listed.iter().map(|machine| (machine.attempt, machine.alive)).collect::<Vec<_>>(),
+        [(spec.attempt, false)]
+    );
     world.destroy(spec.attempt).await;
     assert_eq!(world.sandbox.list().await.unwrap(), []);
 }
@@ -84,7 +90,10 @@ async fn a_machine_outlives_the_process_that_made_it() {
     assert!(!output.success(), "it was killed");
     let mut worker = world.hello(spec.attempt).await;
     let listed = world.sandbox.list().await.unwrap();
-    assert_eq!(listed.iter().map(|machine| (machine.attempt, machine.alive)).collect::<Vec<_>>(), [(spec.attempt, true)]);
+    assert_eq!(
+        listed.iter().map(|machine| (machine.attempt, machine.alive)).collect::<Vec<_>>(),
+        [(spec.attempt, true)]
+    );
     assert_eq!(worker.sh("echo still here").await, "still here");
     world.destroy(spec.attempt).await;
 }
@@ -96,8 +105,10 @@ async fn a_restarted_orchestrator_is_found_by_its_machines() {
     let spec = world.spec();
     let mut worker = world.boot(&spec).await;
     let before = worker.sh("stat -c %i /run/mayfly/orchestrator.sock").await;
-    fs::rename(world.config.way_out.join("orchestrator.sock"), world.config.way_out.join("old.sock")).unwrap();
-    let again = std::os::unix::net::UnixListener::bind(world.config.way_out.join("orchestrator.sock")).unwrap();
+    fs::rename(world.config.way_out.join("orchestrator.sock"), world.config.way_out.join("old.sock"))
+        .unwrap();
+    let again =
+        std::os::unix::net::UnixListener::bind(world.config.way_out.join("orchestrator.sock")).unwrap();
     assert_ne!(worker.sh("stat -c %i /run/mayfly/orchestrator.sock").await, before);
     drop(again);
     world.destroy(spec.attempt).await;

@@ -9,5 +9,5 @@ mod escape;
 mod life;
 mod limits;
 mod ordinary;
-mod world;
 mod workspace;
+mod world;

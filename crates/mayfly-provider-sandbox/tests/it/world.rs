@@ -31,7 +31,8 @@ pub(crate) struct World {
 
 /// The stub's path on this host.
 pub(crate) fn stub() -> PathBuf {
-    std::env::var_os(STUB_VARIABLE).map_or_else(|| env!("CARGO_BIN_EXE_mayfly-sandbox-stub").into(), PathBuf::from)
+    std::env::var_os(STUB_VARIABLE)
+        .map_or_else(|| env!("CARGO_BIN_EXE_mayfly-sandbox-stub").into(), PathBuf::from)
 }
 
 /// A config over `dir`, whose way out exists.
@@ -68,7 +69,8 @@ impl World {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
         // Cgroups are named after the attempt and shared by all tests.
-        let attempt = format!("00000000-0000-7000-9000-{process:08x}{:04x}.{number}", unique()).parse().unwrap();
+        let attempt =
+            format!("00000000-0000-7000-9000-{process:08x}{:04x}.{number}", unique()).parse().unwrap();
         MachineSpec { attempt, ticket: TICKET.to_owned().into(), workspace: None, limits: Limits::default() }
     }
 

@@ -52,7 +52,11 @@ pub(crate) fn each() -> Value {
         ("ioctl tiocsti", libc::SYS_ioctl, [0, libc::TIOCSTI.cast_signed(), text, 0, 0]),
         ("x32 getpid", 0x4000_0000 + 39, [0, 0, 0, 0, 0]),
     ];
-    calls.iter().map(|(name, number, args)| ((*name).to_owned(), outcome(*number, args))).collect::<Map<_, _>>().into()
+    calls
+        .iter()
+        .map(|(name, number, args)| ((*name).to_owned(), outcome(*number, args)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn outcome(number: i64, [a, b, c, d, e]: &[i64; 5]) -> Value {
