@@ -132,6 +132,7 @@ pub(crate) struct ServeArgs {
     pub(crate) data: DataArgs,
 }
 
+#[expect(clippy::doc_markdown, reason = "the help is plain text")]
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
     /// The folder of the queue, the logs and the results; one orchestrator each [default:

@@ -39,6 +39,7 @@ struct Tracked {
 #[derive(Debug)]
 enum News {
     Line(usize, String),
+    Over(usize),
     Broken(usize, ClientError),
     NotCancelled(ClientError),
 }
@@ -56,12 +57,13 @@ pub(crate) async fn carry_out(
     if refused.is_some() {
         all.cancel();
     }
-    let mut exit = all.to_the_end(printer, interrupts).await;
+    let mut exit = all.until_over(printer, interrupts).await;
     printer.end();
     for (index, task) in tracked.iter().enumerate() {
         exit = exit.max(settle(client, index, task, landing, printer).await);
     }
     match refused {
+        Some(error) if tracked.is_empty() => Err(anyhow!(error).context("the task was not accepted").into()),
         Some(error) => {
             Err(anyhow!(error).context("a task was not accepted, and the others were cancelled").into())
         }
@@ -115,7 +117,7 @@ impl<'a> Following<'a> {
     }
 
     /// Shows everything until every stream has ended. Returns trouble if one broke off.
-    async fn to_the_end(mut self, printer: &mut Printer, interrupts: &mut Interrupts) -> Exit {
+    async fn until_over(mut self, printer: &mut Printer, interrupts: &mut Interrupts) -> Exit {
         let mut exit = Exit::Success;
         // The sender is for cancelling; the streams end when each follower has dropped its own.
         while self.over.iter().any(|over| !over) {
@@ -128,10 +130,9 @@ impl<'a> Following<'a> {
                 news = self.news.recv() => news,
             };
             match news.expect("a sender is held here") {
-                News::Line(index, line) => {
-                    printer.event(index, &line);
-                    self.over[index] |= printer.row(index).finished;
-                }
+                News::Line(index, line) => printer.event(index, &line),
+                // The stream of a task ends after the event that says that its machine is gone.
+                News::Over(index) => self.over[index] = true,
                 News::Broken(index, error) => {
                     self.over[index] = true;
                     exit = Exit::Trouble;
@@ -179,12 +180,11 @@ async fn follow(client: Arc<Client>, index: usize, id: String, sender: mpsc::Sen
     loop {
         let news = match events.next().await {
             Ok(Some(line)) => News::Line(index, line),
-            // The stream of a finished task ends after its last event; nobody waits for more.
-            Ok(None) => return,
+            Ok(None) => News::Over(index),
             Err(error) => News::Broken(index, error),
         };
-        let broken = matches!(news, News::Broken(..));
-        if sender.send(news).await.is_err() || broken {
+        let last = !matches!(news, News::Line(..));
+        if sender.send(news).await.is_err() || last {
             return;
         }
     }
@@ -210,14 +210,14 @@ async fn settle(
         return Exit::Trouble;
     };
     let landed = landing.land(client, &task, &tracked.title).await;
-    print(&task, index, &landed, printer);
+    print(&task, index, &landed, landing.dirty(), printer);
     match landed.failed {
         true => Exit::Trouble,
         false => Exit::of_outcome(&outcome.name),
     }
 }
 
-fn print(task: &Task, index: usize, landed: &Landed, printer: &mut Printer) {
+fn print(task: &Task, index: usize, landed: &Landed, dirty: bool, printer: &mut Printer) {
     let row = printer.row(index).clone();
     let outcome = task.outcome.as_ref();
     let name = outcome.map_or("", |outcome| outcome.name.as_str());
@@ -231,7 +231,9 @@ fn print(task: &Task, index: usize, landed: &Landed, printer: &mut Printer) {
     match &landed.place {
         Some(Place::Branch(branch)) => {
             printer.closing(&format!("          look        git diff HEAD...{branch}"));
-            printer.closing(&format!("          take        git merge {branch}"));
+            let first =
+                if dirty { "   # after a commit or stash of what you have not committed" } else { "" };
+            printer.closing(&format!("          take        git merge {branch}{first}"));
         }
         Some(Place::Folder(_)) | None => {}
     }

@@ -67,6 +67,11 @@ pub(crate) enum Place {
 }
 
 impl Landing {
+    /// Whether the tasks began with work that the user has not committed.
+    pub(crate) fn dirty(&self) -> bool {
+        self.code.as_ref().is_some_and(|code| code.snapshot.dirty)
+    }
+
     /// Brings home what `task` left. Not a failure: whatever does not work is said in [`Landed::lost`].
     pub(crate) async fn land(&self, client: &Client, task: &Task, title: &str) -> Landed {
         let mut landed = Landed::default();

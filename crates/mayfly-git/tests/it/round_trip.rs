@@ -116,3 +116,16 @@ async fn work_that_started_from_nothing_becomes_a_new_repository() {
     assert_eq!(place.git(&folder, &["status", "--porcelain", "--branch"]), "## mayfly/1-x");
     unbundle(&place.ours(), &bundle, &head, &folder, "again").await.unwrap_err();
 }
+
+#[tokio::test]
+async fn plain_files_become_a_repository_of_one_commit() {
+    let place = Place::with_repository();
+    let folder = place.dir.path().join("plain");
+    fs::create_dir_all(folder.join("src")).unwrap();
+    fs::write(folder.join("src/a.sh"), "echo\n").unwrap();
+    mayfly_git::create(&place.ours(), &folder, "All of it").await.unwrap();
+    assert_eq!(place.git(&folder, &["log", "--format=%an %s"]), "mayfly All of it");
+    assert_eq!(place.git(&folder, &["ls-files"]), "src/a.sh");
+    assert_eq!(place.git(&folder, &["status", "--porcelain", "--branch"]), "## main");
+    mayfly_git::Repo::discover(&place.ours(), &folder).await.unwrap();
+}

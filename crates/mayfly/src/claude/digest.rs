@@ -76,7 +76,8 @@ pub(crate) fn private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let found = fs::symlink_metadata(folder)?;
     let ours = found.uid() == rustix::process::geteuid().as_raw();
-    match found.is_dir() && ours && found.permissions().mode() & 0o077 == 0 {
+    let open = found.permissions().mode() & 0o077;
+    match found.is_dir() && ours && open == 0 {
         true => Ok(()),
         false => Err(io::Error::other("it is not a folder of yours alone (mode 0700): remove it")),
     }

@@ -51,6 +51,7 @@ pub(super) fn fetch(
     let scratch = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(cache);
     let scratch = scratch.map_err(ClaudeError::file(cache))?;
     let package = pack(pin, scratch.path(), environment)?;
+    progress::say("checking and unpacking it");
     check(pin, &package)?;
     let binary = unpack(pin, &package, environment)?;
     place(&binary, into).map_err(ClaudeError::file(into))
@@ -110,7 +111,7 @@ fn wait(mut child: Child, scratch: &Path) -> io::Result<ExitStatus> {
     let mut progress = Progress::new(format!("fetching Claude Code {VERSION} with npm, once"));
     loop {
         if let Some(status) = child.try_wait()? {
-            progress.end(bytes_below(scratch));
+            progress.end();
             return Ok(status);
         }
         if began.elapsed() > FETCH_MAX {

@@ -43,11 +43,11 @@ impl Progress {
     }
 
     /// The last line about it.
-    pub(crate) fn end(self, bytes: u64) {
+    pub(crate) fn end(self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        say(&format!("{}: done in {}s, {} MB", self.what, self.began.elapsed().as_secs(), bytes / 1_000_000));
+        say(&format!("{}: done in {}s", self.what, self.began.elapsed().as_secs()));
     }
 }
 

@@ -50,8 +50,9 @@ pub(crate) async fn demo(
     let played = Box::pin(play.tasks(args.tasks, &mut printer, &mut interrupts)).await;
     printer.end();
     // Counted where they are made, and not where they are only known of.
-    let left = orchestrator.provider.list().await?.len();
+    let left = orchestrator.provider.list().await;
     orchestrator.server.stop().await;
+    let left = left?.len();
     closing(&mut printer, &repo, left);
     let exit = played?.max(if left == 0 { Exit::Success } else { Exit::Trouble });
     match printer.into_error() {

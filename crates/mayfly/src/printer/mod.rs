@@ -142,10 +142,10 @@ impl Printer {
         self.broken
     }
 
-    fn line(&mut self, line: &str) {
+    fn line(&mut self, text: &str) {
         let written = match &self.form {
-            Form::Live(live) => live.print(line),
-            Form::Plain | Form::Json => writeln!(self.out, "{line}").and_then(|()| self.out.flush()),
+            Form::Live(view) => view.print(text),
+            Form::Plain | Form::Json => writeln!(self.out, "{text}").and_then(|()| self.out.flush()),
         };
         self.keep_error(written);
     }
