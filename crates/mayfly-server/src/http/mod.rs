@@ -72,6 +72,7 @@ pub(crate) fn machine(machines: Machines, client: reqwest::Client) -> Router {
         .route("/v1/worker", get(worker_link::join))
         .route("/v1/worker/result/bundle", put(uploads::bundle))
         .route("/v1/worker/result/transcript", put(uploads::transcript))
+        .method_not_allowed_fallback(async || Problem::no_route())
         .with_state(machines);
     mayfly_gateway::router(admission, client).merge(own)
 }
