@@ -61,17 +61,9 @@ pub(crate) fn checkout(
         return Ok(base);
     }
     let lock = Lock::acquire(&bases.join(format!("{name}.lock"))).step("lock the workspace's base")?;
-    if !base.is_dir() {
-        let making = bases.join(format!("{name}.making"));
-        let made = make(&making, workspace, owner)
-            .and_then(|()| fs::rename(&making, &base).step("put the workspace's base in its place"));
-        if made.is_err() {
-            crate::remove::remove_tree(&making).step("remove a base that was not made")?;
-        }
-        made?;
-    }
+    let made = if base.is_dir() { Ok(()) } else { make_at(&base, workspace, owner) };
     lock.remove().step("unlock the workspace's base")?;
-    Ok(base)
+    made.map(|()| base)
 }
 
 fn check_names(workspace: &WorkspaceSpec) -> Result<(), Failure> {
@@ -88,6 +80,17 @@ fn check_names(workspace: &WorkspaceSpec) -> Result<(), Failure> {
         return wrong("name is not one plain file name");
     }
     Ok(())
+}
+
+/// Makes it beside its place, and moves it there when it is whole.
+fn make_at(base: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result<(), Failure> {
+    let making = base.with_extension("making");
+    let made = make(&making, workspace, owner)
+        .and_then(|()| fs::rename(&making, base).step("put the workspace's base in its place"));
+    if made.is_err() {
+        crate::remove::remove_tree(&making).step("remove a base that was not made")?;
+    }
+    made
 }
 
 fn make(making: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result<(), Failure> {

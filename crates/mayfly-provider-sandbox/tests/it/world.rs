@@ -152,6 +152,25 @@ impl World {
     }
 }
 
+/// What a failed test leaves would outlive it: that is what machines do.
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let sandbox = Sandbox::new(self.config.clone());
+        let clear = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                for machine in sandbox.list().await.unwrap() {
+                    sandbox.destroy(machine.attempt).await.unwrap();
+                }
+            });
+        };
+        let _ = std::thread::spawn(clear).join();
+    }
+}
+
 /// Whether a process runs; a dead one that nobody has waited for does not.
 pub(crate) fn is_running(pid: i64) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
