@@ -188,6 +188,10 @@ async fn drain(pipe: Option<pipe::Receiver>, bytes_max: usize) -> io::Result<Vec
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     fn shell(script: &str) -> Command {
@@ -218,7 +222,8 @@ mod tests {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = reaper.spawn(&mut command).unwrap();
         drop(KillOnDrop(child.handle));
-        assert_eq!(child.end.await.unwrap().signal(), Some(Signal::KILL.as_raw()));
+        let end = timeout(Duration::from_secs(20), child.end).await.expect("it is still alive");
+        assert_eq!(end.unwrap().signal(), Some(Signal::KILL.as_raw()));
     }
 
     #[tokio::test]
