@@ -65,6 +65,9 @@ pub(crate) enum Verb {
     Demo(DemoArgs),
     Run(RunArgs),
     Serve(ServeArgs),
+    /// Find or fetch the Claude Code CLI that would be run, and print its path
+    #[command(hide = true)]
+    ClaudePath,
 }
 
 /// Run real agents in real machines on a scripted model: no account, no internet

@@ -63,6 +63,7 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         match cli.verb {
             Verb::Demo(args) => Box::pin(commands::demo::demo(args, cli.claude, environment)).await,
             Verb::Run(args) => Box::pin(commands::run::run(args, cli.claude, environment)).await,
+            Verb::ClaudePath => commands::claude_path::claude_path(cli.claude, environment).await,
             Verb::Serve(args) => Box::pin(commands::serve::serve(args, cli.claude, environment)).await,
         }
     });

@@ -1,13 +1,11 @@
 //! Puts the parts of an orchestrator together: the sandbox provider and the server, on one data folder.
 
 use std::fs::DirBuilder;
-use std::num::NonZeroU32;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use mayfly_core::Policy;
 use mayfly_engine::SystemClock;
 use mayfly_provider::Provider;
 use mayfly_provider_sandbox::{Sandbox, SandboxConfig};
@@ -26,16 +24,14 @@ pub(crate) struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// Starts one on `data`. What cannot work here is refused now, and not at the first task.
-    pub(crate) async fn start(data: &Path, claude: Claude, machines_max: NonZeroU32) -> Result<Self, Stop> {
-        make_private(data)?;
-        let mut config = ServerConfig::in_dir(data);
-        config.policy = Policy { machines_max, ..Policy::default() };
+    /// Starts one. What cannot work here is refused now, and not at the first task.
+    pub(crate) async fn start(mut config: ServerConfig, claude: Claude) -> Result<Self, Stop> {
+        make_private(&config.data)?;
         config.claude_version = claude.version.map(str::to_owned);
         let mayfly = std::env::current_exe().context("cannot tell where this program is")?;
         let provider: Arc<dyn Provider> = Arc::new(Sandbox::new(SandboxConfig {
-            machines: data.join("machines"),
-            bases: data.join("bases"),
+            machines: config.data.join("machines"),
+            bases: config.data.join("bases"),
             way_out: config.way_out(),
             claude: claude.path,
             mayfly,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use mayfly_engine::{Engine, IngestError, Session};
+use mayfly_engine::{Engine, IngestError, JoinError, Session};
 use mayfly_link::{Accepting, Channel, Frame, LinkError, Receiver, Sender};
 use mayfly_wire::worker::{self, BadFrame, Down, Hello};
 use tokio::time::timeout;
@@ -32,6 +32,8 @@ enum LinkEnd {
     NoHello,
     #[error("the first message is no hello")]
     BadHello,
+    #[error("the worker could not be let in now")]
+    Join(#[source] JoinError),
     #[error("a text where only records may come")]
     Text,
     #[error("the records cannot be read")]
@@ -60,6 +62,8 @@ async fn hold(engine: &Engine, accepting: Accepting, stopping: &CancellationToke
     let (mut down, up) = channel.split();
     match engine.join(hello).await {
         Ok(session) => talk(session, down, up, stopping).await,
+        // The worker is still wanted, and dials again.
+        Err(error @ JoinError::Store(_)) => Err(LinkEnd::Join(error)),
         Err(denied) => {
             tell(&mut down, &Down::Reject { reason: denied.to_string() }).await?;
             Ok(down.close().await?)

@@ -8,11 +8,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use mayfly_client::Client;
 use mayfly_git::{Git, Repo};
 use mayfly_scripted_api::{Accepted, ScriptedApi, demo as script};
+use mayfly_server::ServerConfig;
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Workspace};
 use mayfly_wire::secret::Secret;
 use tempfile::TempDir;
@@ -27,6 +29,8 @@ use crate::landing::{Code, Landing};
 use crate::orchestrator::Orchestrator;
 use crate::printer::Printer;
 
+/// Nobody comes back for a demo that was killed: its machines end themselves soon.
+const ORPHAN_AFTER: Duration = Duration::from_secs(30);
 /// The model that the scripted API is asked for.
 const MODEL: &str = "sonnet";
 
@@ -40,7 +44,10 @@ pub(crate) async fn demo(
     let git = environment.git();
     let (data, kept) = (folder("mayfly-data-")?, folder("mayfly-demo-")?);
     let repo = interrupts.or_stop(repository(&git, kept.path())).await?;
-    let start = Box::pin(Orchestrator::start(data.path(), claude, args.parallel));
+    let mut config = ServerConfig::in_dir(data.path());
+    config.policy.machines_max = args.parallel;
+    config.orphan_after = ORPHAN_AFTER;
+    let start = Box::pin(Orchestrator::start(config, claude));
     let orchestrator = interrupts.or_stop(start).await?;
 
     let mut printer = Printer::of_process(args.json, environment);

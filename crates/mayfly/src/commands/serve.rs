@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use mayfly_server::ServerConfig;
 
 use crate::claude;
 use crate::cli::ServeArgs;
@@ -25,7 +26,9 @@ pub(crate) async fn serve(
     let data = environment.data_folder(args.data.folder.as_deref())?;
     let mut interrupts = Interrupts::install()?;
     let claude = interrupts.or_stop(claude::find(claude, environment)).await?;
-    let Orchestrator { server, .. } = Orchestrator::start(&data, claude, args.parallel).await?;
+    let mut config = ServerConfig::in_dir(data);
+    config.policy.machines_max = args.parallel;
+    let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;
     ready(&server)?;
     tokio::select! {
         () = interrupts.next() => {}
