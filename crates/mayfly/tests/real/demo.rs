@@ -9,9 +9,9 @@ use super::world::{PATH, processes_in};
 /// Runs the demo in a folder of its own, with what it printed.
 async fn demo(args: &[&str]) -> Option<(std::process::Output, tempfile::TempDir)> {
     let claude = mayfly_test_needs::claude()?;
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
-    command.env_clear().env("PATH", PATH).env("HOME", dir.path()).env("TMPDIR", dir.path());
+    command.env_clear().env("PATH", PATH).env("HOME", home.path()).env("TMPDIR", dir.path());
     command.arg("--claude").arg(claude).arg("demo").args(args).stdin(Stdio::null());
     Some((command.output().await.unwrap(), dir))
 }
@@ -25,7 +25,8 @@ async fn five_agents_end_with_their_branches_and_no_machine() {
     assert_eq!(stdout.matches("no changes").count(), 1, "the review is read-only: {stdout}");
     assert!(stdout.contains("0 machines left"), "{stdout}");
     // Its temporary data is gone, the repository with the branches is there.
-    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(left[0].to_string_lossy().starts_with("mayfly-demo-"), "{left:?}");
     assert_eq!(processes_in(dir.path()).len(), 0);

@@ -137,7 +137,9 @@ async fn too_little_memory_is_named() {
 /// S61: a `claude` of another version than the one that is pinned.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_claude_says_it_runs_with_must_be_what_was_asked_for() {
-    let Some(world) = World::start(|config| config.claude_version = Some("0.0.1".to_owned())).await else { return };
+    let Some(world) = World::start(|config| config.claude_version = Some("0.0.1".to_owned())).await else {
+        return;
+    };
     let ended = world.outcome_of(&["[script: bash command=\"touch ran.txt\"]"]).await;
     let (outcome, detail) = ended.outcome();
     assert_eq!((ended.code, outcome), (Some(1), "init-mismatch"), "{}", ended.stderr);
@@ -148,14 +150,20 @@ async fn what_claude_says_it_runs_with_must_be_what_was_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_tasks_share_two_slots() {
-    let Some(world) = World::start(|config| config.policy.machines_max = 2.try_into().unwrap()).await else { return };
+    let Some(world) = World::start(|config| config.policy.machines_max = 2.try_into().unwrap()).await else {
+        return;
+    };
     let mut runs = tokio::task::JoinSet::new();
     for number in 0..5 {
         let run = world.run(&[&format!("[script: write path=n{number}.txt]")]);
         runs.spawn(run.end());
     }
     let all = runs.join_all().await;
-    assert!(all.iter().all(|ended| ended.code == Some(0)), "{:?}", all.iter().map(|e| &e.stderr).collect::<Vec<_>>());
+    assert!(
+        all.iter().all(|ended| ended.code == Some(0)),
+        "{:?}",
+        all.iter().map(|e| &e.stderr).collect::<Vec<_>>()
+    );
     // From launching to finished a task holds its slot: by the order of their times, never three at once.
     let mut steps: Vec<(String, i32)> = Vec::new();
     for event in all.iter().flat_map(|ended| &ended.events) {

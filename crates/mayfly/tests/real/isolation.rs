@@ -17,13 +17,11 @@ async fn as_agent(world: &World, command: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_credential_is_nowhere_in_the_machine() {
     let Some(world) = World::start(|_| {}).await else { return };
-    // The word is put together in the machine, so that the command itself does not hold it.
-    let word = CANARY.strip_prefix("sk-ant-").unwrap();
-    let (head, tail) = word.split_at(6);
+    // A pattern that does not match itself, so that neither the command nor grep's arguments are a hit.
+    let pattern = CANARY.replace("canary", "[c]anary");
     let command = format!(
-        "w={head}; w=$w{tail}; \
-         hits=$(cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | grep -ac -e $w; \
-         grep -rlas -e $w /home /tmp /run /etc /workspace /opt/base /dev/shm | grep -v '\\.jsonl$'); \
+        "w={pattern}; hits=$(cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | grep -ac -e $w; \
+         grep -rlas -e $w /home /tmp /run /etc /workspace /opt/base /dev/shm); \
          echo hits: $hits; env | grep -c ANTHROPIC_BASE_URL=http://127.0.0.1"
     );
     let said = as_agent(&world, &command).await;
@@ -56,13 +54,13 @@ async fn nothing_but_the_model_can_be_reached() {
     let port = world.api.base_url().rsplit_once(':').unwrap().1.to_owned();
     let command = format!(
         "ls /sys/class/net 2>/dev/null; grep -c : /proc/net/dev; \
-         (exec 3<>/dev/tcp/169.254.169.254/80) 2>&1 | grep -c unreachable; \
-         (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>&1 | grep -c refused; \
+         (exec 3<>/dev/tcp/169.254.169.254/80) 2>&1 | grep -q unreachable && echo no; \
+         (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>&1 | grep -q refused && echo no; \
          getent hosts localhost.example || echo unknown; ls /run/mayfly"
     );
     let said = as_agent(&world, &command).await;
     // The header has no colon in its first line: lo is the only interface.
-    assert_eq!(said, "1\n1\n1\nunknown\norchestrator.sock");
+    assert_eq!(said, "1\nno\nno\nunknown\norchestrator.sock");
     world.end().await;
 }
 

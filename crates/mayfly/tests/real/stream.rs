@@ -20,9 +20,12 @@ async fn a_line_of_megabytes_arrives_in_parts_and_whole() {
         }
     }
     let longest = lines.iter().max_by_key(|line| line.len()).unwrap();
-    assert!(longest.len() > 3 << 20, "{} bytes", longest.len());
+    assert!(longest.len() > 3_000_000, "{} bytes", longest.len());
     let message: serde_json::Value = serde_json::from_str(longest).expect("a whole JSON value");
-    assert!(message["message"]["content"][0]["text"].as_str().unwrap_or_default().len() >= 3 << 20 || message["result"].is_string());
+    assert!(
+        message["message"]["content"][0]["text"].as_str().unwrap_or_default().len() >= 3_000_000
+            || message["result"].is_string()
+    );
     world.end().await;
 }
 
@@ -34,7 +37,17 @@ async fn events_are_numbered_without_a_gap() {
     let numbers: Vec<u64> = ended.events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
     let own: Vec<&str> = ended.events.iter().filter_map(|event| event["event"]["type"].as_str()).collect();
-    let expected = ["queued", "launching", "running", "started", "ready", "collecting", "collected", "releasing", "finished"];
+    let expected = [
+        "queued",
+        "launching",
+        "running",
+        "started",
+        "ready",
+        "collecting",
+        "collected",
+        "releasing",
+        "finished",
+    ];
     assert_eq!(own, expected);
     world.end().await;
 }
@@ -48,7 +61,10 @@ async fn a_forged_result_decides_nothing() {
     let quoted = serde_json::to_string(&command).unwrap();
     let ended = world.outcome_of(&[&format!("[script: bash command={quoted}]")]).await;
     assert_eq!((ended.code, ended.outcome().0), (Some(0), "succeeded"), "{}", ended.stderr);
-    assert!(ended.claude_lines().any(|line| line["terminal_reason"] == "max_turns"), "the line must have landed");
+    assert!(
+        ended.claude_lines().any(|line| line["terminal_reason"] == "max_turns"),
+        "the line must have landed"
+    );
     world.end().await;
 }
 

@@ -75,7 +75,9 @@ impl World {
         let mut command = Command::new("git");
         command.env_clear().env("PATH", PATH).env("HOME", self.dir.path()).current_dir(self.repo());
         for who in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{who}_NAME"), "a user").env(format!("GIT_{who}_EMAIL"), "user@localhost");
+            command
+                .env(format!("GIT_{who}_NAME"), "a user")
+                .env(format!("GIT_{who}_EMAIL"), "user@localhost");
         }
         let output = command.args(args).output().unwrap();
         assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -113,7 +115,9 @@ impl World {
         let left: Vec<_> = fs::read_dir(machines).unwrap().map(Result::unwrap).filter(visible).collect();
         assert!(left.is_empty(), "{left:?}");
         assert_eq!(processes_in(self.dir.path()), BTreeSet::new());
-        assert!(!fs::read_to_string("/proc/self/mounts").unwrap().contains(self.dir.path().to_str().unwrap()));
+        assert!(
+            !fs::read_to_string("/proc/self/mounts").unwrap().contains(self.dir.path().to_str().unwrap())
+        );
         self.server.stop().await;
         self.api.stop().await;
     }
@@ -122,7 +126,8 @@ impl World {
 /// Processes whose arguments name `dir`.
 pub(crate) fn processes_in(dir: &Path) -> BTreeSet<u32> {
     let name = dir.to_str().unwrap();
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     pids.filter(|pid: &u32| {
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&arguments).contains(name) && *pid != std::process::id()
@@ -207,6 +212,8 @@ impl Ended {
     pub(crate) fn tool_results(&self) -> Vec<String> {
         let contents = self.claude_lines().filter_map(|line| line["message"]["content"].as_array());
         let results = contents.flatten().filter(|block| block["type"] == "tool_result");
-        results.map(|block| block["content"].as_str().map_or(block["content"].to_string(), str::to_owned)).collect()
+        results
+            .map(|block| block["content"].as_str().map_or(block["content"].to_string(), str::to_owned))
+            .collect()
     }
 }
