@@ -37,6 +37,8 @@ use std::process::ExitCode;
 use mayfly_wire::boot::BASE;
 use rustix::process::{DumpableBehavior, getpid, set_dumpable_behavior};
 
+pub use crate::claude::command::Launch;
+pub use crate::claude::input::opening;
 use crate::reaper::Realm;
 use crate::supervise::Graces;
 

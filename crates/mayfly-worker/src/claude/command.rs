@@ -47,22 +47,22 @@ const SETTINGS: [(&str, &str); 13] = [
 
 /// What one start of the CLI needs to know.
 #[derive(Debug)]
-pub(crate) struct Launch<'a> {
+pub struct Launch<'a> {
     /// The CLI's binary.
-    pub(crate) binary: &'a Path,
+    pub binary: &'a Path,
     /// The agent's home.
-    pub(crate) home: &'a Path,
+    pub home: &'a Path,
     /// Where it works.
-    pub(crate) cwd: &'a Path,
+    pub cwd: &'a Path,
     /// The port on loopback where the way out begins.
-    pub(crate) port: u16,
+    pub port: u16,
     /// What was asked for.
-    pub(crate) order: &'a WorkOrder,
+    pub order: &'a WorkOrder,
 }
 
 impl Launch<'_> {
     /// The command, with its three standard streams as pipes, in a process group of its own.
-    pub(crate) fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new(self.binary);
         command.env_clear().envs(SETTINGS).current_dir(self.cwd).args(self.arguments());
         command.env("HOME", self.home).env("CLAUDE_CONFIG_DIR", config_dir(self.home));

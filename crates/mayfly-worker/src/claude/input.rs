@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 /// Opens the control protocol, and right behind it the prompt: the CLI takes both without a pause.
-pub(crate) fn opening(prompt: &str) -> Bytes {
+pub fn opening(prompt: &str) -> Bytes {
     let initialize = request("initialize", &json!({"subtype": "initialize", "hooks": null}));
     let content = json!([{"type": "text", "text": prompt}]);
     let user = line(&json!({"type": "user", "message": {"role": "user", "content": content}}));

@@ -8,5 +8,6 @@ mod cancelling;
 mod demo;
 mod endings;
 mod isolation;
+mod service;
 mod stream;
 mod world;
