@@ -49,7 +49,11 @@ const SETTINGS: [&str; 9] = [
 const HARMLESS: [&str; 4] = ["zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingEmail"];
 
 /// The checkout for `workspace` below `bases`, made now if nobody has yet. `owner` is whose files they are to be.
-pub(crate) fn checkout(bases: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result<PathBuf, Failure> {
+pub(crate) fn checkout(
+    bases: &Path,
+    workspace: &WorkspaceSpec,
+    owner: Option<u32>,
+) -> Result<PathBuf, Failure> {
     check_names(workspace)?;
     let name = format!("{}-{}", workspace.id, workspace.base);
     let base = bases.join(&name);
@@ -112,11 +116,18 @@ fn check_bundle(workspace: &WorkspaceSpec) -> Result<(), Failure> {
             read => digest.update(&buffer[..read]),
         }
     }
-    let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = hex(&digest.finalize());
     if found == workspace.id {
         return Ok(());
     }
-    Err(Failure::new(format!("the bundle {shown} is not what it was when it was handed in; submit the task again")))
+    Err(Failure::new(format!(
+        "the bundle {shown} is not what it was when it was handed in; submit the task again"
+    )))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(value.into(), 16).expect("half a byte is one digit");
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Git in the one folder that it may know of.
@@ -133,14 +144,18 @@ impl Git<'_> {
         self.run(&["init", "--quiet", "--template=", "--initial-branch=main", "--object-format", format])?;
         let bundle = fs::canonicalize(bundle).step("find the workspace's bundle")?;
         let bundle = bundle.to_str().ok_or_else(|| Failure::new("the bundle's path is not UTF-8"))?;
-        let fetch = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-head-ok", "--", bundle];
+        let fetch =
+            ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-head-ok", "--", bundle];
         self.run(&[&fetch[..], &[&format!("{base}:refs/heads/main")]].concat())?;
         self.run(&["reset", "--quiet", "--hard", "main"])?;
         // The same file has another owner, inode and change time when it is seen in a machine; with the default
         // each `git status` there would read every file anew. And a repack would copy the whole history up.
-        for (key, value) in
-            [("core.checkStat", "minimal"), ("core.trustctime", "false"), ("gc.auto", "0"), ("maintenance.auto", "false")]
-        {
+        for (key, value) in [
+            ("core.checkStat", "minimal"),
+            ("core.trustctime", "false"),
+            ("gc.auto", "0"),
+            ("maintenance.auto", "false"),
+        ] {
             self.run(&["config", key, value])?;
         }
         self.run(&["update-index", "-q", "--refresh"])
@@ -149,7 +164,13 @@ impl Git<'_> {
     fn run(&self, args: &[&str]) -> Result<(), Failure> {
         let verb = args[0];
         let step = format!("run `git {verb}` for the workspace");
-        let mut words = File::options().create(true).truncate(true).read(true).write(true).open(self.words).step(&step)?;
+        let mut words = File::options()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(self.words)
+            .step(&step)?;
         let mut command = self.command();
         command.args(args).stderr(words.try_clone().step(&step)?);
         let status = process::run(&mut command, GIT_MAX).map_err(|error| match error.kind() {
@@ -169,7 +190,10 @@ impl Git<'_> {
     fn command(&self) -> Command {
         let mut command = Command::new("git");
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
-        command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").env("HOME", "/nonexistent");
+        command
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("HOME", "/nonexistent");
         command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").env("GIT_ATTR_NOSYSTEM", "1");
         command.current_dir(self.folder).stdin(Stdio::null()).stdout(Stdio::null());
         command.env("GIT_DIR", self.folder.join(".git")).env("GIT_WORK_TREE", self.folder);

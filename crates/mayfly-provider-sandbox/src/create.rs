@@ -44,7 +44,11 @@ pub(crate) enum Purpose {
 }
 
 /// [`Provider::create`](mayfly_provider::Provider::create).
-pub(crate) fn create(config: &SandboxConfig, spec: &MachineSpec, purpose: Purpose) -> Result<Machine, ProviderError> {
+pub(crate) fn create(
+    config: &SandboxConfig,
+    spec: &MachineSpec,
+    purpose: Purpose,
+) -> Result<Machine, ProviderError> {
     let unclear = |error: io::Error| ProviderError::Unclear { call: "create", source: error.into() };
     let lock = machine::lock(config, spec.attempt).map_err(unclear)?;
     let folder = machine::folder(config, spec.attempt);
@@ -97,12 +101,15 @@ fn check_files(config: &SandboxConfig) -> Result<(), Failure> {
         // As anybody: the agent has no name on this host.
         if !found.is_file() || found.permissions().mode() & 0o5 != 0o5 {
             let path = path.display();
-            return Err(Failure::new(format!("{what} at {path} is no program that everybody may run: chmod a+rx it")));
+            return Err(Failure::new(format!(
+                "{what} at {path} is no program that everybody may run: chmod a+rx it"
+            )));
         }
     }
     let shown = config.way_out.display();
     let way_out = fs::metadata(&config.way_out).step(format!("find the way out at {shown}"))?;
-    let open = !rustix::process::geteuid().is_root() || way_out.mode() & 0o1 != 0 || way_out.uid() == AGENT_HOST_ID;
+    let open =
+        !rustix::process::geteuid().is_root() || way_out.mode() & 0o1 != 0 || way_out.uid() == AGENT_HOST_ID;
     if way_out.is_dir() && open {
         return Ok(());
     }
@@ -127,7 +134,10 @@ fn boot_of(spec: &MachineSpec) -> boot::Boot {
         endpoint: Path::new(boot::WAY_OUT).join(boot::WAY_OUT_SOCKET),
         claude: PathBuf::from(boot::CLAUDE),
         home: PathBuf::from(boot::HOME),
-        workspace: spec.workspace.as_ref().map_or(folder.to_owned(), |workspace| folder.join(&workspace.name)),
+        workspace: spec
+            .workspace
+            .as_ref()
+            .map_or(folder.to_owned(), |workspace| folder.join(&workspace.name)),
         memory_events: None,
     }
 }
@@ -146,7 +156,10 @@ impl Holder {
         let (answer, answer_write) = pipe_with(PipeFlags::CLOEXEC).step(step)?;
         let mut command = tokio::process::Command::new(&config.mayfly);
         command.arg(HOLDER_VERB).env_clear().current_dir("/");
-        command.stdin(Stdio::from(spec_read)).stdout(Stdio::from(answer_write)).stderr(lock.share().step(step)?);
+        command
+            .stdin(Stdio::from(spec_read))
+            .stdout(Stdio::from(answer_write))
+            .stderr(lock.share().step(step)?);
         let child = command.spawn().step(step)?;
         Ok(Self { child, spec: spec.into(), answer: answer.into() })
     }

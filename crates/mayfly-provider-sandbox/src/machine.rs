@@ -89,7 +89,7 @@ impl Folder {
             state.cgroups.kill();
             // The init takes everything in the machine with it, and the holder ends when it has seen that.
             state.init.map_or(Ok(()), |init| init.kill(END_MAX))?;
-            state.holder.map_or(Ok(()), |holder| holder.wait(END_MAX))?;
+            state.holder.map_or(Ok(()), |holder| holder.wait(END_MAX).or_else(|_| holder.kill(END_MAX)))?;
             state.cgroups.remove()?;
         }
         self.log_last_words();
@@ -140,7 +140,9 @@ pub(crate) fn list(config: &SandboxConfig) -> Result<Vec<Machine>, ProviderError
     let attempts = match fs::read_dir(&config.machines) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.and_then(|entries| {
-            entries.filter_map(|entry| entry.map(|entry| entry.file_name().to_str()?.parse().ok()).transpose()).collect()
+            entries
+                .filter_map(|entry| entry.map(|entry| entry.file_name().to_str()?.parse().ok()).transpose())
+                .collect()
         }),
     };
     let attempts: Result<Vec<AttemptId>, _> = attempts;

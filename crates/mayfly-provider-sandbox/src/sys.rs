@@ -64,7 +64,7 @@ pub(crate) fn bring_loopback_up() -> io::Result<()> {
     // SAFETY: an all-zero `ifreq` is a valid one.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed().into();
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_flags =
         libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("two small flags");
@@ -75,7 +75,7 @@ pub(crate) fn bring_loopback_up() -> io::Result<()> {
 /// Makes `fd` known as `number` too, for a program that is to be executed; whatever `number` was is closed.
 ///
 /// `number` must be free or belong to nobody who still uses it.
-pub(crate) fn give_as(fd: OwnedFd, number: RawFd) -> io::Result<()> {
+pub(crate) fn give_as(fd: &OwnedFd, number: RawFd) -> io::Result<()> {
     // SAFETY: `dup2` takes two numbers; the caller sees to it that `number` is nobody's.
     let done = unsafe { libc::dup2(fd.as_raw_fd(), number) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

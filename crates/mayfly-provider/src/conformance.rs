@@ -99,7 +99,11 @@ pub async fn many_at_once_do_not_disturb_each_other(stage: &Stage) {
         async move { drop(provider.create(&spec).await.expect("a machine")) }
     });
     let destroying =
-        each(&provider, some, |provider, attempt| async move { provider.destroy(attempt).await.expect("gone") });
+        each(
+            &provider,
+            some,
+            |provider, attempt| async move { provider.destroy(attempt).await.expect("gone") },
+        );
     tokio::join!(creating, destroying);
     for attempt in some {
         assert_eq!(listed(&*provider, *attempt).await, None);

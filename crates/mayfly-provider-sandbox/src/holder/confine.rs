@@ -6,8 +6,8 @@
 use std::os::fd::OwnedFd;
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use mayfly_wire::boot;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -40,7 +40,9 @@ pub(super) fn become_agent() -> Result<(), Failure> {
 
 fn drop_capabilities() -> rustix::io::Result<()> {
     for number in 0..u64::BITS {
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
+            1 << number,
+        )) {
             // The kernel knows no more of them.
             Err(rustix::io::Errno::INVAL) => break,
             done => done?,
@@ -48,7 +50,10 @@ fn drop_capabilities() -> rustix::io::Result<()> {
     }
     rustix::thread::clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: none, permitted: none, inheritable: none },
+    )
 }
 
 /// Has the kernel kill us, and with us the machine, when the holder dies.
@@ -66,7 +71,8 @@ pub(super) fn end_with(holder: &OwnedFd) -> Result<(), Failure> {
 /// The limits of every process. That of processes counts the machine's own, since its user namespace does.
 pub(super) fn limit(pids_max: u32) -> Result<(), Failure> {
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(FILES_MAX);
-    let limits = [(Resource::Core, 0), (Resource::Nofile, hard.min(FILES_MAX)), (Resource::Nproc, pids_max.into())];
+    let limits =
+        [(Resource::Core, 0), (Resource::Nofile, hard.min(FILES_MAX)), (Resource::Nproc, pids_max.into())];
     for (resource, most) in limits {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) }).step("limit the worker")?;
     }

@@ -23,8 +23,8 @@ const HOSTNAME: &[u8] = b"mayfly";
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
 /// Becomes the worker, or tells why not and ends.
-pub(super) fn run(spec: &HolderSpec, holder: &Channel, boot: OwnedFd, log: OwnedFd) -> ! {
-    let Err(failure) = become_worker(spec, holder, boot, &log);
+pub(super) fn run(spec: &HolderSpec, holder: &Channel, boot: &OwnedFd, log: &OwnedFd) -> ! {
+    let Err(failure) = become_worker(spec, holder, boot, log);
     let _ = holder.send(&Word::Failed(failure));
     std::process::exit(1)
 }
@@ -32,11 +32,10 @@ pub(super) fn run(spec: &HolderSpec, holder: &Channel, boot: OwnedFd, log: Owned
 fn become_worker(
     spec: &HolderSpec,
     holder: &Channel,
-    boot: OwnedFd,
+    boot: &OwnedFd,
     log: &OwnedFd,
 ) -> Result<Infallible, Failure> {
-    let memory_events = enter(holder)?;
-    sys::unshare(libc::CLONE_NEWCGROUP).step("make a cgroup namespace")?;
+    let memory_events = may_build(holder)?;
     rustix::system::sethostname(HOSTNAME).step("name the machine")?;
     sys::bring_loopback_up().step("bring the machine's loopback up")?;
     view::build(spec, memory_events.as_deref())?;
@@ -47,9 +46,9 @@ fn become_worker(
     Err(execute(spec))
 }
 
-fn enter(holder: &Channel) -> Result<Option<PathBuf>, Failure> {
+fn may_build(holder: &Channel) -> Result<Option<PathBuf>, Failure> {
     match holder.receive()? {
-        Some(Word::Enter { memory_events }) => Ok(memory_events),
+        Some(Word::Build { memory_events }) => Ok(memory_events),
         _ => Err(Failure::new("the holder went away")),
     }
 }
@@ -61,6 +60,8 @@ fn lose_rights(spec: &HolderSpec, holder: &Channel) -> Result<(), Failure> {
     let Some(Word::Mapped) = holder.receive()? else {
         return Err(Failure::new("the holder went away"));
     };
+    // Whose root is the machine's own cgroup: only now we are in it.
+    sys::unshare(libc::CLONE_NEWCGROUP).step("make a cgroup namespace")?;
     confine::become_agent()?;
     confine::end_with(&holder.0)?;
     confine::limit(spec.pids_max)?;
@@ -68,7 +69,7 @@ fn lose_rights(spec: &HolderSpec, holder: &Channel) -> Result<(), Failure> {
 }
 
 /// Leaves the worker its standard streams and its boot, and nothing else.
-fn give_streams(boot: OwnedFd, log: &OwnedFd) -> Result<(), Failure> {
+fn give_streams(boot: &OwnedFd, log: &OwnedFd) -> Result<(), Failure> {
     let step = "hand over the worker's streams";
     let null = File::open("/dev/null").step(step)?;
     rustix::stdio::dup2_stdin(&null).step(step)?;

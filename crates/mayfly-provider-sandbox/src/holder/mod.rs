@@ -8,9 +8,10 @@
 //! holder                                   init
 //!   ├ own user namespace, if no root
 //!   ├─clone: mount, pid, net, ipc, uts──────► waits
-//!   ├ cgroups, state.json ──Enter───────────► builds the view
+//!   ├ makes cgroups  ────────Build──────────► builds the view
+//!   ├ puts it in them, writes state.json
 //!   │                     ◄───────────Map──── entered a second user namespace
-//!   ├ writes its id maps ──Mapped───────────► drops everything, Landlock, seccomp
+//!   ├ writes its id maps ────Mapped─────────► drops everything, Landlock, seccomp
 //!   │                     ◄─────────Ready──── exec: the socket closes, and the worker runs
 //!   └ answers the maker; copies the worker's stderr; waits
 //! ```
@@ -129,11 +130,8 @@ struct Running {
 
 fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     let ordinary = !rustix::process::geteuid().is_root();
-    let limits = Limits {
-        memory_bytes_max: spec.memory_bytes_max,
-        pids_max: spec.pids_max,
-        cpus_max: spec.cpus_max,
-    };
+    let limits =
+        Limits { memory_bytes_max: spec.memory_bytes_max, pids_max: spec.pids_max, cpus_max: spec.cpus_max };
     let cgroups = Cgroups::plan(&spec.name, &limits);
     let holder = Some(ProcessId::of(rustix::process::getpid()).step("name the holder's process")?);
     let mut state = State { holder, init: None, cgroups, notes: Vec::new() };
@@ -145,23 +143,27 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     let (channel, theirs) = channel()?;
     let (boot, boot_write) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let (log, log_write) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
-    let spaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    let forked = sys::fork_into(spaces).step("make namespaces").map_err(|failure| advised(failure, ordinary))?;
+    let spaces =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let forked =
+        sys::fork_into(spaces).step("make namespaces").map_err(|failure| advised(failure, ordinary))?;
     let init = match forked {
         Forked::Child => {
             drop((channel, boot_write, log));
-            init::run(spec, &theirs, boot, log_write)
+            init::run(spec, &theirs, &boot, &log_write)
         }
         Forked::Parent(init) => init,
     };
     drop((theirs, boot, log_write));
     let made = (|| {
         state.init = Some(ProcessId::of(init).step("name the machine's first process")?);
-        let applied = state.cgroups.enclose(init, ordinary);
-        state.notes = applied.notes;
+        let cgroups = state.cgroups.make();
+        let memory_events = cgroups.memory_events();
+        channel.send(&Word::Build { memory_events: memory_events.clone() })?;
+        // While the init builds.
+        state.notes = cgroups.enclose(init, ordinary);
         spec.folder.write_state(&state).step("write the machine's state")?;
-        write_boot(spec, boot_write, applied.memory_events.is_some())?;
-        channel.send(&Word::Enter { memory_events: applied.memory_events })?;
+        write_boot(spec, boot_write, memory_events.is_some())?;
         hear(&channel, init, agent)
     })();
     // Without us the init sees the socket's end, and ends.
@@ -199,7 +201,9 @@ fn hear(channel: &Channel, init: Pid, agent: u32) -> Result<(), Failure> {
             }
             Some(Word::Ready) => ready = true,
             Some(Word::Failed(failure)) => return Err(failure),
-            Some(Word::Enter { .. } | Word::Mapped) => return Err(Failure::new("the machine spoke out of turn")),
+            Some(Word::Build { .. } | Word::Mapped) => {
+                return Err(Failure::new("the machine spoke out of turn"));
+            }
             None if ready => return Ok(()),
             None => return Err(Failure::new("the machine's first process died before its worker ran")),
         }
@@ -286,5 +290,8 @@ fn end(init: Pid) {
 /// The kernel reports the end of a pid namespace's first process after that of all the others. `None`: it was
 /// waited for already.
 fn wait(init: Pid) -> Option<WaitStatus> {
-    rustix::io::retry_on_intr(|| waitpid(Some(init), WaitOptions::empty())).ok().flatten().map(|(_, status)| status)
+    rustix::io::retry_on_intr(|| waitpid(Some(init), WaitOptions::empty()))
+        .ok()
+        .flatten()
+        .map(|(_, status)| status)
 }

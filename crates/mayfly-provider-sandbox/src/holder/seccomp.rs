@@ -79,7 +79,8 @@ const DENIED: [libc::c_long; 55] = [
 
 /// Denied too where they exist.
 #[cfg(target_arch = "x86_64")]
-const DENIED_HERE: [libc::c_long; 4] = [libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib];
+const DENIED_HERE: [libc::c_long; 4] =
+    [libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib];
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_HERE: [libc::c_long; 0] = [];
 
@@ -106,7 +107,9 @@ const X32_BIT: u32 = 0x4000_0000;
 /// Denies them to this process and all that come from it.
 pub(super) fn apply() -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| {
-        Failure::new(format!("cannot apply the seccomp filter ({error}): a kernel with CONFIG_SECCOMP_FILTER is needed"))
+        Failure::new(format!(
+            "cannot apply the seccomp filter ({error}): a kernel with CONFIG_SECCOMP_FILTER is needed"
+        ))
     };
     let permission = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let missing = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
@@ -126,7 +129,8 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
         rule([(0, SeccompCmpOp::MaskedEq(flag), flag)])
     };
     rules.insert(libc::SYS_clone, NAMESPACES.iter().map(namespace).collect::<Result<_, _>>()?);
-    let other_family = || rule(FAMILIES.map(|family| (0, SeccompCmpOp::Ne, u64::from(family.cast_unsigned()))));
+    let other_family =
+        || rule(FAMILIES.map(|family| (0, SeccompCmpOp::Ne, u64::from(family.cast_unsigned()))));
     rules.insert(libc::SYS_socket, vec![other_family()?]);
     rules.insert(libc::SYS_socketpair, vec![other_family()?]);
     let control = |request: &u64| rule([(1, SeccompCmpOp::Eq, *request)]);
@@ -135,7 +139,9 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
 }
 
 /// Holds where each of `conditions` does: argument, comparison, value. All are of 32 bits in the kernel.
-fn rule<const N: usize>(conditions: [(u8, SeccompCmpOp, u64); N]) -> Result<SeccompRule, seccompiler::BackendError> {
+fn rule<const N: usize>(
+    conditions: [(u8, SeccompCmpOp, u64); N],
+) -> Result<SeccompRule, seccompiler::BackendError> {
     let conditions = conditions
         .into_iter()
         .map(|(argument, how, value)| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value));
@@ -150,7 +156,8 @@ fn compile(rules: Rules, denied: SeccompAction) -> Result<BpfProgram, seccompile
 /// Denies every number with x32's bit: such a call does what its plain twin does. Other architectures have no
 /// numbers that high.
 fn x32_denied() -> BpfProgram {
-    let instruction = |code: u32, jt, jf, k| sock_filter { code: code.try_into().expect("16 bits"), jt, jf, k };
+    let instruction =
+        |code: u32, jt, jf, k| sock_filter { code: code.try_into().expect("16 bits"), jt, jf, k };
     let answer = |action| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, action);
     vec![
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),

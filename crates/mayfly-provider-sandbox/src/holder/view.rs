@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use mayfly_wire::boot;
 use rustix::fs::CWD;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
-    unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+    move_mount, open_tree, unmount,
 };
 
 use super::spec::{HolderSpec, WorkspaceView};
@@ -55,7 +55,10 @@ const HOST_ETC: [&str; 11] = [
 ];
 /// The rest of `/etc`.
 const OUR_ETC: [(&str, &str); 7] = [
-    ("passwd", "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nagent:x:1000:1000:agent:/home/agent:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"),
+    (
+        "passwd",
+        "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nagent:x:1000:1000:agent:/home/agent:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    ),
     ("group", "root:x:0:\nagent:x:1000:\nnogroup:x:65534:\n"),
     ("hosts", "127.0.0.1 localhost mayfly\n::1 localhost\n"),
     ("hostname", "mayfly\n"),
@@ -88,9 +91,21 @@ pub(super) fn make_folders(spec: &HolderSpec, owner: Option<u32>) -> Result<(), 
     for name in folders_of_agent(spec) {
         let path = spec.folder.of_agent(name);
         fs::DirBuilder::new().mode(0o755).create(&path).step(step)?;
-        std::os::unix::fs::chown(&path, owner, owner).step(step)?;
+        match std::os::unix::fs::chown(&path, owner, owner) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Err(no_such_id()),
+            given => given.step(step)?,
+        }
     }
     Ok(())
+}
+
+/// We are root of a user namespace that gives us few ids.
+fn no_such_id() -> Failure {
+    let id = crate::AGENT_HOST_ID;
+    Failure::new(format!(
+        "root has not all ids here, and the agent's ({id}) is none of them: \
+         run mayfly as an ordinary user, or outside of this container"
+    ))
 }
 
 fn folders_of_agent(spec: &HolderSpec) -> &'static [&'static str] {
@@ -102,7 +117,8 @@ fn folders_of_agent(spec: &HolderSpec) -> &'static [&'static str] {
 
 /// Builds it all and moves into it.
 pub(super) fn build(spec: &HolderSpec, memory_events: Option<&Path>) -> Result<(), Failure> {
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).step("leave the host's mounts")?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .step("leave the host's mounts")?;
     let root = Root { path: spec.folder.root() };
     let (size, files) = (ROOT_BYTES_MAX.to_string(), ROOT_FILES_MAX.to_string());
     let options = [("size", size.as_str()), ("nr_inodes", &files), ("mode", "0755")];
@@ -234,10 +250,11 @@ impl Root {
             ("workdir", open(&spec.folder.of_agent("work"))?),
         ];
         // By descriptor: a path could hold what the option's own syntax means, and would be shown inside.
-        let paths = layers.each_ref().map(|(key, file)| {
-            (*key, format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))
-        });
-        let options: Vec<_> = paths.iter().map(|(key, path)| (*key, path.as_str())).chain([("userxattr", "")]).collect();
+        let paths = layers
+            .each_ref()
+            .map(|(key, file)| (*key, format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file))));
+        let options: Vec<_> =
+            paths.iter().map(|(key, path)| (*key, path.as_str())).chain([("userxattr", "")]).collect();
         let to = self.folder(&format!("{}/{}", boot::WORKSPACE, view.name))?;
         mount("overlay", &options, PLAIN, &to)
     }
@@ -256,7 +273,8 @@ impl Root {
         unmount(".", UnmountFlags::DETACH).step("let go of the host's root")?;
         std::env::set_current_dir("/").step(step)?;
         let root = File::open("/").step(step)?;
-        sys::restrict_mount(&root, READ_ONLY.bits().into(), false).step("close the machine's root for writing")
+        sys::restrict_mount(&root, READ_ONLY.bits().into(), false)
+            .step("close the machine's root for writing")
     }
 }
 
@@ -266,7 +284,8 @@ fn parent(inside: &str) -> &str {
 
 /// A copy of the mounts at `path`, attached to nothing yet.
 fn clone_tree(path: &Path) -> Result<OwnedFd, Failure> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     open_tree(CWD, path, flags).step(format!("bind {}", path.display()))
 }
 

@@ -76,7 +76,10 @@ async fn the_agent_has_no_capability_and_no_way_to_one() {
         assert_eq!(field("Groups"), "");
     }
     // A program with the setuid bit gives nothing, even where there is one.
-    assert_eq!(worker.sh("test -u /usr/bin/su && su -c id root </dev/null 2>&1 || echo no").await.lines().last(), Some("no"));
+    assert_eq!(
+        worker.sh("test -u /usr/bin/su && su -c id root </dev/null 2>&1 || echo no").await.lines().last(),
+        Some("no")
+    );
     world.destroy(spec.attempt).await;
 }
 
@@ -101,14 +104,21 @@ async fn the_environment_is_built_from_nothing_and_the_ticket_is_nowhere() {
     let spec = world.spec();
     let mut worker = world.boot(&spec).await;
     let started = &worker.hello["started"];
-    let mut names: Vec<_> = started["env"].as_array().unwrap().iter().map(|pair| pair[0].as_str().unwrap()).collect();
+    let mut names: Vec<_> =
+        started["env"].as_array().unwrap().iter().map(|pair| pair[0].as_str().unwrap()).collect();
     names.sort_unstable();
     assert_eq!(names, ["HOME", "PATH"]);
     assert_eq!(started["args"], json!(["/opt/mayfly/mayfly", "worker"]));
     assert_eq!(worker.hello["boot"]["ticket"], TICKET);
-    let search = format!("grep -rsl {TICKET} /etc /run /tmp /home /workspace /dev/shm /proc/1/environ /proc/1/cmdline");
+    let search = format!(
+        "grep -rsl {TICKET} /etc /run /tmp /home /workspace /dev/shm /proc/1/environ /proc/1/cmdline"
+    );
     assert_eq!(worker.try_sh(&search).await["out"], "");
-    let on_disk = std::process::Command::new("grep").args(["-rsl", TICKET]).arg(world.folder(spec.attempt)).output().unwrap();
+    let on_disk = std::process::Command::new("grep")
+        .args(["-rsl", TICKET])
+        .arg(world.folder(spec.attempt))
+        .output()
+        .unwrap();
     assert_eq!(String::from_utf8(on_disk.stdout).unwrap(), "");
     world.destroy(spec.attempt).await;
 }
@@ -120,13 +130,19 @@ async fn the_hosts_homes_and_sockets_are_absent() {
     let spec = world.spec();
     let mut worker = world.boot(&spec).await;
     assert_eq!(worker.sh("ls /home").await, "agent");
-    assert_eq!(worker.sh("ls -A /home/agent /tmp /workspace /var/tmp/ /dev/shm | grep -v :").await.trim(), "");
+    assert_eq!(
+        worker.sh("ls -A /home/agent /tmp /workspace /var/tmp/ /dev/shm | grep -v :").await.trim(),
+        ""
+    );
     assert_eq!(worker.sh("ls /run").await, "mayfly");
     assert_eq!(worker.sh("ls /run/mayfly").await, "orchestrator.sock");
-    for path in ["/root", "/sys", "/mnt", "/media", "/srv", "/boot", "/var/run", "/var/lib", "/tmp/.X11-unix"] {
+    for path in ["/root", "/sys", "/mnt", "/media", "/srv", "/boot", "/var/run", "/var/lib", "/tmp/.X11-unix"]
+    {
         assert_ne!(worker.try_sh(&format!("test -e {path}")).await["code"], 0, "{path}");
     }
-    let sockets = worker.sh("find / -xdev -type s 2>/dev/null; find /run /tmp /dev /home /workspace -type s 2>/dev/null").await;
+    let sockets = worker
+        .sh("find / -xdev -type s 2>/dev/null; find /run /tmp /dev /home /workspace -type s 2>/dev/null")
+        .await;
     assert_eq!(sockets, "/run/mayfly/orchestrator.sock");
     world.destroy(spec.attempt).await;
 }
@@ -160,7 +176,8 @@ async fn other_machines_are_invisible() {
     first.sh("echo mine-7b > /workspace/file; echo mine-7b > /tmp/file; echo mine-7b > ~/file; echo mine-7b > /dev/shm/file").await;
     let found = second.try_sh("grep -rsl mine-7b /workspace /tmp /home /dev/shm /run /opt /etc").await;
     assert_eq!(found["out"], "");
-    let processes = second.sh("ls /proc | grep '^[0-9]' | sort -n | head -1; cat /proc/1/cmdline | tr '\\0' ' '").await;
+    let processes =
+        second.sh("ls /proc | grep '^[0-9]' | sort -n | head -1; cat /proc/1/cmdline | tr '\\0' ' '").await;
     assert_eq!(processes, "1\n/opt/mayfly/mayfly worker");
     world.destroy(one.attempt).await;
     world.destroy(two.attempt).await;
@@ -191,7 +208,9 @@ async fn ordinary_work_is_possible() {
     let spec = world.spec();
     let mut worker = world.boot(&spec).await;
     assert_eq!(worker.sh("whoami; id -g; hostname; echo $HOME").await, "agent\n1000\nmayfly\n/home/agent");
-    worker.sh("mkdir -p ~/a/b /tmp/c && mv ~/a/b ~/d && echo x > ~/d/f && ln ~/d/f ~/d/g && ln -s f ~/d/h").await;
+    worker
+        .sh("mkdir -p ~/a/b /tmp/c && mv ~/a/b ~/d && echo x > ~/d/f && ln ~/d/f ~/d/g && ln -s f ~/d/h")
+        .await;
     worker.sh("printf '#!/bin/sh\necho ran\n' > /workspace/p && chmod +x /workspace/p && /workspace/p").await;
     worker.sh("echo x | tee /dev/null /dev/stderr > /dev/stdout; head -c 4 /dev/urandom > /tmp/r").await;
     worker.sh("bash -c 'cat <(echo from a pipe)'; echo 'echo hi' | bash /dev/stdin").await;
@@ -213,13 +232,30 @@ async fn a_missing_part_is_refused_with_its_cause_and_nothing_is_left() {
     assert!(error.to_string().contains("cannot find the CLI at "), "{error}");
     assert!(matches!(error, mayfly_provider::ProviderError::Refused { .. }));
     world.is_gone(spec.attempt, None);
-    // A program that runs on this host and not in a machine.
     let mut config = world.config.clone();
-    config.mayfly = world.dir.path().join("script");
-    fs::write(&config.mayfly, "#!/bin/sh\nexit 1\n").unwrap();
-    fs::set_permissions(&config.mayfly, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    config.mayfly = script(&world, "exit 1");
     let sandbox = mayfly_provider_sandbox::Sandbox::new(config);
     let error = sandbox.create(&spec).await.unwrap_err();
     assert!(error.to_string().contains("its binary may not be ours"), "{error}");
     world.is_gone(spec.attempt, None);
+}
+
+/// S59
+#[tokio::test]
+async fn a_probe_finds_a_binary_that_runs_on_this_host_and_not_in_a_machine() {
+    let world = World::new();
+    let mut config = world.config.clone();
+    // The stub itself is not seen inside.
+    config.mayfly = script(&world, &format!("exec {} \"$@\"", crate::world::stub().display()));
+    let sandbox = mayfly_provider_sandbox::Sandbox::new(config);
+    let error = sandbox.probe().await.unwrap_err();
+    assert!(error.to_string().contains("does not run in a machine"), "{error}");
+    assert_eq!(sandbox.list().await.unwrap(), []);
+}
+
+fn script(world: &World, text: &str) -> std::path::PathBuf {
+    let path = world.dir.path().join("script");
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    path
 }

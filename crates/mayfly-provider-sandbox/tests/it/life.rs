@@ -18,7 +18,10 @@ async fn nothing_survives_a_destroy() {
     let namespace = fs::read_link(format!("/proc/{init}/ns/pid"));
     let inside = || {
         let all = fs::read_dir("/proc").unwrap().flatten();
-        all.filter(|entry| fs::read_link(entry.path().join("ns/pid")).is_ok_and(|own| Some(&own) == namespace.as_ref().ok())).count()
+        all.filter(|entry| {
+            fs::read_link(entry.path().join("ns/pid")).is_ok_and(|own| Some(&own) == namespace.as_ref().ok())
+        })
+        .count()
     };
     if namespace.is_ok() {
         assert!(inside() >= 4, "the processes are there");
@@ -54,7 +57,10 @@ async fn a_machine_whose_worker_ended_is_listed_as_dead_until_it_is_destroyed() 
     assert_eq!(worker.order(&json!({ "exit": 3 })).await, None);
     wait_for_end(&holder);
     let listed = world.sandbox.list().await.unwrap();
-    assert_eq!(listed.iter().map(|machine| (machine.attempt, machine.alive)).collect::<Vec<_>>(), [(spec.attempt, false)]);
+    assert_eq!(
+        listed.iter().map(|machine| (machine.attempt, machine.alive)).collect::<Vec<_>>(),
+        [(spec.attempt, false)]
+    );
     world.destroy(spec.attempt).await;
     assert_eq!(world.sandbox.list().await.unwrap(), []);
 }
@@ -80,13 +86,29 @@ async fn a_machine_ends_with_its_holder() {
 async fn a_machine_outlives_the_process_that_made_it() {
     let mut world = World::new();
     let spec = world.spec();
-    let output = maker(&world, &spec.attempt.to_string());
+    let output = maker(&world, &spec.attempt.to_string(), None);
     assert!(!output.success(), "it was killed");
     let mut worker = world.hello(spec.attempt).await;
     let listed = world.sandbox.list().await.unwrap();
-    assert_eq!(listed.iter().map(|machine| (machine.attempt, machine.alive)).collect::<Vec<_>>(), [(spec.attempt, true)]);
+    assert_eq!(
+        listed.iter().map(|machine| (machine.attempt, machine.alive)).collect::<Vec<_>>(),
+        [(spec.attempt, true)]
+    );
     assert_eq!(worker.sh("echo still here").await, "still here");
     world.destroy(spec.attempt).await;
+}
+
+/// R02: wherever in the making its maker dies, one `destroy` leaves nothing.
+#[tokio::test]
+async fn a_maker_that_dies_while_making_leaves_what_can_be_destroyed() {
+    let world = World::new();
+    for step in 0..12 {
+        let attempt = world.spec().attempt;
+        assert!(!maker(&world, &attempt.to_string(), Some(step * 500)).success(), "it was killed");
+        world.sandbox.destroy(attempt).await.unwrap();
+        world.is_gone(attempt, None);
+    }
+    assert_eq!(world.sandbox.list().await.unwrap(), []);
 }
 
 /// A listener that was replaced is seen inside, because its folder is what a machine has.
@@ -96,8 +118,10 @@ async fn a_restarted_orchestrator_is_found_by_its_machines() {
     let spec = world.spec();
     let mut worker = world.boot(&spec).await;
     let before = worker.sh("stat -c %i /run/mayfly/orchestrator.sock").await;
-    fs::rename(world.config.way_out.join("orchestrator.sock"), world.config.way_out.join("old.sock")).unwrap();
-    let again = std::os::unix::net::UnixListener::bind(world.config.way_out.join("orchestrator.sock")).unwrap();
+    fs::rename(world.config.way_out.join("orchestrator.sock"), world.config.way_out.join("old.sock"))
+        .unwrap();
+    let again =
+        std::os::unix::net::UnixListener::bind(world.config.way_out.join("orchestrator.sock")).unwrap();
     assert_ne!(worker.sh("stat -c %i /run/mayfly/orchestrator.sock").await, before);
     drop(again);
     world.destroy(spec.attempt).await;
@@ -132,16 +156,20 @@ async fn the_hosts_mounts_are_the_same_before_and_after() {
     assert_eq!(mounts(), before);
 }
 
-/// Makes a machine from a process of its own, which is then killed.
-fn maker(world: &World, attempt: &str) -> std::process::ExitStatus {
-    std::process::Command::new(std::env::current_exe().unwrap())
+/// Makes a machine from a process of its own, which is killed after so many microseconds, or else when it is made.
+fn maker(world: &World, attempt: &str, killed_after_us: Option<u64>) -> std::process::ExitStatus {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.envs(killed_after_us.map(|after| (AFTER_VARIABLE, after.to_string())));
+    command
         .args(["--exact", "life::makes_one_and_is_killed", "--ignored"])
         .env(MAKER_VARIABLE, world.dir.path())
         .env(ATTEMPT_VARIABLE, attempt)
-        .status()
+        .output()
         .unwrap()
+        .status
 }
 
+const AFTER_VARIABLE: &str = "MAYFLY_TEST_SANDBOX_KILLED_AFTER";
 const MAKER_VARIABLE: &str = "MAYFLY_TEST_SANDBOX_MAKER";
 const ATTEMPT_VARIABLE: &str = "MAYFLY_TEST_SANDBOX_ATTEMPT";
 
@@ -156,8 +184,19 @@ async fn makes_one_and_is_killed() {
         workspace: None,
         limits: mayfly_provider::Limits::default(),
     };
+    let die =
+        || rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+    if let Ok(after) = std::env::var(AFTER_VARIABLE) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_micros(after.parse().unwrap());
+        std::thread::spawn(move || {
+            while std::time::Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            die();
+        });
+    }
     sandbox.create(&spec).await.unwrap();
-    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+    die();
 }
 
 fn wait_for_end(process: &rustix::fd::OwnedFd) {

@@ -9,5 +9,6 @@ mod escape;
 mod life;
 mod limits;
 mod ordinary;
-mod world;
+mod tmpbench;
 mod workspace;
+mod world;

@@ -17,12 +17,18 @@ async fn a_workspace_is_a_clean_checkout_that_can_be_worked_in() {
     assert_eq!(worker.sh("cd /workspace/code && cat code.txt src/deep.txt link").await, "one\ntwo\none");
     assert_eq!(worker.sh("cd /workspace/code && git status --porcelain --branch").await, "## main");
     assert_eq!(worker.sh("cd /workspace/code && git rev-parse HEAD").await, workspace.base);
-    assert_eq!(worker.sh("cd /workspace/code && git for-each-ref --format='%(refname)'").await, "refs/heads/main");
+    assert_eq!(
+        worker.sh("cd /workspace/code && git for-each-ref --format='%(refname)'").await,
+        "refs/heads/main"
+    );
     worker.sh("cd /workspace/code && echo more >> code.txt && mv src source && rm link && git add -A").await;
     worker.sh("cd /workspace/code && git -c user.name=a -c user.email=a@example.com commit -qm change").await;
     // What was given is still to be had, whatever became of the repository.
     worker.sh("rm -rf /workspace/code/.git").await;
-    assert_eq!(worker.sh("git -C /opt/base rev-parse main && cat /opt/base/code.txt").await, format!("{}\none", workspace.base));
+    assert_eq!(
+        worker.sh("git -C /opt/base rev-parse main && cat /opt/base/code.txt").await,
+        format!("{}\none", workspace.base)
+    );
     assert_ne!(worker.try_sh("echo x >> /opt/base/code.txt").await["code"], 0);
     world.destroy(spec.attempt).await;
 }

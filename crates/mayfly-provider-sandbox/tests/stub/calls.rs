@@ -52,12 +52,16 @@ pub(crate) fn each() -> Value {
         ("ioctl tiocsti", libc::SYS_ioctl, [0, libc::TIOCSTI.cast_signed(), text, 0, 0]),
         ("x32 getpid", 0x4000_0000 + 39, [0, 0, 0, 0, 0]),
     ];
-    calls.iter().map(|(name, number, args)| ((*name).to_owned(), outcome(*number, args))).collect::<Map<_, _>>().into()
+    calls
+        .iter()
+        .map(|(name, number, args)| ((*name).to_owned(), outcome(*number, args)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
-fn outcome(number: i64, [a, b, c, d, e]: &[i64; 5]) -> Value {
+fn outcome(number: i64, args: &[i64; 5]) -> Value {
     // SAFETY: every pointer is null or a C string, which the kernel at most reads.
-    let done = unsafe { libc::syscall(number, *a, *b, *c, *d, *e, 0) };
+    let done = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], 0) };
     if done >= 0 {
         return format!("done: {done}").into();
     }

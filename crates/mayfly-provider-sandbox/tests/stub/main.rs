@@ -27,11 +27,13 @@ fn main() -> ExitCode {
 }
 
 fn worker() -> ExitCode {
-    let open: Vec<_> = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let open: Vec<_> =
+        std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name()).collect();
     let open: Vec<_> = open.iter().map(|name| name.to_str().unwrap()).collect();
     let environment: Vec<_> = std::env::vars().collect();
     let args: Vec<_> = std::env::args().collect();
-    let started = json!({ "fds": open, "env": environment, "args": args, "cwd": std::env::current_dir().unwrap() });
+    let started =
+        json!({ "fds": open, "env": environment, "args": args, "cwd": std::env::current_dir().unwrap() });
     let boot = read_boot();
     let mut link = UnixStream::connect(&boot.endpoint).unwrap();
     let hello = json!({ "attempt": boot.attempt, "ticket": boot.ticket, "started": started, "boot": boot });
