@@ -67,15 +67,6 @@ impl Limit {
     }
 }
 
-/// What limits a machine after all.
-#[derive(Debug, Default)]
-pub(crate) struct Applied {
-    /// A sentence for each limit that cannot be had here.
-    pub(crate) notes: Vec<String>,
-    /// The file with the line `oom_kill N`, if there is one.
-    pub(crate) memory_events: Option<PathBuf>,
-}
-
 impl Cgroups {
     /// Where the cgroups of the machine `name` are to be. Makes nothing.
     pub(crate) fn plan(name: &str, limits: &Limits) -> Self {
@@ -84,20 +75,18 @@ impl Cgroups {
         plan_below(&Positions::read(&own, &mounts), name, limits)
     }
 
-    /// Makes the cgroups, sets their limits and puts `pid` into them.
-    ///
-    /// An `ordinary` user is told in the notes how to be given more.
-    pub(crate) fn enclose(&self, pid: Pid, ordinary: bool) -> Applied {
+    /// Makes the cgroups and sets their limits.
+    pub(crate) fn make(&self) -> Made<'_> {
         let mut missing: BTreeMap<Limit, String> =
             Limit::ALL.map(|limit| (limit, "no such cgroup controller is given to us".to_owned())).into();
-        let mut memory_events = None;
+        let mut groups = Vec::new();
         for group in &self.groups {
-            match group.enclose(pid, &mut missing) {
-                Ok(()) => memory_events = memory_events.or_else(|| group.memory_events(&missing)),
-                Err(error) => group.blame(&mut missing, &error.to_string()),
+            match group.make(&mut missing) {
+                Ok(()) => groups.push(group),
+                Err(error) => group.blame(&mut missing, &error),
             }
         }
-        Applied { notes: notes(&missing, ordinary), memory_events }
+        Made { groups, missing }
     }
 
     /// Kills whatever is in them, as far as the kernel offers that for a whole cgroup.
@@ -120,8 +109,36 @@ impl Cgroups {
     }
 }
 
+/// The cgroups that could be made, with nothing in them yet.
+#[derive(Debug)]
+pub(crate) struct Made<'a> {
+    groups: Vec<&'a Group>,
+    missing: BTreeMap<Limit, String>,
+}
+
+impl Made<'_> {
+    /// The file with the line `oom_kill N`, if memory is limited.
+    pub(crate) fn memory_events(&self) -> Option<PathBuf> {
+        let limited = self.groups.iter().filter(|group| group.limits(Limit::Memory));
+        let files = limited
+            .flat_map(|group| ["memory.events", "memory.oom_control"].map(|name| group.path.join(name)));
+        files.into_iter().find(|file| !self.missing.contains_key(&Limit::Memory) && file.exists())
+    }
+
+    /// Puts `pid` into them, which takes the kernel a while. Gives a sentence for each limit that cannot be had
+    /// here; an `ordinary` user is told how to be given more.
+    pub(crate) fn enclose(mut self, pid: Pid, ordinary: bool) -> Vec<String> {
+        for group in &self.groups {
+            if let Err(error) = fs::write(group.path.join("cgroup.procs"), pid.as_raw_nonzero().to_string()) {
+                group.blame(&mut self.missing, &error);
+            }
+        }
+        notes(&self.missing, ordinary)
+    }
+}
+
 impl Group {
-    fn enclose(&self, pid: Pid, missing: &mut BTreeMap<Limit, String>) -> io::Result<()> {
+    fn make(&self, missing: &mut BTreeMap<Limit, String>) -> io::Result<()> {
         match fs::create_dir(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -134,26 +151,19 @@ impl Group {
                 (None, _) => {}
             }
         }
-        fs::write(self.path.join("cgroup.procs"), pid.as_raw_nonzero().to_string())
+        Ok(())
     }
 
-    fn blame(&self, missing: &mut BTreeMap<Limit, String>, why: &str) {
+    fn limits(&self, what: Limit) -> bool {
+        self.files.iter().any(|(_, _, limit)| *limit == Some(what))
+    }
+
+    fn blame(&self, missing: &mut BTreeMap<Limit, String>, why: &io::Error) {
         for (_, _, limit) in &self.files {
             if let Some(limit) = limit {
                 missing.insert(*limit, format!("{}: {why}", self.path.display()));
             }
         }
-    }
-
-    fn memory_events(&self, missing: &BTreeMap<Limit, String>) -> Option<PathBuf> {
-        let limits_memory = self.files.iter().any(|(_, _, limit)| *limit == Some(Limit::Memory));
-        if !limits_memory || missing.contains_key(&Limit::Memory) {
-            return None;
-        }
-        ["memory.events", "memory.oom_control"]
-            .iter()
-            .map(|name| self.path.join(name))
-            .find(|path| path.exists())
     }
 }
 
@@ -388,16 +398,12 @@ mod tests {
         let positions = Positions { v2: Some(dir.path().to_owned()), ..Positions::default() };
         let plan = plan_below(&positions, "mayfly-a", &Limits::default());
         let pid = rustix::process::getpid();
-        let applied = plan.enclose(pid, false);
-        assert_eq!(applied.notes, [""; 0]);
+        assert_eq!(plan.make().enclose(pid, false), [""; 0]);
         let group = dir.path().join("mayfly-a");
         assert_eq!(fs::read_to_string(group.join("memory.max")).expect("written"), (4_u64 << 30).to_string());
         assert_eq!(fs::read_to_string(group.join("cpu.max")).expect("written"), "200000 100000");
         assert!(plan.exist());
-        let nothing = Cgroups::default().enclose(pid, true);
-        assert!(
-            nothing.notes[0].contains("no memory") && nothing.notes[0].contains("no processor"),
-            "{nothing:?}"
-        );
+        let notes = Cgroups::default().make().enclose(pid, true);
+        assert!(notes[0].contains("no memory") && notes[0].contains("no processor"), "{notes:?}");
     }
 }

@@ -89,7 +89,7 @@ impl Folder {
             state.cgroups.kill();
             // The init takes everything in the machine with it, and the holder ends when it has seen that.
             state.init.map_or(Ok(()), |init| init.kill(END_MAX))?;
-            state.holder.map_or(Ok(()), |holder| holder.wait(END_MAX))?;
+            state.holder.map_or(Ok(()), |holder| holder.wait(END_MAX).or_else(|_| holder.kill(END_MAX)))?;
             state.cgroups.remove()?;
         }
         self.log_last_words();

@@ -26,7 +26,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
         pending.empty(&folder)?;
         unlinkat(&pending.top, &folder, AtFlags::REMOVEDIR)?;
     }
-    Ok(std::fs::remove_dir(path)?)
+    std::fs::remove_dir(path)
 }
 
 /// The folders that were moved up and are still to be emptied.
@@ -102,7 +102,7 @@ mod tests {
         symlink(&kept, tree.join("a/link")).expect("linked");
         fs::write(tree.join("a/b/.gone-0"), "x").expect("written");
         fs::create_dir(tree.join(".gone-0")).expect("made");
-        fs::set_permissions(tree.join("a/b/c"), PermissionsExt::from_mode(0)).expect("set");
+        fs::set_permissions(tree.join("a/b/c"), PermissionsExt::from_mode(0o000)).expect("set");
         fs::set_permissions(tree.join("a/b"), PermissionsExt::from_mode(0o500)).expect("set");
         remove_tree(&tree).expect("removed");
         assert!(!tree.exists());

@@ -34,8 +34,7 @@ fn become_worker(
     boot: &OwnedFd,
     log: &OwnedFd,
 ) -> Result<Infallible, Failure> {
-    let memory_events = enter(holder)?;
-    sys::unshare(libc::CLONE_NEWCGROUP).step("make a cgroup namespace")?;
+    let memory_events = may_build(holder)?;
     rustix::system::sethostname(HOSTNAME).step("name the machine")?;
     sys::bring_loopback_up().step("bring the machine's loopback up")?;
     view::build(spec, memory_events.as_deref())?;
@@ -46,9 +45,9 @@ fn become_worker(
     Err(execute(spec))
 }
 
-fn enter(holder: &Channel) -> Result<Option<PathBuf>, Failure> {
+fn may_build(holder: &Channel) -> Result<Option<PathBuf>, Failure> {
     match holder.receive()? {
-        Some(Word::Enter { memory_events }) => Ok(memory_events),
+        Some(Word::Build { memory_events }) => Ok(memory_events),
         _ => Err(Failure::new("the holder went away")),
     }
 }
@@ -60,6 +59,8 @@ fn lose_rights(spec: &HolderSpec, holder: &Channel) -> Result<(), Failure> {
     let Some(Word::Mapped) = holder.receive()? else {
         return Err(Failure::new("the holder went away"));
     };
+    // Whose root is the machine's own cgroup: only now we are in it.
+    sys::unshare(libc::CLONE_NEWCGROUP).step("make a cgroup namespace")?;
     confine::become_agent()?;
     confine::end_with(&holder.0)?;
     confine::limit(spec.pids_max)?;

@@ -8,9 +8,10 @@
 //! holder                                   init
 //!   ├ own user namespace, if no root
 //!   ├─clone: mount, pid, net, ipc, uts──────► waits
-//!   ├ cgroups, state.json ──Enter───────────► builds the view
+//!   ├ makes cgroups  ────────Build──────────► builds the view
+//!   ├ puts it in them, writes state.json
 //!   │                     ◄───────────Map──── entered a second user namespace
-//!   ├ writes its id maps ──Mapped───────────► drops everything, Landlock, seccomp
+//!   ├ writes its id maps ────Mapped─────────► drops everything, Landlock, seccomp
 //!   │                     ◄─────────Ready──── exec: the socket closes, and the worker runs
 //!   └ answers the maker; copies the worker's stderr; waits
 //! ```
@@ -154,11 +155,13 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     drop((theirs, boot, log_write));
     let made = (|| {
         state.init = Some(ProcessId::of(init).step("name the machine's first process")?);
-        let applied = state.cgroups.enclose(init, ordinary);
-        state.notes = applied.notes;
+        let cgroups = state.cgroups.make();
+        let memory_events = cgroups.memory_events();
+        channel.send(&Word::Build { memory_events: memory_events.clone() })?;
+        // While the init builds.
+        state.notes = cgroups.enclose(init, ordinary);
         spec.folder.write_state(&state).step("write the machine's state")?;
-        write_boot(spec, boot_write, applied.memory_events.is_some())?;
-        channel.send(&Word::Enter { memory_events: applied.memory_events })?;
+        write_boot(spec, boot_write, memory_events.is_some())?;
         hear(&channel, init, agent)
     })();
     // Without us the init sees the socket's end, and ends.
@@ -196,7 +199,7 @@ fn hear(channel: &Channel, init: Pid, agent: u32) -> Result<(), Failure> {
             }
             Some(Word::Ready) => ready = true,
             Some(Word::Failed(failure)) => return Err(failure),
-            Some(Word::Enter { .. } | Word::Mapped) => {
+            Some(Word::Build { .. } | Word::Mapped) => {
                 return Err(Failure::new("the machine spoke out of turn"));
             }
             None if ready => return Ok(()),

@@ -63,11 +63,11 @@ impl Answer {
 /// Between holder and init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Word {
-    /// Holder: you are in your cgroups; build.
-    Enter { memory_events: Option<PathBuf> },
+    /// Holder: build your view.
+    Build { memory_events: Option<PathBuf> },
     /// Init: I am in the second user namespace, without an id.
     Map,
-    /// Holder: you have one.
+    /// Holder: you have one, and are in your cgroups.
     Mapped,
     /// Init: all that is left is to execute the worker.
     Ready,

@@ -91,9 +91,21 @@ pub(super) fn make_folders(spec: &HolderSpec, owner: Option<u32>) -> Result<(), 
     for name in folders_of_agent(spec) {
         let path = spec.folder.of_agent(name);
         fs::DirBuilder::new().mode(0o755).create(&path).step(step)?;
-        std::os::unix::fs::chown(&path, owner, owner).step(step)?;
+        match std::os::unix::fs::chown(&path, owner, owner) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Err(no_such_id()),
+            given => given.step(step)?,
+        }
     }
     Ok(())
+}
+
+/// We are root of a user namespace that gives us few ids.
+fn no_such_id() -> Failure {
+    let id = crate::AGENT_HOST_ID;
+    Failure::new(format!(
+        "root has not all ids here, and the agent's ({id}) is none of them: \
+         run mayfly as an ordinary user, or outside of this container"
+    ))
 }
 
 fn folders_of_agent(spec: &HolderSpec) -> &'static [&'static str] {

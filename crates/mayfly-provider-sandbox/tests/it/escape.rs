@@ -232,13 +232,30 @@ async fn a_missing_part_is_refused_with_its_cause_and_nothing_is_left() {
     assert!(error.to_string().contains("cannot find the CLI at "), "{error}");
     assert!(matches!(error, mayfly_provider::ProviderError::Refused { .. }));
     world.is_gone(spec.attempt, None);
-    // A program that runs on this host and not in a machine.
     let mut config = world.config.clone();
-    config.mayfly = world.dir.path().join("script");
-    fs::write(&config.mayfly, "#!/bin/sh\nexit 1\n").unwrap();
-    fs::set_permissions(&config.mayfly, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    config.mayfly = script(&world, "exit 1");
     let sandbox = mayfly_provider_sandbox::Sandbox::new(config);
     let error = sandbox.create(&spec).await.unwrap_err();
     assert!(error.to_string().contains("its binary may not be ours"), "{error}");
     world.is_gone(spec.attempt, None);
+}
+
+/// S59
+#[tokio::test]
+async fn a_probe_finds_a_binary_that_runs_on_this_host_and_not_in_a_machine() {
+    let world = World::new();
+    let mut config = world.config.clone();
+    // The stub itself is not seen inside.
+    config.mayfly = script(&world, &format!("exec {} \"$@\"", crate::world::stub().display()));
+    let sandbox = mayfly_provider_sandbox::Sandbox::new(config);
+    let error = sandbox.probe().await.unwrap_err();
+    assert!(error.to_string().contains("does not run in a machine"), "{error}");
+    assert_eq!(sandbox.list().await.unwrap(), []);
+}
+
+fn script(world: &World, text: &str) -> std::path::PathBuf {
+    let path = world.dir.path().join("script");
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    path
 }

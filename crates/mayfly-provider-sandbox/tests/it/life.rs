@@ -86,7 +86,7 @@ async fn a_machine_ends_with_its_holder() {
 async fn a_machine_outlives_the_process_that_made_it() {
     let mut world = World::new();
     let spec = world.spec();
-    let output = maker(&world, &spec.attempt.to_string());
+    let output = maker(&world, &spec.attempt.to_string(), None);
     assert!(!output.success(), "it was killed");
     let mut worker = world.hello(spec.attempt).await;
     let listed = world.sandbox.list().await.unwrap();
@@ -96,6 +96,19 @@ async fn a_machine_outlives_the_process_that_made_it() {
     );
     assert_eq!(worker.sh("echo still here").await, "still here");
     world.destroy(spec.attempt).await;
+}
+
+/// R02: wherever in the making its maker dies, one `destroy` leaves nothing.
+#[tokio::test]
+async fn a_maker_that_dies_while_making_leaves_what_can_be_destroyed() {
+    let world = World::new();
+    for step in 0..12 {
+        let attempt = world.spec().attempt;
+        assert!(!maker(&world, &attempt.to_string(), Some(step * 500)).success(), "it was killed");
+        world.sandbox.destroy(attempt).await.unwrap();
+        world.is_gone(attempt, None);
+    }
+    assert_eq!(world.sandbox.list().await.unwrap(), []);
 }
 
 /// A listener that was replaced is seen inside, because its folder is what a machine has.
@@ -143,16 +156,20 @@ async fn the_hosts_mounts_are_the_same_before_and_after() {
     assert_eq!(mounts(), before);
 }
 
-/// Makes a machine from a process of its own, which is then killed.
-fn maker(world: &World, attempt: &str) -> std::process::ExitStatus {
-    std::process::Command::new(std::env::current_exe().unwrap())
+/// Makes a machine from a process of its own, which is killed after so many microseconds, or else when it is made.
+fn maker(world: &World, attempt: &str, killed_after_us: Option<u64>) -> std::process::ExitStatus {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.envs(killed_after_us.map(|after| (AFTER_VARIABLE, after.to_string())));
+    command
         .args(["--exact", "life::makes_one_and_is_killed", "--ignored"])
         .env(MAKER_VARIABLE, world.dir.path())
         .env(ATTEMPT_VARIABLE, attempt)
-        .status()
+        .output()
         .unwrap()
+        .status
 }
 
+const AFTER_VARIABLE: &str = "MAYFLY_TEST_SANDBOX_KILLED_AFTER";
 const MAKER_VARIABLE: &str = "MAYFLY_TEST_SANDBOX_MAKER";
 const ATTEMPT_VARIABLE: &str = "MAYFLY_TEST_SANDBOX_ATTEMPT";
 
@@ -167,8 +184,19 @@ async fn makes_one_and_is_killed() {
         workspace: None,
         limits: mayfly_provider::Limits::default(),
     };
+    let die =
+        || rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+    if let Ok(after) = std::env::var(AFTER_VARIABLE) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_micros(after.parse().unwrap());
+        std::thread::spawn(move || {
+            while std::time::Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            die();
+        });
+    }
     sandbox.create(&spec).await.unwrap();
-    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+    die();
 }
 
 fn wait_for_end(process: &rustix::fd::OwnedFd) {

@@ -1,11 +1,16 @@
 //! Root tells little about ordinary users: here they do all of the above.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
-use crate::world::{STUB_VARIABLE, is_root, stub};
+use mayfly_provider::Provider;
+use tempfile::TempDir;
+
+use crate::world::{STUB_VARIABLE, World, is_root, stub};
 
 /// Nobody's id.
 const USER: u32 = 54_321;
@@ -16,31 +21,90 @@ fn an_ordinary_user_can_do_all_of_it() {
     if !is_root() {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let own = |name: &str, from: std::path::PathBuf| {
-        let to = dir.path().join(name);
-        fs::copy(from, &to).unwrap();
-        fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).unwrap();
-        to
-    };
-    // Copies, since the originals may be where only root can reach.
-    let (tests, stub) = (own("tests", std::env::current_exe().unwrap()), own("stub", stub()));
-    let temporary = dir.path().join("tmp");
-    fs::create_dir(&temporary).unwrap();
-    for path in [dir.path(), &temporary] {
-        chown(path, Some(USER), Some(USER)).unwrap();
+    let place = Place::new();
+    let output = place.command(&place.tests).uid(USER).gid(USER).output().unwrap();
+    succeeded(&output);
+}
+
+/// S59
+#[test]
+fn where_user_namespaces_are_off_it_is_said() {
+    if !is_root() {
+        return;
     }
-    let output = Command::new(tests)
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("TMPDIR", &temporary)
-        .env("RUST_BACKTRACE", "1")
-        .env(STUB_VARIABLE, stub)
-        .current_dir(dir.path())
-        .uid(USER)
-        .gid(USER)
-        .output()
-        .unwrap();
+    let place = Place::new();
+    // In a user namespace of our own the setting is ours.
+    let script = "echo ready; read go; echo 0 > /proc/sys/user/max_user_namespaces; \
+                  exec setpriv --reuid 54321 --regid 54321 --clear-groups \
+                  \"$0\" --ignored --exact ordinary::is_refused_where_user_namespaces_are_off";
+    let mut command = place.command(Path::new("unshare"));
+    command.args(["--user", "--keep-caps", "sh", "-c", script]).arg(&place.tests);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{file}", child.id()), "0 0 65536").unwrap();
+    }
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    succeeded(&child.wait_with_output().unwrap());
+}
+
+#[tokio::test]
+#[ignore = "the other half of `where_user_namespaces_are_off_it_is_said`, which runs it"]
+async fn is_refused_where_user_namespaces_are_off() {
+    let world = World::new();
+    let spec = world.spec();
+    let error = world.sandbox.create(&spec).await.unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains("cannot make a user namespace") && said.contains("user.max_user_namespaces"),
+        "{said}"
+    );
+    assert!(std::error::Error::source(&error).is_some());
+    world.is_gone(spec.attempt, None);
+    assert_eq!(world.sandbox.probe().await.unwrap_err().to_string(), said);
+}
+
+/// What an ordinary user needs to run these tests.
+struct Place {
+    dir: TempDir,
+    tests: PathBuf,
+    stub: PathBuf,
+    temporary: PathBuf,
+}
+
+impl Place {
+    /// Copies, since the originals may be where only root can reach.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let copy = |name: &str, from: PathBuf| {
+            let to = dir.path().join(name);
+            fs::copy(from, &to).unwrap();
+            fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).unwrap();
+            to
+        };
+        let (tests, stub) = (copy("tests", std::env::current_exe().unwrap()), copy("stub", stub()));
+        let temporary = dir.path().join("tmp");
+        fs::create_dir(&temporary).unwrap();
+        for path in [dir.path(), &temporary] {
+            chown(path, Some(USER), Some(USER)).unwrap();
+        }
+        Self { dir, tests, stub, temporary }
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("RUST_BACKTRACE", "1");
+        command.env("TMPDIR", &self.temporary).env(STUB_VARIABLE, &self.stub).current_dir(self.dir.path());
+        command
+    }
+}
+
+fn succeeded(output: &Output) {
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("test result: ok"), "{said}");
+    assert!(
+        output.status.success() && said.contains("test result: ok") && !said.contains(" 0 passed"),
+        "{said}"
+    );
 }

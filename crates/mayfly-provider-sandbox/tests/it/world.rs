@@ -89,11 +89,11 @@ impl World {
                 return worker;
             }
             let (stream, _) = self.listener.accept().await.unwrap();
-            let mut link = BufReader::new(stream);
+            let mut stream = BufReader::new(stream);
             let mut line = String::new();
-            link.read_line(&mut line).await.unwrap();
+            stream.read_line(&mut line).await.unwrap();
             let hello: Value = serde_json::from_str(&line).unwrap();
-            self.early.insert(hello["attempt"].as_str().unwrap().to_owned(), Worker { link, hello });
+            self.early.insert(hello["attempt"].as_str().unwrap().to_owned(), Worker { link: stream, hello });
         }
     }
 
@@ -108,15 +108,15 @@ impl World {
 
     /// A bundle of a repository with one commit, and how it is asked for as `name`.
     pub(crate) fn bundle(&self, name: &str) -> WorkspaceSpec {
-        let (repo, bundle) = (self.dir.path().join("repo"), self.dir.path().join("code.bundle"));
-        fs::create_dir(&repo).unwrap();
-        fs::write(repo.join("code.txt"), "one\n").unwrap();
-        fs::create_dir(repo.join("src")).unwrap();
-        fs::write(repo.join("src/deep.txt"), "two\n").unwrap();
-        std::os::unix::fs::symlink("code.txt", repo.join("link")).unwrap();
-        let git = |args: &[&str]| {
+        let (folder, bundle) = (self.dir.path().join("repo"), self.dir.path().join("code.bundle"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("code.txt"), "one\n").unwrap();
+        fs::create_dir(folder.join("src")).unwrap();
+        fs::write(folder.join("src/deep.txt"), "two\n").unwrap();
+        std::os::unix::fs::symlink("code.txt", folder.join("link")).unwrap();
+        let git = |words: &[&str]| {
             let mut command = std::process::Command::new("git");
-            command.args(args).current_dir(&repo).env_clear().env("PATH", "/usr/bin:/bin");
+            command.args(words).current_dir(&folder).env_clear().env("PATH", "/usr/bin:/bin");
             command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
             for who in ["AUTHOR", "COMMITTER"] {
                 command.env(format!("GIT_{who}_NAME"), "t").env(format!("GIT_{who}_EMAIL"), "t@example.com");
@@ -145,7 +145,7 @@ impl World {
     pub(crate) fn is_gone(&self, attempt: AttemptId, init: Option<i64>) {
         assert!(!self.folder(attempt).exists());
         assert!(!self.config.machines.join(".making").join(attempt.to_string()).exists());
-        assert_eq!(cgroups_of(attempt), [PathBuf::new(); 0]);
+        assert_eq!(cgroups_of(attempt), Vec::<PathBuf>::new());
         if let Some(init) = init {
             assert!(!is_running(init), "the machine's first process");
         }

@@ -59,9 +59,9 @@ pub(crate) fn each() -> Value {
         .into()
 }
 
-fn outcome(number: i64, [a, b, c, d, e]: &[i64; 5]) -> Value {
+fn outcome(number: i64, args: &[i64; 5]) -> Value {
     // SAFETY: every pointer is null or a C string, which the kernel at most reads.
-    let done = unsafe { libc::syscall(number, *a, *b, *c, *d, *e, 0) };
+    let done = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], 0) };
     if done >= 0 {
         return format!("done: {done}").into();
     }
