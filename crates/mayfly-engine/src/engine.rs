@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::EngineConfig;
 use crate::heads::{Follow, Head, Heads};
+use crate::perform::{RETRY_FIRST, chain};
 use crate::session::Links;
 use crate::token::Tokens;
 use crate::view::view;
@@ -187,6 +188,21 @@ impl Engine {
         };
         self.0.heads.raise(id, Head { last_seq: task.last_seq, state: task.state, ready });
         Ok(Some(follow))
+    }
+
+    /// Runs `work` beside the others, and again whenever the store has failed: a full disk ends no watch.
+    pub(crate) fn spawn_until_stored<F>(&self, what: &'static str, work: impl Fn(Self) -> F + Send + 'static)
+    where
+        F: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        let engine = self.clone();
+        self.spawn(async move {
+            let mut wait = RETRY_FIRST;
+            while let Err(error) = work(engine.clone()).await {
+                tracing::error!(error = chain(&error), "{what}: the store failed, trying again");
+                engine.pause(&mut wait).await;
+            }
+        });
     }
 
     /// Runs `work` beside the others until it ends or the engine stops.

@@ -16,12 +16,7 @@ use crate::engine::Engine;
 impl Engine {
     /// Starts watching the limits of an attempt, until its machine is being destroyed.
     pub(crate) fn watch_limits(&self, attempt: AttemptId) {
-        let engine = self.clone();
-        self.spawn(async move {
-            if let Err(error) = engine.keep_limits(attempt).await {
-                tracing::error!(%attempt, %error, "limits not watched");
-            }
-        });
+        self.spawn_until_stored("limits", move |engine| async move { engine.keep_limits(attempt).await });
     }
 
     async fn keep_limits(&self, id: AttemptId) -> Result<(), StoreError> {

@@ -16,21 +16,15 @@ use crate::clock::after;
 use crate::engine::Engine;
 use crate::token::Route;
 
-/// The first wait after an unclear answer; each further one is twice as long.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// The first wait after an unclear answer, or after the store has failed; each further one is twice as long.
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Starts performing `effect`.
     pub(crate) fn perform(&self, task: TaskId, effect: Effect) {
-        let engine = self.clone();
-        self.spawn(async move {
-            if let Err(error) = engine.carry_out(task, effect).await {
-                // The effect stays in the store and is performed again at the next start.
-                tracing::error!(%task, ?effect, %error, "effect not recorded");
-            }
-        });
+        self.spawn_until_stored("effect", move |engine| async move { engine.carry_out(task, effect).await });
     }
 
     async fn carry_out(&self, task: TaskId, effect: Effect) -> Result<(), StoreError> {

@@ -50,12 +50,7 @@ impl Engine {
 
     /// Starts watching whether the worker of an attempt has a link, until the attempt is over.
     pub(crate) fn watch_absence(&self, attempt: AttemptId) {
-        let engine = self.clone();
-        self.spawn(async move {
-            if let Err(error) = engine.keep_watch(attempt).await {
-                tracing::error!(%attempt, %error, "absence not watched");
-            }
-        });
+        self.spawn_until_stored("absence", move |engine| async move { engine.keep_watch(attempt).await });
     }
 
     async fn keep_watch(&self, attempt: AttemptId) -> Result<(), StoreError> {
@@ -99,11 +94,10 @@ impl Engine {
                 self.tell(attempt, MayflyEvent::Warning { text }).await?;
             }
             tokio::select! {
-                () = self.0.clock.sleep_until(after(now, pause)) => {}
+                () = self.0.clock.sleep_until(after(now, pause)) => pause = (pause * 2).min(LOOK_MAX),
                 _ = presence.changed() => {}
                 () = follow.changed() => {}
             }
-            pause = (pause * 2).min(LOOK_MAX);
         }
         Ok(())
     }
