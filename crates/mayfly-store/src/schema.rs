@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::error::StoreError;
 
@@ -69,7 +69,12 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     let made = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
     made.and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
         .map_err(|error| StoreError::Corrupt(format!("`{}` cannot be opened: {error}", path.display())))?;
-    let mut connection = connect(path)?;
+    let mut connection = connect(path).map_err(|error| match error {
+        StoreError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            StoreError::Foreign(path.to_owned())
+        }
+        error => error,
+    })?;
     check(&connection, path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let transaction = connection.transaction()?;
