@@ -9,6 +9,5 @@ mod escape;
 mod life;
 mod limits;
 mod ordinary;
-mod tmpbench;
 mod workspace;
 mod world;
