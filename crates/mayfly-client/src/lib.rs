@@ -1,1 +1,166 @@
-//! Typed calls to an orchestrator and its resumable event stream
+//! Typed calls to an orchestrator, and its resumable event stream.
+//!
+//! A [`Client`] speaks HTTP over the owner's unix socket; every call is one request, and waits only for its
+//! answer. [`EventStream`] is the exception: it follows a task to its end, over as many connections as that
+//! takes. Nothing here needs Linux.
+//!
+//! Bounds: [`ANSWER_BYTES_MAX`] for a JSON answer, [`LINE_BYTES_MAX`] for an event, [`RECONNECTS_MAX`] in a
+//! row. What an event means, and where files go, is the caller's business.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mayfly_wire::api::{Cancel, CreateTask, Problem, Task, Workspace};
+use reqwest::{Body, Method, RequestBuilder, Response, Url};
+use serde::de::DeserializeOwned;
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::ReaderStream;
+
+mod error;
+mod events;
+
+pub use error::ClientError;
+pub use events::{EventStream, LINE_BYTES_MAX, RECONNECTS_MAX};
+
+/// The longest JSON answer.
+pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long an unused connection is kept: no longer than it could make an orchestrator look busy.
+const IDLE_CONNECTION: Duration = Duration::from_secs(5);
+/// What is read of a file at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// An orchestrator, as its owner sees it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    socket: PathBuf,
+}
+
+impl Client {
+    /// For the orchestrator behind `socket`. Nothing is dialled yet.
+    pub fn new(socket: &Path) -> Self {
+        // There is no TLS on a unix socket, but the client is built with it: it wants somebody's cryptography.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .unix_socket(socket)
+            .tls_certs_only([])
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .build()
+            .expect("it reads nothing from the system, and each option is a good one");
+        Self { http, socket: socket.to_owned() }
+    }
+
+    /// Whether the orchestrator answers.
+    pub async fn healthy(&self) -> Result<(), ClientError> {
+        self.send(self.request(Method::GET, &["healthz"])).await.map(drop)
+    }
+
+    /// Hands over the git bundle at `bundle` as the folder `name`. The answer is what a task is to name.
+    pub async fn upload_workspace(&self, name: &str, bundle: &Path) -> Result<Workspace, ClientError> {
+        let file = File::open(bundle).await.map_err(ClientError::file(bundle))?;
+        let bytes = file.metadata().await.map_err(ClientError::file(bundle))?.len();
+        let body = Body::wrap_stream(ReaderStream::with_capacity(file, READ_BYTES));
+        let request = self.request(Method::POST, &["v1", "workspaces"]).query(&[("name", name)]);
+        self.json(request.header("content-length", bytes).body(body)).await
+    }
+
+    /// Submits a task. With the same key and body it is the same task, however often it is sent.
+    pub async fn submit(&self, task: &CreateTask, idempotency_key: &str) -> Result<Task, ClientError> {
+        let request = self.request(Method::POST, &["v1", "tasks"]).json(task);
+        self.json(request.header("idempotency-key", idempotency_key)).await
+    }
+
+    /// A task as it stands.
+    pub async fn task(&self, id: impl Display) -> Result<Task, ClientError> {
+        self.json(self.about(Method::GET, id, &[])).await
+    }
+
+    /// The tasks, the newest first.
+    pub async fn tasks(&self) -> Result<Vec<Task>, ClientError> {
+        self.json(self.request(Method::GET, &["v1", "tasks"])).await
+    }
+
+    /// Asks for a task's end; `force` does not wait for its work.
+    pub async fn cancel(&self, id: impl Display, force: bool) -> Result<Task, ClientError> {
+        self.json(self.about(Method::POST, id, &["cancel"]).json(&Cancel { force })).await
+    }
+
+    /// Follows a task's log from the event after `after` (0 is everything) to the task's end.
+    pub fn events(&self, id: impl Display, after: u64) -> EventStream {
+        EventStream::new(self.clone(), id.to_string(), after)
+    }
+
+    /// Writes the git bundle that came out of a task's machine to `to`.
+    pub async fn bundle(&self, id: impl Display, to: &Path) -> Result<(), ClientError> {
+        self.save(self.about(Method::GET, id, &["result", "bundle"]), to).await
+    }
+
+    /// Writes the CLI's session file of a task to `to`.
+    pub async fn transcript(&self, id: impl Display, to: &Path) -> Result<(), ClientError> {
+        self.save(self.about(Method::GET, id, &["result", "transcript"]), to).await
+    }
+
+    fn about(&self, method: Method, id: impl Display, of_it: &[&str]) -> RequestBuilder {
+        let id = id.to_string();
+        self.request(method, &[&["v1", "tasks", &id], of_it].concat())
+    }
+
+    /// The host is a word: the socket is where the request goes.
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = Url::parse("http://mayfly").expect("a good URL");
+        url.path_segments_mut().expect("it has a path").extend(path);
+        self.http.request(method, url)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|error| self.transport(error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let problem: Option<Problem> = serde_json::from_slice(&self.body(response).await?).ok();
+        Err(problem.map_or(ClientError::Status { status: status.as_u16() }, ClientError::Refused))
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let response = self.send(request).await?;
+        serde_json::from_slice(&self.body(response).await?).map_err(ClientError::Protocol)
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, ClientError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.transport(error))? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(ClientError::TooLong { bytes_max: ANSWER_BYTES_MAX });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    /// A file that does not arrive whole is removed.
+    async fn save(&self, request: RequestBuilder, to: &Path) -> Result<(), ClientError> {
+        let response = self.send(request).await?;
+        let saved = self.write(response, to).await;
+        if saved.is_err() {
+            let _ = tokio::fs::remove_file(to).await;
+        }
+        saved
+    }
+
+    async fn write(&self, mut response: Response, to: &Path) -> Result<(), ClientError> {
+        let mut file = File::create(to).await.map_err(ClientError::file(to))?;
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.transport(error))? {
+            file.write_all(&chunk).await.map_err(ClientError::file(to))?;
+        }
+        file.flush().await.map_err(ClientError::file(to))
+    }
+
+    fn transport(&self, source: reqwest::Error) -> ClientError {
+        ClientError::Unreachable { socket: self.socket.clone(), source }
+    }
+}

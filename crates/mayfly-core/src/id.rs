@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn what_is_not_an_id_is_named_in_the_error() {
-        for text in ["", "x", "0193b2c4-0000-7000-8000-0123456789ab", "0193b2c4-0000-7000-8000-0123456789ab.-1"] {
+        for text in
+            ["", "x", "0193b2c4-0000-7000-8000-0123456789ab", "0193b2c4-0000-7000-8000-0123456789ab.-1"]
+        {
             let error = text.parse::<AttemptId>().expect_err("no attempt");
             assert!(error.to_string().contains(text), "{error}");
         }

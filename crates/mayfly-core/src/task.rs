@@ -144,7 +144,9 @@ impl TaskState {
             (Running(a, Phase::Seeding), Started(b)) if a == b => (Running(a, Phase::Claude), vec![]),
             (Running(a, Phase::Claude), Vanished(b)) if a == b => finish(a, Outcome::Failed(Failure::Lost)),
             (Running(a, _), Ended(b, outcome)) if a == b => collect(a, outcome),
-            (Running(a, _), Expired(b, Limit::Wall)) if a == b => collect(a, Outcome::Failed(Failure::Timeout)),
+            (Running(a, _), Expired(b, Limit::Wall)) if a == b => {
+                collect(a, Outcome::Failed(Failure::Timeout))
+            }
             (Running(a, _), Expired(b, Limit::Idle)) if a == b => {
                 collect(a, Outcome::Failed(Failure::IdleTimeout))
             }
@@ -174,7 +176,9 @@ impl TaskState {
     /// The attempt whose machine the task owns, and with it one of the slots.
     pub fn machine(self) -> Option<Attempt> {
         match self {
-            Self::Launching(a) | Self::Running(a, _) | Self::Collecting(a, _) | Self::Releasing(a, _) => Some(a),
+            Self::Launching(a) | Self::Running(a, _) | Self::Collecting(a, _) | Self::Releasing(a, _) => {
+                Some(a)
+            }
             Self::Queued(_) | Self::Finished(_) => None,
         }
     }
@@ -309,7 +313,9 @@ mod tests {
     #[test]
     fn the_first_ending_wins() {
         let ending = |state| match state {
-            TaskState::Collecting(_, outcome) | TaskState::Releasing(_, After::Finish(outcome)) => Some(outcome),
+            TaskState::Collecting(_, outcome) | TaskState::Releasing(_, After::Finish(outcome)) => {
+                Some(outcome)
+            }
             TaskState::Finished(outcome) => Some(outcome),
             _ => None,
         };

@@ -1,1 +1,43 @@
 //! The orchestrator without HTTP: submit, schedule, perform, ingest, reap.
+//!
+//! ```text
+//! submit ──► store ◄── schedule: a free slot? claim the oldest task
+//!              │
+//!              ├─► effects ──► perform ──► provider
+//!              │                  └─ done: forgotten together with the step it leads to
+//!              ├─► heads ────► events: readers follow the log
+//!              │        └────► limits: a clock for each running attempt
+//!              └◄─ session: what a worker says, stored before it is acknowledged
+//! ```
+//!
+//! Every change of a task is one call of the store, which writes the state, the effects and the events in one
+//! commit; what follows from it (`Engine::follow_up`) can be done again after any failure, the engine's own death
+//! included. Time comes from a [`Clock`], machines from a [`Provider`](mayfly_provider::Provider); nothing polls.
+//!
+//! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
+//! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
+//! - `events`: the log as clients read it. `token`: what machines prove themselves with.
+
+mod clock;
+mod config;
+mod engine;
+mod events;
+mod heads;
+mod limits;
+mod model;
+mod perform;
+mod reap;
+mod schedule;
+mod session;
+mod submit;
+mod token;
+mod view;
+
+pub use clock::{Clock, SystemClock};
+pub use config::EngineConfig;
+pub use engine::{Engine, StartError};
+pub use events::EventReader;
+pub use mayfly_store::{IngestError, Store, StoreError};
+pub use model::{Denied, Gate, GateClosed, ModelAccess};
+pub use session::{JoinError, Session};
+pub use submit::SubmitError;

@@ -1,10 +1,38 @@
 //! The way out of a machine: the model API, with the credential swapped in.
+//!
+//! ```text
+//! claude ── placeholder ──► router ── admission: whose? may it? ──► forward ── real credential ──► model API
+//!        ◄─ untouched body ──────────────── gate: opened yet? ◄───────────────────────────────────┘
+//! ```
+//!
+//! A machine holds a placeholder that is good here alone. [`router`] takes it off, asks the [`Admission`] for
+//! what it stands for, and sends the request on with the owner's credential and no other. Both bodies are
+//! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens.
+//!
+//! Bounds: [`REQUEST_BYTES_MAX`], [`CONNECT_MAX`], [`GATE_MAX`]. Who may do what is not decided here, and
+//! nothing here knows tasks, stores or clocks.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::Router;
+use axum::routing::{MethodFilter, on, post};
 use mayfly_core::AttemptId;
 use secrecy::SecretString;
+
+mod error;
+mod forward;
+mod headers;
+
+/// The longest request body; what the Messages API itself allows, and a little more.
+pub const REQUEST_BYTES_MAX: usize = 34 * 1024 * 1024;
+/// The time for a connection to the model API, TLS included.
+pub const CONNECT_MAX: Duration = Duration::from_secs(15);
+/// How long an answer waits for its gate. `claude` is known by its first line, which takes it under a second.
+pub const GATE_MAX: Duration = Duration::from_secs(30);
+/// How often a silent connection to the model API is checked for still being one.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Decides who may use the gateway, and with which credential.
 #[async_trait::async_trait]
@@ -34,7 +62,7 @@ pub trait Gate: fmt::Debug + Send + Sync {
 /// A model API and the owner's credential for it.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    /// Its base URL, without a trailing slash.
+    /// Its base URL, `http` or `https`.
     pub base_url: String,
     /// Which header the credential goes into.
     pub kind: CredentialKind,
@@ -45,7 +73,7 @@ pub struct Upstream {
 /// Which header a credential goes into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialKind {
-    /// `Authorization: Bearer`, with the OAuth beta that the CLI names.
+    /// `Authorization: Bearer`, with the beta that the API wants to see named for it.
     OauthToken,
     /// `x-api-key`.
     ApiKey,
@@ -58,9 +86,38 @@ pub enum CredentialKind {
 #[error("this token opens nothing here")]
 pub struct Denied;
 
-/// The routes that a machine may reach: `POST /v1/messages`, `POST /v1/messages/count_tokens`, `HEAD /`,
-/// `HEAD /api/hello`. Everything else is refused.
-pub fn router(admission: Arc<dyn Admission>, client: reqwest::Client) -> axum::Router {
-    let _ = (admission, client);
-    todo!()
+/// The routes that a machine may reach: `POST /v1/messages` and `POST /v1/messages/count_tokens` go out;
+/// `HEAD /` and `HEAD /api/hello` are answered here. Everything else is refused, by the router's fallback.
+pub fn router(admission: Arc<dyn Admission>, client: reqwest::Client) -> Router {
+    let here = on(MethodFilter::HEAD, async || {});
+    Router::new()
+        .route("/", here.clone())
+        .route("/api/hello", here)
+        .route("/v1/messages", post(forward::forward))
+        .route("/v1/messages/count_tokens", post(forward::forward))
+        .fallback(forward::refuse)
+        .method_not_allowed_fallback(forward::refuse)
+        .with_state(forward::Gateway { admission, client })
+}
+
+/// The client for [`router`]: it follows no redirect, asks no proxy, decompresses nothing and has no limit for
+/// the whole of an answer, which can take many minutes.
+///
+/// It trusts the certificates of this system. Where there are none, it trusts nobody: then only an `http`
+/// address, such as a scripted API on loopback, can be reached.
+pub fn upstream_client() -> Result<reqwest::Client, reqwest::Error> {
+    // Fails when the process has chosen one already, and that choice stands.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    client_builder().build().or_else(|error| {
+        tracing::warn!(cause = %error::root(&error), "no usable certificates: no https address can be reached");
+        client_builder().tls_certs_only([]).build()
+    })
+}
+
+fn client_builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .connect_timeout(CONNECT_MAX)
+        .tcp_keepalive(KEEPALIVE)
 }

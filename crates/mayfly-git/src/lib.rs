@@ -1,1 +1,33 @@
-//! git, run so that nothing of a repository's own configuration runs
+//! git on the user's machine, run so that nothing of a repository's own configuration runs.
+//!
+//! A repository's `.git/config` can name programs (`core.fsmonitor`, filters, hooks, helpers), and so git in a
+//! repository that we did not write is code of that repository. Therefore the user's repository is only ever
+//! *read as objects*: work happens in a bare repository of our own that borrows its objects, with a work tree
+//! pointed at the user's files, and the user's configuration is never the one in force where a program could
+//! be started from it.
+//!
+//! ```text
+//! user's repository ──objects──► quarantine (bare, ours) ──bundle──► a machine
+//!                   ◄─checked──     ▲                                  │
+//!                     pack, ref     └────────────── bundle ────────────┘
+//! ```
+//!
+//! - [`Repo::discover`] finds the repository, and says plainly why there is none.
+//! - [`Repo::snapshot`] captures `HEAD` plus uncommitted and untracked work as one commit.
+//! - [`Quarantine::land`] checks what came back and makes one new branch of it; no tree is touched.
+//! - [`create`] makes a repository of plain files.
+//! - [`unbundle`] makes a new repository where there was none to start from.
+//!
+//! Submodules are carried as pointers only. The git of a machine is the worker's business, not this crate's.
+
+mod command;
+mod create;
+mod land;
+mod repo;
+mod snapshot;
+
+pub use command::{Git, GitError};
+pub use create::create;
+pub use land::unbundle;
+pub use repo::Repo;
+pub use snapshot::{Quarantine, Snapshot};

@@ -127,17 +127,13 @@ fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<Worksp
 
 /// As the machine sees it. The holder adds where memory is counted.
 fn boot_of(spec: &MachineSpec) -> boot::Boot {
-    let folder = Path::new(boot::WORKSPACE);
     boot::Boot {
         attempt: spec.attempt.to_string(),
         ticket: spec.ticket.expose_secret().to_owned().into(),
         endpoint: Path::new(boot::WAY_OUT).join(boot::WAY_OUT_SOCKET),
         claude: PathBuf::from(boot::CLAUDE),
         home: PathBuf::from(boot::HOME),
-        workspace: spec
-            .workspace
-            .as_ref()
-            .map_or(folder.to_owned(), |workspace| folder.join(&workspace.name)),
+        workspace: boot::WORKSPACE.into(),
         memory_events: None,
     }
 }

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use rustix::process::Pid;
 
@@ -70,15 +70,6 @@ pub(crate) fn bring_loopback_up() -> io::Result<()> {
         libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("two small flags");
     // SAFETY: SIOCSIFFLAGS reads an `ifreq`, which lives through the call.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
-}
-
-/// Makes `fd` known as `number` too, for a program that is to be executed; whatever `number` was is closed.
-///
-/// `number` must be free or belong to nobody who still uses it.
-pub(crate) fn give_as(fd: &OwnedFd, number: RawFd) -> io::Result<()> {
-    // SAFETY: `dup2` takes two numbers; the caller sees to it that `number` is nobody's.
-    let done = unsafe { libc::dup2(fd.as_raw_fd(), number) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Marks every descriptor from `first` on to be closed when a program is executed.

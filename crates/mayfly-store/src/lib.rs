@@ -1,1 +1,25 @@
-//! Tasks, attempts, events and effects in SQLite; the only crate that knows SQL
+//! Tasks, attempts, events and effects in one SQLite file. The only crate that knows SQL.
+//!
+//! One thread writes. It takes every command that waits, carries each out in a savepoint of one transaction,
+//! commits once, and only then answers: so what was answered is on the disk, and a hundred commands cost one
+//! `fsync`. Reads have a connection of their own and never wait for a writer.
+//!
+//! A task's state, the effects of a change and the events that tell of it are written together, so there is
+//! no moment at which one is true without the others.
+//!
+//! - [`Store`]: what can be asked. `writer`: the thread. `schema`: the tables. `row`: how they read back.
+//! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says.
+
+mod change;
+mod error;
+mod ingest;
+mod row;
+mod schema;
+mod store;
+mod writer;
+
+pub use change::{Change, Changed};
+pub use error::StoreError;
+pub use ingest::{IngestError, Ingested};
+pub use row::{AttemptRow, EventRow, TaskRow};
+pub use store::{Bound, NewTask, Store, Submitted};

@@ -5,12 +5,12 @@
 //! /opt/claude/claude         the CLI, read-only
 //! /run/mayfly/               a directory of the host, read-only: the orchestrator's socket is in it
 //! /workspace/<name>          the code, writable; else /workspace alone
-//! /opt/base/                 the code as it was given, read-only, its `.git` too; only if there is any
+//! /opt/base                  the code as it was, read-only; absent without code
 //! /home/agent, /tmp          private and writable
 //! ```
 //!
-//! The worker reads one [`Boot`] as JSON from the file descriptor [`BOOT_FD`] until its end, and closes it:
-//! what is secret in it is never in an environment, an argument or a file.
+//! The worker reads one [`Boot`] as JSON from its standard input, until its end: what is secret in it is never
+//! in an environment, an argument or a file.
 
 use std::path::PathBuf;
 
@@ -18,8 +18,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
-/// The file descriptor with the [`Boot`].
-pub const BOOT_FD: i32 = 3;
 /// Our binary.
 pub const MAYFLY: &str = "/opt/mayfly/mayfly";
 /// The CLI.
@@ -30,7 +28,7 @@ pub const WAY_OUT: &str = "/run/mayfly";
 pub const WAY_OUT_SOCKET: &str = "orchestrator.sock";
 /// Where the code is.
 pub const WORKSPACE: &str = "/workspace";
-/// The code as it was given, read-only: a repository that the agent cannot have touched.
+/// The code as it was, with its `.git`, out of the agent's reach.
 pub const BASE: &str = "/opt/base";
 /// The agent's home.
 pub const HOME: &str = "/home/agent";

@@ -136,8 +136,11 @@ impl Envelope<'_> {
         };
         let (task, attempt, seq) = (self.task, self.attempt, self.seq);
         let at = self.at;
-        write!(out, r#"{{"task":"{task}","attempt":{attempt},"seq":{seq},"at":"{at:.3}","source":"{source}""#)
-            .expect(NEVER);
+        write!(
+            out,
+            r#"{{"task":"{task}","attempt":{attempt},"seq":{seq},"at":"{at:.3}","source":"{source}""#
+        )
+        .expect(NEVER);
         match self.end {
             End::Newline => {}
             End::More => out.extend_from_slice(br#","end":"more""#),
@@ -160,7 +163,10 @@ impl Envelope<'_> {
 /// white space around it, which a reader of JSON would not give back.
 pub fn is_json(bytes: &[u8]) -> bool {
     let bare = |end: Option<&u8>| end.is_some_and(|byte| !byte.is_ascii_whitespace());
-    bare(bytes.first()) && bare(bytes.last()) && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+    bare(bytes.first())
+        && bare(bytes.last())
+        && std::str::from_utf8(bytes)
+            .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
 /// An event as it arrives.
@@ -271,6 +277,13 @@ mod tests {
             }
             prop_assert_eq!(event.raw(), expected);
         }
+    }
+
+    /// S35: the reader of JSON skips over a string without looking whether it is UTF-8.
+    #[test]
+    fn a_string_that_is_not_utf_8_is_no_json() {
+        assert!(is_json(b"{\"a\":\"b\"}"));
+        assert!(!is_json(b"{\"a\":\"\xff\"}"));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::api::Collected;
 use crate::secret::Secret;
 
+/// The only ref of the bundle that a worker hands over: the agent's work.
+pub const WORK_REF: &str = "refs/heads/work";
 /// The version that both sides must speak.
 pub const PROTOCOL: u32 = 1;
 /// The most bytes of one record; a longer line is several.

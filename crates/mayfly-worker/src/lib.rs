@@ -1,1 +1,103 @@
-//! Our process in a machine: PID 1, the claude child, the outbox, the collected result
+//! Our process in a machine: PID 1, the `claude` child, the outbox, the collected result.
+//!
+//! ```text
+//! boot ─► life ─┬─► uplink ─ outbox ─ link ─► orchestrator
+//!               ├─► relay: claude's way out
+//!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict)
+//!               ├─► collect: bundle and session file
+//!               └─► reaper: the one who waits for processes
+//! ```
+//!
+//! One thread drives all of it. The worker itself decides nothing about the task: it reports how `claude`
+//! ended, and the orchestrator keeps the first ending that it heard.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod boot;
+mod claude;
+mod collect;
+mod life;
+mod lines;
+mod listen;
+mod outbox;
+mod reaper;
+mod relay;
+mod supervise;
+mod uplink;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use mayfly_wire::boot::BASE;
+use rustix::process::{DumpableBehavior, getpid, set_dumpable_behavior};
+
+pub use crate::claude::command::Launch;
+pub use crate::claude::input::opening;
+use crate::reaper::Realm;
+use crate::supervise::Graces;
+
+/// Gives any 64 bits at each call.
+pub(crate) type Random = fn() -> u64;
+
+/// What a worker finds around it besides its boot record.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    /// Which processes are its to reap and to kill.
+    pub(crate) realm: Realm,
+    /// How long it waits for `claude`.
+    pub(crate) graces: Graces,
+    /// The code as it was handed over.
+    pub(crate) base: PathBuf,
+    /// Where temporary files go.
+    pub(crate) scratch: PathBuf,
+    /// For jitter.
+    pub(crate) random: Random,
+    /// Binds the ticket to this process.
+    pub(crate) link_secret: String,
+}
+
+/// `mayfly worker`: lives the life of one machine. As PID 1, its end is the machine's.
+pub fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = collect::chain(error.as_ref()), "the worker ended early");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<(), Box<dyn std::error::Error>> {
+    let boot = boot::read()?;
+    // What this process holds is not for the agent, which runs as the same user.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let surroundings = Surroundings {
+        realm: if getpid().is_init() { Realm::Machine } else { Realm::Children },
+        graces: Graces::USUAL,
+        base: BASE.into(),
+        scratch: std::env::temp_dir(),
+        random: || RandomState::new().hash_one(0),
+        link_secret: secret()?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let lived = runtime.block_on(Box::pin(life::live(boot, surroundings)));
+    // A walk through the workspace may still be under way; it has nobody to answer to.
+    runtime.shutdown_background();
+    Ok(lived?)
+}
+
+/// 256 random bits, in hex.
+fn secret() -> std::io::Result<String> {
+    let mut bytes = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a String takes every text");
+        hex
+    }))
+}

@@ -1,1 +1,73 @@
-fn main() {}
+//! The one binary: the owner's commands, the orchestrator, and what runs in and beside a machine.
+//!
+//! Two roles are told apart by their first argument alone, before anything else starts, since every machine
+//! waits for them: `worker` (PID 1 of a machine) and `sandbox-holder` (the keeper of one sandbox). All else
+//! is [`cli`]: flags to values, then one function of [`commands`], then an [`exit`] code.
+//!
+//! The process's environment, clock and signals are read here and in [`environment`], and passed on.
+
+mod claude;
+mod cli;
+mod commands;
+mod credential;
+mod environment;
+mod exit;
+mod follow;
+mod interrupts;
+mod landing;
+mod log;
+mod orchestrator;
+mod printer;
+mod prompt;
+mod server_process;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use mayfly_provider_sandbox::HOLDER_VERB;
+
+use crate::cli::{Cli, Verb};
+use crate::environment::Environment;
+use crate::exit::{Exit, Stop};
+
+/// What the first process of a machine is started as.
+const WORKER_VERB: &str = "worker";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next() {
+        Some(role) if role == HOLDER_VERB => mayfly_provider_sandbox::holder_main(args),
+        Some(role) if role == WORKER_VERB => {
+            log::to_stderr(None);
+            mayfly_worker::main()
+        }
+        _ => owner(),
+    }
+}
+
+/// What a person typed. A wrong flag ends here, with clap's words and code.
+fn owner() -> ExitCode {
+    let cli = Cli::parse();
+    match perform(cli, &Environment::of_process()) {
+        Ok(exit) => exit.into(),
+        Err(stop) => stop.report(),
+    }
+}
+
+fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
+    // A second provider is never there, so the answer says nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(async {
+        match cli.verb {
+            Verb::Demo(args) => Box::pin(commands::demo::demo(args, cli.claude, environment)).await,
+            Verb::Run(args) => Box::pin(commands::run::run(args, cli.claude, environment)).await,
+            Verb::ClaudePath => commands::claude_path::claude_path(cli.claude, environment).await,
+            Verb::Serve(args) => Box::pin(commands::serve::serve(args, cli.claude, environment)).await,
+        }
+    });
+    // A fetch that was interrupted may still be running in a thread of its own; nothing waits for it.
+    runtime.shutdown_background();
+    done
+}

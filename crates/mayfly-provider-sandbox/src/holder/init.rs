@@ -4,7 +4,6 @@
 //! none. Whatever fails is told to the holder, and nothing is run.
 
 use std::convert::Infallible;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -68,15 +67,13 @@ fn lose_rights(spec: &HolderSpec, holder: &Channel) -> Result<(), Failure> {
     confine::landlock()
 }
 
-/// Leaves the worker its standard streams and its boot, and nothing else.
+/// Leaves the worker its standard streams, the first of which holds its boot, and nothing else.
 fn give_streams(boot: &OwnedFd, log: &OwnedFd) -> Result<(), Failure> {
     let step = "hand over the worker's streams";
-    let null = File::open("/dev/null").step(step)?;
-    rustix::stdio::dup2_stdin(&null).step(step)?;
+    rustix::stdio::dup2_stdin(boot).step(step)?;
     rustix::stdio::dup2_stdout(log).step(step)?;
     rustix::stdio::dup2_stderr(log).step(step)?;
-    sys::give_as(boot, boot::BOOT_FD).step(step)?;
-    sys::close_on_exec_from(boot::BOOT_FD + 1).step(step)
+    sys::close_on_exec_from(3).step(step)
 }
 
 fn execute(spec: &HolderSpec) -> Failure {

@@ -106,8 +106,7 @@ impl Streams {
     /// Moves them away, so that nothing that we start has them, and leaves `/dev/null` in their place.
     fn take() -> io::Result<Self> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
-        // Descriptor 3 is what a worker gets its boot from: it stays taken until then.
-        let away = |fd| rustix::io::fcntl_dupfd_cloexec(fd, mayfly_wire::boot::BOOT_FD + 1);
+        let away = |fd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
         let streams = Self {
             spec: away(rustix::stdio::stdin())?.into(),
             answer: away(rustix::stdio::stdout())?.into(),
@@ -116,7 +115,6 @@ impl Streams {
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
-        rustix::io::fcntl_dupfd_cloexec(&null, mayfly_wire::boot::BOOT_FD).map(std::mem::forget)?;
         Ok(streams)
     }
 }

@@ -13,7 +13,7 @@ async fn a_workspace_is_a_clean_checkout_that_can_be_worked_in() {
     let workspace = world.bundle("code");
     spec.workspace = Some(workspace.clone());
     let mut worker = world.boot(&spec).await;
-    assert_eq!(worker.hello["boot"]["workspace"], "/workspace/code");
+    assert_eq!(worker.hello["boot"]["workspace"], "/workspace");
     assert_eq!(worker.sh("cd /workspace/code && cat code.txt src/deep.txt link").await, "one\ntwo\none");
     assert_eq!(worker.sh("cd /workspace/code && git status --porcelain --branch").await, "## main");
     assert_eq!(worker.sh("cd /workspace/code && git rev-parse HEAD").await, workspace.base);

@@ -6,13 +6,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a fault here is a failed test")]
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::FromRawFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
 
-use mayfly_wire::boot::{BOOT_FD, Boot};
+use mayfly_wire::boot::Boot;
 use serde_json::{Value, json};
 
 mod calls;
@@ -55,12 +53,9 @@ fn worker() -> ExitCode {
     }
 }
 
-#[expect(unsafe_code, reason = "the boot's descriptor is a number by agreement")]
 fn read_boot() -> Boot {
-    // SAFETY: the descriptor is ours from the start, and nothing else here knows of it.
-    let mut file = unsafe { File::from_raw_fd(BOOT_FD) };
     let mut text = String::new();
-    file.read_to_string(&mut text).unwrap();
+    std::io::stdin().read_to_string(&mut text).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 

@@ -1,0 +1,61 @@
+//! Why a call was not answered, sorted by what the caller should do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mayfly_wire::api::Problem;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody is there, or it went away in the middle. Later may be better; every call can be repeated.
+    #[error("no orchestrator answers at {}", socket.display())]
+    Unreachable {
+        /// The socket that was dialled.
+        socket: PathBuf,
+        /// What the system said.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The orchestrator does not do it, and says why. Asked again, it says the same.
+    #[error("{}", _0.detail)]
+    Refused(Problem),
+    /// Refused without a reason that we can read.
+    #[error("the orchestrator answered with status {status}: is it of this version?")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The answer is not what it should be.
+    #[error("the orchestrator's answer cannot be read: is it of this version?")]
+    Protocol(#[source] serde_json::Error),
+    /// An event is missing, or came twice.
+    #[error("the event stream goes from {after} to {seq}: is the orchestrator of this version?")]
+    Gap {
+        /// The last event.
+        after: u64,
+        /// The one that came.
+        seq: u64,
+    },
+    /// The answer is longer than anything that an orchestrator sends.
+    #[error("the orchestrator's answer is longer than {bytes_max} bytes")]
+    TooLong {
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// A file of the caller's cannot be read or written.
+    #[error("cannot read or write {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ClientError {
+    pub(crate) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::File { path: path.to_owned(), source }
+    }
+}

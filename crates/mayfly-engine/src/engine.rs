@@ -1,0 +1,199 @@
+//! The engine: what it owns, how it starts and stops, and what follows from a change.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mayfly_core::{Effect, Event, TaskId, TaskState};
+use mayfly_provider::{Provider, ProviderError};
+use mayfly_store::{Change, Changed, Store, StoreError};
+use mayfly_wire::api;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::EngineConfig;
+use crate::heads::{Follow, Head, Heads};
+use crate::session::Links;
+use crate::token::Tokens;
+use crate::view::view;
+
+/// The most tasks of one listing.
+const TASKS_MAX: u32 = 1000;
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store failed.
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+    /// The provider cannot say which machines it has.
+    #[error("the machines that are left cannot be listed")]
+    Provider(#[from] ProviderError),
+}
+
+/// A handle to the engine. It runs until [`Engine::stop`].
+#[derive(Debug, Clone)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: EngineConfig,
+    pub(crate) store: Store,
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tokens: Tokens,
+    pub(crate) heads: Heads,
+    pub(crate) links: Links,
+    /// The owners' credentials, in memory alone, each until its task is over.
+    credentials: Mutex<HashMap<TaskId, api::Credential>>,
+    pub(crate) slots: Notify,
+    unfinished: watch::Sender<usize>,
+    pub(crate) stopping: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Engine {
+    /// Takes up where the last engine on this store ended: machines that nobody owns are destroyed, effects
+    /// that were not performed are performed, and live attempts are watched until their workers dial in.
+    pub async fn start(
+        config: EngineConfig,
+        store: Store,
+        provider: Arc<dyn Provider>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        let unfinished = watch::Sender::new(store.unfinished().await?);
+        let engine = Self(Arc::new(Inner {
+            tokens: Tokens::new(config.key),
+            config,
+            store,
+            provider,
+            clock,
+            heads: Heads::default(),
+            links: Links::default(),
+            credentials: Mutex::default(),
+            slots: Notify::new(),
+            unfinished,
+            stopping: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+        }));
+        engine.destroy_strangers().await?;
+        for (task, effect) in engine.0.store.effects().await? {
+            engine.perform(task, effect);
+        }
+        for (task, attempt) in engine.0.store.live().await? {
+            engine.watch_limits(attempt.id);
+            if matches!(task.state, TaskState::Running(..) | TaskState::Collecting(..)) {
+                engine.watch_absence(attempt.id);
+            }
+        }
+        engine.schedule();
+        Ok(engine)
+    }
+
+    /// A task as it stands.
+    pub async fn task(&self, id: TaskId) -> Result<Option<api::Task>, StoreError> {
+        Ok(self.0.store.task(id).await?.map(view))
+    }
+
+    /// The newest tasks, newest first, at most a thousand.
+    pub async fn tasks(&self) -> Result<Vec<api::Task>, StoreError> {
+        Ok(self.0.store.tasks(TASKS_MAX).await?.into_iter().map(view).collect())
+    }
+
+    /// Asks for a task's end: with its work, or by `force` without. `None`: there is no such task.
+    pub async fn cancel(&self, id: TaskId, force: bool) -> Result<Option<api::Task>, StoreError> {
+        let event = if force { Event::Aborted } else { Event::Cancelled };
+        self.step(id, event, Some("cancelled by its owner".to_owned())).await?;
+        self.task(id).await
+    }
+
+    /// How many tasks are not finished.
+    pub fn unfinished(&self) -> watch::Receiver<usize> {
+        self.0.unfinished.subscribe()
+    }
+
+    /// Ends the engine's loops. Machines live on, and the next engine on this store adopts them.
+    pub async fn stop(&self) {
+        self.0.stopping.cancel();
+        self.0.tracker.close();
+        self.0.tracker.wait().await;
+    }
+
+    /// Takes one step of a task, and does what follows. Whether it changed anything.
+    pub(crate) async fn step(
+        &self,
+        task: TaskId,
+        event: Event,
+        detail: Option<String>,
+    ) -> Result<bool, StoreError> {
+        let changed = self.0.store.apply(task, self.change(event, detail)).await?;
+        Ok(changed.map(|changed| self.follow_up(&changed)).is_some())
+    }
+
+    /// A change now, by this engine's rules.
+    pub(crate) fn change(&self, event: Event, detail: Option<String>) -> Change {
+        let provider = self.0.provider.name();
+        Change { event, at: self.0.clock.now(), detail, provider, policy: self.0.config.policy }
+    }
+
+    /// Does what follows from a change that is committed.
+    pub(crate) fn follow_up(&self, changed: &Changed) {
+        let Changed { task, state, effects, last_seq } = changed;
+        self.0.heads.raise(*task, Head { last_seq: *last_seq, state: *state, ready: false });
+        for &effect in effects {
+            if let Effect::CreateMachine(attempt) = effect {
+                self.watch_limits(task.attempt(attempt));
+            }
+            self.perform(*task, effect);
+        }
+        match state {
+            TaskState::Queued(_) => self.0.slots.notify_one(),
+            TaskState::Finished(_) => {
+                self.credentials().remove(task);
+                self.0.unfinished.send_modify(|count| *count = count.saturating_sub(1));
+                self.0.slots.notify_one();
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts a task that was just stored, with the credential that came with it.
+    pub(crate) fn accepted(&self, task: TaskId, credential: Option<api::Credential>) {
+        if let Some(credential) = credential {
+            self.credentials().insert(task, credential);
+        }
+        self.0.unfinished.send_modify(|count| *count += 1);
+        self.0.slots.notify_one();
+    }
+
+    pub(crate) fn credential(&self, task: TaskId) -> Option<api::Credential> {
+        self.credentials().get(&task).cloned()
+    }
+
+    fn credentials(&self) -> MutexGuard<'_, HashMap<TaskId, api::Credential>> {
+        self.0.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows a task from its present head. `None`: there is no such task.
+    pub(crate) async fn follow(&self, id: TaskId) -> Result<Option<Follow>, StoreError> {
+        let follow = self.0.heads.follow(id);
+        let Some(task) = self.0.store.task(id).await? else { return Ok(None) };
+        let ready = match task.state.machine() {
+            Some(attempt) => {
+                self.0.store.attempt(id.attempt(attempt)).await?.is_some_and(|attempt| attempt.ready)
+            }
+            None => false,
+        };
+        self.0.heads.raise(id, Head { last_seq: task.last_seq, state: task.state, ready });
+        Ok(Some(follow))
+    }
+
+    /// Runs `work` beside the others until it ends or the engine stops.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.0.stopping.clone();
+        self.0.tracker.spawn(async move {
+            stopping.run_until_cancelled(work).await;
+        });
+    }
+}

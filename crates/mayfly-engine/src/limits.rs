@@ -1,0 +1,107 @@
+//! Time that runs out: one watcher for each attempt that owns a machine.
+//!
+//! Deadlines come from times in the store, so an engine that starts later has the same ones. What a machine says
+//! moves the deadline of silence; the watcher looks at that only when it wakes, so that a busy stream costs it
+//! nothing.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mayfly_core::{AttemptId, Event, Limit, TaskState};
+use mayfly_store::{AttemptRow, StoreError, TaskRow};
+
+use crate::clock::after;
+use crate::engine::Engine;
+
+impl Engine {
+    /// Starts watching the limits of an attempt, until its machine is being destroyed.
+    pub(crate) fn watch_limits(&self, attempt: AttemptId) {
+        let engine = self.clone();
+        self.spawn(async move {
+            if let Err(error) = engine.keep_limits(attempt).await {
+                tracing::error!(%attempt, %error, "limits not watched");
+            }
+        });
+    }
+
+    async fn keep_limits(&self, id: AttemptId) -> Result<(), StoreError> {
+        let Some(mut follow) = self.follow(id.task).await? else { return Ok(()) };
+        loop {
+            let head = follow.head();
+            let (Some(task), Some(attempt)) =
+                (self.0.store.task(id.task).await?, self.0.store.attempt(id).await?)
+            else {
+                return Ok(());
+            };
+            let Some((deadline, limit, words)) = self.next_limit(&task, &attempt) else { return Ok(()) };
+            if deadline <= self.0.clock.now() {
+                self.step(id.task, Event::Expired(id.attempt, limit), Some(words)).await?;
+                continue;
+            }
+            tokio::select! {
+                () = self.0.clock.sleep_until(deadline) => {}
+                () = async {
+                    // Only another state has other limits; a longer log has not.
+                    while follow.head().state == head.state {
+                        follow.changed().await;
+                    }
+                } => {}
+            }
+        }
+    }
+
+    /// The limit that runs out next. `None`: the attempt has none any more.
+    fn next_limit(&self, task: &TaskRow, attempt: &AttemptRow) -> Option<(Timestamp, Limit, String)> {
+        let config = &self.0.config;
+        let chosen = |ms: Option<u64>, default| ms.map_or(default, Duration::from_millis);
+        match task.state {
+            TaskState::Launching(a) if a == attempt.id.attempt => {
+                let words = format!("its worker was not heard within {}", words(config.launch_max));
+                Some((after(attempt.launched, config.launch_max), Limit::Launch, words))
+            }
+            TaskState::Running(a, _) if a == attempt.id.attempt => {
+                let joined = attempt.joined.unwrap_or(attempt.launched);
+                let wall = chosen(task.spec.timeout_ms, config.timeout);
+                let idle = chosen(task.spec.idle_timeout_ms, config.idle_timeout);
+                let wall_words = format!("not done within {}", words(wall));
+                let idle_words = format!("nothing heard from claude for {}", words(idle));
+                let limits = [
+                    (after(joined, wall), Limit::Wall, wall_words),
+                    (after(attempt.heard.unwrap_or(joined), idle), Limit::Idle, idle_words),
+                ];
+                limits.into_iter().min_by_key(|(deadline, ..)| *deadline)
+            }
+            TaskState::Collecting(a, _) if a == attempt.id.attempt => {
+                let ended = attempt.ended.unwrap_or(attempt.launched);
+                let words = format!("its work was not brought out within {}", words(config.collect_max));
+                Some((after(ended, config.collect_max), Limit::Collect, words))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A span as people write it, such as `1h 30m` or `2s 500ms`.
+pub(crate) fn words(span: Duration) -> String {
+    let parts = [
+        (span.as_secs() / 3600, "h"),
+        (span.as_secs() / 60 % 60, "m"),
+        (span.as_secs() % 60, "s"),
+        (u64::from(span.subsec_millis()), "ms"),
+    ];
+    let shown: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if shown.is_empty() { "0s".to_owned() } else { shown.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_reads_as_people_write_it() {
+        for (ms, shown) in [(0, "0s"), (600_000, "10m"), (5_400_000, "1h 30m"), (2_500, "2s 500ms")] {
+            assert_eq!(words(Duration::from_millis(ms)), shown);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Who may use the model API and hand over results.
+
+use mayfly_core::{AttemptId, TaskState};
+use mayfly_wire::api;
+
+use crate::engine::Engine;
+use crate::heads::Follow;
+use crate::token::Route;
+
+/// The token opens nothing, or nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this token opens nothing here")]
+pub struct Denied;
+
+/// The attempt ended before its gate opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the attempt is over")]
+pub struct GateClosed;
+
+/// Leave to use the model API.
+#[derive(Debug)]
+pub struct ModelAccess {
+    /// Whose leave it is.
+    pub attempt: AttemptId,
+    /// The owner's credential for the task.
+    pub credential: api::Credential,
+    /// Opens once `claude` is known to run as it was asked to.
+    pub gate: Gate,
+}
+
+/// Withholds answers until `claude` is known to run as it was asked to.
+#[derive(Debug)]
+pub struct Gate {
+    attempt: AttemptId,
+    follow: Follow,
+}
+
+impl Gate {
+    /// Returns once answers may pass.
+    pub async fn opened(&mut self) -> Result<(), GateClosed> {
+        loop {
+            let head = self.follow.head();
+            match head.state {
+                TaskState::Running(a, _) if a == self.attempt.attempt && head.ready => return Ok(()),
+                TaskState::Running(a, _) if a == self.attempt.attempt => self.follow.changed().await,
+                _ => return Err(GateClosed),
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Takes the placeholder that a machine sent to the model API.
+    pub async fn admit_model(&self, token: &str) -> Result<ModelAccess, Denied> {
+        let attempt = self.0.tokens.check(Route::Model, token).ok_or(Denied)?;
+        let mut follow = self.follow(attempt.task).await.map_err(|_| Denied)?.ok_or(Denied)?;
+        if !matches!(follow.head().state, TaskState::Running(a, _) if a == attempt.attempt) {
+            return Err(Denied);
+        }
+        let credential = self.credential(attempt.task).ok_or(Denied)?;
+        Ok(ModelAccess { attempt, credential, gate: Gate { attempt, follow } })
+    }
+
+    /// Takes the token that a machine sent with a result.
+    pub async fn admit_result(&self, token: &str) -> Result<AttemptId, Denied> {
+        let attempt = self.0.tokens.check(Route::Result, token).ok_or(Denied)?;
+        let task = self.0.store.task(attempt.task).await.map_err(|_| Denied)?.ok_or(Denied)?;
+        match task.state {
+            TaskState::Running(a, _) | TaskState::Collecting(a, _) if a == attempt.attempt => Ok(attempt),
+            _ => Err(Denied),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Performs effects: each until it is done, whatever it takes.
+//!
+//! An effect is forgotten in the same commit as the step that it leads to, so one that was under way when the
+//! engine died is performed again. A machine is unmade only after its making has been answered.
+
+use std::time::Duration;
+
+use mayfly_core::{Attempt, AttemptId, Effect, Event, TaskId, TaskState};
+use mayfly_provider::{MachineSpec, ProviderError, WorkspaceSpec};
+use mayfly_store::{Change, StoreError, TaskRow};
+use mayfly_wire::event::MayflyEvent;
+use secrecy::SecretString;
+use tracing::{info, instrument, warn};
+
+use crate::clock::after;
+use crate::engine::Engine;
+use crate::token::Route;
+
+/// The first wait after an unclear answer; each further one is twice as long.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait between two tries.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Starts performing `effect`.
+    pub(crate) fn perform(&self, task: TaskId, effect: Effect) {
+        let engine = self.clone();
+        self.spawn(async move {
+            if let Err(error) = engine.carry_out(task, effect).await {
+                // The effect stays in the store and is performed again at the next start.
+                tracing::error!(%task, ?effect, %error, "effect not recorded");
+            }
+        });
+    }
+
+    async fn carry_out(&self, task: TaskId, effect: Effect) -> Result<(), StoreError> {
+        let next = match effect {
+            Effect::CreateMachine(attempt) => self.create_machine(task.attempt(attempt)).await?,
+            // The session sees the state and tells the worker, now or when it has dialled again.
+            Effect::CollectWork(_) => None,
+            Effect::DestroyMachine(attempt) => Some(self.destroy_machine(task.attempt(attempt)).await),
+        };
+        if let Some(changed) = self.0.store.performed(task, effect, next).await? {
+            self.follow_up(&changed);
+        }
+        Ok(())
+    }
+
+    #[instrument(skip_all, fields(%attempt))]
+    async fn create_machine(&self, attempt: AttemptId) -> Result<Option<Change>, StoreError> {
+        let turn = self.0.links.turn(attempt);
+        let _turn = turn.lock().await;
+        let mut wait = RETRY_FIRST;
+        loop {
+            let Some(task) = self.0.store.task(attempt.task).await? else { return Ok(None) };
+            if !wants_machine(task.state, attempt.attempt) {
+                return Ok(None);
+            }
+            match self.0.provider.create(&self.spec(&task, attempt)).await {
+                Ok(machine) => {
+                    info!(provider = self.0.provider.name(), "machine created");
+                    for text in machine.notes {
+                        self.tell(attempt, MayflyEvent::Warning { text }).await?;
+                    }
+                    return Ok(None);
+                }
+                Err(error @ ProviderError::Refused { .. }) => {
+                    return Ok(Some(self.change(Event::Refused(attempt.attempt), Some(chain(&error)))));
+                }
+                Err(error) => warn!(error = chain(&error), "machine not created yet"),
+            }
+            self.pause(&mut wait).await;
+        }
+    }
+
+    #[instrument(skip_all, fields(%attempt))]
+    async fn destroy_machine(&self, attempt: AttemptId) -> Change {
+        let turn = self.0.links.turn(attempt);
+        let _turn = turn.lock().await;
+        let mut wait = RETRY_FIRST;
+        while let Err(error) = self.0.provider.destroy(attempt).await {
+            warn!(error = chain(&error), "machine not destroyed yet");
+            self.pause(&mut wait).await;
+        }
+        info!("machine destroyed");
+        self.change(Event::Gone(attempt.attempt), None)
+    }
+
+    fn spec(&self, task: &TaskRow, attempt: AttemptId) -> MachineSpec {
+        let workspace = task.spec.workspace.as_ref().map(|workspace| WorkspaceSpec {
+            id: workspace.id.clone(),
+            name: workspace.name.clone(),
+            base: workspace.base.clone(),
+            bundle: self.0.config.workspaces.join(format!("{}.bundle", workspace.id)),
+        });
+        let ticket = SecretString::from(self.0.tokens.mint(Route::Ticket, attempt).expose());
+        MachineSpec { attempt, ticket, workspace, limits: self.0.config.limits }
+    }
+
+    /// Appends an event of mayfly's own to a task's log.
+    pub(crate) async fn tell(&self, attempt: AttemptId, event: MayflyEvent) -> Result<(), StoreError> {
+        self.0.store.tell(attempt, self.0.clock.now(), event).await?;
+        // Those who follow read the head from the store, and whoever is newer wins.
+        self.follow(attempt.task).await.map(drop)
+    }
+
+    pub(crate) async fn pause(&self, wait: &mut Duration) {
+        self.0.clock.sleep_until(after(self.0.clock.now(), *wait)).await;
+        *wait = (*wait * 2).min(RETRY_MAX);
+    }
+}
+
+fn wants_machine(state: TaskState, attempt: Attempt) -> bool {
+    matches!(state, TaskState::Launching(a) | TaskState::Running(a, _) if a == attempt)
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}

@@ -1,0 +1,225 @@
+//! The link of one worker.
+//!
+//! A worker says hello with its ticket and a secret that it made up; the first hello binds the ticket to that
+//! secret, so a ticket seen elsewhere opens nothing. A worker that dials again gets a new session, and the older
+//! one is fenced: it is told to go, and what it still says is stored once or not at all.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mayfly_core::{AttemptId, Event, TaskState};
+use mayfly_store::{AttemptRow, Bound, IngestError, StoreError, TaskRow};
+use mayfly_wire::worker::{Down, Hello, OrderedWorkspace, PROTOCOL, Record, WorkOrder};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::engine::Engine;
+use crate::heads::{Follow, Head};
+use crate::token::{Route, hash};
+
+/// The shortest secret that a worker may make up, in bytes.
+const LINK_BYTES_MIN: usize = 16;
+
+/// Why a worker was not let in. The words go to the worker, and say nothing about other tasks.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// It speaks another version.
+    #[error("this orchestrator speaks version {PROTOCOL} of the worker link, and the worker {0}")]
+    Protocol(u32),
+    /// Its ticket is not the attempt's.
+    #[error("the ticket does not belong to this attempt")]
+    Ticket,
+    /// Its ticket was used by another worker.
+    #[error("the ticket is spent")]
+    Spent,
+    /// The attempt is over.
+    #[error("the attempt is over")]
+    Over,
+    /// The store failed.
+    #[error("the orchestrator cannot store anything now")]
+    Store(#[from] StoreError),
+}
+
+/// Which attempts have a link, and whose turn it is at a machine.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    /// The number of each attempt's open link; 0 is none.
+    open: Mutex<HashMap<AttemptId, watch::Sender<u64>>>,
+    last: AtomicU64,
+    turns: Mutex<HashMap<AttemptId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Links {
+    /// Making and unmaking one machine wait for each other.
+    pub(crate) fn turn(&self, attempt: AttemptId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|id, turn| *id == attempt || Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(attempt).or_default())
+    }
+
+    /// The number of the attempt's open link, now and whenever it changes; 0 is none.
+    pub(crate) fn presence(&self, attempt: AttemptId) -> watch::Receiver<u64> {
+        let mut open = self.open();
+        open.retain(|_, sender| sender.receiver_count() > 0);
+        open.entry(attempt).or_default().subscribe()
+    }
+
+    /// Makes a link the newest of its attempt, and fences the one before.
+    fn open_link(&self, attempt: AttemptId) -> Fence {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let receiver = self.presence(attempt);
+        if let Some(sender) = self.open().get(&attempt) {
+            sender.send_replace(number);
+        }
+        Fence { number, receiver }
+    }
+
+    /// Closes a link, if no newer one has taken over.
+    fn close_link(&self, attempt: AttemptId, number: u64) {
+        if let Some(sender) = self.open().get(&attempt) {
+            sender.send_if_modified(|open| *open == number && std::mem::take(open) > 0);
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<AttemptId, watch::Sender<u64>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a link is still the newest of its attempt.
+#[derive(Debug)]
+struct Fence {
+    number: u64,
+    receiver: watch::Receiver<u64>,
+}
+
+impl Fence {
+    fn is_open(&self) -> bool {
+        *self.receiver.borrow() == self.number
+    }
+
+    async fn closed(&mut self) {
+        let number = self.number;
+        // The sender lives as long as there is a receiver.
+        let _ = self.receiver.wait_for(|open| *open != number).await;
+    }
+}
+
+/// A worker's link. Dropped, the engine asks the provider whether the machine still lives.
+#[derive(Debug)]
+pub struct Session {
+    engine: Engine,
+    attempt: AttemptId,
+    fence: Fence,
+    follow: Follow,
+    told_to_collect: bool,
+    welcome: Down,
+}
+
+impl Engine {
+    /// Lets a worker in.
+    pub async fn join(&self, hello: Hello) -> Result<Session, JoinError> {
+        if hello.protocol != PROTOCOL {
+            return Err(JoinError::Protocol(hello.protocol));
+        }
+        let attempt = self.0.tokens.check(Route::Ticket, hello.ticket.expose()).ok_or(JoinError::Ticket)?;
+        if attempt.to_string() != hello.attempt || hello.link.expose().len() < LINK_BYTES_MIN {
+            return Err(JoinError::Ticket);
+        }
+        let (task, row) = match self.0.store.bind(attempt, hash(&hello.link)).await? {
+            Bound::Here(here) => *here,
+            Bound::Spent => return Err(JoinError::Spent),
+            Bound::Over => return Err(JoinError::Over),
+        };
+        let fence = self.0.links.open_link(attempt);
+        if self.step(attempt.task, Event::Joined(attempt.attempt), None).await? {
+            self.watch_absence(attempt);
+        }
+        let follow = self.follow(attempt.task).await?.ok_or(JoinError::Over)?;
+        let welcome = Down::Welcome { stored: row.stored, order: Box::new(self.order(&task, &row)) };
+        Ok(Session { engine: self.clone(), attempt, fence, follow, told_to_collect: false, welcome })
+    }
+
+    fn order(&self, task: &TaskRow, attempt: &AttemptRow) -> WorkOrder {
+        let (config, spec) = (&self.0.config, &task.spec);
+        let milliseconds = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        WorkOrder {
+            prompt: spec.prompt.clone(),
+            workspace: spec.workspace.as_ref().map(|workspace| OrderedWorkspace {
+                name: workspace.name.clone(),
+                base: workspace.base.clone(),
+            }),
+            model: spec.model.clone().unwrap_or_else(|| config.model.clone()),
+            session_id: session_id(attempt.id).to_string(),
+            max_turns: spec.max_turns,
+            max_budget_usd: spec.max_budget_usd,
+            claude_version: config.claude_version.clone(),
+            model_token: self.0.tokens.mint(Route::Model, attempt.id),
+            result_token: self.0.tokens.mint(Route::Result, attempt.id),
+            collect_ms_max: milliseconds(config.collect_max),
+            orphan_after_ms: milliseconds(config.orphan_after),
+        }
+    }
+}
+
+/// The CLI's session of an attempt: the same whenever it is asked for, another for each attempt.
+fn session_id(attempt: AttemptId) -> Uuid {
+    Uuid::from_u128(attempt.task.uuid().as_u128() ^ u128::from(attempt.attempt.0) << 64)
+}
+
+impl Session {
+    /// Whose link it is.
+    pub fn attempt(&self) -> AttemptId {
+        self.attempt
+    }
+
+    /// The answer to the hello.
+    pub fn welcome(&self) -> Down {
+        self.welcome.clone()
+    }
+
+    /// Stores a frame of records; the number returned can be acknowledged. After an error the link is of no
+    /// more use.
+    pub async fn ingest(&self, records: Vec<Record>) -> Result<u64, IngestError> {
+        if !self.fence.is_open() {
+            return Err(IngestError::Over);
+        }
+        let inner = &self.engine.0;
+        let rules = (inner.provider.name(), inner.config.policy);
+        let ingested = inner.store.ingest(self.attempt, records, inner.clock.now(), rules).await?;
+        for changed in &ingested.changed {
+            self.engine.follow_up(changed);
+        }
+        let head = Head { last_seq: ingested.last_seq, state: ingested.state, ready: ingested.ready };
+        inner.heads.raise(self.attempt.task, head);
+        Ok(ingested.stored)
+    }
+
+    /// Waits for the next thing that the worker must be told.
+    pub async fn next(&mut self) -> Down {
+        loop {
+            match self.follow.head().state {
+                TaskState::Collecting(a, _) if a == self.attempt.attempt && !self.told_to_collect => {
+                    self.told_to_collect = true;
+                    return Down::Collect;
+                }
+                TaskState::Launching(a) | TaskState::Running(a, _) | TaskState::Collecting(a, _)
+                    if a == self.attempt.attempt => {}
+                _ => return Down::Reject { reason: JoinError::Over.to_string() },
+            }
+            tokio::select! {
+                () = self.follow.changed() => {}
+                () = self.fence.closed() => {
+                    return Down::Reject { reason: "a newer link of this machine has taken over".to_owned() };
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.engine.0.links.close_link(self.attempt, self.fence.number);
+    }
+}

@@ -1,0 +1,106 @@
+//! What a task must look like.
+
+use mayfly_core::TaskId;
+use mayfly_store::{NewTask, StoreError, Submitted};
+use mayfly_wire::api::{CreateTask, PROMPT_BYTES_MAX, Task, Workspace};
+use uuid::Uuid;
+
+use crate::engine::Engine;
+
+/// The longest name of a workspace's folder, a model or an idempotency key.
+const NAME_BYTES_MAX: usize = 100;
+
+/// Why a task was not accepted. Nothing was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// Something about it cannot be.
+    #[error("`{field}` {reason}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The idempotency key was used for another task.
+    #[error("this idempotency key was used for another task: choose a new one")]
+    KeyConflict,
+    /// The store failed.
+    #[error("the task could not be stored")]
+    Store(#[source] StoreError),
+}
+
+impl Engine {
+    /// Accepts a task; once this returns, it is durable. The same idempotency key with the same task gives the
+    /// task that is there already.
+    pub async fn submit(
+        &self,
+        mut task: CreateTask,
+        idempotency_key: Option<String>,
+    ) -> Result<Task, SubmitError> {
+        self.check(&task, idempotency_key.as_deref())?;
+        let credential = task.credential.take();
+        let id = TaskId::new(Uuid::now_v7());
+        let new = NewTask { id, spec: task, idempotency_key, at: self.0.clock.now() };
+        let stored = self.0.store.submit(new).await.map_err(|error| match error {
+            StoreError::KeyConflict => SubmitError::KeyConflict,
+            error => SubmitError::Store(error),
+        })?;
+        let id = match stored {
+            Submitted::New(id) => {
+                self.accepted(id, credential);
+                id
+            }
+            Submitted::Known(id) => id,
+        };
+        let task = self.task(id).await.map_err(SubmitError::Store)?;
+        task.ok_or(SubmitError::Store(StoreError::Closed))
+    }
+
+    fn check(&self, task: &CreateTask, idempotency_key: Option<&str>) -> Result<(), SubmitError> {
+        check_prompt(&task.prompt)?;
+        if let Some(workspace) = &task.workspace {
+            check_workspace(workspace)?;
+            if !self.0.config.workspaces.join(format!("{}.bundle", workspace.id)).is_file() {
+                return Err(invalid("workspace.id", "names no bundle that was handed over: upload it first"));
+            }
+        }
+        if let Some(model) = &task.model {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@[]-".contains(c);
+            let good = !model.is_empty() && !model.starts_with('-') && model.chars().all(plain);
+            require(good && model.len() <= NAME_BYTES_MAX, "model", "is not the name of a model")?;
+        }
+        require(task.timeout_ms != Some(0), "timeout_ms", "must be more than 0")?;
+        require(task.idle_timeout_ms != Some(0), "idle_timeout_ms", "must be more than 0")?;
+        require(task.max_turns != Some(0), "max_turns", "must be more than 0")?;
+        let budget = task.max_budget_usd.is_none_or(|usd| usd.is_finite() && usd > 0.0);
+        require(budget, "max_budget_usd", "must be more than 0")?;
+        let key = idempotency_key.is_none_or(|key| (1..=NAME_BYTES_MAX).contains(&key.len()));
+        require(key, "Idempotency-Key", "must have 1 to 100 bytes")
+    }
+}
+
+fn check_prompt(prompt: &str) -> Result<(), SubmitError> {
+    require(!prompt.trim().is_empty(), "prompt", "is empty: say what is to be done")?;
+    require(!prompt.contains('\0'), "prompt", "contains a NUL byte: remove it")?;
+    let words = format!("has {} bytes, and {PROMPT_BYTES_MAX} are the most", prompt.len());
+    require(prompt.len() <= PROMPT_BYTES_MAX, "prompt", &words)
+}
+
+fn check_workspace(workspace: &Workspace) -> Result<(), SubmitError> {
+    let Workspace { id, name, base } = workspace;
+    let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let good = !name.is_empty() && !name.starts_with(['.', '-']) && name.chars().all(plain);
+    require(good && name.len() <= NAME_BYTES_MAX, "workspace.name", "must be 1 to 100 of A-Z a-z 0-9 . _ -")?;
+    require(id.len() == 64 && hex(id), "workspace.id", "must be 64 lower-case hex digits")?;
+    let commit = (base.len() == 40 || base.len() == 64) && hex(base);
+    require(commit, "workspace.base", "must be a whole commit id, in lower-case hex")
+}
+
+fn require(holds: bool, field: &'static str, reason: &str) -> Result<(), SubmitError> {
+    if holds { Ok(()) } else { Err(invalid(field, reason)) }
+}
+
+fn invalid(field: &'static str, reason: &str) -> SubmitError {
+    SubmitError::Invalid { field, reason: reason.to_owned() }
+}

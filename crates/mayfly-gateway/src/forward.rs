@@ -1,0 +1,129 @@
+//! One request's way out and its answer's way back.
+//!
+//! The request goes out at once, also while the gate is closed; only the answer waits. What the machine sends
+//! after the bound, and an answer that is a redirect, end the exchange: the credential is sent to the one
+//! address that its owner named.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use http::Uri;
+use http::header::CONTENT_LENGTH;
+use mayfly_core::AttemptId;
+use reqwest::Url;
+
+use crate::error::{ApiError, BrokenRequest, TooLong};
+use crate::{Admission, Admitted, GATE_MAX, Gate, REQUEST_BYTES_MAX, Upstream, headers};
+
+/// What every request needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Gateway {
+    pub(crate) admission: Arc<dyn Admission>,
+    pub(crate) client: reqwest::Client,
+}
+
+/// Answers what is not among our routes.
+pub(crate) async fn refuse() -> ApiError {
+    ApiError::Route
+}
+
+/// Sends an admitted request on, and its answer back.
+pub(crate) async fn forward(State(gateway): State<Gateway>, came: Request) -> Result<Response, ApiError> {
+    let token = headers::placeholder(came.headers()).ok_or(ApiError::Token)?;
+    let Admitted { attempt, upstream, mut gate } = gateway.admission.admit(token).await?;
+    let request = outgoing(came, &upstream)?;
+    let host = host(request.url());
+    let sent = gateway.client.execute(request).await;
+    let answer = sent.map_err(|error| ApiError::from_client(error, host.clone()))?;
+    if answer.status().is_redirection() {
+        return Err(ApiError::Redirect { host, status: answer.status() });
+    }
+    wait(attempt, gate.as_mut()).await?;
+    Ok(incoming(answer, &upstream))
+}
+
+/// Waits for the gate, though not for ever.
+async fn wait(attempt: AttemptId, gate: &mut dyn Gate) -> Result<(), ApiError> {
+    let Ok(opened) = tokio::time::timeout(GATE_MAX, gate.opened()).await else {
+        tracing::warn!(%attempt, "an answer waited too long for its gate");
+        return Err(ApiError::Gate);
+    };
+    opened.map_err(|_| ApiError::Over)
+}
+
+fn outgoing(came: Request, upstream: &Upstream) -> Result<reqwest::Request, ApiError> {
+    let (parts, body) = came.into_parts();
+    let announced =
+        parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX) {
+        return Err(ApiError::TooLong);
+    }
+    let url = url(upstream, &parts.uri).ok_or(ApiError::Owner { what: "base URL" })?;
+    let mut request = reqwest::Request::new(parts.method, url);
+    *request.headers_mut() =
+        headers::outgoing(&parts.headers, upstream).ok_or(ApiError::Owner { what: "credential" })?;
+    *request.body_mut() = Some(reqwest::Body::wrap_stream(bounded(body)));
+    Ok(request)
+}
+
+/// The body, up to its bound. An error in it ends the request before the API could take it for whole.
+fn bounded(body: Body) -> impl Stream<Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
+    let mut left = REQUEST_BYTES_MAX;
+    body.into_data_stream().map(move |chunk| {
+        let chunk = chunk.map_err(|_| BrokenRequest)?;
+        left = left.checked_sub(chunk.len()).ok_or(TooLong)?;
+        Ok(chunk)
+    })
+}
+
+fn incoming(answer: reqwest::Response, upstream: &Upstream) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = headers::incoming(answer.headers(), &upstream.secret);
+    *response.body_mut() = Body::from_stream(answer.bytes_stream());
+    response
+}
+
+/// The owner's base URL with the route and the query that were asked for.
+fn url(upstream: &Upstream, asked: &Uri) -> Option<Url> {
+    let route = asked.path_and_query()?;
+    let url = Url::parse(&format!("{}{route}", upstream.base_url.trim_end_matches('/'))).ok()?;
+    matches!(url.scheme(), "http" | "https").then_some(url)
+}
+
+/// What an error may name of a URL: no user, no password, no query.
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use mayfly_core::{Attempt, TaskId};
+
+    use super::*;
+    use crate::Denied;
+
+    #[derive(Debug)]
+    struct Shut;
+
+    #[async_trait::async_trait]
+    impl Gate for Shut {
+        async fn opened(&mut self) -> Result<(), Denied> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gate_that_never_opens_is_not_waited_for_for_ever() {
+        let task: TaskId = "0193b2c4-0000-7000-8000-0123456789ab".parse().expect("an id");
+        let before = tokio::time::Instant::now();
+        let waited = wait(task.attempt(Attempt(1)), &mut Shut).await;
+        assert!(matches!(waited, Err(ApiError::Gate)), "{waited:?}");
+        assert_eq!(before.elapsed().as_secs(), GATE_MAX.as_secs());
+    }
+}

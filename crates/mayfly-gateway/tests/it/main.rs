@@ -1,0 +1,8 @@
+//! The gateway between a machine and a model API, both on loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
+mod bed;
+mod credentials;
+mod gate;
+mod streams;

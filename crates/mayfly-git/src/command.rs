@@ -1,0 +1,231 @@
+//! One git command, hardened: its environment is built from nothing, and its configuration is ours.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+/// What git is told before anything else: no program may come from a repository's configuration.
+const HARDENED: [&str; 11] = [
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    "core.alternateRefsCommand=",
+    "diff.ignoreSubmodules=dirty",
+    "submodule.recurse=false",
+    "protocol.allow=never",
+    "protocol.file.allow=always",
+    "commit.gpgSign=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "safe.directory=*",
+];
+
+/// Where git is found, and whose ignore rules count.
+#[derive(Debug, Clone)]
+pub struct Git {
+    path: OsString,
+    home: Option<PathBuf>,
+    config_home: Option<PathBuf>,
+}
+
+impl Git {
+    /// Git as found on `path` (a `PATH`), for the user with this home and `XDG_CONFIG_HOME`.
+    pub fn new(path: OsString, home: Option<PathBuf>, config_home: Option<PathBuf>) -> Self {
+        Self { path, home, config_home }
+    }
+
+    /// The file of the user's own ignore rules, which hold in every repository of theirs.
+    pub(crate) async fn excludes_file(&self) -> Result<Option<PathBuf>, GitError> {
+        let mut command = self.bare_command();
+        command.env_remove("GIT_CONFIG_GLOBAL");
+        command.envs(self.home.iter().map(|home| ("HOME", home)));
+        command.envs(self.config_home.iter().map(|home| ("XDG_CONFIG_HOME", home)));
+        command.args(["config", "--global", "--type=path", "--get", "core.excludesFile"]).current_dir("/");
+        let output = output(command, Some(Vec::new())).await?;
+        if output.status.success() {
+            return Ok(Some(PathBuf::from(line(output.stdout)?)));
+        }
+        let config_home = self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")));
+        Ok(config_home.map(|home| home.join("git/ignore")))
+    }
+
+    /// Starts a command in the repository whose git directory is `git_dir`.
+    pub(crate) fn within(&self, git_dir: &Path) -> GitCommand {
+        let mut command = self.bare_command();
+        for setting in HARDENED {
+            command.args(["-c", setting]);
+        }
+        command.env("GIT_DIR", git_dir).current_dir("/");
+        GitCommand { command, what: String::new(), input: Some(Vec::new()) }
+    }
+
+    fn bare_command(&self) -> Command {
+        let mut command = Command::new("git");
+        command.env_clear().env("PATH", &self.path).env("LC_ALL", "C").env("HOME", "/nonexistent");
+        command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_NO_LAZY_FETCH", "1").env("GIT_ATTR_NOSYSTEM", "1");
+        let identity = [("NAME", "mayfly"), ("EMAIL", "mayfly@localhost")];
+        for (key, value) in identity {
+            command.env(format!("GIT_AUTHOR_{key}"), value).env(format!("GIT_COMMITTER_{key}"), value);
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+}
+
+/// A git command being put together.
+#[derive(Debug)]
+pub(crate) struct GitCommand {
+    command: Command,
+    what: String,
+    input: Option<Vec<u8>>,
+}
+
+impl GitCommand {
+    /// The user's files, which the command may read.
+    pub(crate) fn work_tree(mut self, top: &Path) -> Self {
+        self.command.env("GIT_WORK_TREE", top).current_dir(top);
+        self
+    }
+
+    /// One more setting.
+    pub(crate) fn config(mut self, key: &str, value: &OsStr) -> Self {
+        let mut setting = OsString::from(format!("{key}="));
+        setting.push(value);
+        self.command.arg("-c").arg(setting);
+        self
+    }
+
+    /// The subcommand and its arguments.
+    pub(crate) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        for arg in args {
+            if self.what.is_empty() {
+                self.what = arg.as_ref().to_string_lossy().into_owned();
+            }
+            self.command.arg(arg);
+        }
+        self
+    }
+
+    /// What it reads from its standard input.
+    pub(crate) fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(input.into());
+        self
+    }
+
+    /// The file that it reads from its standard input.
+    pub(crate) fn input_from(mut self, path: &Path) -> Result<Self, GitError> {
+        self.command.stdin(File::open(path).map_err(GitError::file(path))?);
+        self.input = None;
+        Ok(self)
+    }
+
+    /// The file that takes what it prints, instead of memory.
+    pub(crate) fn output_to(mut self, path: &Path) -> Result<Self, GitError> {
+        self.command.stdout(File::create(path).map_err(GitError::file(path))?);
+        Ok(self)
+    }
+
+    /// Runs it; an exit other than 0 is an error with what git said.
+    pub(crate) async fn run(self) -> Result<Vec<u8>, GitError> {
+        let what = self.what;
+        let output = output(self.command, self.input).await?;
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(GitError::Failed { what, said: said(&output.stderr) }),
+        }
+    }
+
+    /// Runs it; its one line of output.
+    pub(crate) async fn line(self) -> Result<String, GitError> {
+        line(self.run().await?)
+    }
+}
+
+/// Runs a command to its end. Without `input`, its standard input is what the command has been given.
+async fn output(mut command: Command, input: Option<Vec<u8>>) -> Result<Output, GitError> {
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().map_err(GitError::Missing)?;
+    let stdin = child.stdin.take();
+    let write = async move {
+        if let (Some(mut stdin), Some(input)) = (stdin, input) {
+            // A command that does not read all of its input says why by its exit.
+            let _ = stdin.write_all(&input).await;
+        }
+    };
+    let ((), output) = tokio::join!(write, child.wait_with_output());
+    output.map_err(GitError::Missing)
+}
+
+fn line(output: Vec<u8>) -> Result<String, GitError> {
+    let text = String::from_utf8(output).map_err(|_| GitError::Failed {
+        what: "output".to_owned(),
+        said: "a name that is not UTF-8".to_owned(),
+    })?;
+    Ok(text.trim_end_matches('\n').to_owned())
+}
+
+/// The last lines of what git said, bounded and with nothing that a terminal would obey.
+fn said(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let last: Vec<&str> = text.lines().rev().take(4).collect();
+    let joined = last.into_iter().rev().collect::<Vec<_>>().join("; ");
+    joined.chars().filter(|c| !c.is_control()).take(600).collect()
+}
+
+/// Why something could not be done with git. The texts are for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// git cannot be started.
+    #[error("cannot run `git`: install it (Debian: apt-get install git) or put it on PATH")]
+    Missing(#[source] io::Error),
+    /// The path is in no repository.
+    #[error("`{0}` is not in a git repository: name one with --repo, or run `git init` and commit first")]
+    NoRepository(PathBuf),
+    /// The repository has no files of its own.
+    #[error("`{0}` is a bare git repository: name a checkout of it with --repo")]
+    Bare(PathBuf),
+    /// There is nothing to start from.
+    #[error("the git repository `{0}` has no commit yet: make a first one, then try again")]
+    NoCommit(PathBuf),
+    /// Its history is cut off.
+    #[error("`{0}` is a shallow clone: complete it with `git fetch --unshallow`, then try again")]
+    Shallow(PathBuf),
+    /// What came back is not what was announced.
+    #[error("the bundle holds `{found}` where `{announced}` was announced: nothing was taken from it")]
+    WrongHead {
+        /// What is in the bundle.
+        found: String,
+        /// What the worker said.
+        announced: String,
+    },
+    /// git said no.
+    #[error("git {what}: {said}")]
+    Failed {
+        /// The subcommand.
+        what: String,
+        /// The end of what it printed.
+        said: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot use `{path}`")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl GitError {
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { path: path.to_owned(), source }
+    }
+}

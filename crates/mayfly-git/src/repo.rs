@@ -1,0 +1,82 @@
+//! Finds the user's repository without asking its configuration where it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::command::{Git, GitError};
+
+/// A repository of the user's that has files and at least one commit.
+#[derive(Debug, Clone)]
+pub struct Repo {
+    /// Its top folder.
+    pub top: PathBuf,
+    /// A plain name for it: the top folder's, with anything but `A-Z a-z 0-9 . _ -` replaced.
+    pub name: String,
+    /// The commit that `HEAD` names, in hex.
+    pub head: String,
+    /// The git directory of this work tree.
+    pub(crate) git_dir: PathBuf,
+    /// The git directory with the objects; another one for a linked work tree.
+    pub(crate) common_dir: PathBuf,
+    pub(crate) git: Git,
+}
+
+impl Repo {
+    /// The repository that holds `path`.
+    pub async fn discover(git: &Git, path: &Path) -> Result<Self, GitError> {
+        let path = fs::canonicalize(path).map_err(GitError::file(path))?;
+        let top = find_top(&path)?;
+        // Named outright: `core.worktree` of the repository has no say.
+        let dot_git = top.join(".git");
+        let ask = |args: &[&str]| git.within(&dot_git).work_tree(&top).args(args).line();
+        let git_dir = ask(&["rev-parse", "--absolute-git-dir"]).await?;
+        let common_dir = ask(&["rev-parse", "--path-format=absolute", "--git-common-dir"]).await?;
+        let head = match ask(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).await {
+            Err(GitError::Failed { .. }) => return Err(GitError::NoCommit(top)),
+            head => head?,
+        };
+        if ask(&["rev-parse", "--is-shallow-repository"]).await? == "true" {
+            return Err(GitError::Shallow(top));
+        }
+        let name = plain_name(&top);
+        Ok(Self { top, name, head, git_dir: git_dir.into(), common_dir: common_dir.into(), git: git.clone() })
+    }
+}
+
+/// The nearest folder above that has a `.git`; a bare repository on the way is named as such.
+fn find_top(path: &Path) -> Result<PathBuf, GitError> {
+    for folder in path.ancestors() {
+        if folder.join(".git").exists() {
+            return Ok(folder.to_owned());
+        }
+        if folder.join("HEAD").is_file() && folder.join("objects").is_dir() && folder.join("refs").is_dir() {
+            return Err(GitError::Bare(folder.to_owned()));
+        }
+    }
+    Err(GitError::NoRepository(path.to_owned()))
+}
+
+/// A folder's name as it may stand under `/workspace`.
+fn plain_name(top: &Path) -> String {
+    let name = top.file_name().unwrap_or_default().to_string_lossy();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = name.chars().map(plain).take(100).collect();
+    match name.trim_start_matches(['.', '-']) {
+        "" => "repository".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_gets_a_plain_name() {
+        for (top, name) in
+            [("/x/mayfly", "mayfly"), ("/x/.dots", "dots"), ("/", "repository"), ("/x/ä b$(c)", "b--c-")]
+        {
+            assert_eq!(plain_name(Path::new(top)), name);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Repositories and bundles that mean harm.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use mayfly_git::GitError;
+
+use super::Place;
+
+/// A program that leaves a trace when it runs.
+fn canary(place: &Place) -> (PathBuf, PathBuf) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (program, trace) = (place.dir.path().join("canary.sh"), place.dir.path().join("ran"));
+    fs::write(&program, format!("#!/bin/sh\necho \"$0 $*\" >> {}\ncat 2>/dev/null\n", trace.display()))
+        .unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    (program, trace)
+}
+
+/// S07: nothing that a repository's configuration names is run, by the snapshot or by the landing.
+#[tokio::test]
+async fn no_program_that_a_repository_names_is_run() {
+    let place = Place::with_repository();
+    let (program, trace) = canary(&place);
+    let program = program.to_str().unwrap();
+    let repo = place.repo();
+
+    // A submodule whose own configuration is as bad.
+    place.git(place.dir.path(), &["clone", "-q", repo.to_str().unwrap(), "other"]);
+    let other = place.dir.path().join("other");
+    place.git(&repo, &["submodule", "--quiet", "add", other.to_str().unwrap(), "sub"]);
+    fs::write(repo.join(".gitattributes"), "*.txt filter=bad diff=bad merge=bad\n").unwrap();
+    place.commit("set up");
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join("a.txt"), "work\n").unwrap();
+    place.git(&machine, &["commit", "-q", "-a", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    drop(quarantine);
+    fs::remove_dir_all(place.dir.path().join("scratch")).unwrap();
+
+    let hooks = place.dir.path().join("hooks");
+    fs::create_dir(&hooks).unwrap();
+    for hook in ["post-index-change", "reference-transaction", "pre-commit", "post-checkout", "pre-auto-gc"] {
+        fs::copy(program, hooks.join(hook)).unwrap();
+    }
+    let settings = [
+        "core.fsmonitor",
+        "core.sshCommand",
+        "core.alternateRefsCommand",
+        "core.askPass",
+        "core.pager",
+        "core.editor",
+        "diff.external",
+        "diff.bad.command",
+        "diff.bad.textconv",
+        "filter.bad.clean",
+        "filter.bad.smudge",
+        "filter.bad.process",
+        "merge.bad.driver",
+        "credential.helper",
+        "gpg.program",
+        "uploadpack.packObjectsHook",
+        "sequence.editor",
+    ];
+    for git_dir in [repo.join(".git"), repo.join(".git/modules/sub")] {
+        let mut bad = format!("[core]\n\thooksPath = {}\n[commit]\n\tgpgSign = true\n", hooks.display());
+        for setting in settings {
+            let (section, key) = setting.rsplit_once('.').unwrap();
+            let section = section.split_once('.').map_or(section.to_owned(), |(a, b)| format!("{a} \"{b}\""));
+            writeln!(bad, "[{section}]\n\t{key} = {program}").unwrap();
+        }
+        writeln!(bad, "[alias]\n\tadd = !{program}\n\trev-parse = !{program}\n[submodule]\n\trecurse = true")
+            .unwrap();
+        let config = git_dir.join("config");
+        fs::write(&config, fs::read_to_string(&config).unwrap() + &bad).unwrap();
+    }
+    fs::write(repo.join("a.txt"), "changed\n").unwrap();
+    fs::write(repo.join("sub/a.txt"), "changed\n").unwrap();
+
+    let (quarantine, _snapshot) = place.snapshot().await;
+    quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap();
+
+    let ran = fs::read_to_string(&trace).unwrap_or_default();
+    assert_eq!(ran, "");
+    // The canary is able to sing: a plain git in that repository starts it.
+    let _ = std::process::Command::new("git").arg("-C").arg(&repo).arg("status").output();
+    assert_ne!(fs::read_to_string(&trace).unwrap_or_default(), "");
+}
+
+/// S06: a work tree pointed elsewhere by the configuration is not read.
+#[tokio::test]
+async fn the_configuration_cannot_move_the_work_tree() {
+    let place = Place::with_repository();
+    let secret = place.dir.path().join("secret");
+    fs::create_dir(&secret).unwrap();
+    fs::write(secret.join("key"), "canary").unwrap();
+    place.git(&place.repo(), &["config", "core.worktree", secret.to_str().unwrap()]);
+    let (_quarantine, snapshot) = place.snapshot().await;
+    assert!(!snapshot.dirty);
+}
+
+#[tokio::test]
+async fn a_bundle_with_another_head_than_announced_is_refused() {
+    let place = Place::with_repository();
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    place.git(&machine, &["commit", "-q", "--allow-empty", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let before = place.state();
+    let error = quarantine.land(&bundle, &snapshot.base, "mayfly/1-x").await.unwrap_err();
+    assert!(matches!(&error, GitError::WrongHead { found, .. } if *found == head), "{error}");
+    assert_eq!(place.state(), before);
+}
+
+/// Objects are checked before the user's repository sees them: here a tree with an entry named `.git`.
+#[tokio::test]
+async fn a_bundle_with_a_bad_object_is_refused_and_leaves_nothing() {
+    let place = Place::with_repository();
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    let blob = place.git(&machine, &["rev-parse", "HEAD:a.txt"]);
+    let mut tree = b"100644 .git\0".to_vec();
+    tree.extend((0..blob.len()).step_by(2).map(|i| u8::from_str_radix(&blob[i..i + 2], 16).unwrap()));
+    fs::write(machine.join("tree"), tree).unwrap();
+    let tree = place.git(&machine, &["hash-object", "-t", "tree", "-w", "--literally", "tree"]);
+    let commit = place.git(&machine, &["commit-tree", &tree, "-p", "HEAD", "-m", "bad"]);
+    place.git(&machine, &["update-ref", "HEAD", &commit]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let before = place.state();
+    let error = quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap_err();
+    assert!(error.to_string().contains("hasDotgit"), "{error}");
+    assert_eq!(place.state(), before);
+    let missing = std::process::Command::new("git")
+        .arg("-C")
+        .arg(place.repo())
+        .args(["cat-file", "-e", &head])
+        .output();
+    assert!(!missing.unwrap().status.success(), "the bad commit must not be in the user's repository");
+}
+
+#[tokio::test]
+async fn what_is_no_bundle_is_refused() {
+    let place = Place::with_repository();
+    let (quarantine, snapshot) = place.snapshot().await;
+    let bundle = place.dir.path().join("no.bundle");
+    for bytes in [&b""[..], b"# v2 git bundle\n", &vec![0xff; 100_000]] {
+        fs::write(&bundle, bytes).unwrap();
+        quarantine.land(&bundle, &snapshot.base, "mayfly/1-x").await.unwrap_err();
+    }
+}

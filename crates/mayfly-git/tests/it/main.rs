@@ -1,0 +1,94 @@
+//! Real git on real repositories, hostile ones among them.
+#![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod hostile;
+mod refusals;
+mod round_trip;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mayfly_git::{Git, Quarantine, Repo, Snapshot};
+use tempfile::TempDir;
+
+/// A folder with a user's home, a repository in it, and room for a machine.
+#[derive(Debug)]
+pub struct Place {
+    pub dir: TempDir,
+}
+
+impl Place {
+    /// A repository `repo` with one commit of one file, `a.txt`.
+    pub fn with_repository() -> Self {
+        let place = Self { dir: tempfile::tempdir().unwrap() };
+        fs::create_dir(place.repo()).unwrap();
+        place.git(&place.repo(), &["init", "-q", "-b", "main"]);
+        fs::write(place.repo().join("a.txt"), "one\n").unwrap();
+        place.commit("first");
+        place
+    }
+
+    pub fn repo(&self) -> PathBuf {
+        self.dir.path().join("repo")
+    }
+
+    pub fn commit(&self, message: &str) {
+        self.git(&self.repo(), &["add", "-A"]);
+        self.git(&self.repo(), &["commit", "-q", "-m", message]);
+    }
+
+    /// git as the user or the agent would run it, configuration and all.
+    pub fn git(&self, cwd: &Path, args: &[&str]) -> String {
+        let mut command = Command::new("git");
+        command.env_clear().env("PATH", path()).env("HOME", self.dir.path()).current_dir(cwd);
+        for who in ["AUTHOR", "COMMITTER"] {
+            command
+                .env(format!("GIT_{who}_NAME"), "a user")
+                .env(format!("GIT_{who}_EMAIL"), "user@localhost");
+        }
+        let output = command.args(["-c", "protocol.file.allow=always"]).args(args).output().unwrap();
+        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    pub fn ours(&self) -> Git {
+        Git::new(path(), Some(self.dir.path().to_owned()), None)
+    }
+
+    pub async fn snapshot(&self) -> (Quarantine, Snapshot) {
+        let scratch = self.dir.path().join("scratch");
+        fs::create_dir(&scratch).unwrap();
+        Repo::discover(&self.ours(), &self.repo()).await.unwrap().snapshot(&scratch).await.unwrap()
+    }
+
+    /// What a machine would have: the snapshot, checked out.
+    pub fn machine(&self, snapshot: &Snapshot) -> PathBuf {
+        let machine = self.dir.path().join("machine");
+        let bundle = snapshot.bundle.to_str().unwrap();
+        self.git(self.dir.path(), &["clone", "-q", "-b", "base", bundle, machine.to_str().unwrap()]);
+        machine
+    }
+
+    /// What a worker would hand over: the machine's `HEAD` as a bundle on top of the base.
+    pub fn bundle(&self, machine: &Path, snapshot: &Snapshot) -> (PathBuf, String) {
+        self.git(machine, &["update-ref", "refs/heads/work", "HEAD"]);
+        let bundle = self.dir.path().join("work.bundle");
+        let base = format!("^{}", snapshot.base);
+        self.git(machine, &["bundle", "create", "-q", bundle.to_str().unwrap(), "refs/heads/work", &base]);
+        (bundle, self.git(machine, &["rev-parse", "HEAD"]))
+    }
+
+    /// All that must not change in the user's repository: refs, HEAD, index and tree.
+    pub fn state(&self) -> String {
+        let refs = self.git(&self.repo(), &["for-each-ref"]);
+        let status = self.git(&self.repo(), &["status", "--porcelain=v2", "--branch"]);
+        format!("{refs}\n{status}")
+    }
+}
+
+pub fn path() -> OsString {
+    std::env::var_os("PATH").unwrap()
+}

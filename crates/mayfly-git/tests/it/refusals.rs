@@ -1,0 +1,53 @@
+//! Repositories that cannot be worked on, each with its own words.
+
+use std::fs;
+
+use mayfly_git::{Git, GitError, Repo};
+
+use super::Place;
+
+#[tokio::test]
+async fn a_folder_outside_any_repository_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::with_repository();
+    let error = Repo::discover(&place.ours(), folder.path()).await.unwrap_err();
+    assert!(matches!(error, GitError::NoRepository(_)), "{error}");
+    let error = Repo::discover(&place.ours(), &folder.path().join("nowhere")).await.unwrap_err();
+    assert!(matches!(error, GitError::File { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_bare_repository_is_named() {
+    let place = Place::with_repository();
+    place.git(place.dir.path(), &["clone", "-q", "--bare", "repo", "bare.git"]);
+    let error = Repo::discover(&place.ours(), &place.dir.path().join("bare.git")).await.unwrap_err();
+    assert!(matches!(error, GitError::Bare(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_repository_without_a_commit_is_named() {
+    let place = Place::with_repository();
+    let empty = place.dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    place.git(&empty, &["init", "-q"]);
+    let error = Repo::discover(&place.ours(), &empty).await.unwrap_err();
+    assert!(matches!(error, GitError::NoCommit(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_shallow_clone_is_named() {
+    let place = Place::with_repository();
+    place.git(&place.repo(), &["commit", "-q", "--allow-empty", "-m", "second"]);
+    let url = format!("file://{}", place.repo().display());
+    place.git(place.dir.path(), &["clone", "-q", "--depth=1", &url, "shallow"]);
+    let error = Repo::discover(&place.ours(), &place.dir.path().join("shallow")).await.unwrap_err();
+    assert!(matches!(error, GitError::Shallow(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_machine_without_git_is_told_what_to_install() {
+    let place = Place::with_repository();
+    let git = Git::new("/nonexistent".into(), None, None);
+    let error = Repo::discover(&git, &place.repo()).await.unwrap_err();
+    assert!(matches!(error, GitError::Missing(_)), "{error}");
+}

@@ -1,0 +1,131 @@
+//! Code in, work out.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use mayfly_git::unbundle;
+
+use super::Place;
+
+#[tokio::test]
+async fn a_clean_repository_starts_from_its_head() {
+    let place = Place::with_repository();
+    let before = place.state();
+    let (_quarantine, snapshot) = place.snapshot().await;
+    assert_eq!(snapshot.base, place.git(&place.repo(), &["rev-parse", "HEAD"]));
+    assert!(!snapshot.dirty);
+    assert_eq!(place.state(), before);
+}
+
+#[tokio::test]
+async fn staged_unstaged_and_untracked_work_goes_in_and_ignored_files_do_not() {
+    let place = Place::with_repository();
+    let repo = place.repo();
+    fs::write(repo.join(".gitignore"), "by-tree\n").unwrap();
+    fs::write(repo.join("gone.txt"), "x\n").unwrap();
+    place.commit("second");
+    fs::write(repo.join(".git/info/exclude"), "by-info\n").unwrap();
+    fs::create_dir_all(place.dir.path().join(".config/git")).unwrap();
+    fs::write(place.dir.path().join(".config/git/ignore"), "by-home\n").unwrap();
+    for ignored in ["by-tree", "by-info", "by-home"] {
+        fs::write(repo.join(ignored), "secret\n").unwrap();
+    }
+    fs::write(repo.join("staged.txt"), "staged\n").unwrap();
+    place.git(&repo, &["add", "staged.txt"]);
+    fs::write(repo.join("a.txt"), "two\n").unwrap();
+    fs::remove_file(repo.join("gone.txt")).unwrap();
+    fs::write(repo.join("-odd \u{e9}\nname"), "odd\n").unwrap();
+    fs::write(repo.join("run.sh"), "#!/bin/sh\r\n").unwrap();
+    fs::set_permissions(repo.join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", repo.join("link")).unwrap();
+    let before = place.state();
+
+    let (_quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+
+    assert!(snapshot.dirty);
+    assert_eq!(place.state(), before, "the user's repository is as it was");
+    let files = place.git(&machine, &["-c", "core.quotePath=true", "ls-tree", "-r", "HEAD"]);
+    let names: Vec<&str> = files.lines().map(|line| line.split_once('\t').unwrap().1).collect();
+    assert_eq!(names, [r#""-odd \303\251\nname""#, ".gitignore", "a.txt", "link", "run.sh", "staged.txt"]);
+    assert_eq!(fs::read(machine.join("a.txt")).unwrap(), b"two\n");
+    assert_eq!(fs::read(machine.join("run.sh")).unwrap(), b"#!/bin/sh\r\n");
+    assert_eq!(fs::metadata(machine.join("run.sh")).unwrap().permissions().mode() & 0o111, 0o111);
+    assert_eq!(fs::read_link(machine.join("link")).unwrap().to_str(), Some("/etc/hostname"));
+}
+
+#[tokio::test]
+async fn work_lands_as_one_new_branch_and_nothing_else_changes() {
+    let place = Place::with_repository();
+    fs::write(place.repo().join("a.txt"), "mine\n").unwrap();
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join("b.txt"), "made\n").unwrap();
+    place.git(&machine, &["add", "-A"]);
+    place.git(&machine, &["commit", "-q", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let before = place.state();
+
+    quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap();
+
+    assert_eq!(place.git(&place.repo(), &["rev-parse", "mayfly/1-x"]), head);
+    assert_eq!(place.git(&place.repo(), &["diff", "--name-only", &snapshot.base, "mayfly/1-x"]), "b.txt");
+    place.git(&place.repo(), &["fsck", "--strict"]);
+    place.git(&place.repo(), &["branch", "-q", "-D", "mayfly/1-x"]);
+    assert_eq!(place.state(), before);
+}
+
+#[tokio::test]
+async fn a_branch_that_exists_is_not_overwritten() {
+    let place = Place::with_repository();
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    place.git(&machine, &["commit", "-q", "--allow-empty", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    place.git(&place.repo(), &["branch", "taken"]);
+    let before = place.state();
+    quarantine.land(&bundle, &head, "taken").await.unwrap_err();
+    assert_eq!(place.state(), before);
+}
+
+#[tokio::test]
+async fn a_linked_work_tree_and_a_subfolder_work_like_the_main_one() {
+    let place = Place::with_repository();
+    let linked = place.dir.path().join("linked");
+    place.git(&place.repo(), &["worktree", "add", "-q", "-b", "side", linked.to_str().unwrap()]);
+    fs::create_dir(linked.join("sub")).unwrap();
+    fs::write(linked.join("sub/new.txt"), "new\n").unwrap();
+    let repo = mayfly_git::Repo::discover(&place.ours(), &linked.join("sub")).await.unwrap();
+    assert_eq!(repo.top, linked.canonicalize().unwrap());
+    let scratch = tempfile::tempdir().unwrap();
+    let (_quarantine, snapshot) = repo.snapshot(scratch.path()).await.unwrap();
+    let machine = place.machine(&snapshot);
+    assert_eq!(place.git(&machine, &["ls-files"]), "a.txt\nsub/new.txt");
+}
+
+#[tokio::test]
+async fn work_that_started_from_nothing_becomes_a_new_repository() {
+    let place = Place::with_repository();
+    place.git(&place.repo(), &["update-ref", "refs/heads/work", "HEAD"]);
+    let bundle = place.dir.path().join("work.bundle");
+    place.git(&place.repo(), &["bundle", "create", "-q", bundle.to_str().unwrap(), "refs/heads/work"]);
+    let head = place.git(&place.repo(), &["rev-parse", "HEAD"]);
+    let folder = place.dir.path().join("made");
+    unbundle(&place.ours(), &bundle, &head, &folder, "mayfly/1-x").await.unwrap();
+    assert_eq!(fs::read_to_string(folder.join("a.txt")).unwrap(), "one\n");
+    assert_eq!(place.git(&folder, &["status", "--porcelain", "--branch"]), "## mayfly/1-x");
+    unbundle(&place.ours(), &bundle, &head, &folder, "again").await.unwrap_err();
+}
+
+#[tokio::test]
+async fn plain_files_become_a_repository_of_one_commit() {
+    let place = Place::with_repository();
+    let folder = place.dir.path().join("plain");
+    fs::create_dir_all(folder.join("src")).unwrap();
+    fs::write(folder.join("src/a.sh"), "echo\n").unwrap();
+    mayfly_git::create(&place.ours(), &folder, "All of it").await.unwrap();
+    assert_eq!(place.git(&folder, &["log", "--format=%an %s"]), "mayfly All of it");
+    assert_eq!(place.git(&folder, &["ls-files"]), "src/a.sh");
+    assert_eq!(place.git(&folder, &["status", "--porcelain", "--branch"]), "## main");
+    mayfly_git::Repo::discover(&place.ours(), &folder).await.unwrap();
+}

@@ -1,0 +1,314 @@
+//! The data folder: who may have it, its lock and its key.
+//!
+//! ```text
+//! lock          held while an orchestrator has the folder; the process id of the last holder is in it
+//! key           32 random bytes, made once; the tokens of all attempts come from it
+//! mayfly.db     the store
+//! workspaces/   <sha256>.bundle
+//! results/      <task>/bundle, <task>/transcript
+//! incoming/     files that are still arriving, on the same file system; emptied at each start
+//! way-out/      the machines' socket
+//! api.sock      the owner's socket
+//! ```
+//!
+//! All of it is the owner's alone, but for `way-out`, which machines see through a mount of that one folder.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+const KEY_BYTES: usize = 32;
+/// The bits of a mode that let others than the owner write.
+const OTHERS_WRITE: u32 = 0o022;
+/// The bits of a mode that let others than the owner do anything.
+const OTHERS: u32 = 0o077;
+
+/// Why a folder cannot be the data folder.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// Another user owns it.
+    #[error("the data folder {} belongs to user {owner}, not to you (user {user}): choose another with --data", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who asked.
+        user: u32,
+    },
+    /// Others could put files into it.
+    #[error("the data folder {} can be written by others (mode {mode:o}): run `chmod go-w` on it, or choose another", path.display())]
+    Shared {
+        /// The folder.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It is something else.
+    #[error("{} is not a folder: choose another data folder", path.display())]
+    NoFolder {
+        /// What it is not.
+        path: PathBuf,
+    },
+    /// Another orchestrator has it.
+    #[error("process {pid} already is the orchestrator of {}: use it, or end it first", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The process that has it.
+        pid: String,
+    },
+    /// The key in it is not one that we made.
+    #[error("{} {reason}: delete it, and tasks that are still running will be lost", path.display())]
+    Key {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The system did not let us.
+    #[error("cannot {verb} {}", path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A data folder that is ours while this value lives.
+#[derive(Debug)]
+pub(crate) struct DataFolder {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Makes the folder if it is not there, checks whose it is, and takes its lock.
+    pub(crate) fn open(root: &Path) -> Result<Self, DataError> {
+        folder(root, 0o700)?;
+        let lock = lock(root)?;
+        let data = Self { root: root.to_owned(), _lock: lock };
+        let _ = fs::remove_dir_all(data.incoming());
+        for private in [data.workspaces(), data.results(), data.incoming()] {
+            folder(&private, 0o700)?;
+        }
+        folder(&root.join("way-out"), 0o755)?;
+        Ok(data)
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.root.join("mayfly.db")
+    }
+
+    pub(crate) fn workspaces(&self) -> PathBuf {
+        self.root.join("workspaces")
+    }
+
+    pub(crate) fn results(&self) -> PathBuf {
+        self.root.join("results")
+    }
+
+    pub(crate) fn incoming(&self) -> PathBuf {
+        self.root.join("incoming")
+    }
+
+    /// The key, made at the first start. It is whole on disk before anything can depend on it.
+    pub(crate) fn key(&self) -> Result<[u8; KEY_BYTES], DataError> {
+        let path = self.root.join("key");
+        match File::open(&path) {
+            Ok(file) => read_key(file, &path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_key(&path).map_err(io_error("make the key", &path))
+            }
+            Err(error) => Err(io_error("read", &path)(error)),
+        }
+    }
+}
+
+/// A folder with exactly this mode, owned by us.
+fn folder(path: &Path, mode: u32) -> Result<(), DataError> {
+    // What is there and is no folder is named below, in better words.
+    if !path.exists() {
+        let making = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        making.map_err(io_error("make the folder", path))?;
+    }
+    let is = fs::metadata(path).map_err(io_error("look at", path))?;
+    let user = rustix::process::geteuid().as_raw();
+    if !is.is_dir() {
+        return Err(DataError::NoFolder { path: path.to_owned() });
+    }
+    if is.uid() != user {
+        return Err(DataError::Foreign { path: path.to_owned(), owner: is.uid(), user });
+    }
+    if is.mode() & OTHERS_WRITE != 0 {
+        return Err(DataError::Shared { path: path.to_owned(), mode: is.mode() & 0o7777 });
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(io_error("set the mode of", path))
+}
+
+/// Takes the lock, or tells who has it. The system lets go of it when the process ends, however it ends.
+fn lock(root: &Path) -> Result<File, DataError> {
+    let path = root.join("lock");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = (&file).take(20).read_to_string(&mut pid);
+            return Err(DataError::Locked { path: root.to_owned(), pid: pid.trim().to_owned() });
+        }
+        Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+    }
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(io_error("write", &path))?;
+    Ok(file)
+}
+
+fn read_key(file: File, path: &Path) -> Result<[u8; KEY_BYTES], DataError> {
+    let bad = |reason| DataError::Key { path: path.to_owned(), reason };
+    let is = file.metadata().map_err(io_error("look at", path))?;
+    if is.mode() & OTHERS != 0 || is.uid() != rustix::process::geteuid().as_raw() {
+        return Err(bad("can be read by others"));
+    }
+    let mut key = Vec::new();
+    file.take(KEY_BYTES as u64 + 1).read_to_end(&mut key).map_err(io_error("read", path))?;
+    key.try_into().map_err(|_| bad("is not 32 bytes long"))
+}
+
+fn make_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let mut key = [0; KEY_BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut key)?;
+    let unfinished = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    sync_folder(path)?;
+    Ok(key)
+}
+
+/// Makes the name of `path` as durable as its bytes.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn io_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataError {
+    let path = path.to_owned();
+    move |source| DataError::Io { verb, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("there").mode() & 0o7777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
+    }
+
+    fn parent() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a folder")
+    }
+
+    /// S32: only the machines' folder is open to others, and it is behind one that is not.
+    #[test]
+    fn all_but_the_way_out_is_the_owners_alone() {
+        let parent = parent();
+        let root = parent.path().join("a/b");
+        let data = DataFolder::open(&root).expect("a data folder");
+        data.key().expect("a key");
+        for (name, expected) in
+            [("", 0o700), ("lock", 0o600), ("key", 0o600), ("results", 0o700), ("way-out", 0o755)]
+        {
+            assert_eq!(mode(&root.join(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_can_read_is_closed_to_them() {
+        let parent = parent();
+        set_mode(parent.path(), 0o755);
+        DataFolder::open(parent.path()).expect("ours");
+        assert_eq!(mode(parent.path()), 0o700);
+    }
+
+    /// S56: whoever can write to it could plant anything.
+    #[test]
+    fn a_folder_that_others_can_write_is_refused_and_named() {
+        let parent = parent();
+        for writable in [0o770, 0o702, 0o1777] {
+            set_mode(parent.path(), writable);
+            let error = DataFolder::open(parent.path()).expect_err("shared");
+            assert!(matches!(error, DataError::Shared { mode, .. } if mode == writable), "{error}");
+            assert!(error.to_string().contains(&parent.path().display().to_string()));
+            assert_eq!(mode(parent.path()), writable, "what is not ours is not changed");
+        }
+        set_mode(parent.path(), 0o700);
+    }
+
+    #[test]
+    fn a_file_is_no_data_folder() {
+        let parent = parent();
+        let path = parent.path().join("file");
+        File::create(&path).expect("a file");
+        assert!(matches!(DataFolder::open(&path), Err(DataError::NoFolder { .. })));
+        let below = path.join("below");
+        assert!(matches!(DataFolder::open(&below), Err(DataError::Io { .. })));
+    }
+
+    /// R21: the second is told who the first is; once that one is gone, the folder is free.
+    #[test]
+    fn a_second_orchestrator_is_refused_with_the_firsts_process_id() {
+        let parent = parent();
+        let first = DataFolder::open(parent.path()).expect("free");
+        let error = DataFolder::open(parent.path()).expect_err("taken");
+        let pid = std::process::id().to_string();
+        assert!(matches!(&error, DataError::Locked { pid: first, .. } if *first == pid), "{error}");
+        drop(first);
+        DataFolder::open(parent.path()).expect("free again");
+    }
+
+    #[test]
+    fn the_key_is_made_once() {
+        let parent = parent();
+        let first = DataFolder::open(parent.path()).expect("free").key().expect("a key");
+        let second = DataFolder::open(parent.path()).expect("free").key().expect("a key");
+        assert_eq!(first, second);
+        let other = DataFolder::open(&parent.path().join("other")).expect("free").key().expect("a key");
+        assert_ne!(first, other);
+    }
+
+    #[test]
+    fn a_key_that_is_short_or_open_to_others_is_not_used() {
+        let parent = parent();
+        let data = DataFolder::open(parent.path()).expect("free");
+        let path = parent.path().join("key");
+        for (bytes, bits) in [(31, 0o600), (33, 0o600), (0, 0o600), (32, 0o640)] {
+            fs::write(&path, vec![7; bytes]).expect("written");
+            set_mode(&path, bits);
+            assert!(matches!(data.key(), Err(DataError::Key { .. })), "{bytes} bytes, mode {bits:o}");
+        }
+    }
+
+    #[test]
+    fn what_was_still_arriving_at_the_last_end_is_gone() {
+        let parent = parent();
+        let data = DataFolder::open(parent.path()).expect("free");
+        let left = data.incoming().join("left");
+        fs::write(&left, "half").expect("written");
+        drop(data);
+        DataFolder::open(parent.path()).expect("free");
+        assert!(!left.exists());
+    }
+}

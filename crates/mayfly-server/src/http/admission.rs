@@ -1,0 +1,52 @@
+//! Whom the gateway lets out: the engine's tokens, in the gateway's words.
+
+use async_trait::async_trait;
+use mayfly_engine::{Engine, ModelAccess};
+use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Upstream};
+use mayfly_wire::api;
+
+/// Where a credential goes that names no place.
+const ANTHROPIC_URL: &str = "https://api.anthropic.com";
+
+/// Asks the engine.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    engine: Engine,
+}
+
+impl Tokens {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+}
+
+#[async_trait]
+impl Admission for Tokens {
+    async fn admit(&self, token: &str) -> Result<Admitted, Denied> {
+        let ModelAccess { attempt, credential, gate } =
+            self.engine.admit_model(token).await.map_err(|_| Denied)?;
+        Ok(Admitted { attempt, upstream: upstream(credential), gate: Box::new(EngineGate(gate)) })
+    }
+}
+
+fn upstream(credential: api::Credential) -> Upstream {
+    Upstream {
+        base_url: credential.base_url.unwrap_or_else(|| ANTHROPIC_URL.to_owned()),
+        kind: match credential.kind {
+            api::CredentialKind::OauthToken => CredentialKind::OauthToken,
+            api::CredentialKind::ApiKey => CredentialKind::ApiKey,
+            api::CredentialKind::Bearer => CredentialKind::Bearer,
+        },
+        secret: credential.secret.expose().to_owned().into(),
+    }
+}
+
+#[derive(Debug)]
+struct EngineGate(mayfly_engine::Gate);
+
+#[async_trait]
+impl Gate for EngineGate {
+    async fn opened(&mut self) -> Result<(), Denied> {
+        self.0.opened().await.map_err(|_| Denied)
+    }
+}

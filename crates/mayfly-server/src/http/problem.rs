@@ -1,0 +1,194 @@
+//! What a caller is told when something is not done: `application/problem+json`, with a stable type.
+//!
+//! The public half of an error answers; its cause is logged here, and nowhere else. No text holds a value
+//! that the caller sent where a secret could be.
+
+use std::error::Error;
+use std::io;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use mayfly_engine::SubmitError;
+use mayfly_store::StoreError;
+use mayfly_wire::api;
+
+use crate::incoming::IncomingError;
+
+/// An error on its way to a caller.
+#[derive(Debug)]
+pub(crate) struct Problem(api::Problem);
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, kind: &str, detail: impl Into<String>) -> Self {
+        Self(api::Problem { kind: kind.to_owned(), status: status.as_u16(), detail: detail.into() })
+    }
+
+    pub(crate) fn no_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no-such-route", "there is no such route here")
+    }
+
+    /// One answer, whether the id names nothing or is none.
+    pub(crate) fn no_task() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no-such-task", "no task has this id: see `GET /v1/tasks`")
+    }
+
+    pub(crate) fn no_result() -> Self {
+        let detail = "no task has this id, or it brought out no such file: its `result` tells";
+        Self::new(StatusCode::NOT_FOUND, "no-such-result", detail)
+    }
+
+    /// One answer, whether the token is missing, wrong, of another route, or of an attempt that is over.
+    pub(crate) fn denied() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "denied", "the token of this request opens nothing here")
+    }
+
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
+    }
+
+    /// Our own trouble; the caller can only try again, or look at the log.
+    pub(crate) fn internal(what: &'static str, error: &(dyn Error + 'static)) -> Self {
+        tracing::error!(cause = %causes(error), "{what}");
+        let detail = format!("{what}: the orchestrator's log tells why; try again");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
+    pub(crate) fn disk(error: &io::Error) -> Self {
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            let detail = "the orchestrator's disk is full: make room in its data folder, and try again";
+            return Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", detail);
+        }
+        Self::internal("a file could not be stored or read", error)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).expect("it was made from one");
+        let mut response = (status, Json(self.0)).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::internal("the database did not answer", &error)
+    }
+}
+
+impl From<SubmitError> for Problem {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Store(error) => error.into(),
+            SubmitError::Invalid { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-task", error.to_string())
+            }
+            SubmitError::KeyConflict => Self::new(StatusCode::CONFLICT, "key-conflict", error.to_string()),
+        }
+    }
+}
+
+impl From<IncomingError> for Problem {
+    fn from(error: IncomingError) -> Self {
+        match error {
+            IncomingError::TooLong { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", error.to_string())
+            }
+            IncomingError::BrokeOff => Self::bad_request(error.to_string()),
+            IncomingError::Disk(error) => Self::disk(&error),
+        }
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let detail = format!("the request is longer than {} bytes", super::JSON_BYTES_MAX);
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
+            }
+            status => Self::new(status, "bad-request", without_values(&rejection.body_text())),
+        }
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(without_values(&rejection.body_text()))
+    }
+}
+
+/// An error's causes, from the outermost.
+pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |&error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The parser repeats the value that it did not expect, which may be a credential in the wrong place.
+fn without_values(text: &str) -> String {
+    [("\"", "\""), ("unknown variant `", "`, expected")].iter().fold(
+        text.to_owned(),
+        |text, (before, after)| {
+            let value = text.find(before).map(|at| at + before.len()).zip(text.rfind(after));
+            match value {
+                Some((from, to)) if from <= to => format!("{}…{}", &text[..from], &text[to..]),
+                _ => text,
+            }
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::FromRequest;
+
+    use super::*;
+
+    async fn refused(body: &str) -> api::Problem {
+        let request = http::Request::post("/").header(CONTENT_TYPE, "application/json");
+        let request = request.body(axum::body::Body::from(body.to_owned())).expect("a request");
+        let rejection = Json::<api::CreateTask>::from_request(request, &()).await.expect_err("bad");
+        Problem::from(rejection).0
+    }
+
+    #[tokio::test]
+    async fn an_unknown_field_is_named() {
+        let problem = refused(r#"{"prompt":"p","colour":"red"}"#).await;
+        assert_eq!((problem.status, problem.kind.as_str()), (422, "bad-request"));
+        assert!(problem.detail.contains("`colour`"), "{}", problem.detail);
+    }
+
+    /// S30: a credential in the wrong place is not repeated.
+    #[tokio::test]
+    async fn a_value_is_not_repeated() {
+        for body in [
+            r#"{"prompt":"p","credential":"canary"}"#,
+            r#"{"prompt":"p","credential":{"kind":"canary \" x","secret":"s"}}"#,
+            r#"{"prompt":"p","timeout_ms":"canary"}"#,
+            r#"{"prompt":"p","credential":{"kind":"api-key","secret":"canary"},"max_turns":-1}"#,
+        ] {
+            let problem = refused(body).await;
+            assert!(!problem.detail.contains("canary"), "{}", problem.detail);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_from_other_trouble() {
+        let full = Problem::disk(&io::ErrorKind::StorageFull.into()).0;
+        assert_eq!((full.status, full.kind.as_str()), (507, "disk-full"));
+        let other = Problem::disk(&io::ErrorKind::PermissionDenied.into()).0;
+        assert_eq!((other.status, other.kind.as_str()), (500, "internal"));
+        assert!(!other.detail.contains("permission"), "the cause is for the log");
+    }
+
+    #[tokio::test]
+    async fn a_problem_is_problem_json() {
+        let response = Problem::no_task().into_response();
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+    }
+}

@@ -1,0 +1,55 @@
+//! The code that tasks work on: a git bundle each, stored under its own hash.
+
+use std::io;
+use std::path::Path;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use http::StatusCode;
+use mayfly_wire::api::Workspace;
+use serde::Deserialize;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
+
+use super::Owner;
+use super::extract::Asked;
+use super::problem::Problem;
+use crate::bundle;
+use crate::incoming::Incoming;
+
+/// The longest bundle of a workspace.
+const BUNDLE_BYTES_MAX: u64 = 8 << 30;
+
+/// The query of an upload.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Named {
+    /// The folder's name under `/workspace`; it is checked when a task asks for it.
+    name: String,
+}
+
+/// `POST /v1/workspaces?name=REPO`: stores a bundle, and answers with what a task is to name.
+pub(super) async fn upload(
+    State(app): State<Owner>,
+    Asked(Named { name }): Asked<Named>,
+    body: Body,
+) -> Result<(StatusCode, Json<Workspace>), Problem> {
+    let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, BUNDLE_BYTES_MAX).await?;
+    let head = head(incoming.path()).await.map_err(|error| Problem::disk(&error))?;
+    let base = bundle::base(&head).map_err(invalid)?;
+    let id = incoming.sha256.clone();
+    let kept = incoming.keep(&app.workspaces.join(format!("{id}.bundle"))).await;
+    kept.map_err(|error| Problem::disk(&error))?;
+    Ok((StatusCode::CREATED, Json(Workspace { id, name, base })))
+}
+
+fn invalid(reason: &str) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-workspace", format!("the workspace {reason}"))
+}
+
+async fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path).await?.take(bundle::HEAD_BYTES_MAX as u64).read_to_end(&mut head).await?;
+    Ok(head)
+}

@@ -1,0 +1,126 @@
+//! Files that arrive: streamed to disk under a bound, hashed on the way, and in their place all at once.
+//!
+//! A file is whole and durable before it has its name; one that does not arrive whole leaves nothing.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use sha2::{Digest, Sha256};
+use tempfile::TempPath;
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+
+use crate::data::sync_folder;
+
+/// Why a file did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IncomingError {
+    /// It is longer than allowed.
+    #[error("the file is longer than {bytes_max} bytes")]
+    TooLong { bytes_max: u64 },
+    /// It stopped before its end.
+    #[error("the file broke off")]
+    BrokeOff,
+    /// It could not be written.
+    #[error("the file could not be stored")]
+    Disk(#[from] io::Error),
+}
+
+/// A whole file that has no name yet. Dropped, it is gone.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    path: TempPath,
+    /// In hex.
+    pub(crate) sha256: String,
+}
+
+impl Incoming {
+    /// Writes all of `body` to a file in `folder`.
+    pub(crate) async fn receive<E>(
+        body: impl Stream<Item = Result<Bytes, E>>,
+        folder: &Path,
+        bytes_max: u64,
+    ) -> Result<Self, IncomingError> {
+        let (file, path) = tempfile::NamedTempFile::new_in(folder)?.into_parts();
+        let (mut file, mut sha256, mut left) = (File::from_std(file), Sha256::new(), bytes_max);
+        let mut body = std::pin::pin!(body);
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|_| IncomingError::BrokeOff)?;
+            left = left.checked_sub(chunk.len() as u64).ok_or(IncomingError::TooLong { bytes_max })?;
+            sha256.update(&chunk);
+            file.write_all(&chunk).await?;
+        }
+        file.flush().await?;
+        file.sync_all().await?;
+        Ok(Self { path, sha256: hex(&sha256.finalize()) })
+    }
+
+    /// Where it is for now.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it its name, in place of what had that name before.
+    pub(crate) async fn keep(self, path: &Path) -> io::Result<()> {
+        let to = path.to_owned();
+        let kept = tokio::task::spawn_blocking(move || {
+            self.path.persist(&to)?;
+            sync_folder(&to)
+        });
+        kept.await.expect("it does not panic")
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes every text");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use futures_util::stream;
+
+    use super::*;
+
+    async fn receive(
+        chunks: Vec<Result<&'static str, ()>>,
+        folder: &Path,
+    ) -> Result<Incoming, IncomingError> {
+        let chunks = chunks.into_iter().map(|chunk| chunk.map(Bytes::from));
+        Incoming::receive(stream::iter(chunks), folder, 6).await
+    }
+
+    fn count(folder: &Path) -> usize {
+        fs::read_dir(folder).expect("a folder").count()
+    }
+
+    #[tokio::test]
+    async fn a_file_arrives_whole_and_is_named_by_its_content() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let incoming = receive(vec![Ok("abc"), Ok("def")], dir.path()).await.expect("short enough");
+        assert_eq!(incoming.sha256, "bef57ec7f53a6d40beb640a780a639c83bc29ac8a9816f1fc6c5c6dcd93c4721");
+        let kept = dir.path().join("kept");
+        fs::write(&kept, "before").expect("written");
+        incoming.keep(&kept).await.expect("renamed");
+        assert_eq!(fs::read_to_string(&kept).expect("there"), "abcdef");
+        assert_eq!(count(dir.path()), 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_too_long_or_breaks_off_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let long = receive(vec![Ok("abc"), Ok("defg")], dir.path()).await;
+        assert!(matches!(long, Err(IncomingError::TooLong { bytes_max: 6 })), "{long:?}");
+        let broken = receive(vec![Ok("abc"), Err(())], dir.path()).await;
+        assert!(matches!(broken, Err(IncomingError::BrokeOff)), "{broken:?}");
+        drop(receive(vec![Ok("abc")], dir.path()).await.expect("whole, but not kept"));
+        assert_eq!(count(dir.path()), 0);
+    }
+}

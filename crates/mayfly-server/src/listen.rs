@@ -1,0 +1,243 @@
+//! A door: a unix socket, and the connections that come through it.
+//!
+//! Bounds: [`SOCKET_PATH_BYTES_MAX`], [`CONNECTIONS_MAX`] at once (more wait in the system's queue),
+//! [`HEAD_MAX`] for a request to say what it wants. When the server stops, each connection ends after the
+//! exchange that it is in, or after [`STOP_MAX`].
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::STOP_MAX;
+
+/// The longest path of a socket; the systems' own bounds are 103 (macOS) and 107 (Linux).
+pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// Connections at once through one door.
+const CONNECTIONS_MAX: usize = 512;
+/// The time for a request's head.
+const HEAD_MAX: Duration = Duration::from_secs(20);
+/// The pause after the system gave no connection, such as for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound socket; its file is removed with it.
+#[derive(Debug)]
+pub(crate) struct Door {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Door {
+    /// Binds `path`. The folder's lock is held, so a socket that is there already is a dead one's.
+    pub(crate) fn open(path: PathBuf, mode: u32) -> io::Result<Self> {
+        if fs::symlink_metadata(&path).is_ok_and(|is| is.file_type().is_socket()) {
+            fs::remove_file(&path)?;
+        }
+        let door = Self { listener: UnixListener::bind(&path)?, path };
+        fs::set_permissions(&door.path, Permissions::from_mode(mode))?;
+        Ok(door)
+    }
+
+    /// Whether a socket can have this path.
+    pub(crate) fn fits(path: &Path) -> bool {
+        path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// What the connections of all doors share.
+#[derive(Debug, Clone)]
+pub(crate) struct House {
+    /// Ends everything.
+    pub(crate) stopping: CancellationToken,
+    /// Everything that runs.
+    pub(crate) running: TaskTracker,
+}
+
+impl House {
+    /// Serves `router` to all who come through `door`, until the server stops. `connections` counts them.
+    pub(crate) fn serve(&self, door: Door, router: Router, connections: watch::Sender<usize>) {
+        let house = self.clone();
+        self.running.spawn(async move {
+            let stopping = house.stopping.clone();
+            stopping.run_until_cancelled(house.accept(door, router, connections)).await;
+        });
+    }
+
+    async fn accept(self, door: Door, router: Router, connections: watch::Sender<usize>) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let slot = slots.clone().acquire_owned().await.expect("it is never closed");
+            match door.listener.accept().await {
+                Ok((stream, _)) => {
+                    let guest = Guest::new(connections.clone(), slot);
+                    self.running.spawn(exchange(stream, router.clone(), self.stopping.clone(), guest));
+                }
+                Err(error) => {
+                    tracing::warn!(cause = %error, "no connection could be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// One connection, counted while it is there.
+struct Guest {
+    connections: watch::Sender<usize>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Guest {
+    fn new(connections: watch::Sender<usize>, slot: OwnedSemaphorePermit) -> Self {
+        connections.send_modify(|count| *count += 1);
+        Self { connections, _slot: slot }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.connections.send_modify(|count| *count -= 1);
+    }
+}
+
+/// The requests of one connection, one after another.
+async fn exchange(stream: UnixStream, router: Router, stopping: CancellationToken, _guest: Guest) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection.with_upgrades());
+    let ended = tokio::select! {
+        ended = &mut connection => Some(ended),
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(STOP_MAX, connection).await.ok()
+        }
+    };
+    if let Some(Err(error)) = ended {
+        tracing::debug!(cause = %error, "a connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use axum::routing::get;
+    use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    struct Street {
+        house: House,
+        connections: watch::Receiver<usize>,
+        path: PathBuf,
+        _dir: TempDir,
+    }
+
+    impl Street {
+        fn with(router: Router) -> Self {
+            let dir = tempfile::tempdir().expect("a folder");
+            let path = dir.path().join("door");
+            let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
+            let (count, connections) = watch::channel(0);
+            house.serve(Door::open(path.clone(), 0o600).expect("free"), router, count);
+            Self { house, connections, path, _dir: dir }
+        }
+
+        async fn ask(&self) -> UnixStream {
+            let mut stream = UnixStream::connect(&self.path).await.expect("listening");
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.expect("it listens");
+            stream
+        }
+
+        async fn stop(&self) {
+            self.house.stopping.cancel();
+            self.house.running.close();
+            self.house.running.wait().await;
+        }
+    }
+
+    async fn rest(mut stream: UnixStream) -> String {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("text");
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_dead_ones_socket_is_replaced_and_anything_else_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("door");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("free"));
+        assert!(path.exists(), "a plain listener leaves its socket behind");
+        let door = Door::open(path.clone(), 0o640).expect("replaced");
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o640);
+        drop(door);
+        assert!(!path.exists(), "a door does not");
+        fs::write(&path, "precious").expect("written");
+        Door::open(path.clone(), 0o600).expect_err("taken");
+        assert_eq!(fs::read_to_string(&path).expect("there"), "precious");
+    }
+
+    #[tokio::test]
+    async fn connections_are_counted_while_they_are_there() {
+        let mut street = Street::with(Router::new());
+        let (one, two) = (street.ask().await, street.ask().await);
+        street.connections.wait_for(|&count| count == 2).await.expect("serving");
+        drop(one);
+        street.connections.wait_for(|&count| count == 1).await.expect("serving");
+        drop(two);
+        street.connections.wait_for(|&count| count == 0).await.expect("serving");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_idle_connections_and_lets_an_exchange_finish() {
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (in_it, released) = (begun.clone(), go_on.clone());
+        let slow = get(async move || {
+            in_it.notify_one();
+            released.notified().await;
+            "done"
+        });
+        let mut street = Street::with(Router::new().route("/", slow));
+        let idle = UnixStream::connect(&street.path).await.expect("listening");
+        let busy = street.ask().await;
+        begun.notified().await;
+        street.connections.wait_for(|&count| count == 2).await.expect("serving");
+        street.house.stopping.cancel();
+        assert_eq!(rest(idle).await, "", "nothing is answered, and the connection ends");
+        go_on.notify_one();
+        street.stop().await;
+        assert!(rest(busy).await.ends_with("done"));
+        assert!(!street.path.exists());
+    }
+
+    /// S38: who says nothing does not keep a place for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_asks_for_nothing_ends() {
+        let street = Street::with(Router::new());
+        let mut slow = UnixStream::connect(&street.path).await.expect("listening");
+        slow.write_all(b"GET / HTTP/1.1\r\nhost").await.expect("it listens");
+        assert!(!rest(slow).await.contains("200"));
+    }
+}

@@ -1,0 +1,203 @@
+//! A whole orchestrator, with machines that are played by the test.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mayfly_client::Client;
+use mayfly_core::AttemptId;
+use mayfly_engine::SystemClock;
+use mayfly_link::{Channel, Frame};
+use mayfly_provider::{Machine, MachineSpec, Provider, ProviderError};
+use mayfly_server::{Server, ServerConfig};
+use mayfly_wire::api::{Collected, CreateTask};
+use mayfly_wire::boot::WAY_OUT_SOCKET;
+use mayfly_wire::worker::{self, Down, End, Hello, PROTOCOL, Record, Report, Source, WorkOrder};
+use secrecy::ExposeSecret;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// The owner's credential.
+pub(crate) const CANARY: &str = "sk-canary-77aa";
+
+pub(crate) struct Bed {
+    pub(crate) server: Server,
+    pub(crate) client: Client,
+    pub(crate) machines: mpsc::UnboundedReceiver<MachineSpec>,
+    provider: Arc<Played>,
+    dir: TempDir,
+}
+
+impl Bed {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (made, machines) = mpsc::unbounded_channel();
+        let provider = Arc::new(Played { made, alive: Mutex::default() });
+        let server = serve(dir.path(), provider.clone()).await;
+        Self { client: Client::new(&server.socket()), server, machines, provider, dir }
+    }
+
+    /// Ends the orchestrator and starts another in the same folder, with the same machines alive.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { server, client, machines, provider, dir } = self;
+        server.stop().await;
+        let server = serve(dir.path(), provider.clone()).await;
+        Self { server, client, machines, provider, dir }
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn way_out(&self) -> PathBuf {
+        self.server.way_out().join(WAY_OUT_SOCKET)
+    }
+
+    /// The next machine's worker, with its work order.
+    pub(crate) async fn worker(&mut self) -> Worker {
+        let spec = self.machines.recv().await.unwrap();
+        Worker::join(&self.way_out(), &hello(&spec)).await.unwrap()
+    }
+
+    pub(crate) fn machines_alive(&self) -> usize {
+        self.provider.alive.lock().unwrap().len()
+    }
+}
+
+async fn serve(data: &Path, provider: Arc<Played>) -> Server {
+    Server::start(ServerConfig::in_dir(data), provider, Arc::new(SystemClock)).await.unwrap()
+}
+
+/// A client for one of the doors, without any manners.
+pub(crate) fn raw(socket: &Path) -> reqwest::Client {
+    reqwest::Client::builder().unix_socket(socket).build().unwrap()
+}
+
+pub(crate) fn task(prompt: &str, base_url: Option<String>) -> CreateTask {
+    let mut task = serde_json::json!({
+        "prompt": prompt,
+        "credential": { "kind": "api-key", "secret": CANARY },
+    });
+    if let Some(base_url) = base_url {
+        task["credential"]["base_url"] = base_url.into();
+    }
+    serde_json::from_value(task).unwrap()
+}
+
+pub(crate) fn hello(spec: &MachineSpec) -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        attempt: spec.attempt.to_string(),
+        ticket: spec.ticket.expose_secret().to_owned().into(),
+        link: format!("link of {}", spec.attempt).into(),
+    }
+}
+
+/// A machine's worker, as far as the orchestrator can see.
+pub(crate) struct Worker {
+    channel: Channel,
+    pub(crate) order: WorkOrder,
+    /// The last record sent.
+    number: u64,
+}
+
+impl Worker {
+    /// `Err`: what the orchestrator said instead of a welcome.
+    pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Self, Down> {
+        let mut channel = mayfly_link::dial(socket, "/v1/worker").await.unwrap();
+        channel.send(Frame::Text(serde_json::to_string(hello).unwrap())).await.unwrap();
+        match heard(&mut channel).await.expect("an answer") {
+            Down::Welcome { stored, order } => Ok(Self { channel, order: *order, number: stored }),
+            other => Err(other),
+        }
+    }
+
+    /// Sends a line, and waits until it is stored.
+    pub(crate) async fn say(&mut self, source: Source, end: End, bytes: impl Into<Bytes>) {
+        self.number += 1;
+        let record = Record { number: self.number, at_ms: 0, source, end, bytes: bytes.into() };
+        self.channel.send(Frame::Binary(worker::encode([&record]))).await.unwrap();
+        loop {
+            if let Down::Ack { stored } = heard(&mut self.channel).await.expect("an ack") {
+                assert_eq!(stored, self.number);
+                return;
+            }
+        }
+    }
+
+    pub(crate) async fn line(&mut self, line: &'static str) {
+        self.say(Source::Claude, End::Newline, line).await;
+    }
+
+    pub(crate) async fn report(&mut self, report: &Report) {
+        self.say(Source::Report, End::Newline, serde_json::to_vec(report).unwrap()).await;
+    }
+
+    pub(crate) async fn ready(&mut self) {
+        self.report(&Report::Started).await;
+        self.report(&Report::Ready { version: "2.1.330".to_owned(), model: "m".to_owned() }).await;
+    }
+
+    /// Ends well, with these results.
+    pub(crate) async fn finish(&mut self, collected: Collected) {
+        self.report(&Report::Ended { outcome: "succeeded".to_owned(), detail: None }).await;
+        self.report(&Report::Collected(collected)).await;
+    }
+
+    /// Sends any bytes as a frame of records.
+    pub(crate) async fn send(&mut self, frame: Frame) {
+        self.channel.send(frame).await.unwrap();
+    }
+
+    /// What the orchestrator says next; `None`: it ended the link.
+    pub(crate) async fn heard(&mut self) -> Option<Down> {
+        heard(&mut self.channel).await
+    }
+}
+
+async fn heard(channel: &mut Channel) -> Option<Down> {
+    match channel.recv().await?.ok()? {
+        Frame::Text(text) => Some(serde_json::from_str(&text).unwrap()),
+        Frame::Binary(bytes) => panic!("bytes from an orchestrator: {bytes:?}"),
+    }
+}
+
+/// Makes machines by telling the test.
+#[derive(Debug)]
+struct Played {
+    made: mpsc::UnboundedSender<MachineSpec>,
+    alive: Mutex<BTreeSet<AttemptId>>,
+}
+
+#[async_trait]
+impl Provider for Played {
+    fn name(&self) -> &'static str {
+        "played"
+    }
+
+    async fn probe(&self) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    async fn create(&self, spec: &MachineSpec) -> Result<Machine, ProviderError> {
+        if self.alive.lock().unwrap().insert(spec.attempt) {
+            self.made.send(spec.clone()).unwrap();
+        }
+        Ok(machine(spec.attempt))
+    }
+
+    async fn destroy(&self, attempt: AttemptId) -> Result<(), ProviderError> {
+        self.alive.lock().unwrap().remove(&attempt);
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
+        Ok(self.alive.lock().unwrap().iter().copied().map(machine).collect())
+    }
+}
+
+fn machine(attempt: AttemptId) -> Machine {
+    Machine { attempt, alive: true, notes: Vec::new() }
+}

@@ -1,0 +1,8 @@
+//! The orchestrator as its callers meet it.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
+
+mod bed;
+mod doors;
+mod start;
+mod tasks;

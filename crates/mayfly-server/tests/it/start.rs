@@ -1,0 +1,70 @@
+//! What must hold before an orchestrator starts.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mayfly_core::AttemptId;
+use mayfly_engine::SystemClock;
+use mayfly_provider::{Machine, MachineSpec, Provider, ProviderError};
+use mayfly_server::{Server, ServerConfig, StartError};
+
+/// A provider that can make nothing here.
+#[derive(Debug)]
+pub(crate) struct Unable;
+
+#[async_trait]
+impl Provider for Unable {
+    fn name(&self) -> &'static str {
+        "unable"
+    }
+
+    async fn probe(&self) -> Result<(), ProviderError> {
+        Err(ProviderError::Refused {
+            provider: "unable",
+            reason: "user namespaces are off".to_owned(),
+            source: None,
+        })
+    }
+
+    async fn create(&self, _: &MachineSpec) -> Result<Machine, ProviderError> {
+        panic!("nothing may be made")
+    }
+
+    async fn destroy(&self, _: AttemptId) -> Result<(), ProviderError> {
+        panic!("nothing was made")
+    }
+
+    async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
+        panic!("nothing was made")
+    }
+}
+
+async fn start(data: &Path) -> StartError {
+    let config = ServerConfig::in_dir(data);
+    Server::start(config, Arc::new(Unable), Arc::new(SystemClock)).await.unwrap_err()
+}
+
+/// S59: no machine without all its parts, and no orchestrator without machines.
+#[tokio::test]
+async fn a_provider_that_cannot_make_machines_stops_the_start_with_its_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let error = start(&data).await;
+    assert!(matches!(error, StartError::Provider(_)), "{error}");
+    assert!(error.source().unwrap().to_string().contains("user namespaces are off"));
+    let config = ServerConfig::in_dir(&data);
+    assert!(!config.socket().exists() && !config.way_out().join("orchestrator.sock").exists());
+    let again = start(&data).await;
+    assert!(matches!(again, StartError::Provider(_)), "the folder is free again: {again}");
+}
+
+#[tokio::test]
+async fn a_data_folder_with_too_long_a_path_is_refused_before_it_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("long".repeat(25));
+    let error = start(&data).await;
+    assert!(matches!(&error, StartError::LongPath { path } if path.starts_with(&data)), "{error}");
+    assert!(!data.exists());
+}

@@ -1,0 +1,218 @@
+//! A step of a task's state machine, with all that belongs to it: the state, the effects to perform, the
+//! times, and the events that tell of it. The caller's transaction makes them one.
+
+use jiff::Timestamp;
+use mayfly_core::{After, Attempt, Effect, Event, Limit, Policy, TaskId, TaskState};
+use mayfly_wire::api;
+use mayfly_wire::event::{EventSource, MayflyEvent};
+use mayfly_wire::worker::End;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::error::{StoreError, corrupt};
+use crate::row::{self, TASK_COLUMNS, TaskRow};
+
+/// What is known about a step besides the event itself.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What happened.
+    pub event: Event,
+    /// When.
+    pub at: Timestamp,
+    /// The reason in words, for an event that ends the task.
+    pub detail: Option<String>,
+    /// Who makes the machines.
+    pub provider: &'static str,
+    /// The rules.
+    pub policy: Policy,
+}
+
+/// What a step led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Whose step.
+    pub task: TaskId,
+    /// Where the task stands now.
+    pub state: TaskState,
+    /// What is to be performed.
+    pub effects: Vec<Effect>,
+    /// The number of the task's last event.
+    pub last_seq: u64,
+}
+
+/// Reads one task.
+pub(crate) fn find(connection: &Connection, id: TaskId) -> Result<Option<TaskRow>, StoreError> {
+    let sql = format!("SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_row([id.to_string()], |row| Ok(row::task(row))).optional()?.transpose()
+}
+
+/// Takes one step. `None`: the event was late, early or repeated.
+pub(crate) fn apply(
+    connection: &Connection,
+    id: TaskId,
+    change: &Change,
+) -> Result<Option<Changed>, StoreError> {
+    let Some(task) = find(connection, id)? else { return Ok(None) };
+    let Some((state, effects)) = task.state.apply(change.event, &change.policy) else { return Ok(None) };
+    let detail = task.detail.clone().or_else(|| change.detail.clone());
+    store_state(connection, id, state, detail.as_deref(), change.at)?;
+    note_time(connection, id, task.state, state, change)?;
+    for &effect in &effects {
+        let (kind, attempt) = effect_parts(effect);
+        let sql = "INSERT OR IGNORE INTO effects (task, attempt, kind) VALUES (?1, ?2, ?3)";
+        connection.prepare_cached(sql)?.execute(params![id.to_string(), attempt.0, kind])?;
+    }
+    let mut log = Log::open(connection, id, task.last_seq);
+    if let Some(told) = tell(task.state, state, detail, change) {
+        log.mayfly(attempt_of(task.state, state), change.at, &told)?;
+    }
+    Ok(Some(Changed { task: id, state, effects, last_seq: log.close()? }))
+}
+
+fn store_state(
+    connection: &Connection,
+    id: TaskId,
+    state: TaskState,
+    detail: Option<&str>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    // A finished task keeps the number of its last attempt.
+    let attempt = match state {
+        TaskState::Queued(attempt) => Some(attempt.0),
+        state => state.machine().map(|attempt| attempt.0),
+    };
+    let finished = state.outcome().map(|_| at.as_millisecond());
+    let detail = detail.filter(|_| !matches!(state, TaskState::Queued(_)));
+    let sql = "UPDATE tasks SET state = ?2, attempt = coalesce(?3, attempt), word = ?4, detail = ?5, \
+               finished_ms = ?6 WHERE id = ?1";
+    let values = params![id.to_string(), state.name(), attempt, row::word(state), detail, finished];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// The times that limits are counted from.
+fn note_time(
+    connection: &Connection,
+    id: TaskId,
+    from: TaskState,
+    to: TaskState,
+    change: &Change,
+) -> Result<(), StoreError> {
+    let at = change.at.as_millisecond();
+    let set = |sql: &str, attempt: Attempt| -> Result<(), StoreError> {
+        connection.prepare_cached(sql)?.execute(params![id.to_string(), attempt.0, at])?;
+        Ok(())
+    };
+    match (from, to) {
+        (TaskState::Queued(_), TaskState::Launching(a)) => {
+            set("INSERT INTO attempts (task, attempt, launched_ms) VALUES (?1, ?2, ?3)", a)
+        }
+        (TaskState::Launching(_), TaskState::Running(a, _)) => {
+            set("UPDATE attempts SET joined_ms = ?3, heard_ms = ?3 WHERE task = ?1 AND attempt = ?2", a)
+        }
+        (TaskState::Running(..), TaskState::Collecting(a, _)) => {
+            set("UPDATE attempts SET ended_ms = ?3 WHERE task = ?1 AND attempt = ?2", a)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the log says of a step.
+fn tell(from: TaskState, to: TaskState, detail: Option<String>, change: &Change) -> Option<MayflyEvent> {
+    use TaskState::*;
+    let outcome =
+        |name: mayfly_core::Outcome| api::Outcome { name: name.name().to_owned(), detail: detail.clone() };
+    match (from, to) {
+        (_, Launching(_)) => Some(MayflyEvent::Launching { provider: change.provider.to_owned() }),
+        (Launching(_), Running(..)) => Some(MayflyEvent::Running),
+        (_, Running(..)) => Some(MayflyEvent::Started),
+        (_, Collecting(_, name)) => Some(MayflyEvent::Collecting { outcome: outcome(name) }),
+        (_, Finished(name)) => Some(MayflyEvent::Finished { outcome: outcome(name) }),
+        (Releasing(..), Queued(_)) => Some(MayflyEvent::Queued),
+        (Releasing(..), Releasing(..)) => None,
+        (_, Releasing(_, After::Requeue)) => {
+            let detail = detail.unwrap_or_else(|| lost_words(change.event).to_owned());
+            Some(MayflyEvent::Requeued { detail })
+        }
+        (_, Releasing(_, After::Finish(_))) => Some(MayflyEvent::Releasing),
+        (_, Queued(_)) => None,
+    }
+}
+
+fn lost_words(event: Event) -> &'static str {
+    match event {
+        Event::Expired(_, Limit::Launch) => "its machine was made, and its worker was never heard",
+        _ => "its machine was lost before claude had started",
+    }
+}
+
+fn attempt_of(from: TaskState, to: TaskState) -> u32 {
+    to.machine().or(from.machine()).map_or(0, |attempt| attempt.0)
+}
+
+pub(crate) fn effect_parts(effect: Effect) -> (&'static str, Attempt) {
+    match effect {
+        Effect::CreateMachine(attempt) => ("create", attempt),
+        Effect::CollectWork(attempt) => ("collect", attempt),
+        Effect::DestroyMachine(attempt) => ("destroy", attempt),
+    }
+}
+
+pub(crate) fn effect_of(kind: &str, attempt: Attempt) -> Result<Effect, StoreError> {
+    match kind {
+        "create" => Ok(Effect::CreateMachine(attempt)),
+        "collect" => Ok(Effect::CollectWork(attempt)),
+        "destroy" => Ok(Effect::DestroyMachine(attempt)),
+        other => Err(corrupt(format!("effect {other}"))),
+    }
+}
+
+/// A task's log, open for appending: the number of its last event is stored by [`Log::close`].
+#[derive(Debug)]
+pub(crate) struct Log<'a> {
+    connection: &'a Connection,
+    task: String,
+    last: u64,
+}
+
+impl<'a> Log<'a> {
+    pub(crate) fn open(connection: &'a Connection, task: TaskId, last_seq: u64) -> Self {
+        Self { connection, task: task.to_string(), last: last_seq }
+    }
+
+    /// Appends what mayfly itself tells.
+    pub(crate) fn mayfly(
+        &mut self,
+        attempt: u32,
+        at: Timestamp,
+        event: &MayflyEvent,
+    ) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(event).expect("our own events are JSON");
+        self.append(attempt, at.as_millisecond(), EventSource::Mayfly, End::Newline, &bytes, true)
+    }
+
+    pub(crate) fn append(
+        &mut self,
+        attempt: u32,
+        at_ms: i64,
+        source: EventSource,
+        end: End,
+        bytes: &[u8],
+        json: bool,
+    ) -> Result<(), StoreError> {
+        self.last += 1;
+        let sql = "INSERT INTO events (task, seq, attempt, at_ms, source, ending, json, bytes) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let (source, end) = (row::source_number(source), row::end_number(end));
+        let values = params![self.task, self.last, attempt, at_ms, source, end, json, bytes];
+        self.connection.prepare_cached(sql)?.execute(values)?;
+        Ok(())
+    }
+
+    /// Stores the number of the last event, and gives it.
+    pub(crate) fn close(&self) -> Result<u64, StoreError> {
+        let sql = "UPDATE tasks SET last_seq = ?2 WHERE id = ?1";
+        self.connection.prepare_cached(sql)?.execute(params![self.task, self.last])?;
+        Ok(self.last)
+    }
+}

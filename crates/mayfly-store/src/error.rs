@@ -1,0 +1,53 @@
+//! Why the store did not do as asked.
+
+use std::path::PathBuf;
+
+/// Sorted by what the caller can do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full; nothing was written, and later may be better.
+    #[error("the disk that holds the database is full: free some space")]
+    Full(#[source] rusqlite::Error),
+    /// The file belongs to another program.
+    #[error("`{0}` is not a mayfly database: choose another data folder")]
+    Foreign(PathBuf),
+    /// The file was written by a later mayfly.
+    #[error(
+        "`{path}` was written by a newer mayfly (version {found} of its tables, this one knows {known}): use that one"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The version found.
+        found: i64,
+        /// The version known here.
+        known: i64,
+    },
+    /// The idempotency key was used for another task.
+    #[error("this idempotency key was used for another task: choose a new one")]
+    KeyConflict,
+    /// SQLite said no.
+    #[error("the database cannot be used")]
+    Sqlite(#[source] rusqlite::Error),
+    /// A row does not read back.
+    #[error("the database holds something that this version did not write: {0}")]
+    Corrupt(String),
+    /// The writer has ended.
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full(error),
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+/// For a value that cannot be what was written.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
+pub(crate) fn corrupt(what: impl ToString) -> StoreError {
+    StoreError::Corrupt(what.to_string())
+}

@@ -1,0 +1,173 @@
+//! Stores what a machine says, exactly once.
+//!
+//! Records are numbered by the machine. Those already stored are passed over; one that leaves a gap refuses
+//! the frame. What a report means for the task is applied in the same transaction as its record.
+
+use jiff::Timestamp;
+use mayfly_core::{AttemptId, Event, Outcome, Policy, TaskState};
+use mayfly_wire::api::Collected;
+use mayfly_wire::event::{EventSource, MayflyEvent, is_json};
+use mayfly_wire::worker::{End, Record, Report, Source};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::change::{Change, Changed, Log, apply, find};
+use crate::error::StoreError;
+
+/// What became of a frame.
+#[derive(Debug)]
+pub struct Ingested {
+    /// The last number stored: what can be acknowledged.
+    pub stored: u64,
+    /// The number of the task's last event.
+    pub last_seq: u64,
+    /// Where the task stands now.
+    pub state: TaskState,
+    /// Steps that the task took.
+    pub changed: Vec<Changed>,
+    /// Whether `claude` was reported to run as it was asked to.
+    pub ready: bool,
+}
+
+/// Why a frame was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The attempt is not, or no longer, the task's own.
+    #[error("this attempt is over")]
+    Over,
+    /// Records are missing before this one.
+    #[error("record {found} came where {expected} was next")]
+    Gap {
+        /// Its number.
+        found: u64,
+        /// The number expected.
+        expected: u64,
+    },
+    /// A report that cannot be read.
+    #[error("record {number} is no report that this version knows")]
+    BadReport {
+        /// Its number.
+        number: u64,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<rusqlite::Error> for IngestError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// One frame being stored.
+#[derive(Debug)]
+struct Frame<'a> {
+    connection: &'a Connection,
+    attempt: AttemptId,
+    at: Timestamp,
+    provider: &'static str,
+    policy: Policy,
+    log: Log<'a>,
+    done: Ingested,
+}
+
+pub(crate) fn ingest(
+    connection: &Connection,
+    attempt: AttemptId,
+    records: &[Record],
+    at: Timestamp,
+    (provider, policy): (&'static str, Policy),
+) -> Result<Ingested, IngestError> {
+    let task = find(connection, attempt.task)?.ok_or(IngestError::Over)?;
+    if task.state.machine() != Some(attempt.attempt) {
+        return Err(IngestError::Over);
+    }
+    let stored = stored_number(connection, attempt)?.ok_or(IngestError::Over)?;
+    let done =
+        Ingested { stored, last_seq: task.last_seq, state: task.state, changed: Vec::new(), ready: false };
+    let log = Log::open(connection, attempt.task, task.last_seq);
+    let mut frame = Frame { connection, attempt, at, provider, policy, log, done };
+    for record in records.iter().filter(|record| record.number > stored) {
+        frame.take(record)?;
+    }
+    frame.close()
+}
+
+fn stored_number(connection: &Connection, attempt: AttemptId) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT stored FROM attempts WHERE task = ?1 AND attempt = ?2";
+    let key = params![attempt.task.to_string(), attempt.attempt.0];
+    Ok(connection.prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?)
+}
+
+impl Frame<'_> {
+    fn take(&mut self, record: &Record) -> Result<(), IngestError> {
+        let expected = self.done.stored + 1;
+        if record.number != expected {
+            return Err(IngestError::Gap { found: record.number, expected });
+        }
+        self.done.stored = record.number;
+        match record.source {
+            Source::Claude => Ok(self.append(EventSource::Claude, record)?),
+            Source::Stderr => Ok(self.append(EventSource::Stderr, record)?),
+            Source::Report => self.report(record),
+        }
+    }
+
+    fn append(&mut self, source: EventSource, record: &Record) -> Result<(), StoreError> {
+        let json = record.end != End::More && is_json(&record.bytes);
+        // The machine's clock is hostile too: a time that does not exist is the beginning of time.
+        let at_ms = i64::try_from(record.at_ms).ok().filter(|&ms| Timestamp::from_millisecond(ms).is_ok());
+        let attempt = self.attempt.attempt.0;
+        self.log.append(attempt, at_ms.unwrap_or(0), source, record.end, &record.bytes, json)
+    }
+
+    fn report(&mut self, record: &Record) -> Result<(), IngestError> {
+        let bad = || IngestError::BadReport { number: record.number };
+        let attempt = self.attempt.attempt;
+        let told = match serde_json::from_slice(&record.bytes).map_err(|_| bad())? {
+            Report::Started => return self.step(Event::Started(attempt), None),
+            Report::Ended { outcome, detail } => {
+                let outcome: Outcome = outcome.parse().map_err(|_| bad())?;
+                return self.step(Event::Ended(attempt, outcome), detail);
+            }
+            Report::Collected(result) => return self.collected(result),
+            Report::Ready { version, model } => {
+                self.done.ready = true;
+                MayflyEvent::Ready { version, model }
+            }
+            Report::Denied { tool, message } => MayflyEvent::Denied { tool, message },
+            Report::Limit { limit, resets_at } => MayflyEvent::Limit { limit, resets_at },
+            Report::Warning { text } => MayflyEvent::Warning { text },
+        };
+        Ok(self.log.mayfly(attempt.0, self.at, &told)?)
+    }
+
+    fn collected(&mut self, result: Collected) -> Result<(), IngestError> {
+        let json = serde_json::to_string(&result).expect("our own types are JSON");
+        let sql = "UPDATE tasks SET result = ?2 WHERE id = ?1";
+        self.connection.prepare_cached(sql)?.execute(params![self.attempt.task.to_string(), json])?;
+        self.log.mayfly(self.attempt.attempt.0, self.at, &MayflyEvent::Collected { result })?;
+        self.step(Event::Collected(self.attempt.attempt), None)
+    }
+
+    fn step(&mut self, event: Event, detail: Option<String>) -> Result<(), IngestError> {
+        self.log.close()?;
+        let change = Change { event, at: self.at, detail, provider: self.provider, policy: self.policy };
+        if let Some(changed) = apply(self.connection, self.attempt.task, &change)? {
+            self.log = Log::open(self.connection, self.attempt.task, changed.last_seq);
+            self.done.state = changed.state;
+            self.done.changed.push(changed);
+        }
+        Ok(())
+    }
+
+    fn close(mut self) -> Result<Ingested, IngestError> {
+        self.done.last_seq = self.log.close()?;
+        let sql = "UPDATE attempts SET stored = ?3, heard_ms = ?4, ready = max(ready, ?5) \
+                   WHERE task = ?1 AND attempt = ?2";
+        let (task, attempt) = (self.attempt.task.to_string(), self.attempt.attempt.0);
+        let values = params![task, attempt, self.done.stored, self.at.as_millisecond(), self.done.ready];
+        self.connection.prepare_cached(sql)?.execute(values)?;
+        Ok(self.done)
+    }
+}

@@ -1,0 +1,185 @@
+//! How rows read back as values.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use mayfly_core::{After, Attempt, AttemptId, Outcome, Phase, TaskId, TaskState};
+use mayfly_wire::api::{Collected, CreateTask};
+use mayfly_wire::event::EventSource;
+use mayfly_wire::worker::End;
+use rusqlite::Row;
+
+use crate::error::{StoreError, corrupt};
+
+/// A task as stored.
+#[derive(Debug, Clone)]
+pub struct TaskRow {
+    /// Its id.
+    pub id: TaskId,
+    /// What was asked for, without the credential.
+    pub spec: CreateTask,
+    /// Where it stands.
+    pub state: TaskState,
+    /// The current, next or last attempt.
+    pub attempt: u32,
+    /// The reason of its ending in words.
+    pub detail: Option<String>,
+    /// What came out of its machine.
+    pub result: Option<Collected>,
+    /// The number of its last event.
+    pub last_seq: u64,
+    /// When it was accepted.
+    pub created: Timestamp,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+}
+
+/// An attempt as stored.
+#[derive(Debug, Clone)]
+pub struct AttemptRow {
+    /// Its id.
+    pub id: AttemptId,
+    /// When its machine was asked for.
+    pub launched: Timestamp,
+    /// When its worker was first heard.
+    pub joined: Option<Timestamp>,
+    /// When its machine last said something.
+    pub heard: Option<Timestamp>,
+    /// When collecting began.
+    pub ended: Option<Timestamp>,
+    /// The last number stored from its machine.
+    pub stored: u64,
+    /// Whether `claude` is known to run as it was asked to.
+    pub ready: bool,
+}
+
+/// An event as stored.
+#[derive(Debug, Clone)]
+pub struct EventRow {
+    /// The attempt; 0 before the first.
+    pub attempt: u32,
+    /// The number in the task's log.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// From whom.
+    pub source: EventSource,
+    /// How the bytes end.
+    pub end: End,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Whether they are one JSON value.
+    pub json: bool,
+}
+
+pub(crate) const TASK_COLUMNS: &str =
+    "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms";
+
+pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
+    let id: String = row.get(0)?;
+    let (name, attempt): (String, u32) = (row.get(2)?, row.get(3)?);
+    let word: Option<String> = row.get(4)?;
+    let result: Option<String> = row.get(6)?;
+    Ok(TaskRow {
+        id: id.parse().map_err(corrupt)?,
+        spec: serde_json::from_str(&row.get::<_, String>(1)?).map_err(corrupt)?,
+        state: state(&name, Attempt(attempt), word.as_deref())?,
+        attempt,
+        detail: row.get(5)?,
+        result: result.map(|json| serde_json::from_str(&json)).transpose().map_err(corrupt)?,
+        last_seq: row.get(7)?,
+        created: time(row.get(8)?)?,
+        finished: row.get::<_, Option<i64>>(9)?.map(time).transpose()?,
+    })
+}
+
+pub(crate) const ATTEMPT_COLUMNS: &str =
+    "task, attempt, launched_ms, joined_ms, heard_ms, ended_ms, stored, ready";
+
+pub(crate) fn attempt(row: &Row<'_>) -> Result<AttemptRow, StoreError> {
+    let task: TaskId = row.get::<_, String>(0)?.parse().map_err(corrupt)?;
+    let maybe = |column| row.get::<_, Option<i64>>(column)?.map(time).transpose();
+    Ok(AttemptRow {
+        id: task.attempt(Attempt(row.get(1)?)),
+        launched: time(row.get(2)?)?,
+        joined: maybe(3)?,
+        heard: maybe(4)?,
+        ended: maybe(5)?,
+        stored: row.get(6)?,
+        ready: row.get(7)?,
+    })
+}
+
+pub(crate) const EVENT_COLUMNS: &str = "attempt, seq, at_ms, source, ending, json, bytes";
+
+pub(crate) fn event(row: &Row<'_>) -> Result<EventRow, StoreError> {
+    let source = match row.get::<_, i64>(3)? {
+        0 => EventSource::Claude,
+        1 => EventSource::Stderr,
+        2 => EventSource::Mayfly,
+        other => return Err(corrupt(format!("source {other}"))),
+    };
+    let end = match row.get::<_, i64>(4)? {
+        0 => End::Newline,
+        1 => End::More,
+        2 => End::Eof,
+        other => return Err(corrupt(format!("ending {other}"))),
+    };
+    let bytes: Vec<u8> = row.get(6)?;
+    Ok(EventRow {
+        attempt: row.get(0)?,
+        seq: row.get(1)?,
+        at: time(row.get(2)?)?,
+        source,
+        end,
+        bytes: bytes.into(),
+        json: row.get(5)?,
+    })
+}
+
+pub(crate) const fn source_number(source: EventSource) -> i64 {
+    match source {
+        EventSource::Claude => 0,
+        EventSource::Stderr => 1,
+        EventSource::Mayfly => 2,
+    }
+}
+
+pub(crate) const fn end_number(end: End) -> i64 {
+    match end {
+        End::Newline => 0,
+        End::More => 1,
+        End::Eof => 2,
+    }
+}
+
+fn time(ms: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_millisecond(ms).map_err(corrupt)
+}
+
+/// What a state carries besides its name and attempt.
+pub(crate) fn word(state: TaskState) -> Option<&'static str> {
+    match state {
+        TaskState::Queued(_) | TaskState::Launching(_) => None,
+        TaskState::Running(_, Phase::Seeding) => Some("seeding"),
+        TaskState::Running(_, Phase::Claude) => Some("claude"),
+        TaskState::Releasing(_, After::Requeue) => Some("requeue"),
+        TaskState::Collecting(_, outcome)
+        | TaskState::Releasing(_, After::Finish(outcome))
+        | TaskState::Finished(outcome) => Some(outcome.name()),
+    }
+}
+
+fn state(name: &str, attempt: Attempt, word: Option<&str>) -> Result<TaskState, StoreError> {
+    let outcome = || word.unwrap_or_default().parse::<Outcome>().map_err(corrupt);
+    Ok(match (name, word) {
+        ("queued", _) => TaskState::Queued(attempt),
+        ("launching", _) => TaskState::Launching(attempt),
+        ("running", Some("seeding")) => TaskState::Running(attempt, Phase::Seeding),
+        ("running", Some("claude")) => TaskState::Running(attempt, Phase::Claude),
+        ("collecting", _) => TaskState::Collecting(attempt, outcome()?),
+        ("releasing", Some("requeue")) => TaskState::Releasing(attempt, After::Requeue),
+        ("releasing", _) => TaskState::Releasing(attempt, After::Finish(outcome()?)),
+        ("finished", _) => TaskState::Finished(outcome()?),
+        _ => return Err(corrupt(format!("state {name}"))),
+    })
+}

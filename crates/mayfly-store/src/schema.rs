@@ -1,0 +1,111 @@
+//! The tables, and how a file is known to be ours.
+
+use std::fs;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::error::StoreError;
+
+/// "mayf": says that the file is ours.
+const APPLICATION: i64 = 0x6d61_7966;
+/// The version of the tables below.
+const VERSION: i64 = 1;
+/// How long a reader waits for a checkpoint that holds the file, in milliseconds.
+const BUSY_MS_MAX: u32 = 5000;
+
+const TABLES: &str = "
+CREATE TABLE tasks (
+    id TEXT PRIMARY KEY,
+    -- A CreateTask as JSON, without its credential.
+    spec TEXT NOT NULL,
+    idempotency_key TEXT UNIQUE,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    -- What the state carries besides its attempt: a phase, an outcome, or `requeue`.
+    word TEXT,
+    detail TEXT,
+    result TEXT,
+    last_seq INTEGER NOT NULL DEFAULT 0,
+    created_ms INTEGER NOT NULL,
+    finished_ms INTEGER
+) STRICT;
+CREATE INDEX tasks_by_state ON tasks (state, id);
+CREATE TABLE attempts (
+    task TEXT NOT NULL REFERENCES tasks (id),
+    attempt INTEGER NOT NULL,
+    launched_ms INTEGER NOT NULL,
+    joined_ms INTEGER,
+    heard_ms INTEGER,
+    ended_ms INTEGER,
+    stored INTEGER NOT NULL DEFAULT 0,
+    ready INTEGER NOT NULL DEFAULT 0,
+    link_hash BLOB,
+    PRIMARY KEY (task, attempt)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE events (
+    task TEXT NOT NULL REFERENCES tasks (id),
+    seq INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    source INTEGER NOT NULL,
+    ending INTEGER NOT NULL,
+    json INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (task, seq)
+) STRICT;
+-- What is still to be done.
+CREATE TABLE effects (
+    task TEXT NOT NULL REFERENCES tasks (id),
+    attempt INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    PRIMARY KEY (task, attempt, kind)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Opens the file, which is made with mode 0600 if it is not there, and makes the tables in an empty one.
+pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
+    let made = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    made.and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
+        .map_err(|error| StoreError::Corrupt(format!("`{}` cannot be opened: {error}", path.display())))?;
+    let mut connection = connect(path)?;
+    check(&connection, path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    let transaction = connection.transaction()?;
+    if version(&transaction)? == 0 {
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    transaction.commit()?;
+    Ok(connection)
+}
+
+/// One more connection to a file that [`open`] has prepared.
+pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS_MAX.into()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn version(connection: &Connection) -> Result<i64, StoreError> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let foreign = || StoreError::Foreign(path.to_owned());
+    let tables = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+    let tables = tables.map_err(|_| foreign())?;
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    match (version(connection)?, application, tables) {
+        (0, 0, 0) | (VERSION, APPLICATION, _) => Ok(()),
+        (found, APPLICATION, _) if found > VERSION => {
+            Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION })
+        }
+        _ => Err(foreign()),
+    }
+}

@@ -1,0 +1,304 @@
+//! What can be asked of the store.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use mayfly_core::{Attempt, AttemptId, Effect, Event, Policy, TaskId, TaskState};
+use mayfly_wire::api::CreateTask;
+use mayfly_wire::event::MayflyEvent;
+use mayfly_wire::worker::Record;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::task::spawn_blocking;
+
+use crate::change::{Change, Changed, Log, apply, effect_of, effect_parts, find};
+use crate::error::{StoreError, corrupt};
+use crate::ingest::{IngestError, Ingested, ingest};
+use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, EVENT_COLUMNS, EventRow, TASK_COLUMNS, TaskRow};
+use crate::schema;
+use crate::writer::Writer;
+
+/// A task to be stored.
+#[derive(Debug, Clone)]
+pub struct NewTask {
+    /// Its id.
+    pub id: TaskId,
+    /// What was asked for; the credential is left out of the file.
+    pub spec: CreateTask,
+    /// The same key with the same task gives the task that is there already.
+    pub idempotency_key: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What became of a new task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is stored.
+    New(TaskId),
+    /// Its idempotency key was there already, with this task.
+    Known(TaskId),
+}
+
+/// Whether a worker may speak for an attempt.
+#[derive(Debug, Clone)]
+pub enum Bound {
+    /// It may: the attempt and its task as they stand.
+    Here(Box<(TaskRow, AttemptRow)>),
+    /// The ticket was used with another link.
+    Spent,
+    /// The attempt is not, or no longer, the task's own.
+    Over,
+}
+
+/// The file, open.
+#[derive(Debug, Clone)]
+pub struct Store {
+    writer: Writer,
+    reader: Arc<Mutex<Connection>>,
+}
+
+impl Store {
+    /// Opens the database at `path`, and makes it if it is not there.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let writer = Writer::start(schema::open(path)?);
+        let reader = Arc::new(Mutex::new(schema::connect(path)?));
+        Ok(Self { writer, reader })
+    }
+
+    /// Stores a task; when this returns, it is durable.
+    pub async fn submit(&self, mut new: NewTask) -> Result<Submitted, StoreError> {
+        new.spec.credential = None;
+        self.writer.run(move |connection| submit(connection, &new)).await
+    }
+
+    /// Gives the oldest waiting task a machine, if one more is allowed.
+    pub async fn claim(
+        &self,
+        policy: Policy,
+        provider: &'static str,
+        at: Timestamp,
+    ) -> Result<Option<Changed>, StoreError> {
+        let change = Change { event: Event::Claimed, at, detail: None, provider, policy };
+        self.writer.run(move |connection| claim(connection, &change)).await
+    }
+
+    /// Takes one step of a task. `None`: it changes nothing.
+    pub async fn apply(&self, task: TaskId, change: Change) -> Result<Option<Changed>, StoreError> {
+        self.writer.run(move |connection| apply(connection, task, &change)).await
+    }
+
+    /// Forgets an effect that was performed, and takes the step that it leads to, in one.
+    pub async fn performed(
+        &self,
+        task: TaskId,
+        effect: Effect,
+        next: Option<Change>,
+    ) -> Result<Option<Changed>, StoreError> {
+        self.writer
+            .run(move |connection| {
+                let (kind, attempt) = effect_parts(effect);
+                let sql = "DELETE FROM effects WHERE task = ?1 AND attempt = ?2 AND kind = ?3";
+                connection.prepare_cached(sql)?.execute(params![task.to_string(), attempt.0, kind])?;
+                next.map_or(Ok(None), |change| apply(connection, task, &change))
+            })
+            .await
+    }
+
+    /// Stores what a machine says.
+    pub async fn ingest(
+        &self,
+        attempt: AttemptId,
+        records: Vec<Record>,
+        at: Timestamp,
+        rules: (&'static str, Policy),
+    ) -> Result<Ingested, IngestError> {
+        self.writer.run(move |connection| ingest(connection, attempt, &records, at, rules)).await
+    }
+
+    /// Appends an event of mayfly's own; gives the number of the task's last event.
+    pub async fn tell(
+        &self,
+        attempt: AttemptId,
+        at: Timestamp,
+        event: MayflyEvent,
+    ) -> Result<u64, StoreError> {
+        self.writer
+            .run(move |connection| {
+                let task =
+                    find(connection, attempt.task)?.ok_or_else(|| corrupt("a task that is not there"))?;
+                let mut log = Log::open(connection, attempt.task, task.last_seq);
+                log.mayfly(attempt.attempt.0, at, &event)?;
+                log.close()
+            })
+            .await
+    }
+
+    /// Binds an attempt to the worker that knows the secret with this hash, if it is bound to none.
+    pub async fn bind(&self, attempt: AttemptId, link_hash: [u8; 32]) -> Result<Bound, StoreError> {
+        self.writer.run(move |connection| bind(connection, attempt, link_hash)).await
+    }
+
+    /// A task.
+    pub async fn task(&self, id: TaskId) -> Result<Option<TaskRow>, StoreError> {
+        self.read(move |connection| find(connection, id)).await
+    }
+
+    /// The newest tasks, newest first.
+    pub async fn tasks(&self, most: u32) -> Result<Vec<TaskRow>, StoreError> {
+        let sql = format!("SELECT {TASK_COLUMNS} FROM tasks ORDER BY id DESC LIMIT ?1");
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_and_then([most], row::task)?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// Every task that owns a machine, with its attempt.
+    pub async fn live(&self) -> Result<Vec<(TaskRow, AttemptRow)>, StoreError> {
+        let sql =
+            format!("SELECT {TASK_COLUMNS} FROM tasks WHERE state NOT IN ('queued', 'finished') ORDER BY id");
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            let tasks: Vec<TaskRow> =
+                statement.query_and_then([], row::task)?.collect::<Result<_, StoreError>>()?;
+            let with_attempt = |task: TaskRow| {
+                let attempt = task.state.machine().ok_or_else(|| corrupt("a live task without attempt"))?;
+                Ok((find_attempt(connection, task.id.attempt(attempt))?, task))
+            };
+            let rows = tasks.into_iter().map(with_attempt).collect::<Result<Vec<_>, StoreError>>()?;
+            Ok(rows.into_iter().filter_map(|(attempt, task)| Some((task, attempt?))).collect())
+        })
+        .await
+    }
+
+    /// One attempt.
+    pub async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
+        self.read(move |connection| find_attempt(connection, id)).await
+    }
+
+    /// How many tasks are not finished.
+    pub async fn unfinished(&self) -> Result<usize, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT count(*) FROM tasks WHERE state <> 'finished'";
+            Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// What is still to be performed, oldest task first.
+    pub async fn effects(&self) -> Result<Vec<(TaskId, Effect)>, StoreError> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT task, attempt, kind FROM effects ORDER BY task")?;
+            let rows = statement.query_and_then([], |row| {
+                let task: TaskId = row.get::<_, String>(0)?.parse().map_err(corrupt)?;
+                Ok((task, effect_of(&row.get::<_, String>(2)?, Attempt(row.get(1)?))?))
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// A task's events after `after`, in order: at least one if there is one, and no more once they hold
+    /// `bytes_max` bytes.
+    pub async fn events(
+        &self,
+        task: TaskId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        let sql = format!("SELECT {EVENT_COLUMNS} FROM events WHERE task = ?1 AND seq > ?2 ORDER BY seq");
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![task.to_string(), after])?;
+            let (mut events, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
+                let event = row::event(row)?;
+                bytes += event.bytes.len();
+                events.push(event);
+                if bytes >= bytes_max {
+                    break;
+                }
+            }
+            Ok(events)
+        })
+        .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let reader = Arc::clone(&self.reader);
+        let read = spawn_blocking(move || {
+            let connection = reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            query(&connection)
+        });
+        read.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn submit(connection: &Connection, new: &NewTask) -> Result<Submitted, StoreError> {
+    let spec = serde_json::to_string(&new.spec).map_err(corrupt)?;
+    if let Some(key) = &new.idempotency_key {
+        let sql = "SELECT id, spec FROM tasks WHERE idempotency_key = ?1";
+        let known = connection
+            .prepare_cached(sql)?
+            .query_row([key], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+        match known.optional()? {
+            Some((id, known)) if known == spec => return Ok(Submitted::Known(id.parse().map_err(corrupt)?)),
+            Some(_) => return Err(StoreError::KeyConflict),
+            None => {}
+        }
+    }
+    let state = TaskState::NEW;
+    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms) \
+               VALUES (?1, ?2, ?3, ?4, 1, ?5)";
+    let (id, at) = (new.id.to_string(), new.at.as_millisecond());
+    connection.prepare_cached(sql)?.execute(params![id, spec, new.idempotency_key, state.name(), at])?;
+    let mut log = Log::open(connection, new.id, 0);
+    log.mayfly(0, new.at, &MayflyEvent::Queued)?;
+    log.close()?;
+    Ok(Submitted::New(new.id))
+}
+
+fn claim(connection: &Connection, change: &Change) -> Result<Option<Changed>, StoreError> {
+    let sql = "SELECT count(*) FROM tasks WHERE state NOT IN ('queued', 'finished')";
+    let alive: u32 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    if !change.policy.admits(alive) {
+        return Ok(None);
+    }
+    let sql = "SELECT id FROM tasks WHERE state = 'queued' ORDER BY id LIMIT 1";
+    let oldest = connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, String>(0)).optional()?;
+    match oldest {
+        Some(id) => apply(connection, id.parse().map_err(corrupt)?, change),
+        None => Ok(None),
+    }
+}
+
+fn bind(connection: &Connection, id: AttemptId, link_hash: [u8; 32]) -> Result<Bound, StoreError> {
+    let (Some(task), Some(attempt)) = (find(connection, id.task)?, find_attempt(connection, id)?) else {
+        return Ok(Bound::Over);
+    };
+    let live = matches!(task.state, TaskState::Launching(a) | TaskState::Running(a, _) | TaskState::Collecting(a, _) if a == id.attempt);
+    if !live {
+        return Ok(Bound::Over);
+    }
+    let key = params![id.task.to_string(), id.attempt.0, link_hash];
+    let sql = "UPDATE attempts SET link_hash = ?3 \
+               WHERE task = ?1 AND attempt = ?2 AND coalesce(link_hash, ?3) = ?3";
+    match connection.prepare_cached(sql)?.execute(key)? {
+        0 => Ok(Bound::Spent),
+        _ => Ok(Bound::Here(Box::new((task, attempt)))),
+    }
+}
+
+fn find_attempt(connection: &Connection, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
+    let sql = format!("SELECT {ATTEMPT_COLUMNS} FROM attempts WHERE task = ?1 AND attempt = ?2");
+    let key = params![id.task.to_string(), id.attempt.0];
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_row(key, |row| Ok(row::attempt(row))).optional()?.transpose()
+}

@@ -1,0 +1,101 @@
+//! The one thread that writes, with group commit.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use crate::error::StoreError;
+
+/// The most commands of one transaction.
+const BATCH_MAX: usize = 512;
+
+/// Carries a command out, and leaves what is to be answered after the commit.
+type Job = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// Hands commands to the writing thread, which ends when all of these are gone.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer(Sender<Job>);
+
+impl Writer {
+    pub(crate) fn start(connection: Connection) -> Self {
+        let (jobs, queue) = channel();
+        thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || write(connection, &queue))
+            .expect("a thread can be started at start-up");
+        Self(jobs)
+    }
+
+    /// Carries out `command` in the next transaction; its answer comes after the commit. An error of its own
+    /// undoes it alone.
+    pub(crate) async fn run<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+        &self,
+        command: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(move |connection: &Connection| {
+            let result = in_savepoint(connection, command);
+            Box::new(move |committed: Result<(), StoreError>| {
+                // Nobody waits any more: the command stands all the same.
+                let _ = answer.send(committed.map_err(E::from).and(result));
+            }) as Answer
+        });
+        self.0.send(job).map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn in_savepoint<T, E: From<StoreError>>(
+    connection: &Connection,
+    command: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<T, E> {
+    let batch = |sql| connection.execute_batch(sql).map_err(StoreError::from);
+    batch("SAVEPOINT command")?;
+    let result = command(connection);
+    if result.is_err() {
+        batch("ROLLBACK TO command")?;
+    }
+    batch("RELEASE command")?;
+    result
+}
+
+fn write(mut connection: Connection, queue: &Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let rest = std::iter::from_fn(|| queue.try_recv().ok());
+        let batch: Vec<Job> = std::iter::once(first).chain(rest.take(BATCH_MAX - 1)).collect();
+        commit(&mut connection, batch);
+    }
+}
+
+fn commit(connection: &mut Connection, batch: Vec<Job>) {
+    let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+        Ok(transaction) => transaction,
+        Err(error) => {
+            tracing::error!(%error, "no transaction");
+            return; // Each waiting command sees its answer dropped: `Closed`.
+        }
+    };
+    let answers: Vec<Answer> = batch.into_iter().map(|job| job(&transaction)).collect();
+    match transaction.commit() {
+        Ok(()) => answers.into_iter().for_each(|answer| answer(Ok(()))),
+        Err(error) => {
+            let code = error.sqlite_error_code();
+            tracing::error!(%error, "commit failed");
+            for answer in answers {
+                let full = code == Some(rusqlite::ErrorCode::DiskFull);
+                let again = rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(if full {
+                        rusqlite::ffi::SQLITE_FULL
+                    } else {
+                        rusqlite::ffi::SQLITE_IOERR
+                    }),
+                    None,
+                );
+                answer(Err(again.into()));
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! How `claude` is started: an environment built from nothing, explicit flags, folders of its own.
+//!
+//! The prompt is not here: it goes in by standard input, since every process of the machine can read
+//! arguments. In the environment is the placeholder credential, which opens the model routes of this attempt
+//! and nothing else.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use mayfly_wire::Secret;
+use mayfly_wire::worker::WorkOrder;
+
+/// Where programs are found in a machine.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Who the agent's commits are from.
+pub(crate) const GIT_NAME: &str = "mayfly agent";
+/// Its address, which reaches nobody.
+pub(crate) const GIT_EMAIL: &str = "agent@mayfly.invalid";
+/// Tools that ask somebody who is not there.
+pub(crate) const ABSENT_TOOLS: [&str; 3] = ["AskUserQuestion", "EnterPlanMode", "ExitPlanMode"];
+/// The machine is the boundary: inside it tools run without asking.
+pub(crate) const PERMISSION_MODE: &str = "bypassPermissions";
+
+/// What the CLI is told about its own behaviour.
+const SETTINGS: [(&str, &str); 13] = [
+    // It runs as root in some machines, and then asks for this word before it skips permissions.
+    ("IS_SANDBOX", "1"),
+    ("DISABLE_AUTOUPDATER", "1"),
+    ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+    // Else a background command holds the process for ten minutes after its result.
+    ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1"),
+    // Its own ten take minutes.
+    ("CLAUDE_CODE_MAX_RETRIES", "4"),
+    // A stalled answer is given up after a minute, not five.
+    ("CLAUDE_ENABLE_BYTE_WATCHDOG", "1"),
+    ("CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS", "60000"),
+    ("MCP_TIMEOUT", "5000"),
+    ("LANG", "C.UTF-8"),
+    ("TERM", "dumb"),
+    ("SHELL", "/bin/bash"),
+    ("USER", "agent"),
+    ("PATH", PATH),
+];
+
+/// What one start of the CLI needs to know.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// The CLI's binary.
+    pub binary: &'a Path,
+    /// The agent's home.
+    pub home: &'a Path,
+    /// Where it works.
+    pub cwd: &'a Path,
+    /// The port on loopback where the way out begins.
+    pub port: u16,
+    /// What was asked for.
+    pub order: &'a WorkOrder,
+}
+
+impl Launch<'_> {
+    /// The command, with its three standard streams as pipes, in a process group of its own.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.binary);
+        command.env_clear().envs(SETTINGS).current_dir(self.cwd).args(self.arguments());
+        command.env("HOME", self.home).env("CLAUDE_CONFIG_DIR", config_dir(self.home));
+        command.env("ANTHROPIC_BASE_URL", format!("http://127.0.0.1:{}", self.port));
+        command.env("CLAUDE_CODE_OAUTH_TOKEN", Secret::expose(&self.order.model_token));
+        for role in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{role}_NAME"), GIT_NAME).env(format!("GIT_{role}_EMAIL"), GIT_EMAIL);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let order = self.order;
+        let mut arguments: Vec<String> = ["-p", "--verbose"].map(String::from).to_vec();
+        let mut flag = |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
+        flag("--input-format", "stream-json");
+        flag("--output-format", "stream-json");
+        flag("--model", &order.model);
+        flag("--session-id", &order.session_id);
+        flag("--permission-mode", PERMISSION_MODE);
+        flag("--permission-prompt-tool", "stdio");
+        flag("--setting-sources", "user");
+        flag("--mcp-config", r#"{"mcpServers":{}}"#);
+        if let Some(turns) = order.max_turns {
+            flag("--max-turns", &turns.to_string());
+        }
+        if let Some(usd) = order.max_budget_usd {
+            flag("--max-budget-usd", &usd.to_string());
+        }
+        // Last, since these two take all the words that follow up to the next flag.
+        flag("--disallowedTools", &ABSENT_TOOLS.join(","));
+        arguments.push("--strict-mcp-config".to_owned());
+        arguments
+    }
+}
+
+/// The CLI's own folder, where it keeps its settings and sessions.
+pub(crate) fn config_dir(home: &Path) -> PathBuf {
+    home.join(".claude")
+}
+
+/// Makes the CLI's own folder.
+pub(crate) fn prepare(home: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(config_dir(home))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    pub(crate) fn order() -> WorkOrder {
+        WorkOrder {
+            prompt: "-canary-prompt".to_owned(),
+            workspace: None,
+            model: "sonnet".to_owned(),
+            session_id: "0193b2c4-0000-7000-8000-0123456789ab".to_owned(),
+            max_turns: Some(7),
+            max_budget_usd: Some(0.5),
+            claude_version: Some("2.1.330".to_owned()),
+            model_token: "canary-model".to_owned().into(),
+            result_token: "canary-result".to_owned().into(),
+            collect_ms_max: 1000,
+            orphan_after_ms: 1000,
+        }
+    }
+
+    fn command(order: &WorkOrder) -> Command {
+        let (binary, home, cwd) = (Path::new("/c"), Path::new("/home/agent"), Path::new("/workspace"));
+        Launch { binary, home, cwd, port: 8080, order }.command()
+    }
+
+    /// Covers S43: whatever the prompt is, it is no argument.
+    #[test]
+    fn the_prompt_and_the_tokens_are_no_arguments() {
+        let order = order();
+        let command = command(&order);
+        let words: Vec<_> = command.get_args().map(|word| word.to_str().expect("UTF-8")).collect();
+        assert!(!words.iter().any(|word| word.contains("canary")), "{words:?}");
+        assert!(words.windows(2).any(|pair| pair == ["--max-turns", "7"]), "{words:?}");
+        assert!(words.windows(2).any(|pair| pair == ["--max-budget-usd", "0.5"]), "{words:?}");
+    }
+
+    #[test]
+    fn the_environment_is_this_and_nothing_else() {
+        let order = order();
+        let command = command(&order);
+        let environment: BTreeMap<_, _> = command
+            .get_envs()
+            .map(|(name, value)| {
+                (name.to_str().expect("UTF-8"), value.and_then(|v| v.to_str()).expect("UTF-8"))
+            })
+            .collect();
+        let names: Vec<_> = environment.keys().copied().filter(|name| !name.starts_with("GIT_")).collect();
+        assert_eq!(
+            names,
+            [
+                "ANTHROPIC_BASE_URL",
+                "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS",
+                "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS",
+                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+                "CLAUDE_CODE_MAX_RETRIES",
+                "CLAUDE_CODE_OAUTH_TOKEN",
+                "CLAUDE_CONFIG_DIR",
+                "CLAUDE_ENABLE_BYTE_WATCHDOG",
+                "DISABLE_AUTOUPDATER",
+                "HOME",
+                "IS_SANDBOX",
+                "LANG",
+                "MCP_TIMEOUT",
+                "PATH",
+                "SHELL",
+                "TERM",
+                "USER",
+            ]
+        );
+        assert_eq!(environment["CLAUDE_CODE_OAUTH_TOKEN"], "canary-model");
+        assert!(!environment.values().any(|value| value.contains("canary-result")));
+    }
+}

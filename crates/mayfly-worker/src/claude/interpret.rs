@@ -1,0 +1,309 @@
+//! What the worker learns from a line of `claude`: a pure reading, on a copy.
+//!
+//! Any process of the machine may have written any line, so nothing here decides how a task ends: a line can
+//! only be noted, answered or told on. The first `init` is the exception, since no tool can run before the
+//! model's first answer, which is withheld until that `init` has passed.
+//!
+//! What is not known is ignored: types, fields, lines that are no JSON. Bounds: [`LINE_BYTES_MAX`] a line,
+//! [`NAMES_MAX`] names kept, [`WORDS_MAX`] characters of a text that is passed on.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use bytes::Bytes;
+use mayfly_wire::worker::{Report, WorkOrder};
+
+use super::command::{ABSENT_TOOLS, PERMISSION_MODE};
+use super::input;
+use super::said::{
+    Block, Control, Head, Init, Meta, PermissionDenied, RateLimit, ResultLine, Spoken, Tasks, parse, words,
+};
+
+/// A longer line is not read here.
+pub(crate) const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most names of tool calls, or of tasks, that are kept.
+const NAMES_MAX: usize = 1024;
+/// The most characters of a text that goes into a report.
+pub(crate) const WORDS_MAX: usize = 500;
+/// What a permission request is answered with.
+const DENIAL: &str = "Denied: nobody is there to allow it. Go on without it.";
+
+/// What a line asks the worker to do.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Finding {
+    /// Tell the orchestrator.
+    Report(Report),
+    /// Write this to the standard input.
+    Answer(Bytes),
+    /// `claude` does not run as it was asked to; here is the difference.
+    Mismatch(String),
+}
+
+/// The end of a turn, as `claude` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TurnResult {
+    pub(crate) is_error: bool,
+    pub(crate) terminal_reason: String,
+    pub(crate) api_status: Option<u64>,
+    pub(crate) usage_limit: bool,
+    /// Its text or errors, shortened.
+    pub(crate) words: String,
+}
+
+/// What `claude` was asked to run with.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    version: Option<String>,
+    model: String,
+    session_id: String,
+    cwd: String,
+}
+
+impl Asked {
+    pub(crate) fn new(order: &WorkOrder, cwd: &Path) -> Self {
+        Self {
+            version: order.claude_version.clone(),
+            model: order.model.clone(),
+            session_id: order.session_id.clone(),
+            cwd: cwd.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// Reads the lines of one run.
+#[derive(Debug)]
+pub(crate) struct Interpreter {
+    asked: Asked,
+    initialised: bool,
+    /// A turn has begun and has had no result.
+    turn_open: bool,
+    last: Option<TurnResult>,
+    resets_at: Option<i64>,
+    /// Tool calls without a result, by id, with the tool's name.
+    calls: HashMap<String, String>,
+    denied: HashSet<String>,
+    background: HashSet<String>,
+}
+
+impl Interpreter {
+    pub(crate) fn new(asked: Asked) -> Self {
+        Self {
+            asked,
+            initialised: false,
+            turn_open: false,
+            last: None,
+            resets_at: None,
+            calls: HashMap::new(),
+            denied: HashSet::new(),
+            background: HashSet::new(),
+        }
+    }
+
+    /// Reads one whole line.
+    pub(crate) fn read(&mut self, line: &[u8]) -> Vec<Finding> {
+        let Some(head) = parse::<Head>(line) else { return Vec::new() };
+        match (head.kind.as_str(), head.subtype.as_deref()) {
+            ("system", Some("init")) => Some(self.init(parse(line))),
+            ("system", Some("permission_denied")) => parse(line).map(|denied| self.permission_denied(denied)),
+            ("system", Some("task_started" | "task_notification" | "background_tasks_changed")) => {
+                parse(line).map(|tasks| self.tasks(head.subtype.as_deref(), tasks))
+            }
+            ("assistant", _) => parse(line).map(|spoken| self.assistant(&spoken)),
+            ("user", _) => parse(line).map(|spoken| self.user(&spoken)),
+            ("result", _) => parse(line).map(|result| self.result(&result)),
+            ("rate_limit_event", _) => parse(line).map(|limit| self.limit(limit)),
+            ("control_request", _) => parse(line).map(|request| self.control(request)),
+            _ => None,
+        }
+        .unwrap_or_default()
+    }
+
+    /// Whether an `init` has passed.
+    pub(crate) fn initialised(&self) -> bool {
+        self.initialised
+    }
+
+    /// The last result, if there was one.
+    pub(crate) fn last(&self) -> Option<&TurnResult> {
+        self.last.as_ref()
+    }
+
+    /// When the usage limit ends that was named last, in seconds since 1970.
+    pub(crate) fn resets_at(&self) -> Option<i64> {
+        self.resets_at
+    }
+
+    /// Whether nothing more is to be said to `claude`: the turn has its result, and no task could wake it for
+    /// another. Closing its input then does no harm even if the result is forged: it finishes its turn.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.last.is_some() && !self.turn_open && self.background.is_empty()
+    }
+
+    /// Whether nothing is left that `claude` could be busy with, so that it ought to exit. With a tool call
+    /// still open, a result that tells of no error proves nothing.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_answered() && (self.calls.is_empty() || self.last.as_ref().is_some_and(|last| last.is_error))
+    }
+
+    fn init(&mut self, init: Option<Init>) -> Vec<Finding> {
+        self.turn_open = true;
+        self.calls.clear();
+        if std::mem::replace(&mut self.initialised, true) {
+            return Vec::new();
+        }
+        let Some(init) = init else { return vec![Finding::Mismatch("its init cannot be read".to_owned())] };
+        let differences = self.asked.differences(&init);
+        if !differences.is_empty() {
+            return vec![Finding::Mismatch(differences.join("; "))];
+        }
+        let (version, model) = (shorten(&init.claude_code_version), shorten(&init.model));
+        vec![Finding::Report(Report::Ready { version, model })]
+    }
+
+    fn assistant(&mut self, spoken: &Spoken) -> Vec<Finding> {
+        self.turn_open = true;
+        if spoken.parent_tool_use_id.is_none() && self.calls.len() < NAMES_MAX {
+            let calls = spoken.message.blocks().into_iter().filter(|block| block.kind == "tool_use");
+            self.calls.extend(calls.filter_map(|block| Some((block.id?, block.name?))));
+        }
+        Vec::new()
+    }
+
+    fn user(&mut self, spoken: &Spoken) -> Vec<Finding> {
+        self.turn_open = true;
+        let results = spoken.message.blocks().into_iter().filter(|block| block.kind == "tool_result");
+        results.filter_map(|result| self.tool_result(&result, &spoken.tool_result_meta)).collect()
+    }
+
+    /// A call of a tool that is not there shows only in its result; so does a rule that denied one.
+    fn tool_result(&mut self, result: &Block, meta: &[Meta]) -> Option<Finding> {
+        let id = result.tool_use_id.clone()?;
+        let called = self.calls.remove(&id);
+        let words = result.content.as_deref().map(words).unwrap_or_default();
+        let missing = words.split_once("No such tool available: ").map(|(_, rest)| rest);
+        let rejected = meta.iter().any(|meta| meta.id == id && meta.rejects());
+        if result.is_error != Some(true) || !(rejected || missing.is_some()) {
+            return None;
+        }
+        let named = || missing.and_then(|rest| rest.split(['.', '<', ' ']).next()).map(str::to_owned);
+        self.denied(id, called.or_else(named), &words)
+    }
+
+    fn permission_denied(&mut self, denied: PermissionDenied) -> Vec<Finding> {
+        self.denied(denied.tool_use_id, Some(denied.tool_name), &denied.message).into_iter().collect()
+    }
+
+    /// One call is told on once, in however many lines its denial shows.
+    fn denied(&mut self, id: String, tool: Option<String>, message: &str) -> Option<Finding> {
+        if self.denied.len() >= NAMES_MAX {
+            self.denied.clear();
+        }
+        let tool = shorten(&tool.unwrap_or_else(|| "unknown".to_owned()));
+        let report = Report::Denied { tool, message: shorten(message) };
+        self.denied.insert(id).then_some(Finding::Report(report))
+    }
+
+    fn control(&mut self, request: Control) -> Vec<Finding> {
+        if request.request.subtype != "can_use_tool" {
+            return vec![Finding::Answer(input::refuse(&request.request_id))];
+        }
+        let id = request.request.tool_use_id.unwrap_or_else(|| request.request_id.clone());
+        let report = self.denied(id, request.request.tool_name, DENIAL);
+        let answer = Finding::Answer(input::deny(&request.request_id, DENIAL));
+        report.into_iter().chain([answer]).collect()
+    }
+
+    fn result(&mut self, result: &ResultLine) -> Vec<Finding> {
+        self.turn_open = false;
+        let said = result.result.as_deref().or(result.errors.as_deref()).map(words).unwrap_or_default();
+        self.last = Some(TurnResult {
+            is_error: result.is_error,
+            terminal_reason: result.terminal_reason.clone().or(result.subtype.clone()).unwrap_or_default(),
+            api_status: result.api_error_status,
+            usage_limit: result.api_error.as_deref() == Some("usage_limit_reached"),
+            words: shorten(&said),
+        });
+        Vec::new()
+    }
+
+    fn limit(&mut self, limit: RateLimit) -> Vec<Finding> {
+        let info = limit.rate_limit_info;
+        if info.status != "rejected" {
+            return Vec::new();
+        }
+        self.resets_at = info.resets_at.or(self.resets_at);
+        let limit = shorten(info.limit.as_deref().unwrap_or("rate"));
+        vec![Finding::Report(Report::Limit { limit, resets_at: info.resets_at })]
+    }
+
+    fn tasks(&mut self, subtype: Option<&str>, line: Tasks) -> Vec<Finding> {
+        match (subtype, line.task_id, line.all) {
+            (Some("background_tasks_changed"), _, Some(tasks)) => {
+                self.background = tasks.into_iter().map(|task| task.task_id).take(NAMES_MAX).collect();
+            }
+            (Some("task_started"), Some(id), _)
+                if line.is_backgrounded && self.background.len() < NAMES_MAX =>
+            {
+                self.background.insert(id);
+            }
+            (Some("task_notification"), Some(id), _) => {
+                self.background.remove(&id);
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+}
+
+impl Asked {
+    /// What differs between what was asked for and what the CLI says, in words.
+    fn differences(&self, init: &Init) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut expect = |what: &str, good: bool, asked: &str, said: &str| {
+            if !good {
+                differences.push(format!(
+                    "{what} is `{}`, asked for was `{}`",
+                    shorten(said),
+                    shorten(asked)
+                ));
+            }
+        };
+        let version = self.version.as_deref().unwrap_or(&init.claude_code_version);
+        expect("version", init.claude_code_version == version, version, &init.claude_code_version);
+        expect("model", is_model(&self.model, &init.model), &self.model, &init.model);
+        expect("session", init.session_id == self.session_id, &self.session_id, &init.session_id);
+        let mode = init.permission_mode.as_str();
+        expect("permission mode", mode == PERMISSION_MODE, PERMISSION_MODE, mode);
+        expect("folder", init.cwd == self.cwd, &self.cwd, &init.cwd);
+        let servers = init.mcp_servers.len();
+        expect("number of MCP servers", servers == 0, "0", &servers.to_string());
+        for tool in ABSENT_TOOLS {
+            expect(
+                "list of tools",
+                !init.tools.iter().any(|t| t == tool),
+                &format!("without {tool}"),
+                "with it",
+            );
+        }
+        differences
+    }
+}
+
+/// Whether the CLI's model is what was asked for: the same name, or one that an alias stands for.
+fn is_model(asked: &str, said: &str) -> bool {
+    let (asked, said) = (asked.to_ascii_lowercase(), said.to_ascii_lowercase());
+    let plain = |name: &str| name.trim_end_matches("[1m]").to_owned();
+    let alias = ["default", "best", "opusplan"].contains(&plain(&asked).as_str());
+    alias || said == asked || plain(&said).contains(&plain(&asked))
+}
+
+/// At most [`WORDS_MAX`] characters of a text.
+pub(crate) fn shorten(text: &str) -> String {
+    match text.char_indices().nth(WORDS_MAX) {
+        None => text.to_owned(),
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Brings the work out: the agent's commits and files as a git bundle, and the CLI's session file.
+//!
+//! Everything in the workspace was in the agent's hands, its `.git` included, so nothing of its configuration
+//! is used: see [`git`]. What could not be saved is named, line by line, and the rest is saved all the same.
+//!
+//! Bound: the order's `collect_ms_max` for the whole.
+
+pub(crate) mod git;
+mod nested;
+mod upload;
+pub(crate) mod work;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mayfly_wire::api::Collected;
+use mayfly_wire::worker::WorkOrder;
+use tokio::time::{Instant, timeout_at};
+
+use crate::Surroundings;
+use crate::claude::command::config_dir;
+use crate::claude::interpret::shorten;
+use crate::reaper::Reaper;
+use upload::Upload;
+use work::Work;
+
+/// The most lines that tell what could not be saved.
+const UNSAVED_LINES_MAX: usize = 100;
+
+/// What there is to bring out, and the way.
+#[derive(Debug)]
+pub(crate) struct Collector<'a> {
+    pub(crate) reaper: Reaper,
+    pub(crate) surroundings: &'a Surroundings,
+    pub(crate) order: &'a WorkOrder,
+    /// The orchestrator's socket.
+    pub(crate) endpoint: &'a Path,
+    /// Where the agent worked.
+    pub(crate) workspace: &'a Path,
+    /// The agent's home.
+    pub(crate) home: &'a Path,
+}
+
+impl Collector<'_> {
+    /// Brings out what can be in the time allowed.
+    pub(crate) async fn collect(&self) -> Collected {
+        self.reaper.kill_all_others();
+        // A tenth is left for telling of it.
+        let time = Duration::from_millis(self.order.collect_ms_max) * 9 / 10;
+        let begun = Instant::now();
+        let mut collected = Collected::default();
+        // First what is small and always there; then what may take the rest of the time.
+        self.transcript(&mut collected, begun + time / 4).await;
+        self.work(&mut collected, begun + time / 2, begun + time).await;
+        bound(&mut collected.unsaved);
+        collected
+    }
+
+    async fn transcript(&self, collected: &mut Collected, deadline: Instant) {
+        let Some(file) = session_file(&config_dir(self.home), &self.order.session_id) else {
+            collected.unsaved.push("the session file: claude has written none".to_owned());
+            return;
+        };
+        match timeout_at(deadline, self.upload().put("transcript", &file)).await {
+            Ok(Ok(())) => collected.transcript = true,
+            Ok(Err(error)) => collected.unsaved.push(format!("the session file: {}", chain(&error))),
+            Err(_) => collected.unsaved.push("the session file: the time for collecting ran out".to_owned()),
+        }
+    }
+
+    async fn work(&self, collected: &mut Collected, bundled_by: Instant, deadline: Instant) {
+        let scratch = match self.scratch() {
+            Ok(scratch) => scratch,
+            Err(error) => return collected.unsaved.push(format!("the work: no place for a bundle: {error}")),
+        };
+        let work = Work {
+            reaper: &self.reaper,
+            workspace: self.workspace,
+            base: self.order.workspace.as_ref().map(|workspace| workspace.base.as_str()),
+            base_objects: &self.surroundings.base.join(".git/objects"),
+            scratch: scratch.path(),
+        };
+        let bundle = match work.bundle(bundled_by, &mut collected.unsaved).await {
+            Ok(Some(bundle)) => bundle,
+            Ok(None) => return,
+            Err(error) => return collected.unsaved.push(format!("the work: {}", chain(&error))),
+        };
+        collected.head = Some(bundle.head);
+        match timeout_at(deadline, self.upload().put("bundle", &bundle.file)).await {
+            Ok(Ok(())) => collected.bundle = true,
+            Ok(Err(error)) => collected.unsaved.push(format!("the work: {}", chain(&error))),
+            Err(_) => collected.unsaved.push("the work: the time for collecting ran out".to_owned()),
+        }
+    }
+
+    /// A new folder, where there is room.
+    fn scratch(&self) -> std::io::Result<tempfile::TempDir> {
+        let make = |place: &Path| tempfile::Builder::new().prefix("mayfly-").tempdir_in(place);
+        make(&self.surroundings.scratch).or_else(|_| make(self.home))
+    }
+
+    fn upload(&self) -> Upload<'_> {
+        Upload { endpoint: self.endpoint, token: &self.order.result_token, random: self.surroundings.random }
+    }
+}
+
+/// Keeps the list within its bounds, so that it fits into one record.
+fn bound(unsaved: &mut Vec<String>) {
+    let more = unsaved.len().saturating_sub(UNSAVED_LINES_MAX);
+    unsaved.truncate(UNSAVED_LINES_MAX);
+    for line in unsaved.iter_mut() {
+        *line = shorten(line);
+    }
+    unsaved.extend((more > 0).then(|| format!("and {more} more")));
+}
+
+/// `projects/*/<session>.jsonl` in the CLI's folder: it names the middle part after the workspace.
+fn session_file(config: &Path, session: &str) -> Option<PathBuf> {
+    let projects = std::fs::read_dir(config.join("projects")).ok()?;
+    let files = projects.flatten().map(|project| project.path().join(format!("{session}.jsonl")));
+    files.into_iter().find(|file| file.symlink_metadata().is_ok_and(|metadata| metadata.is_file()))
+}
+
+/// An error and its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mayfly_wire::worker::RECORD_BYTES_MAX;
+
+    #[test]
+    fn what_could_not_be_saved_fits_into_one_record_however_much_it_is() {
+        let mut unsaved = vec!["\u{1}".repeat(5000); 5000];
+        bound(&mut unsaved);
+        assert_eq!((unsaved.len(), unsaved[100].as_str()), (101, "and 4900 more"));
+        let collected = Collected { unsaved, ..Collected::default() };
+        assert!(serde_json::to_vec(&collected).unwrap().len() < RECORD_BYTES_MAX);
+    }
+}

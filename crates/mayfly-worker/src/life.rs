@@ -1,0 +1,148 @@
+//! The life of a machine, seen from inside: join, run `claude` once, bring the work out, end.
+//!
+//! Each step that matters is told to the orchestrator before or after it, and the two that must not be lost
+//! are waited for: that `claude` is about to start (from then on the task is never run again by itself), and
+//! that the work is out (from then on the machine may be destroyed).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mayfly_core::{Failure, Outcome};
+use mayfly_link::BackOff;
+use mayfly_wire::Secret;
+use mayfly_wire::boot::Boot;
+use mayfly_wire::worker::{Hello, PROTOCOL, Report, WorkOrder};
+
+use crate::Surroundings;
+use crate::claude::command::{Launch, prepare};
+use crate::claude::verdict::Verdict;
+use crate::collect::Collector;
+use crate::reaper::Reaper;
+use crate::supervise::Supervisor;
+use crate::uplink::{self, Duty, Link};
+
+/// Lives it to its end. Without an orchestrator, or rejected by it, it ends early and leaves nothing.
+pub(crate) async fn live(boot: Boot, surroundings: Surroundings) -> Result<(), LifeError> {
+    let reaper = Reaper::start(surroundings.realm).map_err(LifeError::NoSignals)?;
+    let port =
+        crate::relay::start(boot.endpoint.clone(), surroundings.random).await.map_err(LifeError::NoRelay)?;
+    let hello = Hello {
+        protocol: PROTOCOL,
+        attempt: boot.attempt.clone(),
+        ticket: boot.ticket.clone(),
+        link: Secret::from(surroundings.link_secret.clone()),
+    };
+    let mut link = uplink::start(boot.endpoint.clone(), hello, BackOff::new(surroundings.random));
+    let Ok(order) = (&mut link.order).await else { return Err(LifeError::NoOrder) };
+    let life = Life { boot, surroundings, reaper, port, order };
+    let mut duty = link.duty.clone();
+    tokio::select! {
+        () = life.work(link) => Ok(()),
+        _ = duty.wait_for(|duty| *duty == Duty::Quit) => {
+            life.reaper.kill_all_others();
+            Err(LifeError::Quit)
+        }
+    }
+}
+
+struct Life {
+    boot: Boot,
+    surroundings: Surroundings,
+    reaper: Reaper,
+    port: u16,
+    order: WorkOrder,
+}
+
+impl Life {
+    async fn work(&self, link: Link) {
+        let outlet = link.outlet.clone();
+        let (workspace, verdict) = match self.workspace() {
+            Ok(workspace) => {
+                let verdict = self.claude(&workspace, link).await;
+                (Some(workspace), verdict)
+            }
+            Err(error) => {
+                let folder = self.workspace_path();
+                (
+                    None,
+                    Verdict::failed(
+                        Failure::Workspace,
+                        format!("{} cannot be used: {error}", folder.display()),
+                    ),
+                )
+            }
+        };
+        let Verdict { outcome, detail } = verdict;
+        outlet.report(&Report::Ended { outcome: outcome.name().to_owned(), detail }).await;
+        let collected = match &workspace {
+            Some(workspace) => self.collector(workspace).collect().await,
+            None => mayfly_wire::api::Collected::default(),
+        };
+        outlet.report_durably(&Report::Collected(collected)).await;
+    }
+
+    /// Runs `claude`, unless the task is over before it could start.
+    async fn claude(&self, workspace: &Path, link: Link) -> Verdict {
+        let stopped = || Verdict::new(Outcome::Cancelled, "stopped before claude was started".to_owned());
+        let Link { outlet, mut duty, .. } = link;
+        if *duty.borrow_and_update() > Duty::Work {
+            return stopped();
+        }
+        let started = outlet.report_durably(&Report::Started).await;
+        if !started || *duty.borrow() > Duty::Work {
+            return stopped();
+        }
+        let launch = Launch {
+            binary: &self.boot.claude,
+            home: &self.boot.home,
+            cwd: workspace,
+            port: self.port,
+            order: &self.order,
+        };
+        let memory_events = self.boot.memory_events.clone();
+        let (reaper, graces) = (self.reaper.clone(), self.surroundings.graces);
+        Supervisor { reaper, outlet, duty, graces, memory_events }.run(&launch).await
+    }
+
+    /// Where the agent works, by its real path, as the CLI will name it.
+    fn workspace(&self) -> io::Result<PathBuf> {
+        prepare(&self.boot.home)?;
+        let path = self.workspace_path().canonicalize()?;
+        std::fs::read_dir(&path).map(|_| path)
+    }
+
+    fn workspace_path(&self) -> PathBuf {
+        match &self.order.workspace {
+            Some(workspace) => self.boot.workspace.join(&workspace.name),
+            None => self.boot.workspace.clone(),
+        }
+    }
+
+    fn collector<'a>(&'a self, workspace: &'a Path) -> Collector<'a> {
+        Collector {
+            reaper: self.reaper.clone(),
+            surroundings: &self.surroundings,
+            order: &self.order,
+            endpoint: &self.boot.endpoint,
+            workspace,
+            home: &self.boot.home,
+        }
+    }
+}
+
+/// Why a machine ended before its work was done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LifeError {
+    /// The ends of processes cannot be heard.
+    #[error("cannot listen to signals")]
+    NoSignals(#[source] io::Error),
+    /// There is no loopback to listen on.
+    #[error("cannot listen on loopback for claude's requests")]
+    NoRelay(#[source] io::Error),
+    /// The orchestrator gave none.
+    #[error("no order was given to this machine")]
+    NoOrder,
+    /// The orchestrator is gone or wants nothing of it any more.
+    #[error("the machine has no business any more")]
+    Quit,
+}

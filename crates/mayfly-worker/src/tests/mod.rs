@@ -1,0 +1,15 @@
+//! The worker as a whole, against an orchestrator in the same process: everything on its side is real, the
+//! socket, the processes and git included; `claude` is a shell script, and where it can be had the CLI itself.
+
+mod as_pid_1;
+mod host;
+mod real_cli;
+mod runs;
+mod the_link;
+mod the_work;
+
+/// Says that a test has not tested, and why.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}

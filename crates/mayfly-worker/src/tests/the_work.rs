@@ -1,0 +1,398 @@
+//! What comes out of a workspace, whatever the agent has done to it: real git on both sides.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use mayfly_wire::worker::OrderedWorkspace;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::host::Host;
+use crate::collect::work::{Bundle, Work};
+use crate::reaper::{Realm, Reaper};
+
+/// Runs git as a user would, with no configuration but its own.
+fn git(dir: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").current_dir(dir);
+    for role in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{role}_NAME"), "a").env(format!("GIT_{role}_EMAIL"), "a@example.invalid");
+    }
+    let output = command.args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+/// A base, and a workspace cloned from it.
+struct Place {
+    dir: TempDir,
+    base: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        fs::create_dir(&base).unwrap();
+        git(&base, &["init", "--quiet", "--initial-branch=main"]);
+        fs::write(base.join("kept"), "one\n").unwrap();
+        fs::write(base.join("gone"), "x\n").unwrap();
+        fs::write(base.join("forced.log"), "x\n").unwrap();
+        fs::write(base.join(".gitignore"), "*.log\n").unwrap();
+        git(&base, &["add", "--all"]);
+        git(&base, &["add", "--force", "forced.log"]);
+        git(&base, &["commit", "--quiet", "--message", "base"]);
+        git(dir.path(), &["clone", "--quiet", "--no-hardlinks", "base", "work"]);
+        let base = git(&base, &["rev-parse", "HEAD"]);
+        Self { dir, base }
+    }
+
+    fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.work().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        git(&self.work(), arguments)
+    }
+
+    fn commit(&self, name: &str) -> String {
+        self.write(name, name);
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message", name]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    async fn bundle(&self) -> (Option<Bundle>, Vec<String>) {
+        bundle(self.dir.path(), Some(&self.base)).await
+    }
+
+    /// A clone of the base that has taken the bundle, checked out.
+    fn taken(&self, bundle: &Bundle) -> PathBuf {
+        let taken = self.dir.path().join("taken");
+        git(self.dir.path(), &["clone", "--quiet", "base", "taken"]);
+        git(&taken, &["fetch", "--quiet", bundle.file.to_str().unwrap(), "refs/heads/work"]);
+        git(&taken, &["checkout", "--quiet", "FETCH_HEAD"]);
+        assert_eq!(git(&taken, &["rev-parse", "HEAD"]), bundle.head);
+        git(&taken, &["fsck", "--strict"]);
+        taken
+    }
+}
+
+async fn bundle(dir: &Path, base: Option<&str>) -> (Option<Bundle>, Vec<String>) {
+    let reaper = Reaper::start(Realm::Children).unwrap();
+    let scratch = dir.join("scratch");
+    fs::create_dir(&scratch).unwrap();
+    let (workspace, base_objects) = (dir.join("work"), dir.join("base/.git/objects"));
+    let work =
+        Work { reaper: &reaper, workspace: &workspace, base, base_objects: &base_objects, scratch: &scratch };
+    let mut unsaved = Vec::new();
+    let made = work.bundle(Instant::now() + Duration::from_secs(60), &mut unsaved).await.unwrap();
+    (made, unsaved)
+}
+
+fn read(dir: &Path, name: &str) -> String {
+    fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[tokio::test]
+async fn an_untouched_workspace_has_no_bundle() {
+    let (made, unsaved) = Place::new().bundle().await;
+    assert!(made.is_none() && unsaved.is_empty(), "{unsaved:?}");
+}
+
+#[tokio::test]
+async fn commits_come_out_as_they_are() {
+    let place = Place::new();
+    let head = place.commit("new");
+    let (made, unsaved) = place.bundle().await;
+    let made = made.unwrap();
+    assert_eq!((made.head.as_str(), unsaved), (head.as_str(), vec![]));
+    assert_eq!(read(&place.taken(&made), "new"), "new");
+}
+
+#[tokio::test]
+async fn what_is_not_committed_comes_out_as_one_commit_more() {
+    let place = Place::new();
+    let head = place.commit("committed");
+    place.write("kept", "two\n");
+    place.write("dir/untracked", "new\n");
+    place.write("noise.log", "ignored\n");
+    place.write("forced.log", "tracked, so not ignored\n");
+    fs::remove_file(place.work().join("gone")).unwrap();
+    let (made, unsaved) = place.bundle().await;
+    let made = made.unwrap();
+    assert_eq!(unsaved, Vec::<String>::new());
+    let taken = place.taken(&made);
+    assert_eq!(
+        git(&taken, &["log", "-1", "--format=%P %an %s"]),
+        format!("{head} mayfly agent Uncommitted work")
+    );
+    assert_eq!(read(&taken, "kept"), "two\n");
+    assert_eq!(read(&taken, "dir/untracked"), "new\n");
+    assert_eq!(read(&taken, "forced.log"), "tracked, so not ignored\n");
+    assert!(!taken.join("gone").exists() && !taken.join("noise.log").exists());
+}
+
+#[tokio::test]
+async fn a_detached_head_is_followed() {
+    let place = Place::new();
+    place.git(&["checkout", "--quiet", "--detach"]);
+    let head = place.commit("new");
+    assert_eq!(place.bundle().await.0.unwrap().head, head);
+}
+
+#[tokio::test]
+async fn refs_that_are_packed_and_branches_of_the_agent_are_followed() {
+    let place = Place::new();
+    place.git(&["checkout", "--quiet", "-b", "feature/x"]);
+    let head = place.commit("new");
+    place.git(&["pack-refs", "--all"]);
+    place.git(&["gc", "--quiet"]);
+    assert_eq!(place.bundle().await.0.unwrap().head, head);
+}
+
+#[tokio::test]
+async fn going_back_behind_the_base_is_a_change_like_any_other() {
+    let place = Place::new();
+    let first = git(&place.dir.path().join("base"), &["rev-parse", "HEAD"]);
+    assert_eq!(first, place.base);
+    // The base of this task is a later commit; the agent goes back to the first.
+    fs::write(place.dir.path().join("base/kept"), "later\n").unwrap();
+    git(&place.dir.path().join("base"), &["commit", "--quiet", "--all", "--message", "later"]);
+    let later = git(&place.dir.path().join("base"), &["rev-parse", "HEAD"]);
+    let (made, _) = bundle(place.dir.path(), Some(&later)).await;
+    let made = made.unwrap();
+    let taken = place.taken(&made);
+    assert_eq!(git(&taken, &["rev-parse", "HEAD^"]), later);
+    assert_eq!(read(&taken, "kept"), "one\n");
+}
+
+#[tokio::test]
+async fn a_wrecked_repository_still_gives_all_files() {
+    let wrecks: [fn(&Path); 5] = [
+        |git| fs::remove_dir_all(git).unwrap(),
+        |git| fs::remove_dir_all(git.join("objects")).unwrap(),
+        |git| fs::write(git.join("HEAD"), [0xff; 3000]).unwrap(),
+        |git| fs::write(git.join("HEAD"), "ref: refs/../../../etc/passwd\n").unwrap(),
+        |git| {
+            fs::remove_dir_all(git).unwrap();
+            fs::write(git, "gitdir: /nowhere\n").unwrap();
+        },
+    ];
+    for wreck in wrecks {
+        let place = Place::new();
+        place.commit("new");
+        place.write("kept", "two\n");
+        wreck(&place.work().join(".git"));
+        let (made, unsaved) = place.bundle().await;
+        assert!(unsaved.iter().any(|line| line.contains("commits")), "{unsaved:?}");
+        let taken = place.taken(&made.unwrap());
+        assert_eq!(git(&taken, &["rev-parse", "HEAD^"]), place.base);
+        assert_eq!((read(&taken, "kept"), read(&taken, "new")), ("two\n".to_owned(), "new".to_owned()));
+    }
+}
+
+/// Covers S07, S09 and I8 for the worker: nothing that the agent configured runs.
+#[tokio::test]
+async fn nothing_of_the_agents_configuration_runs() {
+    let place = Place::new();
+    let canary = place.dir.path().join("canary");
+    let touch = format!("touch {}; cat", canary.display());
+    for key in [
+        "core.fsmonitor",
+        "core.sshCommand",
+        "core.pager",
+        "core.editor",
+        "diff.external",
+        "credential.helper",
+        "filter.evil.clean",
+        "filter.evil.smudge",
+        "filter.evil.process",
+        "gpg.program",
+    ] {
+        place.git(&["config", key, &touch]);
+    }
+    place.git(&["config", "core.hooksPath", ".git/evil"]);
+    place.git(&["config", "commit.gpgSign", "true"]);
+    for hook in ["pre-commit", "post-commit", "post-index-change", "reference-transaction"] {
+        for folder in ["evil", "hooks"] {
+            place
+                .write(&format!(".git/{folder}/{hook}"), &format!("#!/bin/sh\ntouch {}\n", canary.display()));
+            let path = place.work().join(format!(".git/{folder}/{hook}"));
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+    place.write(".gitattributes", "* filter=evil diff=evil\n");
+    place.write("kept", "two\n");
+    let (made, unsaved) = place.bundle().await;
+    assert_eq!(unsaved, Vec::<String>::new());
+    assert!(!canary.exists(), "something of the agent's ran");
+    assert_eq!(read(&place.taken(&made.unwrap()), "kept"), "two\n");
+}
+
+#[tokio::test]
+async fn a_repository_inside_keeps_its_files_and_is_told() {
+    let place = Place::new();
+    for inner in ["inner", "deep/empty"] {
+        place.write(&format!("{inner}/file"), "inside\n");
+        git(&place.work().join(inner), &["init", "--quiet"]);
+    }
+    git(&place.work().join("inner"), &["add", "file"]);
+    git(&place.work().join("inner"), &["commit", "--quiet", "--message", "inner"]);
+    let (made, mut unsaved) = place.bundle().await;
+    unsaved.sort();
+    assert_eq!(unsaved.len(), 2, "{unsaved:?}");
+    assert!(unsaved[0].starts_with("deep/empty: ") && unsaved[1].starts_with("inner: "), "{unsaved:?}");
+    let taken = place.taken(&made.unwrap());
+    assert_eq!(
+        (read(&taken, "inner/file"), read(&taken, "deep/empty/file")),
+        ("inside\n".into(), "inside\n".into())
+    );
+}
+
+/// Covers S08 for the way out: a submodule stays what it is.
+#[tokio::test]
+async fn a_submodule_stays_one_and_what_was_changed_in_it_is_told() {
+    let mut place = Place::new();
+    let sub = place.work().join("sub");
+    place.write("sub/file", "inside\n");
+    git(&sub, &["init", "--quiet"]);
+    git(&sub, &["add", "file"]);
+    git(&sub, &["commit", "--quiet", "--message", "inner"]);
+    place.base = place.commit("with a submodule");
+    git(&place.dir.path().join("base"), &["pull", "--quiet", "../work", "HEAD"]);
+    place.write("sub/file", "changed\n");
+    place.write("kept", "two\n");
+    let (made, unsaved) = place.bundle().await;
+    assert!(unsaved.len() == 1 && unsaved[0].starts_with("sub: "), "{unsaved:?}");
+    let taken = place.taken(&made.unwrap());
+    assert!(git(&taken, &["ls-files", "--stage", "sub"]).starts_with("160000 "));
+    assert_eq!(read(&taken, "kept"), "two\n");
+}
+
+/// Covers S10.
+#[tokio::test]
+async fn names_of_any_bytes_come_out_byte_for_byte() {
+    let place = Place::new();
+    let long = "n".repeat(255);
+    let names: [&[u8]; 7] = [
+        b"new\nline",
+        b"--upload-pack=x",
+        b"-",
+        b"esc\x1b[2J",
+        b"\xff\xfe",
+        "bidi\u{202e}x".as_bytes(),
+        long.as_bytes(),
+    ];
+    for name in names {
+        fs::write(place.work().join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    let (made, unsaved) = place.bundle().await;
+    assert_eq!(unsaved, Vec::<String>::new());
+    let taken = place.taken(&made.unwrap());
+    for name in names {
+        assert_eq!(fs::read(taken.join(OsStr::from_bytes(name))).unwrap(), name);
+    }
+}
+
+#[tokio::test]
+async fn what_its_own_user_may_not_read_comes_out_too() {
+    let place = Place::new();
+    place.write("shut/secret", "s\n");
+    for (name, mode) in [("shut/secret", 0o000), ("shut", 0o000)] {
+        fs::set_permissions(place.work().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let (made, unsaved) = place.bundle().await;
+    assert_eq!(unsaved, Vec::<String>::new());
+    assert_eq!(read(&place.taken(&made.unwrap()), "shut/secret"), "s\n");
+}
+
+#[tokio::test]
+async fn an_empty_folder_to_begin_with_gives_what_was_made_in_it() {
+    let nothing = tempfile::tempdir().unwrap();
+    fs::create_dir(nothing.path().join("work")).unwrap();
+    let (made, unsaved) = bundle(nothing.path(), None).await;
+    assert!(made.is_none() && unsaved.is_empty(), "{unsaved:?}");
+
+    let something = tempfile::tempdir().unwrap();
+    fs::create_dir(something.path().join("work")).unwrap();
+    fs::write(something.path().join("work/new"), "n\n").unwrap();
+    let (made, unsaved) = bundle(something.path(), None).await;
+    assert_eq!(unsaved, Vec::<String>::new());
+    let file = made.unwrap().file;
+    git(something.path(), &["clone", "--quiet", "--branch=work", file.to_str().unwrap(), "taken"]);
+    assert_eq!(read(&something.path().join("taken"), "new"), "n\n");
+}
+
+#[tokio::test]
+async fn a_repository_made_in_an_empty_folder_comes_out_with_its_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let work = dir.path().join("work");
+    fs::create_dir(&work).unwrap();
+    git(&work, &["init", "--quiet"]);
+    fs::write(work.join("a"), "a\n").unwrap();
+    git(&work, &["add", "a"]);
+    git(&work, &["commit", "--quiet", "--message", "a"]);
+    let head = git(&work, &["rev-parse", "HEAD"]);
+    assert_eq!(bundle(dir.path(), None).await.0.unwrap().head, head);
+}
+
+/// Covers G11 for the whole way: a task with a repository, its work and the record of it.
+#[tokio::test]
+async fn the_work_of_a_run_is_handed_over_with_its_token() {
+    let place = Place::new();
+    let base = place.base.clone();
+    let mut host = Host::with("", |desk| {
+        desk.order.workspace = Some(OrderedWorkspace { name: "repo".to_owned(), base });
+    });
+    git(host.dir.path(), &["clone", "--quiet", place.dir.path().join("base").to_str().unwrap(), "base"]);
+    git(host.dir.path(), &["clone", "--quiet", "base", "workspace/repo"]);
+    host.graces = super::host::SHORT;
+    let session = host.desk.order.session_id.clone();
+    let script = format!(
+        "echo two > kept; mkdir -p $CLAUDE_CONFIG_DIR/projects/-x; echo '{{}}' > $CLAUDE_CONFIG_DIR/projects/-x/{session}.jsonl; exit 3"
+    );
+    fs::write(host.boot().claude, format!("#!/bin/sh\n{script}\n")).unwrap();
+    host.live().await.unwrap();
+    let collected = host.collected();
+    assert!(collected.bundle && collected.transcript && collected.unsaved.is_empty(), "{collected:?}");
+    assert_eq!(host.result("transcript").unwrap(), "{}\n");
+    let file = host.dir.path().join("bundle");
+    fs::write(&file, host.result("bundle").unwrap()).unwrap();
+    let taken = place.taken(&Bundle { head: collected.head.unwrap(), file });
+    assert_eq!(read(&taken, "kept"), "two\n");
+}
+
+/// Covers G11 where it cannot be kept: what is not saved is told.
+#[tokio::test]
+async fn what_the_orchestrator_refuses_is_told() {
+    let host = Host::with("echo x > new; exit 3", |desk| desk.takes_results = false);
+    host.live().await.unwrap();
+    let collected = host.collected();
+    assert!(!collected.bundle && collected.head.is_some());
+    assert!(collected.unsaved.iter().any(|line| line.contains("401")), "{collected:?}");
+}
+
+/// Covers G11 in time: an orchestrator that takes nothing does not keep the machine.
+#[tokio::test]
+async fn collecting_ends_in_its_time_and_says_what_is_missing() {
+    let host = Host::with("echo x > new; exit 3", |desk| {
+        desk.order.collect_ms_max = 2000;
+        desk.result_path = "/nowhere/";
+    });
+    host.live().await.unwrap();
+    let collected = host.collected();
+    assert!(!collected.bundle && collected.head.is_some());
+    assert!(collected.unsaved.iter().any(|line| line.contains("ran out")), "{collected:?}");
+}

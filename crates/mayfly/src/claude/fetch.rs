@@ -1,0 +1,189 @@
+//! Fetches the CLI with the machine's own npm, once for all of this user's machines.
+//!
+//! ```text
+//! lock ─► npm pack ─► SHA-512 of the package ─► tar: one file ─► SHA-256 of it ─► sync ─► rename into place
+//! ```
+//!
+//! npm brings its own configuration (registry, proxy), so no host is named here; it runs none of the
+//! package's scripts. Nothing is believed before its hash is checked, and tar writes to a pipe only. What an
+//! interrupted fetch left is removed by the next one.
+//!
+//! Bounds: [`FETCH_MAX`] for npm, [`BINARY_BYTES_MAX`] for the binary.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Sha256, Sha512};
+
+use super::pin::{Pin, VERSION};
+use super::progress::{self, Progress};
+use super::{ClaudeError, digest};
+use crate::environment::Environment;
+use crate::printer::Shown;
+
+/// The longest that npm may take.
+const FETCH_MAX: Duration = Duration::from_secs(30 * 60);
+/// The largest binary.
+const BINARY_BYTES_MAX: u64 = 1 << 30;
+/// What the folders of fetches are called until they are done.
+const UNFINISHED: &str = "fetch-";
+
+/// Puts the pinned binary at `into`, below `cache`, a folder of the user's alone.
+pub(super) fn fetch(
+    pin: &Pin,
+    cache: &Path,
+    into: &Path,
+    environment: &Environment,
+) -> Result<(), ClaudeError> {
+    let _lock = lock(cache)?;
+    // Another mayfly may have been faster; its result is believed as little as any other.
+    if into.is_file() && digest::of_file(into, None).map_err(ClaudeError::file(into))? == pin.sha256 {
+        return Ok(());
+    }
+    remove_unfinished(cache)?;
+    let scratch = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(cache);
+    let scratch = scratch.map_err(ClaudeError::file(cache))?;
+    let package = pack(pin, scratch.path(), environment)?;
+    progress::say("checking and unpacking it");
+    check(pin, &package)?;
+    let binary = unpack(pin, &package, environment)?;
+    place(&binary, into).map_err(ClaudeError::file(into))
+}
+
+/// Held until it is dropped, and released by the kernel if we die.
+fn lock(cache: &Path) -> Result<File, ClaudeError> {
+    let path = cache.join("lock");
+    let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(ClaudeError::file(&path))?;
+    if file.try_lock().is_err() {
+        progress::say("another mayfly is fetching the Claude Code CLI; waiting for it");
+        file.lock().map_err(ClaudeError::file(&path))?;
+    }
+    Ok(file)
+}
+
+fn remove_unfinished(cache: &Path) -> Result<(), ClaudeError> {
+    for entry in fs::read_dir(cache).map_err(ClaudeError::file(cache))?.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            fs::remove_dir_all(entry.path()).map_err(ClaudeError::file(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Has npm put the package into `scratch`. Its cache is there too: it is gone with it, and shows how far it is.
+fn pack(pin: &Pin, scratch: &Path, environment: &Environment) -> Result<PathBuf, ClaudeError> {
+    let said = scratch.join("npm-said");
+    let mut npm = command("npm", environment);
+    npm.args(["pack", &format!("{}@{VERSION}", pin.package), "--ignore-scripts", "--loglevel=error"]);
+    npm.arg("--pack-destination").arg(scratch).arg("--cache").arg(scratch.join("npm-cache"));
+    npm.current_dir(scratch).stdout(Stdio::null());
+    npm.stderr(File::create(&said).map_err(ClaudeError::file(&said))?);
+    let child = npm.spawn().map_err(|source| ClaudeError::NoNpm { package: pin.package, source })?;
+    let status = wait(child, scratch).map_err(ClaudeError::file(scratch))?;
+    let failed =
+        || ClaudeError::Npm { package: pin.package, said: last_words(&fs::read(&said).unwrap_or_default()) };
+    if !status.success() {
+        return Err(failed());
+    }
+    let entries = fs::read_dir(scratch).map_err(ClaudeError::file(scratch))?;
+    let packages = entries.flatten().map(|entry| entry.path());
+    packages.into_iter().find(|path| path.extension() == Some(OsStr::new("tgz"))).ok_or_else(failed)
+}
+
+/// A program of this system, which does not need the owner's credentials.
+fn command(program: &str, environment: &Environment) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().envs(environment.without_credentials()).stdin(Stdio::null());
+    command
+}
+
+/// Waits for npm, and tells how far it is.
+fn wait(mut child: Child, scratch: &Path) -> io::Result<ExitStatus> {
+    let began = Instant::now();
+    let mut progress = Progress::new(format!("fetching Claude Code {VERSION} with npm, once"));
+    loop {
+        if let Some(status) = child.try_wait()? {
+            progress.end();
+            return Ok(status);
+        }
+        if began.elapsed() > FETCH_MAX {
+            child.kill()?;
+        }
+        progress.tell(bytes_below(scratch));
+        std::thread::sleep(progress::TICK);
+    }
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(bytes).sum()
+}
+
+fn check(pin: &Pin, package: &Path) -> Result<(), ClaudeError> {
+    let read = |mut file: File| digest::copy_raw::<Sha512>(&mut file, &mut io::sink(), u64::MAX);
+    let found = File::open(package).and_then(read).map_err(ClaudeError::file(package))?;
+    match format!("sha512-{}", STANDARD.encode(found)) == pin.integrity {
+        true => Ok(()),
+        false => Err(ClaudeError::Forged { package: pin.package, what: "its integrity" }),
+    }
+}
+
+/// Takes the one file out of the package, beside it.
+fn unpack(pin: &Pin, package: &Path, environment: &Environment) -> Result<PathBuf, ClaudeError> {
+    let binary = package.with_file_name("claude");
+    let failed = |said: String| ClaudeError::Unpack { package: pin.package, said };
+    let mut tar = command("tar", environment);
+    tar.arg("-xzOf").arg(package).arg("package/claude").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = tar.spawn().map_err(|error| failed(error.to_string()))?;
+    let mut stdout = child.stdout.take().expect("its standard output is a pipe");
+    let copied = copy_synced(&mut stdout, &binary).map_err(ClaudeError::file(&binary));
+    // A copy that failed leaves nobody to read what tar still has.
+    drop(stdout);
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    match copied? {
+        _ if !status.success() => Err(failed(status.to_string())),
+        found if found != pin.sha256 => Err(ClaudeError::Forged { package: pin.package, what: "the binary" }),
+        _ => Ok(binary),
+    }
+}
+
+fn copy_synced(from: &mut impl io::Read, to: &Path) -> io::Result<String> {
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(to)?;
+    let digest = digest::copy::<Sha256>(from, &mut file, BINARY_BYTES_MAX)?;
+    file.sync_all()?;
+    Ok(digest)
+}
+
+fn place(binary: &Path, into: &Path) -> io::Result<()> {
+    let folder = into.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    digest::private(folder)?;
+    fs::set_permissions(binary, Permissions::from_mode(0o755))?;
+    fs::rename(binary, into)?;
+    File::open(folder)?.sync_all()
+}
+
+/// The end of what a program said, in one line.
+fn last_words(said: &[u8]) -> String {
+    const LINES_MAX: usize = 4;
+    const CHARS_MAX: usize = 600;
+    let text = String::from_utf8_lossy(said);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(LINES_MAX)..].join("; ");
+    match Shown::line(&last, CHARS_MAX) {
+        nothing if nothing.as_str().is_empty() => "it said nothing".to_owned(),
+        last => last.to_string(),
+    }
+}

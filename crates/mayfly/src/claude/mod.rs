@@ -1,0 +1,159 @@
+//! Finds the Claude Code CLI: the pinned binary, or the one that the user names.
+//!
+//! In this order:
+//!
+//! 1. `--claude PATH`, whatever its version: the user's word
+//! 2. `claude` on `PATH`, if it is the pinned binary
+//! 3. the cache, `$XDG_CACHE_HOME/mayfly/claude/<version>/claude`, if it is the pinned binary
+//! 4. the npm package, [`fetch`]ed into the cache
+//!
+//! A binary is known by its digest, never by what it says about itself. Nothing here runs it.
+
+mod digest;
+mod fetch;
+pub(crate) mod pin;
+mod progress;
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tokio::task::spawn_blocking;
+
+use crate::environment::Environment;
+use crate::exit::Stop;
+use pin::{Pin, VERSION};
+
+/// A CLI to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claude {
+    /// The binary, with all links resolved.
+    pub(crate) path: PathBuf,
+    /// The version that it must say it is; none for one of unknown digest.
+    pub(crate) version: Option<&'static str>,
+}
+
+/// Finds the CLI, and fetches it if it is nowhere, which can take minutes; tells how it goes on standard error.
+pub(crate) async fn find(given: Option<PathBuf>, environment: &Environment) -> Result<Claude, Stop> {
+    let (named, environment) = (given.is_some(), environment.clone());
+    let found = spawn_blocking(move || find_pinned(given.as_deref(), &environment, pin::here()));
+    found.await?.map_err(|error| if named { Stop::usage(error) } else { Stop::from(error) })
+}
+
+fn find_pinned(
+    given: Option<&Path>,
+    environment: &Environment,
+    pin: Option<&Pin>,
+) -> Result<Claude, ClaudeError> {
+    let cache = environment.cache_folder().map(|folder| folder.join("claude"));
+    // Where stamps cannot be trusted, everything is read each time; only a fetch needs the folder.
+    let stamps = cache.as_deref().filter(|folder| digest::private(folder).is_ok());
+    let is_pinned = |path: &Path, pin: &Pin| {
+        digest::of_file(path, stamps).map(|digest| digest == pin.sha256).map_err(ClaudeError::file(path))
+    };
+    if let Some(given) = given {
+        let path = native(given)?;
+        let known = match pin {
+            Some(pin) => is_pinned(&path, pin)?,
+            None => false,
+        };
+        return Ok(Claude { path, version: known.then_some(VERSION) });
+    }
+    let pin = pin.ok_or(ClaudeError::NoPin)?;
+    let pinned = |path| Claude { path, version: Some(VERSION) };
+    if let Some(path) = on_path(environment)
+        && is_pinned(&path, pin).unwrap_or(false)
+    {
+        return Ok(pinned(path));
+    }
+    let cache = cache.as_deref().ok_or(ClaudeError::NoCache)?;
+    digest::private(cache).map_err(ClaudeError::file(cache))?;
+    let cached = cache.join(VERSION).join("claude");
+    if !cached.is_file() || !is_pinned(&cached, pin)? {
+        fetch::fetch(pin, cache, &cached, environment)?;
+    }
+    Ok(pinned(cached))
+}
+
+/// The first `claude` on `PATH`.
+fn on_path(environment: &Environment) -> Option<PathBuf> {
+    let path = environment.path();
+    let folders = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    let candidate = folders.map(|folder| folder.join("claude")).find(|candidate| executable(candidate))?;
+    fs::canonicalize(candidate).ok()
+}
+
+fn executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// Checks that a machine could run `given`.
+fn native(given: &Path) -> Result<PathBuf, ClaudeError> {
+    let path = fs::canonicalize(given).map_err(ClaudeError::file(given))?;
+    let mut magic = [0; 4];
+    let read = File::open(&path).and_then(|mut file| match path.is_file() {
+        true => file.read_exact(&mut magic).or_else(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Ok(()),
+            _ => Err(error),
+        }),
+        false => Err(io::ErrorKind::IsADirectory.into()),
+    });
+    read.map_err(ClaudeError::file(given))?;
+    match () {
+        () if magic != *b"\x7fELF" => Err(ClaudeError::NotNative { path: given.to_owned() }),
+        () if !executable(&path) => Err(ClaudeError::NotExecutable { path: given.to_owned() }),
+        () => Ok(path),
+    }
+}
+
+/// Why there is no CLI to run. Each text ends with what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClaudeError {
+    #[error("no Claude Code CLI is pinned for this kind of machine: name a binary with --claude PATH")]
+    NoPin,
+    #[error("cannot tell where to keep the Claude Code CLI: set HOME, or name a binary with --claude PATH")]
+    NoCache,
+    #[error("`{}` is a script, and a machine holds the native binary alone: name that one with --claude", path.display())]
+    NotNative { path: PathBuf },
+    #[error("`{}` is not executable: chmod +x it", path.display())]
+    NotExecutable { path: PathBuf },
+    #[error("cannot use `{}`", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the Claude Code CLI {VERSION} is not here, and npm, which could fetch it, cannot be run. One of:\n  \
+         install npm (Debian: apt-get install npm) and try again; {package} is then fetched, once\n  \
+         install that very version yourself, so that `claude` on PATH is its native binary\n  \
+         name a native binary of any version with --claude PATH"
+    )]
+    NoNpm {
+        package: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "npm could not fetch {package}@{VERSION}: {said}\n  \
+         see that npm reaches its registry (`npm ping`) and try again, or name a native binary with --claude PATH"
+    )]
+    Npm { package: &'static str, said: String },
+    #[error(
+        "what npm fetched as {package}@{VERSION} is not what was published ({what} differs): it was deleted.\n  \
+         see which registry npm asks (`npm config get registry`), or name a native binary with --claude PATH"
+    )]
+    Forged { package: &'static str, what: &'static str },
+    #[error("cannot unpack {package}@{VERSION} with tar: {said}")]
+    Unpack { package: &'static str, said: String },
+}
+
+impl ClaudeError {
+    fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { path: path.to_owned(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Finding and fetching, with small files, a digest of their own, and an npm that is a shell script.
+
+use std::fs::Permissions;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256, Sha512};
+use tempfile::TempDir;
+
+use super::*;
+
+const BINARY: &[u8] = b"\x7fELF, as far as anybody here can tell";
+
+/// A user with a home, and folders for programs.
+struct Place {
+    dir: TempDir,
+    pin: Pin,
+}
+
+impl Place {
+    /// Nothing is installed, and the pinned binary is [`BINARY`].
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::create_dir(dir.path().join("bin")).expect("made");
+        let sha256 = digest::copy::<Sha256>(&mut &BINARY[..], &mut io::sink(), u64::MAX).expect("read");
+        let pin = Pin { package: "@scope/cli", integrity: "sha512-none", sha256: leak(sha256) };
+        Self { dir, pin }
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    fn program(&self, below: &str, content: &[u8]) -> PathBuf {
+        let path = self.path(below);
+        fs::create_dir_all(path.parent().expect("below the folder")).expect("made");
+        fs::write(&path, content).expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("changed");
+        path
+    }
+
+    /// Installs an npm that hands over a package with `binary` in it, and counts its runs.
+    fn npm(&mut self, binary: &[u8]) {
+        self.program("package/claude", binary);
+        let package = self.path("package.tgz");
+        let mut tar = std::process::Command::new("tar");
+        tar.arg("-C").arg(self.dir.path()).arg("-czf").arg(&package).arg("package/claude");
+        assert!(tar.status().expect("tar runs").success());
+        let found = Sha512::digest(fs::read(&package).expect("read"));
+        self.pin.integrity = leak(format!("sha512-{}", STANDARD.encode(found)));
+        let script = format!(
+            "#!/bin/sh\nset -eu\nprintf '%s\\n' \"$*\" >>{dir}/npm-runs\nprintf 'token=%s' \"${{ANTHROPIC_API_KEY-}}\" >{dir}/npm-token\n\
+             [ \"$1 $2 $3\" = 'pack @scope/cli@{VERSION} --ignore-scripts' ]\n\
+             while [ \"$1\" != --pack-destination ]; do shift; done\ncp {dir}/package.tgz \"$2/cli.tgz\"\n",
+            dir = self.dir.path().display(),
+        );
+        self.program("bin/npm", script.as_bytes());
+    }
+
+    fn environment(&self) -> Environment {
+        let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
+        let home = self.dir.path().to_str().expect("UTF-8");
+        Environment::from([("PATH", path.as_str()), ("HOME", home), ("ANTHROPIC_API_KEY", "canary")])
+    }
+
+    fn find(&self, given: Option<&Path>) -> Result<Claude, ClaudeError> {
+        find_pinned(given, &self.environment(), Some(&self.pin))
+    }
+
+    fn cached(&self) -> PathBuf {
+        self.path(".cache/mayfly/claude").join(VERSION).join("claude")
+    }
+
+    fn npm_runs(&self) -> usize {
+        fs::read_to_string(self.path("npm-runs")).map_or(0, |runs| runs.lines().count())
+    }
+}
+
+/// A pin is `'static` everywhere but here.
+fn leak(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+#[test]
+fn a_given_binary_is_the_users_word_whatever_its_version() {
+    let place = Place::new();
+    let pinned = place.program("a/claude", BINARY);
+    let other = place.program("b/claude", b"\x7fELF of another version");
+    assert_eq!(place.find(Some(&pinned)).expect("found").version, Some(VERSION));
+    let found = place.find(Some(&other)).expect("found");
+    assert_eq!(found, Claude { path: fs::canonicalize(&other).expect("there"), version: None });
+}
+
+#[test]
+fn a_given_path_that_cannot_run_in_a_machine_is_named() {
+    let place = Place::new();
+    let script = place.program("claude.js", b"#!/usr/bin/env node\n");
+    let short = place.program("short", b"x");
+    let plain = place.program("plain", BINARY);
+    fs::set_permissions(&plain, Permissions::from_mode(0o644)).expect("changed");
+    assert!(matches!(place.find(Some(&script)), Err(ClaudeError::NotNative { .. })));
+    assert!(matches!(place.find(Some(&short)), Err(ClaudeError::NotNative { .. })));
+    assert!(matches!(place.find(Some(&plain)), Err(ClaudeError::NotExecutable { .. })));
+    assert!(matches!(place.find(Some(&place.path("none"))), Err(ClaudeError::File { .. })));
+    assert!(matches!(place.find(Some(&place.path("bin"))), Err(ClaudeError::File { .. })));
+}
+
+#[test]
+fn claude_on_the_path_counts_if_it_is_the_pinned_one_links_resolved() {
+    let mut place = Place::new();
+    place.npm(BINARY);
+    let real = place.program("lib/claude-native", BINARY);
+    std::os::unix::fs::symlink(&real, place.path("bin/claude")).expect("made");
+    assert_eq!(place.find(None).expect("found").path, fs::canonicalize(&real).expect("there"));
+    assert_eq!(place.npm_runs(), 0);
+}
+
+/// S61: another version on the path, or a script, is left alone and the pinned one is fetched, once.
+#[test]
+fn the_pinned_one_is_fetched_once_when_it_is_nowhere() {
+    let mut place = Place::new();
+    place.npm(BINARY);
+    place.program("bin/claude", b"#!/usr/bin/env node\n");
+    for _ in 0..2 {
+        let found = place.find(None).expect("fetched");
+        assert_eq!(found, Claude { path: place.cached(), version: Some(VERSION) });
+    }
+    assert_eq!(place.npm_runs(), 1);
+    assert_eq!(fs::read(place.cached()).expect("read"), BINARY);
+    let mode = fs::metadata(place.cached()).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+    let token = fs::read_to_string(place.path("npm-token")).expect("read");
+    assert_eq!(token, "token=", "npm is not shown the owner's credential");
+}
+
+#[test]
+fn a_cached_binary_that_changed_is_fetched_again_and_leftovers_are_removed() {
+    let mut place = Place::new();
+    place.npm(BINARY);
+    place.find(None).expect("fetched");
+    fs::write(place.cached(), b"\x7fELF, tampered with").expect("written");
+    let left = place.path(".cache/mayfly/claude/fetch-left");
+    fs::create_dir(&left).expect("made");
+    place.find(None).expect("fetched again");
+    assert_eq!(place.npm_runs(), 2);
+    assert_eq!(fs::read(place.cached()).expect("read"), BINARY);
+    assert!(!left.exists());
+}
+
+#[test]
+fn a_package_or_a_binary_that_is_not_the_published_one_is_refused() {
+    let mut place = Place::new();
+    place.npm(BINARY);
+    place.pin.integrity = "sha512-another";
+    assert!(matches!(place.find(None), Err(ClaudeError::Forged { what: "its integrity", .. })));
+    place.npm(b"\x7fELF, somebody else's");
+    assert!(matches!(place.find(None), Err(ClaudeError::Forged { what: "the binary", .. })));
+    assert!(!place.cached().exists(), "nothing of it stays");
+}
+
+#[test]
+fn an_npm_that_fails_is_quoted_and_a_missing_one_has_three_ways_out() {
+    let place = Place::new();
+    place.program("bin/npm", b"#!/bin/sh\necho 'npm error code E404' >&2\nexit 1\n");
+    let error = place.find(None).expect_err("no package").to_string();
+    assert!(error.contains("npm error code E404") && error.contains("@scope/cli"), "{error}");
+
+    let home = place.dir.path().to_str().expect("UTF-8");
+    let nowhere = Environment::from([("PATH", "/nonexistent"), ("HOME", home)]);
+    let error = find_pinned(None, &nowhere, Some(&place.pin)).expect_err("no npm");
+    assert!(matches!(error, ClaudeError::NoNpm { .. }), "{error}");
+    for way in ["install npm", "PATH", "--claude"] {
+        assert!(error.to_string().contains(way), "{error}");
+    }
+}
+
+#[test]
+fn fetches_at_the_same_time_are_one() {
+    let mut place = Place::new();
+    place.npm(BINARY);
+    std::thread::scope(|scope| {
+        let finds: Vec<_> = (0..4).map(|_| scope.spawn(|| place.find(None))).collect();
+        for find in finds {
+            find.join().expect("no panic").expect("found");
+        }
+    });
+    assert_eq!(place.npm_runs(), 1);
+}
+
+#[test]
+fn where_nothing_is_pinned_only_a_given_binary_will_do() {
+    let place = Place::new();
+    let given = place.program("a/claude", BINARY);
+    let find = |given| find_pinned(given, &place.environment(), None);
+    assert_eq!(find(Some(given.as_path())).expect("found").version, None);
+    assert!(matches!(find(None), Err(ClaudeError::NoPin)));
+}

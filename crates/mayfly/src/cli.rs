@@ -1,0 +1,156 @@
+//! The flags. The doc comments are the help that people read; a snapshot test keeps them as they are.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::values;
+
+const EXAMPLES: &str = "\
+Try it, without an account and without the internet:
+  mayfly demo
+
+Run it for real, in a git repository; the work comes back as a branch:
+  claude setup-token                      # once; prints a token
+  export CLAUDE_CODE_OAUTH_TOKEN=...      # that token
+  mayfly run \"fix the failing test\"
+
+Exit codes:
+  0 success, 1 a task failed, 2 wrong usage, 3 trouble of the orchestrator or the provider,
+  130 cancelled";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  mayfly run \"add a test for the parser\"
+  mayfly run --repo ~/src/app --timeout 1h \"upgrade the dependencies\"
+  mayfly run - < prompt.txt               # the prompt is read from standard input
+  mayfly run -- -v is broken, fix it      # a prompt that begins with `-` goes after `--`
+  mayfly run --json \"fix it\" | jq .source
+
+The credential for the model is the first of these that is set:
+  ANTHROPIC_AUTH_TOKEN (with ANTHROPIC_BASE_URL), CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_API_KEY
+
+Ctrl-C cancels the task and still brings its work back; a second one does not wait for the work.
+Both wait until the machine is gone.";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  mayfly demo                     # five agents at once
+  mayfly demo --tasks 20          # twenty tasks, five at once
+  mayfly demo --json              # one event a line, nothing else on standard output";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  mayfly serve                    # until Ctrl-C
+  mayfly serve --idle-exit 10m    # until there was nothing to do for ten minutes
+
+`mayfly run` starts one by itself when there is none; it needs no attention. One that stops leaves
+its machines running, and the next one takes them over. MAYFLY_LOG=debug makes it say more.";
+
+/// Claude Code agents, many at once, each in a machine that lives for one task
+#[derive(Debug, Parser)]
+#[command(name = "mayfly", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The Claude Code CLI to run, instead of the pinned version that is found or fetched with npm
+    #[arg(long, value_name = "PATH", global = true, display_order = 100)]
+    pub(crate) claude: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Demo(DemoArgs),
+    Run(RunArgs),
+    Serve(ServeArgs),
+    /// Find or fetch the Claude Code CLI that would be run, and print its path
+    #[command(hide = true)]
+    ClaudePath,
+}
+
+/// Run real agents in real machines on a scripted model: no account, no internet
+#[derive(Debug, Args)]
+#[command(after_help = DEMO_EXAMPLES)]
+pub(crate) struct DemoArgs {
+    /// How many tasks to run
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) tasks: u32,
+    /// How many machines may run at once
+    #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
+    pub(crate) parallel: NonZeroU32,
+    /// Print the events, one JSON object a line, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Run a prompt in a machine of its own, follow it, and bring its work back as a branch
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// What to do; `-` reads it from standard input
+    #[arg(value_name = "PROMPT", required = true)]
+    pub(crate) prompt: Vec<String>,
+    /// The git repository to work on a copy of, uncommitted and untracked work included [default: the one
+    /// around the current folder, else an empty workspace]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) repo: Option<PathBuf>,
+    /// The model, as `claude --model` takes it
+    #[arg(long, value_name = "MODEL", default_value = "sonnet")]
+    pub(crate) model: String,
+    /// The time for the whole run
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = values::duration)]
+    pub(crate) timeout: Duration,
+    /// The longest silence of the agent
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = values::duration)]
+    pub(crate) idle_timeout: Duration,
+    /// The most turns of the agent
+    #[arg(long, value_name = "N", value_parser = values::count)]
+    pub(crate) max_turns: Option<NonZeroU32>,
+    /// The most money to spend, in US dollars, as the CLI counts it
+    #[arg(long, value_name = "USD", value_parser = values::dollars, allow_negative_numbers = true)]
+    pub(crate) max_budget_usd: Option<f64>,
+    /// Print the events, one JSON object a line, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+/// Run the orchestrator: the queue, the machines, and the way out to the model
+#[derive(Debug, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub(crate) struct ServeArgs {
+    /// Exit once there was nothing to do for this long
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) idle_exit: Option<Duration>,
+    /// How many machines may run at once
+    #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
+    pub(crate) parallel: NonZeroU32,
+    /// Leave the terminal's session; `mayfly run` starts it so
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+#[expect(clippy::doc_markdown, reason = "the help is plain text")]
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// The folder of the queue, the logs and the results; one orchestrator each [default:
+    /// $XDG_DATA_HOME/mayfly, else ~/.local/share/mayfly]
+    #[arg(long = "data", value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_do_not_contradict_one_another() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

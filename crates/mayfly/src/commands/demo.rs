@@ -1,0 +1,168 @@
+//! `mayfly demo`: the real thing with a scripted model, in temporary folders.
+//!
+//! The orchestrator and the Messages API run in this process, the API on loopback with a credential made up
+//! for this run. The demo repository is kept, with the branches that come back; everything else is removed.
+
+use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use mayfly_client::Client;
+use mayfly_git::{Git, Repo};
+use mayfly_scripted_api::{Accepted, ScriptedApi, demo as script};
+use mayfly_server::ServerConfig;
+use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Workspace};
+use mayfly_wire::secret::Secret;
+use tempfile::TempDir;
+
+use crate::claude;
+use crate::cli::DemoArgs;
+use crate::environment::Environment;
+use crate::exit::{Exit, Stop};
+use crate::follow::{Job, carry_out};
+use crate::interrupts::Interrupts;
+use crate::landing::{Code, Landing};
+use crate::orchestrator::Orchestrator;
+use crate::printer::Printer;
+
+/// Nobody comes back for a demo that was killed: its machines end themselves soon.
+const ORPHAN_AFTER: Duration = Duration::from_secs(30);
+/// The model that the scripted API is asked for.
+const MODEL: &str = "sonnet";
+
+pub(crate) async fn demo(
+    args: DemoArgs,
+    claude: Option<PathBuf>,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    let mut interrupts = Interrupts::install()?;
+    let claude = interrupts.or_stop(claude::find(claude, environment)).await?;
+    let git = environment.git();
+    let (data, kept) = (folder("mayfly-data-")?, folder("mayfly-demo-")?);
+    let repo = interrupts.or_stop(repository(&git, kept.path())).await?;
+    let mut config = ServerConfig::in_dir(data.path());
+    config.policy.machines_max = args.parallel;
+    config.orphan_after = ORPHAN_AFTER;
+    let start = Box::pin(Orchestrator::start(config, claude));
+    let orchestrator = interrupts.or_stop(start).await?;
+
+    let mut printer = Printer::of_process(args.json, environment);
+    // From here on there may be branches and transcripts to look at.
+    let kept = kept.keep();
+    let play = Play { repo: &repo, git, kept: &kept, data: data.path(), orchestrator: &orchestrator };
+    let played = Box::pin(play.tasks(args.tasks, &mut printer, &mut interrupts)).await;
+    printer.end();
+    // Counted where they are made, and not where they are only known of.
+    let left = orchestrator.provider.list().await;
+    orchestrator.server.stop().await;
+    let left = left?.len();
+    closing(&mut printer, &repo, left);
+    let exit = played?.max(if left == 0 { Exit::Success } else { Exit::Trouble });
+    match printer.into_error() {
+        Some(error) => Err(anyhow!(error).context("cannot write to standard output").into()),
+        None => Ok(exit),
+    }
+}
+
+/// What the tasks of one demo share.
+struct Play<'a> {
+    repo: &'a Repo,
+    git: Git,
+    kept: &'a Path,
+    data: &'a Path,
+    orchestrator: &'a Orchestrator,
+}
+
+impl Play<'_> {
+    /// Runs `count` tasks from beginning to end; the five jobs take turns.
+    async fn tasks(
+        self,
+        count: u32,
+        printer: &mut Printer,
+        interrupts: &mut Interrupts,
+    ) -> Result<Exit, Stop> {
+        // It opens this run's scripted API and nothing else.
+        let made_up = format!("made-up-{}", uuid::Uuid::now_v7());
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let api = ScriptedApi::start(loopback, Accepted::Oauth(made_up.clone())).await;
+        let api = api.context("cannot listen on 127.0.0.1")?;
+        let credential = Credential {
+            kind: CredentialKind::OauthToken,
+            secret: Secret::from(made_up),
+            base_url: Some(api.base_url()),
+        };
+
+        let scratch = self.data.join("scratch");
+        fs::create_dir(&scratch)?;
+        let (quarantine, snapshot) = self.repo.snapshot(&scratch).await?;
+        let client = Arc::new(Client::new(&self.orchestrator.server.socket()));
+        let workspace = client.upload_workspace(&self.repo.name, &snapshot.bundle).await?;
+        let jobs = jobs(count, &workspace, &credential);
+        let landing = Landing {
+            code: Some(Code { quarantine, snapshot }),
+            folder: self.kept.to_owned(),
+            saved: self.kept.join("saved"),
+            git: self.git,
+        };
+        let exit = carry_out(&client, jobs, &landing, printer, interrupts).await;
+        api.stop().await;
+        exit
+    }
+}
+
+fn jobs(count: u32, workspace: &Workspace, credential: &Credential) -> Vec<Job> {
+    let create = |prompt: &str| CreateTask {
+        prompt: prompt.to_owned(),
+        workspace: Some(workspace.clone()),
+        model: Some(MODEL.to_owned()),
+        timeout_ms: None,
+        idle_timeout_ms: None,
+        max_turns: None,
+        max_budget_usd: None,
+        credential: Some(credential.clone()),
+    };
+    let taken = script::JOBS.iter().cycle().take(count as usize);
+    taken.map(|job| Job { title: job.title.to_owned(), create: create(job.prompt) }).collect()
+}
+
+fn folder(prefix: &str) -> Result<TempDir, Stop> {
+    let made = tempfile::Builder::new().prefix(prefix).tempdir();
+    made.context("cannot make a temporary folder (is TMPDIR right, and has it room?)").map_err(Stop::from)
+}
+
+/// Makes the demo repository below `kept`.
+async fn repository(git: &Git, kept: &Path) -> Result<Repo, Stop> {
+    let top = kept.join(script::NAME);
+    for file in script::FILES {
+        write(&top.join(file.path), file.content, file.executable)
+            .with_context(|| format!("cannot write the demo repository at `{}`", top.display()))?;
+    }
+    mayfly_git::create(git, &top, "A small program with a bug").await?;
+    Ok(Repo::discover(git, &top).await?)
+}
+
+fn write(path: &Path, content: &str, executable: bool) -> std::io::Result<()> {
+    fs::create_dir_all(path.parent().ok_or(std::io::ErrorKind::InvalidInput)?)?;
+    fs::write(path, content)?;
+    fs::set_permissions(path, Permissions::from_mode(if executable { 0o755 } else { 0o644 }))
+}
+
+fn closing(printer: &mut Printer, repo: &Repo, left: usize) {
+    let top = repo.top.display();
+    for line in [
+        String::new(),
+        format!("The repository, with the branches: {top}"),
+        format!("{left} machines left"),
+        String::new(),
+        "Now for real, in a git repository of yours:".to_owned(),
+        "  claude setup-token                       # once; prints a token".to_owned(),
+        "  export CLAUDE_CODE_OAUTH_TOKEN=...       # that token".to_owned(),
+        "  mayfly run \"fix the failing test\"".to_owned(),
+    ] {
+        printer.closing(&line);
+    }
+}

@@ -1,0 +1,51 @@
+//! `mayfly serve`: the orchestrator, until a signal or until there was nothing to do for long enough.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use mayfly_server::ServerConfig;
+
+use crate::claude;
+use crate::cli::ServeArgs;
+use crate::environment::Environment;
+use crate::exit::{Exit, Stop};
+use crate::interrupts::Interrupts;
+use crate::log;
+use crate::orchestrator::Orchestrator;
+
+pub(crate) async fn serve(
+    args: ServeArgs,
+    claude: Option<PathBuf>,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    if args.background {
+        rustix::process::setsid().context("cannot leave the terminal's session")?;
+    }
+    log::to_stderr(environment.get("MAYFLY_LOG"));
+    let data = environment.data_folder(args.data.folder.as_deref())?;
+    let mut interrupts = Interrupts::install()?;
+    let claude = interrupts.or_stop(claude::find(claude, environment)).await?;
+    let mut config = ServerConfig::in_dir(data);
+    config.policy.machines_max = args.parallel;
+    let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;
+    ready(&server)?;
+    tokio::select! {
+        () = interrupts.next() => {}
+        () = async {
+            match args.idle_exit {
+                Some(idle) => server.idle_for(idle).await,
+                None => std::future::pending().await,
+            }
+        } => {}
+    }
+    server.stop().await;
+    Ok(Exit::Success)
+}
+
+/// The first and only line of standard output: who started us may be waiting for it.
+fn ready(server: &mayfly_server::Server) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    writeln!(stdout, "serving on {}", server.socket().display())?;
+    stdout.flush()
+}

@@ -1,0 +1,189 @@
+//! Everything that the followed tasks say, on its way to the user.
+//!
+//! Three forms: a [`live`] view on a terminal, plain labelled lines elsewhere, and the events as they came
+//! (`--json`), one JSON object a line with nothing else on standard output. What a person reads is [`Shown`].
+//!
+//! Writing never ends a run: the work must still come home. The first error is kept for the end.
+
+mod board;
+mod live;
+mod said;
+mod shown;
+
+use std::io::{self, IsTerminal as _, Write};
+
+use mayfly_wire::event::Event;
+
+use crate::environment::Environment;
+
+pub(crate) use board::Row;
+use live::Live;
+use said::Said;
+pub(crate) use shown::Shown;
+
+/// Shows what tasks say.
+pub(crate) struct Printer {
+    rows: Vec<Row>,
+    form: Form,
+    colors: bool,
+    out: Box<dyn Write + Send>,
+    asides: Box<dyn Write + Send>,
+    broken: Option<io::Error>,
+}
+
+/// How it is shown.
+#[derive(Debug)]
+enum Form {
+    Live(Live),
+    Plain,
+    Json,
+}
+
+impl Printer {
+    /// The printer of this process.
+    pub(crate) fn of_process(json: bool, environment: &Environment) -> Self {
+        let terminal =
+            io::stdout().is_terminal() && environment.get("TERM").is_some_and(|term| term != "dumb");
+        let form = match () {
+            () if json => Form::Json,
+            () if terminal => Form::Live(Live::new()),
+            () => Form::Plain,
+        };
+        let colors = terminal && !json && environment.get("NO_COLOR").is_none();
+        Self { colors, ..Self::with(form, Box::new(io::stdout()), Box::new(io::stderr())) }
+    }
+
+    fn with(form: Form, out: Box<dyn Write + Send>, asides: Box<dyn Write + Send>) -> Self {
+        Self { rows: Vec::new(), form, colors: false, out, asides, broken: None }
+    }
+
+    /// The tasks that are followed from here on, in the order of their index.
+    pub(crate) fn follow(&mut self, rows: Vec<Row>) {
+        self.rows = rows;
+    }
+
+    /// What is known of a task.
+    pub(crate) fn row(&self, index: usize) -> &Row {
+        &self.rows[index]
+    }
+
+    /// Shows one line of a task's event stream.
+    pub(crate) fn event(&mut self, index: usize, line: &str) {
+        let said = Event::parse(line).map(|event| said::said(&event)).unwrap_or_default();
+        if matches!(self.form, Form::Json) {
+            let written = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
+            self.keep_error(written);
+        }
+        for said in &said {
+            self.rows[index].take(said);
+            self.say(index, said);
+        }
+        if let Form::Live(live) = &mut self.form {
+            live.update(index, &label(&self.rows, index), &self.rows);
+        }
+    }
+
+    fn say(&mut self, index: usize, said: &Said) {
+        let (color, lines) = match said {
+            Said::Text(lines) => (None, lines.clone()),
+            Said::Call(call) => (Some(DIM), vec![call.clone()]),
+            Said::ToolError(text) => (Some(RED), vec![Shown::line(&format!("failed: {text}"), usize::MAX)]),
+            Said::Note(text) => (Some(YELLOW), vec![text.clone()]),
+            Said::State(state, _) => (Some(DIM), vec![state.clone()]),
+            Said::Finished(outcome, _) => (Some(BOLD), vec![outcome.clone()]),
+            Said::Turn(_) | Said::Totals { .. } => return,
+        };
+        // The view has the states; a line each would only push the messages away.
+        if matches!((said, &self.form), (Said::State(..), Form::Live(_)) | (_, Form::Json)) {
+            return;
+        }
+        let label = label(&self.rows, index);
+        let label = self.paint(Some(LABELS[index % LABELS.len()]), &label);
+        for line in lines {
+            let line = self.paint(color, line.as_str());
+            self.line(&format!("{label}  {line}"));
+        }
+    }
+
+    /// Tells the user something that is no part of the result.
+    pub(crate) fn aside(&mut self, text: &str) {
+        for line in Shown::lines(text, ASIDE_LINES_MAX, ASIDE_CHARS_MAX) {
+            let line = format!("mayfly: {line}");
+            if let Form::Live(_) = self.form {
+                self.line(&self.paint(Some(YELLOW), &line));
+            } else {
+                // Standard error is the last resort: there is no other place to complain about it.
+                let _ = writeln!(self.asides, "{line}");
+            }
+        }
+    }
+
+    /// Ends the live view; what follows is [`closing`](Self::closing).
+    pub(crate) fn end(&mut self) {
+        if let Form::Live(live) = &mut self.form {
+            let cleared = live.clear();
+            self.form = Form::Plain;
+            self.keep_error(cleared);
+        }
+    }
+
+    /// One of the last lines. With `--json` they go to standard error.
+    pub(crate) fn closing(&mut self, line: &str) {
+        let line = Shown::line(line, usize::MAX);
+        let written = match self.form {
+            Form::Json => writeln!(self.asides, "{line}"),
+            Form::Plain | Form::Live(_) => return self.line(line.as_str()),
+        };
+        self.keep_error(written);
+    }
+
+    /// The first error of writing, if there was one.
+    pub(crate) fn into_error(self) -> Option<io::Error> {
+        self.broken
+    }
+
+    fn line(&mut self, text: &str) {
+        let written = match &self.form {
+            Form::Live(view) => view.print(text),
+            Form::Plain | Form::Json => writeln!(self.out, "{text}").and_then(|()| self.out.flush()),
+        };
+        self.keep_error(written);
+    }
+
+    fn keep_error(&mut self, written: io::Result<()>) {
+        if let Err(error) = written {
+            self.broken.get_or_insert(error);
+        }
+    }
+
+    fn paint(&self, color: Option<u8>, text: &str) -> String {
+        match color.filter(|_| self.colors) {
+            Some(color) => format!("\u{1b}[{color}m{text}\u{1b}[0m"),
+            None => text.to_owned(),
+        }
+    }
+}
+
+/// A task's label, as wide as the widest; a lone task needs no title.
+fn label(rows: &[Row], index: usize) -> String {
+    let row = &rows[index];
+    if rows.len() == 1 {
+        return row.short.to_string();
+    }
+    let width = rows.iter().map(|row| row.title.len()).max().unwrap_or_default();
+    format!("{} {:width$}", row.short, row.title)
+}
+
+const BOLD: u8 = 1;
+const DIM: u8 = 2;
+const RED: u8 = 31;
+const YELLOW: u8 = 33;
+/// The colours that tell labels apart.
+const LABELS: [u8; 5] = [36, 32, 35, 34, 33];
+/// The most lines of an aside.
+const ASIDE_LINES_MAX: usize = 10;
+/// The most characters of one of its lines.
+const ASIDE_CHARS_MAX: usize = 500;
+
+#[cfg(test)]
+mod tests;

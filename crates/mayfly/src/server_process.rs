@@ -1,0 +1,161 @@
+//! Joins the orchestrator of a data folder, or starts one in the background and waits until it is ready.
+//!
+//! ```text
+//! run ── healthy? ──────────────────────────► client
+//!      └ no ─ lock ─ healthy? ──────────────► client        another run has just started it
+//!                    └ no ─ serve ─ ready ──► client
+//! ```
+//!
+//! `mayfly serve` says that it is ready by the first line of its standard output, here a pipe; one that ends
+//! without it has said why in its log, whose new lines are shown. The credential is not in its environment:
+//! it goes with each task, over the socket.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use mayfly_client::Client;
+use mayfly_server::ServerConfig;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::spawn_blocking;
+
+use crate::claude::{self, Claude};
+use crate::environment::Environment;
+use crate::exit::Stop;
+use crate::orchestrator::make_private;
+
+/// How long an orchestrator that nobody needs stays.
+const IDLE_EXIT: &str = "60s";
+/// The longest that one may take to be ready.
+const START_MAX: Duration = Duration::from_secs(120);
+/// The longest first line.
+const READY_BYTES_MAX: u64 = 4 * 1024;
+/// How much of the log of a failed start is shown.
+const LOG_BYTES_MAX: u64 = 4 * 1024;
+
+/// An orchestrator that answers.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    /// The way to it.
+    pub(crate) client: Arc<Client>,
+    /// Whether it was there already, with a configuration of its own.
+    pub(crate) was_there: bool,
+}
+
+/// Joins the orchestrator of `data`, or starts one.
+pub(crate) async fn join(
+    data: &Path,
+    claude: Option<PathBuf>,
+    environment: &Environment,
+) -> Result<Joined, Stop> {
+    let client = Arc::new(Client::new(&ServerConfig::in_dir(data).socket()));
+    if client.healthy().await.is_ok() {
+        return Ok(Joined { client, was_there: true });
+    }
+    make_private(data)?;
+    let _starting = lock(data.join("start.lock")).await?;
+    if client.healthy().await.is_ok() {
+        return Ok(Joined { client, was_there: true });
+    }
+    let claude = claude::find(claude, environment).await?;
+    start(data, &claude, environment).await?;
+    Ok(Joined { client, was_there: false })
+}
+
+/// The log of the orchestrator in the background.
+pub(crate) fn log_file(data: &Path) -> PathBuf {
+    data.join("serve.log")
+}
+
+/// Held until it is dropped, and released by the kernel if we die.
+async fn lock(path: PathBuf) -> Result<File, Stop> {
+    let locked = spawn_blocking(move || {
+        let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
+        let lock = |file: File| file.lock().map(|()| file);
+        file.and_then(lock).with_context(|| format!("cannot lock `{}`", path.display()))
+    });
+    Ok(locked.await??)
+}
+
+async fn start(data: &Path, claude: &Claude, environment: &Environment) -> Result<(), Stop> {
+    let path = log_file(data);
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let log = log.with_context(|| format!("cannot write `{}`", path.display()))?;
+    let before = log.metadata()?.len();
+    let mut child = spawn(data, claude, environment, log)?;
+    match tokio::time::timeout(START_MAX, first_line(&mut child)).await {
+        // From here on it is on its own.
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(failed(&path, before)),
+        Ok(Err(error)) => Err(anyhow!(error).context("lost the orchestrator while it started").into()),
+        Err(_) => {
+            child.start_kill()?;
+            let (waited, log) = (START_MAX.as_secs(), path.display());
+            Err(anyhow!("the orchestrator was not ready after {waited}s: see {log}").into())
+        }
+    }
+}
+
+fn spawn(data: &Path, claude: &Claude, environment: &Environment, log: File) -> Result<Child, Stop> {
+    let mayfly = std::env::current_exe().context("cannot tell where this program is")?;
+    let mut serve = Command::new(&mayfly);
+    serve.args(["serve", "--background", "--idle-exit", IDLE_EXIT]);
+    serve.arg("--data").arg(data).arg("--claude").arg(&claude.path);
+    serve.env_clear().envs(environment.without_credentials()).current_dir("/");
+    serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    let child = serve.spawn().with_context(|| format!("cannot start `{}`", mayfly.display()))?;
+    Ok(child)
+}
+
+/// Whether it said that it is ready, before it closed its standard output.
+async fn first_line(child: &mut Child) -> io::Result<bool> {
+    let stdout = child.stdout.take().expect("its standard output is a pipe");
+    let mut line = Vec::new();
+    BufReader::new(stdout.take(READY_BYTES_MAX)).read_until(b'\n', &mut line).await?;
+    Ok(line.ends_with(b"\n"))
+}
+
+/// Says what it said.
+fn failed(log: &Path, before: u64) -> Stop {
+    let said = new_text(log, before).unwrap_or_default();
+    let said = said.trim().trim_start_matches("mayfly: ");
+    match said.is_empty() {
+        true => {
+            anyhow!("the orchestrator could not start, and did not say why: see {}", log.display()).into()
+        }
+        false => anyhow!("the orchestrator could not start: {said}").into(),
+    }
+}
+
+/// The end of what was appended to the file.
+fn new_text(path: &Path, before: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let from = file.metadata()?.len().saturating_sub(LOG_BYTES_MAX).max(before);
+    file.seek(SeekFrom::Start(from))?;
+    let mut text = Vec::new();
+    file.take(LOG_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_only_what_is_new_is_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("serve.log");
+        std::fs::write(&path, "an old error\nmayfly: a new one\n").expect("written");
+        assert_eq!(new_text(&path, 13).expect("read"), "mayfly: a new one\n");
+        let shown: Vec<String> = failed(&path, 13).lines().iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["mayfly: the orchestrator could not start: a new one"]);
+        let silent: Vec<String> = failed(&path, 31).lines().iter().map(ToString::to_string).collect();
+        assert!(silent[0].contains("did not say why") && silent[0].contains("serve.log"), "{silent:?}");
+    }
+}

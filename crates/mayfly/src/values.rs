@@ -1,0 +1,138 @@
+//! The values that flags take, each read into what it means or refused in words.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// The longest duration that a flag takes.
+const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Reads a duration such as `90s`, `30m`, `1h` or `1h30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    const EXPECTED: &str = "expected a duration such as 90s, 30m, 1h or 1h30m";
+    let mut seconds = 0_u64;
+    let mut digits = String::new();
+    for c in text.chars() {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
+        }
+        let unit = match c {
+            's' => 1,
+            'm' => 60,
+            'h' => 60 * 60,
+            _ => return Err(EXPECTED.to_owned()),
+        };
+        let count: u64 = digits.parse().map_err(|_| EXPECTED.to_owned())?;
+        digits.clear();
+        seconds = count.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or(EXPECTED)?;
+    }
+    let duration = Duration::from_secs(seconds);
+    match () {
+        () if !digits.is_empty() || text.is_empty() => Err(EXPECTED.to_owned()),
+        () if duration.is_zero() => Err("expected more than nothing".to_owned()),
+        () if duration > DURATION_MAX => Err("the longest is 168h".to_owned()),
+        () => Ok(duration),
+    }
+}
+
+/// Reads a number of things, at least one.
+pub(crate) fn count(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| "expected a whole number above 0".to_owned())
+}
+
+/// Reads an amount of US dollars above zero.
+pub(crate) fn dollars(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(amount) if f64::is_finite(amount) && amount > 0.0 => Ok(amount),
+        _ => Err("expected an amount of US dollars above 0, such as 2.50".to_owned()),
+    }
+}
+
+/// The name of a branch, or of a folder, for what a task made: a short id and the first words of the prompt.
+pub(crate) fn slug(prompt: &str) -> String {
+    const CHARS_MAX: usize = 40;
+    const WORDS_MAX: usize = 6;
+    let words = prompt.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let mut slug = String::new();
+    for word in words.take(WORDS_MAX) {
+        if slug.len() + word.len() + 1 > CHARS_MAX {
+            break;
+        }
+        if !slug.is_empty() {
+            slug.push('-');
+        }
+        slug.push_str(&word.to_ascii_lowercase());
+    }
+    if slug.is_empty() { "task".to_owned() } else { slug }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, seconds) in [("90s", 90), ("30m", 1800), ("1h", 3600), ("1h30m", 5400), ("168h", 604_800)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in [
+            "",
+            "0s",
+            "10",
+            "m",
+            "-1s",
+            "1.5h",
+            "1d",
+            "169h",
+            "99999999999999999999s",
+            "9999999999999999h",
+            "1h ",
+            "१s",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_count_is_at_least_one() {
+        assert_eq!(count("5").map(NonZeroU32::get), Ok(5));
+        for text in ["", "0", "-1", "1.5", "five", "4294967296"] {
+            assert!(count(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn dollars_are_above_zero() {
+        assert_eq!(dollars("2.50"), Ok(2.5));
+        for text in ["", "0", "-1", "NaN", "inf", "1e999", "$2", "2,5"] {
+            assert!(dollars(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_slug_is_the_first_words() {
+        for (prompt, expected) in [
+            ("Fix the flaky test!", "fix-the-flaky-test"),
+            ("one two three four five six seven", "one-two-three-four-five-six"),
+            ("日本語", "task"),
+            ("../../etc/passwd\u{1b}[2J", "etc-passwd-2j"),
+            (&"a".repeat(100), "task"),
+        ] {
+            assert_eq!(slug(prompt), expected);
+        }
+    }
+
+    proptest! {
+        /// S10, S45: a branch's name can hold nothing that git, a shell or a terminal reads as more than text.
+        #[test]
+        fn a_slug_is_always_a_plain_name(prompt in any::<String>()) {
+            let slug = slug(&prompt);
+            prop_assert!((1..=40).contains(&slug.len()));
+            prop_assert!(slug.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
+            prop_assert!(!slug.starts_with('-') && !slug.ends_with('-') && !slug.contains("--"));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Wrong input: one clear message that names the thing and the next step, exit 2, and nothing started.
+
+use super::User;
+
+/// What `mayfly` says to `args`; nothing may be left behind.
+fn said(args: &[&str]) -> String {
+    let user = User::new();
+    let said = user.said(user.with_token(args));
+    assert!(user.untouched(), "something was started");
+    said
+}
+
+#[test]
+fn an_unknown_flag_or_verb() {
+    insta::assert_snapshot!("unknown_flag", said(&["run", "--paralel", "5", "fix it"]));
+    insta::assert_snapshot!("unknown_verb", said(&["rnu", "fix it"]));
+}
+
+#[test]
+fn a_flag_with_a_wrong_value() {
+    insta::assert_snapshot!("wrong_timeout", said(&["run", "--timeout", "soon", "fix it"]));
+    insta::assert_snapshot!("wrong_budget", said(&["run", "--max-budget-usd", "-1", "fix it"]));
+    insta::assert_snapshot!("wrong_tasks", said(&["demo", "--tasks", "0"]));
+    insta::assert_snapshot!("wrong_parallel", said(&["serve", "--parallel", "0"]));
+}
+
+#[test]
+fn no_prompt() {
+    insta::assert_snapshot!("no_prompt", said(&["run"]));
+    insta::assert_snapshot!("empty_prompt", said(&["run", ""]));
+}
+
+#[test]
+fn a_prompt_that_begins_with_a_dash() {
+    insta::assert_snapshot!(said(&["run", "-v is broken"]));
+}
+
+#[test]
+fn a_prompt_on_standard_input_that_is_none() {
+    let user = User::new();
+    let with = |input: Vec<u8>| {
+        let mut command = user.with_token(&["run", "-"]);
+        command.write_stdin(input);
+        user.said(command)
+    };
+    insta::assert_snapshot!("empty_stdin", with(Vec::new()));
+    insta::assert_snapshot!("long_stdin", with(vec![b'x'; 1024 * 1024 + 1]));
+    insta::assert_snapshot!("nul_stdin", with(b"a\0b".to_vec()));
+    insta::assert_snapshot!("binary_stdin", with(b"\xff\xfe".to_vec()));
+    assert!(user.untouched());
+}
+
+#[test]
+fn a_credential_that_is_missing_or_of_the_wrong_kind() {
+    let user = User::new();
+    let with = |name: &str, value: &str| {
+        let mut command = user.mayfly(&["run", "fix it"]);
+        command.env(name, value);
+        let said = user.said(command);
+        assert!(!said.contains("canary"), "{said}");
+        said
+    };
+    insta::assert_snapshot!("no_credential", user.said(user.mayfly(&["run", "fix it"])));
+    insta::assert_snapshot!("key_as_token", with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-api03-canary"));
+    insta::assert_snapshot!("token_as_key", with("ANTHROPIC_API_KEY", "sk-ant-oat01-canary"));
+    insta::assert_snapshot!("refresh_token", with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-ort01-canary"));
+    insta::assert_snapshot!("cut_token", with("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-can\nary"));
+    insta::assert_snapshot!("no_gateway", with("ANTHROPIC_AUTH_TOKEN", "canary"));
+    assert!(user.untouched());
+}
+
+#[test]
+fn a_repository_that_cannot_be_worked_on() {
+    let user = User::new();
+    user.git_init("bare", &["--bare"]);
+    user.git_init("empty", &[]);
+    std::fs::create_dir(user.cwd().join("plain")).unwrap();
+    let with = |repo: &str| user.said(user.with_token(&["run", "--repo", repo, "fix it"]));
+    insta::assert_snapshot!("missing_repo", with("missing"));
+    insta::assert_snapshot!("plain_repo", with("plain"));
+    insta::assert_snapshot!("bare_repo", with("bare"));
+    insta::assert_snapshot!("empty_repo", with("empty"));
+    assert!(user.untouched());
+}
+
+#[test]
+fn a_cli_that_cannot_run_in_a_machine() {
+    let user = User::new();
+    let script = user.cwd().join("claude.js");
+    std::fs::write(&script, "#!/usr/bin/env node\n").unwrap();
+    insta::assert_snapshot!("script_cli", user.said(user.mayfly(&["demo", "--claude", "claude.js"])));
+    insta::assert_snapshot!("missing_cli", user.said(user.mayfly(&["demo", "--claude", "missing"])));
+}
+
+/// S45: a path's name is shown, and obeyed by no terminal.
+#[test]
+fn a_name_with_control_characters_is_spelled_out() {
+    let said = said(&["run", "--repo", "a\u{1b}[2Jb\rc\u{202e}d", "fix it"]);
+    assert!(said.contains(r"a\u{1b}[2Jb\u{d}c\u{202e}d"), "{said}");
+    assert!(!said.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{said:?}");
+}
+
+/// A place where nothing can be written.
+#[test]
+fn a_home_that_is_nowhere() {
+    let user = User::new();
+    let mut command = user.with_token(&["run", "fix it"]);
+    command.env_remove("HOME");
+    insta::assert_snapshot!(user.said(command));
+}

@@ -1,0 +1,34 @@
+//! The help of every verb, word for word: this list is whole.
+
+use super::User;
+
+fn help(args: &[&str]) -> String {
+    let user = User::new();
+    user.said(user.mayfly(args))
+}
+
+#[test]
+fn the_help_of_mayfly() {
+    insta::assert_snapshot!(help(&["--help"]));
+}
+
+#[test]
+fn the_help_of_demo() {
+    insta::assert_snapshot!(help(&["demo", "--help"]));
+}
+
+#[test]
+fn the_help_of_run() {
+    insta::assert_snapshot!(help(&["run", "--help"]));
+}
+
+#[test]
+fn the_help_of_serve() {
+    insta::assert_snapshot!(help(&["serve", "--help"]));
+}
+
+#[test]
+fn without_a_verb_the_help_is_shown_as_an_error() {
+    let said = help(&[]);
+    assert!(said.starts_with("exit 2\n") && said.contains("Usage: mayfly"), "{said}");
+}

@@ -1,0 +1,63 @@
+//! Ctrl-C, once and twice.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::world::World;
+
+/// Writes a file, then waits for ever.
+fn half_done() -> String {
+    let steps = json!([
+        {"tools": [{"name": "Write", "input": {"file_path": "{cwd}/half.txt", "content": "half\n"}}]},
+        {"tools": [{"name": "Bash", "input": {"command": "tail -f /dev/null", "description": "wait"}}]},
+    ]);
+    format!("[script: steps list={steps}]")
+}
+
+fn is_waiting(event: &serde_json::Value) -> bool {
+    event["line"]["message"]["content"][0]["name"] == "Bash"
+}
+
+/// R32, G11.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_interrupt_cancels_and_brings_the_work_back() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let mut run = world.run(&[&half_done()]);
+    run.until_event(is_waiting).await;
+    run.signal(Signal::INT);
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(130), "cancelled"), "{}", ended.stderr);
+    assert_eq!(world.git(&["show", &format!("{}:half.txt", world.branches()[0])]), "half");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_interrupts_leave_no_machine_either() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let mut run = world.run(&[&half_done()]);
+    run.until_event(is_waiting).await;
+    run.signal(Signal::INT);
+    run.until("collecting").await;
+    run.signal(Signal::INT);
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(130), "cancelled"), "{}", ended.stderr);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_waits_for_a_slot_is_cancelled_at_once() {
+    let Some(world) = World::start(|config| config.policy.machines_max = 1.try_into().unwrap()).await else {
+        return;
+    };
+    let mut first = world.run(&[&half_done()]);
+    first.until_event(is_waiting).await;
+    let mut second = world.run(&["[script: text]"]);
+    second.until("queued").await;
+    second.signal(Signal::TERM);
+    let ended = second.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(130), "cancelled"), "{}", ended.stderr);
+    assert_eq!(ended.own("launching").count(), 0);
+    first.signal(Signal::INT);
+    first.end().await;
+    world.end().await;
+}

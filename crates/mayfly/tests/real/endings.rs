@@ -1,0 +1,185 @@
+//! Each way to end, from success to a machine without memory.
+
+use serde_json::json;
+
+use super::world::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_comes_back_as_a_branch_and_touches_nothing_else() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let before = world.git(&["status", "--porcelain=v2", "--branch"]);
+    let ended = world.outcome_of(&["[script: write path=made.txt content=\"made\"] Make a file"]).await;
+    assert_eq!((ended.code, ended.outcome()), (Some(0), ("succeeded", "")), "{}", ended.stderr);
+    let branches = world.branches();
+    let [branch] = &branches[..] else { panic!("{branches:?}") };
+    let files = world.git(&["ls-tree", "-r", "--name-only", branch]);
+    assert_eq!(files, "a.txt\nmade.txt\nnew.txt");
+    // On top of HEAD is the user's own uncommitted work, and on top of that the agent's.
+    assert_eq!(world.git(&["show", &format!("{branch}:a.txt")]), "two");
+    assert_eq!(world.git(&["diff", "--name-only", &format!("{branch}^"), branch]), "made.txt");
+    assert_eq!(world.git(&["rev-parse", &format!("{branch}^^")]), world.git(&["rev-parse", "HEAD"]));
+    assert_eq!(world.git(&["status", "--porcelain=v2", "--branch"]), before);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_of_the_agent_come_back_as_they_are() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let command = "echo x > c.txt && git add c.txt && git commit -q -m 'of the agent' && echo y > loose.txt";
+    let ended = world.outcome_of(&[&format!("[script: bash command=\"{command}\"]")]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let branch = &world.branches()[0];
+    let log = world.git(&["log", "--format=%s", &format!("HEAD..{branch}")]);
+    assert!(log.contains("of the agent"), "{log}");
+    assert_eq!(world.git(&["show", &format!("{branch}:loose.txt")]), "y");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_tool_is_told_and_the_agent_goes_on() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let ended = world.outcome_of(&["[script: tool name=AskUserQuestion]"]).await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(0), "succeeded"), "{}", ended.stderr);
+    let denied = ended.own("denied").next().expect("a denied event");
+    assert_eq!(denied["tool"], "AskUserQuestion");
+    assert_eq!(world.branches(), [""; 0], "nothing was changed");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_the_api_is_named_with_its_status() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    for (status, word) in [(400, "400"), (403, "403")] {
+        let ended = world.outcome_of(&[&format!("[script: status code={status}]")]).await;
+        let (outcome, detail) = ended.outcome();
+        assert_eq!((ended.code, outcome), (Some(1), "api-error"), "{}", ended.stderr);
+        assert!(detail.contains(word), "{detail}");
+    }
+    world.end().await;
+}
+
+/// The credential that the user gave is refused by the API.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_credential_is_an_error_of_the_api() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let ended = world.outcome_of(&["[script: status code=401]"]).await;
+    let (outcome, detail) = ended.outcome();
+    assert_eq!((ended.code, outcome), (Some(1), "api-error"), "{}", ended.stderr);
+    assert!(detail.contains("401"), "{detail}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_usage_limit_is_told_apart_with_its_reset_time() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let ended = world.outcome_of(&["[script: usage-limit resets_at=4102444800]"]).await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(1), "usage-limit"), "{}", ended.stderr);
+    let limit = ended.own("limit").next().expect("a limit event");
+    assert_eq!(limit["resets_at"], json!(4_102_444_800_u64));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_turns_ends_a_loop() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let ended = world.outcome_of(&["--max-turns", "2", "[script: loop]"]).await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(1), "max-turns"), "{}", ended.stderr);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_of_money_ends_a_loop() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let ended = world.outcome_of(&["--max-budget-usd", "0.0001", "[script: loop]"]).await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(1), "max-budget"), "{}", ended.stderr);
+    world.end().await;
+}
+
+/// R35, S60: a model that says nothing for too long.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_ends_the_task_with_its_own_reason() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let ended = world.outcome_of(&["--idle-timeout", "2s", "[script: hang]"]).await;
+    let (outcome, detail) = ended.outcome();
+    assert_eq!((ended.code, outcome), (Some(1), "idle-timeout"), "{}", ended.stderr);
+    assert!(detail.contains("2s"), "{detail}");
+    world.end().await;
+}
+
+/// G11, S60: the time is over, and what was done until then comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_brings_the_work_back() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let steps = json!([
+        {"tools": [{"name": "Write", "input": {"file_path": "{cwd}/half.txt", "content": "half\n"}}]},
+        {"tools": [{"name": "Bash", "input": {"command": "tail -f /dev/null", "description": "wait"}}]},
+    ]);
+    let ended = world.outcome_of(&["--timeout", "5s", &format!("[script: steps list={steps}]")]).await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(1), "timeout"), "{}", ended.stderr);
+    assert_eq!(world.git(&["show", &format!("{}:half.txt", world.branches()[0])]), "half");
+    world.end().await;
+}
+
+/// R05, S51: `claude` is killed for want of memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_little_memory_is_named() {
+    let limited = World::start(|config| config.limits.memory_bytes_max = 112 << 20).await;
+    let Some(world) = limited else { return };
+    let ended = world.outcome_of(&["[script: text]"]).await;
+    if ended.own("warning").any(|warning| warning["text"].as_str().unwrap().contains("memory limit")) {
+        mayfly_test_needs::skip("memory cannot be limited here");
+    } else {
+        assert_eq!((ended.code, ended.outcome().0), (Some(1), "out-of-memory"), "{}", ended.stderr);
+    }
+    world.end().await;
+}
+
+/// S61: a `claude` of another version than the one that is pinned.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_claude_says_it_runs_with_must_be_what_was_asked_for() {
+    let Some(world) = World::start(|config| config.claude_version = Some("0.0.1".to_owned())).await else {
+        return;
+    };
+    let ended = world.outcome_of(&["[script: bash command=\"touch ran.txt\"]"]).await;
+    let (outcome, detail) = ended.outcome();
+    assert_eq!((ended.code, outcome), (Some(1), "init-mismatch"), "{}", ended.stderr);
+    assert!(detail.contains("0.0.1"), "{detail}");
+    assert_eq!(ended.tool_results(), [""; 0], "no tool may have run");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_tasks_share_two_slots() {
+    let Some(world) = World::start(|config| config.policy.machines_max = 2.try_into().unwrap()).await else {
+        return;
+    };
+    let mut runs = tokio::task::JoinSet::new();
+    for number in 0..5 {
+        let run = world.run(&[&format!("[script: write path=n{number}.txt]")]);
+        runs.spawn(run.end());
+    }
+    let all = runs.join_all().await;
+    assert!(
+        all.iter().all(|ended| ended.code == Some(0)),
+        "{:?}",
+        all.iter().map(|e| &e.stderr).collect::<Vec<_>>()
+    );
+    // From launching to finished a task holds its slot: by the order of their times, never three at once.
+    let mut steps: Vec<(String, i32)> = Vec::new();
+    for event in all.iter().flat_map(|ended| &ended.events) {
+        let at = event["at"].as_str().unwrap().to_owned();
+        match event["event"]["type"].as_str() {
+            Some("launching") => steps.push((at, 1)),
+            Some("finished") => steps.push((at, -1)),
+            _ => {}
+        }
+    }
+    steps.sort();
+    let alive = steps.iter().scan(0, |alive, (_, step)| {
+        *alive += step;
+        Some(*alive)
+    });
+    assert_eq!(alive.max(), Some(2));
+    assert_eq!(world.branches().len(), 5);
+    world.end().await;
+}

@@ -1,0 +1,13 @@
+//! From `mayfly run` to a branch: the real binary, the real `claude`, the real sandbox, a scripted model.
+//!
+//! Each test has an orchestrator and a Messages API of its own; `mayfly run` joins the one and its tasks reach
+//! the other by the gateway alone.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod cancelling;
+mod demo;
+mod endings;
+mod isolation;
+mod service;
+mod stream;
+mod world;

@@ -1,0 +1,148 @@
+//! `mayfly run` on its own: it starts its orchestrator, and another run joins it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use mayfly_scripted_api::{Accepted, ScriptedApi};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tempfile::TempDir;
+
+use super::world::{PATH, processes_in};
+
+/// The user's API key.
+const CANARY: &str = "sk-ant-api03-canary-5e2c";
+
+/// A user without an orchestrator.
+struct User {
+    api: ScriptedApi,
+    dir: TempDir,
+}
+
+impl User {
+    async fn new() -> Self {
+        let loopback = "127.0.0.1:0".parse().unwrap();
+        let api = ScriptedApi::start_paced(loopback, Accepted::ApiKey(CANARY.to_owned()), 0.0).await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("cwd")).unwrap();
+        Self { api, dir }
+    }
+
+    /// `mayfly` with an API key, in a folder that is no repository.
+    fn command(&self, program: &Path, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", PATH)
+            .env("HOME", self.dir.path())
+            .current_dir(self.dir.path().join("cwd"));
+        command.env("ANTHROPIC_API_KEY", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
+        command.args(args).stdin(Stdio::null());
+        command
+    }
+
+    async fn run(&self, claude: &Path, prompt: &str) -> Output {
+        let claude = claude.to_str().unwrap();
+        let mut command =
+            self.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &["--claude", claude, "run", prompt]);
+        command.output().await.unwrap()
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join(".local/share/mayfly")
+    }
+
+    fn orchestrator(&self) -> Pid {
+        let pid = fs::read_to_string(self.data().join("lock")).unwrap();
+        Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_starts_an_orchestrator_and_the_next_one_joins_it() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let first = user.run(&claude, "[script: write path=made.txt] Make a file").await;
+    let text = String::from_utf8_lossy(&first.stdout);
+    assert!(first.status.success(), "{text}{}", String::from_utf8_lossy(&first.stderr));
+    // Without a repository the work becomes a new one, in the current folder.
+    let made: Vec<_> =
+        fs::read_dir(user.dir.path().join("cwd")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [folder] = &made[..] else { panic!("{made:?}") };
+    assert!(folder.file_name().unwrap().to_str().unwrap().starts_with("mayfly-"), "{folder:?}");
+    assert!(folder.join("made.txt").is_file());
+
+    let orchestrator = user.orchestrator();
+    let second = user.run(&claude, "[script: text]").await;
+    assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
+    assert_eq!(user.orchestrator(), orchestrator);
+    // S32: neither the database nor any other file has the credential.
+    let hits = Command::new("grep").args(["-rlae", CANARY]).arg(user.dir.path()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&hits.stdout), "");
+    // S14: nor has its environment.
+    let environment = fs::read(format!("/proc/{}/environ", orchestrator.as_raw_nonzero())).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains(CANARY));
+
+    let process = pidfd_open(orchestrator, PidfdFlags::empty()).unwrap();
+    pidfd_send_signal(&process, Signal::TERM).unwrap();
+    poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
+/// The whole demo as a user without any right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_normal_user_needs_no_right_for_the_demo() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    if !rustix::process::geteuid().is_root() {
+        mayfly_test_needs::skip("the other tests run as a normal user already");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let open =
+        |path: &Path| fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    open(dir.path());
+    // The build folder and the cache may be in a place that only root can enter.
+    for (from, to) in [(Path::new(env!("CARGO_BIN_EXE_mayfly")), "mayfly"), (&claude, "claude")] {
+        let to = dir.path().join(to);
+        fs::hard_link(from, &to).or_else(|_| fs::copy(from, &to).map(drop)).unwrap();
+        open(&to);
+    }
+    let home = dir.path().join("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(54_321), Some(54_321)).unwrap();
+    let mut command = tokio::process::Command::new("setpriv");
+    command.args(["--reuid=54321", "--regid=54321", "--clear-groups"]).arg(dir.path().join("mayfly"));
+    command.arg("--claude").arg(dir.path().join("claude")).args(["demo", "--tasks", "2"]);
+    command.env_clear().env("PATH", PATH).env("HOME", &home).env("TMPDIR", &home).current_dir(&home);
+    let output = command.stdin(Stdio::null()).output().await.unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.matches("git merge mayfly/").count(), 2, "{text}");
+    assert!(text.contains("0 machines left"), "{text}");
+    assert_eq!(processes_in(dir.path()).len(), 0);
+}
+
+/// A disk that is full: said in words, with an exit code, and nothing half done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    if !rustix::process::geteuid().is_root() {
+        mayfly_test_needs::skip("only root can mount a small disk, in a mount namespace of its own");
+        return;
+    }
+    let user = User::new().await;
+    let small = user.dir.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let script = r#"mount -t tmpfs -o size=64k tmpfs "$1" && exec "$2" --claude "$3" run --data "$1/data" "[script: text]""#;
+    let mut command = user.command(Path::new("unshare"), &["--mount", "sh", "-c", script, "sh"]);
+    command.arg(&small).arg(env!("CARGO_BIN_EXE_mayfly")).arg(&claude);
+    let output = command.output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("full") || text.contains("No space left"), "{text}");
+    assert_eq!(user.api.requests().len(), 0);
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+}
