@@ -9,7 +9,6 @@ use std::process::{Command, ExitCode, Stdio};
 use rustix::process::{WaitOptions, getpid, wait};
 
 use super::host::Host;
-use super::skipped;
 use crate::reaper::{Realm, Reaper};
 
 /// Set in the second start alone, so that no other process takes itself for a machine's.
@@ -33,7 +32,7 @@ fn can_unshare() -> bool {
         Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "true"]).status();
     let can = tried.is_ok_and(|status| status.success());
     if !can {
-        skipped("this machine makes no process namespaces");
+        mayfly_test_needs::skip("this machine makes no process namespaces");
     }
     can
 }
