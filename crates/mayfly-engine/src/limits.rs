@@ -47,17 +47,17 @@ impl Engine {
 
     /// The limit that runs out next. `None`: the attempt has none any more.
     fn next_limit(&self, task: &TaskRow, attempt: &AttemptRow) -> Option<(Timestamp, Limit, String)> {
-        let config = &self.0.config;
+        let rules = &self.0.config.rules;
         let chosen = |ms: Option<u64>, default| ms.map_or(default, Duration::from_millis);
         match task.state {
             TaskState::Launching(a) if a == attempt.id.attempt => {
-                let words = format!("its worker was not heard within {}", words(config.launch_max));
-                Some((after(attempt.launched, config.launch_max), Limit::Launch, words))
+                let words = format!("its worker was not heard within {}", words(rules.launch_max));
+                Some((after(attempt.launched, rules.launch_max), Limit::Launch, words))
             }
             TaskState::Running(a, _) if a == attempt.id.attempt => {
                 let joined = attempt.joined.unwrap_or(attempt.launched);
-                let wall = chosen(task.spec.timeout_ms, config.timeout);
-                let idle = chosen(task.spec.idle_timeout_ms, config.idle_timeout);
+                let wall = chosen(task.spec.timeout_ms, rules.timeout);
+                let idle = chosen(task.spec.idle_timeout_ms, rules.idle_timeout);
                 let wall_words = format!("not done within {}", words(wall));
                 let idle_words = format!("nothing heard from claude for {}", words(idle));
                 let limits = [
@@ -68,8 +68,8 @@ impl Engine {
             }
             TaskState::Collecting(a, _) if a == attempt.id.attempt => {
                 let ended = attempt.ended.unwrap_or(attempt.launched);
-                let words = format!("its work was not brought out within {}", words(config.collect_max));
-                Some((after(ended, config.collect_max), Limit::Collect, words))
+                let words = format!("its work was not brought out within {}", words(rules.collect_max));
+                Some((after(ended, rules.collect_max), Limit::Collect, words))
             }
             _ => None,
         }

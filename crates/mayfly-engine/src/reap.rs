@@ -77,7 +77,7 @@ impl Engine {
         follow: &mut Follow,
     ) -> Result<(), StoreError> {
         let (since, mut told, mut pause) = (self.0.clock.now(), false, LOOK_FIRST);
-        let (silent, orphaned) = (self.0.config.silent_after, self.0.config.orphan_after);
+        let (silent, orphaned) = (self.0.config.rules.silent_after, self.0.config.rules.orphan_after);
         while *presence.borrow_and_update() == 0 && is_owed(follow.head().state, attempt) {
             let now = self.0.clock.now();
             if !self.still_lives(attempt).await {

@@ -142,7 +142,7 @@ impl Engine {
     }
 
     fn order(&self, task: &TaskRow, attempt: &AttemptRow) -> WorkOrder {
-        let (config, spec) = (&self.0.config, &task.spec);
+        let (rules, spec) = (&self.0.config.rules, &task.spec);
         let milliseconds = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         WorkOrder {
             prompt: spec.prompt.clone(),
@@ -150,15 +150,15 @@ impl Engine {
                 name: workspace.name.clone(),
                 base: workspace.base.clone(),
             }),
-            model: spec.model.clone().unwrap_or_else(|| config.model.clone()),
+            model: spec.model.clone().unwrap_or_else(|| rules.model.clone()),
             session_id: session_id(attempt.id).to_string(),
             max_turns: spec.max_turns,
             max_budget_usd: spec.max_budget_usd,
-            claude_version: config.claude_version.clone(),
+            claude_version: rules.claude_version.clone(),
             model_token: self.0.tokens.mint(Route::Model, attempt.id),
             result_token: self.0.tokens.mint(Route::Result, attempt.id),
-            collect_ms_max: milliseconds(config.collect_max),
-            orphan_after_ms: milliseconds(config.orphan_after),
+            collect_ms_max: milliseconds(rules.collect_max),
+            orphan_after_ms: milliseconds(rules.orphan_after),
         }
     }
 }
@@ -186,7 +186,7 @@ impl Session {
             return Err(IngestError::Over);
         }
         let inner = &self.engine.0;
-        let rules = (inner.provider.name(), inner.config.policy);
+        let rules = (inner.provider.name(), inner.config.rules.policy);
         let ingested = inner.store.ingest(self.attempt, records, inner.clock.now(), rules).await?;
         for changed in &ingested.changed {
             self.engine.follow_up(changed);

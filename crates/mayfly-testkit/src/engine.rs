@@ -4,8 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use mayfly_core::TaskId;
-use mayfly_engine::{Engine, EngineConfig, Store};
-use mayfly_provider::Limits;
+use mayfly_engine::{Engine, EngineConfig, Rules, Store};
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Task};
 use mayfly_wire::event::{Event, MayflyEvent};
 use tempfile::TempDir;
@@ -29,27 +28,17 @@ pub struct TestEngine {
 }
 
 impl TestEngine {
-    /// Starts one whose config differs from the default only in what the test is about.
-    pub async fn start(adjust: impl FnOnce(&mut EngineConfig)) -> Self {
+    /// Starts one whose rules differ from the default only in what the test is about.
+    pub async fn start(adjust: impl FnOnce(&mut Rules)) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let seconds = std::time::Duration::from_secs;
         let mut config = EngineConfig {
-            policy: mayfly_core::Policy::default(),
-            model: "sonnet".to_owned(),
-            limits: Limits::default(),
-            claude_version: None,
-            launch_max: seconds(60),
-            timeout: seconds(1800),
-            idle_timeout: seconds(600),
-            collect_max: seconds(120),
-            silent_after: seconds(30),
-            orphan_after: seconds(3600),
+            rules: Rules::default(),
             workspaces: dir.path().join("workspaces"),
             results: dir.path().to_owned(),
             key: [7; 32],
         };
         fs::create_dir(&config.workspaces).expect("a folder");
-        adjust(&mut config);
+        adjust(&mut config.rules);
         let (provider, machines) = SimProvider::new();
         let clock = ManualClock::default();
         let engine = open(&config, &dir, &provider, &clock).await;

@@ -18,7 +18,7 @@ async fn a_refused_machine_ends_the_task_with_the_cause() {
 /// R28, R30.
 #[tokio::test]
 async fn unclear_answers_are_asked_again_until_they_are_clear() {
-    let mut test = TestEngine::start(|config| config.launch_max = Duration::from_secs(3600)).await;
+    let mut test = TestEngine::start(|rules| rules.launch_max = Duration::from_secs(3600)).await;
     test.machines.answer(vec![Answer::Unclear; 20]);
     let task = test.submit("a").await;
     for wait in waits().take(20) {
@@ -94,9 +94,9 @@ async fn a_worker_that_comes_back_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn a_long_silence_is_told_once_and_a_longer_one_ends_the_task() {
-    let limits = |config: &mut mayfly_engine::EngineConfig| {
-        config.silent_after = Duration::from_millis(500);
-        config.orphan_after = Duration::from_secs(2);
+    let limits = |rules: &mut mayfly_engine::Rules| {
+        rules.silent_after = Duration::from_millis(500);
+        rules.orphan_after = Duration::from_secs(2);
     };
     let mut test = TestEngine::start(limits).await;
     let task = test.submit("a").await;

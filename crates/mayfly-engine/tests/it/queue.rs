@@ -31,7 +31,7 @@ async fn a_task_goes_from_the_queue_to_its_end() {
 /// G7: the count is of machines that were really there.
 #[tokio::test]
 async fn fifty_tasks_never_have_more_machines_than_allowed_and_go_in_order() {
-    let mut test = TestEngine::start(|config| config.policy.machines_max = 3.try_into().unwrap()).await;
+    let mut test = TestEngine::start(|rules| rules.policy.machines_max = 3.try_into().unwrap()).await;
     let mut tasks = Vec::new();
     for number in 0..50 {
         tasks.push(test.submit(&format!("task {number}")).await);
@@ -59,7 +59,7 @@ async fn fifty_tasks_never_have_more_machines_than_allowed_and_go_in_order() {
 
 #[tokio::test]
 async fn a_slot_is_free_only_when_the_machine_is_gone() {
-    let mut test = TestEngine::start(|config| config.policy.machines_max = 1.try_into().unwrap()).await;
+    let mut test = TestEngine::start(|rules| rules.policy.machines_max = 1.try_into().unwrap()).await;
     let (first, second) = (test.submit("first").await, test.submit("second").await);
     let machine = test.machines.next().await;
     let worker = machine.boot(&test.engine).await;
@@ -77,7 +77,7 @@ async fn a_slot_is_free_only_when_the_machine_is_gone() {
 /// R39, G1.
 #[tokio::test]
 async fn fifty_who_submit_with_one_key_get_one_task() {
-    let test = TestEngine::start(|config| config.policy.machines_max = 1.try_into().unwrap()).await;
+    let test = TestEngine::start(|rules| rules.policy.machines_max = 1.try_into().unwrap()).await;
     let mut asked = tokio::task::JoinSet::new();
     for _ in 0..50 {
         let engine = test.engine.clone();
@@ -137,7 +137,7 @@ async fn what_cannot_be_a_task_is_refused_with_the_fields_name() {
 /// R32.
 #[tokio::test]
 async fn a_task_can_be_cancelled_in_every_state_and_twice() {
-    let mut test = TestEngine::start(|config| config.policy.machines_max = 1.try_into().unwrap()).await;
+    let mut test = TestEngine::start(|rules| rules.policy.machines_max = 1.try_into().unwrap()).await;
     let cancel = |id| {
         let engine = test.engine.clone();
         async move { engine.cancel(id, false).await.unwrap().unwrap() }

@@ -15,7 +15,7 @@ async fn at_its_end(test: &TestEngine, machine: &SimMachine, started: bool) {
 /// R01, R02, G1, G2: in every state, once.
 #[tokio::test]
 async fn a_task_survives_a_restart_in_every_state() {
-    let mut test = TestEngine::start(|config| config.policy.machines_max = 1.try_into().unwrap()).await;
+    let mut test = TestEngine::start(|rules| rules.policy.machines_max = 1.try_into().unwrap()).await;
     let (task, waiting) = (test.submit("a").await, test.submit("b").await);
     let machine = test.machines.next().await;
     assert_eq!(test.task(task).await.state, "launching");

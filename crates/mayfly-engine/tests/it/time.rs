@@ -8,7 +8,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn a_worker_that_is_never_heard_is_replaced_twice_and_then_given_up() {
-    let mut test = TestEngine::start(|config| config.launch_max = 60 * SECOND).await;
+    let mut test = TestEngine::start(|rules| rules.launch_max = 60 * SECOND).await;
     let task = test.submit("a").await;
     for number in 1..=3 {
         assert_eq!(test.machines.next().await.spec.attempt.attempt.0, number);
@@ -36,7 +36,7 @@ async fn the_whole_time_of_a_task_runs_out() {
 /// R35: the idle limit moves with every word, and fires once.
 #[tokio::test]
 async fn silence_of_claude_runs_out_and_its_words_put_it_off() {
-    let mut test = TestEngine::start(|config| config.idle_timeout = 60 * SECOND).await;
+    let mut test = TestEngine::start(|rules| rules.idle_timeout = 60 * SECOND).await;
     let task = test.submit("a").await;
     let mut worker = test.machines.next().await.boot(&test.engine).await;
     worker.starts().await;
@@ -53,7 +53,7 @@ async fn silence_of_claude_runs_out_and_its_words_put_it_off() {
 
 #[tokio::test]
 async fn work_that_does_not_come_out_in_time_holds_nothing_up() {
-    let mut test = TestEngine::start(|config| config.collect_max = 120 * SECOND).await;
+    let mut test = TestEngine::start(|rules| rules.collect_max = 120 * SECOND).await;
     let task = test.submit("a").await;
     let mut worker = test.machines.next().await.boot(&test.engine).await;
     worker.starts().await;
@@ -66,7 +66,7 @@ async fn work_that_does_not_come_out_in_time_holds_nothing_up() {
 
 #[tokio::test]
 async fn limits_count_on_through_a_restart() {
-    let mut test = TestEngine::start(|config| config.timeout = 100 * SECOND).await;
+    let mut test = TestEngine::start(|rules| rules.timeout = 100 * SECOND).await;
     let task = test.submit("a").await;
     let machine = test.machines.next().await;
     let mut worker = machine.boot(&test.engine).await;
