@@ -44,6 +44,12 @@ impl ManualClock {
 
     /// Waits until somebody sleeps for exactly `span` from now, then moves the time by it.
     pub async fn pass(&self, span: Duration) {
+        self.asleep(span).await;
+        self.advance(span);
+    }
+
+    /// Waits until somebody sleeps for exactly `span` from now.
+    pub async fn asleep(&self, span: Duration) {
         let mut slept = self.slept.subscribe();
         loop {
             {
@@ -56,7 +62,6 @@ impl ManualClock {
             }
             slept.changed().await.expect("the clock is there");
         }
-        self.advance(span);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -40,6 +40,7 @@ async fn silence_of_claude_runs_out_and_its_words_put_it_off() {
     let task = test.submit("a").await;
     let mut worker = test.machines.next().await.boot(&test.engine).await;
     worker.starts().await;
+    test.clock.asleep(60 * SECOND).await;
     test.clock.advance(50 * SECOND);
     worker.says("{}").await;
     // The watcher sleeps for what it knew first; then it looks again.
