@@ -6,7 +6,7 @@ use serde_json::json;
 use super::world::World;
 
 /// Writes a file, then waits for ever.
-fn half_done() -> String {
+pub(crate) fn half_done() -> String {
     let steps = json!([
         {"tools": [{"name": "Write", "input": {"file_path": "{cwd}/half.txt", "content": "half\n"}}]},
         {"tools": [{"name": "Bash", "input": {"command": "tail -f /dev/null", "description": "wait"}}]},
@@ -14,7 +14,7 @@ fn half_done() -> String {
     format!("[script: steps list={steps}]")
 }
 
-fn is_waiting(event: &serde_json::Value) -> bool {
+pub(crate) fn is_waiting(event: &serde_json::Value) -> bool {
     event["line"]["message"]["content"][0]["name"] == "Bash"
 }
 

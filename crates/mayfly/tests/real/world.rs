@@ -90,10 +90,7 @@ impl World {
         command.env_clear().env("PATH", PATH).env("HOME", self.dir.path()).current_dir(self.repo());
         command.env("CLAUDE_CODE_OAUTH_TOKEN", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
         command.args(["run", "--json", "--data"]).arg(self.dir.path().join("data")).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Run { child, lines, events: Vec::new() }
+        Run::start(command)
     }
 
     /// Runs to the end.
@@ -143,6 +140,14 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Starts a command that prints events.
+    pub(crate) fn start(mut command: tokio::process::Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, events: Vec::new() }
+    }
+
     /// Waits for the event of mayfly's own with this type.
     pub(crate) async fn until(&mut self, kind: &str) -> Value {
         self.until_event(|event| event["event"]["type"] == kind).await
