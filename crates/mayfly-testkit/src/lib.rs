@@ -1,1 +1,16 @@
-//! A whole mayfly in one process, with simulated machines and a manual clock
+//! An engine in one process, with simulated machines and a clock that only the test moves.
+//!
+//! The store, the file under it and the engine are real. What is not, the test holds: each machine asked for
+//! ([`SimMachines::next`]), what the provider answers, and time ([`ManualClock::advance`]). So no test sleeps
+//! or polls: it waits for what it is about.
+//!
+//! - [`clock`]: time. [`sim`]: a provider and its machines. [`engine`]: an engine over both, which can be
+//!   restarted.
+
+pub mod clock;
+pub mod engine;
+pub mod sim;
+
+pub use clock::ManualClock;
+pub use engine::{TestEngine, task};
+pub use sim::{OnCreate, SimMachine, SimMachines, SimProvider};
