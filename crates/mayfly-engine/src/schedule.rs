@@ -3,13 +3,9 @@
 //! The count and the claim are one transaction of the store, so that no more than the allowed number ever own a
 //! machine, whoever asks and whatever dies.
 
-use std::time::Duration;
-
 use crate::clock::after;
-use crate::engine::Engine;
-
-/// How long to wait after the store has failed.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+use crate::engine::{Engine, RETRY_AFTER};
+use crate::perform::chain;
 
 impl Engine {
     /// Starts the scheduler: it looks at once, and whenever a task or a slot is new.
@@ -31,7 +27,7 @@ impl Engine {
                 Ok(Some(changed)) => self.follow_up(&changed),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::error!(%error, "no task could be claimed");
+                    tracing::error!(error = chain(&error), "no task could be claimed");
                     inner.clock.sleep_until(after(inner.clock.now(), RETRY_AFTER)).await;
                 }
             }

@@ -1,8 +1,8 @@
 //! The tables, and how a file is known to be ours.
 
-use std::fs;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::{fs, io};
 
 use rusqlite::Connection;
 
@@ -66,11 +66,16 @@ CREATE TABLE effects (
 
 /// Opens the file, which is made with mode 0600 if it is not there, and makes the tables in an empty one.
 pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
-    let made = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    made.and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
-        .map_err(|error| StoreError::Corrupt(format!("`{}` cannot be opened: {error}", path.display())))?;
+    let unopened = |source| StoreError::Open { path: path.to_owned(), source };
+    // A file that is there is left to SQLite: closing it here would let go of the locks of this process.
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unopened(error)),
+        _ => {}
+    }
     let mut connection = connect(path)?;
     check(&connection, path)?;
+    // Only now is it known to be ours.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(unopened)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let transaction = connection.transaction()?;
     if version(&transaction)? == 0 {
