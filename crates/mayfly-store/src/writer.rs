@@ -78,7 +78,9 @@ fn commit(connection: &mut Connection, batch: Vec<Job>) {
         Ok(transaction) => transaction,
         Err(error) => {
             tracing::error!(%error, "no transaction");
-            batch.into_iter().for_each(|job| job(Err(copy(&error)))(Ok(())));
+            for job in batch {
+                job(Err(copy(&error)))(Ok(()));
+            }
             return;
         }
     };
@@ -92,7 +94,9 @@ fn commit(connection: &mut Connection, batch: Vec<Job>) {
         Ok(()) => answers.into_iter().for_each(|answer| answer(Ok(()))),
         Err(error) => {
             tracing::error!(%error, "commit failed");
-            answers.into_iter().for_each(|answer| answer(Err(copy(&error))));
+            for answer in answers {
+                answer(Err(copy(&error)));
+            }
         }
     }
 }

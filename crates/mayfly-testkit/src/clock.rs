@@ -52,6 +52,20 @@ impl ManualClock {
         self.changed();
     }
 
+    /// Moves the time on to the first deadline whenever it is no further away than `most`, until `done` is.
+    pub async fn run<T>(&self, most: Duration, done: impl Future<Output = T>) -> T {
+        let mut done = std::pin::pin!(done);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut done => return done,
+                () = self.sleeper_within(most) => self.advance(self.to_first()),
+            }
+            // Those who were woken come first.
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Waits until somebody sleeps for no longer than `span` from now.
     pub async fn sleeper_within(&self, span: Duration) {
         self.sleepers(|now, deadlines| deadlines.first().is_some_and(|&first| first <= later(now, span)))
@@ -77,6 +91,12 @@ impl ManualClock {
             }
             changes.changed().await.expect("the clock is here");
         }
+    }
+
+    fn to_first(&self) -> Duration {
+        let state = self.state();
+        let first = state.sleepers.keys().next().map_or(state.now, |(deadline, _)| *deadline);
+        Duration::try_from(first.duration_since(state.now)).unwrap_or_default()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

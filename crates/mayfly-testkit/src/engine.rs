@@ -70,6 +70,13 @@ impl TestEngine {
         self.engine = open(&self.dir, &self.config, &self.provider, &self.clock).await;
     }
 
+    /// The same, with some time in between.
+    pub async fn restart_after(&mut self, span: Duration) {
+        self.engine.stop().await;
+        self.clock.advance(span);
+        self.restart().await;
+    }
+
     /// The database's file.
     pub fn file(&self) -> PathBuf {
         self.dir.path().join("mayfly.db")
