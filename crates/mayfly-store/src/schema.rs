@@ -4,7 +4,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::{fs, io};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::error::StoreError;
 
@@ -72,7 +72,11 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unopened(error)),
         _ => {}
     }
-    let mut connection = connect(path)?;
+    let foreign = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => StoreError::Foreign(path.to_owned()),
+        _ => error.into(),
+    };
+    let mut connection = tuned(path).map_err(foreign)?;
     check(&connection, path)?;
     // Only now is it known to be ours.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(unopened)?;
@@ -89,6 +93,10 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
 
 /// One more connection to a file that [`open`] has prepared.
 pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
+    Ok(tuned(path)?)
+}
+
+fn tuned(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS_MAX.into()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -103,8 +111,8 @@ fn version(connection: &Connection) -> Result<i64, StoreError> {
 
 fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let foreign = || StoreError::Foreign(path.to_owned());
-    let tables = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
-    let tables = tables.map_err(|_| foreign())?;
+    let tables =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     match (version(connection)?, application, tables) {
         (0, 0, 0) | (VERSION, APPLICATION, _) => Ok(()),

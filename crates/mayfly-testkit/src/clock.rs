@@ -53,6 +53,7 @@ impl ManualClock {
     }
 
     /// Moves the time on to the first deadline whenever it is no further away than `most`, until `done` is.
+    /// What is under way meanwhile sees the time run: for what is tried many times, and nothing else.
     pub async fn run<T>(&self, most: Duration, done: impl Future<Output = T>) -> T {
         let mut done = std::pin::pin!(done);
         loop {

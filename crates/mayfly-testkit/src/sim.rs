@@ -364,3 +364,25 @@ impl SimMachine {
         assert_eq!(self.send(vec![record]).await.expect("a frame that is stored"), number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mayfly_provider::Limits;
+    use mayfly_provider::conformance::{self, Stage};
+
+    use super::*;
+
+    /// What stands in for the real ones in every other test keeps to the same rules.
+    #[tokio::test]
+    async fn it_conforms() {
+        let (provider, _machines) = SimProvider::new();
+        let spec = |attempt| MachineSpec {
+            attempt,
+            ticket: "ticket".into(),
+            workspace: None,
+            limits: Limits::default(),
+        };
+        let open = move || Arc::new(provider.clone()) as Arc<dyn Provider>;
+        conformance::all(&Stage { open: Box::new(open), spec: Box::new(spec) }).await;
+    }
+}

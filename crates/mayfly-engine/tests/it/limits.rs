@@ -68,7 +68,10 @@ async fn silence_without_a_link_is_not_held_against_claude() {
     let (id, mut machine) = started(&mut mayfly, task("x")).await;
     mayfly.clock.sleeper_for(minutes(10)).await;
     machine.unplug();
-    mayfly.clock.sleepers(|now, deadlines| !deadlines.contains(&(now + jiff::SignedDuration::from_mins(10)))).await;
+    mayfly
+        .clock
+        .sleepers(|now, deadlines| !deadlines.contains(&(now + jiff::SignedDuration::from_mins(10))))
+        .await;
     mayfly.clock.advance(minutes(15));
     machine.boot(&mayfly.engine).await;
     mayfly.clock.sleeper_for(minutes(10)).await;
@@ -93,8 +96,7 @@ async fn work_that_is_not_brought_out_in_time_is_left_behind_and_said_so() {
 #[tokio::test]
 async fn limits_beyond_the_end_of_time_never_run_out() {
     let mut mayfly = TestEngine::start(|_| {}).await;
-    let task =
-        CreateTask { timeout_ms: Some(u64::MAX), idle_timeout_ms: Some(u64::MAX), ..task("x") };
+    let task = CreateTask { timeout_ms: Some(u64::MAX), idle_timeout_ms: Some(u64::MAX), ..task("x") };
     let (id, mut machine) = started(&mut mayfly, task).await;
     machine.ends(Outcome::Succeeded).await;
     machine.collected().await;
