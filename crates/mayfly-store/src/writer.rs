@@ -114,3 +114,50 @@ fn copy(error: &rusqlite::Error) -> StoreError {
     };
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn note(writer: &Writer, number: u32, bytes: u32) -> Result<(), StoreError> {
+        let insert = move |connection: &Connection| {
+            let sql = "INSERT INTO notes VALUES (?1, zeroblob(?2))";
+            connection.execute(sql, (number, bytes)).map(drop).map_err(StoreError::from)
+        };
+        writer.run(insert).await
+    }
+
+    /// S11, R17: each is told what became of its command, whatever a full disk undid with it.
+    #[tokio::test]
+    async fn on_a_full_disk_each_answer_is_true() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let connection = Connection::open(dir.path().join("db")).expect("a database");
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; CREATE TABLE notes (number, bytes); PRAGMA max_page_count = 9",
+            )
+            .expect("a table");
+        let writer = Writer::start(connection);
+        // Holds the thread, so that all that follow are one transaction.
+        let (release, held) = channel::<()>();
+        let holding = writer.run(move |_| {
+            let _ = held.recv();
+            Ok::<_, StoreError>(())
+        });
+        let queued = async {
+            let notes =
+                async { tokio::join!(note(&writer, 1, 1), note(&writer, 2, 1 << 20), note(&writer, 3, 1)) };
+            let release = async { drop(release) };
+            tokio::join!(biased; notes, release).0
+        };
+        let (_, (first, huge, last)) = tokio::join!(biased; holding, queued);
+        assert!(matches!(huge, Err(StoreError::Full(_))), "{huge:?}");
+        let count = |connection: &Connection| {
+            let sql = "SELECT group_concat(number) FROM notes";
+            connection.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).map_err(StoreError::from)
+        };
+        let kept = writer.run(count).await.expect("the store still answers").unwrap_or_default();
+        assert_eq!((kept.contains('1'), kept.contains('3')), (first.is_ok(), last.is_ok()), "{kept}");
+        note(&writer, 4, 1).await.expect("there is room for a small one");
+    }
+}

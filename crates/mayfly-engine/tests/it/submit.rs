@@ -6,6 +6,7 @@ use mayfly_wire::api::{CreateTask, Credential, CredentialKind, PROMPT_BYTES_MAX,
 
 use crate::{at_once, leave};
 
+#[expect(clippy::unnecessary_wraps, reason = "it stands where there may be none")]
 fn key(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
