@@ -1,8 +1,9 @@
 use mayfly_core::{Attempt, Outcome, TaskId};
-use mayfly_testkit::{TestEngine, task};
+use mayfly_engine::Engine;
+use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::api;
 use mayfly_wire::event::MayflyEvent::{self, *};
-use mayfly_wire::worker::Down;
+use mayfly_wire::worker::{Down, Report};
 
 use crate::{at_once, minutes};
 
@@ -102,4 +103,63 @@ async fn the_newest_tasks_are_listed_first() {
     let (first, second) = (mayfly.submit(task("a")).await, mayfly.submit(task("b")).await);
     let listed: Vec<String> = mayfly.engine.tasks().await.unwrap().into_iter().map(|task| task.id).collect();
     assert_eq!(listed, [second.to_string(), first.to_string()]);
+}
+
+/// One of several fates, by the task's place in the queue and its attempt.
+async fn play(engine: Engine, mut machine: SimMachine, place: usize) {
+    let attempt = machine.attempt();
+    // Any of these may come after the attempt is over, which is part of the test.
+    if machine.dial(&engine).await.is_err() {
+        return;
+    }
+    match (place % 5, attempt.attempt.0) {
+        (0, 1) => machine.vanish(),
+        (1, _) => drop(tokio::join!(engine.cancel(attempt.task, false), say_all(&mut machine))),
+        (2, _) => drop(tokio::join!(engine.cancel(attempt.task, true), say_all(&mut machine))),
+        _ => say_all(&mut machine).await,
+    }
+    // Its link stays until the engine has heard all: a machine is not lost for want of one.
+    while !matches!(machine.told().await, Down::Reject { .. }) {}
+}
+
+async fn say_all(machine: &mut SimMachine) {
+    let ended = Report::Ended { outcome: "succeeded".to_owned(), detail: None };
+    for report in [Report::Started, ended, Report::Collected(api::Collected::default())] {
+        let record = machine.report(&report);
+        if machine.send(vec![record]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// G6, G7, R32: on several threads, with everything at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_fates_at_once_give_each_task_one_end() {
+    let mut mayfly = TestEngine::start(at_once(7)).await;
+    let mut tasks = Vec::new();
+    for n in 0..60 {
+        tasks.push(mayfly.submit(task(&format!("task {n}"))).await);
+    }
+    let mut unfinished = mayfly.engine.unfinished();
+    loop {
+        tokio::select! {
+            machine = mayfly.machines.next() => {
+                let place = tasks.iter().position(|id| *id == machine.attempt().task).unwrap();
+                tokio::spawn(play(mayfly.engine.clone(), machine, place));
+            }
+            _ = unfinished.wait_for(|count| *count == 0) => break,
+        }
+    }
+    for (place, id) in tasks.into_iter().enumerate() {
+        let told = mayfly.told(id).await;
+        let is_end = |event: &MayflyEvent| matches!(event, Finished { .. });
+        assert_eq!(told.iter().filter(|(_, event)| is_end(event)).count(), 1, "{told:?}");
+        assert!(is_end(&told.last().unwrap().1), "{told:?}");
+        let (outcome, _) = mayfly.outcome(id).await;
+        let may = if matches!(place % 5, 1 | 2) { &["cancelled", "succeeded"][..] } else { &["succeeded"] };
+        assert!(may.contains(&outcome.as_str()), "{place}: {outcome}");
+    }
+    let seen = mayfly.machines.seen();
+    assert_eq!((seen.alive, mayfly.machines.left()), (0, vec![]));
+    assert!(seen.alive_most <= 7, "{seen:?}");
 }
