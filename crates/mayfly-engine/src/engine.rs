@@ -146,7 +146,7 @@ impl Engine {
     /// A change now, by this engine's rules.
     pub(crate) fn change(&self, event: Event, detail: Option<String>) -> Change {
         let provider = self.0.provider.name();
-        Change { event, at: self.0.clock.now(), detail, provider, policy: self.0.config.policy }
+        Change { event, at: self.0.clock.now(), detail, provider, policy: self.0.config.rules.policy }
     }
 
     /// Does what follows from a change that is committed.

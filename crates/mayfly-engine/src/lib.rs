@@ -34,7 +34,7 @@ mod token;
 mod view;
 
 pub use clock::{Clock, SystemClock};
-pub use config::EngineConfig;
+pub use config::{EngineConfig, Rules};
 pub use engine::{Engine, StartError};
 pub use events::EventReader;
 pub use mayfly_store::{IngestError, Store, StoreError};

@@ -61,13 +61,13 @@ impl Engine {
         let chosen = |ms: Option<u64>, default| ms.map_or(default, Duration::from_millis);
         match task.state {
             TaskState::Launching(a) if a == attempt.id.attempt => {
-                let words = format!("its worker was not heard within {}", words(config.launch_max));
-                Some((after(attempt.launched.max(started), config.launch_max), Limit::Launch, words))
+                let words = format!("its worker was not heard within {}", words(config.rules.launch_max));
+                Some((after(attempt.launched.max(started), config.rules.launch_max), Limit::Launch, words))
             }
             TaskState::Running(a, _) if a == attempt.id.attempt => {
                 let joined = attempt.joined.unwrap_or(attempt.launched);
-                let wall = chosen(task.spec.timeout_ms, config.timeout);
-                let idle = chosen(task.spec.idle_timeout_ms, config.idle_timeout);
+                let wall = chosen(task.spec.timeout_ms, config.rules.timeout);
+                let idle = chosen(task.spec.idle_timeout_ms, config.rules.idle_timeout);
                 let wall_words = format!("not done within {}", words(wall));
                 let idle_words = format!("nothing heard from claude for {}", words(idle));
                 let silent = linked.map(|since| since.max(attempt.heard.unwrap_or(joined)));
@@ -77,8 +77,9 @@ impl Engine {
             }
             TaskState::Collecting(a, _) if a == attempt.id.attempt => {
                 let ended = attempt.ended.unwrap_or(attempt.launched).max(started);
-                let words = format!("its work was not brought out within {}", words(config.collect_max));
-                Some((after(ended, config.collect_max), Limit::Collect, words))
+                let words =
+                    format!("its work was not brought out within {}", words(config.rules.collect_max));
+                Some((after(ended, config.rules.collect_max), Limit::Collect, words))
             }
             _ => None,
         }

@@ -102,7 +102,7 @@ impl Engine {
             bundle: self.0.config.workspaces.join(format!("{}.bundle", workspace.id)),
         });
         let ticket = SecretString::from(self.0.tokens.mint(Route::Ticket, attempt).expose());
-        MachineSpec { attempt, ticket, workspace, limits: self.0.config.limits }
+        MachineSpec { attempt, ticket, workspace, limits: self.0.config.rules.limits }
     }
 
     /// Appends an event of mayfly's own to a task's log, while the attempt is the task's own.

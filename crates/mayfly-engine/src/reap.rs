@@ -91,7 +91,7 @@ impl Engine {
         follow: &mut Follow,
     ) -> Result<(), StoreError> {
         let (since, mut told, mut pause) = (self.0.clock.now(), false, LOOK_FIRST);
-        let (silent, orphaned) = (self.0.config.silent_after, self.0.config.orphan_after);
+        let (silent, orphaned) = (self.0.config.rules.silent_after, self.0.config.rules.orphan_after);
         let marks = [after(since, silent), after(since, orphaned)];
         while presence.borrow_and_update().is_none() && is_owed(follow.head().state, attempt) {
             let now = self.0.clock.now();
@@ -110,11 +110,10 @@ impl Engine {
             }
             let look = marks.into_iter().filter(|mark| *mark > now).fold(after(now, pause), Ord::min);
             tokio::select! {
-                () = self.0.clock.sleep_until(look) => {}
+                () = self.0.clock.sleep_until(look) => pause = (pause * 2).min(LOOK_MAX),
                 _ = presence.changed() => {}
                 () = follow.changed() => {}
             }
-            pause = (pause * 2).min(LOOK_MAX);
         }
         Ok(())
     }

@@ -23,7 +23,8 @@ impl Engine {
     async fn fill_slots(&self) {
         let inner = &self.0;
         loop {
-            match inner.store.claim(inner.config.policy, inner.provider.name(), inner.clock.now()).await {
+            match inner.store.claim(inner.config.rules.policy, inner.provider.name(), inner.clock.now()).await
+            {
                 Ok(Some(changed)) => self.follow_up(&changed),
                 Ok(None) => return,
                 Err(error) => {

@@ -170,7 +170,7 @@ impl Engine {
 
     async fn store_records(&self, attempt: AttemptId, records: Vec<Record>) -> Result<u64, IngestError> {
         let inner = &self.0;
-        let rules = (inner.provider.name(), inner.config.policy);
+        let rules = (inner.provider.name(), inner.config.rules.policy);
         let ingested = inner.store.ingest(attempt, records, inner.clock.now(), rules).await?;
         for changed in &ingested.changed {
             self.follow_up(changed);
@@ -189,15 +189,15 @@ impl Engine {
                 name: workspace.name.clone(),
                 base: workspace.base.clone(),
             }),
-            model: spec.model.clone().unwrap_or_else(|| config.model.clone()),
+            model: spec.model.clone().unwrap_or_else(|| config.rules.model.clone()),
             session_id: session_id(attempt.id).to_string(),
             max_turns: spec.max_turns,
             max_budget_usd: spec.max_budget_usd,
-            claude_version: config.claude_version.clone(),
+            claude_version: config.rules.claude_version.clone(),
             model_token: self.0.tokens.mint(Route::Model, attempt.id),
             result_token: self.0.tokens.mint(Route::Result, attempt.id),
-            collect_ms_max: milliseconds(config.collect_max),
-            orphan_after_ms: milliseconds(config.orphan_after),
+            collect_ms_max: milliseconds(config.rules.collect_max),
+            orphan_after_ms: milliseconds(config.rules.orphan_after),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a task must look like.
 
+use std::path::PathBuf;
+
 use mayfly_core::TaskId;
 use mayfly_store::{NewTask, StoreError, Submitted};
 use mayfly_wire::api::{CreateTask, Credential, PROMPT_BYTES_MAX, Task, Workspace};
@@ -9,6 +11,9 @@ use crate::engine::Engine;
 
 /// The longest name of a workspace's folder, a model or an idempotency key.
 const NAME_BYTES_MAX: usize = 100;
+
+/// What must be free on the disk for one more task to be accepted.
+const DISK_FREE_MIN: u64 = 64 * 1024 * 1024;
 
 /// Why a task was not accepted. Nothing was stored.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +25,18 @@ pub enum SubmitError {
         field: &'static str,
         /// What is wrong with it.
         reason: String,
+    },
+    /// There is hardly any room left where the queue and the results are kept.
+    #[error(
+        "the disk that holds `{}` has {free} bytes free, and {DISK_FREE_MIN} are needed to start a task: free some \
+         space",
+        folder.display()
+    )]
+    DiskFull {
+        /// The folder.
+        folder: PathBuf,
+        /// What is free.
+        free: u64,
     },
     /// The idempotency key was used for another task.
     #[error("this idempotency key was used for another task: choose a new one")]
@@ -38,6 +55,7 @@ impl Engine {
         idempotency_key: Option<String>,
     ) -> Result<Task, SubmitError> {
         self.check(&task, idempotency_key.as_deref())?;
+        self.check_disk()?;
         let credential = task.credential.take();
         let id = TaskId::new(Uuid::now_v7());
         let new = NewTask { id, spec: task, idempotency_key, at: self.0.clock.now() };
@@ -59,6 +77,18 @@ impl Engine {
             Ok(Submitted::New(id) | Submitted::Known(id)) => Ok(id),
             Err(StoreError::KeyConflict) => Err(SubmitError::KeyConflict),
             Err(error) => Err(SubmitError::Store(error)),
+        }
+    }
+
+    /// A task that the disk has no room for would stop half-way, and with it all others.
+    fn check_disk(&self) -> Result<(), SubmitError> {
+        let folder = &self.0.config.results;
+        match rustix::fs::statvfs(folder) {
+            Ok(disk) if disk.f_bavail * disk.f_frsize < DISK_FREE_MIN => {
+                Err(SubmitError::DiskFull { folder: folder.clone(), free: disk.f_bavail * disk.f_frsize })
+            }
+            // A disk that cannot say how full it is shows it when it is written.
+            _ => Ok(()),
         }
     }
 

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_core::{Policy, TaskId};
-use mayfly_engine::{Engine, EngineConfig, Store};
-use mayfly_provider::Limits;
+use mayfly_core::TaskId;
+use mayfly_engine::{Engine, EngineConfig, Rules, Store};
 use mayfly_wire::api::{CreateTask, Task};
 use mayfly_wire::event::{Event, MayflyEvent};
 use tempfile::TempDir;
@@ -151,19 +150,9 @@ impl TestEngine {
     }
 }
 
-/// Spans that are easy to tell apart.
 fn usual(dir: &TempDir) -> EngineConfig {
     EngineConfig {
-        policy: Policy::default(),
-        model: "sonnet".to_owned(),
-        limits: Limits::default(),
-        claude_version: None,
-        launch_max: Duration::from_secs(60),
-        timeout: Duration::from_secs(30 * 60),
-        idle_timeout: Duration::from_secs(10 * 60),
-        collect_max: Duration::from_secs(2 * 60),
-        silent_after: Duration::from_secs(30),
-        orphan_after: Duration::from_secs(60 * 60),
+        rules: Rules::default(),
         workspaces: dir.path().join("workspaces"),
         results: dir.path().join("results"),
         key: [7; 32],

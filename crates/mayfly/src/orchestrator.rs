@@ -27,7 +27,7 @@ impl Orchestrator {
     /// Starts one. What cannot work here is refused now, and not at the first task.
     pub(crate) async fn start(mut config: ServerConfig, claude: Claude) -> Result<Self, Stop> {
         make_private(&config.data)?;
-        config.claude_version = claude.version.map(str::to_owned);
+        config.rules.claude_version = claude.version.map(str::to_owned);
         let mayfly = std::env::current_exe().context("cannot tell where this program is")?;
         let provider: Arc<dyn Provider> = Arc::new(Sandbox::new(SandboxConfig {
             machines: config.data.join("machines"),

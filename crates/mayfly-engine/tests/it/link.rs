@@ -24,8 +24,8 @@ fn order(welcome: Down) -> WorkOrder {
 #[tokio::test]
 async fn a_worker_is_welcomed_with_its_order() {
     let mut mayfly = TestEngine::start(|config| {
-        config.model = "opus".to_owned();
-        config.claude_version = Some("2.1.0".to_owned());
+        config.rules.model = "opus".to_owned();
+        config.rules.claude_version = Some("2.1.0".to_owned());
         std::fs::create_dir(&config.workspaces).unwrap();
         std::fs::write(config.workspaces.join(format!("{}.bundle", "a".repeat(64))), "").unwrap();
     })

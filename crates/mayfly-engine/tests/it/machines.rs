@@ -59,7 +59,7 @@ async fn a_refused_machine_ends_the_task_with_the_providers_words() {
 /// R28, R30
 #[tokio::test]
 async fn an_unclear_answer_to_create_is_asked_again_for_as_long_as_it_takes() {
-    let mut mayfly = TestEngine::start(|config| config.launch_max = LONG).await;
+    let mut mayfly = TestEngine::start(|config| config.rules.launch_max = LONG).await;
     mayfly.machines.on_create(vec![OnCreate::Unclear; 100]);
     let id = mayfly.submit(task("x")).await;
     let mut machine = mayfly.clock.run(minutes(1), mayfly.machines.next()).await;
@@ -107,7 +107,7 @@ async fn a_machine_whose_worker_was_heard_is_not_asked_for_again() {
 async fn an_unclear_answer_to_destroy_is_asked_again_and_frees_no_slot() {
     let mut mayfly = TestEngine::start(|config| {
         at_once(1)(config);
-        config.launch_max = LONG;
+        config.rules.launch_max = LONG;
     })
     .await;
     let (id, mut machine) = running(&mut mayfly).await;
@@ -181,7 +181,7 @@ async fn an_unclear_answer_to_list_is_no_sign_of_death() {
 /// R07, R24: the owner is told once, and the machine stays.
 #[tokio::test]
 async fn a_machine_that_is_silent_is_told_of_once() {
-    let mut mayfly = TestEngine::start(|config| config.silent_after = seconds(20)).await;
+    let mut mayfly = TestEngine::start(|config| config.rules.silent_after = seconds(20)).await;
     let (id, mut machine) = running(&mut mayfly).await;
     machine.starts().await;
     let before = mayfly.task(id).await.last_seq;
@@ -204,7 +204,7 @@ async fn a_machine_that_is_silent_is_told_of_once() {
 /// The worker ends its machine itself by then.
 #[tokio::test]
 async fn a_machine_that_is_silent_for_too_long_is_given_up() {
-    let mut mayfly = TestEngine::start(|config| config.timeout = LONG).await;
+    let mut mayfly = TestEngine::start(|config| config.rules.timeout = LONG).await;
     let (id, mut machine) = running(&mut mayfly).await;
     machine.starts().await;
     machine.unplug();

@@ -21,7 +21,9 @@ use mayfly_engine::EngineConfig;
 
 /// Allows so many machines at once.
 fn at_once(most: u32) -> impl FnOnce(&mut EngineConfig) {
-    move |config| config.policy = Policy { machines_max: NonZeroU32::new(most).unwrap(), ..config.policy }
+    move |config| {
+        config.rules.policy = Policy { machines_max: NonZeroU32::new(most).unwrap(), ..config.rules.policy }
+    }
 }
 
 const fn seconds(count: u64) -> Duration {

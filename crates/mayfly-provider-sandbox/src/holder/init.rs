@@ -59,7 +59,7 @@ fn lose_rights(spec: &HolderSpec, holder: &Channel) -> Result<(), Failure> {
     let Some(Word::Mapped) = holder.receive()? else {
         return Err(Failure::new("the holder went away"));
     };
-    // Whose root is the machine's own cgroup: only now we are in it.
+    // Its root is the machine's own cgroup: not before now are we sure to be in it.
     sys::unshare(libc::CLONE_NEWCGROUP).step("make a cgroup namespace")?;
     confine::become_agent()?;
     confine::end_with(&holder.0)?;

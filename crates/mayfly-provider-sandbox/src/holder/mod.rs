@@ -158,7 +158,7 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
         let cgroups = state.cgroups.make();
         let memory_events = cgroups.memory_events();
         channel.send(&Word::Build { memory_events: memory_events.clone() })?;
-        // While the init builds.
+        // While the init builds: it can take the kernel 10 ms.
         state.notes = cgroups.enclose(init, ordinary);
         spec.folder.write_state(&state).step("write the machine's state")?;
         write_boot(spec, boot_write, memory_events.is_some())?;

@@ -19,6 +19,7 @@ const USER: u32 = 54_321;
 #[test]
 fn an_ordinary_user_can_do_all_of_it() {
     if !is_root() {
+        mayfly_test_needs::skip("only root can do this");
         return;
     }
     let place = Place::new();
@@ -30,6 +31,7 @@ fn an_ordinary_user_can_do_all_of_it() {
 #[test]
 fn where_user_namespaces_are_off_it_is_said() {
     if !is_root() {
+        mayfly_test_needs::skip("only root can do this");
         return;
     }
     let place = Place::new();

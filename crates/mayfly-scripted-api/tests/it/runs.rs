@@ -12,8 +12,6 @@ use tokio::process::Command;
 
 use crate::client::{TOKEN, api};
 
-/// Names the CLI that the tests run.
-const CLAUDE: &str = "MAYFLY_TEST_CLAUDE";
 /// Longer than any run here takes, many times over.
 const RUN_TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -49,12 +47,8 @@ pub(crate) async fn run(prompt: &str) -> Option<Run> {
     run_with(Setup::new(prompt)).await
 }
 
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub(crate) async fn run_with(setup: Setup<'_>) -> Option<Run> {
-    let Some(claude) = std::env::var_os(CLAUDE) else {
-        eprintln!("skipped: {CLAUDE} does not name a claude binary");
-        return None;
-    };
+    let claude = mayfly_test_needs::claude()?;
     let api = api().await;
     let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     (setup.prepare)(folder.path());

@@ -87,6 +87,9 @@ impl From<SubmitError> for Problem {
             SubmitError::Invalid { .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-task", error.to_string())
             }
+            SubmitError::DiskFull { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", error.to_string())
+            }
             SubmitError::KeyConflict => Self::new(StatusCode::CONFLICT, "key-conflict", error.to_string()),
         }
     }

@@ -9,7 +9,6 @@ use std::process::{Command, ExitCode, Stdio};
 use rustix::process::{WaitOptions, getpid, wait};
 
 use super::host::Host;
-use super::skipped;
 use crate::reaper::{Realm, Reaper};
 
 /// Set in the second start alone, so that no other process takes itself for a machine's.
@@ -33,7 +32,7 @@ fn can_unshare() -> bool {
         Command::new("unshare").args(["--user", "--map-root-user", "--pid", "--fork", "true"]).status();
     let can = tried.is_ok_and(|status| status.success());
     if !can {
-        skipped("this machine makes no process namespaces");
+        mayfly_test_needs::skip("this machine makes no process namespaces");
     }
     can
 }
@@ -78,27 +77,13 @@ async fn the_worker_lives_from_its_boot_record_to_the_end_of_its_machine() {
         Host::start("readlink /proc/$$/fd/* > fds; setsid tail -f /dev/null & init; result; cat > /dev/null");
     let boot = host.dir.path().join("boot");
     fs::write(&boot, serde_json::to_vec(&host.boot()).unwrap()).unwrap();
-    let mut worker = with_fd_3(
-        &inside("tests::as_pid_1::the_worker_lives_from_its_boot_record_to_the_end_of_its_machine"),
-        &boot,
-    );
-    let reaper = Reaper::start(Realm::Children).unwrap();
-    let output = reaper.output(&mut worker, 100_000).await.unwrap();
+    let mut worker =
+        inside("tests::as_pid_1::the_worker_lives_from_its_boot_record_to_the_end_of_its_machine");
+    worker.stdin(fs::File::open(&boot).unwrap());
+    let output = tokio::task::spawn_blocking(move || worker.output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(host.ended().0, "succeeded");
     assert!(host.collected().bundle);
     let fds = fs::read_to_string(host.workspace().join("fds")).unwrap();
     assert!(fds.lines().count() >= 3 && !fds.lines().any(|file| Path::new(file) == boot), "{fds}");
-}
-
-/// The same command, with this file on descriptor 3.
-fn with_fd_3(command: &Command, file: &Path) -> Command {
-    let mut shell = Command::new("/bin/sh");
-    shell
-        .args(["-c", "exec 3< \"$0\"; exec \"$@\""])
-        .arg(file)
-        .arg(command.get_program())
-        .args(command.get_args());
-    shell.env(INSIDE, "1");
-    shell
 }

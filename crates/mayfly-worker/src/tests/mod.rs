@@ -7,9 +7,3 @@ mod real_cli;
 mod runs;
 mod the_link;
 mod the_work;
-
-/// Says that a test has not tested, and why.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
-}

@@ -10,17 +10,7 @@ use hyper::body::Incoming;
 use mayfly_wire::worker::{Down, Report, Source};
 
 use super::host::{Host, Model};
-use super::skipped;
 use crate::supervise::Graces;
-
-/// The CLI to test with, or a word about why not.
-fn cli() -> Option<PathBuf> {
-    let named = std::env::var_os("MAYFLY_TEST_CLAUDE").map(PathBuf::from);
-    if named.is_none() {
-        skipped("MAYFLY_TEST_CLAUDE names no claude binary");
-    }
-    named
-}
 
 fn host(model: Model) -> Host {
     let mut host = Host::with("", |desk| {
@@ -74,7 +64,7 @@ fn says_hello(request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
 
 #[tokio::test]
 async fn the_real_cli_runs_as_asked_and_its_session_comes_out() {
-    let Some(cli) = cli() else { return };
+    let Some(cli) = mayfly_test_needs::claude() else { return };
     let host = host(says_hello);
     fs::write(host.workspace().join("note"), "x").unwrap();
     live(&host, cli).await;
@@ -90,7 +80,7 @@ async fn the_real_cli_runs_as_asked_and_its_session_comes_out() {
 
 #[tokio::test]
 async fn an_api_that_refuses_the_credential_is_an_api_error() {
-    let Some(cli) = cli() else { return };
+    let Some(cli) = mayfly_test_needs::claude() else { return };
     let host = host(|_| Some(refuse(StatusCode::UNAUTHORIZED, "authentication_error")));
     live(&host, cli).await;
     let (outcome, detail) = host.ended();
@@ -101,7 +91,7 @@ async fn an_api_that_refuses_the_credential_is_an_api_error() {
 /// Covers R32 for the real CLI: a turn whose answer never comes is interrupted.
 #[tokio::test]
 async fn a_cancel_interrupts_the_real_cli_and_its_session_comes_out() {
-    let Some(cli) = cli() else { return };
+    let Some(cli) = mayfly_test_needs::claude() else { return };
     let host = host(|_| None);
     let ((), ()) = tokio::join!(live(&host, cli), async {
         host.reported(|report| matches!(report, Report::Ready { .. })).await;

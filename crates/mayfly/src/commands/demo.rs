@@ -45,8 +45,8 @@ pub(crate) async fn demo(
     let (data, kept) = (folder("mayfly-data-")?, folder("mayfly-demo-")?);
     let repo = interrupts.or_stop(repository(&git, kept.path())).await?;
     let mut config = ServerConfig::in_dir(data.path());
-    config.policy.machines_max = args.parallel;
-    config.orphan_after = ORPHAN_AFTER;
+    config.rules.policy.machines_max = args.parallel;
+    config.rules.orphan_after = ORPHAN_AFTER;
     let start = Box::pin(Orchestrator::start(config, claude));
     let orchestrator = interrupts.or_stop(start).await?;
 

@@ -27,7 +27,7 @@ pub(crate) async fn serve(
     let mut interrupts = Interrupts::install()?;
     let claude = interrupts.or_stop(claude::find(claude, environment)).await?;
     let mut config = ServerConfig::in_dir(data);
-    config.policy.machines_max = args.parallel;
+    config.rules.policy.machines_max = args.parallel;
     let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;
     ready(&server)?;
     tokio::select! {

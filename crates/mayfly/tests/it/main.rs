@@ -1,6 +1,7 @@
 //! The real binary, as far as it gets without an orchestrator: its help, and what it says to wrong input.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod architecture;
 mod bad_input;
 mod help;
 

@@ -46,7 +46,7 @@ async fn two_interrupts_leave_no_machine_either() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_waits_for_a_slot_is_cancelled_at_once() {
-    let Some(world) = World::start(|config| config.policy.machines_max = 1.try_into().unwrap()).await else {
+    let Some(world) = World::start(|rules| rules.policy.machines_max = 1.try_into().unwrap()).await else {
         return;
     };
     let mut first = world.run(&[&half_done()]);

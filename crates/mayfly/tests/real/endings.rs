@@ -123,7 +123,7 @@ async fn a_timeout_brings_the_work_back() {
 /// R05, S51: `claude` is killed for want of memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_little_memory_is_named() {
-    let limited = World::start(|config| config.limits.memory_bytes_max = 112 << 20).await;
+    let limited = World::start(|rules| rules.limits.memory_bytes_max = 112 << 20).await;
     let Some(world) = limited else { return };
     let ended = world.outcome_of(&["[script: text]"]).await;
     if ended.own("warning").any(|warning| warning["text"].as_str().unwrap().contains("memory limit")) {
@@ -137,7 +137,7 @@ async fn too_little_memory_is_named() {
 /// S61: a `claude` of another version than the one that is pinned.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_claude_says_it_runs_with_must_be_what_was_asked_for() {
-    let Some(world) = World::start(|config| config.claude_version = Some("0.0.1".to_owned())).await else {
+    let Some(world) = World::start(|rules| rules.claude_version = Some("0.0.1".to_owned())).await else {
         return;
     };
     let ended = world.outcome_of(&["[script: bash command=\"touch ran.txt\"]"]).await;
@@ -150,7 +150,7 @@ async fn what_claude_says_it_runs_with_must_be_what_was_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_tasks_share_two_slots() {
-    let Some(world) = World::start(|config| config.policy.machines_max = 2.try_into().unwrap()).await else {
+    let Some(world) = World::start(|rules| rules.policy.machines_max = 2.try_into().unwrap()).await else {
         return;
     };
     let mut runs = tokio::task::JoinSet::new();

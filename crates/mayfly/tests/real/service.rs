@@ -133,16 +133,20 @@ async fn a_full_disk_is_named() {
         mayfly_test_needs::skip("only root can mount a small disk, in a mount namespace of its own");
         return;
     }
-    let user = User::new().await;
-    let small = user.dir.path().join("small");
-    fs::create_dir(&small).unwrap();
-    let script = r#"mount -t tmpfs -o size=64k tmpfs "$1" && exec "$2" --claude "$3" run --data "$1/data" "[script: text]""#;
-    let mut command = user.command(Path::new("unshare"), &["--mount", "sh", "-c", script, "sh"]);
-    command.arg(&small).arg(env!("CARGO_BIN_EXE_mayfly")).arg(&claude);
-    let output = command.output().await.unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{text}");
-    assert!(text.contains("full") || text.contains("No space left"), "{text}");
-    assert_eq!(user.api.requests().len(), 0);
-    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    // Too little for the queue itself, and enough for that but not for a task.
+    for (size, words) in [("64k", "full"), ("20m", "free some space")] {
+        let user = User::new().await;
+        let small = user.dir.path().join("small");
+        fs::create_dir(&small).unwrap();
+        let script = r#"mount -t tmpfs -o size="$4" tmpfs "$1" || exit 99
+            "$2" --claude "$3" run --data "$1/data" "[script: text]"; code=$?
+            kill "$(cat "$1/data/lock")" 2>/dev/null; exit $code"#;
+        let mut command = user.command(Path::new("unshare"), &["--mount", "sh", "-c", script, "sh"]);
+        command.arg(&small).arg(env!("CARGO_BIN_EXE_mayfly")).arg(&claude).arg(size);
+        let output = command.output().await.unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{size}: {text}");
+        assert!(text.contains(words), "{size}: {text}");
+        assert_eq!(user.api.requests().len(), 0);
+    }
 }

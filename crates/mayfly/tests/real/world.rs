@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use mayfly_engine::SystemClock;
+use mayfly_engine::{Rules, SystemClock};
 use mayfly_provider::Provider;
 use mayfly_provider_sandbox::{Sandbox, SandboxConfig};
 use mayfly_scripted_api::{Accepted, ScriptedApi};
@@ -30,16 +30,16 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Starts one whose config differs from the default only in what the test is about. `None`: there is no
+    /// Starts one whose rules differ from the default only in what the test is about. `None`: there is no
     /// `claude` here, and the test is skipped.
-    pub(crate) async fn start(adjust: impl FnOnce(&mut ServerConfig)) -> Option<Self> {
+    pub(crate) async fn start(adjust: impl FnOnce(&mut Rules)) -> Option<Self> {
         let claude = mayfly_test_needs::claude()?;
         let dir = tempfile::tempdir().unwrap();
         let loopback = "127.0.0.1:0".parse().unwrap();
         let api = ScriptedApi::start_paced(loopback, Accepted::Oauth(CANARY.to_owned()), 0.0).await.unwrap();
         let mut config = ServerConfig::in_dir(dir.path().join("data"));
         fs::create_dir(&config.data).unwrap();
-        adjust(&mut config);
+        adjust(&mut config.rules);
         let provider = Arc::new(Sandbox::new(SandboxConfig {
             machines: config.data.join("machines"),
             bases: config.data.join("bases"),
