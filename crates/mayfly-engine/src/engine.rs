@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use mayfly_core::{Effect, Event, TaskId, TaskState};
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{Change, Changed, Store, StoreError};
@@ -11,16 +13,18 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, after};
 use crate::config::EngineConfig;
 use crate::heads::{Follow, Head, Heads};
-use crate::perform::{RETRY_FIRST, chain};
+use crate::perform::chain;
 use crate::session::Links;
 use crate::token::Tokens;
 use crate::view::view;
 
 /// The most tasks of one listing.
 const TASKS_MAX: u32 = 1000;
+/// How long to wait after the store has failed.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why an engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// When the engine started: nobody could be heard before.
+    pub(crate) started: Timestamp,
     pub(crate) tokens: Tokens,
     pub(crate) heads: Heads,
     pub(crate) links: Links,
@@ -69,6 +75,7 @@ impl Engine {
             config,
             store,
             provider,
+            started: clock.now(),
             clock,
             heads: Heads::default(),
             links: Links::default(),
@@ -78,7 +85,7 @@ impl Engine {
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
         }));
-        engine.destroy_strangers().await?;
+        engine.reap(engine.strangers().await?);
         for (task, effect) in engine.0.store.effects().await? {
             engine.perform(task, effect);
         }
@@ -128,8 +135,12 @@ impl Engine {
         event: Event,
         detail: Option<String>,
     ) -> Result<bool, StoreError> {
-        let changed = self.0.store.apply(task, self.change(event, detail)).await?;
-        Ok(changed.map(|changed| self.follow_up(&changed)).is_some())
+        let (engine, change) = (self.clone(), self.change(event, detail));
+        self.whole(async move {
+            let changed = engine.0.store.apply(task, change).await?;
+            Ok(changed.map(|changed| engine.follow_up(&changed)).is_some())
+        })
+        .await
     }
 
     /// A change now, by this engine's rules.
@@ -151,21 +162,26 @@ impl Engine {
         match state {
             TaskState::Queued(_) => self.0.slots.notify_one(),
             TaskState::Finished(_) => {
-                self.credentials().remove(task);
-                self.0.unfinished.send_modify(|count| *count = count.saturating_sub(1));
+                self.forget(*task);
                 self.0.slots.notify_one();
             }
             _ => {}
         }
     }
 
-    /// Counts a task that was just stored, with the credential that came with it.
-    pub(crate) fn accepted(&self, task: TaskId, credential: Option<api::Credential>) {
+    /// Counts a task that is about to be stored, and keeps the credential that came with it: once it is stored it
+    /// can be claimed, and can end.
+    pub(crate) fn expect(&self, task: TaskId, credential: Option<api::Credential>) {
         if let Some(credential) = credential {
             self.credentials().insert(task, credential);
         }
         self.0.unfinished.send_modify(|count| *count += 1);
-        self.0.slots.notify_one();
+    }
+
+    /// Forgets a task that is over, or was not stored.
+    pub(crate) fn forget(&self, task: TaskId) {
+        self.credentials().remove(&task);
+        self.0.unfinished.send_modify(|count| *count = count.saturating_sub(1));
     }
 
     pub(crate) fn credential(&self, task: TaskId) -> Option<api::Credential> {
@@ -190,19 +206,28 @@ impl Engine {
         Ok(Some(follow))
     }
 
-    /// Runs `work` beside the others, and again whenever the store has failed: a full disk ends no watch.
-    pub(crate) fn spawn_until_stored<F>(&self, what: &'static str, work: impl Fn(Self) -> F + Send + 'static)
-    where
-        F: Future<Output = Result<(), StoreError>> + Send + 'static,
-    {
-        let engine = self.clone();
-        self.spawn(async move {
-            let mut wait = RETRY_FIRST;
-            while let Err(error) = work(engine.clone()).await {
-                tracing::error!(error = chain(&error), "{what}: the store failed, trying again");
-                engine.pause(&mut wait).await;
-            }
-        });
+    /// Runs `work` to its end even if the caller is dropped: nobody may leave between a commit and what follows
+    /// from it.
+    pub(crate) async fn whole<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        match self.0.tracker.spawn(work).await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The process is ending.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Does `work` until the store lets it: a full disk may be emptied.
+    pub(crate) async fn until_stored<W: Future<Output = Result<(), StoreError>>>(
+        &self,
+        work: impl Fn() -> W,
+    ) {
+        while let Err(error) = work().await {
+            tracing::error!(error = chain(&error), "the store failed, and is asked again");
+            self.0.clock.sleep_until(after(self.0.clock.now(), RETRY_AFTER)).await;
+        }
     }
 
     /// Runs `work` beside the others until it ends or the engine stops.

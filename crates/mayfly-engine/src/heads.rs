@@ -37,8 +37,10 @@ impl Heads {
         if let Some(sender) = self.lock().get(&task) {
             sender.send_if_modified(|current| {
                 let newer = head.last_seq >= current.last_seq;
-                let ready = head.ready || (current.ready && current.state.machine() == head.state.machine());
-                let next = if newer { Head { ready, ..head } } else { Head { ready, ..*current } };
+                let (old, next) = if newer { (*current, head) } else { (head, *current) };
+                // What is known of one attempt says nothing about another.
+                let same = old.state.machine() == next.state.machine();
+                let next = Head { ready: next.ready || (same && old.ready), ..next };
                 std::mem::replace(current, next) != next
             });
         }
@@ -61,6 +63,13 @@ impl Follow {
     /// The head now.
     pub(crate) fn head(&mut self) -> Head {
         *self.receiver().borrow_and_update()
+    }
+
+    /// Waits for a head that is so.
+    pub(crate) async fn until(&mut self, so: impl Fn(&Head) -> bool) {
+        while !so(&self.head()) {
+            self.changed().await;
+        }
     }
 
     /// Waits for a head that has not been seen.

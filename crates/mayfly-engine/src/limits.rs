@@ -1,8 +1,9 @@
 //! Time that runs out: one watcher for each attempt that owns a machine.
 //!
-//! Deadlines come from times in the store, so an engine that starts later has the same ones. What a machine says
-//! moves the deadline of silence; the watcher looks at that only when it wakes, so that a busy stream costs it
-//! nothing.
+//! Deadlines come from times in the store, so an engine that starts later has the same ones; only what needs the
+//! engine itself, such as a hello, is never late because there was none. The silence of `claude` counts while its
+//! worker has a link: without one, it is the machine that is silent. What a machine says moves the deadline of
+//! silence; the watcher looks at that only when it wakes, so that a busy stream costs it nothing.
 
 use std::time::Duration;
 
@@ -16,60 +17,69 @@ use crate::engine::Engine;
 impl Engine {
     /// Starts watching the limits of an attempt, until its machine is being destroyed.
     pub(crate) fn watch_limits(&self, attempt: AttemptId) {
-        self.spawn_until_stored("limits", move |engine| async move { engine.keep_limits(attempt).await });
+        let engine = self.clone();
+        self.spawn(async move {
+            engine.until_stored(|| engine.keep_limits(attempt)).await;
+        });
     }
 
     async fn keep_limits(&self, id: AttemptId) -> Result<(), StoreError> {
+        let mut presence = self.0.links.presence(id);
         let Some(mut follow) = self.follow(id.task).await? else { return Ok(()) };
         loop {
             let head = follow.head();
+            let linked = presence.borrow_and_update().map(|link| link.since);
             let (Some(task), Some(attempt)) =
                 (self.0.store.task(id.task).await?, self.0.store.attempt(id).await?)
             else {
                 return Ok(());
             };
-            let Some((deadline, limit, words)) = self.next_limit(&task, &attempt) else { return Ok(()) };
+            let Some((deadline, limit, words)) = self.next_limit(&task, &attempt, linked) else {
+                return Ok(());
+            };
             if deadline <= self.0.clock.now() {
                 self.step(id.task, Event::Expired(id.attempt, limit), Some(words)).await?;
                 continue;
             }
             tokio::select! {
                 () = self.0.clock.sleep_until(deadline) => {}
-                () = async {
-                    // Only another state has other limits; a longer log has not.
-                    while follow.head().state == head.state {
-                        follow.changed().await;
-                    }
-                } => {}
+                // Only another state has other limits; a longer log has not.
+                () = follow.until(|now| now.state != head.state) => {}
+                _ = presence.changed() => {}
             }
         }
     }
 
     /// The limit that runs out next. `None`: the attempt has none any more.
-    fn next_limit(&self, task: &TaskRow, attempt: &AttemptRow) -> Option<(Timestamp, Limit, String)> {
-        let rules = &self.0.config.rules;
+    fn next_limit(
+        &self,
+        task: &TaskRow,
+        attempt: &AttemptRow,
+        linked: Option<Timestamp>,
+    ) -> Option<(Timestamp, Limit, String)> {
+        let (config, started) = (&self.0.config, self.0.started);
         let chosen = |ms: Option<u64>, default| ms.map_or(default, Duration::from_millis);
         match task.state {
             TaskState::Launching(a) if a == attempt.id.attempt => {
-                let words = format!("its worker was not heard within {}", words(rules.launch_max));
-                Some((after(attempt.launched, rules.launch_max), Limit::Launch, words))
+                let words = format!("its worker was not heard within {}", words(config.rules.launch_max));
+                Some((after(attempt.launched.max(started), config.rules.launch_max), Limit::Launch, words))
             }
             TaskState::Running(a, _) if a == attempt.id.attempt => {
                 let joined = attempt.joined.unwrap_or(attempt.launched);
-                let wall = chosen(task.spec.timeout_ms, rules.timeout);
-                let idle = chosen(task.spec.idle_timeout_ms, rules.idle_timeout);
+                let wall = chosen(task.spec.timeout_ms, config.rules.timeout);
+                let idle = chosen(task.spec.idle_timeout_ms, config.rules.idle_timeout);
                 let wall_words = format!("not done within {}", words(wall));
                 let idle_words = format!("nothing heard from claude for {}", words(idle));
-                let limits = [
-                    (after(joined, wall), Limit::Wall, wall_words),
-                    (after(attempt.heard.unwrap_or(joined), idle), Limit::Idle, idle_words),
-                ];
-                limits.into_iter().min_by_key(|(deadline, ..)| *deadline)
+                let silent = linked.map(|since| since.max(attempt.heard.unwrap_or(joined)));
+                let whole = (after(joined, wall), Limit::Wall, wall_words);
+                let silence = silent.map(|since| (after(since, idle), Limit::Idle, idle_words));
+                std::iter::once(whole).chain(silence).min_by_key(|(deadline, ..)| *deadline)
             }
             TaskState::Collecting(a, _) if a == attempt.id.attempt => {
-                let ended = attempt.ended.unwrap_or(attempt.launched);
-                let words = format!("its work was not brought out within {}", words(rules.collect_max));
-                Some((after(ended, rules.collect_max), Limit::Collect, words))
+                let ended = attempt.ended.unwrap_or(attempt.launched).max(started);
+                let words =
+                    format!("its work was not brought out within {}", words(config.rules.collect_max));
+                Some((after(ended, config.rules.collect_max), Limit::Collect, words))
             }
             _ => None,
         }

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use mayfly_core::{Attempt, AttemptId, Effect, Event, TaskId, TaskState};
+use mayfly_core::{AttemptId, Effect, Event, TaskId, TaskState};
 use mayfly_provider::{MachineSpec, ProviderError, WorkspaceSpec};
-use mayfly_store::{Change, StoreError, TaskRow};
+use mayfly_store::{Change, Performed, StoreError, TaskRow};
 use mayfly_wire::event::MayflyEvent;
 use secrecy::SecretString;
 use tracing::{info, instrument, warn};
@@ -16,54 +16,68 @@ use crate::clock::after;
 use crate::engine::Engine;
 use crate::token::Route;
 
-/// The first wait after an unclear answer, or after the store has failed; each further one is twice as long.
-pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// The first wait after an unclear answer; each further one is twice as long.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Starts performing `effect`.
     pub(crate) fn perform(&self, task: TaskId, effect: Effect) {
-        self.spawn_until_stored("effect", move |engine| async move { engine.carry_out(task, effect).await });
+        let engine = self.clone();
+        self.spawn(async move {
+            engine.until_stored(|| engine.carry_out(task, effect)).await;
+        });
     }
 
     async fn carry_out(&self, task: TaskId, effect: Effect) -> Result<(), StoreError> {
-        let next = match effect {
+        let (notes, next) = match effect {
             Effect::CreateMachine(attempt) => self.create_machine(task.attempt(attempt)).await?,
             // The session sees the state and tells the worker, now or when it has dialled again.
-            Effect::CollectWork(_) => None,
-            Effect::DestroyMachine(attempt) => Some(self.destroy_machine(task.attempt(attempt)).await),
+            Effect::CollectWork(_) => (Vec::new(), None),
+            Effect::DestroyMachine(attempt) => {
+                (Vec::new(), Some(self.destroy_machine(task.attempt(attempt)).await))
+            }
         };
-        if let Some(changed) = self.0.store.performed(task, effect, next).await? {
+        let performed = Performed { task, effect, at: self.0.clock.now(), notes, next };
+        if let Some(changed) = self.0.store.performed(performed).await? {
             self.follow_up(&changed);
         }
-        Ok(())
+        // The notes raised the head as well.
+        self.follow(task).await.map(drop)
     }
 
+    /// Gives what the owner should know about the machine, and what follows.
     #[instrument(skip_all, fields(%attempt))]
-    async fn create_machine(&self, attempt: AttemptId) -> Result<Option<Change>, StoreError> {
+    async fn create_machine(
+        &self,
+        attempt: AttemptId,
+    ) -> Result<(Vec<MayflyEvent>, Option<Change>), StoreError> {
+        const NOTHING: (Vec<MayflyEvent>, Option<Change>) = (Vec::new(), None);
         let turn = self.0.links.turn(attempt);
         let _turn = turn.lock().await;
-        let mut wait = RETRY_FIRST;
+        let (mut wait, launching) = (RETRY_FIRST, TaskState::Launching(attempt.attempt));
+        let Some(mut follow) = self.follow(attempt.task).await? else { return Ok(NOTHING) };
         loop {
-            let Some(task) = self.0.store.task(attempt.task).await? else { return Ok(None) };
-            if !wants_machine(task.state, attempt.attempt) {
-                return Ok(None);
-            }
+            // One whose worker was heard has its machine, and must not get another.
+            let task = self.0.store.task(attempt.task).await?.filter(|task| task.state == launching);
+            let Some(task) = task else { return Ok(NOTHING) };
             match self.0.provider.create(&self.spec(&task, attempt)).await {
                 Ok(machine) => {
                     info!(provider = self.0.provider.name(), "machine created");
-                    for text in machine.notes {
-                        self.tell(attempt, MayflyEvent::Warning { text }).await?;
-                    }
-                    return Ok(None);
+                    let warning = |text| MayflyEvent::Warning { text };
+                    return Ok((machine.notes.into_iter().map(warning).collect(), None));
                 }
                 Err(error @ ProviderError::Refused { .. }) => {
-                    return Ok(Some(self.change(Event::Refused(attempt.attempt), Some(chain(&error)))));
+                    let refused = self.change(Event::Refused(attempt.attempt), Some(chain(&error)));
+                    return Ok((Vec::new(), Some(refused)));
                 }
                 Err(error) => warn!(error = chain(&error), "machine not created yet"),
             }
-            self.pause(&mut wait).await;
+            tokio::select! {
+                () = self.pause(&mut wait) => {}
+                () = follow.until(|head| head.state != launching) => {}
+            }
         }
     }
 
@@ -91,7 +105,7 @@ impl Engine {
         MachineSpec { attempt, ticket, workspace, limits: self.0.config.rules.limits }
     }
 
-    /// Appends an event of mayfly's own to a task's log.
+    /// Appends an event of mayfly's own to a task's log, while the attempt is the task's own.
     pub(crate) async fn tell(&self, attempt: AttemptId, event: MayflyEvent) -> Result<(), StoreError> {
         self.0.store.tell(attempt, self.0.clock.now(), event).await?;
         // Those who follow read the head from the store, and whoever is newer wins.
@@ -102,10 +116,6 @@ impl Engine {
         self.0.clock.sleep_until(after(self.0.clock.now(), *wait)).await;
         *wait = (*wait * 2).min(RETRY_MAX);
     }
-}
-
-fn wants_machine(state: TaskState, attempt: Attempt) -> bool {
-    matches!(state, TaskState::Launching(a) | TaskState::Running(a, _) if a == attempt)
 }
 
 /// An error with all its causes, in one line.

@@ -1,5 +1,6 @@
 //! Machines that are lost, and machines that are nobody's.
 //!
+//! What a provider has is compared with the store at the start and from time to time.
 //! A provider never reports anything by itself. So when a worker's link is gone, the provider is asked whether
 //! the machine still lives: at once, and again with growing pauses for as long as the worker stays away.
 
@@ -17,47 +18,60 @@ use crate::engine::{Engine, StartError};
 use crate::heads::Follow;
 use crate::limits::words;
 use crate::perform::chain;
+use crate::session::Link;
 
+/// The pause between two comparisons of the machines with the store.
+const REAP_EVERY: Duration = Duration::from_secs(30);
 /// The first pause between two looks; each further one is twice as long.
 const LOOK_FIRST: Duration = Duration::from_millis(250);
 /// The longest pause between two looks.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 
 impl Engine {
-    /// Destroys every machine whose attempt the store does not hold as live.
-    pub(crate) async fn destroy_strangers(&self) -> Result<(), StartError> {
+    /// The machines whose attempts the store does not hold as live.
+    pub(crate) async fn strangers(&self) -> Result<Vec<AttemptId>, StartError> {
+        // Listed first: an attempt is live in the store before its machine is made.
+        let machines = self.0.provider.list().await?;
         let live: HashSet<AttemptId> =
             self.0.store.live().await?.into_iter().map(|(_, attempt)| attempt.id).collect();
-        for machine in self.0.provider.list().await? {
-            if !live.contains(&machine.attempt) {
-                info!(attempt = %machine.attempt, "machine of no live attempt");
-                self.destroy_stranger(machine.attempt);
-            }
-        }
-        Ok(())
+        let attempts = machines.into_iter().map(|machine| machine.attempt);
+        Ok(attempts.filter(|attempt| !live.contains(attempt)).collect())
     }
 
-    fn destroy_stranger(&self, attempt: AttemptId) {
+    /// Destroys these strangers, and goes on looking for others, such as one whose making was answered unclearly
+    /// and came after its end.
+    pub(crate) fn reap(&self, mut strangers: Vec<AttemptId>) {
         let engine = self.clone();
         self.spawn(async move {
-            let mut wait = LOOK_FIRST;
-            while let Err(error) = engine.0.provider.destroy(attempt).await {
-                warn!(%attempt, error = chain(&error), "machine not destroyed yet");
-                engine.pause(&mut wait).await;
+            loop {
+                for attempt in strangers {
+                    info!(%attempt, "machine of no live attempt");
+                    if let Err(error) = engine.0.provider.destroy(attempt).await {
+                        warn!(%attempt, error = chain(&error), "machine not destroyed yet");
+                    }
+                }
+                engine.0.clock.sleep_until(after(engine.0.clock.now(), REAP_EVERY)).await;
+                strangers = engine.strangers().await.unwrap_or_else(|error| {
+                    warn!(error = chain(&error), "machines not compared");
+                    Vec::new()
+                });
             }
         });
     }
 
     /// Starts watching whether the worker of an attempt has a link, until the attempt is over.
     pub(crate) fn watch_absence(&self, attempt: AttemptId) {
-        self.spawn_until_stored("absence", move |engine| async move { engine.keep_watch(attempt).await });
+        let engine = self.clone();
+        self.spawn(async move {
+            engine.until_stored(|| engine.keep_watch(attempt)).await;
+        });
     }
 
     async fn keep_watch(&self, attempt: AttemptId) -> Result<(), StoreError> {
         let mut presence = self.0.links.presence(attempt);
         let Some(mut follow) = self.follow(attempt.task).await? else { return Ok(()) };
         while is_owed(follow.head().state, attempt) {
-            if *presence.borrow_and_update() == 0 {
+            if presence.borrow_and_update().is_none() {
                 self.search(attempt, &mut presence, &mut follow).await?;
             } else {
                 tokio::select! {
@@ -73,12 +87,13 @@ impl Engine {
     async fn search(
         &self,
         attempt: AttemptId,
-        presence: &mut watch::Receiver<u64>,
+        presence: &mut watch::Receiver<Option<Link>>,
         follow: &mut Follow,
     ) -> Result<(), StoreError> {
         let (since, mut told, mut pause) = (self.0.clock.now(), false, LOOK_FIRST);
         let (silent, orphaned) = (self.0.config.rules.silent_after, self.0.config.rules.orphan_after);
-        while *presence.borrow_and_update() == 0 && is_owed(follow.head().state, attempt) {
+        let marks = [after(since, silent), after(since, orphaned)];
+        while presence.borrow_and_update().is_none() && is_owed(follow.head().state, attempt) {
             let now = self.0.clock.now();
             if !self.still_lives(attempt).await {
                 return self.lose(attempt, "its machine is gone".to_owned()).await;
@@ -93,8 +108,9 @@ impl Engine {
                 let text = format!("nothing heard from the machine for {}", words(silent));
                 self.tell(attempt, MayflyEvent::Warning { text }).await?;
             }
+            let look = marks.into_iter().filter(|mark| *mark > now).fold(after(now, pause), Ord::min);
             tokio::select! {
-                () = self.0.clock.sleep_until(after(now, pause)) => pause = (pause * 2).min(LOOK_MAX),
+                () = self.0.clock.sleep_until(look) => pause = (pause * 2).min(LOOK_MAX),
                 _ = presence.changed() => {}
                 () = follow.changed() => {}
             }

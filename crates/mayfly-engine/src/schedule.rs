@@ -3,8 +3,9 @@
 //! The count and the claim are one transaction of the store, so that no more than the allowed number ever own a
 //! machine, whoever asks and whatever dies.
 
-use crate::engine::Engine;
-use crate::perform::{RETRY_FIRST, chain};
+use crate::clock::after;
+use crate::engine::{Engine, RETRY_AFTER};
+use crate::perform::chain;
 
 impl Engine {
     /// Starts the scheduler: it looks at once, and whenever a task or a slot is new.
@@ -20,7 +21,7 @@ impl Engine {
     }
 
     async fn fill_slots(&self) {
-        let (inner, mut wait) = (&self.0, RETRY_FIRST);
+        let inner = &self.0;
         loop {
             match inner.store.claim(inner.config.rules.policy, inner.provider.name(), inner.clock.now()).await
             {
@@ -28,7 +29,7 @@ impl Engine {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::error!(error = chain(&error), "no task could be claimed");
-                    self.pause(&mut wait).await;
+                    inner.clock.sleep_until(after(inner.clock.now(), RETRY_AFTER)).await;
                 }
             }
         }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use mayfly_core::{AttemptId, Event, TaskState};
 use mayfly_store::{AttemptRow, Bound, IngestError, StoreError, TaskRow};
 use mayfly_wire::worker::{Down, Hello, OrderedWorkspace, PROTOCOL, Record, WorkOrder};
@@ -44,10 +45,18 @@ pub enum JoinError {
 /// Which attempts have a link, and whose turn it is at a machine.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    /// The number of each attempt's open link; 0 is none.
-    open: Mutex<HashMap<AttemptId, watch::Sender<u64>>>,
+    /// Each attempt's open link.
+    open: Mutex<HashMap<AttemptId, watch::Sender<Option<Link>>>>,
     last: AtomicU64,
     turns: Mutex<HashMap<AttemptId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// An open link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    number: u64,
+    /// When it was opened.
+    pub(crate) since: Timestamp,
 }
 
 impl Links {
@@ -58,51 +67,64 @@ impl Links {
         Arc::clone(turns.entry(attempt).or_default())
     }
 
-    /// The number of the attempt's open link, now and whenever it changes; 0 is none.
-    pub(crate) fn presence(&self, attempt: AttemptId) -> watch::Receiver<u64> {
+    /// The attempt's open link, now and whenever it changes.
+    pub(crate) fn presence(&self, attempt: AttemptId) -> watch::Receiver<Option<Link>> {
         let mut open = self.open();
         open.retain(|_, sender| sender.receiver_count() > 0);
         open.entry(attempt).or_default().subscribe()
     }
 
     /// Makes a link the newest of its attempt, and fences the one before.
-    fn open_link(&self, attempt: AttemptId) -> Fence {
+    fn open_link(&self, attempt: AttemptId, since: Timestamp) -> (u64, watch::Receiver<Option<Link>>) {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let receiver = self.presence(attempt);
         if let Some(sender) = self.open().get(&attempt) {
-            sender.send_replace(number);
+            sender.send_replace(Some(Link { number, since }));
         }
-        Fence { number, receiver }
+        (number, receiver)
     }
 
     /// Closes a link, if no newer one has taken over.
     fn close_link(&self, attempt: AttemptId, number: u64) {
         if let Some(sender) = self.open().get(&attempt) {
-            sender.send_if_modified(|open| *open == number && std::mem::take(open) > 0);
+            sender.send_if_modified(|open| open.take_if(|open| open.number == number).is_some());
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<AttemptId, watch::Sender<u64>>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<AttemptId, watch::Sender<Option<Link>>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether a link is still the newest of its attempt.
+/// Whether a link is still the newest of its attempt. Dropped, the link is gone.
 #[derive(Debug)]
 struct Fence {
+    engine: Engine,
+    attempt: AttemptId,
     number: u64,
-    receiver: watch::Receiver<u64>,
+    receiver: watch::Receiver<Option<Link>>,
 }
 
 impl Fence {
+    fn raise(engine: &Engine, attempt: AttemptId) -> Self {
+        let (number, receiver) = engine.0.links.open_link(attempt, engine.0.clock.now());
+        Self { engine: engine.clone(), attempt, number, receiver }
+    }
+
     fn is_open(&self) -> bool {
-        *self.receiver.borrow() == self.number
+        self.receiver.borrow().is_some_and(|open| open.number == self.number)
     }
 
     async fn closed(&mut self) {
         let number = self.number;
         // The sender lives as long as there is a receiver.
-        let _ = self.receiver.wait_for(|open| *open != number).await;
+        let _ = self.receiver.wait_for(|open| open.is_none_or(|open| open.number != number)).await;
+    }
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        self.engine.0.links.close_link(self.attempt, self.number);
     }
 }
 
@@ -127,12 +149,17 @@ impl Engine {
         if attempt.to_string() != hello.attempt || hello.link.expose().len() < LINK_BYTES_MIN {
             return Err(JoinError::Ticket);
         }
-        let (task, row) = match self.0.store.bind(attempt, hash(&hello.link)).await? {
+        let (engine, link) = (self.clone(), hash(&hello.link));
+        self.whole(async move { engine.let_in(attempt, link).await }).await
+    }
+
+    async fn let_in(&self, attempt: AttemptId, link: [u8; 32]) -> Result<Session, JoinError> {
+        let (task, row) = match self.0.store.bind(attempt, link).await? {
             Bound::Here(here) => *here,
             Bound::Spent => return Err(JoinError::Spent),
             Bound::Over => return Err(JoinError::Over),
         };
-        let fence = self.0.links.open_link(attempt);
+        let fence = Fence::raise(self, attempt);
         if self.step(attempt.task, Event::Joined(attempt.attempt), None).await? {
             self.watch_absence(attempt);
         }
@@ -141,8 +168,20 @@ impl Engine {
         Ok(Session { engine: self.clone(), attempt, fence, follow, told_to_collect: false, welcome })
     }
 
+    async fn store_records(&self, attempt: AttemptId, records: Vec<Record>) -> Result<u64, IngestError> {
+        let inner = &self.0;
+        let rules = (inner.provider.name(), inner.config.rules.policy);
+        let ingested = inner.store.ingest(attempt, records, inner.clock.now(), rules).await?;
+        for changed in &ingested.changed {
+            self.follow_up(changed);
+        }
+        let head = Head { last_seq: ingested.last_seq, state: ingested.state, ready: ingested.ready };
+        inner.heads.raise(attempt.task, head);
+        Ok(ingested.stored)
+    }
+
     fn order(&self, task: &TaskRow, attempt: &AttemptRow) -> WorkOrder {
-        let (rules, spec) = (&self.0.config.rules, &task.spec);
+        let (config, spec) = (&self.0.config, &task.spec);
         let milliseconds = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         WorkOrder {
             prompt: spec.prompt.clone(),
@@ -150,15 +189,15 @@ impl Engine {
                 name: workspace.name.clone(),
                 base: workspace.base.clone(),
             }),
-            model: spec.model.clone().unwrap_or_else(|| rules.model.clone()),
+            model: spec.model.clone().unwrap_or_else(|| config.rules.model.clone()),
             session_id: session_id(attempt.id).to_string(),
             max_turns: spec.max_turns,
             max_budget_usd: spec.max_budget_usd,
-            claude_version: rules.claude_version.clone(),
+            claude_version: config.rules.claude_version.clone(),
             model_token: self.0.tokens.mint(Route::Model, attempt.id),
             result_token: self.0.tokens.mint(Route::Result, attempt.id),
-            collect_ms_max: milliseconds(rules.collect_max),
-            orphan_after_ms: milliseconds(rules.orphan_after),
+            collect_ms_max: milliseconds(config.rules.collect_max),
+            orphan_after_ms: milliseconds(config.rules.orphan_after),
         }
     }
 }
@@ -185,20 +224,16 @@ impl Session {
         if !self.fence.is_open() {
             return Err(IngestError::Over);
         }
-        let inner = &self.engine.0;
-        let rules = (inner.provider.name(), inner.config.rules.policy);
-        let ingested = inner.store.ingest(self.attempt, records, inner.clock.now(), rules).await?;
-        for changed in &ingested.changed {
-            self.engine.follow_up(changed);
-        }
-        let head = Head { last_seq: ingested.last_seq, state: ingested.state, ready: ingested.ready };
-        inner.heads.raise(self.attempt.task, head);
-        Ok(ingested.stored)
+        let (engine, attempt) = (self.engine.clone(), self.attempt);
+        self.engine.whole(async move { engine.store_records(attempt, records).await }).await
     }
 
     /// Waits for the next thing that the worker must be told.
     pub async fn next(&mut self) -> Down {
         loop {
+            if !self.fence.is_open() {
+                return Down::Reject { reason: "a newer link of this machine has taken over".to_owned() };
+            }
             match self.follow.head().state {
                 TaskState::Collecting(a, _) if a == self.attempt.attempt && !self.told_to_collect => {
                     self.told_to_collect = true;
@@ -210,16 +245,8 @@ impl Session {
             }
             tokio::select! {
                 () = self.follow.changed() => {}
-                () = self.fence.closed() => {
-                    return Down::Reject { reason: "a newer link of this machine has taken over".to_owned() };
-                }
+                () = self.fence.closed() => {}
             }
         }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.engine.0.links.close_link(self.attempt, self.fence.number);
     }
 }

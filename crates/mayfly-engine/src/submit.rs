@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mayfly_core::TaskId;
 use mayfly_store::{NewTask, StoreError, Submitted};
-use mayfly_wire::api::{CreateTask, PROMPT_BYTES_MAX, Task, Workspace};
+use mayfly_wire::api::{CreateTask, Credential, PROMPT_BYTES_MAX, Task, Workspace};
 use uuid::Uuid;
 
 use crate::engine::Engine;
@@ -59,19 +59,25 @@ impl Engine {
         let credential = task.credential.take();
         let id = TaskId::new(Uuid::now_v7());
         let new = NewTask { id, spec: task, idempotency_key, at: self.0.clock.now() };
-        let stored = self.0.store.submit(new).await.map_err(|error| match error {
-            StoreError::KeyConflict => SubmitError::KeyConflict,
-            error => SubmitError::Store(error),
-        })?;
-        let id = match stored {
-            Submitted::New(id) => {
-                self.accepted(id, credential);
-                id
-            }
-            Submitted::Known(id) => id,
-        };
+        let engine = self.clone();
+        let id = self.whole(async move { engine.store_task(new, credential).await }).await?;
         let task = self.task(id).await.map_err(SubmitError::Store)?;
         task.ok_or(SubmitError::Store(StoreError::Closed))
+    }
+
+    async fn store_task(&self, new: NewTask, credential: Option<Credential>) -> Result<TaskId, SubmitError> {
+        let id = new.id;
+        self.expect(id, credential);
+        let stored = self.0.store.submit(new).await;
+        if !matches!(stored, Ok(Submitted::New(_))) {
+            self.forget(id);
+        }
+        self.0.slots.notify_one();
+        match stored {
+            Ok(Submitted::New(id) | Submitted::Known(id)) => Ok(id),
+            Err(StoreError::KeyConflict) => Err(SubmitError::KeyConflict),
+            Err(error) => Err(SubmitError::Store(error)),
+        }
     }
 
     /// A task that the disk has no room for would stop half-way, and with it all others.
@@ -102,6 +108,9 @@ impl Engine {
         require(task.timeout_ms != Some(0), "timeout_ms", "must be more than 0")?;
         require(task.idle_timeout_ms != Some(0), "idle_timeout_ms", "must be more than 0")?;
         require(task.max_turns != Some(0), "max_turns", "must be more than 0")?;
+        if let Some(credential) = &task.credential {
+            check_credential(credential)?;
+        }
         let budget = task.max_budget_usd.is_none_or(|usd| usd.is_finite() && usd > 0.0);
         require(budget, "max_budget_usd", "must be more than 0")?;
         let key = idempotency_key.is_none_or(|key| (1..=NAME_BYTES_MAX).contains(&key.len()));
@@ -114,6 +123,15 @@ fn check_prompt(prompt: &str) -> Result<(), SubmitError> {
     require(!prompt.contains('\0'), "prompt", "contains a NUL byte: remove it")?;
     let words = format!("has {} bytes, and {PROMPT_BYTES_MAX} are the most", prompt.len());
     require(prompt.len() <= PROMPT_BYTES_MAX, "prompt", &words)
+}
+
+/// It goes into a header, and its URL is where requests are sent.
+fn check_credential(credential: &Credential) -> Result<(), SubmitError> {
+    let secret = credential.secret.expose();
+    let plain = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
+    require(plain, "credential.secret", "must be visible ASCII, without spaces or line ends")?;
+    let web = |url: &String| url.starts_with("https://") || url.starts_with("http://");
+    require(credential.base_url.as_ref().is_none_or(web), "credential.base_url", "must be an http(s) URL")
 }
 
 fn check_workspace(workspace: &Workspace) -> Result<(), SubmitError> {

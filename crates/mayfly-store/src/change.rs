@@ -54,7 +54,9 @@ pub(crate) fn apply(
 ) -> Result<Option<Changed>, StoreError> {
     let Some(task) = find(connection, id)? else { return Ok(None) };
     let Some((state, effects)) = task.state.apply(change.event, &change.policy) else { return Ok(None) };
-    let detail = task.detail.clone().or_else(|| change.detail.clone());
+    // The first reason of an ending stays; why an attempt was lost is none once the task goes on or is cancelled.
+    let ending = task.detail.filter(|_| !matches!(task.state, TaskState::Releasing(_, After::Requeue)));
+    let detail = ending.or_else(|| change.detail.clone());
     store_state(connection, id, state, detail.as_deref(), change.at)?;
     note_time(connection, id, task.state, state, change)?;
     for &effect in &effects {

@@ -8,6 +8,15 @@ pub enum StoreError {
     /// The disk is full; nothing was written, and later may be better.
     #[error("the disk that holds the database is full: free some space")]
     Full(#[source] rusqlite::Error),
+    /// The file cannot be made or opened.
+    #[error("`{path}` cannot be opened: check the folder and its permissions")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file belongs to another program.
     #[error("`{0}` is not a mayfly database: choose another data folder")]
     Foreign(PathBuf),

@@ -1,8 +1,8 @@
 //! The tables, and how a file is known to be ours.
 
-use std::fs;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::{fs, io};
 
 use rusqlite::{Connection, ErrorCode};
 
@@ -66,16 +66,20 @@ CREATE TABLE effects (
 
 /// Opens the file, which is made with mode 0600 if it is not there, and makes the tables in an empty one.
 pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
-    let made = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    made.and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o600)))
-        .map_err(|error| StoreError::Corrupt(format!("`{}` cannot be opened: {error}", path.display())))?;
-    let mut connection = connect(path).map_err(|error| match error {
-        StoreError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-            StoreError::Foreign(path.to_owned())
-        }
-        error => error,
-    })?;
+    let unopened = |source| StoreError::Open { path: path.to_owned(), source };
+    // A file that is there is left to SQLite: closing it here would let go of the locks of this process.
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unopened(error)),
+        _ => {}
+    }
+    let foreign = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => StoreError::Foreign(path.to_owned()),
+        _ => error.into(),
+    };
+    let mut connection = tuned(path).map_err(foreign)?;
     check(&connection, path)?;
+    // Only now is it known to be ours.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(unopened)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let transaction = connection.transaction()?;
     if version(&transaction)? == 0 {
@@ -89,6 +93,10 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
 
 /// One more connection to a file that [`open`] has prepared.
 pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
+    Ok(tuned(path)?)
+}
+
+fn tuned(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS_MAX.into()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -103,8 +111,8 @@ fn version(connection: &Connection) -> Result<i64, StoreError> {
 
 fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let foreign = || StoreError::Foreign(path.to_owned());
-    let tables = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
-    let tables = tables.map_err(|_| foreign())?;
+    let tables =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     match (version(connection)?, application, tables) {
         (0, 0, 0) | (VERSION, APPLICATION, _) => Ok(()),

@@ -18,6 +18,9 @@ use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, EVENT_COLUMNS, EventRow, TAS
 use crate::schema;
 use crate::writer::Writer;
 
+/// What an event counts for besides its bytes.
+const EVENT_BYTES: usize = 200;
+
 /// A task to be stored.
 #[derive(Debug, Clone)]
 pub struct NewTask {
@@ -29,6 +32,21 @@ pub struct NewTask {
     pub idempotency_key: Option<String>,
     /// When.
     pub at: Timestamp,
+}
+
+/// An effect that was performed.
+#[derive(Debug)]
+pub struct Performed {
+    /// Whose it is.
+    pub task: TaskId,
+    /// The effect, to be forgotten.
+    pub effect: Effect,
+    /// When.
+    pub at: Timestamp,
+    /// What the owner should know; told once, however often the effect is performed.
+    pub notes: Vec<MayflyEvent>,
+    /// The step that it leads to.
+    pub next: Option<Change>,
 }
 
 /// What became of a new task.
@@ -89,20 +107,8 @@ impl Store {
     }
 
     /// Forgets an effect that was performed, and takes the step that it leads to, in one.
-    pub async fn performed(
-        &self,
-        task: TaskId,
-        effect: Effect,
-        next: Option<Change>,
-    ) -> Result<Option<Changed>, StoreError> {
-        self.writer
-            .run(move |connection| {
-                let (kind, attempt) = effect_parts(effect);
-                let sql = "DELETE FROM effects WHERE task = ?1 AND attempt = ?2 AND kind = ?3";
-                connection.prepare_cached(sql)?.execute(params![task.to_string(), attempt.0, kind])?;
-                next.map_or(Ok(None), |change| apply(connection, task, &change))
-            })
-            .await
+    pub async fn performed(&self, performed: Performed) -> Result<Option<Changed>, StoreError> {
+        self.writer.run(move |connection| forget_effect(connection, &performed)).await
     }
 
     /// Stores what a machine says.
@@ -116,22 +122,14 @@ impl Store {
         self.writer.run(move |connection| ingest(connection, attempt, &records, at, rules)).await
     }
 
-    /// Appends an event of mayfly's own; gives the number of the task's last event.
+    /// Appends an event of mayfly's own, while the attempt is the task's own: nothing follows a task's end.
     pub async fn tell(
         &self,
         attempt: AttemptId,
         at: Timestamp,
         event: MayflyEvent,
-    ) -> Result<u64, StoreError> {
-        self.writer
-            .run(move |connection| {
-                let task =
-                    find(connection, attempt.task)?.ok_or_else(|| corrupt("a task that is not there"))?;
-                let mut log = Log::open(connection, attempt.task, task.last_seq);
-                log.mayfly(attempt.attempt.0, at, &event)?;
-                log.close()
-            })
-            .await
+    ) -> Result<(), StoreError> {
+        self.writer.run(move |connection| tell(connection, attempt, at, &[event])).await
     }
 
     /// Binds an attempt to the worker that knows the secret with this hash, if it is bound to none.
@@ -201,7 +199,7 @@ impl Store {
         .await
     }
 
-    /// A task's events after `after`, in order: at least one if there is one, and no more once they hold
+    /// A task's events after `after`, in order: at least one if there is one, and no more once they take
     /// `bytes_max` bytes.
     pub async fn events(
         &self,
@@ -217,7 +215,7 @@ impl Store {
             let (mut events, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
                 let event = row::event(row)?;
-                bytes += event.bytes.len();
+                bytes += event.bytes.len() + EVENT_BYTES;
                 events.push(event);
                 if bytes >= bytes_max {
                     break;
@@ -263,6 +261,32 @@ fn submit(connection: &Connection, new: &NewTask) -> Result<Submitted, StoreErro
     log.mayfly(0, new.at, &MayflyEvent::Queued)?;
     log.close()?;
     Ok(Submitted::New(new.id))
+}
+
+fn forget_effect(connection: &Connection, performed: &Performed) -> Result<Option<Changed>, StoreError> {
+    let Performed { task, effect, at, notes, next } = performed;
+    let (kind, attempt) = effect_parts(*effect);
+    let sql = "DELETE FROM effects WHERE task = ?1 AND attempt = ?2 AND kind = ?3";
+    let forgotten = connection.prepare_cached(sql)?.execute(params![task.to_string(), attempt.0, kind])?;
+    if forgotten > 0 {
+        tell(connection, task.attempt(attempt), *at, notes)?;
+    }
+    next.as_ref().map_or(Ok(None), |change| apply(connection, *task, change))
+}
+
+fn tell(
+    connection: &Connection,
+    attempt: AttemptId,
+    at: Timestamp,
+    events: &[MayflyEvent],
+) -> Result<(), StoreError> {
+    let task = find(connection, attempt.task)?.filter(|task| task.state.machine() == Some(attempt.attempt));
+    let Some(task) = task else { return Ok(()) };
+    let mut log = Log::open(connection, attempt.task, task.last_seq);
+    for event in events {
+        log.mayfly(attempt.attempt.0, at, event)?;
+    }
+    log.close().map(drop)
 }
 
 fn claim(connection: &Connection, change: &Change) -> Result<Option<Changed>, StoreError> {

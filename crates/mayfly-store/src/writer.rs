@@ -11,8 +11,8 @@ use crate::error::StoreError;
 /// The most commands of one transaction.
 const BATCH_MAX: usize = 512;
 
-/// Carries a command out, and leaves what is to be answered after the commit.
-type Job = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+/// Carries a command out, if there is a transaction for it, and leaves what is to be answered after the commit.
+type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// Hands commands to the writing thread, which ends when all of these are gone.
@@ -36,11 +36,11 @@ impl Writer {
         command: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(move |connection: &Connection| {
-            let result = in_savepoint(connection, command);
+        let job = Box::new(move |connection: Result<&Connection, StoreError>| {
+            let result = connection.map_err(E::from).and_then(|open| in_savepoint(open, command));
             Box::new(move |committed: Result<(), StoreError>| {
                 // Nobody waits any more: the command stands all the same.
-                let _ = answer.send(committed.map_err(E::from).and(result));
+                let _ = answer.send(result.and_then(|done| committed.map_err(E::from).map(|()| done)));
             }) as Answer
         });
         self.0.send(job).map_err(|_| StoreError::Closed)?;
@@ -55,10 +55,13 @@ fn in_savepoint<T, E: From<StoreError>>(
     let batch = |sql| connection.execute_batch(sql).map_err(StoreError::from);
     batch("SAVEPOINT command")?;
     let result = command(connection);
-    if result.is_err() {
-        batch("ROLLBACK TO command")?;
+    // A full or failing disk can undo the whole transaction, and the savepoint with it.
+    if !connection.is_autocommit() {
+        if result.is_err() {
+            batch("ROLLBACK TO command")?;
+        }
+        batch("RELEASE command")?;
     }
-    batch("RELEASE command")?;
     result
 }
 
@@ -75,27 +78,86 @@ fn commit(connection: &mut Connection, batch: Vec<Job>) {
         Ok(transaction) => transaction,
         Err(error) => {
             tracing::error!(%error, "no transaction");
-            return; // Each waiting command sees its answer dropped: `Closed`.
+            for job in batch {
+                job(Err(copy(&error)))(Ok(()));
+            }
+            return;
         }
     };
-    let answers: Vec<Answer> = batch.into_iter().map(|job| job(&transaction)).collect();
+    let open = || match transaction.is_autocommit() {
+        // Outside a transaction each statement would be committed by itself, and its caller told otherwise.
+        true => Err(undone()),
+        false => Ok(&*transaction),
+    };
+    let answers: Vec<Answer> = batch.into_iter().map(|job| job(open())).collect();
     match transaction.commit() {
         Ok(()) => answers.into_iter().for_each(|answer| answer(Ok(()))),
         Err(error) => {
-            let code = error.sqlite_error_code();
             tracing::error!(%error, "commit failed");
             for answer in answers {
-                let full = code == Some(rusqlite::ErrorCode::DiskFull);
-                let again = rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(if full {
-                        rusqlite::ffi::SQLITE_FULL
-                    } else {
-                        rusqlite::ffi::SQLITE_IOERR
-                    }),
-                    None,
-                );
-                answer(Err(again.into()));
+                answer(Err(copy(&error)));
             }
         }
+    }
+}
+
+/// The transaction was undone by another command's failure.
+fn undone() -> StoreError {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT), None).into()
+}
+
+/// The same failure, for one more caller.
+fn copy(error: &rusqlite::Error) -> StoreError {
+    let code = match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => rusqlite::ffi::SQLITE_FULL,
+        _ => rusqlite::ffi::SQLITE_IOERR,
+    };
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn note(writer: &Writer, number: u32, bytes: u32) -> Result<(), StoreError> {
+        let insert = move |connection: &Connection| {
+            let sql = "INSERT INTO notes VALUES (?1, zeroblob(?2))";
+            connection.execute(sql, (number, bytes)).map(drop).map_err(StoreError::from)
+        };
+        writer.run(insert).await
+    }
+
+    /// S11, R17: each is told what became of its command, whatever a full disk undid with it.
+    #[tokio::test]
+    async fn on_a_full_disk_each_answer_is_true() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let connection = Connection::open(dir.path().join("db")).expect("a database");
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; CREATE TABLE notes (number, bytes); PRAGMA max_page_count = 9",
+            )
+            .expect("a table");
+        let writer = Writer::start(connection);
+        // Holds the thread, so that all that follow are one transaction.
+        let (release, held) = channel::<()>();
+        let holding = writer.run(move |_| {
+            let _ = held.recv();
+            Ok::<_, StoreError>(())
+        });
+        let queued = async {
+            let notes =
+                async { tokio::join!(note(&writer, 1, 1), note(&writer, 2, 1 << 20), note(&writer, 3, 1)) };
+            let release = async { drop(release) };
+            tokio::join!(biased; notes, release).0
+        };
+        let (_, (first, huge, last)) = tokio::join!(biased; holding, queued);
+        assert!(matches!(huge, Err(StoreError::Full(_))), "{huge:?}");
+        let count = |connection: &Connection| {
+            let sql = "SELECT group_concat(number) FROM notes";
+            connection.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).map_err(StoreError::from)
+        };
+        let kept = writer.run(count).await.expect("the store still answers").unwrap_or_default();
+        assert_eq!((kept.contains('1'), kept.contains('3')), (first.is_ok(), last.is_ok()), "{kept}");
+        note(&writer, 4, 1).await.expect("there is room for a small one");
     }
 }

@@ -1,116 +1,35 @@
-//! An engine with all that it needs.
+//! A real engine on a real file, which a test can restart.
 
-use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mayfly_core::TaskId;
 use mayfly_engine::{Engine, EngineConfig, Rules, Store};
-use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Task};
+use mayfly_wire::api::{CreateTask, Task};
 use mayfly_wire::event::{Event, MayflyEvent};
 use tempfile::TempDir;
 
 use crate::clock::ManualClock;
 use crate::sim::{SimMachines, SimProvider};
 
-/// A running engine, its machines and its time.
+/// An engine, and all that it stands on.
 #[derive(Debug)]
 pub struct TestEngine {
     /// The engine.
     pub engine: Engine,
-    /// Each machine that it asks for.
+    /// Its machines.
     pub machines: SimMachines,
     /// Its time.
     pub clock: ManualClock,
-    /// Its folder: `mayfly.db` is in it.
-    pub dir: TempDir,
+    /// What the next [`restart`](Self::restart) starts with.
+    pub config: EngineConfig,
     provider: SimProvider,
-    config: EngineConfig,
+    dir: TempDir,
 }
 
-impl TestEngine {
-    /// Starts one whose rules differ from the default only in what the test is about.
-    pub async fn start(adjust: impl FnOnce(&mut Rules)) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut config = EngineConfig {
-            rules: Rules::default(),
-            workspaces: dir.path().join("workspaces"),
-            results: dir.path().to_owned(),
-            key: [7; 32],
-        };
-        fs::create_dir(&config.workspaces).expect("a folder");
-        adjust(&mut config.rules);
-        let (provider, machines) = SimProvider::new();
-        let clock = ManualClock::default();
-        let engine = open(&config, &dir, &provider, &clock).await;
-        Self { engine, machines, clock, dir, provider, config }
-    }
-
-    /// The engine dies, and another takes up its store, machines and time.
-    pub async fn restart(&mut self) {
-        self.engine.stop().await;
-        self.engine = open(&self.config, &self.dir, &self.provider, &self.clock).await;
-    }
-
-    /// Submits a task with a credential.
-    pub async fn submit(&self, prompt: &str) -> TaskId {
-        let task = self.engine.submit(create(prompt), None).await.expect("accepted");
-        task.id.parse().expect("an id")
-    }
-
-    /// A task as it stands.
-    pub async fn task(&self, id: TaskId) -> Task {
-        self.engine.task(id).await.expect("read").expect("there")
-    }
-
-    /// Waits for the end of a task; the outcome's name and the words for it.
-    pub async fn outcome(&self, id: TaskId) -> (String, String) {
-        self.log(id).await;
-        let outcome = self.task(id).await.outcome.expect("over");
-        (outcome.name, outcome.detail.unwrap_or_default())
-    }
-
-    /// Waits for the end of a task; its whole log.
-    pub async fn log(&self, id: TaskId) -> String {
-        self.read(id, |_| false).await
-    }
-
-    /// Waits until the log of a task has an event of mayfly's own that `is_it`.
-    pub async fn until(&self, id: TaskId, is_it: impl Fn(&MayflyEvent) -> bool) {
-        self.read(id, is_it).await;
-    }
-
-    /// The types of mayfly's own events, at the end of a task.
-    pub async fn story(&self, id: TaskId) -> Vec<String> {
-        let own = |line: &str| {
-            let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
-            value["event"]["type"].as_str().map(str::to_owned)
-        };
-        self.log(id).await.lines().filter_map(own).collect()
-    }
-
-    async fn read(&self, id: TaskId, is_it: impl Fn(&MayflyEvent) -> bool) -> String {
-        let mut reader = self.engine.events(id, 0, true).await.expect("read").expect("there");
-        let mut log = String::new();
-        while let Some(lines) = reader.next().await.expect("read") {
-            let lines = std::str::from_utf8(&lines).expect("UTF-8");
-            log += lines;
-            let own = lines.lines().filter_map(|line| Event::parse(line).expect("an event").event);
-            if own.into_iter().any(|event| is_it(&event)) {
-                break;
-            }
-        }
-        log
-    }
-}
-
-async fn open(config: &EngineConfig, dir: &TempDir, provider: &SimProvider, clock: &ManualClock) -> Engine {
-    let store = Store::open(&dir.path().join("mayfly.db")).expect("a store");
-    let (provider, clock) = (Arc::new(provider.clone()), Arc::new(clock.clone()));
-    Engine::start(config.clone(), store, provider, clock).await.expect("an engine")
-}
-
-/// What a task with this prompt is created from.
-pub fn create(prompt: &str) -> CreateTask {
+/// A task that asks for nothing but `prompt`.
+pub fn task(prompt: &str) -> CreateTask {
     CreateTask {
         prompt: prompt.to_owned(),
         workspace: None,
@@ -119,10 +38,129 @@ pub fn create(prompt: &str) -> CreateTask {
         idle_timeout_ms: None,
         max_turns: None,
         max_budget_usd: None,
-        credential: Some(Credential {
-            kind: CredentialKind::OauthToken,
-            secret: "canary-credential".to_owned().into(),
-            base_url: None,
-        }),
+        credential: None,
     }
+}
+
+impl TestEngine {
+    /// Starts one whose configuration differs from the usual only in what the test is about.
+    pub async fn start(adjust: impl FnOnce(&mut EngineConfig)) -> Self {
+        let (provider, machines) = SimProvider::new();
+        Self::start_on(provider, machines, adjust).await
+    }
+
+    /// Starts one on a place where something is already.
+    pub async fn start_on(
+        provider: SimProvider,
+        machines: SimMachines,
+        adjust: impl FnOnce(&mut EngineConfig),
+    ) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut config = usual(&dir);
+        adjust(&mut config);
+        let clock = ManualClock::default();
+        let engine = open(&dir, &config, &provider, &clock).await;
+        Self { engine, machines, clock, config, provider, dir }
+    }
+
+    /// Ends the engine and starts another on the same file, machines and clock.
+    pub async fn restart(&mut self) {
+        self.engine.stop().await;
+        self.engine = open(&self.dir, &self.config, &self.provider, &self.clock).await;
+    }
+
+    /// The same, with some time in between.
+    pub async fn restart_after(&mut self, span: Duration) {
+        self.engine.stop().await;
+        self.clock.advance(span);
+        self.restart().await;
+    }
+
+    /// The database's file.
+    pub fn file(&self) -> PathBuf {
+        self.dir.path().join("mayfly.db")
+    }
+
+    /// Submits a task that is accepted.
+    pub async fn submit(&self, task: CreateTask) -> TaskId {
+        let task = self.engine.submit(task, None).await.expect("a task that is accepted");
+        task.id.parse().expect("an id")
+    }
+
+    /// A task as it stands.
+    pub async fn task(&self, id: TaskId) -> Task {
+        self.engine.task(id).await.expect("a store that works").expect("a task that is there")
+    }
+
+    /// Waits until a task is so, looking whenever its log grows.
+    pub async fn until(&self, id: TaskId, so: impl Fn(&Task) -> bool) -> Task {
+        let reader = self.engine.events(id, 0, true).await.expect("a store that works");
+        let mut reader = reader.expect("a task that is there");
+        loop {
+            let task = self.task(id).await;
+            if so(&task) {
+                return task;
+            }
+            let more = reader.next().await.expect("a store that works");
+            assert!(more.is_some() || so(&self.task(id).await), "the task is over, as {task:?}");
+        }
+    }
+
+    /// Waits until a task is in the state with this name.
+    pub async fn until_state(&self, id: TaskId, state: &str) -> Task {
+        self.until(id, |task| task.state == state).await
+    }
+
+    /// Waits for a task's end; gives the name of its outcome, and its detail.
+    pub async fn outcome(&self, id: TaskId) -> (String, Option<String>) {
+        let outcome = self.until_state(id, "finished").await.outcome.expect("a finished task has one");
+        (outcome.name, outcome.detail)
+    }
+
+    /// A task's log as it is now, as clients get it.
+    pub async fn log(&self, id: TaskId, after: u64) -> String {
+        let reader = self.engine.events(id, after, false).await.expect("a store that works");
+        let mut reader = reader.expect("a task that is there");
+        let mut log = Vec::new();
+        while let Some(lines) = reader.next().await.expect("a store that works") {
+            log.extend_from_slice(&lines);
+        }
+        String::from_utf8(log).expect("a log is text")
+    }
+
+    /// What mayfly itself has told of a task, with the attempt that each is about.
+    pub async fn told(&self, id: TaskId) -> Vec<(u32, MayflyEvent)> {
+        let log = self.log(id, 0).await;
+        let events = log.lines().map(|line| Event::parse(line).expect("an event"));
+        events.filter_map(|event| Some((event.attempt, event.event?))).collect()
+    }
+
+    /// The warnings among them.
+    pub async fn warnings(&self, id: TaskId) -> Vec<String> {
+        let texts = self.told(id).await.into_iter().filter_map(|(_, event)| match event {
+            MayflyEvent::Warning { text } => Some(text),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    /// Waits until no task is unfinished.
+    pub async fn all_finished(&self) {
+        self.engine.unfinished().wait_for(|count| *count == 0).await.expect("the engine is here");
+    }
+}
+
+fn usual(dir: &TempDir) -> EngineConfig {
+    EngineConfig {
+        rules: Rules::default(),
+        workspaces: dir.path().join("workspaces"),
+        results: dir.path().join("results"),
+        key: [7; 32],
+    }
+}
+
+async fn open(dir: &TempDir, config: &EngineConfig, provider: &SimProvider, clock: &ManualClock) -> Engine {
+    let store = Store::open(&dir.path().join("mayfly.db")).expect("a store");
+    let (provider, clock) = (Arc::new(provider.clone()), Arc::new(clock.clone()));
+    Engine::start(config.clone(), store, provider, clock).await.expect("an engine")
 }

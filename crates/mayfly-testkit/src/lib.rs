@@ -1,14 +1,16 @@
-//! A whole engine in one process: the real engine, a real SQLite file, simulated machines, a manual clock.
+//! An engine in one process, with simulated machines and a clock that only the test moves.
 //!
-//! A test holds what is otherwise not in its hands: each machine that is asked for, what its worker says, and the
-//! time. It never sleeps: it waits for a machine, an event or a sleeper.
+//! The store, the file under it and the engine are real. What is not, the test holds: each machine asked for
+//! ([`SimMachines::next`]), what the provider answers, and time ([`ManualClock::advance`]). So no test sleeps
+//! or polls: it waits for what it is about.
+//!
+//! - [`clock`]: time. [`sim`]: a provider and its machines. [`engine`]: an engine over both, which can be
+//!   restarted.
 
-#![expect(clippy::missing_panics_doc, reason = "a test's tools panic when the test is wrong")]
-
-mod clock;
-mod engine;
-mod sim;
+pub mod clock;
+pub mod engine;
+pub mod sim;
 
 pub use clock::ManualClock;
-pub use engine::{TestEngine, create};
-pub use sim::{Answer, SimMachine, SimMachines, SimProvider, SimWorker};
+pub use engine::{TestEngine, task};
+pub use sim::{OnCreate, SimMachine, SimMachines, SimProvider};

@@ -1,55 +1,115 @@
-//! Machines that a test plays.
+//! A provider whose machines are values in a test, and the worker in each, played by the test.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use mayfly_core::AttemptId;
+use mayfly_core::{AttemptId, Outcome};
 use mayfly_engine::{Engine, IngestError, JoinError, Session};
 use mayfly_provider::{Machine, MachineSpec, Provider, ProviderError};
 use mayfly_wire::Secret;
 use mayfly_wire::api::Collected;
 use mayfly_wire::worker::{Down, End, Hello, PROTOCOL, Record, Report, Source};
 use secrecy::ExposeSecret as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-/// What the provider answers to a call, instead of doing it.
+/// What a provider answers when it is asked for a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// It will not.
-    Refused(String),
-    /// It does not know whether it did; it did not.
+pub enum OnCreate {
+    /// It makes the machine.
+    Made,
+    /// It will not, with this reason.
+    Refused(&'static str),
+    /// It made the machine, and the answer was lost.
+    MadeUnclear,
+    /// It made nothing, and the answer was lost.
     Unclear,
 }
 
-/// A provider whose machines are entries in a table. Clones share it, as providers do over one place.
+/// What a provider was asked, and what it has. Each number only grows but `alive`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Calls of `create`.
+    pub creates: usize,
+    /// Calls of `destroy`.
+    pub destroys: usize,
+    /// Calls of `list`.
+    pub lists: usize,
+    /// Machines that were made.
+    pub made: usize,
+    /// Machines alive now.
+    pub alive: usize,
+    /// The most machines that were ever alive at once.
+    pub alive_most: usize,
+}
+
+/// A provider that makes machines of nothing. Clones, and those opened anew, share one place.
 #[derive(Debug, Clone)]
-pub struct SimProvider {
-    table: Arc<Mutex<Table>>,
-    asked: mpsc::UnboundedSender<MachineSpec>,
+pub struct SimProvider(Arc<Place>);
+
+/// The test's hand on a [`SimProvider`].
+#[derive(Debug)]
+pub struct SimMachines {
+    place: Arc<Place>,
+    made: mpsc::UnboundedReceiver<MachineSpec>,
+}
+
+#[derive(Debug)]
+struct Place {
+    state: Mutex<State>,
+    seen: watch::Sender<Seen>,
+    /// Whether `create` waits before it does anything.
+    held: watch::Sender<bool>,
+    made: mpsc::UnboundedSender<MachineSpec>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    alive: HashMap<AttemptId, bool>,
-    most_alive: usize,
-    made: usize,
-    answers: VecDeque<Answer>,
-}
-
-/// The test's side of a [`SimProvider`].
-#[derive(Debug)]
-pub struct SimMachines {
-    table: Arc<Mutex<Table>>,
-    asked: mpsc::UnboundedReceiver<MachineSpec>,
+struct State {
+    /// Whether each machine that has something left here is alive.
+    machines: BTreeMap<AttemptId, bool>,
+    on_create: VecDeque<OnCreate>,
+    destroys_unclear: usize,
+    lists_unclear: usize,
+    notes: Vec<String>,
 }
 
 impl SimProvider {
-    /// A provider, and the test's side of it.
+    /// An empty place.
     pub fn new() -> (Self, SimMachines) {
-        let (sender, asked) = mpsc::unbounded_channel();
-        let table = Arc::default();
-        (Self { table: Arc::clone(&table), asked: sender }, SimMachines { table, asked })
+        let (made, machines) = mpsc::unbounded_channel();
+        let (seen, held) = (watch::Sender::new(Seen::default()), watch::Sender::new(false));
+        let place = Arc::new(Place { state: Mutex::default(), seen, held, made });
+        (Self(Arc::clone(&place)), SimMachines { place, made: machines })
+    }
+}
+
+impl Place {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn saw(&self, what: impl FnOnce(&mut Seen)) {
+        let alive = self.state().machines.values().filter(|alive| **alive).count();
+        self.seen.send_modify(|seen| {
+            what(seen);
+            seen.alive = alive;
+            seen.alive_most = seen.alive_most.max(alive);
+        });
+    }
+
+    /// Makes the machine, unless it is there.
+    fn make(&self, spec: &MachineSpec) -> Machine {
+        let mut state = self.state();
+        let new = !state.machines.contains_key(&spec.attempt);
+        let alive = *state.machines.entry(spec.attempt).or_insert(true);
+        let notes = state.notes.clone();
+        drop(state);
+        if new {
+            self.saw(|seen| seen.made += 1);
+            // Nobody looks at machines any more: they are made all the same.
+            let _ = self.made.send(spec.clone());
+        }
+        Machine { attempt: spec.attempt, alive, notes }
     }
 }
 
@@ -64,182 +124,265 @@ impl Provider for SimProvider {
     }
 
     async fn create(&self, spec: &MachineSpec) -> Result<Machine, ProviderError> {
-        let mut table = lock(&self.table);
-        table.scripted("create")?;
-        if table.alive.insert(spec.attempt, true).is_none() {
-            table.made += 1;
-            table.most_alive = table.most_alive.max(table.alive.len());
-            // A test that waits for no machine has dropped the other side.
-            let _ = self.asked.send(spec.clone());
+        self.0.saw(|seen| seen.creates += 1);
+        let _ = self.0.held.subscribe().wait_for(|held| !held).await;
+        let answer = self.0.state().on_create.pop_front().unwrap_or(OnCreate::Made);
+        match answer {
+            OnCreate::Made => Ok(self.0.make(spec)),
+            OnCreate::Refused(reason) => {
+                Err(ProviderError::Refused { provider: "sim", reason: reason.to_owned(), source: None })
+            }
+            OnCreate::MadeUnclear => {
+                self.0.make(spec);
+                Err(unclear("create"))
+            }
+            OnCreate::Unclear => Err(unclear("create")),
         }
-        Ok(Machine { attempt: spec.attempt, alive: true, notes: Vec::new() })
     }
 
     async fn destroy(&self, attempt: AttemptId) -> Result<(), ProviderError> {
-        let mut table = lock(&self.table);
-        table.scripted("destroy")?;
-        table.alive.remove(&attempt);
-        Ok(())
+        let fails = {
+            let mut state = self.0.state();
+            let fails = state.destroys_unclear > 0;
+            state.destroys_unclear = state.destroys_unclear.saturating_sub(1);
+            if !fails {
+                state.machines.remove(&attempt);
+            }
+            fails
+        };
+        self.0.saw(|seen| seen.destroys += 1);
+        if fails { Err(unclear("destroy")) } else { Ok(()) }
     }
 
     async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
-        let table = lock(&self.table);
-        let machine = |(&attempt, &alive): (&AttemptId, &bool)| Machine { attempt, alive, notes: Vec::new() };
-        Ok(table.alive.iter().map(machine).collect())
-    }
-}
-
-impl Table {
-    fn scripted(&mut self, call: &'static str) -> Result<(), ProviderError> {
-        match self.answers.pop_front() {
-            None => Ok(()),
-            Some(Answer::Refused(reason)) => {
-                Err(ProviderError::Refused { provider: "sim", reason, source: None })
-            }
-            Some(Answer::Unclear) => Err(ProviderError::Unclear { call, source: "scripted".into() }),
+        self.0.saw(|seen| seen.lists += 1);
+        let mut state = self.0.state();
+        if state.lists_unclear > 0 {
+            state.lists_unclear -= 1;
+            return Err(unclear("list"));
         }
+        let machine = |(&attempt, &alive)| Machine { attempt, alive, notes: Vec::new() };
+        Ok(state.machines.iter().map(machine).collect())
     }
 }
 
-fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
+fn unclear(call: &'static str) -> ProviderError {
+    ProviderError::Unclear { call, source: "the answer was lost".into() }
 }
 
 impl SimMachines {
-    /// Waits for the next machine that is asked for.
+    /// Waits for the next machine that is made.
     pub async fn next(&mut self) -> SimMachine {
-        let spec = self.asked.recv().await.expect("the provider is there");
-        SimMachine { spec, table: Arc::clone(&self.table) }
+        let spec = self.made.recv().await.expect("the place is here");
+        SimMachine { place: Arc::clone(&self.place), spec, link: "a".repeat(32), sent: 0, session: None }
     }
 
-    /// The next calls get these answers.
-    pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
-        lock(&self.table).answers.extend(answers);
+    /// Whether no machine was made that the test has not taken.
+    pub fn none_made(&mut self) -> bool {
+        self.made.is_empty()
     }
 
-    /// Puts a machine there that nobody asked for.
-    pub fn plant(&self, attempt: AttemptId) {
-        lock(&self.table).alive.insert(attempt, true);
+    /// What is answered when a machine is asked for next; after the last, each is made.
+    pub fn on_create(&self, answers: impl IntoIterator<Item = OnCreate>) {
+        self.place.state().on_create.extend(answers);
     }
 
-    /// How many machines there are, dead ones too.
-    pub fn left(&self) -> usize {
-        lock(&self.table).alive.len()
+    /// The next `count` calls of `destroy` do nothing, and get no clear answer.
+    pub fn destroys_unclear(&self, count: usize) {
+        self.place.state().destroys_unclear = count;
     }
 
-    /// The most machines that there ever were at once.
-    pub fn most(&self) -> usize {
-        lock(&self.table).most_alive
+    /// The next `count` calls of `list` get no clear answer.
+    pub fn lists_unclear(&self, count: usize) {
+        self.place.state().lists_unclear = count;
     }
 
-    /// How many machines were made.
-    pub fn made(&self) -> usize {
-        lock(&self.table).made
+    /// What the owner should know about each machine made from now on.
+    pub fn notes(&self, notes: &[&str]) {
+        self.place.state().notes = notes.iter().map(|&note| note.to_owned()).collect();
+    }
+
+    /// Holds every `create` until told otherwise.
+    pub fn hold(&self, held: bool) {
+        self.place.held.send_replace(held);
+    }
+
+    /// Puts a machine here that no engine asked for.
+    pub fn put(&self, attempt: AttemptId, alive: bool) {
+        self.place.state().machines.insert(attempt, alive);
+        self.place.saw(|_| {});
+    }
+
+    /// What was asked and what there is, now.
+    pub fn seen(&self) -> Seen {
+        *self.place.seen.borrow()
+    }
+
+    /// Machines alive now.
+    pub fn alive(&self) -> usize {
+        self.seen().alive
+    }
+
+    /// Everything that is left here, dead or alive.
+    pub fn left(&self) -> Vec<AttemptId> {
+        self.place.state().machines.keys().copied().collect()
+    }
+
+    /// Waits until what was asked and what there is are so.
+    pub async fn until(&self, so: impl FnMut(&Seen) -> bool) {
+        self.place.seen.subscribe().wait_for(so).await.expect("the place is here");
     }
 }
 
-/// A machine that was asked for.
+/// A machine that was made, with its worker played by the test.
 #[derive(Debug)]
 pub struct SimMachine {
+    place: Arc<Place>,
     /// What it was made from.
     pub spec: MachineSpec,
-    table: Arc<Mutex<Table>>,
+    /// The secret that its worker made up.
+    pub link: String,
+    /// The number of the last record that its worker made.
+    pub sent: u64,
+    session: Option<Session>,
 }
 
 impl SimMachine {
-    /// The machine dies; what is left of it stays until it is destroyed.
-    pub fn vanish(&self) {
-        if let Some(alive) = lock(&self.table).alive.get_mut(&self.spec.attempt) {
-            *alive = false;
-        }
+    /// Whose machine it is.
+    pub fn attempt(&self) -> AttemptId {
+        self.spec.attempt
     }
 
-    /// What its worker says first, with a secret of its own.
-    pub fn hello(&self, link: &str) -> Hello {
+    /// The hello of its worker.
+    pub fn hello(&self) -> Hello {
         Hello {
             protocol: PROTOCOL,
             attempt: self.spec.attempt.to_string(),
             ticket: Secret::from(self.spec.ticket.expose_secret().to_owned()),
-            link: Secret::from(format!("{link:0>32}")),
+            link: Secret::from(self.link.clone()),
         }
     }
 
-    /// Its worker dials in.
-    pub async fn boot(&self, engine: &Engine) -> SimWorker {
-        self.dial(engine).await.expect("the worker is let in")
+    /// Its worker dials, for the first time or again; gives the welcome.
+    pub async fn boot(&mut self, engine: &Engine) -> Down {
+        self.dial(engine).await.expect("a worker that is let in")
     }
 
-    /// Its worker dials in, or is not let in.
-    pub async fn dial(&self, engine: &Engine) -> Result<SimWorker, JoinError> {
-        let session = engine.join(self.hello("a worker")).await?;
-        let Down::Welcome { stored, .. } = session.welcome() else { panic!("no welcome") };
-        Ok(SimWorker { session, last: stored })
+    /// Its worker dials; a link that it had is given up once the new one stands.
+    pub async fn dial(&mut self, engine: &Engine) -> Result<Down, JoinError> {
+        let session = engine.join(self.hello()).await?;
+        let welcome = session.welcome();
+        self.session = Some(session);
+        Ok(welcome)
     }
-}
 
-/// A worker that a test plays.
-#[derive(Debug)]
-pub struct SimWorker {
-    session: Session,
-    last: u64,
-}
+    /// Its worker's link, to be kept beside a newer one.
+    pub fn take_session(&mut self) -> Session {
+        self.session.take().expect("a worker with a link")
+    }
 
-impl SimWorker {
-    /// `claude` says a line.
-    pub async fn says(&mut self, line: &str) {
-        let record = self.record(Source::Claude, Bytes::copy_from_slice(line.as_bytes()));
-        self.sends(vec![record]).await.expect("stored");
+    /// Cuts the link.
+    pub fn unplug(&mut self) {
+        self.session = None;
+    }
+
+    /// The machine dies: its remains are still listed.
+    pub fn die(&mut self) {
+        if let Some(alive) = self.place.state().machines.get_mut(&self.spec.attempt) {
+            *alive = false;
+        }
+        self.place.saw(|_| {});
+        self.session = None;
+    }
+
+    /// The machine is gone, with all that was in it.
+    pub fn vanish(&mut self) {
+        self.place.state().machines.remove(&self.spec.attempt);
+        self.place.saw(|_| {});
+        self.session = None;
+    }
+
+    /// The next record of its worker.
+    pub fn record(&mut self, source: Source, bytes: impl Into<Bytes>) -> Record {
+        self.sent += 1;
+        Record { number: self.sent, at_ms: 0, source, end: End::Newline, bytes: bytes.into() }
+    }
+
+    /// The next record, with a report.
+    pub fn report(&mut self, report: &Report) -> Record {
+        self.record(Source::Report, serde_json::to_vec(report).expect("a report is JSON"))
+    }
+
+    /// Sends a frame; gives the number that is acknowledged.
+    pub async fn send(&self, records: Vec<Record>) -> Result<u64, IngestError> {
+        self.session.as_ref().expect("a worker with a link").ingest(records).await
+    }
+
+    /// `claude` writes a line.
+    pub async fn says(&mut self, line: impl Into<Bytes>) {
+        let record = self.record(Source::Claude, line);
+        self.sent_well(record).await;
     }
 
     /// The worker reports.
-    pub async fn reports(&mut self, report: &Report) {
-        let record = self.record(Source::Report, serde_json::to_vec(report).expect("JSON").into());
-        self.sends(vec![record]).await.expect("stored");
+    pub async fn reports(&mut self, report: Report) {
+        let record = self.report(&report);
+        self.sent_well(record).await;
     }
 
-    /// `claude` is started, and runs as it was asked to.
+    /// `claude` was started, and is what was asked for.
     pub async fn starts(&mut self) {
-        self.reports(&Report::Started).await;
-        self.reports(&Report::Ready { version: "1".to_owned(), model: "m".to_owned() }).await;
+        self.reports(Report::Started).await;
+        self.reports(Report::Ready { version: "2".to_owned(), model: "sonnet".to_owned() }).await;
     }
 
     /// `claude` is over.
-    pub async fn ends(&mut self, outcome: &str, detail: Option<&str>) {
-        let detail = detail.map(str::to_owned);
-        self.reports(&Report::Ended { outcome: outcome.to_owned(), detail }).await;
+    pub async fn ends(&mut self, outcome: Outcome) {
+        self.reports(Report::Ended { outcome: outcome.name().to_owned(), detail: None }).await;
     }
 
-    /// The work is handed over.
+    /// The work was brought out: none.
     pub async fn collected(&mut self) {
-        self.reports(&Report::Collected(Collected::default())).await;
+        self.reports(Report::Collected(Collected::default())).await;
     }
 
-    /// A whole run that ends well.
-    pub async fn succeeds(mut self) {
+    /// From the hello to the work's being safe.
+    pub async fn succeeds(&mut self, engine: &Engine) {
+        self.boot(engine).await;
         self.starts().await;
-        self.says(r#"{"type":"result"}"#).await;
-        self.ends("succeeded", None).await;
+        self.ends(Outcome::Succeeded).await;
         self.collected().await;
     }
 
-    /// Sends records as they are.
-    pub async fn sends(&self, records: Vec<Record>) -> Result<u64, IngestError> {
-        self.session.ingest(records).await
+    /// What the worker is told next.
+    pub async fn told(&mut self) -> Down {
+        self.session.as_mut().expect("a worker with a link").next().await
     }
 
-    /// The next record, numbered.
-    pub fn record(&mut self, source: Source, bytes: Bytes) -> Record {
-        self.last += 1;
-        Record { number: self.last, at_ms: 1_767_225_600_000, source, end: End::Newline, bytes }
+    async fn sent_well(&self, record: Record) {
+        let number = record.number;
+        assert_eq!(self.send(vec![record]).await.expect("a frame that is stored"), number);
     }
+}
 
-    /// Waits for what it is told next.
-    pub async fn hears(&mut self) -> Down {
-        self.session.next().await
-    }
+#[cfg(test)]
+mod tests {
+    use mayfly_provider::Limits;
+    use mayfly_provider::conformance::{self, Stage};
 
-    /// The answer to its hello.
-    pub fn welcome(&self) -> Down {
-        self.session.welcome()
+    use super::*;
+
+    /// What stands in for the real ones in every other test keeps to the same rules.
+    #[tokio::test]
+    async fn it_conforms() {
+        let (provider, _machines) = SimProvider::new();
+        let spec = |attempt| MachineSpec {
+            attempt,
+            ticket: "ticket".into(),
+            workspace: None,
+            limits: Limits::default(),
+        };
+        let open = move || Arc::new(provider.clone()) as Arc<dyn Provider>;
+        conformance::all(&Stage { open: Box::new(open), spec: Box::new(spec) }).await;
     }
 }

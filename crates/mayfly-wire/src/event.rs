@@ -160,11 +160,13 @@ impl Envelope<'_> {
 }
 
 /// Whether `bytes` can stand as `line`: one JSON value, nested no deeper than readers can follow, with no
-/// white space around it, which a reader of JSON would not give back.
+/// white space around it, which a reader of JSON would not give back, and on one line: a line end within would
+/// begin what looks like an event of ours.
 pub fn is_json(bytes: &[u8]) -> bool {
     let bare = |end: Option<&u8>| end.is_some_and(|byte| !byte.is_ascii_whitespace());
     bare(bytes.first())
         && bare(bytes.last())
+        && !bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r'))
         && std::str::from_utf8(bytes)
             .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
@@ -284,6 +286,13 @@ mod tests {
     fn a_string_that_is_not_utf_8_is_no_json() {
         assert!(is_json(b"{\"a\":\"b\"}"));
         assert!(!is_json(b"{\"a\":\"\xff\"}"));
+    }
+
+    /// S34, S42: a machine that writes records of its own cannot put an event of ours into the log.
+    #[test]
+    fn json_over_several_lines_does_not_stand_as_a_line() {
+        assert!(!is_json(b"[0,\n{\"task\":\"t\"}\n]"));
+        assert!(!is_json(b"[0,\r0]"));
     }
 
     #[test]

@@ -1,141 +1,259 @@
-//! Machines that are refused, lost, or nobody's.
-
 use std::time::Duration;
 
-use mayfly_testkit::{Answer, TestEngine};
+use mayfly_core::{Attempt, AttemptId, Outcome, TaskId};
+use mayfly_provider::Provider as _;
+use mayfly_testkit::{OnCreate, SimMachine, SimProvider, TestEngine, task};
 use mayfly_wire::event::MayflyEvent;
+use mayfly_wire::worker::Down;
 
-#[tokio::test]
-async fn a_refused_machine_ends_the_task_with_the_cause() {
-    let test = TestEngine::start(|_| {}).await;
-    test.machines.answer([Answer::Refused("no overlay here".to_owned())]);
-    let task = test.submit("a").await;
-    let (outcome, detail) = test.outcome(task).await;
-    assert_eq!(outcome, "refused");
-    assert!(detail.contains("no overlay here"), "{detail}");
+use crate::{at_once, minutes, seconds};
+
+/// Long enough for everything that is tried many times.
+const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The pause after the first look for a machine whose worker has no link.
+const LOOK_FIRST: Duration = Duration::from_millis(250);
+
+const STRANGER: &str = "0193b2c4-0000-7000-8000-0123456789ab.1";
+
+async fn running(mayfly: &mut TestEngine) -> (TaskId, SimMachine) {
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.machines.next().await;
+    machine.boot(&mayfly.engine).await;
+    (id, machine)
 }
 
-/// R28, R30.
+fn requeued(detail: &str) -> MayflyEvent {
+    MayflyEvent::Requeued { detail: detail.to_owned() }
+}
+
 #[tokio::test]
-async fn unclear_answers_are_asked_again_until_they_are_clear() {
-    let mut test = TestEngine::start(|rules| rules.launch_max = Duration::from_secs(3600)).await;
-    test.machines.answer(vec![Answer::Unclear; 20]);
-    let task = test.submit("a").await;
-    for wait in waits().take(20) {
-        test.clock.pass(wait).await;
+async fn a_machine_that_is_never_heard_is_made_anew_until_it_is_given_up() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = mayfly.submit(task("x")).await;
+    for attempt in 1..=3 {
+        assert_eq!(mayfly.machines.next().await.attempt(), id.attempt(Attempt(attempt)));
+        mayfly.clock.sleeper_for(minutes(1)).await;
+        mayfly.clock.advance(minutes(1));
     }
-    let worker = test.machines.next().await.boot(&test.engine).await;
-    test.machines.answer(vec![Answer::Unclear; 100]);
-    worker.succeeds().await;
-    for wait in waits().take(100) {
-        test.clock.pass(wait).await;
+    let words = "its worker was not heard within 1m";
+    assert_eq!(mayfly.outcome(id).await, ("launch-timeout".to_owned(), Some(words.to_owned())));
+    let told = mayfly.told(id).await;
+    for attempt in 1..=2 {
+        assert!(told.contains(&(attempt, requeued(words))), "{told:?}");
     }
-    assert_eq!(test.outcome(task).await.0, "succeeded");
-    assert_eq!((test.machines.left(), test.machines.made()), (0, 1));
+    let seen = mayfly.machines.seen();
+    assert_eq!((seen.made, seen.alive_most, seen.alive), (3, 1, 0));
 }
 
-fn waits() -> impl Iterator<Item = Duration> {
-    std::iter::successors(Some(Duration::from_millis(100)), |&wait| {
-        Some((wait * 2).min(Duration::from_secs(30)))
-    })
-}
-
-/// G2: nothing had been done that could matter twice.
 #[tokio::test]
-async fn a_machine_lost_before_claude_started_is_replaced() {
-    let mut test = TestEngine::start(|_| {}).await;
-    let task = test.submit("a").await;
-    let machine = test.machines.next().await;
-    let worker = machine.boot(&test.engine).await;
+async fn a_refused_machine_ends_the_task_with_the_providers_words() {
+    let mayfly = TestEngine::start(|_| {}).await;
+    mayfly.machines.on_create([OnCreate::Refused("no user namespaces: enable them")]);
+    let id = mayfly.submit(task("x")).await;
+    let words = "the sim provider cannot make this machine: no user namespaces: enable them";
+    assert_eq!(mayfly.outcome(id).await, ("refused".to_owned(), Some(words.to_owned())));
+    assert_eq!(mayfly.machines.seen().creates, 1);
+}
+
+/// R28, R30
+#[tokio::test]
+async fn an_unclear_answer_to_create_is_asked_again_for_as_long_as_it_takes() {
+    let mut mayfly = TestEngine::start(|config| config.rules.launch_max = LONG).await;
+    mayfly.machines.on_create(vec![OnCreate::Unclear; 100]);
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.clock.run(minutes(1), mayfly.machines.next()).await;
+    assert_eq!(mayfly.machines.seen().creates, 101);
+    machine.succeeds(&mayfly.engine).await;
+    assert_eq!(mayfly.outcome(id).await.0, "succeeded");
+}
+
+/// G2: the machine of a lost answer is found, and not made twice.
+#[tokio::test]
+async fn a_machine_whose_making_was_answered_unclearly_is_found_and_noted_once() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    mayfly.machines.notes(&["memory cannot be limited here"]);
+    mayfly.machines.on_create(vec![OnCreate::MadeUnclear; 2]);
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.machines.next().await;
+    for pause in [100, 200].map(Duration::from_millis) {
+        mayfly.clock.sleeper_for(pause).await;
+        mayfly.clock.advance(pause);
+    }
+    mayfly.until(id, |task| task.last_seq == 3).await;
+    machine.succeeds(&mayfly.engine).await;
+    assert_eq!(mayfly.outcome(id).await.0, "succeeded");
+    assert_eq!(mayfly.warnings(id).await, ["memory cannot be limited here"]);
+    let seen = mayfly.machines.seen();
+    assert_eq!((seen.made, seen.creates), (1, 3));
+}
+
+/// G2: its worker has spoken, so there is nothing left to make, whatever becomes of the machine.
+#[tokio::test]
+async fn a_machine_whose_worker_was_heard_is_not_asked_for_again() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    mayfly.machines.on_create([OnCreate::MadeUnclear]);
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    mayfly.restart().await;
     machine.vanish();
-    drop(worker);
-    let second = test.machines.next().await;
-    assert_eq!(second.spec.attempt.attempt.0, 2);
-    second.boot(&test.engine).await.succeeds().await;
-    assert_eq!(test.outcome(task).await.0, "succeeded");
-    assert!(test.story(task).await.contains(&"requeued".to_owned()));
-    assert_eq!((test.machines.left(), test.machines.most()), (0, 1));
+    assert_eq!(mayfly.outcome(id).await.0, "lost");
+    let seen = mayfly.machines.seen();
+    assert_eq!((seen.made, seen.creates), (1, 1));
 }
 
-/// G2, R06: what `claude` has done may not be done twice.
+/// R30: the slot is held until the machine is known to be gone.
+#[tokio::test]
+async fn an_unclear_answer_to_destroy_is_asked_again_and_frees_no_slot() {
+    let mut mayfly = TestEngine::start(|config| {
+        at_once(1)(config);
+        config.rules.launch_max = LONG;
+    })
+    .await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    let second = mayfly.submit(task("y")).await;
+    mayfly.machines.destroys_unclear(100);
+    machine.starts().await;
+    machine.ends(Outcome::Succeeded).await;
+    machine.collected().await;
+    mayfly.clock.run(minutes(1), mayfly.machines.until(|seen| seen.destroys == 100)).await;
+    assert!(mayfly.machines.none_made());
+    assert_eq!(mayfly.task(second).await.state, "queued");
+    mayfly.clock.run(minutes(1), mayfly.outcome(id)).await;
+    assert_eq!(mayfly.machines.next().await.attempt().task, second);
+    assert_eq!(mayfly.machines.seen().destroys, 101);
+}
+
+/// R06
+#[tokio::test]
+async fn a_machine_lost_before_claude_started_is_followed_by_another() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.vanish();
+    let mut second = mayfly.machines.next().await;
+    assert_eq!(second.attempt(), id.attempt(Attempt(2)));
+    second.succeeds(&mayfly.engine).await;
+    assert_eq!(mayfly.outcome(id).await, ("succeeded".to_owned(), None));
+    assert!(mayfly.told(id).await.contains(&(1, requeued("its machine is gone"))));
+}
+
+/// R06, G2
 #[tokio::test]
 async fn a_machine_lost_after_claude_started_ends_the_task() {
-    let mut test = TestEngine::start(|_| {}).await;
-    let task = test.submit("a").await;
-    let machine = test.machines.next().await;
-    let mut worker = machine.boot(&test.engine).await;
-    worker.starts().await;
-    worker.says(r#"{"n":1}"#).await;
-    machine.vanish();
-    drop(worker);
-    assert_eq!(test.outcome(task).await, ("lost".to_owned(), "its machine is gone".to_owned()));
-    assert!(test.log(task).await.contains(r#""line":{"n":1}"#), "what was said is kept");
-    assert_eq!((test.machines.left(), test.machines.made()), (0, 1));
-}
-
-/// R07, R24: a link that is cut, and a machine that lives.
-#[tokio::test]
-async fn a_worker_that_comes_back_goes_on_where_it_was() {
-    let mut test = TestEngine::start(|_| {}).await;
-    let task = test.submit("a").await;
-    let machine = test.machines.next().await;
-    let mut worker = machine.boot(&test.engine).await;
-    worker.starts().await;
-    drop(worker);
-    // Looked at once, and then with pauses that grow.
-    test.clock.pass(Duration::from_millis(250)).await;
-    test.clock.pass(Duration::from_millis(500)).await;
-    let mut again = machine.boot(&test.engine).await;
-    again.says("{}").await;
-    again.ends("succeeded", None).await;
-    again.collected().await;
-    assert_eq!(test.outcome(task).await.0, "succeeded");
-}
-
-#[tokio::test]
-async fn a_long_silence_is_told_once_and_a_longer_one_ends_the_task() {
-    let limits = |rules: &mut mayfly_engine::Rules| {
-        rules.silent_after = Duration::from_millis(500);
-        rules.orphan_after = Duration::from_secs(2);
-    };
-    let mut test = TestEngine::start(limits).await;
-    let task = test.submit("a").await;
-    let mut worker = test.machines.next().await.boot(&test.engine).await;
-    worker.starts().await;
-    drop(worker);
-    for wait in [250, 500, 1000, 2000] {
-        test.clock.pass(Duration::from_millis(wait)).await;
+    let kill: [fn(&mut SimMachine); 2] = [SimMachine::vanish, SimMachine::die];
+    for kill in kill {
+        let mut mayfly = TestEngine::start(|_| {}).await;
+        let (id, mut machine) = running(&mut mayfly).await;
+        machine.starts().await;
+        kill(&mut machine);
+        assert_eq!(mayfly.outcome(id).await, ("lost".to_owned(), Some("its machine is gone".to_owned())));
+        let seen = mayfly.machines.seen();
+        assert_eq!((seen.made, mayfly.machines.left()), (1, vec![]));
     }
-    assert_eq!(test.outcome(task).await, ("lost".to_owned(), "its machine was not heard for 2s".to_owned()));
-    let warnings = test.log(task).await.matches("nothing heard from the machine for 500ms").count();
-    assert_eq!(warnings, 1);
-    assert_eq!(test.machines.left(), 0);
 }
 
-/// R31.
+/// R06, G6: what `claude` came to is known already.
 #[tokio::test]
-async fn a_machine_that_the_store_does_not_know_is_destroyed_at_the_start() {
-    let mut test = TestEngine::start(|_| {}).await;
-    let task = test.submit("a").await;
-    let machine = test.machines.next().await;
-    test.machines.plant(task.attempt(mayfly_core::Attempt(9)));
-    test.machines.plant("0193b2c4-0000-7000-8000-0123456789ab.1".parse().unwrap());
-    test.restart().await;
-    machine.boot(&test.engine).await.succeeds().await;
-    assert_eq!(test.outcome(task).await.0, "succeeded");
-    test.engine.stop().await;
-    test.restart().await;
-    assert_eq!(test.machines.left(), 0);
+async fn a_machine_lost_while_its_work_is_brought_out_does_not_change_the_outcome() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    machine.ends(Outcome::Succeeded).await;
+    machine.vanish();
+    assert_eq!(mayfly.outcome(id).await, ("succeeded".to_owned(), Some("its machine is gone".to_owned())));
 }
 
-/// What the provider cannot give is told in the log.
+/// R24, R06: without a clear answer nothing is given up.
 #[tokio::test]
-async fn a_worker_that_ends_early_says_why() {
-    let mut test = TestEngine::start(|_| {}).await;
-    let task = test.submit("a").await;
-    let mut worker = test.machines.next().await.boot(&test.engine).await;
-    worker.ends("workspace", Some("no such folder")).await;
-    worker.collected().await;
-    assert_eq!(test.outcome(task).await, ("workspace".to_owned(), "no such folder".to_owned()));
-    test.until(task, |event| matches!(event, MayflyEvent::Finished { .. })).await;
+async fn an_unclear_answer_to_list_is_no_sign_of_death() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    mayfly.machines.lists_unclear(1);
+    machine.unplug();
+    mayfly.clock.sleeper_for(LOOK_FIRST).await;
+    machine.boot(&mayfly.engine).await;
+    machine.ends(Outcome::Succeeded).await;
+    machine.collected().await;
+    assert_eq!(mayfly.outcome(id).await.0, "succeeded");
+}
+
+/// R07, R24: the owner is told once, and the machine stays.
+#[tokio::test]
+async fn a_machine_that_is_silent_is_told_of_once() {
+    let mut mayfly = TestEngine::start(|config| config.rules.silent_after = seconds(20)).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    let before = mayfly.task(id).await.last_seq;
+    machine.unplug();
+    // Growing pauses between the looks; the last is cut short by the limit.
+    for pause in [250, 500, 1000, 2000, 4000, 8000, 4250].map(Duration::from_millis) {
+        mayfly.clock.sleeper_for(pause).await;
+        mayfly.clock.advance(pause);
+    }
+    mayfly.until(id, |task| task.last_seq > before).await;
+    let lists = mayfly.machines.seen().lists;
+    mayfly.clock.advance(minutes(1));
+    mayfly.machines.until(|seen| seen.lists > lists + 1).await;
+    machine.boot(&mayfly.engine).await;
+    machine.says("still here").await;
+    assert_eq!(mayfly.warnings(id).await, ["nothing heard from the machine for 20s"]);
+    assert_eq!(mayfly.task(id).await.state, "running");
+}
+
+/// The worker ends its machine itself by then.
+#[tokio::test]
+async fn a_machine_that_is_silent_for_too_long_is_given_up() {
+    let mut mayfly = TestEngine::start(|config| config.rules.timeout = LONG).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    machine.unplug();
+    mayfly.clock.sleeper_for(LOOK_FIRST).await;
+    mayfly.clock.advance(minutes(60));
+    let words = "its machine was not heard for 1h";
+    assert_eq!(mayfly.outcome(id).await, ("lost".to_owned(), Some(words.to_owned())));
+    assert_eq!(mayfly.machines.left(), []);
+}
+
+/// R31: a machine with our tag that the store does not know.
+#[tokio::test]
+async fn a_machine_of_no_live_attempt_is_destroyed_at_the_start() {
+    let (provider, machines) = SimProvider::new();
+    machines.put(STRANGER.parse().unwrap(), true);
+    machines.put(STRANGER.replace("ab.1", "ab.2").parse().unwrap(), false);
+    let mayfly = TestEngine::start_on(provider.clone(), machines, |_| {}).await;
+    mayfly.machines.until(|seen| seen.destroys == 2).await;
+    assert_eq!(provider.list().await.unwrap(), []);
+}
+
+/// R31, R02: also one that appears later, such as after an unclear answer; those of live attempts stay.
+#[tokio::test]
+async fn a_machine_of_no_live_attempt_is_destroyed_within_a_minute() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (_, mut machine) = running(&mut mayfly).await;
+    let stranger: AttemptId = STRANGER.parse().unwrap();
+    mayfly.machines.put(stranger, true);
+    mayfly.machines.destroys_unclear(1);
+    mayfly.clock.sleeper_for(seconds(30)).await;
+    mayfly.clock.advance(seconds(30));
+    mayfly.machines.until(|seen| seen.destroys == 1).await;
+    mayfly.clock.sleeper_for(seconds(30)).await;
+    mayfly.clock.advance(seconds(30));
+    mayfly.machines.until(|seen| seen.destroys == 2).await;
+    assert_eq!(mayfly.machines.left(), [machine.attempt()]);
+    machine.says("still here").await;
+}
+
+/// The lost attempt's worker may still be there, and is of no use any more.
+#[tokio::test]
+async fn the_worker_of_a_lost_attempt_is_turned_away() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = mayfly.submit(task("x")).await;
+    let mut late = mayfly.machines.next().await;
+    mayfly.clock.sleeper_for(minutes(1)).await;
+    mayfly.clock.advance(minutes(1));
+    let mut second = mayfly.machines.next().await;
+    assert_eq!(late.dial(&mayfly.engine).await.unwrap_err().to_string(), "the attempt is over");
+    assert!(matches!(second.boot(&mayfly.engine).await, Down::Welcome { stored: 0, .. }));
+    assert_eq!(mayfly.task(id).await.attempt, 2);
 }

@@ -1,10 +1,44 @@
-//! The whole engine over a real store, with simulated machines and a manual clock.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+//! The engine on a real store, with machines and time in the test's hand.
+#![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod conformance;
-mod log;
+mod cancel;
+mod events;
+mod ingest;
+mod life;
+mod limits;
+mod link;
 mod machines;
-mod queue;
 mod restart;
-mod time;
-mod trust;
+mod submit;
+mod tokens;
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use mayfly_core::Policy;
+use mayfly_engine::EngineConfig;
+
+/// Allows so many machines at once.
+fn at_once(most: u32) -> impl FnOnce(&mut EngineConfig) {
+    move |config| {
+        config.rules.policy = Policy { machines_max: NonZeroU32::new(most).unwrap(), ..config.rules.policy }
+    }
+}
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
+}
+
+/// Polls once and gives up, as a caller that leaves.
+async fn leave<F: Future>(work: F) {
+    tokio::select! {
+        biased;
+        _ = work => panic!("done before anybody could leave"),
+        () = std::future::ready(()) => {}
+    }
+}

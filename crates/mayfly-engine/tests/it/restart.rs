@@ -1,93 +1,206 @@
-//! The engine dies at each state, and another takes over.
+//! G2, G5, R01 to R03: an engine that ends in any state leaves enough for the next one to go on.
 
-use mayfly_testkit::{SimMachine, TestEngine};
+use mayfly_core::{Attempt, Outcome, TaskId};
+use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::worker::Down;
 
-async fn at_its_end(test: &TestEngine, machine: &SimMachine, started: bool) {
-    let mut worker = machine.boot(&test.engine).await;
-    if !started {
-        worker.starts().await;
+use crate::{at_once, minutes, seconds};
+
+async fn running(mayfly: &mut TestEngine) -> (TaskId, SimMachine) {
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.machines.next().await;
+    machine.boot(&mayfly.engine).await;
+    (id, machine)
+}
+
+async fn assert_one_machine_and_success(mayfly: &TestEngine, id: TaskId) {
+    assert_eq!(mayfly.outcome(id).await, ("succeeded".to_owned(), None));
+    mayfly.all_finished().await;
+    let seen = mayfly.machines.seen();
+    assert_eq!((seen.made, seen.alive, mayfly.machines.left()), (1, 0, vec![]));
+}
+
+#[tokio::test]
+async fn a_waiting_task_waits_on() {
+    let mut mayfly = TestEngine::start(at_once(1)).await;
+    let (first, mut machine) = running(&mut mayfly).await;
+    let waiting = mayfly.submit(task("y")).await;
+    mayfly.restart().await;
+    assert_eq!(*mayfly.engine.unfinished().borrow(), 2);
+    machine.succeeds(&mayfly.engine).await;
+    assert_eq!(mayfly.outcome(first).await.0, "succeeded");
+    assert_eq!(mayfly.machines.next().await.attempt(), waiting.attempt(Attempt(1)));
+}
+
+/// R02: the intent is stored before the machine is asked for.
+#[tokio::test]
+async fn a_machine_that_was_being_asked_for_is_asked_for_again() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    mayfly.machines.hold(true);
+    let id = mayfly.submit(task("x")).await;
+    mayfly.machines.until(|seen| seen.creates == 1).await;
+    mayfly.restart().await;
+    mayfly.machines.until(|seen| seen.creates == 2).await;
+    mayfly.machines.hold(false);
+    mayfly.machines.next().await.succeeds(&mayfly.engine).await;
+    assert_one_machine_and_success(&mayfly, id).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_was_made_is_waited_for() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.machines.next().await;
+    mayfly.restart().await;
+    machine.succeeds(&mayfly.engine).await;
+    assert_one_machine_and_success(&mayfly, id).await;
+}
+
+/// It could not be heard while there was no engine.
+#[tokio::test]
+async fn a_machine_that_was_made_long_ago_still_has_its_time_to_say_hello() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.machines.next().await;
+    mayfly.restart_after(minutes(10)).await;
+    mayfly.clock.sleeper_for(minutes(1)).await;
+    machine.succeeds(&mayfly.engine).await;
+    assert_one_machine_and_success(&mayfly, id).await;
+}
+
+/// R03: the worker dials again, and goes on where it was.
+#[tokio::test]
+async fn a_running_worker_is_adopted() {
+    for started in [false, true] {
+        let mut mayfly = TestEngine::start(|_| {}).await;
+        let (id, mut machine) = running(&mut mayfly).await;
+        machine.says("a").await;
+        if started {
+            machine.starts().await;
+        }
+        let log = mayfly.log(id, 0).await;
+        mayfly.restart_after(minutes(5)).await;
+        let sent = machine.sent;
+        let welcome = machine.boot(&mayfly.engine).await;
+        assert!(matches!(welcome, Down::Welcome { stored, .. } if stored == sent), "{welcome:?}");
+        assert_eq!(mayfly.log(id, 0).await, log, "the same bytes, and no word about the restart");
+        machine.ends(Outcome::Succeeded).await;
+        machine.collected().await;
+        assert_one_machine_and_success(&mayfly, id).await;
     }
-    worker.ends("succeeded", None).await;
-    worker.collected().await;
 }
 
-/// R01, R02, G1, G2: in every state, once.
+/// R07: longer than the longest silence allowed to `claude`, which was not silent.
 #[tokio::test]
-async fn a_task_survives_a_restart_in_every_state() {
-    let mut test = TestEngine::start(|rules| rules.policy.machines_max = 1.try_into().unwrap()).await;
-    let (task, waiting) = (test.submit("a").await, test.submit("b").await);
-    let machine = test.machines.next().await;
-    assert_eq!(test.task(task).await.state, "launching");
-    test.restart().await;
-    assert_eq!(test.task(waiting).await.state, "queued");
-
-    let worker = machine.boot(&test.engine).await;
-    drop(worker);
-    test.restart().await;
-    assert_eq!(test.task(task).await.state, "running");
-
-    let mut worker = machine.boot(&test.engine).await;
-    worker.starts().await;
-    worker.says("{}").await;
-    drop(worker);
-    test.restart().await;
-    at_its_end(&test, &machine, true).await;
-    assert_eq!(test.outcome(task).await.0, "succeeded");
-
-    let machine = test.machines.next().await;
-    at_its_end(&test, &machine, false).await;
-    assert_eq!(test.outcome(waiting).await.0, "succeeded");
-    assert_eq!((test.machines.made(), test.machines.most(), test.machines.left()), (2, 1, 0));
-    let log = test.log(task).await;
-    assert_eq!(log.matches(r#""type":"started""#).count(), 1);
-    test.restart().await;
-    assert_eq!(test.log(task).await, log, "a finished task keeps its log");
+async fn a_worker_that_could_not_be_heard_is_not_held_to_have_been_silent() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    mayfly.restart_after(minutes(20)).await;
+    machine.boot(&mayfly.engine).await;
+    mayfly.clock.sleeper_for(minutes(10)).await;
+    machine.says("as busy as ever").await;
+    machine.ends(Outcome::Succeeded).await;
+    machine.collected().await;
+    assert_one_machine_and_success(&mayfly, id).await;
 }
 
+/// The whole run has one clock, which goes on.
 #[tokio::test]
-async fn a_worker_that_comes_back_while_collecting_is_told_again() {
-    let mut test = TestEngine::start(|_| {}).await;
-    let task = test.submit("a").await;
-    let machine = test.machines.next().await;
-    let mut worker = machine.boot(&test.engine).await;
-    worker.starts().await;
-    test.engine.cancel(task, false).await.unwrap();
-    assert!(matches!(worker.hears().await, Down::Collect));
-    drop(worker);
-    test.restart().await;
-    let mut worker = machine.boot(&test.engine).await;
-    assert!(matches!(worker.hears().await, Down::Collect));
-    worker.collected().await;
-    assert_eq!(test.outcome(task).await.0, "cancelled");
+async fn the_limit_of_the_whole_run_is_not_moved_by_a_restart() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    mayfly.restart_after(minutes(29)).await;
+    machine.boot(&mayfly.engine).await;
+    mayfly.clock.sleeper_for(minutes(1)).await;
+    mayfly.clock.advance(minutes(1));
+    assert!(matches!(machine.told().await, Down::Collect));
+    machine.collected().await;
+    assert_eq!(mayfly.outcome(id).await.0, "timeout");
 }
 
+/// R06
 #[tokio::test]
-async fn a_machine_that_was_being_destroyed_is_destroyed() {
-    let mut test = TestEngine::start(|_| {}).await;
-    let task = test.submit("a").await;
-    let machine = test.machines.next().await;
-    let worker = machine.boot(&test.engine).await;
-    test.machines.answer([mayfly_testkit::Answer::Unclear]);
-    worker.succeeds().await;
-    test.until(task, |event| *event == mayfly_wire::event::MayflyEvent::Releasing).await;
-    test.restart().await;
-    assert_eq!(test.outcome(task).await.0, "succeeded");
-    assert_eq!(test.machines.left(), 0);
-}
-
-/// A machine that died while no engine was there.
-#[tokio::test]
-async fn a_machine_that_died_meanwhile_is_lost() {
-    let mut test = TestEngine::start(|_| {}).await;
-    let task = test.submit("a").await;
-    let machine = test.machines.next().await;
-    let mut worker = machine.boot(&test.engine).await;
-    worker.starts().await;
-    drop(worker);
-    test.engine.stop().await;
+async fn a_machine_that_went_while_nobody_looked_is_lost() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    mayfly.engine.stop().await;
     machine.vanish();
-    test.restart().await;
-    assert_eq!(test.outcome(task).await.0, "lost");
-    assert_eq!(test.machines.left(), 0);
+    mayfly.restart().await;
+    assert_eq!(mayfly.outcome(id).await.0, "lost");
+    assert_eq!(mayfly.machines.seen().made, 1);
+}
+
+/// R06: and is followed by another if `claude` had not started.
+#[tokio::test]
+async fn a_seeding_machine_that_went_while_nobody_looked_is_made_anew() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    mayfly.engine.stop().await;
+    machine.vanish();
+    mayfly.restart().await;
+    let mut second = mayfly.machines.next().await;
+    assert_eq!(second.attempt(), id.attempt(Attempt(2)));
+    second.succeeds(&mayfly.engine).await;
+    assert_eq!(mayfly.outcome(id).await.0, "succeeded");
+}
+
+/// G11: the outcome is kept, and the work still has its time to be brought out.
+#[tokio::test]
+async fn work_that_was_being_brought_out_still_is() {
+    for away in [seconds(1), minutes(30)] {
+        let mut mayfly = TestEngine::start(|_| {}).await;
+        let (id, mut machine) = running(&mut mayfly).await;
+        machine.starts().await;
+        machine.ends(Outcome::Succeeded).await;
+        mayfly.restart_after(away).await;
+        mayfly.clock.sleeper_for(minutes(2)).await;
+        machine.boot(&mayfly.engine).await;
+        assert!(matches!(machine.told().await, Down::Collect));
+        machine.collected().await;
+        assert_one_machine_and_success(&mayfly, id).await;
+    }
+}
+
+/// R30
+#[tokio::test]
+async fn a_machine_that_was_being_unmade_is_unmade() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    mayfly.machines.destroys_unclear(1);
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    machine.ends(Outcome::Succeeded).await;
+    machine.collected().await;
+    mayfly.machines.until(|seen| seen.destroys == 1).await;
+    assert_eq!(mayfly.task(id).await.state, "releasing");
+    mayfly.restart().await;
+    assert_one_machine_and_success(&mayfly, id).await;
+    assert_eq!(mayfly.machines.seen().destroys, 2);
+}
+
+#[tokio::test]
+async fn a_lost_attempt_that_was_being_unmade_is_still_followed_by_another() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    mayfly.machines.destroys_unclear(1);
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.vanish();
+    mayfly.machines.until(|seen| seen.destroys == 1).await;
+    mayfly.restart().await;
+    assert_eq!(mayfly.machines.next().await.attempt(), id.attempt(Attempt(2)));
+}
+
+#[tokio::test]
+async fn a_finished_task_stays_as_it_is() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    machine.ends(Outcome::Succeeded).await;
+    machine.collected().await;
+    mayfly.outcome(id).await;
+    let (task, log) = (mayfly.task(id).await, mayfly.log(id, 0).await);
+    mayfly.restart().await;
+    assert_eq!((mayfly.task(id).await, mayfly.log(id, 0).await), (task, log));
+    assert_eq!(*mayfly.engine.unfinished().borrow(), 0);
 }

@@ -1,86 +1,124 @@
-//! The file itself: whose it is, and that it keeps what was answered.
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
-use mayfly_core::{Event, Policy};
-use mayfly_store::{Change, Store, StoreError, Submitted};
+use mayfly_core::{Attempt, Event};
+use mayfly_store::{Store, StoreError, Submitted};
+use mayfly_wire::event::MayflyEvent;
 
-use super::{at, new_task};
+use crate::{AT, change, id, new, open, policy, submit};
 
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// S32
 #[tokio::test]
-async fn a_file_keeps_what_was_answered_and_is_its_owners_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("mayfly.db");
-    let store = Store::open(&path).unwrap();
-    let new = new_task(1);
-    assert_eq!(store.submit(new.clone()).await.unwrap(), Submitted::New(new.id));
-    let before = format!("{:?}", store.task(new.id).await.unwrap());
+async fn its_files_are_the_owners_alone() {
+    let (store, dir) = open();
+    submit(&store, 1).await;
+    for name in ["db", "db-wal", "db-shm"] {
+        assert_eq!(mode(&dir.path().join(name)), 0o600, "{name}");
+    }
     drop(store);
-    let store = Store::open(&path).unwrap();
-    assert_eq!(format!("{:?}", store.task(new.id).await.unwrap()), before);
-    for file in fs::read_dir(dir.path()).unwrap() {
-        let file = file.unwrap();
-        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.path());
-    }
+    fs::set_permissions(dir.path().join("db"), fs::Permissions::from_mode(0o644)).unwrap();
+    let _store = Store::open(&dir.path().join("db")).unwrap();
+    assert_eq!(mode(&dir.path().join("db")), 0o600);
 }
 
-#[tokio::test]
-async fn a_file_of_another_program_or_of_a_newer_mayfly_is_not_touched() {
+#[test]
+fn a_file_of_another_program_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let text = dir.path().join("text");
-    fs::write(&text, "not a database, and long enough to have a header of its own, or so one would think")
-        .unwrap();
-    let foreign = dir.path().join("foreign.db");
-    let other = rusqlite::Connection::open(&foreign).unwrap();
-    other.execute_batch("CREATE TABLE cats (name TEXT)").unwrap();
-    drop(other);
-    let newer = dir.path().join("newer.db");
-    drop(Store::open(&newer).unwrap());
-    let later = rusqlite::Connection::open(&newer).unwrap();
-    later.pragma_update(None, "user_version", 99).unwrap();
-    drop(later);
-    for path in [&text, &foreign] {
-        let before = fs::read(path).unwrap();
-        assert!(matches!(Store::open(path), Err(StoreError::Foreign(_))), "{path:?}");
-        assert_eq!(fs::read(path).unwrap(), before);
+    let (text, other) = (dir.path().join("text"), dir.path().join("other"));
+    fs::write(&text, "to do: ".repeat(1000)).unwrap();
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE notes (note)").unwrap();
+    for path in [text, other] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let before = fs::read(&path).unwrap();
+        let refused = Store::open(&path).unwrap_err();
+        assert!(matches!(&refused, StoreError::Foreign(named) if *named == path), "{refused:?}");
+        assert_eq!((fs::read(&path).unwrap() == before, mode(&path)), (true, 0o644));
     }
-    let error = Store::open(&newer).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 99, known: 1, .. }), "{error}");
 }
 
-/// Commands that share a transaction do not share their failures.
+/// R26, R27
+#[tokio::test]
+async fn a_file_of_a_newer_version_is_refused() {
+    let (store, dir) = open();
+    submit(&store, 1).await;
+    let path = dir.path().join("db");
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    let refused = Store::open(&path).unwrap_err();
+    assert!(matches!(refused, StoreError::Newer { found: 2, known: 1, .. }), "{refused:?}");
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    let refused = Store::open(Path::new("/nowhere/at/all/db")).unwrap_err();
+    assert!(refused.to_string().contains("/nowhere/at/all/db"), "{refused}");
+    assert!(std::error::Error::source(&refused).is_some());
+}
+
+/// G1, R18
+#[tokio::test]
+async fn what_was_answered_is_there_when_it_is_opened_again() {
+    let (store, dir) = open();
+    submit(&store, 1).await;
+    store.submit(new(2, Some("key"))).await.unwrap();
+    let claimed = store.claim(policy(), "sim", AT).await.unwrap().unwrap();
+    let (log, effects) = (store.events(id(1), 0, 1000).await.unwrap(), store.effects().await.unwrap());
+    drop(store);
+    let store = Store::open(&dir.path().join("db")).unwrap();
+    assert_eq!(store.task(id(1)).await.unwrap().unwrap().state, claimed.state);
+    assert_eq!(store.effects().await.unwrap(), effects);
+    let again = store.events(id(1), 0, 1000).await.unwrap();
+    assert_eq!(format!("{again:?}"), format!("{log:?}"));
+    assert_eq!(store.submit(new(3, Some("key"))).await.unwrap(), Submitted::Known(id(2)));
+    assert_eq!((store.unfinished().await.unwrap(), store.live().await.unwrap().len()), (2, 1));
+}
+
+/// One commit holds many commands: one that fails is undone alone.
 #[tokio::test]
 async fn a_command_that_fails_does_not_undo_its_neighbours() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("mayfly.db")).unwrap();
-    let mut conflict = new_task(2);
-    conflict.idempotency_key = Some("key".to_owned());
-    let mut other = new_task(3);
-    other.idempotency_key = Some("key".to_owned());
-    other.spec.prompt = "b".to_owned();
-    let (first, second, third, fourth) = tokio::join!(
-        store.submit(new_task(1)),
-        store.submit(conflict),
-        store.submit(other),
-        store.submit(new_task(4)),
-    );
-    assert!(matches!(third, Err(StoreError::KeyConflict)), "{third:?}");
-    assert!(first.is_ok() && second.is_ok() && fourth.is_ok());
-    assert_eq!(store.tasks(10).await.unwrap().len(), 3);
+    let (store, _dir) = open();
+    store.submit(new(1, Some("key"))).await.unwrap();
+    let commands = (2..40).map(|number| {
+        // The same key with another task, and an id that is there already, are refused.
+        let mut new = new(if number % 3 == 1 { 1 } else { number }, (number % 3 == 2).then_some("key"));
+        new.spec.prompt = format!("task {number}");
+        let store = store.clone();
+        tokio::spawn(async move { (number, store.submit(new).await) })
+    });
+    for command in commands.collect::<Vec<_>>() {
+        let (number, answer) = command.await.unwrap();
+        match number % 3 {
+            0 => assert_eq!(answer.unwrap(), Submitted::New(id(number))),
+            1 => assert!(matches!(answer, Err(StoreError::Sqlite(_))), "{answer:?}"),
+            _ => assert!(matches!(answer, Err(StoreError::KeyConflict)), "{answer:?}"),
+        }
+    }
+    let kept: Vec<_> = store.tasks(100).await.unwrap().into_iter().map(|task| task.id).collect();
+    let expected: Vec<_> = (1..40).rev().filter(|n| *n == 1 || n % 3 == 0).map(id).collect();
+    assert_eq!(kept, expected);
 }
 
-/// A step that the state machine does not take leaves no trace.
+/// G8: a reader may have left at the last event, so nothing may follow it.
 #[tokio::test]
-async fn a_late_event_changes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("mayfly.db")).unwrap();
-    let new = new_task(1);
-    store.submit(new.clone()).await.unwrap();
-    let gone = Event::Gone(mayfly_core::Attempt(1));
-    let change = Change { event: gone, at: at(), detail: None, provider: "sim", policy: Policy::default() };
-    let before = format!("{:?}", store.task(new.id).await.unwrap());
-    assert_eq!(store.apply(new.id, change).await.unwrap(), None);
-    assert_eq!(format!("{:?}", store.task(new.id).await.unwrap()), before);
-    assert_eq!(store.effects().await.unwrap(), []);
+async fn nothing_is_told_of_an_attempt_that_is_over() {
+    let (store, _dir) = open();
+    submit(&store, 1).await;
+    let attempt = id(1).attempt(Attempt(1));
+    let warn = |text: &str| store.tell(attempt, AT, MayflyEvent::Warning { text: text.to_owned() });
+    warn("early").await.unwrap();
+    store.claim(policy(), "sim", AT).await.unwrap().unwrap();
+    warn("in time").await.unwrap();
+    for event in [Event::Aborted, Event::Gone(Attempt(1))] {
+        store.apply(id(1), change(event)).await.unwrap().unwrap();
+    }
+    warn("late").await.unwrap();
+    let events = store.events(id(1), 0, usize::MAX).await.unwrap();
+    let texts: Vec<String> =
+        events.iter().map(|event| String::from_utf8_lossy(&event.bytes).into_owned()).collect();
+    assert_eq!(texts.len(), 5, "{texts:?}");
+    assert!(texts[2].contains("in time") && texts[4].contains("finished"), "{texts:?}");
 }

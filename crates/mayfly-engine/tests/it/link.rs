@@ -1,0 +1,164 @@
+use mayfly_core::{Attempt, Outcome, TaskId};
+use mayfly_engine::{IngestError, JoinError};
+use mayfly_testkit::{SimMachine, TestEngine, task};
+use mayfly_wire::Secret;
+use mayfly_wire::api::{CreateTask, Workspace};
+use mayfly_wire::worker::{Down, Hello, PROTOCOL, Source, WorkOrder};
+
+use crate::{at_once, leave};
+
+async fn running(mayfly: &mut TestEngine) -> (TaskId, SimMachine) {
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.machines.next().await;
+    machine.boot(&mayfly.engine).await;
+    (id, machine)
+}
+
+fn order(welcome: Down) -> WorkOrder {
+    match welcome {
+        Down::Welcome { order, .. } => *order,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_worker_is_welcomed_with_its_order() {
+    let mut mayfly = TestEngine::start(|config| {
+        config.rules.model = "opus".to_owned();
+        config.rules.claude_version = Some("2.1.0".to_owned());
+        std::fs::create_dir(&config.workspaces).unwrap();
+        std::fs::write(config.workspaces.join(format!("{}.bundle", "a".repeat(64))), "").unwrap();
+    })
+    .await;
+    let workspace = Workspace { id: "a".repeat(64), name: "repo".to_owned(), base: "b".repeat(40) };
+    let asked = CreateTask {
+        workspace: Some(workspace),
+        max_turns: Some(7),
+        max_budget_usd: Some(1.5),
+        ..task("--do it")
+    };
+    mayfly.submit(asked).await;
+    let mut machine = mayfly.machines.next().await;
+    let spec = machine.spec.workspace.clone().unwrap();
+    assert!(spec.bundle.is_file() && spec.name == "repo" && spec.base == "b".repeat(40));
+    let order = order(machine.boot(&mayfly.engine).await);
+    assert_eq!((order.prompt.as_str(), order.model.as_str()), ("--do it", "opus"));
+    assert_eq!((order.max_turns, order.max_budget_usd), (Some(7), Some(1.5)));
+    assert_eq!(order.claude_version.as_deref(), Some("2.1.0"));
+    assert_eq!(order.workspace.unwrap().name, "repo");
+    assert_eq!((order.collect_ms_max, order.orphan_after_ms), (120_000, 3_600_000));
+}
+
+/// R11: the newest link wins, and nothing of the older one is stored between.
+#[tokio::test]
+async fn an_older_link_of_the_same_worker_is_fenced_and_told() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.says("a").await;
+    let mut old = machine.take_session();
+    let welcome = machine.boot(&mayfly.engine).await;
+    assert!(matches!(welcome, Down::Welcome { stored: 1, .. }), "{welcome:?}");
+    let late = machine.record(Source::Claude, "b");
+    assert!(matches!(old.ingest(vec![late.clone()]).await, Err(IngestError::Over)));
+    match old.next().await {
+        Down::Reject { reason } => assert!(reason.contains("newer link"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(machine.send(vec![late]).await.unwrap(), 2);
+    drop(old);
+    machine.starts().await;
+    machine.ends(Outcome::Succeeded).await;
+    assert!(matches!(machine.told().await, Down::Collect), "the end of the old link is not the worker's");
+    machine.collected().await;
+    assert_eq!(mayfly.outcome(id).await.0, "succeeded");
+}
+
+/// R11: also one that waits.
+#[tokio::test]
+async fn an_older_link_that_waits_is_woken() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (_, mut machine) = running(&mut mayfly).await;
+    let mut old = machine.take_session();
+    let told = tokio::spawn(async move { old.next().await });
+    tokio::task::yield_now().await;
+    machine.boot(&mayfly.engine).await;
+    assert!(matches!(told.await.unwrap(), Down::Reject { .. }));
+}
+
+/// S27: a ticket that was seen elsewhere opens nothing, and changes nothing.
+#[tokio::test]
+async fn a_ticket_is_bound_to_the_worker_that_used_it_first() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    let log = mayfly.log(id, 0).await;
+    let thief = Hello { link: Secret::from("b".repeat(32)), ..machine.hello() };
+    assert!(matches!(mayfly.engine.join(thief.clone()).await, Err(JoinError::Spent)));
+    mayfly.restart().await;
+    assert!(matches!(mayfly.engine.join(thief).await, Err(JoinError::Spent)));
+    assert_eq!(mayfly.log(id, 0).await, log);
+    machine.boot(&mayfly.engine).await;
+    machine.says("still mine").await;
+}
+
+/// S27, S40
+#[tokio::test]
+async fn a_hello_that_is_not_the_attempts_own_is_refused() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (first, mut machine) = running(&mut mayfly).await;
+    let (_, other) = running(&mut mayfly).await;
+    let order = order(machine.boot(&mayfly.engine).await);
+    let hello = machine.hello();
+    let bad = [
+        Hello { attempt: other.attempt().to_string(), ..hello.clone() },
+        Hello { attempt: first.attempt(Attempt(2)).to_string(), ..hello.clone() },
+        Hello { attempt: "../1".to_owned(), ..hello.clone() },
+        Hello { ticket: other.hello().ticket, ..hello.clone() },
+        Hello { ticket: order.model_token, ..hello.clone() },
+        Hello { ticket: Secret::from(String::new()), ..hello.clone() },
+        Hello { link: Secret::from("short".to_owned()), ..hello.clone() },
+    ];
+    for hello in bad {
+        assert!(matches!(mayfly.engine.join(hello.clone()).await, Err(JoinError::Ticket)), "{hello:?}");
+    }
+    let old = Hello { protocol: PROTOCOL + 1, ..hello };
+    assert!(matches!(mayfly.engine.join(old).await, Err(JoinError::Protocol(_))));
+    machine.says("undisturbed").await;
+}
+
+#[tokio::test]
+async fn each_attempt_has_a_session_of_its_own_and_keeps_it() {
+    let mut mayfly = TestEngine::start(at_once(1)).await;
+    mayfly.submit(task("x")).await;
+    let mut first = mayfly.machines.next().await;
+    let session = order(first.boot(&mayfly.engine).await).session_id;
+    assert_eq!(order(first.boot(&mayfly.engine).await).session_id, session);
+    first.vanish();
+    let mut second = mayfly.machines.next().await;
+    assert_ne!(order(second.boot(&mayfly.engine).await).session_id, session);
+}
+
+/// A link that breaks in the middle of its hello counts as no link.
+#[tokio::test]
+async fn a_hello_whose_link_breaks_is_followed_up() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.machines.next().await;
+    leave(mayfly.engine.join(machine.hello())).await;
+    let look = std::time::Duration::from_millis(250);
+    mayfly.clock.sleeper_for(look).await;
+    machine.vanish();
+    mayfly.clock.advance(look);
+    assert_eq!(mayfly.machines.next().await.attempt(), id.attempt(Attempt(2)));
+}
+
+#[tokio::test]
+async fn a_worker_that_dials_again_is_told_again_to_collect() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    mayfly.engine.cancel(id, false).await.unwrap();
+    assert!(matches!(machine.told().await, Down::Collect));
+    machine.boot(&mayfly.engine).await;
+    assert!(matches!(machine.told().await, Down::Collect));
+    machine.collected().await;
+    assert_eq!(mayfly.outcome(id).await.0, "cancelled");
+}
