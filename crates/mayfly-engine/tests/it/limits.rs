@@ -1,5 +1,5 @@
 use mayfly_core::{Outcome, TaskId};
-use mayfly_testkit::{SimMachine, TestEngine, task};
+use mayfly_testkit::{ManualClock, SimMachine, TestEngine, task};
 use mayfly_wire::api::CreateTask;
 use mayfly_wire::worker::{Down, Source};
 
@@ -95,9 +95,11 @@ async fn work_that_is_not_brought_out_in_time_is_left_behind_and_said_so() {
 /// G11: the reason of the ending stays, and what became of the work is told beside it.
 #[tokio::test]
 async fn work_left_behind_is_told_of_beside_the_reason_of_the_ending() {
-    type Lose = fn(&mut SimMachine);
-    let lose: [(Lose, &str); 2] =
-        [(|_| {}, "its work was not brought out within 2m"), (SimMachine::vanish, "its machine is gone")];
+    type Lose = fn(&mut SimMachine, &ManualClock);
+    let lose: [(Lose, &str); 2] = [
+        (|_, clock| clock.advance(minutes(2)), "its work was not brought out within 2m"),
+        (|machine, _| machine.vanish(), "its machine is gone"),
+    ];
     for (lose, words) in lose {
         let mut mayfly = TestEngine::start(|_| {}).await;
         let (id, mut machine) = started(&mut mayfly, task("x")).await;
@@ -105,8 +107,7 @@ async fn work_left_behind_is_told_of_beside_the_reason_of_the_ending() {
         mayfly.clock.advance(minutes(10));
         mayfly.until_state(id, "collecting").await;
         mayfly.clock.sleeper_for(minutes(2)).await;
-        lose(&mut machine);
-        mayfly.clock.advance(minutes(2));
+        lose(&mut machine, &mayfly.clock);
         let reason = "nothing heard from claude for 10m";
         assert_eq!(mayfly.outcome(id).await, ("idle-timeout".to_owned(), Some(reason.to_owned())));
         assert_eq!(mayfly.warnings(id).await, [words]);
@@ -125,6 +126,10 @@ async fn records_that_come_again_do_not_move_the_limit_of_silence() {
     machine.send(vec![said]).await.unwrap();
     machine.send(Vec::new()).await.unwrap();
     mayfly.clock.advance(minutes(1));
+    tokio::select! {
+        collecting = mayfly.until_state(id, "collecting") => drop(collecting),
+        () = mayfly.clock.sleeper_for(minutes(9)) => panic!("the limit was moved"),
+    }
     ends_with(&mayfly, id, &mut machine, "idle-timeout", "nothing heard from claude for 10m").await;
 }
 
