@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub dirty: bool,
     /// A git bundle with all of `base`.
     pub bundle: PathBuf,
+    /// The paths of submodules: only the commits that they point to are captured, and nothing of their content.
+    pub submodules: Vec<String>,
 }
 
 impl Repo {
@@ -40,7 +42,8 @@ impl Repo {
         let create = ["bundle", "create", "--quiet"].map(OsStr::new);
         quarantine.git().args(create).args([bundle.as_os_str(), OsStr::new("refs/heads/base")]).run().await?;
         let dirty = base != self.head;
-        Ok((quarantine, Snapshot { base, dirty, bundle }))
+        let submodules = quarantine.submodules(&base).await?;
+        Ok((quarantine, Snapshot { base, dirty, bundle, submodules }))
     }
 }
 
@@ -78,6 +81,15 @@ impl Quarantine {
             return Ok(head.clone());
         }
         self.git().args(["commit-tree", &tree, "-p", head, "-m", UNCOMMITTED]).line().await
+    }
+
+    async fn submodules(&self, commit: &str) -> Result<Vec<String>, GitError> {
+        let entries = self.git().args(["ls-tree", "-r", "-z", commit]).run().await?;
+        let entries = entries.split(|&byte| byte == 0).map(String::from_utf8_lossy);
+        let path = |entry: std::borrow::Cow<'_, str>| {
+            Some(entry.strip_prefix("160000 ")?.split_once('\t')?.1.to_owned())
+        };
+        Ok(entries.filter_map(path).collect())
     }
 
     /// The user's index, so that unchanged files are known without reading them and sparse ones stay.

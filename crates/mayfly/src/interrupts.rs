@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM, which mean the same: the first asks for the end, the second insists.
+//! Ctrl-C, SIGTERM and SIGHUP (a closed terminal), which mean the same: the first asks for the end, the second
+//! insists.
 
 use std::io;
 
@@ -11,6 +12,7 @@ use crate::exit::Stop;
 pub(crate) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
+    hang_up: Signal,
 }
 
 impl Interrupts {
@@ -18,7 +20,8 @@ impl Interrupts {
     pub(crate) fn install() -> io::Result<Self> {
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { interrupt, terminate })
+        let hang_up = signal(SignalKind::hangup())?;
+        Ok(Self { interrupt, terminate, hang_up })
     }
 
     /// Waits for the next one.
@@ -26,6 +29,7 @@ impl Interrupts {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 

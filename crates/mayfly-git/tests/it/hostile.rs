@@ -79,7 +79,8 @@ async fn no_program_that_a_repository_names_is_run() {
     fs::write(repo.join("a.txt"), "changed\n").unwrap();
     fs::write(repo.join("sub/a.txt"), "changed\n").unwrap();
 
-    let (quarantine, _snapshot) = place.snapshot().await;
+    let (quarantine, snapshot) = place.snapshot().await;
+    assert_eq!(snapshot.submodules, ["sub"], "they are told of, and not read");
     quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap();
 
     let ran = fs::read_to_string(&trace).unwrap_or_default();

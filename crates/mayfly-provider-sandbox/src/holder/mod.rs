@@ -157,9 +157,8 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
         state.init = Some(ProcessId::of(init).step("name the machine's first process")?);
         let cgroups = state.cgroups.make();
         let memory_events = cgroups.memory_events();
-        channel.send(&Word::Build { memory_events: memory_events.clone() })?;
-        // While the init builds: it can take the kernel 10 ms.
         state.notes = cgroups.enclose(init, ordinary);
+        channel.send(&Word::Build { memory_events: memory_events.clone() })?;
         spec.folder.write_state(&state).step("write the machine's state")?;
         write_boot(spec, boot_write, memory_events.is_some())?;
         hear(&channel, init, agent)

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use mayfly_wire::boot::Boot;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde::{Deserialize, Serialize};
 
@@ -88,8 +89,12 @@ impl Channel {
     pub(super) fn receive(&self) -> Result<Option<Word>, Failure> {
         let step = "hear inside the machine";
         let mut text = vec![0; WORD_BYTES_MAX];
-        let (read, _) =
-            rustix::io::retry_on_intr(|| recv(&self.0, &mut text[..], RecvFlags::empty())).step(step)?;
+        let heard = rustix::io::retry_on_intr(|| recv(&self.0, &mut text[..], RecvFlags::empty()));
+        let read = match heard {
+            // It went without having read what it was told.
+            Err(Errno::CONNRESET) => 0,
+            heard => heard.step(step)?.0,
+        };
         if read == 0 {
             return Ok(None);
         }

@@ -90,6 +90,12 @@ async fn capture(repo: &Repo, scratch: &TempDir, printer: &mut Printer) -> Resul
     let (quarantine, snapshot) = repo.snapshot(scratch.path()).await?;
     let what = if snapshot.dirty { "HEAD plus uncommitted and untracked work" } else { "HEAD" };
     printer.aside(&format!("working on a copy of {}: {what}", repo.top.display()));
+    if !snapshot.submodules.is_empty() {
+        let paths = snapshot.submodules.join(", ");
+        printer.aside(&format!(
+            "submodules are empty folders in it, and work in them does not come back: {paths}"
+        ));
+    }
     Ok(Code { quarantine, snapshot })
 }
 

@@ -36,7 +36,8 @@ async fn two_interrupts_leave_no_machine_either() {
     let Some(world) = World::start(|_| {}).await else { return };
     let mut run = world.run(&[&half_done()]);
     run.until_event(is_waiting).await;
-    run.signal(Signal::INT);
+    // A terminal that is closed counts as one.
+    run.signal(Signal::HUP);
     run.until("collecting").await;
     run.signal(Signal::INT);
     let ended = run.end().await;
