@@ -3,7 +3,7 @@
 //! What a provider has is compared with the store at the start and from time to time.
 //! A provider never reports anything by itself. So when a worker's link is gone, the provider is asked whether
 //! the machine still lives: at once, and again with growing pauses for as long as the worker stays away. The same
-//! is asked, with the same pauses, of a machine that was made and whose worker was not heard yet.
+//! is asked, with growing pauses as well, of a machine that was made and whose worker was not heard yet.
 
 use std::collections::HashSet;
 use std::time::Duration;
