@@ -86,14 +86,19 @@ impl Engine {
             tracker: TaskTracker::new(),
         }));
         engine.reap(engine.strangers().await?);
-        for (task, effect) in engine.0.store.effects().await? {
-            engine.perform(task, effect);
-        }
+        let effects = engine.0.store.effects().await?;
         for (task, attempt) in engine.0.store.live().await? {
             engine.watch_limits(attempt.id);
-            if matches!(task.state, TaskState::Running(..) | TaskState::Collecting(..)) {
-                engine.watch_absence(attempt.id);
+            match task.state {
+                TaskState::Running(..) | TaskState::Collecting(..) => engine.watch_absence(attempt.id),
+                TaskState::Launching(a) if !effects.contains(&(task.id, Effect::CreateMachine(a))) => {
+                    engine.watch_launch(attempt.id);
+                }
+                _ => {}
             }
+        }
+        for (task, effect) in effects {
+            engine.perform(task, effect);
         }
         engine.schedule();
         Ok(engine)

@@ -42,6 +42,8 @@ impl Engine {
         let performed = Performed { task, effect, at: self.0.clock.now(), notes, next };
         if let Some(changed) = self.0.store.performed(performed).await? {
             self.follow_up(&changed);
+        } else if let Effect::CreateMachine(attempt) = effect {
+            self.watch_launch(task.attempt(attempt));
         }
         // The notes raised the head as well.
         self.follow(task).await.map(drop)

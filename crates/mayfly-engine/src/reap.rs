@@ -2,7 +2,8 @@
 //!
 //! What a provider has is compared with the store at the start and from time to time.
 //! A provider never reports anything by itself. So when a worker's link is gone, the provider is asked whether
-//! the machine still lives: at once, and again with growing pauses for as long as the worker stays away.
+//! the machine still lives: at once, and again with growing pauses for as long as the worker stays away. The same
+//! is asked, with growing pauses as well, of a machine that was made and whose worker was not heard yet.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -57,6 +58,29 @@ impl Engine {
                 });
             }
         });
+    }
+
+    /// Starts looking after a machine that was made, until its worker is heard.
+    pub(crate) fn watch_launch(&self, attempt: AttemptId) {
+        let engine = self.clone();
+        self.spawn(async move {
+            engine.until_stored(|| engine.keep_launch(attempt)).await;
+        });
+    }
+
+    async fn keep_launch(&self, attempt: AttemptId) -> Result<(), StoreError> {
+        let Some(mut follow) = self.follow(attempt.task).await? else { return Ok(()) };
+        let (launching, mut pause) = (TaskState::Launching(attempt.attempt), LOOK_FIRST);
+        while follow.head().state == launching {
+            tokio::select! {
+                () = self.pause(&mut pause) => {}
+                () = follow.until(|head| head.state != launching) => return Ok(()),
+            }
+            if !self.still_lives(attempt).await {
+                return self.lose(attempt, "its machine ended before its worker was heard".to_owned()).await;
+            }
+        }
+        Ok(())
     }
 
     /// Starts watching whether the worker of an attempt has a link, until the attempt is over.

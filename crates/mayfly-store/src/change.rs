@@ -56,6 +56,9 @@ pub(crate) fn apply(
     let Some((state, effects)) = task.state.apply(change.event, &change.policy) else { return Ok(None) };
     // The first reason of an ending stays; why an attempt was lost is none once the task goes on or is cancelled.
     let ending = task.detail.filter(|_| !matches!(task.state, TaskState::Releasing(_, After::Requeue)));
+    // Why the work was not brought out is told beside it.
+    let unsaved =
+        change.detail.as_ref().filter(|_| ending.is_some() && is_left_behind(task.state, change.event));
     let detail = ending.or_else(|| change.detail.clone());
     store_state(connection, id, state, detail.as_deref(), change.at)?;
     note_time(connection, id, task.state, state, change)?;
@@ -65,7 +68,8 @@ pub(crate) fn apply(
         connection.prepare_cached(sql)?.execute(params![id.to_string(), attempt.0, kind])?;
     }
     let mut log = Log::open(connection, id, task.last_seq);
-    if let Some(told) = tell(task.state, state, detail, change) {
+    let unsaved = unsaved.map(|text| MayflyEvent::Warning { text: text.clone() });
+    for told in unsaved.into_iter().chain(tell(task.state, state, detail, change)) {
         log.mayfly(attempt_of(task.state, state), change.at, &told)?;
     }
     Ok(Some(Changed { task: id, state, effects, last_seq: log.close()? }))
@@ -139,6 +143,11 @@ fn tell(from: TaskState, to: TaskState, detail: Option<String>, change: &Change)
         (_, Releasing(_, After::Finish(_))) => Some(MayflyEvent::Releasing),
         (_, Queued(_)) => None,
     }
+}
+
+/// Whether the work stays in the machine, against the owner's will.
+fn is_left_behind(from: TaskState, event: Event) -> bool {
+    matches!(from, TaskState::Collecting(..)) && matches!(event, Event::Vanished(_) | Event::Expired(..))
 }
 
 fn lost_words(event: Event) -> &'static str {

@@ -163,8 +163,9 @@ impl Frame<'_> {
 
     fn close(mut self) -> Result<Ingested, IngestError> {
         self.done.last_seq = self.log.close()?;
-        let sql = "UPDATE attempts SET stored = ?3, heard_ms = ?4, ready = max(ready, ?5) \
-                   WHERE task = ?1 AND attempt = ?2";
+        // What was stored before says nothing about now.
+        let sql = "UPDATE attempts SET heard_ms = iif(stored < ?3, ?4, heard_ms), stored = ?3, \
+                   ready = max(ready, ?5) WHERE task = ?1 AND attempt = ?2";
         let (task, attempt) = (self.attempt.task.to_string(), self.attempt.attempt.0);
         let values = params![task, attempt, self.done.stored, self.at.as_millisecond(), self.done.ready];
         self.connection.prepare_cached(sql)?.execute(values)?;

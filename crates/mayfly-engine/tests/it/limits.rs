@@ -1,7 +1,7 @@
 use mayfly_core::{Outcome, TaskId};
-use mayfly_testkit::{SimMachine, TestEngine, task};
+use mayfly_testkit::{ManualClock, SimMachine, TestEngine, task};
 use mayfly_wire::api::CreateTask;
-use mayfly_wire::worker::Down;
+use mayfly_wire::worker::{Down, Source};
 
 use crate::{minutes, seconds};
 
@@ -90,6 +90,47 @@ async fn work_that_is_not_brought_out_in_time_is_left_behind_and_said_so() {
     let words = "its work was not brought out within 2m";
     assert_eq!(mayfly.outcome(id).await, ("succeeded".to_owned(), Some(words.to_owned())));
     assert_eq!((mayfly.machines.left(), mayfly.task(id).await.result), (vec![], None));
+}
+
+/// G11: the reason of the ending stays, and what became of the work is told beside it.
+#[tokio::test]
+async fn work_left_behind_is_told_of_beside_the_reason_of_the_ending() {
+    type Lose = fn(&mut SimMachine, &ManualClock);
+    let lose: [(Lose, &str); 2] = [
+        (|_, clock| clock.advance(minutes(2)), "its work was not brought out within 2m"),
+        (|machine, _| machine.vanish(), "its machine is gone"),
+    ];
+    for (lose, words) in lose {
+        let mut mayfly = TestEngine::start(|_| {}).await;
+        let (id, mut machine) = started(&mut mayfly, task("x")).await;
+        mayfly.clock.sleeper_for(minutes(10)).await;
+        mayfly.clock.advance(minutes(10));
+        mayfly.until_state(id, "collecting").await;
+        mayfly.clock.sleeper_for(minutes(2)).await;
+        lose(&mut machine, &mayfly.clock);
+        let reason = "nothing heard from claude for 10m";
+        assert_eq!(mayfly.outcome(id).await, ("idle-timeout".to_owned(), Some(reason.to_owned())));
+        assert_eq!(mayfly.warnings(id).await, [words]);
+    }
+}
+
+/// What is stored already says nothing about now.
+#[tokio::test]
+async fn records_that_come_again_do_not_move_the_limit_of_silence() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = started(&mut mayfly, task("x")).await;
+    let said = machine.record(Source::Claude, "hello");
+    machine.send(vec![said.clone()]).await.unwrap();
+    mayfly.clock.sleeper_for(minutes(10)).await;
+    mayfly.clock.advance(minutes(9));
+    machine.send(vec![said]).await.unwrap();
+    machine.send(Vec::new()).await.unwrap();
+    mayfly.clock.advance(minutes(1));
+    tokio::select! {
+        collecting = mayfly.until_state(id, "collecting") => drop(collecting),
+        () = mayfly.clock.sleeper_for(minutes(9)) => panic!("the limit was moved"),
+    }
+    ends_with(&mayfly, id, &mut machine, "idle-timeout", "nothing heard from claude for 10m").await;
 }
 
 /// A task's own words on its limits may be absurd.

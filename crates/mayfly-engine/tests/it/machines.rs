@@ -6,13 +6,10 @@ use mayfly_testkit::{OnCreate, SimMachine, SimProvider, TestEngine, task};
 use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::Down;
 
-use crate::{at_once, minutes, seconds};
+use crate::{LOOK_FIRST, at_once, minutes, seconds};
 
 /// Long enough for everything that is tried many times.
 const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// The pause after the first look for a machine whose worker has no link.
-const LOOK_FIRST: Duration = Duration::from_millis(250);
 
 const STRANGER: &str = "0193b2c4-0000-7000-8000-0123456789ab.1";
 
@@ -44,6 +41,43 @@ async fn a_machine_that_is_never_heard_is_made_anew_until_it_is_given_up() {
     }
     let seen = mayfly.machines.seen();
     assert_eq!((seen.made, seen.alive_most, seen.alive), (3, 1, 0));
+}
+
+/// R06: one that ends at once is not waited for.
+#[tokio::test]
+async fn a_machine_that_ends_before_it_is_heard_is_made_anew_until_it_is_given_up() {
+    let kill: [fn(&mut SimMachine); 2] = [SimMachine::vanish, SimMachine::die];
+    for kill in kill {
+        let mut mayfly = TestEngine::start(|_| {}).await;
+        let id = mayfly.submit(task("x")).await;
+        for attempt in 1..=3 {
+            let mut machine = mayfly.machines.next().await;
+            assert_eq!(machine.attempt(), id.attempt(Attempt(attempt)));
+            mayfly.clock.sleeper_for(LOOK_FIRST).await;
+            kill(&mut machine);
+            mayfly.clock.advance(LOOK_FIRST);
+        }
+        let words = "its machine ended before its worker was heard";
+        assert_eq!(mayfly.outcome(id).await, ("lost".to_owned(), Some(words.to_owned())));
+        assert!(mayfly.told(id).await.contains(&(1, requeued(words))));
+        assert_eq!((mayfly.machines.seen().made, mayfly.machines.left()), (3, vec![]));
+    }
+}
+
+/// R24: it is looked for again and again, and that alone ends nothing.
+#[tokio::test]
+async fn a_machine_that_is_slow_to_be_heard_is_waited_for() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.machines.next().await;
+    mayfly.machines.lists_unclear(1);
+    for pause in [250, 500, 1000, 2000].map(Duration::from_millis) {
+        mayfly.clock.sleeper_for(pause).await;
+        mayfly.clock.advance(pause);
+    }
+    machine.succeeds(&mayfly.engine).await;
+    assert_eq!(mayfly.outcome(id).await, ("succeeded".to_owned(), None));
+    assert_eq!(mayfly.machines.seen().made, 1);
 }
 
 #[tokio::test]

@@ -26,6 +26,9 @@ fn at_once(most: u32) -> impl FnOnce(&mut EngineConfig) {
     }
 }
 
+/// The pause after the first look for a machine whose worker has no link.
+const LOOK_FIRST: Duration = Duration::from_millis(250);
+
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }

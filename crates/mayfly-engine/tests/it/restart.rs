@@ -4,7 +4,7 @@ use mayfly_core::{Attempt, Outcome, TaskId};
 use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::worker::Down;
 
-use crate::{at_once, minutes, seconds};
+use crate::{LOOK_FIRST, at_once, minutes, seconds};
 
 async fn running(mayfly: &mut TestEngine) -> (TaskId, SimMachine) {
     let id = mayfly.submit(task("x")).await;
@@ -66,6 +66,25 @@ async fn a_machine_that_was_made_long_ago_still_has_its_time_to_say_hello() {
     mayfly.clock.sleeper_for(minutes(1)).await;
     machine.succeeds(&mayfly.engine).await;
     assert_one_machine_and_success(&mayfly, id).await;
+}
+
+/// R06, R02: the next engine need not wait for a hello that cannot come.
+#[tokio::test]
+async fn a_machine_that_ended_unheard_while_nobody_looked_is_made_anew() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.machines.next().await;
+    // By now its making is known to be over.
+    mayfly.clock.sleeper_for(LOOK_FIRST).await;
+    mayfly.engine.stop().await;
+    machine.vanish();
+    mayfly.restart().await;
+    mayfly.clock.sleeper_for(LOOK_FIRST).await;
+    mayfly.clock.advance(LOOK_FIRST);
+    let mut second = mayfly.machines.next().await;
+    assert_eq!(second.attempt(), id.attempt(Attempt(2)));
+    second.succeeds(&mayfly.engine).await;
+    assert_eq!(mayfly.outcome(id).await, ("succeeded".to_owned(), None));
 }
 
 /// R03: the worker dials again, and goes on where it was.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod file;
+mod frames;
 mod steps;
 
 use std::num::NonZeroU32;
