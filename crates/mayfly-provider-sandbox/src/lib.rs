@@ -37,16 +37,14 @@ mod sys;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mayfly_core::AttemptId;
+use mayfly_core::{Attempt, AttemptId, TaskId};
 use mayfly_provider::{Limits, Machine, MachineSpec, Provider, ProviderError};
+use uuid::Uuid;
 
 pub use holder::{HOLDER_VERB, holder_main};
 
 /// The provider's name.
 const NAME: &str = "sandbox";
-
-/// The attempt of the throw-away machine of [`Provider::probe`]: the nil UUID, which no task has.
-const PROBE: &str = "00000000-0000-0000-0000-000000000000.0";
 
 /// The agent's user and group id on the host where we are root: far outside what systems give to users,
 /// services, containers or subordinate ranges.
@@ -113,7 +111,9 @@ impl Provider for Sandbox {
     }
 
     async fn probe(&self) -> Result<(), ProviderError> {
-        let attempt: AttemptId = PROBE.parse().expect("a valid id");
+        // Of no task, and another one each time: two orchestrators may probe the same host at once. One that is
+        // left behind is nobody's, and the reaper's.
+        let attempt = TaskId::new(Uuid::now_v7()).attempt(Attempt(0));
         let ticket = String::new().into();
         let spec = MachineSpec { attempt, ticket, workspace: None, limits: Limits::default() };
         self.blocking("probe", move |config| {
