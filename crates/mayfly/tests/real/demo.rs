@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::world::{PATH, processes_in};
+use super::world::{PATH, most_at_once, processes_in};
 
 /// Runs the demo in a folder of its own, with what it printed.
 async fn demo(args: &[&str]) -> Option<(std::process::Output, tempfile::TempDir)> {
@@ -38,20 +38,8 @@ async fn seven_tasks_share_three_slots_and_their_events_are_json() {
     let Some((output, _dir)) = demo(&["--tasks", "7", "--parallel", "3", "--json"]).await else { return };
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let mut alive = std::collections::HashSet::new();
-    let (mut most, mut succeeded) = (0, 0);
-    let mut events: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    events.sort_by_key(|event| event["at"].as_str().unwrap().to_owned());
-    for event in &events {
-        match event["event"]["type"].as_str() {
-            Some("launching") => drop(alive.insert(event["task"].clone())),
-            Some("finished") => {
-                alive.remove(&event["task"]);
-                succeeded += usize::from(event["event"]["outcome"]["name"] == "succeeded");
-            }
-            _ => {}
-        }
-        most = most.max(alive.len());
-    }
-    assert_eq!((most, succeeded), (3, 7));
+    let events: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let succeeded = events.iter().filter(|event| event["event"]["outcome"]["name"] == "succeeded");
+    let finished = succeeded.filter(|event| event["event"]["type"] == "finished").count();
+    assert_eq!((most_at_once(events.iter()), finished), (3, 7));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::World;
+use super::world::{World, most_at_once};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_comes_back_as_a_branch_and_touches_nothing_else() {
@@ -164,22 +164,7 @@ async fn five_tasks_share_two_slots() {
         "{:?}",
         all.iter().map(|e| &e.stderr).collect::<Vec<_>>()
     );
-    // From launching to finished a task holds its slot: by the order of their times, never three at once.
-    let mut steps: Vec<(String, i32)> = Vec::new();
-    for event in all.iter().flat_map(|ended| &ended.events) {
-        let at = event["at"].as_str().unwrap().to_owned();
-        match event["event"]["type"].as_str() {
-            Some("launching") => steps.push((at, 1)),
-            Some("finished") => steps.push((at, -1)),
-            _ => {}
-        }
-    }
-    steps.sort();
-    let alive = steps.iter().scan(0, |alive, (_, step)| {
-        *alive += step;
-        Some(*alive)
-    });
-    assert_eq!(alive.max(), Some(2));
+    assert_eq!(most_at_once(all.iter().flat_map(|ended| &ended.events)), 2);
     assert_eq!(world.branches().len(), 5);
     world.end().await;
 }

@@ -222,3 +222,24 @@ impl Ended {
             .collect()
     }
 }
+
+/// The most tasks that held a slot at one time, by the times of their events. An end counts a moment earlier than it
+/// was told: the next task may have looked at the clock while that end was being stored.
+pub(crate) fn most_at_once<'a>(events: impl Iterator<Item = &'a Value>) -> i32 {
+    const MOMENT: jiff::SignedDuration = jiff::SignedDuration::from_millis(50);
+    let step = |event: &Value| {
+        let at: jiff::Timestamp = event["at"].as_str()?.parse().ok()?;
+        match event["event"]["type"].as_str()? {
+            "launching" => Some((at, 1)),
+            "finished" => Some((at - MOMENT, -1)),
+            _ => None,
+        }
+    };
+    let mut steps: Vec<(jiff::Timestamp, i32)> = events.filter_map(step).collect();
+    steps.sort_unstable();
+    let alive = steps.iter().scan(0, |alive, (_, step)| {
+        *alive += step;
+        Some(*alive)
+    });
+    alive.max().unwrap_or_default()
+}
