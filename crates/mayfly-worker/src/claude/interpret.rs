@@ -140,9 +140,9 @@ impl Interpreter {
     }
 
     /// Whether nothing is left that `claude` could be busy with, so that it ought to exit. With a tool call
-    /// still open, a result that tells of no error proves nothing.
+    /// still open, a result proves nothing: the tool may have written it.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.is_answered() && (self.calls.is_empty() || self.last.as_ref().is_some_and(|last| last.is_error))
+        self.is_answered() && self.calls.is_empty()
     }
 
     fn init(&mut self, init: Option<Init>) -> Vec<Finding> {
