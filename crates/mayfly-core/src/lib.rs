@@ -7,12 +7,15 @@
 //! - [`task`]: the state machine of one task.
 //! - [`outcome`]: the ways a task can end.
 //! - [`policy`]: how many at once, and when an attempt is worth another try.
+//! - [`causes`](causes()): an error with all its causes, in one line.
 
+mod causes;
 pub mod id;
 pub mod outcome;
 pub mod policy;
 pub mod task;
 
+pub use causes::causes;
 pub use id::{AttemptId, TaskId};
 pub use outcome::{Failure, Outcome};
 pub use policy::Policy;

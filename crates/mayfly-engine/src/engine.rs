@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mayfly_core::{Effect, Event, TaskId, TaskState};
+use mayfly_core::{Effect, Event, TaskId, TaskState, causes};
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{Change, Changed, Store, StoreError};
 use mayfly_wire::api;
@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Clock, after};
 use crate::config::EngineConfig;
 use crate::heads::{Follow, Head, Heads};
-use crate::perform::chain;
 use crate::session::Links;
 use crate::token::Tokens;
 use crate::view::view;
@@ -230,7 +229,7 @@ impl Engine {
         work: impl Fn() -> W,
     ) {
         while let Err(error) = work().await {
-            tracing::error!(error = chain(&error), "the store failed, and is asked again");
+            tracing::error!(error = causes(&error), "the store failed, and is asked again");
             self.0.clock.sleep_until(after(self.0.clock.now(), RETRY_AFTER)).await;
         }
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mayfly_core::{AttemptId, Effect, Event, TaskId, TaskState};
+use mayfly_core::{AttemptId, Effect, Event, TaskId, TaskState, causes};
 use mayfly_provider::{MachineSpec, ProviderError, WorkspaceSpec};
 use mayfly_store::{Change, Performed, StoreError, TaskRow};
 use mayfly_wire::event::MayflyEvent;
@@ -71,10 +71,10 @@ impl Engine {
                     return Ok((machine.notes.into_iter().map(warning).collect(), None));
                 }
                 Err(error @ ProviderError::Refused { .. }) => {
-                    let refused = self.change(Event::Refused(attempt.attempt), Some(chain(&error)));
+                    let refused = self.change(Event::Refused(attempt.attempt), Some(causes(&error)));
                     return Ok((Vec::new(), Some(refused)));
                 }
-                Err(error) => warn!(error = chain(&error), "machine not created yet"),
+                Err(error) => warn!(error = causes(&error), "machine not created yet"),
             }
             tokio::select! {
                 () = self.pause(&mut wait) => {}
@@ -89,7 +89,7 @@ impl Engine {
         let _turn = turn.lock().await;
         let mut wait = RETRY_FIRST;
         while let Err(error) = self.0.provider.destroy(attempt).await {
-            warn!(error = chain(&error), "machine not destroyed yet");
+            warn!(error = causes(&error), "machine not destroyed yet");
             self.pause(&mut wait).await;
         }
         info!("machine destroyed");
@@ -118,10 +118,4 @@ impl Engine {
         self.0.clock.sleep_until(after(self.0.clock.now(), *wait)).await;
         *wait = (*wait * 2).min(RETRY_MAX);
     }
-}
-
-/// An error with all its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }

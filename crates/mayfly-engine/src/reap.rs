@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use mayfly_core::{AttemptId, Event, TaskState};
+use mayfly_core::{AttemptId, Event, TaskState, causes};
 use mayfly_store::StoreError;
 use mayfly_wire::event::MayflyEvent;
 use tokio::sync::watch;
@@ -18,7 +18,6 @@ use crate::clock::after;
 use crate::engine::{Engine, StartError};
 use crate::heads::Follow;
 use crate::limits::words;
-use crate::perform::chain;
 use crate::session::Link;
 
 /// The pause between two comparisons of the machines with the store.
@@ -48,12 +47,12 @@ impl Engine {
                 for attempt in strangers {
                     info!(%attempt, "machine of no live attempt");
                     if let Err(error) = engine.0.provider.destroy(attempt).await {
-                        warn!(%attempt, error = chain(&error), "machine not destroyed yet");
+                        warn!(%attempt, error = causes(&error), "machine not destroyed yet");
                     }
                 }
                 engine.0.clock.sleep_until(after(engine.0.clock.now(), REAP_EVERY)).await;
                 strangers = engine.strangers().await.unwrap_or_else(|error| {
-                    warn!(error = chain(&error), "machines not compared");
+                    warn!(error = causes(&error), "machines not compared");
                     Vec::new()
                 });
             }
@@ -151,7 +150,7 @@ impl Engine {
         match self.0.provider.list().await {
             Ok(machines) => machines.iter().any(|machine| machine.attempt == attempt && machine.alive),
             Err(error) => {
-                warn!(error = chain(&error), "machines not listed");
+                warn!(error = causes(&error), "machines not listed");
                 true
             }
         }

@@ -5,7 +5,7 @@
 
 use crate::clock::after;
 use crate::engine::{Engine, RETRY_AFTER};
-use crate::perform::chain;
+use mayfly_core::causes;
 
 impl Engine {
     /// Starts the scheduler: it looks at once, and whenever a task or a slot is new.
@@ -28,7 +28,7 @@ impl Engine {
                 Ok(Some(changed)) => self.follow_up(&changed),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::error!(error = chain(&error), "no task could be claimed");
+                    tracing::error!(error = causes(&error), "no task could be claimed");
                     inner.clock.sleep_until(after(inner.clock.now(), RETRY_AFTER)).await;
                 }
             }

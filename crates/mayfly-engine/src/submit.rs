@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use mayfly_core::TaskId;
 use mayfly_store::{NewTask, StoreError, Submitted};
-use mayfly_wire::api::{CreateTask, Credential, PROMPT_BYTES_MAX, Task, Workspace};
+use mayfly_wire::api::{
+    CreateTask, Credential, IDEMPOTENCY_KEY_BYTES_MAX, PROMPT_BYTES_MAX, Task, Workspace,
+};
 use uuid::Uuid;
 
 use crate::engine::Engine;
 
-/// The longest name of a workspace's folder, a model or an idempotency key.
+/// The longest name of a workspace's folder or a model.
 const NAME_BYTES_MAX: usize = 100;
 
 /// What must be free on the disk for one more task to be accepted.
@@ -113,7 +115,7 @@ impl Engine {
         }
         let budget = task.max_budget_usd.is_none_or(|usd| usd.is_finite() && usd > 0.0);
         require(budget, "max_budget_usd", "must be more than 0")?;
-        let key = idempotency_key.is_none_or(|key| (1..=NAME_BYTES_MAX).contains(&key.len()));
+        let key = idempotency_key.is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
         require(key, "Idempotency-Key", "must have 1 to 100 bytes")
     }
 }

@@ -49,7 +49,7 @@ impl Tokens {
     /// The token of an attempt for a route.
     pub(crate) fn mint(&self, route: Route, attempt: AttemptId) -> Secret {
         let code = self.code(route, attempt).finalize().into_bytes();
-        Secret::from(format!("mayfly-{}-{attempt}-{}", route.name(), hex(&code)))
+        Secret::from(format!("mayfly-{}-{attempt}-{}", route.name(), hex::encode(code)))
     }
 
     /// The attempt that `token` is for, if it is a token for this route.
@@ -58,7 +58,7 @@ impl Tokens {
         let (attempt, code) = rest.rsplit_once('-')?;
         let attempt: AttemptId = attempt.parse().ok()?;
         // Compared in constant time.
-        self.code(route, attempt).verify_slice(&unhex(code)?).ok()?;
+        self.code(route, attempt).verify_slice(&hex::decode(code).ok()?).ok()?;
         Some(attempt)
     }
 
@@ -72,21 +72,6 @@ impl Tokens {
 /// The SHA-256 of a secret that a worker made up.
 pub(crate) fn hash(secret: &Secret) -> [u8; 32] {
     Sha256::digest(secret.expose()).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

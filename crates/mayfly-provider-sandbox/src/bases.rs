@@ -116,18 +116,13 @@ fn check_bundle(workspace: &WorkspaceSpec) -> Result<(), Failure> {
             read => digest.update(&buffer[..read]),
         }
     }
-    let found = hex(&digest.finalize());
+    let found = hex::encode(digest.finalize());
     if found == workspace.id {
         return Ok(());
     }
     Err(Failure::new(format!(
         "the bundle {shown} is not what it was when it was handed in; submit the task again"
     )))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(value.into(), 16).expect("half a byte is one digit");
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Git in the one folder that it may know of.

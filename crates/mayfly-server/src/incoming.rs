@@ -2,7 +2,6 @@
 //!
 //! A file is whole and durable before it has its name; one that does not arrive whole leaves nothing.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
@@ -55,7 +54,7 @@ impl Incoming {
         }
         file.flush().await?;
         file.sync_all().await?;
-        Ok(Self { path, sha256: hex(&sha256.finalize()) })
+        Ok(Self { path, sha256: hex::encode(sha256.finalize()) })
     }
 
     /// Where it is for now.
@@ -72,13 +71,6 @@ impl Incoming {
         });
         kept.await.expect("it does not panic")
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes every text");
-        text
-    })
 }
 
 #[cfg(test)]

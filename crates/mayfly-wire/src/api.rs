@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! POST /v1/workspaces?name=REPO      a git bundle            -> 201 Workspace
-//! POST /v1/tasks                     CreateTask              -> 202 Task      (Idempotency-Key: <any text>)
+//! POST /v1/tasks                     CreateTask              -> 202 Task      (Idempotency-Key: 1 to 100 ASCII characters)
 //! GET  /v1/tasks                                             -> 200 [Task]    newest first
 //! GET  /v1/tasks/{id}                                        -> 200 Task
 //! POST /v1/tasks/{id}/cancel         Cancel                  -> 202 Task
@@ -20,6 +20,9 @@ use crate::secret::Secret;
 
 /// The longest prompt, in bytes.
 pub const PROMPT_BYTES_MAX: usize = 1024 * 1024;
+
+/// The longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 100;
 
 /// Asks for a task.
 #[derive(Debug, Clone, Serialize, Deserialize)]

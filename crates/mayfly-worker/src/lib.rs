@@ -28,12 +28,12 @@ mod uplink;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use mayfly_core::causes;
 use mayfly_wire::boot::BASE;
 use rustix::process::{DumpableBehavior, getpid, set_dumpable_behavior};
 
@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = collect::chain(error.as_ref()), "the worker ended early");
+            tracing::error!(error = causes(error.as_ref()), "the worker ended early");
             ExitCode::FAILURE
         }
     }
@@ -96,8 +96,5 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
 fn secret() -> std::io::Result<String> {
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a String takes every text");
-        hex
-    }))
+    Ok(hex::encode(bytes))
 }

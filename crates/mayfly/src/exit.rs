@@ -86,8 +86,7 @@ impl Stop {
 
     /// The error and its causes, safe for a terminal.
     pub(crate) fn lines(&self) -> Vec<Shown> {
-        let chain: Vec<String> = self.error.chain().map(ToString::to_string).collect();
-        let mut lines = Shown::lines(&format!("mayfly: {}", chain.join(": ")), LINES_MAX, LINE_CHARS_MAX);
+        let mut lines = Shown::lines(&format!("mayfly: {:#}", self.error), LINES_MAX, LINE_CHARS_MAX);
         if lines.is_empty() {
             lines.push(Shown::line("mayfly: unknown error", LINE_CHARS_MAX));
         }

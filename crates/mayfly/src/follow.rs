@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use mayfly_client::{Client, ClientError};
+use mayfly_core::causes;
 use mayfly_wire::api::{CreateTask, Task};
 use tokio::sync::mpsc;
 
@@ -139,10 +140,10 @@ impl<'a> Following<'a> {
                     printer.aside(&format!(
                         "lost sight of task {}: {}",
                         printer.row(index).short,
-                        chain(&error)
+                        causes(&error)
                     ));
                 }
-                News::NotCancelled(error) => printer.aside(&format!("could not cancel: {}", chain(&error))),
+                News::NotCancelled(error) => printer.aside(&format!("could not cancel: {}", causes(&error))),
             }
         }
         self.sender = None;
@@ -201,7 +202,7 @@ async fn settle(
     let task = match client.task(&tracked.id).await {
         Ok(task) => task,
         Err(error) => {
-            printer.closing(&format!("{}  unknown: {}", printer.row(index).short, chain(&error)));
+            printer.closing(&format!("{}  unknown: {}", printer.row(index).short, causes(&error)));
             return Exit::Trouble;
         }
     };
@@ -237,14 +238,4 @@ fn print(task: &Task, index: usize, landed: &Landed, dirty: bool, printer: &mut 
         }
         Some(Place::Folder(_)) | None => {}
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -51,8 +51,7 @@ pub(crate) struct Landed {
 
 impl Landed {
     fn fail(&mut self, what: &str, error: &anyhow::Error) {
-        let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
-        self.lost.push(format!("{what}: {}", chain.join(": ")));
+        self.lost.push(format!("{what}: {error:#}"));
         self.failed = true;
     }
 }

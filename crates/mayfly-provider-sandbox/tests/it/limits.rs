@@ -17,6 +17,7 @@ async fn a_memory_hog_is_killed_inside_its_own_limit() {
         assert!(!is_root(), "root has cgroups here: {note}");
         assert_eq!(worker.hello["boot"]["memory_events"], Value::Null);
         world.destroy(spec.attempt).await;
+        mayfly_test_needs::skip("memory cannot be limited here");
         return;
     }
     let events = worker.hello["boot"]["memory_events"].as_str().unwrap().to_owned();

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
 use http::header::CONTENT_TYPE;
+use mayfly_core::causes;
 use mayfly_engine::EventReader;
 use mayfly_store::StoreError;
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Owner;
 use super::extract::{Asked, Task};
-use super::problem::{Problem, causes};
+use super::problem::Problem;
 
 /// The query of a log.
 #[derive(Debug, Deserialize)]

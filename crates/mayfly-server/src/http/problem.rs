@@ -11,6 +11,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use mayfly_core::causes;
 use mayfly_engine::SubmitError;
 use mayfly_store::StoreError;
 use mayfly_wire::api;
@@ -123,12 +124,6 @@ impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
         Self::bad_request(without_values(&rejection.body_text()))
     }
-}
-
-/// An error's causes, from the outermost.
-pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |&error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The parser repeats the value that it did not expect, which may be a credential in the wrong place.

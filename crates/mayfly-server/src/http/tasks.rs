@@ -3,14 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
-use mayfly_wire::api;
+use mayfly_wire::api::{self, IDEMPOTENCY_KEY_BYTES_MAX};
 
 use super::Owner;
 use super::extract::{Body, Task};
 use super::problem::Problem;
-
-/// The longest idempotency key.
-const KEY_BYTES_MAX: usize = 255;
 
 /// `POST /v1/tasks`: accepts a task, and answers before it has run.
 pub(super) async fn create(
@@ -44,8 +41,10 @@ pub(super) async fn cancel(
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let key = value.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
-    let bad =
-        || Problem::bad_request(format!("`Idempotency-Key` is not 1 to {KEY_BYTES_MAX} ASCII characters"));
+    let key = value.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
+    let bad = || {
+        let most = IDEMPOTENCY_KEY_BYTES_MAX;
+        Problem::bad_request(format!("`Idempotency-Key` is not 1 to {most} ASCII characters"))
+    };
     key.map(|key| Some(key.to_owned())).ok_or_else(bad)
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use mayfly_core::causes;
 use mayfly_engine::{Engine, IngestError, JoinError, Session};
 use mayfly_link::{Accepting, Channel, Frame, LinkError, Receiver, Sender};
 use mayfly_wire::worker::{self, BadFrame, Down, Hello};
@@ -20,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Machines;
-use super::problem::{Problem, causes};
+use super::problem::Problem;
 
 /// The time from the handshake to the hello.
 const HELLO_MAX: Duration = Duration::from_secs(10);

@@ -13,6 +13,7 @@ pub(crate) mod work;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mayfly_core::causes;
 use mayfly_wire::api::Collected;
 use mayfly_wire::worker::WorkOrder;
 use tokio::time::{Instant, timeout_at};
@@ -63,7 +64,7 @@ impl Collector<'_> {
         };
         match timeout_at(deadline, self.upload().put("transcript", &file)).await {
             Ok(Ok(())) => collected.transcript = true,
-            Ok(Err(error)) => collected.unsaved.push(format!("the session file: {}", chain(&error))),
+            Ok(Err(error)) => collected.unsaved.push(format!("the session file: {}", causes(&error))),
             Err(_) => collected.unsaved.push("the session file: the time for collecting ran out".to_owned()),
         }
     }
@@ -83,12 +84,12 @@ impl Collector<'_> {
         let bundle = match work.bundle(bundled_by, &mut collected.unsaved).await {
             Ok(Some(bundle)) => bundle,
             Ok(None) => return,
-            Err(error) => return collected.unsaved.push(format!("the work: {}", chain(&error))),
+            Err(error) => return collected.unsaved.push(format!("the work: {}", causes(&error))),
         };
         collected.head = Some(bundle.head);
         match timeout_at(deadline, self.upload().put("bundle", &bundle.file)).await {
             Ok(Ok(())) => collected.bundle = true,
-            Ok(Err(error)) => collected.unsaved.push(format!("the work: {}", chain(&error))),
+            Ok(Err(error)) => collected.unsaved.push(format!("the work: {}", causes(&error))),
             Err(_) => collected.unsaved.push("the work: the time for collecting ran out".to_owned()),
         }
     }
@@ -119,18 +120,6 @@ fn session_file(config: &Path, session: &str) -> Option<PathBuf> {
     let projects = std::fs::read_dir(config.join("projects")).ok()?;
     let files = projects.flatten().map(|project| project.path().join(format!("{session}.jsonl")));
     files.into_iter().find(|file| file.symlink_metadata().is_ok_and(|metadata| metadata.is_file()))
-}
-
-/// An error and its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -14,16 +14,15 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use mayfly_core::causes;
+use mayfly_wire::worker::WORK_REF;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-use super::chain;
 use super::git::{Git, GitError};
 use super::nested::{Found, dissolve, look_through};
 use crate::reaper::Reaper;
 
-/// The bundle's only ref.
-const BRANCH: &str = "refs/heads/work";
 /// The message of the last commit.
 const MESSAGE: &str = "Uncommitted work";
 /// What is read of a file that names a commit.
@@ -64,15 +63,15 @@ impl Work<'_> {
         let head = match self.commit(&git, parent.as_deref(), files_by, unsaved).await {
             Ok(head) => head,
             Err(error) => {
-                unsaved.push(format!("uncommitted work: {}", chain(&error)));
+                unsaved.push(format!("uncommitted work: {}", causes(&error)));
                 parent
             }
         };
         let Some(head) = head.filter(|head| Some(head.as_str()) != self.base) else { return Ok(None) };
-        git.run(["update-ref", BRANCH, &head], deadline).await?;
+        git.run(["update-ref", WORK_REF, &head], deadline).await?;
         let file = self.scratch.join("bundle");
         let without = self.base.map(|base| format!("^{base}"));
-        let named = [Some(file.to_string_lossy().into_owned()), Some(BRANCH.to_owned()), without];
+        let named = [Some(file.to_string_lossy().into_owned()), Some(WORK_REF.to_owned()), without];
         let arguments = ["bundle", "create", "--quiet"].map(|word| Some(word.to_owned()));
         git.run(arguments.into_iter().chain(named).flatten(), deadline).await?;
         Ok(Some(Bundle { head, file }))
@@ -111,7 +110,7 @@ impl Work<'_> {
             Ok(count) if count == "0" => base,
             Ok(_) => Some(head),
             Err(error) => {
-                unsaved.push(format!("the agent's commits: {}", chain(&error)));
+                unsaved.push(format!("the agent's commits: {}", causes(&error)));
                 base
             }
         }

@@ -5,7 +5,6 @@
 //! changing, but root or by turning back the clock. Stamps are believed only in a [`private`] folder, and
 //! only of files that had come to rest when they were read.
 
-use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -44,7 +43,7 @@ pub(crate) fn copy<D: Digest>(
     to: &mut impl io::Write,
     bytes_max: u64,
 ) -> io::Result<String> {
-    Ok(hex(&copy_raw::<D>(from, to, bytes_max)?))
+    Ok(hex::encode(copy_raw::<D>(from, to, bytes_max)?))
 }
 
 /// As [`copy`], with the bytes of the digest.
@@ -108,13 +107,6 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.persist(path)?;
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a String takes every byte");
-        hex
-    })
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ async fn a_timeout_brings_the_work_back() {
 /// R05, S51: `claude` is killed for want of memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_little_memory_is_named() {
-    let limited = World::start(|rules| rules.limits.memory_bytes_max = 112 << 20).await;
+    let limited = World::start(|rules| rules.limits.memory_bytes_max = 128 << 20).await;
     let Some(world) = limited else { return };
     let ended = world.outcome_of(&["[script: text]"]).await;
     if ended.own("warning").any(|warning| warning["text"].as_str().unwrap().contains("memory limit")) {

@@ -1,6 +1,10 @@
 //! What `claude` says arrives whole, whatever it is.
 
-use super::world::World;
+use std::fs::{self, File};
+
+use mayfly_wire::api::PROMPT_BYTES_MAX;
+
+use super::world::{Ended, World};
 
 /// S35: lines of megabytes.
 #[tokio::test(flavor = "multi_thread")]
@@ -73,14 +77,30 @@ async fn a_forged_result_decides_nothing() {
     world.end().await;
 }
 
-/// S43: a prompt as long as it may be, beginning with `-`.
+/// S43: a prompt as long as it may be, beginning with `-`; only standard input has room for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_prompt_of_almost_a_megabyte_that_begins_with_a_dash_reaches_the_model() {
+async fn a_prompt_of_a_megabyte_that_begins_with_a_dash_reaches_the_model() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let (head, tail) = ("-v ", " [script: text text=heard]");
+    let prompt = format!("{head}{}{tail}", "x".repeat(PROMPT_BYTES_MAX - head.len() - tail.len()));
+    let file = world.dir.path().join("prompt");
+    fs::write(&file, &prompt).unwrap();
+    let ended = world.run_reading(File::open(&file).unwrap().into(), &["-"]).end().await;
+    heard(&ended);
+    world.end().await;
+}
+
+/// S43: as an argument, behind `--`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_argument_that_begins_with_a_dash_reaches_the_model() {
     let Some(world) = World::start(|_| {}).await else { return };
     let prompt = format!("-v {} [script: text text=heard]", "x".repeat(100 * 1024));
-    let ended = world.outcome_of(&["--", &prompt]).await;
-    assert_eq!((ended.code, ended.outcome().0), (Some(0), "succeeded"), "{}", ended.stderr);
-    let said = ended.claude_lines().any(|line| line["message"]["content"][0]["text"] == "heard");
-    assert!(said, "the model must have seen the directive at its end");
+    heard(&world.outcome_of(&["--", &prompt]).await);
     world.end().await;
+}
+
+/// The model has seen the directive at the prompt's end.
+fn heard(ended: &Ended) {
+    assert_eq!((ended.code, ended.outcome().0), (Some(0), "succeeded"), "{}", ended.stderr);
+    assert!(ended.claude_lines().any(|line| line["message"]["content"][0]["text"] == "heard"));
 }

@@ -86,10 +86,16 @@ impl World {
 
     /// `mayfly run --json` in the user's repository.
     pub(crate) fn run(&self, args: &[&str]) -> Run {
+        self.run_reading(Stdio::null(), args)
+    }
+
+    /// The same, with a standard input.
+    pub(crate) fn run_reading(&self, stdin: Stdio, args: &[&str]) -> Run {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
         command.env_clear().env("PATH", PATH).env("HOME", self.dir.path()).current_dir(self.repo());
         command.env("CLAUDE_CODE_OAUTH_TOKEN", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
         command.args(["run", "--json", "--data"]).arg(self.dir.path().join("data")).args(args);
+        command.stdin(stdin);
         Run::start(command)
     }
 
@@ -142,7 +148,7 @@ pub(crate) struct Run {
 impl Run {
     /// Starts a command that prints events.
     pub(crate) fn start(mut command: tokio::process::Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines, events: Vec::new() }
