@@ -143,6 +143,8 @@ impl Engine {
         self.0.stopping.cancel();
         self.0.tracker.close();
         self.0.tracker.wait().await;
+        // What was cut off may have been on its way to the disk.
+        let _ = self.0.store.settled().await;
     }
 
     /// Takes one step of a task, and does what follows. Whether it changed anything.

@@ -5,7 +5,7 @@
 //! key           32 random bytes, made once; the tokens of all attempts come from it
 //! mayfly.db     the store
 //! workspaces/   <sha256>.bundle
-//! results/      <task>/bundle, <task>/transcript
+//! results/      <task>/<attempt>/bundle, <task>/<attempt>/transcript
 //! incoming/     files that are still arriving, on the same file system; emptied at each start
 //! way-out/      the machines' socket
 //! api.sock      the owner's socket

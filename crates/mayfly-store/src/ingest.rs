@@ -161,8 +161,9 @@ impl Frame<'_> {
 
     fn collected(&mut self, result: Collected) -> Result<(), IngestError> {
         let json = serde_json::to_string(&result).expect("our own types are JSON");
-        let sql = "UPDATE tasks SET result = ?2 WHERE id = ?1";
-        self.connection.prepare_cached(sql)?.execute(params![self.attempt.task.to_string(), json])?;
+        let sql = "UPDATE tasks SET result = ?2, result_attempt = ?3 WHERE id = ?1";
+        let values = params![self.attempt.task.to_string(), json, self.attempt.attempt.0];
+        self.connection.prepare_cached(sql)?.execute(values)?;
         self.log.mayfly(self.attempt.attempt.0, self.at, &MayflyEvent::Collected { result })?;
         self.step(Event::Collected(self.attempt.attempt), None)
     }

@@ -15,7 +15,7 @@ const BUSY_MS_MAX: u32 = 5000;
 
 /// What makes the tables of each version out of those of the one before; the first starts from nothing. A step
 /// that was in a release is never changed.
-const STEPS: [&str; VERSION as usize] = [TABLES, CREDENTIALS_AND_LOG_SIZES];
+const STEPS: [&str; VERSION as usize] = [TABLES, QUEUE_AND_CREDENTIALS];
 /// The version of the tables after all steps.
 const VERSION: u8 = 2;
 
@@ -68,7 +68,7 @@ CREATE TABLE effects (
 ) STRICT, WITHOUT ROWID;
 ";
 
-const CREDENTIALS_AND_LOG_SIZES: &str = "
+const QUEUE_AND_CREDENTIALS: &str = "
 -- Until the task is over; only the engine can open them.
 CREATE TABLE credentials (
     task TEXT PRIMARY KEY REFERENCES tasks (id),
@@ -76,6 +76,13 @@ CREATE TABLE credentials (
 ) STRICT;
 -- What the attempt's machine has written to the log, in bytes.
 ALTER TABLE attempts ADD COLUMN logged INTEGER NOT NULL DEFAULT 0;
+-- When `claude` was started in it.
+ALTER TABLE attempts ADD COLUMN started_ms INTEGER;
+ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+-- The attempt whose work the result is.
+ALTER TABLE tasks ADD COLUMN result_attempt INTEGER;
+CREATE INDEX tasks_by_turn ON tasks (state, priority DESC, id);
+DROP INDEX tasks_by_state;
 ";
 
 /// Opens the file, which is made with mode 0600 if it is not there, and brings its tables to this version.

@@ -98,7 +98,8 @@ impl Store {
         self.writer.run(move |connection| submit(connection, &new)).await
     }
 
-    /// Gives the oldest waiting task a machine, if one more is allowed.
+    /// Gives a machine to the waiting task whose turn it is, if one more is allowed: the one of the highest
+    /// priority, of several the oldest.
     pub async fn claim(
         &self,
         policy: Policy,
@@ -117,6 +118,11 @@ impl Store {
     /// Forgets an effect that was performed, and takes the step that it leads to, in one.
     pub async fn performed(&self, performed: Performed) -> Result<Option<Changed>, StoreError> {
         self.writer.run(move |connection| forget_effect(connection, &performed)).await
+    }
+
+    /// Returns once all that was asked for before is on the disk or failed, though nobody waited for it.
+    pub async fn settled(&self) -> Result<(), StoreError> {
+        self.writer.run(|_| Ok(())).await
     }
 
     /// Stores what a machine says.
@@ -278,10 +284,11 @@ fn submit(connection: &Connection, new: &NewTask) -> Result<Submitted, StoreErro
         }
     }
     let state = TaskState::NEW;
-    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms) \
-               VALUES (?1, ?2, ?3, ?4, 1, ?5)";
+    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms, priority) \
+               VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6)";
     let (id, at) = (new.id.to_string(), new.at.as_millisecond());
-    connection.prepare_cached(sql)?.execute(params![id, spec, new.idempotency_key, state.name(), at])?;
+    let values = params![id, spec, new.idempotency_key, state.name(), at, new.spec.priority];
+    connection.prepare_cached(sql)?.execute(values)?;
     if let Some(sealed) = &new.sealed {
         keep_credential(connection, new.id, sealed)?;
     }
@@ -330,9 +337,9 @@ fn claim(connection: &Connection, change: &Change) -> Result<Option<Changed>, St
     if !change.policy.admits(alive) {
         return Ok(None);
     }
-    let sql = "SELECT id FROM tasks WHERE state = 'queued' ORDER BY id LIMIT 1";
-    let oldest = connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, String>(0)).optional()?;
-    match oldest {
+    let sql = "SELECT id FROM tasks WHERE state = 'queued' ORDER BY priority DESC, id LIMIT 1";
+    let next = connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, String>(0)).optional()?;
+    match next {
         Some(id) => apply(connection, id.parse().map_err(corrupt)?, change),
         None => Ok(None),
     }

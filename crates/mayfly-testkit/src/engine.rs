@@ -30,16 +30,7 @@ pub struct TestEngine {
 
 /// A task that asks for nothing but `prompt`.
 pub fn task(prompt: &str) -> CreateTask {
-    CreateTask {
-        prompt: prompt.to_owned(),
-        workspace: None,
-        model: None,
-        timeout_ms: None,
-        idle_timeout_ms: None,
-        max_turns: None,
-        max_budget_usd: None,
-        credential: None,
-    }
+    CreateTask { prompt: prompt.to_owned(), ..CreateTask::default() }
 }
 
 impl TestEngine {

@@ -9,6 +9,7 @@ mod life;
 mod limits;
 mod link;
 mod machines;
+mod queue;
 mod restart;
 mod submit;
 mod tokens;

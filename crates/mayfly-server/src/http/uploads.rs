@@ -42,7 +42,7 @@ async fn store(
     let token = bearer(headers).ok_or_else(Problem::denied)?;
     let attempt = app.engine.admit_result(token).await.map_err(|_| Problem::denied())?;
     let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, bytes_max).await?;
-    let folder = app.results.join(attempt.task.to_string());
+    let folder = app.results.join(attempt.task.to_string()).join(attempt.attempt.0.to_string());
     let disk = |error| Problem::disk(&error);
     tokio::fs::create_dir_all(&folder).await.map_err(disk)?;
     incoming.keep(&folder.join(name)).await.map_err(disk)?;

@@ -61,7 +61,12 @@ async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
     let before = format!("{:?}", store.live().await.unwrap());
     drop(store);
     let path = dir.path().join("db");
-    let older = "DROP TABLE credentials; ALTER TABLE attempts DROP COLUMN logged; PRAGMA user_version = 1";
+    let older = "
+        DROP TABLE credentials; DROP INDEX tasks_by_turn;
+        CREATE INDEX tasks_by_state ON tasks (state, id);
+        ALTER TABLE tasks DROP COLUMN priority; ALTER TABLE tasks DROP COLUMN result_attempt;
+        ALTER TABLE attempts DROP COLUMN logged; ALTER TABLE attempts DROP COLUMN started_ms;
+        PRAGMA user_version = 1";
     rusqlite::Connection::open(&path).unwrap().execute_batch(older).unwrap();
     let store = Store::open(&path).unwrap();
     assert_eq!(format!("{:?}", store.live().await.unwrap()), before);
