@@ -27,28 +27,32 @@ pub(crate) struct Bed {
     pub(crate) client: Client,
     pub(crate) machines: mpsc::UnboundedReceiver<MachineSpec>,
     provider: Arc<Played>,
-    dir: TempDir,
+    data: PathBuf,
+    _dir: TempDir,
 }
 
 impl Bed {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        Self::start_in(dir.path().to_owned(), dir).await
+    }
+
+    /// With its data in `data`, which is in `dir`.
+    pub(crate) async fn start_in(data: PathBuf, dir: TempDir) -> Self {
         let (made, machines) = mpsc::unbounded_channel();
         let provider = Arc::new(Played { made, alive: Mutex::default() });
-        let server = serve(dir.path(), provider.clone()).await;
-        Self { client: Client::new(&server.socket()), server, machines, provider, dir }
+        let server = serve(&data, provider.clone()).await;
+        Self { client: Client::new(&server.socket()), server, machines, provider, data, _dir: dir }
     }
 
     /// Ends the orchestrator and starts another in the same folder, with the same machines alive.
     pub(crate) async fn restart(self) -> Self {
-        let Self { server, client, machines, provider, dir } = self;
-        server.stop().await;
-        let server = serve(dir.path(), provider.clone()).await;
-        Self { server, client, machines, provider, dir }
+        self.server.stop().await;
+        Self { server: serve(&self.data, self.provider.clone()).await, ..self }
     }
 
     pub(crate) fn data(&self) -> &Path {
-        self.dir.path()
+        &self.data
     }
 
     /// The next machine's worker, with its work order.
