@@ -42,7 +42,7 @@ async fn a_machine_that_was_refused_leaves_no_door() {
     assert_eq!(mayfly.doors.list().unwrap(), []);
 }
 
-/// R20: a full disk may be emptied.
+/// A full disk may be emptied.
 #[tokio::test]
 async fn a_door_that_cannot_be_opened_or_removed_is_tried_again() {
     let mut mayfly = TestEngine::start(|config| config.rules.launch_max = minutes(60)).await;

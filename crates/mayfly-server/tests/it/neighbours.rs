@@ -127,22 +127,9 @@ async fn a_restarted_orchestrator_opens_the_doors_of_live_attempts_in_the_same_f
     let seen = PathBuf::from(format!("/proc/self/fd/{}", mounted.as_raw_fd())).join(WAY_OUT_SOCKET);
     let mut worker = Worker::join(&seen, &hello(&spec)).await.unwrap();
     worker.finish(Collected::default()).await;
-    let mut events = bed.client.events(&spec.attempt.task.to_string(), 0);
+    let mut events = bed.client.events(spec.attempt.task, 0);
     while events.next().await.unwrap().is_some() {}
     assert_eq!(fs::read_dir(bed.data().join("way-out")).unwrap().count(), 0);
-}
-
-/// A door goes with its machine, and whoever still holds a connection of it is told so.
-#[tokio::test]
-async fn a_door_that_closes_ends_its_connections() {
-    let mut bed = Bed::start().await;
-    let id = submit(&bed, "key").await;
-    let mut worker = bed.worker().await;
-    let mut idle = asks(&worker.door).await;
-    is_answered(&mut idle).await;
-    worker.report(&Report::Started).await;
-    bed.client.cancel(&id, true).await.unwrap();
-    assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
 }
 
 /// An attempt's id is long, and a socket's path short: only the owner's own socket bounds the data folder.
