@@ -1,4 +1,4 @@
-//! How many at once, and when an attempt is worth another try.
+//! How many at once, when an attempt is worth another try, and how much one may say.
 
 use std::num::NonZeroU32;
 
@@ -11,6 +11,8 @@ pub struct Policy {
     pub machines_max: NonZeroU32,
     /// How often a task may be launched while `claude` has not yet started in it. Default: 3.
     pub launches_max: NonZeroU32,
+    /// What one attempt's machine may write to its log, in bytes, before the attempt is ended. Default: 1 GiB.
+    pub log_bytes_max: u64,
 }
 
 impl Policy {
@@ -30,6 +32,7 @@ impl Default for Policy {
         Self {
             machines_max: const { NonZeroU32::new(5).expect("5 is not 0") },
             launches_max: const { NonZeroU32::new(3).expect("3 is not 0") },
+            log_bytes_max: 1 << 30,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The engine: what it owns, how it starts and stops, and what follows from a change.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +16,7 @@ use crate::clock::{Clock, after};
 use crate::config::EngineConfig;
 use crate::doors::Doors;
 use crate::heads::{Follow, Head, Heads};
+use crate::seal::Seal;
 use crate::session::Links;
 use crate::token::Tokens;
 use crate::view::view;
@@ -56,8 +56,7 @@ pub(crate) struct Inner {
     pub(crate) tokens: Tokens,
     pub(crate) heads: Heads,
     pub(crate) links: Links,
-    /// The owners' credentials, in memory alone, each until its task is over.
-    credentials: Mutex<HashMap<TaskId, api::Credential>>,
+    pub(crate) seal: Seal,
     pub(crate) slots: Notify,
     unfinished: watch::Sender<usize>,
     pub(crate) stopping: CancellationToken,
@@ -78,6 +77,7 @@ impl Engine {
         let unfinished = watch::Sender::new(store.unfinished().await?);
         let engine = Self(Arc::new(Inner {
             tokens: Tokens::new(config.key),
+            seal: Seal::new(&config.key),
             config,
             store,
             provider,
@@ -86,7 +86,6 @@ impl Engine {
             clock,
             heads: Heads::default(),
             links: Links::default(),
-            credentials: Mutex::default(),
             slots: Notify::new(),
             unfinished,
             stopping: CancellationToken::new(),
@@ -125,8 +124,22 @@ impl Engine {
     /// Asks for a task's end: with its work, or by `force` without. `None`: there is no such task.
     pub async fn cancel(&self, id: TaskId, force: bool) -> Result<Option<api::Task>, StoreError> {
         let event = if force { Event::Aborted } else { Event::Cancelled };
-        self.step(id, event, Some("cancelled by its owner".to_owned())).await?;
+        let step = || self.step(id, event, Some("cancelled by its owner".to_owned()));
+        match step().await {
+            // What fills the disk may be the machine that is to go, and whose work is given up.
+            Err(StoreError::Full(_)) if force && self.destroy_early(id).await? => step().await?,
+            stepped => stepped?,
+        };
         self.task(id).await
+    }
+
+    /// Unmakes the machine of a task before the store knows of its end. Whether there was one, and it is gone.
+    async fn destroy_early(&self, id: TaskId) -> Result<bool, StoreError> {
+        let machine = self.0.store.task(id).await?.and_then(|task| task.state.machine());
+        let Some(attempt) = machine.map(|attempt| id.attempt(attempt)) else { return Ok(false) };
+        let turn = self.0.links.turn(attempt);
+        let _turn = turn.lock().await;
+        Ok(self.0.provider.destroy(attempt).await.is_ok())
     }
 
     /// How many tasks are not finished.
@@ -175,34 +188,27 @@ impl Engine {
         match state {
             TaskState::Queued(_) => self.0.slots.notify_one(),
             TaskState::Finished(_) => {
-                self.forget(*task);
+                self.forget();
                 self.0.slots.notify_one();
             }
             _ => {}
         }
     }
 
-    /// Counts a task that is about to be stored, and keeps the credential that came with it: once it is stored it
-    /// can be claimed, and can end.
-    pub(crate) fn expect(&self, task: TaskId, credential: Option<api::Credential>) {
-        if let Some(credential) = credential {
-            self.credentials().insert(task, credential);
-        }
+    /// Counts a task that is about to be stored: once it is stored it can be claimed, and can end.
+    pub(crate) fn expect(&self) {
         self.0.unfinished.send_modify(|count| *count += 1);
     }
 
-    /// Forgets a task that is over, or was not stored.
-    pub(crate) fn forget(&self, task: TaskId) {
-        self.credentials().remove(&task);
+    /// Counts a task no more that is over, or was not stored.
+    pub(crate) fn forget(&self) {
         self.0.unfinished.send_modify(|count| *count = count.saturating_sub(1));
     }
 
-    pub(crate) fn credential(&self, task: TaskId) -> Option<api::Credential> {
-        self.credentials().get(&task).cloned()
-    }
-
-    fn credentials(&self) -> MutexGuard<'_, HashMap<TaskId, api::Credential>> {
-        self.0.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The owner's credential for a task that is not over.
+    pub(crate) async fn credential(&self, task: TaskId) -> Result<Option<api::Credential>, StoreError> {
+        let sealed = self.0.store.credential(task).await?;
+        Ok(sealed.and_then(|sealed| self.0.seal.open(task, &sealed)))
     }
 
     /// Follows a task from its present head. `None`: there is no such task.
@@ -232,12 +238,16 @@ impl Engine {
         }
     }
 
-    /// Does `work` until the store lets it: a full disk may be emptied.
+    /// Does `work` until the store lets it: a full disk may be emptied. What can never be done is left.
     pub(crate) async fn until_stored<W: Future<Output = Result<(), StoreError>>>(
         &self,
         work: impl Fn() -> W,
     ) {
         while let Err(error) = work().await {
+            if matches!(error, StoreError::Corrupt(_) | StoreError::Closed) {
+                tracing::error!(error = causes(&error), "the store failed for good");
+                return;
+            }
             tracing::error!(error = causes(&error), "the store failed, and is asked again");
             self.0.clock.sleep_until(after(self.0.clock.now(), RETRY_AFTER)).await;
         }

@@ -19,7 +19,7 @@
 //!
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
-//! - `events`: the log as clients read it. `token`: what machines prove themselves with.
+//! - `events`: the log as clients read it. `token`: what machines prove themselves with. `seal`: credentials at rest.
 
 mod clock;
 mod config;
@@ -32,6 +32,7 @@ mod model;
 mod perform;
 mod reap;
 mod schedule;
+mod seal;
 mod session;
 mod submit;
 mod token;

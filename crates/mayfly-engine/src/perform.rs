@@ -16,6 +16,7 @@ use tracing::{info, instrument, warn};
 
 use crate::clock::after;
 use crate::engine::Engine;
+use crate::session::Turn;
 use crate::token::Route;
 
 /// The first wait after an unclear answer; each further one is twice as long.
@@ -68,6 +69,7 @@ impl Engine {
             let Some(task) = task else { return Ok(NOTHING) };
             match self.make(&task, attempt).await {
                 Ok(machine) => {
+                    turn.note_trouble(None);
                     info!(provider = self.0.provider.name(), "machine created");
                     let warning = |text| MayflyEvent::Warning { text };
                     return Ok((machine.notes.into_iter().map(warning).collect(), None));
@@ -76,12 +78,24 @@ impl Engine {
                     let refused = self.change(Event::Refused(attempt.attempt), Some(causes(&error)));
                     return Ok((Vec::new(), Some(refused)));
                 }
-                Err(error) => warn!(error = causes(&error), "machine not created yet"),
+                Err(error) => {
+                    warn!(error = causes(&error), "machine not created yet");
+                    self.tell_trouble(attempt, &turn, causes(&error)).await?;
+                }
             }
             tokio::select! {
                 () = self.pause(&mut wait) => {}
                 () = follow.until(|head| head.state != launching) => {}
             }
+        }
+    }
+
+    /// Tells the owner once why there is no machine yet; the newest reason is kept for when its time is over.
+    async fn tell_trouble(&self, attempt: AttemptId, turn: &Turn, why: String) -> Result<(), StoreError> {
+        let text = format!("no machine yet, and trying again: {why}");
+        match turn.note_trouble(Some(why)) {
+            None => self.tell(attempt, MayflyEvent::Warning { text }).await,
+            Some(_) => Ok(()),
         }
     }
 

@@ -60,7 +60,8 @@ impl Engine {
         self.check_disk()?;
         let credential = task.credential.take();
         let id = TaskId::new(Uuid::now_v7());
-        let new = NewTask { id, spec: task, idempotency_key, at: self.0.clock.now() };
+        let sealed = credential.as_ref().map(|credential| self.0.seal.close(id, credential));
+        let new = NewTask { id, spec: task, sealed, idempotency_key, at: self.0.clock.now() };
         let engine = self.clone();
         let id = self.whole(async move { engine.store_task(new, credential).await }).await?;
         let task = self.task(id).await.map_err(SubmitError::Store)?;
@@ -68,15 +69,22 @@ impl Engine {
     }
 
     async fn store_task(&self, new: NewTask, credential: Option<Credential>) -> Result<TaskId, SubmitError> {
-        let id = new.id;
-        self.expect(id, credential);
+        self.expect();
         let stored = self.0.store.submit(new).await;
         if !matches!(stored, Ok(Submitted::New(_))) {
-            self.forget(id);
+            self.forget();
         }
         self.0.slots.notify_one();
         match stored {
-            Ok(Submitted::New(id) | Submitted::Known(id)) => Ok(id),
+            Ok(Submitted::New(id)) => Ok(id),
+            Ok(Submitted::Known(id)) => {
+                // Whoever asks again may bring a newer one.
+                if let Some(credential) = credential {
+                    let sealed = self.0.seal.close(id, &credential);
+                    self.0.store.keep_credential(id, sealed).await.map_err(SubmitError::Store)?;
+                }
+                Ok(id)
+            }
             Err(StoreError::KeyConflict) => Err(SubmitError::KeyConflict),
             Err(error) => Err(SubmitError::Store(error)),
         }

@@ -2,7 +2,7 @@
 //! times, and the events that tell of it. The caller's transaction makes them one.
 
 use jiff::Timestamp;
-use mayfly_core::{After, Attempt, Effect, Event, Limit, Policy, TaskId, TaskState};
+use mayfly_core::{After, Attempt, Effect, Event, Limit, Phase, Policy, TaskId, TaskState};
 use mayfly_wire::api;
 use mayfly_wire::event::{EventSource, MayflyEvent};
 use mayfly_wire::worker::End;
@@ -56,9 +56,7 @@ pub(crate) fn apply(
     let Some((state, effects)) = task.state.apply(change.event, &change.policy) else { return Ok(None) };
     // The first reason of an ending stays; why an attempt was lost is none once the task goes on or is cancelled.
     let ending = task.detail.filter(|_| !matches!(task.state, TaskState::Releasing(_, After::Requeue)));
-    // Why the work was not brought out is told beside it.
-    let unsaved =
-        change.detail.as_ref().filter(|_| ending.is_some() && is_left_behind(task.state, change.event));
+    let unsaved = is_left_behind(task.state, change.event).then(|| unsaved_words(change.detail.as_deref()));
     let detail = ending.or_else(|| change.detail.clone());
     store_state(connection, id, state, detail.as_deref(), change.at)?;
     note_time(connection, id, task.state, state, change)?;
@@ -68,7 +66,7 @@ pub(crate) fn apply(
         connection.prepare_cached(sql)?.execute(params![id.to_string(), attempt.0, kind])?;
     }
     let mut log = Log::open(connection, id, task.last_seq);
-    let unsaved = unsaved.map(|text| MayflyEvent::Warning { text: text.clone() });
+    let unsaved = unsaved.map(|text| MayflyEvent::Warning { text });
     for told in unsaved.into_iter().chain(tell(task.state, state, detail, change)) {
         log.mayfly(attempt_of(task.state, state), change.at, &told)?;
     }
@@ -93,6 +91,9 @@ fn store_state(
                finished_ms = ?6 WHERE id = ?1";
     let values = params![id.to_string(), state.name(), attempt, row::word(state), detail, finished];
     connection.prepare_cached(sql)?.execute(values)?;
+    if finished.is_some() {
+        connection.prepare_cached("DELETE FROM credentials WHERE task = ?1")?.execute([id.to_string()])?;
+    }
     Ok(())
 }
 
@@ -145,9 +146,19 @@ fn tell(from: TaskState, to: TaskState, detail: Option<String>, change: &Change)
     }
 }
 
-/// Whether the work stays in the machine, against the owner's will.
+/// Whether work stays in the machine that is let go.
 fn is_left_behind(from: TaskState, event: Event) -> bool {
-    matches!(from, TaskState::Collecting(..)) && matches!(event, Event::Vanished(_) | Event::Expired(..))
+    let lets_go = matches!(event, Event::Vanished(_) | Event::Aborted);
+    match from {
+        TaskState::Running(_, Phase::Claude) => lets_go,
+        TaskState::Collecting(..) => lets_go || matches!(event, Event::Expired(..)),
+        _ => false,
+    }
+}
+
+fn unsaved_words(why: Option<&str>) -> String {
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    format!("the work in the machine was not brought out{why}")
 }
 
 fn lost_words(event: Event) -> &'static str {

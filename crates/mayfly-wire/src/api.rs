@@ -48,7 +48,7 @@ pub struct CreateTask {
     /// The most money to spend, in US dollars, as the CLI counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_budget_usd: Option<f64>,
-    /// The credential for the model API, for this task alone; it is kept in memory only.
+    /// The credential for the model API, for this task alone; it is sealed at rest, and deleted at the task's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
 }
