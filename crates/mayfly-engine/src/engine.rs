@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, after};
 use crate::config::EngineConfig;
+use crate::doors::Doors;
 use crate::heads::{Follow, Head, Heads};
 use crate::seal::Seal;
 use crate::session::Links;
@@ -34,6 +35,9 @@ pub enum StartError {
     /// The provider cannot say which machines it has.
     #[error("the machines that are left cannot be listed")]
     Provider(#[from] ProviderError),
+    /// The folder of the machines' doors cannot be read.
+    #[error("the machines' doors that are left cannot be listed")]
+    Doors(#[source] std::io::Error),
 }
 
 /// A handle to the engine. It runs until [`Engine::stop`].
@@ -45,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) config: EngineConfig,
     pub(crate) store: Store,
     pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) doors: Arc<dyn Doors>,
     pub(crate) clock: Arc<dyn Clock>,
     /// When the engine started: nobody could be heard before.
     pub(crate) started: Timestamp,
@@ -60,11 +65,13 @@ pub(crate) struct Inner {
 
 impl Engine {
     /// Takes up where the last engine on this store ended: machines that nobody owns are destroyed, effects
-    /// that were not performed are performed, and live attempts are watched until their workers dial in.
+    /// that were not performed are performed, and live attempts are watched until their workers dial in. Their
+    /// doors are open when this returns.
     pub async fn start(
         config: EngineConfig,
         store: Store,
         provider: Arc<dyn Provider>,
+        doors: Arc<dyn Doors>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         let unfinished = watch::Sender::new(store.unfinished().await?);
@@ -74,6 +81,7 @@ impl Engine {
             config,
             store,
             provider,
+            doors,
             started: clock.now(),
             clock,
             heads: Heads::default(),
@@ -83,6 +91,7 @@ impl Engine {
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
         }));
+        engine.take_up_doors().await?;
         engine.reap(engine.strangers().await?);
         let effects = engine.0.store.effects().await?;
         for (task, attempt) in engine.0.store.live().await? {

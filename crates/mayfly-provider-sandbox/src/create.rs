@@ -76,13 +76,17 @@ fn make(
     lock: &Lock,
 ) -> Result<Vec<String>, Failure> {
     check_files(config)?;
+    let way_out = match purpose {
+        Purpose::Work => Some(way_out(&spec.way_out)?),
+        Purpose::Probe => None,
+    };
     let workspace = workspace(config, spec)?;
     machine::make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
     let spec = HolderSpec {
         name: format!("mayfly-{}", spec.attempt),
         folder: folder.clone(),
         workspace,
-        way_out: config.way_out.clone(),
+        way_out,
         claude: config.claude.clone(),
         mayfly: config.mayfly.clone(),
         memory_bytes_max: spec.limits.memory_bytes_max,
@@ -94,7 +98,7 @@ fn make(
     Holder::start(config, lock)?.make(&spec)
 }
 
-/// What is bound into a machine must be there, and the way out must be open to the agent.
+/// What every machine runs must be there.
 fn check_files(config: &SandboxConfig) -> Result<(), Failure> {
     for (what, path) in [("the CLI", &config.claude), ("our own binary", &config.mayfly)] {
         let found = fs::metadata(path).step(format!("find {what} at {}", path.display()))?;
@@ -106,12 +110,19 @@ fn check_files(config: &SandboxConfig) -> Result<(), Failure> {
             )));
         }
     }
-    let shown = config.way_out.display();
-    let way_out = fs::metadata(&config.way_out).step(format!("find the way out at {shown}"))?;
+    Ok(())
+}
+
+/// Open to the agent, and named so that the holder finds it, which works from `/`.
+fn way_out(path: &Path) -> Result<PathBuf, Failure> {
+    let shown = path.display();
+    let step = format!("find the way out at {shown}");
+    let path = std::path::absolute(path).step(&step)?;
+    let found = fs::metadata(&path).step(step)?;
     let open =
-        !rustix::process::geteuid().is_root() || way_out.mode() & 0o1 != 0 || way_out.uid() == AGENT_HOST_ID;
-    if way_out.is_dir() && open {
-        return Ok(());
+        !rustix::process::geteuid().is_root() || found.mode() & 0o1 != 0 || found.uid() == AGENT_HOST_ID;
+    if found.is_dir() && open {
+        return Ok(path);
     }
     Err(Failure::new(format!("the way out at {shown} is no folder that the agent may enter: chmod a+x it")))
 }

@@ -23,7 +23,8 @@ pub(crate) struct HolderSpec {
     pub(crate) name: String,
     pub(crate) folder: Folder,
     pub(crate) workspace: Option<WorkspaceView>,
-    pub(crate) way_out: PathBuf,
+    /// None for a machine that has nobody to speak to.
+    pub(crate) way_out: Option<PathBuf>,
     pub(crate) claude: PathBuf,
     pub(crate) mayfly: PathBuf,
     pub(crate) memory_bytes_max: u64,

@@ -224,7 +224,7 @@ impl Root {
         self.folder("/var")?;
         symlink("/tmp", self.at("/var/tmp")).step("make /var/tmp")?;
         self.bind(&spec.folder.of_agent("home"), boot::HOME, PLAIN)?;
-        self.bind(&spec.way_out, boot::WAY_OUT, READ_ONLY)
+        spec.way_out.iter().try_for_each(|way_out| self.bind(way_out, boot::WAY_OUT, READ_ONLY))
     }
 
     fn tmpfs(&self, spec: &HolderSpec, inside: &str) -> Result<(), Failure> {

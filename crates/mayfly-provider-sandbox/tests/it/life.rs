@@ -118,10 +118,8 @@ async fn a_restarted_orchestrator_is_found_by_its_machines() {
     let spec = world.spec();
     let mut worker = world.boot(&spec).await;
     let before = worker.sh("stat -c %i /run/mayfly/orchestrator.sock").await;
-    fs::rename(world.config.way_out.join("orchestrator.sock"), world.config.way_out.join("old.sock"))
-        .unwrap();
-    let again =
-        std::os::unix::net::UnixListener::bind(world.config.way_out.join("orchestrator.sock")).unwrap();
+    fs::rename(world.way_out.join("orchestrator.sock"), world.way_out.join("old.sock")).unwrap();
+    let again = std::os::unix::net::UnixListener::bind(world.way_out.join("orchestrator.sock")).unwrap();
     assert_ne!(worker.sh("stat -c %i /run/mayfly/orchestrator.sock").await, before);
     drop(again);
     world.destroy(spec.attempt).await;
@@ -182,6 +180,7 @@ async fn makes_one_and_is_killed() {
         attempt: std::env::var(ATTEMPT_VARIABLE).unwrap().parse().unwrap(),
         ticket: "none".to_owned().into(),
         workspace: None,
+        way_out: crate::world::way_out(dir.as_ref()),
         limits: mayfly_provider::Limits::default(),
     };
     let die =
