@@ -170,7 +170,7 @@ impl Git<'_> {
         command.args(args).stderr(words.try_clone().step(&step)?);
         let status = process::run(&mut command, GIT_MAX).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Failure::new("cannot find `git` on PATH: install git"),
-            _ => Failure::new(format!("cannot {step} ({error})")),
+            _ => Failure::of(format!("cannot {step}"), &error),
         })?;
         if status.success() {
             return Ok(());
@@ -179,7 +179,7 @@ impl Git<'_> {
         let mut said = Vec::new();
         words.take(GIT_WORDS_MAX as u64).read_to_end(&mut said).step(&step)?;
         let said = String::from_utf8_lossy(&said).trim().escape_debug().to_string();
-        Err(Failure::new(format!("cannot {step} ({status}: {said})")))
+        Err(Failure::said(format!("cannot {step} ({status}: {said})"), &said))
     }
 
     fn command(&self) -> Command {

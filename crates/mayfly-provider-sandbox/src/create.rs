@@ -49,10 +49,10 @@ pub(crate) fn create(
     spec: &MachineSpec,
     purpose: Purpose,
 ) -> Result<Machine, ProviderError> {
-    let unclear = |error: io::Error| ProviderError::Unclear { call: "create", source: error.into() };
+    let unclear = |failure: Failure| failure.unclear("create");
     let lock = machine::lock(config, spec.attempt).map_err(unclear)?;
     let folder = machine::folder(config, spec.attempt);
-    if folder.is_alive().map_err(unclear)? {
+    if folder.is_alive().step(format!("see whether {} lives", folder.path().display())).map_err(unclear)? {
         let notes = folder.state().map(|state| state.notes).unwrap_or_default();
         return Ok(Machine { attempt: spec.attempt, alive: true, notes });
     }
@@ -62,8 +62,8 @@ pub(crate) fn create(
         Ok(notes) => Ok(Machine { attempt: spec.attempt, alive: true, notes }),
         Err(failure) => {
             folder.clear().map_err(unclear)?;
-            lock.remove().map_err(unclear)?;
-            Err(failure.refused())
+            lock.remove().step("let go of the machine's lock").map_err(unclear)?;
+            Err(failure.answer())
         }
     }
 }

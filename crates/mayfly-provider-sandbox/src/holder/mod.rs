@@ -143,8 +143,9 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     let (log, log_write) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let spaces =
         libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    let forked =
-        sys::fork_into(spaces).step("make namespaces").map_err(|failure| advised(failure, ordinary))?;
+    let forked = sys::fork_into(spaces)
+        .step("make namespaces")
+        .map_err(|failure| advised(failure.of_namespaces(), ordinary))?;
     let init = match forked {
         Forked::Child => {
             drop((channel, boot_write, log));
@@ -221,7 +222,7 @@ fn map_agent(init: Pid, agent: u32) -> Result<(), Failure> {
 fn enter_user_namespace() -> Result<(), Failure> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let step = "make a user namespace";
-    sys::unshare(libc::CLONE_NEWUSER).step(step).map_err(|failure| advised(failure, true))?;
+    sys::unshare(libc::CLONE_NEWUSER).step(step).map_err(|failure| advised(failure.of_namespaces(), true))?;
     let write = |file: &str, text: String| std::fs::write(format!("/proc/self/{file}"), text).step(step);
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("0 {uid} 1\n"))?;
@@ -230,7 +231,8 @@ fn enter_user_namespace() -> Result<(), Failure> {
 
 /// Adds what to do, where the system's settings tell why it did not let us.
 fn advised(mut failure: Failure, ordinary: bool) -> Failure {
-    let denied = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS].map(Some).contains(&failure.errno);
+    let errors = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS];
+    let denied = !failure.may_pass && errors.map(Some).contains(&failure.errno);
     let is = |setting: &str, value: &str| {
         std::fs::read_to_string(format!("/proc/sys/{setting}")).is_ok_and(|text| text.trim() == value)
     };

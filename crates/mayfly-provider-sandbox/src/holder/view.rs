@@ -300,7 +300,7 @@ fn mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags, to: &
     let step = format!("mount a {kind}");
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
         rustix::io::Errno::NODEV => Failure::new(format!("this kernel has no {kind}: try `modprobe {kind}`")),
-        errno => Failure { reason: format!("cannot {step}"), errno: Some(errno.raw_os_error()) },
+        errno => Failure::of(format!("cannot {step}"), &errno.into()),
     })?;
     for (key, value) in options {
         let set = if value.is_empty() {
