@@ -13,7 +13,7 @@
 //!   │                     ◄───────────Map──── entered a second user namespace
 //!   ├ writes its id maps ────Mapped─────────► drops everything, Landlock, seccomp
 //!   │                     ◄─────────Ready──── exec: the socket closes, and the worker runs
-//!   └ answers the maker; copies the worker's stderr; waits
+//!   └ answers the maker; copies the worker's stderr; waits; removes the cgroups
 //! ```
 //!
 //! Bound: `LOG_BYTES_MAX` of the worker's stderr are kept, the rest is read and dropped.
@@ -123,6 +123,7 @@ impl Streams {
 struct Running {
     init: Pid,
     log: File,
+    cgroups: Cgroups,
     notes: Vec<String>,
 }
 
@@ -166,12 +167,15 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     })();
     // Without us the init sees the socket's end, and ends.
     drop(channel);
+    if made.is_err() {
+        let _ = rustix::process::kill_process(init, rustix::process::Signal::KILL);
+    }
     let probed = made.map_err(|failure| advised(failure, ordinary)).and_then(|()| probe(spec, init));
     if let Err(failure) = probed {
-        end(init);
+        bury(init, &state.cgroups);
         return Err(failure);
     }
-    Ok(Running { init, log: log.into(), notes: state.notes })
+    Ok(Running { init, log: log.into(), cgroups: state.cgroups, notes: state.notes })
 }
 
 fn channel() -> Result<(Channel, Channel), Failure> {
@@ -277,13 +281,16 @@ impl Running {
             let _ = io::copy(&mut (&self.log).take(LOG_BYTES_MAX), &mut log);
         }
         let _ = io::copy(&mut self.log, &mut io::sink());
-        wait(self.init);
+        bury(self.init, &self.cgroups);
     }
 }
 
-fn end(init: Pid) {
-    let _ = rustix::process::kill_process(init, rustix::process::Signal::KILL);
+/// Waits for a machine's end and removes its cgroups, so that none is left on a host whose orchestrator is gone.
+/// We hold the lock of its life until then. Who clears the machine waits for our end, and removes what we could
+/// not.
+fn bury(init: Pid, cgroups: &Cgroups) {
     wait(init);
+    let _ = cgroups.remove();
 }
 
 /// The kernel reports the end of a pid namespace's first process after that of all the others. `None`: it was
