@@ -22,8 +22,9 @@ use crate::supervise::Supervisor;
 use crate::uplink::{self, Duty, Link};
 
 /// Lives it to its end. Without an orchestrator, or rejected by it, it ends early and leaves nothing.
-pub(crate) async fn live(boot: Boot, surroundings: Surroundings) -> Result<(), LifeError> {
-    let reaper = Reaper::start(surroundings.realm).map_err(LifeError::NoSignals)?;
+pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(), LifeError> {
+    let place = surroundings.place.take();
+    let reaper = Reaper::start(surroundings.realm).map_err(LifeError::NoSignals)?.at(place);
     let port =
         crate::relay::start(boot.endpoint.clone(), surroundings.random).await.map_err(LifeError::NoRelay)?;
     let hello = Hello {

@@ -140,6 +140,7 @@ impl Host {
     pub(crate) async fn live_with(&self, boot: Boot) -> Result<(), LifeError> {
         let surroundings = Surroundings {
             realm: Realm::Children,
+            place: None,
             graces: self.graces,
             base: self.dir.path().join("base"),
             scratch: self.dir.path().join("scratch"),
