@@ -125,7 +125,7 @@ fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<Worksp
     Ok(Some(WorkspaceView { name: workspace.name.clone(), base }))
 }
 
-/// As the machine sees it. The holder adds where memory is counted.
+/// As the machine sees it. The holder adds where the kernel counts.
 fn boot_of(spec: &MachineSpec) -> boot::Boot {
     boot::Boot {
         attempt: spec.attempt.to_string(),
@@ -135,6 +135,7 @@ fn boot_of(spec: &MachineSpec) -> boot::Boot {
         home: PathBuf::from(boot::HOME),
         workspace: boot::WORKSPACE.into(),
         memory_events: None,
+        processes: None,
     }
 }
 

@@ -17,6 +17,7 @@ mod boot;
 mod claude;
 mod collect;
 mod life;
+mod limits;
 mod lines;
 mod listen;
 mod outbox;

@@ -17,6 +17,7 @@ use crate::Surroundings;
 use crate::claude::command::{Launch, prepare};
 use crate::claude::verdict::Verdict;
 use crate::collect::Collector;
+use crate::limits::Limits;
 use crate::reaper::Reaper;
 use crate::supervise::Supervisor;
 use crate::uplink::{self, Duty, Link};
@@ -100,9 +101,9 @@ impl Life {
             port: self.port,
             order: &self.order,
         };
-        let memory_events = self.boot.memory_events.clone();
+        let limits = Limits::of(&self.boot);
         let (reaper, graces) = (self.reaper.clone(), self.surroundings.graces);
-        Supervisor { reaper, outlet, duty, graces, memory_events }.run(&launch).await
+        Supervisor { reaper, outlet, duty, graces, limits }.run(&launch).await
     }
 
     /// Where the agent works, by its real path, as the CLI will name it.

@@ -7,13 +7,13 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use mayfly_wire::boot;
 
 use super::spec::{Channel, HolderSpec, Word};
 use super::{HOLDER_VERB, PROBE_WORD, confine, seccomp, view};
+use crate::cgroup::Events;
 use crate::failure::{Failure, Step};
 use crate::sys;
 
@@ -35,10 +35,10 @@ fn become_worker(
     boot: &OwnedFd,
     log: &OwnedFd,
 ) -> Result<Infallible, Failure> {
-    let memory_events = may_build(holder)?;
+    let events = may_build(holder)?;
     rustix::system::sethostname(HOSTNAME).step("name the machine")?;
     sys::bring_loopback_up().step("bring the machine's loopback up")?;
-    view::build(spec, memory_events.as_deref())?;
+    view::build(spec, &events)?;
     lose_rights(spec, holder)?;
     give_streams(boot, log)?;
     holder.send(&Word::Ready)?;
@@ -46,9 +46,9 @@ fn become_worker(
     Err(execute(spec))
 }
 
-fn may_build(holder: &Channel) -> Result<Option<PathBuf>, Failure> {
+fn may_build(holder: &Channel) -> Result<Events, Failure> {
     match holder.receive()? {
-        Some(Word::Build { memory_events }) => Ok(memory_events),
+        Some(Word::Build { events }) => Ok(events),
         _ => Err(Failure::new("the holder went away")),
     }
 }

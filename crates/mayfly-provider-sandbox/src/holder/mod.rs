@@ -31,6 +31,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use mayfly_provider::Limits;
+use mayfly_wire::boot::ProcessLimit;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, waitpid};
@@ -38,7 +39,7 @@ use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, waitpid};
 pub(crate) use spec::{Answer, HolderSpec, WorkspaceView};
 
 use crate::AGENT_HOST_ID;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Events};
 use crate::failure::{Failure, Step};
 use crate::lock::Lock;
 use crate::machine::State;
@@ -158,11 +159,11 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     let made = (|| {
         state.init = Some(ProcessId::of(init).step("name the machine's first process")?);
         let cgroups = state.cgroups.make();
-        let memory_events = cgroups.memory_events();
+        let events = cgroups.events();
         state.notes = cgroups.enclose(init, ordinary);
-        channel.send(&Word::Build { memory_events: memory_events.clone() })?;
+        channel.send(&Word::Build { events: events.clone() })?;
         spec.folder.write_state(&state).step("write the machine's state")?;
-        write_boot(spec, boot_write, memory_events.is_some())?;
+        write_boot(spec, boot_write, &events)?;
         hear(&channel, init, agent)
     })();
     // Without us the init sees the socket's end, and ends.
@@ -185,9 +186,11 @@ fn channel() -> Result<(Channel, Channel), Failure> {
 }
 
 /// Hands over what the worker boots from: it fits into the pipe.
-fn write_boot(spec: &HolderSpec, pipe: OwnedFd, memory: bool) -> Result<(), Failure> {
+fn write_boot(spec: &HolderSpec, pipe: OwnedFd, events: &Events) -> Result<(), Failure> {
     let mut boot = spec.boot.clone();
-    boot.memory_events = memory.then(|| view::MEMORY_EVENTS.into());
+    boot.memory_events = events.memory.as_ref().map(|_| view::MEMORY_EVENTS.into());
+    let limit = || ProcessLimit { max: spec.pids_max, events: view::PROCESS_EVENTS.into() };
+    boot.processes = events.processes.as_ref().map(|_| limit());
     let text = serde_json::to_vec(&boot).step("write what the worker boots from")?;
     File::from(pipe).write_all(&text).step("hand over what the worker boots from")
 }
