@@ -68,6 +68,21 @@ async fn the_worker_is_the_last_to_be_killed_for_memory() {
     world.end().await;
 }
 
+/// S51: a fork bomb harms its own machine alone, whose owner is told why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_bomb_is_named() {
+    let Some(world) = World::start(|rules| rules.limits.pids_max = 96).await else { return };
+    let bomb = "sh -c 'for i in $(seq 200); do sleep 1000 >/dev/null 2>&1 & done'";
+    let ended = world.outcome_of(&[&format!("[script: bash command=\"{bomb}\"]")]).await;
+    let warnings: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
+    if warnings.iter().any(|text| text.contains("no process")) {
+        mayfly_test_needs::skip("processes cannot be counted here");
+    } else {
+        assert_eq!(warnings, ["the machine reached its limit of 96 processes and threads"]);
+    }
+    world.end().await;
+}
+
 /// S18, S20, S23, S24: there is no way out but the model.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_but_the_model_can_be_reached() {
