@@ -76,7 +76,8 @@ fn make(
     lock: &Lock,
 ) -> Result<Vec<String>, Failure> {
     check_files(config)?;
-    let workspace = workspace(config, spec)?;
+    // The holder takes it over while we have it.
+    let (workspace, _base) = workspace(config, spec)?.unzip();
     machine::make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
     let spec = HolderSpec {
         name: format!("mayfly-{}", spec.attempt),
@@ -116,13 +117,13 @@ fn check_files(config: &SandboxConfig) -> Result<(), Failure> {
     Err(Failure::new(format!("the way out at {shown} is no folder that the agent may enter: chmod a+x it")))
 }
 
-fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<WorkspaceView>, Failure> {
+fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<(WorkspaceView, Lock)>, Failure> {
     let Some(workspace) = &spec.workspace else { return Ok(None) };
     let bases = &config.bases;
     machine::make_private(bases).step(format!("make the folder {}", bases.display()))?;
     let owner = rustix::process::geteuid().is_root().then_some(AGENT_HOST_ID);
-    let base = bases::checkout(bases, workspace, owner)?;
-    Ok(Some(WorkspaceView { name: workspace.name.clone(), base }))
+    let (base, held) = bases::checkout(bases, workspace, owner)?;
+    Ok(Some((WorkspaceView { name: workspace.name.clone(), base }, held)))
 }
 
 /// As the machine sees it. The holder adds where the kernel counts.

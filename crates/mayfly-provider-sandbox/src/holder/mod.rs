@@ -44,6 +44,7 @@ use crate::failure::{Failure, Step};
 use crate::lock::Lock;
 use crate::machine::State;
 use crate::process::ProcessId;
+use crate::shelf;
 use crate::sys::{self, Forked};
 use spec::{Channel, Word};
 
@@ -80,20 +81,32 @@ fn hold() -> io::Result<()> {
     spec.read_to_end(&mut text)?;
     let spec: HolderSpec = serde_json::from_slice(&text)?;
     drop(text);
-    let made = Lock::acquire(&spec.folder.life()).step("lock the machine's folder").and_then(|life| {
-        let machine = make(&spec)?;
-        Ok((machine, life))
-    });
+    let made = Held::take(&spec).and_then(|held| Ok((make(&spec)?, held)));
     match made {
-        Ok((machine, life)) => {
+        Ok((machine, held)) => {
             Answer::Up { notes: machine.notes.clone() }.send(answer);
             drop(making);
             machine.attend(&spec);
-            drop(life);
+            drop(held);
         }
         Err(failure) => Answer::Failed(failure).send(answer),
     }
     Ok(())
+}
+
+/// What the holder holds as long as anything of the machine may run.
+struct Held {
+    _life: Lock,
+    /// Keeps what the workspace is laid over from being removed.
+    _base: Option<Lock>,
+}
+
+impl Held {
+    fn take(spec: &HolderSpec) -> Result<Self, Failure> {
+        let life = Lock::acquire(&spec.folder.life()).step("lock the machine's folder")?;
+        let base = spec.workspace.as_ref().map(|view| shelf::hold_again(&view.base)).transpose()?;
+        Ok(Self { _life: life, _base: base })
+    }
 }
 
 /// What the maker put in the place of the standard streams.
