@@ -83,6 +83,22 @@ async fn a_fork_bomb_is_named() {
     world.end().await;
 }
 
+/// R05, S51: a machine whose memory is full, and stays so whoever is killed, still brings its work out.
+#[tokio::test(flavor = "multi_thread")]
+async fn full_folders_in_memory_lose_no_work() {
+    let Some(world) = World::start(|rules| rules.limits.memory_bytes_max = 512 << 20).await else { return };
+    for folders in ["/tmp", "/tmp /dev/shm"] {
+        let fill = format!("pwd > kept.txt; for d in {folders}; do head -c 1G /dev/zero > $d/fill; done");
+        let ended = world.outcome_of(&[&format!("[script: bash command=\"{fill}\"]")]).await;
+        let (outcome, detail) = ended.outcome();
+        assert!(["succeeded", "out-of-memory"].contains(&outcome), "{folders}: {outcome} {detail}");
+        let branch = ended.own("collected").last().unwrap()["result"]["bundle"].clone();
+        assert_eq!(branch, true, "{folders}: {}", ended.stderr);
+    }
+    assert_eq!(world.branches().len(), 2);
+    world.end().await;
+}
+
 /// S18, S20, S23, S24: there is no way out but the model.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_but_the_model_can_be_reached() {
