@@ -49,10 +49,10 @@ pub(crate) fn create(
     spec: &MachineSpec,
     purpose: Purpose,
 ) -> Result<Machine, ProviderError> {
-    let unclear = |error: io::Error| ProviderError::Unclear { call: "create", source: error.into() };
+    let unclear = |failure: Failure| failure.unclear("create");
     let lock = machine::lock(config, spec.attempt).map_err(unclear)?;
     let folder = machine::folder(config, spec.attempt);
-    if folder.is_alive().map_err(unclear)? {
+    if folder.is_alive().step(format!("see whether {} lives", folder.path().display())).map_err(unclear)? {
         let notes = folder.state().map(|state| state.notes).unwrap_or_default();
         return Ok(Machine { attempt: spec.attempt, alive: true, notes });
     }
@@ -62,8 +62,8 @@ pub(crate) fn create(
         Ok(notes) => Ok(Machine { attempt: spec.attempt, alive: true, notes }),
         Err(failure) => {
             folder.clear().map_err(unclear)?;
-            lock.remove().map_err(unclear)?;
-            Err(failure.refused())
+            lock.remove().step("let go of the machine's lock").map_err(unclear)?;
+            Err(failure.answer())
         }
     }
 }
@@ -80,7 +80,8 @@ fn make(
         Purpose::Work => Some(way_out(&spec.way_out)?),
         Purpose::Probe => None,
     };
-    let workspace = workspace(config, spec)?;
+    // The holder takes it over while we have it.
+    let (workspace, _base) = workspace(config, spec)?.unzip();
     machine::make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
     let spec = HolderSpec {
         name: format!("mayfly-{}", spec.attempt),
@@ -127,16 +128,16 @@ fn way_out(path: &Path) -> Result<PathBuf, Failure> {
     Err(Failure::new(format!("the way out at {shown} is no folder that the agent may enter: chmod a+x it")))
 }
 
-fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<WorkspaceView>, Failure> {
+fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<(WorkspaceView, Lock)>, Failure> {
     let Some(workspace) = &spec.workspace else { return Ok(None) };
     let bases = &config.bases;
     machine::make_private(bases).step(format!("make the folder {}", bases.display()))?;
     let owner = rustix::process::geteuid().is_root().then_some(AGENT_HOST_ID);
-    let base = bases::checkout(bases, workspace, owner)?;
-    Ok(Some(WorkspaceView { name: workspace.name.clone(), base }))
+    let (base, held) = bases::checkout(bases, workspace, owner)?;
+    Ok(Some((WorkspaceView { name: workspace.name.clone(), base }, held)))
 }
 
-/// As the machine sees it. The holder adds where memory is counted.
+/// As the machine sees it. The holder adds where the kernel counts.
 fn boot_of(spec: &MachineSpec) -> boot::Boot {
     boot::Boot {
         attempt: spec.attempt.to_string(),
@@ -146,6 +147,7 @@ fn boot_of(spec: &MachineSpec) -> boot::Boot {
         home: PathBuf::from(boot::HOME),
         workspace: boot::WORKSPACE.into(),
         memory_events: None,
+        processes: None,
     }
 }
 

@@ -13,7 +13,7 @@
 //!                   /state.json  holder, init and cgroups, for whoever unmakes it
 //!                   /home upper work workspace    what the agent wrote
 //!                   /worker.log  what the worker said on its stderr
-//! bases/                       shared checkouts, see `bases`
+//! bases/                       shared checkouts, see `bases` and `shelf`
 //! ```
 //!
 //! The agent is nobody on the host: as root an id of no user, else our own; either way in a second user
@@ -33,6 +33,7 @@ mod lock;
 mod machine;
 mod process;
 mod remove;
+mod shelf;
 mod sys;
 
 use std::path::PathBuf;

@@ -267,6 +267,25 @@ async fn a_missing_part_is_refused_with_its_cause_and_nothing_is_left() {
     }
 }
 
+/// What this host lacks for the moment is no refusal: with more of it, the same machine is made.
+#[tokio::test]
+async fn a_want_that_may_pass_is_to_be_asked_for_again() {
+    let mut world = World::new();
+    let spec = world.spec();
+    let mut config = world.config.clone();
+    config.mayfly = script(&world, &format!("ulimit -n 7; exec {} \"$@\"", crate::world::stub().display()));
+    let error = mayfly_provider_sandbox::Sandbox::new(config).create(&spec).await.unwrap_err();
+    let said = mayfly_core::causes(&error);
+    assert!(matches!(error, mayfly_provider::ProviderError::Unclear { .. }), "{said}");
+    assert!(
+        said.starts_with("no clear answer to `create`: cannot name the holder's process: Too many"),
+        "{said}"
+    );
+    world.is_gone(spec.attempt, None);
+    world.boot(&spec).await;
+    world.destroy(spec.attempt).await;
+}
+
 /// S59
 #[tokio::test]
 async fn a_probe_finds_a_binary_that_runs_on_this_host_and_not_in_a_machine() {

@@ -1,11 +1,12 @@
 //! How machines end, and what they outlive.
 
 use std::fs;
+use std::path::PathBuf;
 
 use mayfly_provider::Provider;
 use serde_json::json;
 
-use crate::world::{World, is_running};
+use crate::world::{World, cgroups_of, is_root, is_running};
 
 /// S52: whatever an agent starts, and however it hides it from its parents.
 #[tokio::test]
@@ -63,6 +64,30 @@ async fn a_machine_whose_worker_ended_is_listed_as_dead_until_it_is_destroyed() 
     );
     world.destroy(spec.attempt).await;
     assert_eq!(world.sandbox.list().await.unwrap(), []);
+}
+
+/// Nobody is there to destroy it, and yet the host gets its cgroups back.
+#[tokio::test]
+async fn the_cgroups_of_a_machine_go_with_it_though_its_orchestrator_is_gone() {
+    let had = cgroups_that_went_with_their_machine().await;
+    assert!(!had.is_empty() || !is_root());
+}
+
+/// Ends a machine without its provider, and gives the cgroups that it had, of which none is left.
+pub(crate) async fn cgroups_that_went_with_their_machine() -> Vec<PathBuf> {
+    let mut world = World::new();
+    let spec = world.spec();
+    world.boot(&spec).await;
+    let had = cgroups_of(spec.attempt);
+    let init = world.state(spec.attempt)["init"]["pid"].as_i64().unwrap();
+    let init = rustix::process::Pid::from_raw(i32::try_from(init).unwrap()).unwrap();
+    rustix::process::kill_process(init, rustix::process::Signal::KILL).unwrap();
+    // The holder's for its life.
+    let life = fs::File::open(world.folder(spec.attempt).join("lock")).unwrap();
+    rustix::fs::flock(&life, rustix::fs::FlockOperation::LockShared).unwrap();
+    assert_eq!(cgroups_of(spec.attempt), Vec::<PathBuf>::new());
+    world.destroy(spec.attempt).await;
+    had
 }
 
 #[tokio::test]
