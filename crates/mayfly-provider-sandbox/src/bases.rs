@@ -58,18 +58,19 @@ pub(crate) fn checkout(
 ) -> Result<(PathBuf, Lock), Failure> {
     check_names(workspace)?;
     let base = bases.join(format!("{}-{}", workspace.id, workspace.base));
-    if let Some(held) = shelf::hold(&base)? {
-        return Ok((base, held));
+    loop {
+        // Waits for whoever makes it.
+        if let Some(held) = shelf::hold(&base)? {
+            return Ok((base, held));
+        }
+        // To wait for the whole lock would be to wait for the end of every machine that uses the base by then.
+        let lock = Lock::acquire_if_free(&shelf::lock_of(&base)).step("lock the workspace's base")?;
+        let Some(lock) = lock.filter(|_| !base.is_dir()) else { continue };
+        if let Err(failure) = make_at(&base, workspace, owner) {
+            lock.remove().step("unlock the workspace's base")?;
+            return Err(failure);
+        }
     }
-    let lock = Lock::acquire(&shelf::lock_of(&base)).step("lock the workspace's base")?;
-    let made = if base.is_dir() { Ok(()) } else { make_at(&base, workspace, owner) };
-    if let Err(failure) = made {
-        lock.remove().step("unlock the workspace's base")?;
-        return Err(failure);
-    }
-    drop(lock);
-    let held = shelf::hold_again(&base)?;
-    Ok((base, held))
 }
 
 /// Whether a base could have this name.
