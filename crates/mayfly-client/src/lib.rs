@@ -11,7 +11,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_wire::api::{Cancel, CreateTask, Problem, Task, Workspace};
+use mayfly_wire::api::{Cancel, CreateTask, Problem, Retry, Task, Workspace};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use tokio::fs::File;
@@ -82,6 +82,17 @@ impl Client {
     /// The tasks, the newest first.
     pub async fn tasks(&self) -> Result<Vec<Task>, ClientError> {
         self.json(self.request(Method::GET, &["v1", "tasks"])).await
+    }
+
+    /// Asks once more for what a task that is over asked for. The same key is the same new task.
+    pub async fn retry(
+        &self,
+        id: impl Display,
+        retry: &Retry,
+        idempotency_key: &str,
+    ) -> Result<Task, ClientError> {
+        let request = self.about(Method::POST, id, &["retry"]).json(retry);
+        self.json(request.header("idempotency-key", idempotency_key)).await
     }
 
     /// Asks for a task's end; `force` does not wait for its work.

@@ -16,6 +16,7 @@ pub(crate) use entry::Entry;
 use problem::Problem;
 
 mod admission;
+mod download;
 mod entry;
 mod events;
 mod extract;
@@ -59,6 +60,8 @@ pub(crate) fn owner(owner: Owner) -> Router {
         .route("/v1/tasks", post(tasks::create).get(tasks::list))
         .route("/v1/tasks/{id}", get(tasks::show))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/v1/tasks/{id}/retry", post(tasks::retry))
+        .route("/v1/tasks/{id}/workspace", get(workspaces::download))
         .route("/v1/tasks/{id}/events", get(events::follow))
         .route("/v1/tasks/{id}/result/bundle", get(results::bundle))
         .route("/v1/tasks/{id}/result/transcript", get(results::transcript))

@@ -5,5 +5,6 @@
 mod bed;
 mod doors;
 mod neighbours;
+mod owner;
 mod start;
 mod tasks;
