@@ -61,6 +61,12 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "denied", "the token of this request opens nothing here")
     }
 
+    pub(crate) fn no_token() -> Self {
+        let detail =
+            "send `Authorization: Bearer` with the token that is in the file `token` of the data folder";
+        Self::new(StatusCode::UNAUTHORIZED, "denied", detail)
+    }
+
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
     }
