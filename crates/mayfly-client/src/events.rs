@@ -49,14 +49,9 @@ impl EventStream {
         Self { client, task, seq: after, connection: None, unread: BytesMut::new(), scanned: 0, breaks: 0 }
     }
 
-    /// The number of the last event given.
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
-
     /// The next event's line, without its line end. `None`: the task is over and everything was given.
     ///
-    /// Given up half-way, nothing is lost.
+    /// Given up half-way, nothing is lost; asked again after an error, it goes on where it was.
     pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {
             if let Some(line) = self.line()? {
@@ -118,6 +113,7 @@ impl EventStream {
             _ => false,
         };
         if !passes || self.breaks == RECONNECTS_MAX {
+            self.breaks = 0;
             return Err(error);
         }
         let wait = WAIT_MIN * 2_u32.pow(self.breaks);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use mayfly_wire::api::{Cancel, CreateTask, Problem, Task, Workspace};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
@@ -79,11 +80,6 @@ impl Client {
         self.json(self.about(Method::GET, id, &[])).await
     }
 
-    /// The tasks, the newest first.
-    pub async fn tasks(&self) -> Result<Vec<Task>, ClientError> {
-        self.json(self.request(Method::GET, &["v1", "tasks"])).await
-    }
-
     /// Asks for a task's end; `force` does not wait for its work.
     pub async fn cancel(&self, id: impl Display, force: bool) -> Result<Task, ClientError> {
         self.json(self.about(Method::POST, id, &["cancel"]).json(&Cancel { force })).await
@@ -142,22 +138,17 @@ impl Client {
         Ok(body)
     }
 
-    /// A file that does not arrive whole is removed.
+    /// What arrives whole becomes the file; else nothing is left of it, also if this is given up half-way.
     async fn save(&self, request: RequestBuilder, to: &Path) -> Result<(), ClientError> {
-        let response = self.send(request).await?;
-        let saved = self.write(response, to).await;
-        if saved.is_err() {
-            let _ = tokio::fs::remove_file(to).await;
-        }
-        saved
-    }
-
-    async fn write(&self, mut response: Response, to: &Path) -> Result<(), ClientError> {
-        let mut file = File::create(to).await.map_err(ClientError::file(to))?;
+        let mut response = self.send(request).await?;
+        let unfinished = NamedTempFile::new_in(to.parent().unwrap_or(Path::new(".")));
+        let (file, unfinished) = unfinished.map_err(ClientError::file(to))?.into_parts();
+        let mut file = File::from_std(file);
         while let Some(chunk) = response.chunk().await.map_err(|error| self.transport(error))? {
             file.write_all(&chunk).await.map_err(ClientError::file(to))?;
         }
-        file.flush().await.map_err(ClientError::file(to))
+        file.flush().await.map_err(ClientError::file(to))?;
+        unfinished.persist(to).map_err(|error| ClientError::file(to)(error.error))
     }
 
     fn transport(&self, source: reqwest::Error) -> ClientError {
