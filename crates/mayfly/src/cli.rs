@@ -97,7 +97,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) repo: Option<PathBuf>,
     /// The model, as `claude --model` takes it
-    #[arg(long, value_name = "MODEL", default_value = "sonnet")]
+    #[arg(long, value_name = "MODEL", default_value = "sonnet", value_parser = values::model)]
     pub(crate) model: String,
     /// The time for the whole run
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = values::duration)]
