@@ -21,7 +21,7 @@ async fn five_agents_end_with_their_branches_and_no_machine() {
     let Some((output, dir)) = demo(&[]).await else { return };
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}{stderr}");
-    assert_eq!(stdout.matches("git merge mayfly/").count(), 4, "{stdout}");
+    assert_eq!(stdout.matches(" merge mayfly/").count(), 4, "{stdout}");
     assert_eq!(stdout.matches("no changes").count(), 1, "the review is read-only: {stdout}");
     assert!(stdout.contains("0 machines left"), "{stdout}");
     // Its temporary data is gone, the repository with the branches is there.
