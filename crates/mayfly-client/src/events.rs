@@ -18,7 +18,7 @@ use crate::{Client, ClientError};
 /// The longest line: the longest record with every byte escaped, and its envelope.
 pub const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Connections in a row that may bring no event.
-pub const RECONNECTS_MAX: u32 = 10;
+pub const RECONNECTS_MAX: u32 = 7;
 const WAIT_MIN: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 

@@ -134,7 +134,7 @@ impl Work<'_> {
         match added {
             // It has added all it could, and says of what it could not.
             Err(GitError::Failed { complaint, .. }) => {
-                collected.unsaved.push(format!("some files: {complaint}"))
+                collected.unsaved.push(format!("some files: {complaint}"));
             }
             added => drop(added?),
         }

@@ -132,13 +132,11 @@ async fn capture(repo: &Repo, scratch: &TempDir, printer: &mut Printer) -> Resul
 /// Performs a step, and calls `tell` once if it takes longer than one waits without wondering.
 async fn telling_if_slow<T>(step: impl Future<Output = T>, tell: impl FnOnce()) -> T {
     let mut step = Box::pin(step);
-    match timeout(SILENCE_MAX, &mut step).await {
-        Ok(done) => done,
-        Err(_) => {
-            tell();
-            step.await
-        }
+    if let Ok(done) = timeout(SILENCE_MAX, &mut step).await {
+        return done;
     }
+    tell();
+    step.await
 }
 
 /// Hands the code over.

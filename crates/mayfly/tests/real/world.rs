@@ -82,12 +82,19 @@ impl World {
 
     /// The same, with a standard input.
     pub(crate) fn run_reading(&self, stdin: Stdio, args: &[&str]) -> Run {
+        let mut command = self.command(args);
+        command.stdin(stdin);
+        Run::start(command)
+    }
+
+    /// The command of it.
+    pub(crate) fn command(&self, args: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
         command.env_clear().env("PATH", PATH).env("HOME", self.dir.path()).current_dir(self.repo());
         command.env("CLAUDE_CODE_OAUTH_TOKEN", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
         command.args(["run", "--json", "--data"]).arg(self.dir.path().join("data")).args(args);
-        command.stdin(stdin);
-        Run::start(command)
+        command.stdin(Stdio::null());
+        command
     }
 
     /// Runs to the end.
