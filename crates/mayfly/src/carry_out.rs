@@ -10,8 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use mayfly_wire::api::CreateTask;
+use tokio::time::timeout;
 
 use crate::contact::Contact;
 use crate::exit::{Exit, Stop};
@@ -75,7 +75,6 @@ pub(crate) async fn carry_out(
     let exit = seen.max(settled);
     match unsubmitted {
         None => Ok(exit),
-        Some(Unsubmitted::Interrupted) if tracked.is_empty() => Err(Stop::cancelled()),
         Some(Unsubmitted::Interrupted) => Ok(exit.max(Exit::Cancelled)),
         Some(Unsubmitted::Unanswered) => {
             printer.closing(
@@ -110,8 +109,11 @@ async fn submit(
             answer = &mut asked => answer,
             () = interrupts.next() => {
                 ended = Some(Unsubmitted::Interrupted);
-                let late = tokio::time::timeout(ANSWER_MAX, asked).await;
-                late.unwrap_or_else(|_| Err(anyhow!("no answer")))
+                let Ok(late) = timeout(ANSWER_MAX, asked).await else {
+                    ended = Some(Unsubmitted::Unanswered);
+                    break;
+                };
+                late
             }
         };
         match answer {
@@ -119,7 +121,6 @@ async fn submit(
                 rows.push(Row::new(&task.short, &title));
                 tracked.push(Tracked { id: task.id, short: task.short, title });
             }
-            Err(_) if ended.is_some() => ended = Some(Unsubmitted::Unanswered),
             Err(error) => ended = Some(Unsubmitted::Refused(error)),
         }
         if ended.is_some() {

@@ -98,7 +98,7 @@ impl Terminal {
 
 fn watch(mut terminal: File, (rows, columns): (u16, u16)) -> (vt100::Parser, BTreeSet<String>) {
     let mut screen = vt100::Parser::new(rows, columns, 0);
-    let (mut at_work, mut chunk) = (BTreeSet::new(), [0; 64 * 1024]);
+    let (mut at_work, mut chunk) = (BTreeSet::new(), [0; 8 * 1024]);
     // A terminal whose other end was closed gives an error.
     while let Ok(read) = terminal.read(&mut chunk) {
         screen.process(&chunk[..read]);
