@@ -70,15 +70,12 @@ async fn task(client: &Client, workspace: &Workspace, base_url: &str) -> anyhow:
         prompt: PROMPT.to_owned(),
         workspace: Some(workspace.clone()),
         model: Some("sonnet".to_owned()),
-        timeout_ms: None,
-        idle_timeout_ms: None,
-        max_turns: None,
-        max_budget_usd: None,
         credential: Some(Credential {
             kind: CredentialKind::OauthToken,
             secret: TOKEN.to_owned().into(),
             base_url: Some(base_url.to_owned()),
         }),
+        ..CreateTask::default()
     };
     let start = Instant::now();
     let task = client.submit(&create, &uuid::Uuid::now_v7().to_string()).await?;

@@ -48,11 +48,12 @@ const BWRAP: [&str; 13] = [
 async fn main() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let provider = support::sandbox(dir.path(), support::claude()?);
-    let mut hellos = listen(&dir.path().join("way-out"))?;
+    let way_out = dir.path().join("way-out");
+    let mut hellos = listen(&way_out)?;
     provider.probe().await?;
     let mut pairs = support::Pairs::default();
     for round in 0..WARM_UPS + PAIRS {
-        let ours = machine(provider.as_ref(), &mut hellos).await?;
+        let ours = machine(provider.as_ref(), &way_out, &mut hellos).await?;
         let theirs = tokio::task::block_in_place(bwrap)?;
         if round >= WARM_UPS {
             pairs.push(ours, theirs);
@@ -90,10 +91,15 @@ async fn hello(State(heard): State<mpsc::Sender<Instant>>, mut request: Request)
     response.map(|()| Body::empty())
 }
 
-async fn machine(provider: &dyn Provider, hellos: &mut mpsc::Receiver<Instant>) -> anyhow::Result<Duration> {
+async fn machine(
+    provider: &dyn Provider,
+    way_out: &Path,
+    hellos: &mut mpsc::Receiver<Instant>,
+) -> anyhow::Result<Duration> {
     let attempt = TaskId::new(uuid::Uuid::now_v7()).attempt(Attempt(1));
     let ticket = secrecy::SecretString::from("made up");
-    let spec = MachineSpec { attempt, ticket, workspace: None, limits: Limits::default() };
+    let (way_out, limits) = (way_out.to_owned(), Limits::default());
+    let spec = MachineSpec { attempt, ticket, workspace: None, way_out, limits };
     let start = Instant::now();
     provider.create(&spec).await?;
     let heard = hellos.recv().await.context("no hello")?;

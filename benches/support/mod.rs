@@ -72,7 +72,6 @@ pub(crate) fn sandbox(data: &Path, claude: PathBuf) -> Arc<Sandbox> {
     Arc::new(Sandbox::new(SandboxConfig {
         machines: data.join("machines"),
         bases: data.join("bases"),
-        way_out: data.join("way-out"),
         claude,
         mayfly: MAYFLY.into(),
     }))

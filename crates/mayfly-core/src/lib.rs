@@ -18,5 +18,5 @@ pub mod task;
 pub use causes::causes;
 pub use id::{AttemptId, TaskId};
 pub use outcome::{Failure, Outcome};
-pub use policy::Policy;
+pub use policy::{Chances, Earlier, Policy};
 pub use task::{After, Attempt, Effect, Event, Limit, Phase, TaskState};

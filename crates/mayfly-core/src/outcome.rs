@@ -53,6 +53,19 @@ pub enum Failure {
     Lost,
 }
 
+impl Failure {
+    /// Whether the same task may end otherwise when it is run again. What its owner's limits ended, or what no
+    /// run can mend, would end so again.
+    pub fn may_pass(self) -> bool {
+        use Failure::*;
+        match self {
+            Claude | Api | NoResult | Startup | Killed | IdleTimeout | LaunchTimeout | Lost => true,
+            UsageLimit | MaxTurns | MaxBudget | OutOfMemory | InitMismatch | Workspace | LogFull
+            | Timeout | Refused => false,
+        }
+    }
+}
+
 /// Each ending with the one word that it has in the database, on the wire and on a screen.
 const NAMES: [(Outcome, &str); 19] = [
     (Outcome::Succeeded, "succeeded"),

@@ -1,8 +1,6 @@
-//! How many at once, and when an attempt is worth another try.
+//! How many at once, when an attempt is worth another try, and how much one may say.
 
 use std::num::NonZeroU32;
-
-use crate::task::Attempt;
 
 /// The rules of one orchestrator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +9,8 @@ pub struct Policy {
     pub machines_max: NonZeroU32,
     /// How often a task may be launched while `claude` has not yet started in it. Default: 3.
     pub launches_max: NonZeroU32,
+    /// What one attempt's machine may write to its log, in bytes, before the attempt is ended. Default: 1 GiB.
+    pub log_bytes_max: u64,
 }
 
 impl Policy {
@@ -19,10 +19,31 @@ impl Policy {
         alive < self.machines_max.get()
     }
 
-    /// Whether a task that lost this attempt before `claude` started may have another.
-    pub fn relaunches(&self, lost: Attempt) -> bool {
-        lost.0 < self.launches_max.get()
+    /// What an attempt may be followed by, if it fails.
+    pub fn chances(&self, earlier: Earlier, retries: u32) -> Chances {
+        Chances {
+            relaunch: earlier.unstarted + 1 < self.launches_max.get(),
+            retry: earlier.started < retries,
+        }
     }
+}
+
+/// The attempts of a task before its current one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Earlier {
+    /// Those in which `claude` was started.
+    pub started: u32,
+    /// Those that were lost before.
+    pub unstarted: u32,
+}
+
+/// Whether an attempt that fails is followed by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chances {
+    /// If it is lost before `claude` has started.
+    pub relaunch: bool,
+    /// If it fails after that: only ever because its owner asked for it.
+    pub retry: bool,
 }
 
 impl Default for Policy {
@@ -30,6 +51,26 @@ impl Default for Policy {
         Self {
             machines_max: const { NonZeroU32::new(5).expect("5 is not 0") },
             launches_max: const { NonZeroU32::new(3).expect("3 is not 0") },
+            log_bytes_max: 1 << 30,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launches_and_retries_are_counted_apart() {
+        let policy = Policy::default();
+        let chances = |started, unstarted, retries| {
+            let Chances { relaunch, retry } = policy.chances(Earlier { started, unstarted }, retries);
+            (relaunch, retry)
+        };
+        assert_eq!(chances(0, 0, 0), (true, false));
+        assert_eq!(chances(0, 1, 1), (true, true));
+        assert_eq!(chances(0, 2, 1), (false, true), "the third launch is the last");
+        assert_eq!(chances(1, 0, 1), (true, false), "the one retry is this one");
+        assert_eq!(chances(9, 0, 10), (true, true));
     }
 }

@@ -9,7 +9,7 @@
 //!    │                     │ cancelled     Collecting(outcome)
 //!    │                     │                   │ Collected, Expired(Collect), Vanished
 //!    │                     ▼                   ▼
-//!    └─ Gone, requeue ── Releasing(after) ◄────┘
+//!    └─ Gone, requeue ── Releasing(after) ◄────┘     requeue: lost before `claude`, or a retry that was asked for
 //!                          │ Gone
 //!                          ▼
 //!                      Finished(outcome)
@@ -19,13 +19,13 @@
 //!
 //! - A machine is let go only by [`Effect::DestroyMachine`], and the task holds its slot until [`Event::Gone`].
 //! - A word about another attempt changes nothing.
-//! - Once `claude` has started, the task never goes back to the queue.
-//! - The first ending wins: later ones cannot change the outcome.
+//! - Once `claude` has started, the task never goes back to the queue, unless its owner asked for retries.
+//! - The first ending wins: later ones cannot change the outcome. An attempt that is to be retried is no ending.
 //!
 //! Time is not here: [`Event::Expired`] says which limit ran out, and the engine has the clocks.
 
 use crate::outcome::{Failure, Outcome};
-use crate::policy::Policy;
+use crate::policy::Chances;
 
 /// One try at a task, numbered from 1. Every word from a machine carries it, so a late one is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,14 +122,20 @@ impl TaskState {
     pub const NEW: Self = Self::Queued(Attempt(1));
 
     /// Takes one event. `None`: it was late, early or repeated, and changes nothing.
-    pub fn apply(self, event: Event, policy: &Policy) -> Option<(Self, Vec<Effect>)> {
+    pub fn apply(self, event: Event, chances: Chances) -> Option<(Self, Vec<Effect>)> {
         use {Effect::*, Event::*, TaskState::*};
         let collect = |a, outcome| (Collecting(a, outcome), vec![CollectWork(a)]);
         let release = |a, after| (Releasing(a, after), vec![DestroyMachine(a)]);
         let finish = |a, outcome| release(a, After::Finish(outcome));
-        let lost = |a, failure| match policy.relaunches(a) {
+        let lost = |a, failure| match chances.relaunch {
             true => release(a, After::Requeue),
             false => finish(a, Outcome::Failed(failure)),
+        };
+        let is_retried =
+            |outcome| matches!(outcome, Outcome::Failed(failure) if chances.retry && failure.may_pass());
+        let over = |a, outcome| match is_retried(outcome) {
+            true => release(a, After::Requeue),
+            false => finish(a, outcome),
         };
         Some(match (self, event) {
             (Queued(a), Claimed) => (Launching(a), vec![CreateMachine(a)]),
@@ -142,7 +148,7 @@ impl TaskState {
             (Launching(a), Cancelled | Aborted) => finish(a, Outcome::Cancelled),
 
             (Running(a, Phase::Seeding), Started(b)) if a == b => (Running(a, Phase::Claude), vec![]),
-            (Running(a, Phase::Claude), Vanished(b)) if a == b => finish(a, Outcome::Failed(Failure::Lost)),
+            (Running(a, Phase::Claude), Vanished(b)) if a == b => over(a, Outcome::Failed(Failure::Lost)),
             (Running(a, _), Ended(b, outcome)) if a == b => collect(a, outcome),
             (Running(a, _), Expired(b, Limit::Wall)) if a == b => {
                 collect(a, Outcome::Failed(Failure::Timeout))
@@ -154,8 +160,12 @@ impl TaskState {
             (Running(a, _), Aborted) => finish(a, Outcome::Cancelled),
 
             (Collecting(a, outcome), Collected(b) | Vanished(b) | Expired(b, Limit::Collect)) if a == b => {
-                finish(a, outcome)
+                over(a, outcome)
             }
+            (Collecting(a, outcome), Cancelled) if is_retried(outcome) => {
+                (Collecting(a, Outcome::Cancelled), vec![])
+            }
+            (Collecting(a, outcome), Aborted) if is_retried(outcome) => finish(a, Outcome::Cancelled),
             (Collecting(a, outcome), Aborted) => finish(a, outcome),
 
             (Releasing(a, After::Requeue), Cancelled | Aborted) => {
@@ -180,6 +190,16 @@ impl TaskState {
                 Some(a)
             }
             Self::Queued(_) | Self::Finished(_) => None,
+        }
+    }
+
+    /// How the task is going to end, as far as it is known.
+    pub fn ending(self) -> Option<Outcome> {
+        match self {
+            Self::Collecting(_, outcome)
+            | Self::Releasing(_, After::Finish(outcome))
+            | Self::Finished(outcome) => Some(outcome),
+            _ => None,
         }
     }
 
@@ -223,14 +243,26 @@ mod tests {
         events
     }
 
+    const NONE: Chances = Chances { relaunch: false, retry: false };
+
+    /// What may hold when a task is in `state`: of three attempts all but the last may be followed by another.
+    fn chances(state: TaskState) -> Vec<Chances> {
+        let all = [(false, false), (true, false), (false, true), (true, true)];
+        let more = state.machine().is_some_and(|attempt| attempt.0 < 3);
+        let most = if more { all.len() } else { 1 };
+        all[..most].iter().map(|&(relaunch, retry)| Chances { relaunch, retry }).collect()
+    }
+
     /// Walks every step reachable from a new task, and counts the states seen.
     fn each_step(mut check: impl FnMut(TaskState, Event, TaskState, &[Effect])) -> usize {
-        let (events, policy) = (events(), Policy::default());
+        let events = events();
         let mut seen = HashSet::from([TaskState::NEW]);
         let mut todo = vec![TaskState::NEW];
         while let Some(from) = todo.pop() {
-            for &event in &events {
-                let Some((to, effects)) = from.apply(event, &policy) else { continue };
+            let steps =
+                events.iter().flat_map(|event| chances(from).into_iter().map(move |chance| (event, chance)));
+            for (&event, chances) in steps {
+                let Some((to, effects)) = from.apply(event, chances) else { continue };
                 check(from, event, to, &effects);
                 if seen.insert(to) {
                     todo.push(to);
@@ -294,14 +326,14 @@ mod tests {
     }
 
     #[test]
-    fn once_claude_has_started_the_task_is_never_queued_again() {
+    fn once_claude_has_started_the_task_is_never_queued_again_by_itself() {
         // From each state in which `claude` has run, walk on: no path may lead to the queue.
-        let policy = Policy::default();
+        let not_asked_for = Chances { relaunch: true, retry: false };
         let mut todo: Vec<_> = (1..=3).map(|n| TaskState::Running(Attempt(n), Phase::Claude)).collect();
         let mut seen: HashSet<_> = todo.iter().copied().collect();
         while let Some(from) = todo.pop() {
             for event in events() {
-                let Some((to, _)) = from.apply(event, &policy) else { continue };
+                let Some((to, _)) = from.apply(event, not_asked_for) else { continue };
                 assert!(!matches!(to, TaskState::Queued(_)), "{from:?} + {event:?}");
                 if seen.insert(to) {
                     todo.push(to);
@@ -312,18 +344,36 @@ mod tests {
 
     #[test]
     fn the_first_ending_wins() {
-        let ending = |state| match state {
-            TaskState::Collecting(_, outcome) | TaskState::Releasing(_, After::Finish(outcome)) => {
-                Some(outcome)
-            }
-            TaskState::Finished(outcome) => Some(outcome),
-            _ => None,
-        };
         each_step(|from, event, to, _| {
-            if let Some(outcome) = ending(from) {
-                assert_eq!(ending(to), Some(outcome), "{from:?} + {event:?} -> {to:?}");
-            }
+            let Some(outcome) = from.ending() else { return };
+            let may_pass = matches!(outcome, Outcome::Failed(failure) if failure.may_pass());
+            let requeued = matches!(to, TaskState::Releasing(_, After::Requeue));
+            let given_up =
+                matches!(from, TaskState::Collecting(..)) && to.ending() == Some(Outcome::Cancelled);
+            let is_retry = may_pass && (requeued || given_up);
+            assert!(to.ending() == Some(outcome) || is_retry, "{from:?} + {event:?} -> {to:?}");
         });
+    }
+
+    /// The owner's word stops what would be tried again.
+    #[test]
+    fn a_retry_that_was_asked_for_follows_a_failure_that_may_pass_and_no_cancel() {
+        let retry = Chances { relaunch: false, retry: true };
+        for outcome in Outcome::all() {
+            let collecting = TaskState::Collecting(Attempt(1), outcome);
+            let next = |event| collecting.apply(event, retry).map(|(state, _)| state);
+            let may_pass = matches!(outcome, Outcome::Failed(failure) if failure.may_pass());
+            let after = if may_pass { After::Requeue } else { After::Finish(outcome) };
+            let collected = Event::Collected(Attempt(1));
+            assert_eq!(next(collected), Some(TaskState::Releasing(Attempt(1), after)), "{outcome}");
+            let cancelled = TaskState::Collecting(Attempt(1), Outcome::Cancelled);
+            assert_eq!(next(Event::Cancelled), may_pass.then_some(cancelled), "{outcome}");
+            let ending = if may_pass { Outcome::Cancelled } else { outcome };
+            let aborted = TaskState::Releasing(Attempt(1), After::Finish(ending));
+            assert_eq!(next(Event::Aborted), Some(aborted), "{outcome}");
+        }
+        let lost = TaskState::Running(Attempt(1), Phase::Claude).apply(Event::Vanished(Attempt(1)), retry);
+        assert_eq!(lost.map(|(state, _)| state), Some(TaskState::Releasing(Attempt(1), After::Requeue)));
     }
 
     #[test]
@@ -343,20 +393,19 @@ mod tests {
     fn a_finished_task_takes_no_event() {
         for outcome in Outcome::all() {
             for event in events() {
-                assert_eq!(TaskState::Finished(outcome).apply(event, &Policy::default()), None);
+                assert_eq!(TaskState::Finished(outcome).apply(event, NONE), None);
             }
         }
     }
 
     #[test]
     fn from_every_state_the_end_can_be_reached_by_cancelling() {
-        let policy = Policy::default();
         each_step(|_, _, to, _| {
             let mut state = to;
             for _ in 0..4 {
                 let attempt = state.machine().unwrap_or(Attempt(1));
                 for event in [Event::Aborted, Event::Gone(attempt)] {
-                    state = state.apply(event, &policy).map_or(state, |(next, _)| next);
+                    state = state.apply(event, NONE).map_or(state, |(next, _)| next);
                 }
             }
             assert!(state.outcome().is_some(), "{to:?} stays {state:?}");

@@ -55,7 +55,7 @@ pub struct EngineConfig {
     pub rules: Rules,
     /// Where uploaded bundles are: `<sha256>.bundle`.
     pub workspaces: PathBuf,
-    /// Where results are: `<task>/bundle`, `<task>/transcript`.
+    /// Where results are: `<task>/<attempt>/bundle`, `<task>/<attempt>/transcript`.
     pub results: PathBuf,
     /// What tokens are made with.
     pub key: [u8; 32],

@@ -1,7 +1,6 @@
 //! The engine: what it owns, how it starts and stops, and what follows from a change.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +14,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, after};
 use crate::config::EngineConfig;
+use crate::doors::Doors;
 use crate::heads::{Follow, Head, Heads};
+use crate::seal::Seal;
 use crate::session::Links;
 use crate::token::Tokens;
 use crate::view::view;
@@ -34,6 +35,9 @@ pub enum StartError {
     /// The provider cannot say which machines it has.
     #[error("the machines that are left cannot be listed")]
     Provider(#[from] ProviderError),
+    /// The folder of the machines' doors cannot be read.
+    #[error("the machines' doors that are left cannot be listed")]
+    Doors(#[source] std::io::Error),
 }
 
 /// A handle to the engine. It runs until [`Engine::stop`].
@@ -45,14 +49,14 @@ pub(crate) struct Inner {
     pub(crate) config: EngineConfig,
     pub(crate) store: Store,
     pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) doors: Arc<dyn Doors>,
     pub(crate) clock: Arc<dyn Clock>,
     /// When the engine started: nobody could be heard before.
     pub(crate) started: Timestamp,
     pub(crate) tokens: Tokens,
     pub(crate) heads: Heads,
     pub(crate) links: Links,
-    /// The owners' credentials, in memory alone, each until its task is over.
-    credentials: Mutex<HashMap<TaskId, api::Credential>>,
+    pub(crate) seal: Seal,
     pub(crate) slots: Notify,
     unfinished: watch::Sender<usize>,
     pub(crate) stopping: CancellationToken,
@@ -61,29 +65,33 @@ pub(crate) struct Inner {
 
 impl Engine {
     /// Takes up where the last engine on this store ended: machines that nobody owns are destroyed, effects
-    /// that were not performed are performed, and live attempts are watched until their workers dial in.
+    /// that were not performed are performed, and live attempts are watched until their workers dial in. Their
+    /// doors are open when this returns.
     pub async fn start(
         config: EngineConfig,
         store: Store,
         provider: Arc<dyn Provider>,
+        doors: Arc<dyn Doors>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         let unfinished = watch::Sender::new(store.unfinished().await?);
         let engine = Self(Arc::new(Inner {
             tokens: Tokens::new(config.key),
+            seal: Seal::new(&config.key),
             config,
             store,
             provider,
+            doors,
             started: clock.now(),
             clock,
             heads: Heads::default(),
             links: Links::default(),
-            credentials: Mutex::default(),
             slots: Notify::new(),
             unfinished,
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
         }));
+        engine.take_up_doors().await?;
         engine.reap(engine.strangers().await?);
         let effects = engine.0.store.effects().await?;
         for (task, attempt) in engine.0.store.live().await? {
@@ -116,8 +124,22 @@ impl Engine {
     /// Asks for a task's end: with its work, or by `force` without. `None`: there is no such task.
     pub async fn cancel(&self, id: TaskId, force: bool) -> Result<Option<api::Task>, StoreError> {
         let event = if force { Event::Aborted } else { Event::Cancelled };
-        self.step(id, event, Some("cancelled by its owner".to_owned())).await?;
+        let step = || self.step(id, event, Some("cancelled by its owner".to_owned()));
+        match step().await {
+            // What fills the disk may be the machine that is to go, and whose work is given up.
+            Err(StoreError::Full(_)) if force && self.destroy_early(id).await? => step().await?,
+            stepped => stepped?,
+        };
         self.task(id).await
+    }
+
+    /// Unmakes the machine of a task before the store knows of its end. Whether there was one, and it is gone.
+    async fn destroy_early(&self, id: TaskId) -> Result<bool, StoreError> {
+        let machine = self.0.store.task(id).await?.and_then(|task| task.state.machine());
+        let Some(attempt) = machine.map(|attempt| id.attempt(attempt)) else { return Ok(false) };
+        let turn = self.0.links.turn(attempt);
+        let _turn = turn.lock().await;
+        Ok(self.0.provider.destroy(attempt).await.is_ok())
     }
 
     /// How many tasks are not finished.
@@ -130,6 +152,8 @@ impl Engine {
         self.0.stopping.cancel();
         self.0.tracker.close();
         self.0.tracker.wait().await;
+        // What was cut off may have been on its way to the disk.
+        let _ = self.0.store.settled().await;
     }
 
     /// Takes one step of a task, and does what follows. Whether it changed anything.
@@ -166,34 +190,27 @@ impl Engine {
         match state {
             TaskState::Queued(_) => self.0.slots.notify_one(),
             TaskState::Finished(_) => {
-                self.forget(*task);
+                self.forget();
                 self.0.slots.notify_one();
             }
             _ => {}
         }
     }
 
-    /// Counts a task that is about to be stored, and keeps the credential that came with it: once it is stored it
-    /// can be claimed, and can end.
-    pub(crate) fn expect(&self, task: TaskId, credential: Option<api::Credential>) {
-        if let Some(credential) = credential {
-            self.credentials().insert(task, credential);
-        }
+    /// Counts a task that is about to be stored: once it is stored it can be claimed, and can end.
+    pub(crate) fn expect(&self) {
         self.0.unfinished.send_modify(|count| *count += 1);
     }
 
-    /// Forgets a task that is over, or was not stored.
-    pub(crate) fn forget(&self, task: TaskId) {
-        self.credentials().remove(&task);
+    /// Counts a task no more that is over, or was not stored.
+    pub(crate) fn forget(&self) {
         self.0.unfinished.send_modify(|count| *count = count.saturating_sub(1));
     }
 
-    pub(crate) fn credential(&self, task: TaskId) -> Option<api::Credential> {
-        self.credentials().get(&task).cloned()
-    }
-
-    fn credentials(&self) -> MutexGuard<'_, HashMap<TaskId, api::Credential>> {
-        self.0.credentials.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The owner's credential for a task that is not over.
+    pub(crate) async fn credential(&self, task: TaskId) -> Result<Option<api::Credential>, StoreError> {
+        let sealed = self.0.store.credential(task).await?;
+        Ok(sealed.and_then(|sealed| self.0.seal.open(task, &sealed)))
     }
 
     /// Follows a task from its present head. `None`: there is no such task.
@@ -223,12 +240,16 @@ impl Engine {
         }
     }
 
-    /// Does `work` until the store lets it: a full disk may be emptied.
+    /// Does `work` until the store lets it: a full disk may be emptied. What can never be done is left.
     pub(crate) async fn until_stored<W: Future<Output = Result<(), StoreError>>>(
         &self,
         work: impl Fn() -> W,
     ) {
         while let Err(error) = work().await {
+            if matches!(error, StoreError::Corrupt(_) | StoreError::Closed) {
+                tracing::error!(error = causes(&error), "the store failed for good");
+                return;
+            }
             tracing::error!(error = causes(&error), "the store failed, and is asked again");
             self.0.clock.sleep_until(after(self.0.clock.now(), RETRY_AFTER)).await;
         }

@@ -14,12 +14,16 @@
 //! commit; what follows from it (`Engine::follow_up`) can be done again after any failure, the engine's own death
 //! included. Time comes from a [`Clock`], machines from a [`Provider`](mayfly_provider::Provider); nothing polls.
 //!
+//! Each machine has a door of its own to the orchestrator ([`Doors`]), which is there before the machine and goes
+//! after it.
+//!
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
-//! - `events`: the log as clients read it. `token`: what machines prove themselves with.
+//! - `events`: the log as clients read it. `token`: what machines prove themselves with. `seal`: credentials at rest.
 
 mod clock;
 mod config;
+mod doors;
 mod engine;
 mod events;
 mod heads;
@@ -28,6 +32,7 @@ mod model;
 mod perform;
 mod reap;
 mod schedule;
+mod seal;
 mod session;
 mod submit;
 mod token;
@@ -35,6 +40,7 @@ mod view;
 
 pub use clock::{Clock, SystemClock};
 pub use config::{EngineConfig, Rules};
+pub use doors::Doors;
 pub use engine::{Engine, StartError};
 pub use events::EventReader;
 pub use mayfly_store::{IngestError, Store, StoreError};

@@ -61,7 +61,11 @@ impl Engine {
         let chosen = |ms: Option<u64>, default| ms.map_or(default, Duration::from_millis);
         match task.state {
             TaskState::Launching(a) if a == attempt.id.attempt => {
-                let words = format!("its worker was not heard within {}", words(config.rules.launch_max));
+                let within = words(config.rules.launch_max);
+                let words = match self.0.links.trouble(attempt.id) {
+                    Some(why) => format!("no machine could be made within {within}: {why}"),
+                    None => format!("its worker was not heard within {within}"),
+                };
                 Some((after(attempt.launched.max(started), config.rules.launch_max), Limit::Launch, words))
             }
             TaskState::Running(a, _) if a == attempt.id.attempt => {

@@ -57,7 +57,7 @@ impl Engine {
         if !matches!(follow.head().state, TaskState::Running(a, _) if a == attempt.attempt) {
             return Err(Denied);
         }
-        let credential = self.credential(attempt.task).ok_or(Denied)?;
+        let credential = self.credential(attempt.task).await.map_err(|_| Denied)?.ok_or(Denied)?;
         Ok(ModelAccess { attempt, credential, gate: Gate { attempt, follow } })
     }
 

@@ -3,10 +3,12 @@
 //! An effect is forgotten in the same commit as the step that it leads to, so one that was under way when the
 //! engine died is performed again. A machine is unmade only after its making has been answered.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mayfly_core::{AttemptId, Effect, Event, TaskId, TaskState, causes};
-use mayfly_provider::{MachineSpec, ProviderError, WorkspaceSpec};
+use mayfly_provider::{Machine, MachineSpec, ProviderError, WorkspaceSpec};
 use mayfly_store::{Change, Performed, StoreError, TaskRow};
 use mayfly_wire::event::MayflyEvent;
 use secrecy::SecretString;
@@ -14,10 +16,11 @@ use tracing::{info, instrument, warn};
 
 use crate::clock::after;
 use crate::engine::Engine;
+use crate::session::Turn;
 use crate::token::Route;
 
 /// The first wait after an unclear answer; each further one is twice as long.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -64,8 +67,9 @@ impl Engine {
             // One whose worker was heard has its machine, and must not get another.
             let task = self.0.store.task(attempt.task).await?.filter(|task| task.state == launching);
             let Some(task) = task else { return Ok(NOTHING) };
-            match self.0.provider.create(&self.spec(&task, attempt)).await {
+            match self.make(&task, attempt).await {
                 Ok(machine) => {
+                    turn.note_trouble(None);
                     info!(provider = self.0.provider.name(), "machine created");
                     let warning = |text| MayflyEvent::Warning { text };
                     return Ok((machine.notes.into_iter().map(warning).collect(), None));
@@ -74,7 +78,10 @@ impl Engine {
                     let refused = self.change(Event::Refused(attempt.attempt), Some(causes(&error)));
                     return Ok((Vec::new(), Some(refused)));
                 }
-                Err(error) => warn!(error = causes(&error), "machine not created yet"),
+                Err(error) => {
+                    warn!(error = causes(&error), "machine not created yet");
+                    self.tell_trouble(attempt, &turn, causes(&error)).await?;
+                }
             }
             tokio::select! {
                 () = self.pause(&mut wait) => {}
@@ -83,12 +90,21 @@ impl Engine {
         }
     }
 
+    /// Tells the owner once why there is no machine yet; the newest reason is kept for when its time is over.
+    async fn tell_trouble(&self, attempt: AttemptId, turn: &Turn, why: String) -> Result<(), StoreError> {
+        let text = format!("no machine yet, and trying again: {why}");
+        match turn.note_trouble(Some(why)) {
+            None => self.tell(attempt, MayflyEvent::Warning { text }).await,
+            Some(_) => Ok(()),
+        }
+    }
+
     #[instrument(skip_all, fields(%attempt))]
     async fn destroy_machine(&self, attempt: AttemptId) -> Change {
         let turn = self.0.links.turn(attempt);
         let _turn = turn.lock().await;
         let mut wait = RETRY_FIRST;
-        while let Err(error) = self.0.provider.destroy(attempt).await {
+        while let Err(error) = self.unmake(attempt).await {
             warn!(error = causes(&error), "machine not destroyed yet");
             self.pause(&mut wait).await;
         }
@@ -96,7 +112,19 @@ impl Engine {
         self.change(Event::Gone(attempt.attempt), None)
     }
 
-    fn spec(&self, task: &TaskRow, attempt: AttemptId) -> MachineSpec {
+    /// The door first: a machine must not miss it.
+    async fn make(&self, task: &TaskRow, attempt: AttemptId) -> Result<Machine, ProviderError> {
+        let way_out = self.0.doors.open(attempt).map_err(unclear("open the machine's door"))?;
+        self.0.provider.create(&self.spec(task, attempt, way_out)).await
+    }
+
+    /// The door last: it goes once nobody can be behind it.
+    async fn unmake(&self, attempt: AttemptId) -> Result<(), ProviderError> {
+        self.0.provider.destroy(attempt).await?;
+        self.0.doors.close(attempt).map_err(unclear("close the machine's door"))
+    }
+
+    fn spec(&self, task: &TaskRow, attempt: AttemptId, way_out: PathBuf) -> MachineSpec {
         let workspace = task.spec.workspace.as_ref().map(|workspace| WorkspaceSpec {
             id: workspace.id.clone(),
             name: workspace.name.clone(),
@@ -104,7 +132,7 @@ impl Engine {
             bundle: self.0.config.workspaces.join(format!("{}.bundle", workspace.id)),
         });
         let ticket = SecretString::from(self.0.tokens.mint(Route::Ticket, attempt).expose());
-        MachineSpec { attempt, ticket, workspace, limits: self.0.config.rules.limits }
+        MachineSpec { attempt, ticket, workspace, way_out, limits: self.0.config.rules.limits }
     }
 
     /// Appends an event of mayfly's own to a task's log, while the attempt is the task's own.
@@ -118,4 +146,9 @@ impl Engine {
         self.0.clock.sleep_until(after(self.0.clock.now(), *wait)).await;
         *wait = (*wait * 2).min(RETRY_MAX);
     }
+}
+
+/// Both can be tried again, as a provider's verbs can.
+fn unclear(call: &'static str) -> impl FnOnce(io::Error) -> ProviderError {
+    move |error| ProviderError::Unclear { call, source: error.into() }
 }

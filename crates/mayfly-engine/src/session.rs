@@ -48,7 +48,29 @@ pub(crate) struct Links {
     /// Each attempt's open link.
     open: Mutex<HashMap<AttemptId, watch::Sender<Option<Link>>>>,
     last: AtomicU64,
-    turns: Mutex<HashMap<AttemptId, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<HashMap<AttemptId, Arc<Turn>>>,
+}
+
+/// The turn at one machine: making and unmaking it wait for each other.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    at_it: tokio::sync::Mutex<()>,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Turn {
+    pub(crate) async fn lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.at_it.lock().await
+    }
+
+    /// Notes why the machine is not made yet, or that nothing is wrong; gives what was known before.
+    pub(crate) fn note_trouble(&self, why: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.trouble(), why)
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// An open link.
@@ -60,11 +82,20 @@ pub(crate) struct Link {
 }
 
 impl Links {
-    /// Making and unmaking one machine wait for each other.
-    pub(crate) fn turn(&self, attempt: AttemptId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The turn at an attempt's machine.
+    pub(crate) fn turn(&self, attempt: AttemptId) -> Arc<Turn> {
+        let mut turns = self.turns();
         turns.retain(|id, turn| *id == attempt || Arc::strong_count(turn) > 1);
         Arc::clone(turns.entry(attempt).or_default())
+    }
+
+    /// Why an attempt's machine is not made yet, as far as it is known.
+    pub(crate) fn trouble(&self, attempt: AttemptId) -> Option<String> {
+        self.turns().get(&attempt)?.trouble().clone()
+    }
+
+    fn turns(&self) -> MutexGuard<'_, HashMap<AttemptId, Arc<Turn>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The attempt's open link, now and whenever it changes.

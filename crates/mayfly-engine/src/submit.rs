@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use mayfly_core::TaskId;
 use mayfly_store::{NewTask, StoreError, Submitted};
 use mayfly_wire::api::{
-    CreateTask, Credential, IDEMPOTENCY_KEY_BYTES_MAX, PROMPT_BYTES_MAX, Task, Workspace,
+    CreateTask, Credential, IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX, Task,
+    Workspace,
 };
 use uuid::Uuid;
 
@@ -40,6 +41,9 @@ pub enum SubmitError {
         /// What is free.
         free: u64,
     },
+    /// A task that still goes on.
+    #[error("task {0} is not over yet: wait for its end, or cancel it first")]
+    NotOver(String),
     /// The idempotency key was used for another task.
     #[error("this idempotency key was used for another task: choose a new one")]
     KeyConflict,
@@ -60,23 +64,45 @@ impl Engine {
         self.check_disk()?;
         let credential = task.credential.take();
         let id = TaskId::new(Uuid::now_v7());
-        let new = NewTask { id, spec: task, idempotency_key, at: self.0.clock.now() };
+        let sealed = credential.as_ref().map(|credential| self.0.seal.close(id, credential));
+        let new = NewTask { id, spec: task, sealed, idempotency_key, at: self.0.clock.now() };
         let engine = self.clone();
         let id = self.whole(async move { engine.store_task(new, credential).await }).await?;
         let task = self.task(id).await.map_err(SubmitError::Store)?;
         task.ok_or(SubmitError::Store(StoreError::Closed))
     }
 
+    /// Accepts once more what was asked for in a task that is over. `None`: there is no such task.
+    pub async fn retry(
+        &self,
+        id: TaskId,
+        credential: Option<Credential>,
+        idempotency_key: Option<String>,
+    ) -> Result<Option<Task>, SubmitError> {
+        let Some(row) = self.0.store.task(id).await.map_err(SubmitError::Store)? else { return Ok(None) };
+        if row.state.outcome().is_none() {
+            return Err(SubmitError::NotOver(id.short()));
+        }
+        self.submit(CreateTask { credential, ..row.spec }, idempotency_key).await.map(Some)
+    }
+
     async fn store_task(&self, new: NewTask, credential: Option<Credential>) -> Result<TaskId, SubmitError> {
-        let id = new.id;
-        self.expect(id, credential);
+        self.expect();
         let stored = self.0.store.submit(new).await;
         if !matches!(stored, Ok(Submitted::New(_))) {
-            self.forget(id);
+            self.forget();
         }
         self.0.slots.notify_one();
         match stored {
-            Ok(Submitted::New(id) | Submitted::Known(id)) => Ok(id),
+            Ok(Submitted::New(id)) => Ok(id),
+            Ok(Submitted::Known(id)) => {
+                // Whoever asks again may bring a newer one.
+                if let Some(credential) = credential {
+                    let sealed = self.0.seal.close(id, &credential);
+                    self.0.store.keep_credential(id, sealed).await.map_err(SubmitError::Store)?;
+                }
+                Ok(id)
+            }
             Err(StoreError::KeyConflict) => Err(SubmitError::KeyConflict),
             Err(error) => Err(SubmitError::Store(error)),
         }
@@ -109,6 +135,9 @@ impl Engine {
         }
         require(task.timeout_ms != Some(0), "timeout_ms", "must be more than 0")?;
         require(task.idle_timeout_ms != Some(0), "idle_timeout_ms", "must be more than 0")?;
+        let priorities = -PRIORITY_MAX..=PRIORITY_MAX;
+        require(priorities.contains(&task.priority), "priority", "must be between -1000 and 1000")?;
+        require(task.retries <= RETRIES_MAX, "retries", "must be at most 10")?;
         require(task.max_turns != Some(0), "max_turns", "must be more than 0")?;
         if let Some(credential) = &task.credential {
             check_credential(credential)?;

@@ -27,6 +27,8 @@ pub(crate) fn view(task: TaskRow) -> api::Task {
             .outcome()
             .map(|outcome| api::Outcome { name: outcome.name().to_owned(), detail: task.detail }),
         result: task.result,
+        result_attempt: task.result_attempt,
+        priority: task.spec.priority,
     }
 }
 

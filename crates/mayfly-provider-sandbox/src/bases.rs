@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! bases/<bundle's digest>-<commit>/         a repository with `main` checked out at the commit
-//! bases/<bundle's digest>-<commit>.making/  one being made; renamed when it is whole
+//! bases/<bundle's digest>-<commit>.making/  one being made; renamed when it is whole. Also one being removed
 //! ```
 //!
 //! A bundle is only believed if its SHA-256 is its id. Git runs with an environment built from nothing, without
 //! any configuration but the flags given here, and without hooks; a submodule is not fetched. Machines lay an
 //! overlay over the checkout, whose lower part must not change: hence the rename, and the refreshed index.
 //!
-//! Bound: `GIT_MAX` for one git command. Removing bases that nobody needs any more is not done here.
+//! Bound: `GIT_MAX` for one git command. How many there are, and which is removed, is [`shelf`](crate::shelf)'s
+//! business.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
@@ -23,7 +24,7 @@ use sha2::{Digest, Sha256};
 
 use crate::failure::{Failure, Step};
 use crate::lock::Lock;
-use crate::process;
+use crate::{process, shelf};
 
 /// The longest that one git command may take.
 const GIT_MAX: Duration = Duration::from_secs(600);
@@ -48,31 +49,53 @@ const SETTINGS: [&str; 9] = [
 /// Old mistakes in real histories that harm nobody; every other finding of git's check is an error.
 const HARMLESS: [&str; 4] = ["zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingEmail"];
 
-/// The checkout for `workspace` below `bases`, made now if nobody has yet. `owner` is whose files they are to be.
+/// The checkout for `workspace` below `bases`, made now if nobody has yet, and the lock that keeps it. `owner` is whose
+/// files they are to be.
 pub(crate) fn checkout(
     bases: &Path,
     workspace: &WorkspaceSpec,
     owner: Option<u32>,
-) -> Result<PathBuf, Failure> {
+) -> Result<(PathBuf, Lock), Failure> {
     check_names(workspace)?;
-    let name = format!("{}-{}", workspace.id, workspace.base);
-    let base = bases.join(&name);
-    if base.is_dir() {
-        return Ok(base);
+    let base = bases.join(format!("{}-{}", workspace.id, workspace.base));
+    loop {
+        // Waits for whoever makes it.
+        if let Some(held) = shelf::hold(&base)? {
+            return Ok((base, held));
+        }
+        // To wait for the whole lock would be to wait for the end of every machine that uses the base by then.
+        let lock = Lock::acquire_if_free(&shelf::lock_of(&base)).step("lock the workspace's base")?;
+        let Some(lock) = lock.filter(|_| !base.is_dir()) else { continue };
+        if let Err(failure) = make_at(&base, workspace, owner) {
+            lock.remove().step("unlock the workspace's base")?;
+            return Err(failure);
+        }
     }
-    let lock = Lock::acquire(&bases.join(format!("{name}.lock"))).step("lock the workspace's base")?;
-    let made = if base.is_dir() { Ok(()) } else { make_at(&base, workspace, owner) };
-    lock.remove().step("unlock the workspace's base")?;
-    made.map(|()| base)
+}
+
+/// Whether a base could have this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    name.split_once('-').is_some_and(|(id, commit)| is_id(id) && is_commit(commit))
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == ID_CHARS && is_hex(text)
+}
+
+fn is_commit(text: &str) -> bool {
+    COMMIT_CHARS.contains(&text.len()) && is_hex(text)
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn check_names(workspace: &WorkspaceSpec) -> Result<(), Failure> {
-    let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let wrong = |what: &str| Err(Failure::new(format!("the workspace's {what}; this is a fault in mayfly")));
-    if workspace.id.len() != ID_CHARS || !hex(&workspace.id) {
+    if !is_id(&workspace.id) {
         return wrong("id is not a SHA-256 in hex");
     }
-    if !COMMIT_CHARS.contains(&workspace.base.len()) || !hex(&workspace.base) {
+    if !is_commit(&workspace.base) {
         return wrong("base is not a commit in hex");
     }
     let plain = !workspace.name.is_empty() && !workspace.name.contains(['/', '\0']);
@@ -84,7 +107,8 @@ fn check_names(workspace: &WorkspaceSpec) -> Result<(), Failure> {
 
 /// Makes it beside its place, and moves it there when it is whole.
 fn make_at(base: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result<(), Failure> {
-    let making = base.with_extension("making");
+    let making = shelf::making_of(base);
+    shelf::make_room(base)?;
     let made = make(&making, workspace, owner)
         .and_then(|()| fs::rename(&making, base).step("put the workspace's base in its place"));
     if made.is_err() {
@@ -97,7 +121,7 @@ fn make(making: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result<
     check_bundle(workspace)?;
     crate::remove::remove_tree(making).step("remove a half-made base")?;
     fs::create_dir_all(making).step("make a folder for the workspace's base")?;
-    let words = making.with_extension("words");
+    let words = shelf::words_of(making);
     let git = Git { folder: making, words: &words };
     let made = git.make(workspace).and_then(|()| owner.map_or(Ok(()), |owner| give_tree(making, owner)));
     let _ = fs::remove_file(&words);
@@ -170,7 +194,7 @@ impl Git<'_> {
         command.args(args).stderr(words.try_clone().step(&step)?);
         let status = process::run(&mut command, GIT_MAX).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Failure::new("cannot find `git` on PATH: install git"),
-            _ => Failure::new(format!("cannot {step} ({error})")),
+            _ => Failure::of(format!("cannot {step}"), &error),
         })?;
         if status.success() {
             return Ok(());
@@ -179,7 +203,7 @@ impl Git<'_> {
         let mut said = Vec::new();
         words.take(GIT_WORDS_MAX as u64).read_to_end(&mut said).step(&step)?;
         let said = String::from_utf8_lossy(&said).trim().escape_debug().to_string();
-        Err(Failure::new(format!("cannot {step} ({status}: {said})")))
+        Err(Failure::said(format!("cannot {step} ({status}: {said})"), &said))
     }
 
     fn command(&self) -> Command {

@@ -109,6 +109,15 @@ impl Cgroups {
     }
 }
 
+/// Files of this host with the kernel's counts, each there if the limit is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Events {
+    /// With a line `oom_kill N`.
+    pub(crate) memory: Option<PathBuf>,
+    /// With a line `max N`.
+    pub(crate) processes: Option<PathBuf>,
+}
+
 /// The cgroups that could be made, with nothing in them yet.
 #[derive(Debug)]
 pub(crate) struct Made<'a> {
@@ -117,12 +126,19 @@ pub(crate) struct Made<'a> {
 }
 
 impl Made<'_> {
-    /// The file with the line `oom_kill N`, if memory is limited.
-    pub(crate) fn memory_events(&self) -> Option<PathBuf> {
-        let limited = self.groups.iter().filter(|group| group.limits(Limit::Memory));
-        let files = limited
-            .flat_map(|group| ["memory.events", "memory.oom_control"].map(|name| group.path.join(name)));
-        files.into_iter().find(|file| !self.missing.contains_key(&Limit::Memory) && file.exists())
+    /// Where the kernel counts what it does for the limits that are had.
+    pub(crate) fn events(&self) -> Events {
+        Events {
+            memory: self.file_of(Limit::Memory, &["memory.events", "memory.oom_control"]),
+            processes: self.file_of(Limit::Processes, &["pids.events"]),
+        }
+    }
+
+    fn file_of(&self, limit: Limit, names: &[&str]) -> Option<PathBuf> {
+        let limiting =
+            self.groups.iter().filter(|group| group.limits(limit) && !self.missing.contains_key(&limit));
+        let mut files = limiting.flat_map(|group| names.iter().map(|name| group.path.join(name)));
+        files.find(|file| file.exists())
     }
 
     /// Puts `pid` into them, which takes the kernel a while. Gives a sentence for each limit that cannot be had

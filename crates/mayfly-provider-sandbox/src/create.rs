@@ -49,10 +49,10 @@ pub(crate) fn create(
     spec: &MachineSpec,
     purpose: Purpose,
 ) -> Result<Machine, ProviderError> {
-    let unclear = |error: io::Error| ProviderError::Unclear { call: "create", source: error.into() };
+    let unclear = |failure: Failure| failure.unclear("create");
     let lock = machine::lock(config, spec.attempt).map_err(unclear)?;
     let folder = machine::folder(config, spec.attempt);
-    if folder.is_alive().map_err(unclear)? {
+    if folder.is_alive().step(format!("see whether {} lives", folder.path().display())).map_err(unclear)? {
         let notes = folder.state().map(|state| state.notes).unwrap_or_default();
         return Ok(Machine { attempt: spec.attempt, alive: true, notes });
     }
@@ -62,8 +62,8 @@ pub(crate) fn create(
         Ok(notes) => Ok(Machine { attempt: spec.attempt, alive: true, notes }),
         Err(failure) => {
             folder.clear().map_err(unclear)?;
-            lock.remove().map_err(unclear)?;
-            Err(failure.refused())
+            lock.remove().step("let go of the machine's lock").map_err(unclear)?;
+            Err(failure.answer())
         }
     }
 }
@@ -76,13 +76,18 @@ fn make(
     lock: &Lock,
 ) -> Result<Vec<String>, Failure> {
     check_files(config)?;
-    let workspace = workspace(config, spec)?;
+    let way_out = match purpose {
+        Purpose::Work => Some(way_out(&spec.way_out)?),
+        Purpose::Probe => None,
+    };
+    // The holder takes it over while we have it.
+    let (workspace, _base) = workspace(config, spec)?.unzip();
     machine::make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
     let spec = HolderSpec {
         name: format!("mayfly-{}", spec.attempt),
         folder: folder.clone(),
         workspace,
-        way_out: config.way_out.clone(),
+        way_out,
         claude: config.claude.clone(),
         mayfly: config.mayfly.clone(),
         memory_bytes_max: spec.limits.memory_bytes_max,
@@ -94,7 +99,7 @@ fn make(
     Holder::start(config, lock)?.make(&spec)
 }
 
-/// What is bound into a machine must be there, and the way out must be open to the agent.
+/// What every machine runs must be there.
 fn check_files(config: &SandboxConfig) -> Result<(), Failure> {
     for (what, path) in [("the CLI", &config.claude), ("our own binary", &config.mayfly)] {
         let found = fs::metadata(path).step(format!("find {what} at {}", path.display()))?;
@@ -106,26 +111,33 @@ fn check_files(config: &SandboxConfig) -> Result<(), Failure> {
             )));
         }
     }
-    let shown = config.way_out.display();
-    let way_out = fs::metadata(&config.way_out).step(format!("find the way out at {shown}"))?;
+    Ok(())
+}
+
+/// Open to the agent, and named so that the holder finds it, which works from `/`.
+fn way_out(path: &Path) -> Result<PathBuf, Failure> {
+    let shown = path.display();
+    let step = format!("find the way out at {shown}");
+    let path = std::path::absolute(path).step(&step)?;
+    let found = fs::metadata(&path).step(step)?;
     let open =
-        !rustix::process::geteuid().is_root() || way_out.mode() & 0o1 != 0 || way_out.uid() == AGENT_HOST_ID;
-    if way_out.is_dir() && open {
-        return Ok(());
+        !rustix::process::geteuid().is_root() || found.mode() & 0o1 != 0 || found.uid() == AGENT_HOST_ID;
+    if found.is_dir() && open {
+        return Ok(path);
     }
     Err(Failure::new(format!("the way out at {shown} is no folder that the agent may enter: chmod a+x it")))
 }
 
-fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<WorkspaceView>, Failure> {
+fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<(WorkspaceView, Lock)>, Failure> {
     let Some(workspace) = &spec.workspace else { return Ok(None) };
     let bases = &config.bases;
     machine::make_private(bases).step(format!("make the folder {}", bases.display()))?;
     let owner = rustix::process::geteuid().is_root().then_some(AGENT_HOST_ID);
-    let base = bases::checkout(bases, workspace, owner)?;
-    Ok(Some(WorkspaceView { name: workspace.name.clone(), base }))
+    let (base, held) = bases::checkout(bases, workspace, owner)?;
+    Ok(Some((WorkspaceView { name: workspace.name.clone(), base }, held)))
 }
 
-/// As the machine sees it. The holder adds where memory is counted.
+/// As the machine sees it. The holder adds where the kernel counts.
 fn boot_of(spec: &MachineSpec) -> boot::Boot {
     boot::Boot {
         attempt: spec.attempt.to_string(),
@@ -135,6 +147,7 @@ fn boot_of(spec: &MachineSpec) -> boot::Boot {
         home: PathBuf::from(boot::HOME),
         workspace: boot::WORKSPACE.into(),
         memory_events: None,
+        processes: None,
     }
 }
 

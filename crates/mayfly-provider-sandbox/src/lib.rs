@@ -13,7 +13,7 @@
 //!                   /state.json  holder, init and cgroups, for whoever unmakes it
 //!                   /home upper work workspace    what the agent wrote
 //!                   /worker.log  what the worker said on its stderr
-//! bases/                       shared checkouts, see `bases`
+//! bases/                       shared checkouts, see `bases` and `shelf`
 //! ```
 //!
 //! The agent is nobody on the host: as root an id of no user, else our own; either way in a second user
@@ -21,7 +21,8 @@
 //!
 //! One shared kernel: this contains mistakes and ordinary prompt injection. It is no boundary against somebody
 //! with a kernel exploit, and it does not bound the disk that a machine's folder takes.
-//! What runs inside is the worker's business; so is the socket in [`SandboxConfig::way_out`] the server's.
+//! What runs inside is the worker's business; so is the socket in its way out
+//! the orchestrator's.
 
 mod bases;
 mod cgroup;
@@ -32,6 +33,7 @@ mod lock;
 mod machine;
 mod process;
 mod remove;
+mod shelf;
 mod sys;
 
 use std::path::PathBuf;
@@ -57,11 +59,6 @@ pub struct SandboxConfig {
     pub machines: PathBuf,
     /// A folder of ours alone, made if missing: the checkouts that workspaces start from.
     pub bases: PathBuf,
-    /// The folder with the orchestrator's socket; seen at `/run/mayfly`, read-only.
-    ///
-    /// Where we are root, the agent ([`AGENT_HOST_ID`]) must be able to enter it (mode 0755 or 0711) and to
-    /// write to the socket (0666); keep others out by the mode of the folder above it.
-    pub way_out: PathBuf,
     /// The CLI.
     pub claude: PathBuf,
     /// Our own binary, which answers to `worker` and [`HOLDER_VERB`].
@@ -69,6 +66,9 @@ pub struct SandboxConfig {
 }
 
 /// Makes machines as sandboxes of this host.
+///
+/// Where we are root, the agent ([`AGENT_HOST_ID`]) must be able to enter a spec's way out (mode 0755 or 0711) and
+/// to write to the socket in it (0666); keep others out by the mode of the folder above it.
 #[derive(Debug)]
 pub struct Sandbox {
     config: Arc<SandboxConfig>,
@@ -77,13 +77,12 @@ pub struct Sandbox {
 impl Sandbox {
     /// Nothing is made or tried until a verb is called.
     pub fn new(config: SandboxConfig) -> Self {
-        let SandboxConfig { machines, bases, way_out, claude, mayfly } = config;
+        let SandboxConfig { machines, bases, claude, mayfly } = config;
         // The holder works from `/`. Only an empty path has no absolute form, and is refused when it is used.
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         let config = SandboxConfig {
             machines: absolute(machines),
             bases: absolute(bases),
-            way_out: absolute(way_out),
             claude: absolute(claude),
             mayfly: absolute(mayfly),
         };
@@ -112,10 +111,11 @@ impl Provider for Sandbox {
 
     async fn probe(&self) -> Result<(), ProviderError> {
         // Of no task, and another one each time: two orchestrators may probe the same host at once. One that is
-        // left behind is nobody's, and the reaper's.
+        // left behind is nobody's, and the reaper's. It has no way out.
         let attempt = TaskId::new(Uuid::now_v7()).attempt(Attempt(0));
         let ticket = String::new().into();
-        let spec = MachineSpec { attempt, ticket, workspace: None, limits: Limits::default() };
+        let (way_out, limits) = (PathBuf::new(), Limits::default());
+        let spec = MachineSpec { attempt, ticket, workspace: None, way_out, limits };
         self.blocking("probe", move |config| {
             let tried = create::create(config, &spec, create::Purpose::Probe);
             machine::destroy(config, attempt)?;

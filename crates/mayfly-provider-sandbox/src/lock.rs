@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -21,13 +22,35 @@ pub(crate) struct Lock {
 impl Lock {
     /// Waits for the lock at `path`, whose file is made if there is none.
     pub(crate) fn acquire(path: &Path) -> io::Result<Self> {
+        Self::flock(path, FlockOperation::LockExclusive)
+    }
+
+    /// The same with others, who may hold it at the same time.
+    pub(crate) fn acquire_with_others(path: &Path) -> io::Result<Self> {
+        Self::flock(path, FlockOperation::LockShared)
+    }
+
+    /// `None` if anybody holds it, alone or with others.
+    pub(crate) fn acquire_if_free(path: &Path) -> io::Result<Option<Self>> {
+        match Self::flock(path, FlockOperation::NonBlockingLockExclusive) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            locked => locked.map(Some),
+        }
+    }
+
+    fn flock(path: &Path, operation: FlockOperation) -> io::Result<Self> {
         loop {
             let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-            rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
+            rustix::io::retry_on_intr(|| flock(&file, operation))?;
             if is_still_at(&file, path)? {
                 return Ok(Self { file, path: path.to_owned() });
             }
         }
+    }
+
+    /// Notes in the file's time of change that it was used now.
+    pub(crate) fn touch(&self) -> io::Result<()> {
+        self.file.set_modified(SystemTime::now())
     }
 
     /// Removes the file and lets go. Whoever waits for it notices, and makes a new one.

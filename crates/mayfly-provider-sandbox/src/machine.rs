@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::SandboxConfig;
 use crate::cgroup::Cgroups;
+use crate::failure::{Failure, Step};
 use crate::lock::{self, Lock};
 use crate::process::ProcessId;
 use crate::remove::remove_tree;
@@ -35,6 +36,16 @@ pub(crate) struct State {
     pub(crate) init: Option<ProcessId>,
     pub(crate) cgroups: Cgroups,
     pub(crate) notes: Vec<String>,
+}
+
+impl State {
+    fn end(&self) -> io::Result<()> {
+        self.cgroups.kill();
+        // The init takes everything in the machine with it, and the holder ends when it has seen that.
+        self.init.as_ref().map_or(Ok(()), |init| init.kill(END_MAX))?;
+        let ended = |holder: &ProcessId| holder.wait(END_MAX).or_else(|_| holder.kill(END_MAX));
+        self.holder.as_ref().map_or(Ok(()), ended)
+    }
 }
 
 /// The folder of one machine. It need not exist.
@@ -84,16 +95,14 @@ impl Folder {
     }
 
     /// Ends its processes and removes everything. The caller holds the lock in `.making`.
-    pub(crate) fn clear(&self) -> io::Result<()> {
+    pub(crate) fn clear(&self) -> Result<(), Failure> {
+        let shown = self.path.display();
         if let Some(state) = self.state() {
-            state.cgroups.kill();
-            // The init takes everything in the machine with it, and the holder ends when it has seen that.
-            state.init.map_or(Ok(()), |init| init.kill(END_MAX))?;
-            state.holder.map_or(Ok(()), |holder| holder.wait(END_MAX).or_else(|_| holder.kill(END_MAX)))?;
-            state.cgroups.remove()?;
+            state.end().step(format!("end the processes of {shown}"))?;
+            state.cgroups.remove().step(format!("remove the cgroups of {shown}"))?;
         }
         self.log_last_words();
-        remove_tree(&self.path)
+        remove_tree(&self.path).step(format!("remove {shown}"))
     }
 
     fn log_last_words(&self) {
@@ -116,9 +125,10 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
 }
 
 /// Waits until nobody else makes or unmakes the machine.
-pub(crate) fn lock(config: &SandboxConfig, attempt: AttemptId) -> io::Result<Lock> {
-    make_private(&config.machines.join(MAKING))?;
-    Lock::acquire(&making(config, attempt))
+pub(crate) fn lock(config: &SandboxConfig, attempt: AttemptId) -> Result<Lock, Failure> {
+    let path = making(config, attempt);
+    let locked = make_private(&config.machines.join(MAKING)).and_then(|()| Lock::acquire(&path));
+    locked.step(format!("lock {}", path.display()))
 }
 
 fn making(config: &SandboxConfig, attempt: AttemptId) -> PathBuf {
@@ -130,9 +140,9 @@ pub(crate) fn destroy(config: &SandboxConfig, attempt: AttemptId) -> Result<(), 
     let destroy = || {
         let lock = lock(config, attempt)?;
         folder(config, attempt).clear()?;
-        lock.remove()
+        lock.remove().step("let go of the machine's lock")
     };
-    destroy().map_err(|error: io::Error| ProviderError::Unclear { call: "destroy", source: error.into() })
+    destroy().map_err(|failure: Failure| failure.unclear("destroy"))
 }
 
 /// [`Provider::list`](mayfly_provider::Provider::list).
@@ -148,7 +158,8 @@ pub(crate) fn list(config: &SandboxConfig) -> Result<Vec<Machine>, ProviderError
     let attempts: Result<Vec<AttemptId>, _> = attempts;
     attempts
         .and_then(|attempts| attempts.into_iter().map(|attempt| machine(config, attempt)).collect())
-        .map_err(|error: io::Error| ProviderError::Unclear { call: "list", source: error.into() })
+        .step(format!("list the machines in {}", config.machines.display()))
+        .map_err(|failure| failure.unclear("list"))
 }
 
 /// One that is being made is alive: whoever makes it will say if it was not.

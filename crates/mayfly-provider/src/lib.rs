@@ -46,6 +46,9 @@ pub struct MachineSpec {
     pub ticket: SecretString,
     /// The code that is to be at `/workspace/<name>`; none is an empty workspace.
     pub workspace: Option<WorkspaceSpec>,
+    /// The folder of this host that it sees at `/run/mayfly`, read-only: its own way to the orchestrator, which
+    /// no other machine sees.
+    pub way_out: PathBuf,
     /// What it may use.
     pub limits: Limits,
 }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use mayfly_engine::{EngineConfig, Rules};
-use mayfly_wire::boot::WAY_OUT_SOCKET;
+
+/// The name of the owner's socket in the data folder.
+pub(crate) const OWNER_SOCKET: &str = "api.sock";
 
 /// What one orchestrator is like.
 #[derive(Debug, Clone)]
@@ -22,17 +24,7 @@ impl ServerConfig {
 
     /// The owner's socket.
     pub fn socket(&self) -> PathBuf {
-        self.data.join("api.sock")
-    }
-
-    /// The folder with the machines' socket, which a provider shows to each machine. It is there once the
-    /// server has started.
-    pub fn way_out(&self) -> PathBuf {
-        self.data.join("way-out")
-    }
-
-    pub(crate) fn way_out_socket(&self) -> PathBuf {
-        self.way_out().join(WAY_OUT_SOCKET)
+        self.data.join(OWNER_SOCKET)
     }
 
     pub(crate) fn engine(&self, workspaces: &Path, results: &Path, key: [u8; 32]) -> EngineConfig {

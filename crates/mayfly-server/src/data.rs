@@ -5,13 +5,13 @@
 //! key           32 random bytes, made once; the tokens of all attempts come from it
 //! mayfly.db     the store
 //! workspaces/   <sha256>.bundle
-//! results/      <task>/bundle, <task>/transcript
+//! results/      <task>/<attempt>/bundle, <task>/<attempt>/transcript
 //! incoming/     files that are still arriving, on the same file system; emptied at each start
-//! way-out/      the machines' socket
+//! way-out/      the machines' doors: <attempt>/orchestrator.sock
 //! api.sock      the owner's socket
 //! ```
 //!
-//! All of it is the owner's alone, but for `way-out`, which machines see through a mount of that one folder.
+//! All of it is the owner's alone. Each machine sees its own folder in `way-out`, through a mount of that one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
@@ -90,14 +90,13 @@ pub(crate) struct DataFolder {
 impl DataFolder {
     /// Makes the folder if it is not there, checks whose it is, and takes its lock.
     pub(crate) fn open(root: &Path) -> Result<Self, DataError> {
-        folder(root, 0o700)?;
+        folder(root)?;
         let lock = lock(root)?;
         let data = Self { root: root.to_owned(), _lock: lock };
         let _ = fs::remove_dir_all(data.incoming());
-        for private in [data.workspaces(), data.results(), data.incoming()] {
-            folder(&private, 0o700)?;
+        for private in [data.workspaces(), data.results(), data.incoming(), data.way_out()] {
+            folder(&private)?;
         }
-        folder(&root.join("way-out"), 0o755)?;
         Ok(data)
     }
 
@@ -117,6 +116,10 @@ impl DataFolder {
         self.root.join("incoming")
     }
 
+    pub(crate) fn way_out(&self) -> PathBuf {
+        self.root.join("way-out")
+    }
+
     /// The key, made at the first start. It is whole on disk before anything can depend on it.
     pub(crate) fn key(&self) -> Result<[u8; KEY_BYTES], DataError> {
         let path = self.root.join("key");
@@ -130,8 +133,8 @@ impl DataFolder {
     }
 }
 
-/// A folder with exactly this mode, owned by us.
-fn folder(path: &Path, mode: u32) -> Result<(), DataError> {
+/// A folder of ours, and for us alone.
+fn folder(path: &Path) -> Result<(), DataError> {
     // What is there and is no folder is named below, in better words.
     if !path.exists() {
         let making = DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -148,7 +151,7 @@ fn folder(path: &Path, mode: u32) -> Result<(), DataError> {
     if is.mode() & OTHERS_WRITE != 0 {
         return Err(DataError::Shared { path: path.to_owned(), mode: is.mode() & 0o7777 });
     }
-    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(io_error("set the mode of", path))
+    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(io_error("set the mode of", path))
 }
 
 /// Takes the lock, or tells who has it. The system lets go of it when the process ends, however it ends.
@@ -221,15 +224,15 @@ mod tests {
         tempfile::tempdir().expect("a folder")
     }
 
-    /// S32: only the machines' folder is open to others, and it is behind one that is not.
+    /// S32
     #[test]
-    fn all_but_the_way_out_is_the_owners_alone() {
+    fn all_of_it_is_the_owners_alone() {
         let parent = parent();
         let root = parent.path().join("a/b");
         let data = DataFolder::open(&root).expect("a data folder");
         data.key().expect("a key");
         for (name, expected) in
-            [("", 0o700), ("lock", 0o600), ("key", 0o600), ("results", 0o700), ("way-out", 0o755)]
+            [("", 0o700), ("lock", 0o600), ("key", 0o600), ("results", 0o700), ("way-out", 0o700)]
         {
             assert_eq!(mode(&root.join(name)), expected, "{name}");
         }

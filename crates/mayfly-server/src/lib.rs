@@ -1,16 +1,17 @@
-//! The orchestrator: one data folder, one engine, and the two doors to it.
+//! The orchestrator: one data folder, one engine, and the doors to it.
 //!
 //! ```text
-//! owner   ──► <data>/api.sock                     0600   http::owner     tasks, events, results, workspaces
-//! machine ──► <data>/way-out/orchestrator.sock    0666   http::machine   worker link, result uploads, model API
+//! owner   ──► <data>/api.sock                               http::owner     tasks, events, results, workspaces
+//! machine ──► <data>/way-out/<attempt>/orchestrator.sock    http::machine   worker link, uploads, model API
 //! ```
 //!
-//! Neither door leads to the other's routes. The owner is whoever the file system lets through: `<data>` is
-//! 0700. A machine has only the `way-out` folder, and proves itself with tokens.
+//! Neither kind leads to the other's routes. The owner is whoever the file system lets through: `<data>` is 0700.
+//! A machine has the folder of its own door alone, and proves itself there with its own tokens.
 //!
 //! - [`ServerConfig`]: what can be chosen.
 //! - [`Server`]: start, idle, stop.
-//! - `data`: the folder, its lock and its key; `incoming`: files that arrive; `listen`: the doors.
+//! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
+//! - `listen`: one door; `doors`: those of the machines.
 //! - `http`: a file per resource. No handler decides anything: that is the engine's part.
 //!
 //! Which provider makes the machines is the caller's choice; nothing here knows one.
@@ -18,6 +19,7 @@
 mod bundle;
 mod config;
 mod data;
+mod doors;
 mod http;
 mod incoming;
 mod listen;
@@ -25,4 +27,5 @@ mod server;
 
 pub use config::ServerConfig;
 pub use data::DataError;
+pub use doors::MACHINE_CONNECTIONS_MAX;
 pub use server::{STOP_MAX, Server, StartError};

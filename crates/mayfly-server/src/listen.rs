@@ -1,21 +1,26 @@
 //! A door: a unix socket, and the connections that come through it.
 //!
-//! Bounds: [`SOCKET_PATH_BYTES_MAX`], [`CONNECTIONS_MAX`] at once (more wait in the system's queue),
-//! [`HEAD_MAX`] for a request to say what it wants. When the server stops, each connection ends after the
-//! exchange that it is in, or after [`STOP_MAX`].
+//! Bounds: [`SOCKET_PATH_BYTES_MAX`] where clients name the path, the places of each door (who finds none waits in
+//! the system's queue of that door), [`HEAD_MAX`] for a request to say what it wants. A connection that becomes a
+//! link keeps its place until the link ends. When a door closes, each connection ends after the exchange that it
+//! is in, or after [`STOP_MAX`].
 
-use std::fs::{self, Permissions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, openat, statat, unlinkat};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -26,8 +31,6 @@ use crate::STOP_MAX;
 
 /// The longest path of a socket; the systems' own bounds are 103 (macOS) and 107 (Linux).
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 100;
-/// Connections at once through one door.
-const CONNECTIONS_MAX: usize = 512;
 /// The time for a request's head.
 const HEAD_MAX: Duration = Duration::from_secs(20);
 /// The pause after the system gave no connection, such as for lack of file descriptors.
@@ -37,21 +40,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Door {
     listener: UnixListener,
-    path: PathBuf,
+    folder: File,
+    name: &'static str,
+    places: Arc<Semaphore>,
 }
 
 impl Door {
-    /// Binds `path`. The folder's lock is held, so a socket that is there already is a dead one's.
-    pub(crate) fn open(path: PathBuf, mode: u32) -> io::Result<Self> {
-        if fs::symlink_metadata(&path).is_ok_and(|is| is.file_type().is_socket()) {
-            fs::remove_file(&path)?;
+    /// Binds `name` in `folder`, for at most `places` connections at once. The data folder's lock is held, so a
+    /// socket that is there already is a dead one's.
+    ///
+    /// The folder is named by its descriptor: its path may be longer than a socket's can be.
+    pub(crate) fn open(folder: &Path, name: &'static str, mode: u32, places: usize) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let folder = File::from(openat(rustix::fs::CWD, folder, flags, Mode::empty())?);
+        let found = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW);
+        if found.is_ok_and(|is| FileType::from_raw_mode(is.st_mode) == FileType::Socket) {
+            unlinkat(&folder, name, AtFlags::empty())?;
         }
-        let door = Self { listener: UnixListener::bind(&path)?, path };
-        fs::set_permissions(&door.path, Permissions::from_mode(mode))?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+        let listener = UnixListener::bind(path)?;
+        let door = Self { listener, folder, name, places: Arc::new(Semaphore::new(places)) };
+        chmodat(&door.folder, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
         Ok(door)
     }
 
-    /// Whether a socket can have this path.
+    /// Whether a client could name a socket with this path.
     pub(crate) fn fits(path: &Path) -> bool {
         path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX
     }
@@ -59,11 +72,12 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // Of this folder, even if another has its name by now.
+        let _ = unlinkat(&self.folder, self.name, AtFlags::empty());
     }
 }
 
-/// What the connections of all doors share.
+/// What the connections of one door share, or those of all.
 #[derive(Debug, Clone)]
 pub(crate) struct House {
     /// Ends everything.
@@ -73,7 +87,12 @@ pub(crate) struct House {
 }
 
 impl House {
-    /// Serves `router` to all who come through `door`, until the server stops. `connections` counts them.
+    /// A part of it that can end before the rest, and ends with it.
+    pub(crate) fn room(&self) -> Self {
+        Self { stopping: self.stopping.child_token(), running: self.running.clone() }
+    }
+
+    /// Serves `router` to all who come through `door`, until the house stops. `connections` counts them.
     pub(crate) fn serve(&self, door: Door, router: Router, connections: watch::Sender<usize>) {
         let house = self.clone();
         self.running.spawn(async move {
@@ -83,12 +102,11 @@ impl House {
     }
 
     async fn accept(self, door: Door, router: Router, connections: watch::Sender<usize>) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let slot = slots.clone().acquire_owned().await.expect("it is never closed");
+            let place = door.places.clone().acquire_owned().await.expect("it is never closed");
             match door.listener.accept().await {
                 Ok((stream, _)) => {
-                    let guest = Guest::new(connections.clone(), slot);
+                    let guest = Guest::new(connections.clone(), place);
                     self.running.spawn(exchange(stream, router.clone(), self.stopping.clone(), guest));
                 }
                 Err(error) => {
@@ -100,30 +118,40 @@ impl House {
     }
 }
 
-/// One connection, counted while it is there.
-struct Guest {
+/// One connection, counted until the last clone is gone. Each request has one among its extensions, for whoever
+/// takes the connection over.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest(#[expect(dead_code, reason = "held for its end")] Arc<Place>);
+
+#[derive(Debug)]
+struct Place {
     connections: watch::Sender<usize>,
-    _slot: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Guest {
-    fn new(connections: watch::Sender<usize>, slot: OwnedSemaphorePermit) -> Self {
+    fn new(connections: watch::Sender<usize>, permit: OwnedSemaphorePermit) -> Self {
         connections.send_modify(|count| *count += 1);
-        Self { connections, _slot: slot }
+        Self(Arc::new(Place { connections, _permit: permit }))
     }
 }
 
-impl Drop for Guest {
+impl Drop for Place {
     fn drop(&mut self) {
         self.connections.send_modify(|count| *count -= 1);
     }
 }
 
 /// The requests of one connection, one after another.
-async fn exchange(stream: UnixStream, router: Router, stopping: CancellationToken, _guest: Guest) {
+async fn exchange(stream: UnixStream, router: Router, stopping: CancellationToken, guest: Guest) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(guest.clone());
+        router.call(request)
+    });
+    let connection = http.serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection.with_upgrades());
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
@@ -139,6 +167,7 @@ async fn exchange(stream: UnixStream, router: Router, stopping: CancellationToke
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
 
     use axum::routing::get;
@@ -161,7 +190,8 @@ mod tests {
             let path = dir.path().join("door");
             let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
             let (count, connections) = watch::channel(0);
-            house.serve(Door::open(path.clone(), 0o600).expect("free"), router, count);
+            let door = Door::open(dir.path(), "door", 0o600, 2).expect("free");
+            house.serve(door, router, count);
             Self { house, connections, path, _dir: dir }
         }
 
@@ -190,12 +220,12 @@ mod tests {
         let path = dir.path().join("door");
         drop(std::os::unix::net::UnixListener::bind(&path).expect("free"));
         assert!(path.exists(), "a plain listener leaves its socket behind");
-        let door = Door::open(path.clone(), 0o640).expect("replaced");
+        let door = Door::open(dir.path(), "door", 0o640, 1).expect("replaced");
         assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o640);
         drop(door);
         assert!(!path.exists(), "a door does not");
         fs::write(&path, "precious").expect("written");
-        Door::open(path.clone(), 0o600).expect_err("taken");
+        Door::open(dir.path(), "door", 0o600, 1).expect_err("taken");
         assert_eq!(fs::read_to_string(&path).expect("there"), "precious");
     }
 

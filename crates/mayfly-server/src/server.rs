@@ -2,7 +2,7 @@
 //!
 //! The order of [`Server::start`] is what makes it safe: nothing is touched before the folder is known to be
 //! ours, nothing is made before the provider has shown that it can make machines, and nobody is let in before
-//! the engine runs. What fails leaves nothing running.
+//! the engine runs: who dials earlier waits. What fails leaves nothing running.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,22 @@ use jiff::SignedDuration;
 use mayfly_engine::{Clock, Engine};
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{Store, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::ServerConfig;
+use crate::config::OWNER_SOCKET;
 use crate::data::{DataError, DataFolder};
-use crate::http::{self, Machines, Owner};
+use crate::doors::{Doors, Opened};
+use crate::http::{self, Entry, Machine, Owner};
 use crate::listen::{Door, House, SOCKET_PATH_BYTES_MAX};
 
 /// How long [`Server::stop`] waits for exchanges that are under way.
 pub const STOP_MAX: Duration = Duration::from_secs(3);
+/// Connections at once through the owner's door.
+const OWNER_CONNECTIONS_MAX: usize = 512;
 
 /// Why an orchestrator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +36,7 @@ pub enum StartError {
     /// The data folder cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A socket in the data folder would have too long a path.
+    /// The owner's socket would have too long a path.
     #[error(
         "the path of the socket {} is longer than {SOCKET_PATH_BYTES_MAX} bytes: choose a shorter data folder",
         path.display()
@@ -89,38 +93,28 @@ impl Server {
         provider: Arc<dyn Provider>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
-        let (socket, way_out_socket) = (config.socket(), config.way_out_socket());
-        if let Some(path) = [&socket, &way_out_socket].into_iter().find(|path| !Door::fits(path)) {
-            return Err(StartError::LongPath { path: path.clone() });
+        let socket = config.socket();
+        if !Door::fits(&socket) {
+            return Err(StartError::LongPath { path: socket });
         }
         let data = DataFolder::open(&config.data)?;
         let key = data.key()?;
         provider.probe().await.map_err(StartError::Provider)?;
         let store = open_store(&data.store())?;
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
-        let (owner_door, machine_door) = (open_door(socket, 0o600)?, open_door(way_out_socket, 0o666)?);
+        let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
+        let door = door.map_err(|source| StartError::Listen { path: socket, source })?;
+        let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
+        let (doors, opened) = Doors::new(data.way_out(), house.clone());
         let engine_config = config.engine(&data.workspaces(), &data.results(), key);
-        let engine = Engine::start(engine_config, store, provider, clock.clone()).await;
+        let engine = Engine::start(engine_config, store, provider, Arc::new(doors), clock.clone()).await;
         let engine = engine.map_err(StartError::Engine)?;
 
-        let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
-        let (workspaces, results, incoming) = (data.workspaces(), data.results(), data.incoming());
-        let owner = Owner {
-            engine: engine.clone(),
-            workspaces: workspaces.into(),
-            results: results.clone().into(),
-            incoming: incoming.clone().into(),
-            stopping: house.stopping.clone(),
-        };
-        let machines = Machines {
-            engine: engine.clone(),
-            results: results.into(),
-            incoming: incoming.into(),
-            house: house.clone(),
-        };
         let (owner_count, owners) = watch::channel(0);
-        house.serve(owner_door, http::owner(owner), owner_count);
-        house.serve(machine_door, http::machine(machines, client), watch::channel(0).0);
+        house.serve(door, http::owner(owner(&engine, &data, &house)), owner_count);
+        let machines = let_in(opened, engine.clone(), client, data.results().into(), data.incoming().into());
+        let stopping = house.stopping.clone();
+        house.running.spawn(async move { stopping.run_until_cancelled(machines).await });
         let stop = house.stopping.clone().drop_guard();
         Ok(Self { config, engine, clock, owners, house, _stop: stop, _data: data })
     }
@@ -128,11 +122,6 @@ impl Server {
     /// The owner's socket.
     pub fn socket(&self) -> PathBuf {
         self.config.socket()
-    }
-
-    /// The folder with the machines' socket.
-    pub fn way_out(&self) -> PathBuf {
-        self.config.way_out()
     }
 
     /// Returns once there has been no unfinished task and no connection of an owner for `span`.
@@ -154,8 +143,33 @@ fn open_store(path: &Path) -> Result<Store, StartError> {
     Store::open(path).map_err(|source| StartError::Store { path: path.to_owned(), source })
 }
 
-fn open_door(path: PathBuf, mode: u32) -> Result<Door, StartError> {
-    Door::open(path.clone(), mode).map_err(|source| StartError::Listen { path, source })
+fn owner(engine: &Engine, data: &DataFolder, house: &House) -> Owner {
+    Owner {
+        engine: engine.clone(),
+        workspaces: data.workspaces().into(),
+        results: data.results().into(),
+        incoming: data.incoming().into(),
+        stopping: house.stopping.clone(),
+    }
+}
+
+/// Lets machines in by each door that was opened, for its attempt alone.
+async fn let_in(
+    mut opened: mpsc::UnboundedReceiver<Opened>,
+    engine: Engine,
+    client: reqwest::Client,
+    results: Arc<Path>,
+    incoming: Arc<Path>,
+) {
+    while let Some(Opened { attempt, door, house }) = opened.recv().await {
+        let machine = Machine {
+            entry: Entry::new(engine.clone(), attempt),
+            results: results.clone(),
+            incoming: incoming.clone(),
+            house: house.clone(),
+        };
+        house.serve(door, http::machine(machine, client.clone()), watch::channel(0).0);
+    }
 }
 
 /// Any change of a count starts the wait anew, even one that came and went.

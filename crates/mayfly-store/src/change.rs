@@ -2,7 +2,7 @@
 //! times, and the events that tell of it. The caller's transaction makes them one.
 
 use jiff::Timestamp;
-use mayfly_core::{After, Attempt, Effect, Event, Limit, Policy, TaskId, TaskState};
+use mayfly_core::{After, Attempt, Earlier, Effect, Event, Limit, Phase, Policy, TaskId, TaskState};
 use mayfly_wire::api;
 use mayfly_wire::event::{EventSource, MayflyEvent};
 use mayfly_wire::worker::End;
@@ -53,12 +53,13 @@ pub(crate) fn apply(
     change: &Change,
 ) -> Result<Option<Changed>, StoreError> {
     let Some(task) = find(connection, id)? else { return Ok(None) };
-    let Some((state, effects)) = task.state.apply(change.event, &change.policy) else { return Ok(None) };
-    // The first reason of an ending stays; why an attempt was lost is none once the task goes on or is cancelled.
-    let ending = task.detail.filter(|_| !matches!(task.state, TaskState::Releasing(_, After::Requeue)));
-    // Why the work was not brought out is told beside it.
-    let unsaved =
-        change.detail.as_ref().filter(|_| ending.is_some() && is_left_behind(task.state, change.event));
+    let chances = change.policy.chances(earlier(connection, &task)?, task.spec.retries);
+    let Some((state, effects)) = task.state.apply(change.event, chances) else { return Ok(None) };
+    // The first reason of an ending stays; why an attempt failed is none once the task goes on or is cancelled.
+    let requeued = matches!(state, TaskState::Releasing(_, After::Requeue));
+    let goes_on = task.state.ending().is_some() && (state.ending() == task.state.ending() || requeued);
+    let ending = task.detail.filter(|_| goes_on);
+    let unsaved = is_left_behind(task.state, change.event).then(|| unsaved_words(change.detail.as_deref()));
     let detail = ending.or_else(|| change.detail.clone());
     store_state(connection, id, state, detail.as_deref(), change.at)?;
     note_time(connection, id, task.state, state, change)?;
@@ -68,11 +69,19 @@ pub(crate) fn apply(
         connection.prepare_cached(sql)?.execute(params![id.to_string(), attempt.0, kind])?;
     }
     let mut log = Log::open(connection, id, task.last_seq);
-    let unsaved = unsaved.map(|text| MayflyEvent::Warning { text: text.clone() });
+    let unsaved = unsaved.map(|text| MayflyEvent::Warning { text });
     for told in unsaved.into_iter().chain(tell(task.state, state, detail, change)) {
         log.mayfly(attempt_of(task.state, state), change.at, &told)?;
     }
     Ok(Some(Changed { task: id, state, effects, last_seq: log.close()? }))
+}
+
+/// What became of the attempts before the task's current one.
+fn earlier(connection: &Connection, task: &TaskRow) -> Result<Earlier, StoreError> {
+    let sql = "SELECT count(started_ms), count(*) - count(started_ms) FROM attempts WHERE task = ?1 AND attempt < ?2";
+    let key = params![task.id.to_string(), task.attempt];
+    let row = |row: &rusqlite::Row<'_>| Ok(Earlier { started: row.get(0)?, unstarted: row.get(1)? });
+    Ok(connection.prepare_cached(sql)?.query_row(key, row)?)
 }
 
 fn store_state(
@@ -93,6 +102,9 @@ fn store_state(
                finished_ms = ?6 WHERE id = ?1";
     let values = params![id.to_string(), state.name(), attempt, row::word(state), detail, finished];
     connection.prepare_cached(sql)?.execute(values)?;
+    if finished.is_some() {
+        connection.prepare_cached("DELETE FROM credentials WHERE task = ?1")?.execute([id.to_string()])?;
+    }
     Ok(())
 }
 
@@ -116,6 +128,9 @@ fn note_time(
         (TaskState::Launching(_), TaskState::Running(a, _)) => {
             set("UPDATE attempts SET joined_ms = ?3, heard_ms = ?3 WHERE task = ?1 AND attempt = ?2", a)
         }
+        (TaskState::Running(_, Phase::Seeding), TaskState::Running(a, Phase::Claude)) => {
+            set("UPDATE attempts SET started_ms = ?3 WHERE task = ?1 AND attempt = ?2", a)
+        }
         (TaskState::Running(..), TaskState::Collecting(a, _)) => {
             set("UPDATE attempts SET ended_ms = ?3 WHERE task = ?1 AND attempt = ?2", a)
         }
@@ -132,28 +147,43 @@ fn tell(from: TaskState, to: TaskState, detail: Option<String>, change: &Change)
         (_, Launching(_)) => Some(MayflyEvent::Launching { provider: change.provider.to_owned() }),
         (Launching(_), Running(..)) => Some(MayflyEvent::Running),
         (_, Running(..)) => Some(MayflyEvent::Started),
+        (Collecting(..), Collecting(..)) => None,
         (_, Collecting(_, name)) => Some(MayflyEvent::Collecting { outcome: outcome(name) }),
         (_, Finished(name)) => Some(MayflyEvent::Finished { outcome: outcome(name) }),
         (Releasing(..), Queued(_)) => Some(MayflyEvent::Queued),
         (Releasing(..), Releasing(..)) => None,
         (_, Releasing(_, After::Requeue)) => {
-            let detail = detail.unwrap_or_else(|| lost_words(change.event).to_owned());
-            Some(MayflyEvent::Requeued { detail })
+            Some(MayflyEvent::Requeued { detail: why_requeued(from, detail, change.event) })
         }
         (_, Releasing(_, After::Finish(_))) => Some(MayflyEvent::Releasing),
         (_, Queued(_)) => None,
     }
 }
 
-/// Whether the work stays in the machine, against the owner's will.
+/// Whether work stays in the machine that is let go.
 fn is_left_behind(from: TaskState, event: Event) -> bool {
-    matches!(from, TaskState::Collecting(..)) && matches!(event, Event::Vanished(_) | Event::Expired(..))
+    let lets_go = matches!(event, Event::Vanished(_) | Event::Aborted);
+    match from {
+        TaskState::Running(_, Phase::Claude) => lets_go,
+        TaskState::Collecting(..) => lets_go || matches!(event, Event::Expired(..)),
+        _ => false,
+    }
 }
 
-fn lost_words(event: Event) -> &'static str {
-    match event {
+fn unsaved_words(why: Option<&str>) -> String {
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    format!("the work in the machine was not brought out{why}")
+}
+
+fn why_requeued(from: TaskState, detail: Option<String>, event: Event) -> String {
+    let why = match event {
         Event::Expired(_, Limit::Launch) => "its machine was made, and its worker was never heard",
-        _ => "its machine was lost before claude had started",
+        _ => "its machine was lost",
+    };
+    match (from.ending(), detail) {
+        (Some(outcome), Some(detail)) => format!("{outcome}: {detail}"),
+        (Some(outcome), None) => outcome.to_string(),
+        (None, detail) => detail.unwrap_or_else(|| why.to_owned()),
     }
 }
 

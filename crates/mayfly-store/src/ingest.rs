@@ -4,7 +4,7 @@
 //! the frame. What a report means for the task is applied in the same transaction as its record.
 
 use jiff::Timestamp;
-use mayfly_core::{AttemptId, Event, Outcome, Policy, TaskState};
+use mayfly_core::{AttemptId, Event, Failure, Outcome, Policy, TaskState};
 use mayfly_wire::api::Collected;
 use mayfly_wire::event::{EventSource, MayflyEvent, is_json};
 use mayfly_wire::worker::{End, Record, Report, Source};
@@ -68,6 +68,8 @@ struct Frame<'a> {
     provider: &'static str,
     policy: Policy,
     log: Log<'a>,
+    /// What the attempt's machine has written to the log, in bytes.
+    logged: u64,
     done: Ingested,
 }
 
@@ -82,21 +84,23 @@ pub(crate) fn ingest(
     if task.state.machine() != Some(attempt.attempt) {
         return Err(IngestError::Over);
     }
-    let stored = stored_number(connection, attempt)?.ok_or(IngestError::Over)?;
+    let (stored, logged) = stored_before(connection, attempt)?.ok_or(IngestError::Over)?;
     let done =
         Ingested { stored, last_seq: task.last_seq, state: task.state, changed: Vec::new(), ready: false };
     let log = Log::open(connection, attempt.task, task.last_seq);
-    let mut frame = Frame { connection, attempt, at, provider, policy, log, done };
+    let mut frame = Frame { connection, attempt, at, provider, policy, log, logged, done };
     for record in records.iter().filter(|record| record.number > stored) {
         frame.take(record)?;
     }
     frame.close()
 }
 
-fn stored_number(connection: &Connection, attempt: AttemptId) -> Result<Option<u64>, StoreError> {
-    let sql = "SELECT stored FROM attempts WHERE task = ?1 AND attempt = ?2";
+/// The last number stored, and the bytes that the log took.
+fn stored_before(connection: &Connection, attempt: AttemptId) -> Result<Option<(u64, u64)>, StoreError> {
+    let sql = "SELECT stored, logged FROM attempts WHERE task = ?1 AND attempt = ?2";
     let key = params![attempt.task.to_string(), attempt.attempt.0];
-    Ok(connection.prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?)
+    let both = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    Ok(connection.prepare_cached(sql)?.query_row(key, both).optional()?)
 }
 
 impl Frame<'_> {
@@ -107,18 +111,31 @@ impl Frame<'_> {
         }
         self.done.stored = record.number;
         match record.source {
-            Source::Claude => Ok(self.append(EventSource::Claude, record)?),
-            Source::Stderr => Ok(self.append(EventSource::Stderr, record)?),
+            Source::Claude => self.append(EventSource::Claude, record),
+            Source::Stderr => self.append(EventSource::Stderr, record),
             Source::Report => self.report(record),
         }
     }
 
-    fn append(&mut self, source: EventSource, record: &Record) -> Result<(), StoreError> {
+    fn append(&mut self, source: EventSource, record: &Record) -> Result<(), IngestError> {
         let json = record.end != End::More && is_json(&record.bytes);
         // The machine's clock is hostile too: a time that does not exist is the beginning of time.
         let at_ms = i64::try_from(record.at_ms).ok().filter(|&ms| Timestamp::from_millisecond(ms).is_ok());
         let attempt = self.attempt.attempt.0;
-        self.log.append(attempt, at_ms.unwrap_or(0), source, record.end, &record.bytes, json)
+        self.log.append(attempt, at_ms.unwrap_or(0), source, record.end, &record.bytes, json)?;
+        self.count(record.bytes.len() as u64)
+    }
+
+    /// Ends the attempt when its log is full; what its machine still says is stored all the same.
+    fn count(&mut self, bytes: u64) -> Result<(), IngestError> {
+        let most = self.policy.log_bytes_max;
+        let was_full = self.logged >= most;
+        self.logged = self.logged.saturating_add(bytes);
+        if was_full || self.logged < most {
+            return Ok(());
+        }
+        let ended = Event::Ended(self.attempt.attempt, Outcome::Failed(Failure::LogFull));
+        self.step(ended, Some(format!("its log reached the limit of {most} bytes")))
     }
 
     fn report(&mut self, record: &Record) -> Result<(), IngestError> {
@@ -144,8 +161,9 @@ impl Frame<'_> {
 
     fn collected(&mut self, result: Collected) -> Result<(), IngestError> {
         let json = serde_json::to_string(&result).expect("our own types are JSON");
-        let sql = "UPDATE tasks SET result = ?2 WHERE id = ?1";
-        self.connection.prepare_cached(sql)?.execute(params![self.attempt.task.to_string(), json])?;
+        let sql = "UPDATE tasks SET result = ?2, result_attempt = ?3 WHERE id = ?1";
+        let values = params![self.attempt.task.to_string(), json, self.attempt.attempt.0];
+        self.connection.prepare_cached(sql)?.execute(values)?;
         self.log.mayfly(self.attempt.attempt.0, self.at, &MayflyEvent::Collected { result })?;
         self.step(Event::Collected(self.attempt.attempt), None)
     }
@@ -165,9 +183,10 @@ impl Frame<'_> {
         self.done.last_seq = self.log.close()?;
         // What was stored before says nothing about now.
         let sql = "UPDATE attempts SET heard_ms = iif(stored < ?3, ?4, heard_ms), stored = ?3, \
-                   ready = max(ready, ?5) WHERE task = ?1 AND attempt = ?2";
+                   ready = max(ready, ?5), logged = ?6 WHERE task = ?1 AND attempt = ?2";
         let (task, attempt) = (self.attempt.task.to_string(), self.attempt.attempt.0);
-        let values = params![task, attempt, self.done.stored, self.at.as_millisecond(), self.done.ready];
+        let Ingested { stored, ready, .. } = self.done;
+        let values = params![task, attempt, stored, self.at.as_millisecond(), ready, self.logged];
         self.connection.prepare_cached(sql)?.execute(values)?;
         Ok(self.done)
     }

@@ -25,6 +25,8 @@ pub struct TaskRow {
     pub detail: Option<String>,
     /// What came out of its machine.
     pub result: Option<Collected>,
+    /// The attempt that it came from.
+    pub result_attempt: Option<u32>,
     /// The number of its last event.
     pub last_seq: u64,
     /// When it was accepted.
@@ -72,7 +74,7 @@ pub struct EventRow {
 }
 
 pub(crate) const TASK_COLUMNS: &str =
-    "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms";
+    "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms, result_attempt";
 
 pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
     let id: String = row.get(0)?;
@@ -86,6 +88,7 @@ pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
         attempt,
         detail: row.get(5)?,
         result: result.map(|json| serde_json::from_str(&json)).transpose().map_err(corrupt)?,
+        result_attempt: row.get(10)?,
         last_seq: row.get(7)?,
         created: time(row.get(8)?)?,
         finished: row.get::<_, Option<i64>>(9)?.map(time).transpose()?,

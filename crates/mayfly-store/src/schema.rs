@@ -10,10 +10,14 @@ use crate::error::StoreError;
 
 /// "mayf": says that the file is ours.
 const APPLICATION: i64 = 0x6d61_7966;
-/// The version of the tables below.
-const VERSION: i64 = 1;
 /// How long a reader waits for a checkpoint that holds the file, in milliseconds.
 const BUSY_MS_MAX: u32 = 5000;
+
+/// What makes the tables of each version out of those of the one before; the first starts from nothing. A step
+/// that was in a release is never changed.
+const STEPS: [&str; VERSION as usize] = [TABLES, QUEUE_AND_CREDENTIALS];
+/// The version of the tables after all steps.
+const VERSION: u8 = 2;
 
 const TABLES: &str = "
 CREATE TABLE tasks (
@@ -64,7 +68,24 @@ CREATE TABLE effects (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Opens the file, which is made with mode 0600 if it is not there, and makes the tables in an empty one.
+const QUEUE_AND_CREDENTIALS: &str = "
+-- Until the task is over; only the engine can open them.
+CREATE TABLE credentials (
+    task TEXT PRIMARY KEY REFERENCES tasks (id),
+    sealed BLOB NOT NULL
+) STRICT;
+-- What the attempt's machine has written to the log, in bytes.
+ALTER TABLE attempts ADD COLUMN logged INTEGER NOT NULL DEFAULT 0;
+-- When `claude` was started in it.
+ALTER TABLE attempts ADD COLUMN started_ms INTEGER;
+ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+-- The attempt whose work the result is.
+ALTER TABLE tasks ADD COLUMN result_attempt INTEGER;
+CREATE INDEX tasks_by_turn ON tasks (state, priority DESC, id);
+DROP INDEX tasks_by_state;
+";
+
+/// Opens the file, which is made with mode 0600 if it is not there, and brings its tables to this version.
 pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     let unopened = |source| StoreError::Open { path: path.to_owned(), source };
     // A file that is there is left to SQLite: closing it here would let go of the locks of this process.
@@ -82,8 +103,12 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(unopened)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let transaction = connection.transaction()?;
-    if version(&transaction)? == 0 {
-        transaction.execute_batch(TABLES)?;
+    let found = version(&transaction)?;
+    if found < VERSION.into() {
+        // All steps are one commit: whatever ends us, the file has the old tables or the new.
+        for step in STEPS.iter().skip(usize::try_from(found).unwrap_or_default()) {
+            transaction.execute_batch(step)?;
+        }
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
@@ -101,6 +126,8 @@ fn tuned(path: &Path) -> Result<Connection, rusqlite::Error> {
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS_MAX.into()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // What is deleted may be a credential, sealed though it is.
+    connection.pragma_update(None, "secure_delete", true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -115,10 +142,11 @@ fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     match (version(connection)?, application, tables) {
-        (0, 0, 0) | (VERSION, APPLICATION, _) => Ok(()),
-        (found, APPLICATION, _) if found > VERSION => {
-            Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION })
+        (0, 0, 0) => Ok(()),
+        (found, APPLICATION, _) if found > VERSION.into() => {
+            Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION.into() })
         }
+        (1.., APPLICATION, _) => Ok(()),
         _ => Err(foreign()),
     }
 }

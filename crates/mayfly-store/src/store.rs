@@ -21,6 +21,9 @@ use crate::writer::Writer;
 /// The states that own a machine: spelled out, so that the index finds them among many tasks that are over.
 const LIVE: &str = "('launching', 'running', 'collecting', 'releasing')";
 
+/// How much of a prompt is in a listing.
+const LISTED_PROMPT_CHARS: u32 = 1000;
+
 /// What an event counts for besides its bytes.
 const EVENT_BYTES: usize = 200;
 
@@ -29,8 +32,10 @@ const EVENT_BYTES: usize = 200;
 pub struct NewTask {
     /// Its id.
     pub id: TaskId,
-    /// What was asked for; the credential is left out of the file.
+    /// What was asked for; the credential in it is not stored.
     pub spec: CreateTask,
+    /// The credential, sealed; it is deleted with the task's end.
+    pub sealed: Option<Vec<u8>>,
     /// The same key with the same task gives the task that is there already.
     pub idempotency_key: Option<String>,
     /// When.
@@ -93,7 +98,8 @@ impl Store {
         self.writer.run(move |connection| submit(connection, &new)).await
     }
 
-    /// Gives the oldest waiting task a machine, if one more is allowed.
+    /// Gives a machine to the waiting task whose turn it is, if one more is allowed: the one of the highest
+    /// priority, of several the oldest.
     pub async fn claim(
         &self,
         policy: Policy,
@@ -112,6 +118,11 @@ impl Store {
     /// Forgets an effect that was performed, and takes the step that it leads to, in one.
     pub async fn performed(&self, performed: Performed) -> Result<Option<Changed>, StoreError> {
         self.writer.run(move |connection| forget_effect(connection, &performed)).await
+    }
+
+    /// Returns once all that was asked for before is on the disk or failed, though nobody waited for it.
+    pub async fn settled(&self) -> Result<(), StoreError> {
+        self.writer.run(|_| Ok(())).await
     }
 
     /// Stores what a machine says.
@@ -140,14 +151,32 @@ impl Store {
         self.writer.run(move |connection| bind(connection, attempt, link_hash)).await
     }
 
+    /// Replaces the sealed credential of a task, if it is not over.
+    pub async fn keep_credential(&self, task: TaskId, sealed: Vec<u8>) -> Result<(), StoreError> {
+        self.writer.run(move |connection| keep_credential(connection, task, &sealed)).await
+    }
+
+    /// The sealed credential of a task that is not over.
+    pub async fn credential(&self, task: TaskId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(move |connection| {
+            let sql = "SELECT sealed FROM credentials WHERE task = ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.query_row([task.to_string()], |row| row.get(0)).optional()?)
+        })
+        .await
+    }
+
     /// A task.
     pub async fn task(&self, id: TaskId) -> Result<Option<TaskRow>, StoreError> {
         self.read(move |connection| find(connection, id)).await
     }
 
-    /// The newest tasks, newest first.
+    /// The newest tasks, newest first; of each prompt only the beginning.
     pub async fn tasks(&self, most: u32) -> Result<Vec<TaskRow>, StoreError> {
-        let sql = format!("SELECT {TASK_COLUMNS} FROM tasks ORDER BY id DESC LIMIT ?1");
+        let short =
+            format!("json_replace(spec, '$.prompt', substr(spec ->> 'prompt', 1, {LISTED_PROMPT_CHARS}))");
+        let columns = TASK_COLUMNS.replacen("spec", &short, 1);
+        let sql = format!("SELECT {columns} FROM tasks ORDER BY id DESC LIMIT ?1");
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(&sql)?;
             let rows = statement.query_and_then([most], row::task)?;
@@ -255,14 +284,25 @@ fn submit(connection: &Connection, new: &NewTask) -> Result<Submitted, StoreErro
         }
     }
     let state = TaskState::NEW;
-    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms) \
-               VALUES (?1, ?2, ?3, ?4, 1, ?5)";
+    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms, priority) \
+               VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6)";
     let (id, at) = (new.id.to_string(), new.at.as_millisecond());
-    connection.prepare_cached(sql)?.execute(params![id, spec, new.idempotency_key, state.name(), at])?;
+    let values = params![id, spec, new.idempotency_key, state.name(), at, new.spec.priority];
+    connection.prepare_cached(sql)?.execute(values)?;
+    if let Some(sealed) = &new.sealed {
+        keep_credential(connection, new.id, sealed)?;
+    }
     let mut log = Log::open(connection, new.id, 0);
     log.mayfly(0, new.at, &MayflyEvent::Queued)?;
     log.close()?;
     Ok(Submitted::New(new.id))
+}
+
+fn keep_credential(connection: &Connection, task: TaskId, sealed: &[u8]) -> Result<(), StoreError> {
+    let sql = "INSERT OR REPLACE INTO credentials (task, sealed) \
+               SELECT id, ?2 FROM tasks WHERE id = ?1 AND state <> 'finished'";
+    connection.prepare_cached(sql)?.execute(params![task.to_string(), sealed])?;
+    Ok(())
 }
 
 fn forget_effect(connection: &Connection, performed: &Performed) -> Result<Option<Changed>, StoreError> {
@@ -297,9 +337,9 @@ fn claim(connection: &Connection, change: &Change) -> Result<Option<Changed>, St
     if !change.policy.admits(alive) {
         return Ok(None);
     }
-    let sql = "SELECT id FROM tasks WHERE state = 'queued' ORDER BY id LIMIT 1";
-    let oldest = connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, String>(0)).optional()?;
-    match oldest {
+    let sql = "SELECT id FROM tasks WHERE state = 'queued' ORDER BY priority DESC, id LIMIT 1";
+    let next = connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, String>(0)).optional()?;
+    match next {
         Some(id) => apply(connection, id.parse().map_err(corrupt)?, change),
         None => Ok(None),
     }

@@ -11,6 +11,7 @@ use mayfly_wire::event::{Event, MayflyEvent};
 use tempfile::TempDir;
 
 use crate::clock::ManualClock;
+use crate::doors::SimDoors;
 use crate::sim::{SimMachines, SimProvider};
 
 /// An engine, and all that it stands on.
@@ -20,6 +21,8 @@ pub struct TestEngine {
     pub engine: Engine,
     /// Its machines.
     pub machines: SimMachines,
+    /// Its machines' doors.
+    pub doors: SimDoors,
     /// Its time.
     pub clock: ManualClock,
     /// What the next [`restart`](Self::restart) starts with.
@@ -30,16 +33,7 @@ pub struct TestEngine {
 
 /// A task that asks for nothing but `prompt`.
 pub fn task(prompt: &str) -> CreateTask {
-    CreateTask {
-        prompt: prompt.to_owned(),
-        workspace: None,
-        model: None,
-        timeout_ms: None,
-        idle_timeout_ms: None,
-        max_turns: None,
-        max_budget_usd: None,
-        credential: None,
-    }
+    CreateTask { prompt: prompt.to_owned(), ..CreateTask::default() }
 }
 
 impl TestEngine {
@@ -58,15 +52,16 @@ impl TestEngine {
         let dir = tempfile::tempdir().expect("a folder");
         let mut config = usual(&dir);
         adjust(&mut config);
-        let clock = ManualClock::default();
-        let engine = open(&dir, &config, &provider, &clock).await;
-        Self { engine, machines, clock, config, provider, dir }
+        let (clock, doors) = (ManualClock::default(), SimDoors::default());
+        let engine = open(&dir, &config, &provider, &doors, &clock).await;
+        Self { engine, machines, doors, clock, config, provider, dir }
     }
 
     /// Ends the engine and starts another on the same file, machines and clock.
     pub async fn restart(&mut self) {
         self.engine.stop().await;
-        self.engine = open(&self.dir, &self.config, &self.provider, &self.clock).await;
+        self.doors.end();
+        self.engine = open(&self.dir, &self.config, &self.provider, &self.doors, &self.clock).await;
     }
 
     /// The same, with some time in between.
@@ -159,8 +154,15 @@ fn usual(dir: &TempDir) -> EngineConfig {
     }
 }
 
-async fn open(dir: &TempDir, config: &EngineConfig, provider: &SimProvider, clock: &ManualClock) -> Engine {
+async fn open(
+    dir: &TempDir,
+    config: &EngineConfig,
+    provider: &SimProvider,
+    doors: &SimDoors,
+    clock: &ManualClock,
+) -> Engine {
     let store = Store::open(&dir.path().join("mayfly.db")).expect("a store");
-    let (provider, clock) = (Arc::new(provider.clone()), Arc::new(clock.clone()));
-    Engine::start(config.clone(), store, provider, clock).await.expect("an engine")
+    let (provider, doors, clock) =
+        (Arc::new(provider.clone()), Arc::new(doors.clone()), Arc::new(clock.clone()));
+    Engine::start(config.clone(), store, provider, doors, clock).await.expect("an engine")
 }

@@ -4,13 +4,15 @@
 //! ([`SimMachines::next`]), what the provider answers, and time ([`ManualClock::advance`]). So no test sleeps
 //! or polls: it waits for what it is about.
 //!
-//! - [`clock`]: time. [`sim`]: a provider and its machines. [`engine`]: an engine over both, which can be
-//!   restarted.
+//! - [`clock`]: time. [`sim`]: a provider and its machines. [`doors`]: doors that lead nowhere. [`engine`]: an
+//!   engine over all of them, which can be restarted.
 
 pub mod clock;
+pub mod doors;
 pub mod engine;
 pub mod sim;
 
 pub use clock::ManualClock;
+pub use doors::SimDoors;
 pub use engine::{TestEngine, task};
 pub use sim::{OnCreate, SimMachine, SimMachines, SimProvider};

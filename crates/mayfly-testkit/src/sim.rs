@@ -380,6 +380,7 @@ mod tests {
             attempt,
             ticket: "ticket".into(),
             workspace: None,
+            way_out: "/nowhere".into(),
             limits: Limits::default(),
         };
         let open = move || Arc::new(provider.clone()) as Arc<dyn Provider>;

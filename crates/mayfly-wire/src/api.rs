@@ -24,8 +24,14 @@ pub const PROMPT_BYTES_MAX: usize = 1024 * 1024;
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 100;
 
+/// The most retries.
+pub const RETRIES_MAX: u32 = 10;
+
+/// The highest priority, and the lowest below 0.
+pub const PRIORITY_MAX: i32 = 1000;
+
 /// Asks for a task.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateTask {
     /// What `claude` is asked to do: 1 byte to [`PROMPT_BYTES_MAX`], no NUL.
@@ -48,9 +54,26 @@ pub struct CreateTask {
     /// The most money to spend, in US dollars, as the CLI counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_budget_usd: Option<f64>,
-    /// The credential for the model API, for this task alone; it is kept in memory only.
+    /// Who comes first: higher before lower, and of equals who came first. Default: 0; -1000 to 1000.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
+    /// How often an attempt that failed in a way that may pass is followed by another, after `claude` had started
+    /// in it. Default: 0, never; at most [`RETRIES_MAX`].
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub retries: u32,
+    /// The credential for the model API, for this task alone; it is sealed at rest, and deleted at the task's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A repository that was handed over, and the commit to start from.
@@ -127,6 +150,12 @@ pub struct Task {
     /// What came out of its machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Collected>,
+    /// The attempt that the result came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_attempt: Option<u32>,
+    /// Its place in the queue: higher first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
 }
 
 /// How a task ended.

@@ -55,4 +55,17 @@ pub struct Boot {
     /// `memory.oom_control` of v1. Both have a line `oom_kill N`.
     #[serde(default)]
     pub memory_events: Option<PathBuf>,
+    /// The limit of processes, if the kernel counts what it refuses for it.
+    #[serde(default)]
+    pub processes: Option<ProcessLimit>,
+}
+
+/// How many processes a machine may have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessLimit {
+    /// The most, threads counted as well.
+    pub max: u32,
+    /// Where the kernel counts what it refused: `pids.events` of cgroup v1 or v2, with a line `max N`.
+    pub events: PathBuf,
 }

@@ -56,7 +56,7 @@ pub enum MayflyEvent {
     },
     /// The machine is being destroyed.
     Releasing,
-    /// The attempt was lost before `claude` started; another follows.
+    /// The attempt was lost before `claude` started, or failed and retries were asked for; another follows.
     Requeued {
         /// What became of it.
         detail: String,

@@ -5,7 +5,7 @@
 //!               ├─► relay: claude's way out
 //!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict)
 //!               ├─► collect: bundle and session file
-//!               └─► reaper: the one who waits for processes
+//!               └─► reaper: the one who waits for processes; shortage: who is killed for memory
 //! ```
 //!
 //! One thread drives all of it. The worker itself decides nothing about the task: it reports how `claude`
@@ -17,11 +17,13 @@ mod boot;
 mod claude;
 mod collect;
 mod life;
+mod limits;
 mod lines;
 mod listen;
 mod outbox;
 mod reaper;
 mod relay;
+mod shortage;
 mod supervise;
 mod uplink;
 
@@ -40,6 +42,7 @@ use rustix::process::{DumpableBehavior, getpid, set_dumpable_behavior};
 pub use crate::claude::command::Launch;
 pub use crate::claude::input::opening;
 use crate::reaper::Realm;
+use crate::shortage::Place;
 use crate::supervise::Graces;
 
 /// Gives any 64 bits at each call.
@@ -50,6 +53,8 @@ pub(crate) type Random = fn() -> u64;
 pub(crate) struct Surroundings {
     /// Which processes are its to reap and to kill.
     pub(crate) realm: Realm,
+    /// Its place in the order of those that are killed for memory, unless it is to be as its programs.
+    pub(crate) place: Option<Place>,
     /// How long it waits for `claude`.
     pub(crate) graces: Graces,
     /// The code as it was handed over.
@@ -75,10 +80,12 @@ pub fn main() -> ExitCode {
 
 fn start() -> Result<(), Box<dyn std::error::Error>> {
     let boot = boot::read()?;
+    let place = Place::own()?;
     // What this process holds is not for the agent, which runs as the same user.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let surroundings = Surroundings {
         realm: if getpid().is_init() { Realm::Machine } else { Realm::Children },
+        place: Some(place),
         graces: Graces::USUAL,
         base: BASE.into(),
         scratch: std::env::temp_dir(),

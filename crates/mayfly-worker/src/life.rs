@@ -17,13 +17,15 @@ use crate::Surroundings;
 use crate::claude::command::{Launch, prepare};
 use crate::claude::verdict::Verdict;
 use crate::collect::Collector;
+use crate::limits::Limits;
 use crate::reaper::Reaper;
 use crate::supervise::Supervisor;
 use crate::uplink::{self, Duty, Link};
 
 /// Lives it to its end. Without an orchestrator, or rejected by it, it ends early and leaves nothing.
-pub(crate) async fn live(boot: Boot, surroundings: Surroundings) -> Result<(), LifeError> {
-    let reaper = Reaper::start(surroundings.realm).map_err(LifeError::NoSignals)?;
+pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(), LifeError> {
+    let place = surroundings.place.take();
+    let reaper = Reaper::start(surroundings.realm).map_err(LifeError::NoSignals)?.at(place);
     let port =
         crate::relay::start(boot.endpoint.clone(), surroundings.random).await.map_err(LifeError::NoRelay)?;
     let hello = Hello {
@@ -99,9 +101,9 @@ impl Life {
             port: self.port,
             order: &self.order,
         };
-        let memory_events = self.boot.memory_events.clone();
+        let limits = Limits::of(&self.boot);
         let (reaper, graces) = (self.reaper.clone(), self.surroundings.graces);
-        Supervisor { reaper, outlet, duty, graces, memory_events }.run(&launch).await
+        Supervisor { reaper, outlet, duty, graces, limits }.run(&launch).await
     }
 
     /// Where the agent works, by its real path, as the CLI will name it.

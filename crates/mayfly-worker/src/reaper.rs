@@ -20,6 +20,8 @@ use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::shortage::Place;
+
 /// Which processes are the worker's to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Realm {
@@ -36,6 +38,7 @@ type Ends = HashMap<Pid, oneshot::Sender<ExitStatus>>;
 pub(crate) struct Reaper {
     realm: Realm,
     waited_for: Arc<Mutex<Ends>>,
+    place: Option<Arc<Place>>,
 }
 
 /// A program that was started. Its pipes are there if its command asked for them.
@@ -58,7 +61,7 @@ pub(crate) struct Handle {
 impl Reaper {
     /// Begins to reap, on the current runtime and until it ends.
     pub(crate) fn start(realm: Realm) -> io::Result<Self> {
-        let reaper = Self { realm, waited_for: Arc::default() };
+        let reaper = Self { realm, waited_for: Arc::default(), place: None };
         let mut ended = signal(SignalKind::child())?;
         let reaping = reaper.clone();
         tokio::spawn(async move {
@@ -69,10 +72,18 @@ impl Reaper {
         Ok(reaper)
     }
 
+    /// From now on what is started is killed for memory before the worker at `place`.
+    pub(crate) fn at(self, place: Option<Place>) -> Self {
+        Self { place: place.map(Arc::new), ..self }
+    }
+
     /// Starts a program.
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let mut waited_for = self.lock();
-        let mut child = command.spawn()?;
+        let mut child = match &self.place {
+            Some(place) => place.before_us(|| command.spawn())?,
+            None => command.spawn()?,
+        };
         let pid = Pid::from_child(&child);
         let (ended, end) = oneshot::channel();
         waited_for.insert(pid, ended);

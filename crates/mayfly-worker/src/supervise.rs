@@ -15,11 +15,11 @@
 //!
 //! Bounds: [`Graces`]; [`STDERR_BYTES_MAX`](crate::listen::STDERR_BYTES_MAX) of its standard error, then one warning.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use mayfly_core::{Failure, Outcome};
+use mayfly_wire::worker::Report;
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
@@ -31,6 +31,7 @@ use crate::claude::command::Launch;
 use crate::claude::input;
 use crate::claude::interpret::{Asked, Interpreter};
 use crate::claude::verdict::{End, Verdict};
+use crate::limits::Limits;
 use crate::listen::{Listener, Progress, stderr};
 use crate::reaper::{Child, Handle, KillOnDrop, Reaper};
 use crate::uplink::{Duty, Outlet};
@@ -68,7 +69,7 @@ pub(crate) struct Supervisor {
     pub(crate) outlet: Outlet,
     pub(crate) duty: watch::Receiver<Duty>,
     pub(crate) graces: Graces,
-    pub(crate) memory_events: Option<PathBuf>,
+    pub(crate) limits: Limits,
 }
 
 /// How far the run is on its way out. A deadline leads to the next step.
@@ -93,7 +94,7 @@ enum Stop {
 impl Supervisor {
     /// Starts `claude`, and returns when it is over and all of its output is in the outbox.
     pub(crate) async fn run(&mut self, launch: &Launch<'_>) -> Verdict {
-        let kills_before = self.memory_kills();
+        let counted_before = self.limits.counts();
         let child = match self.reaper.spawn(&mut launch.command()) {
             Ok(child) => child,
             Err(error) => {
@@ -103,13 +104,17 @@ impl Supervisor {
         };
         let parts = self.take_apart(child, launch);
         let (status, stop, (interpreter, stderr_tail)) = self.watch(parts).await;
+        let met = self.limits.met_since(counted_before);
+        if let Some(text) = met.warning() {
+            self.outlet.report(&Report::Warning { text }).await;
+        }
         let end = End {
             status,
             initialised: interpreter.initialised(),
             last: interpreter.last(),
             resets_at: interpreter.resets_at(),
             was_at_rest: stop == Some(Stop::Rested),
-            out_of_memory: self.memory_kills() > kills_before,
+            met,
             stderr_tail: stderr_tail.trim(),
         };
         match stop {
@@ -236,11 +241,6 @@ impl Supervisor {
         self.reaper.kill_all_others();
         Stage::Killed
     }
-
-    /// How often the kernel has killed for memory in this machine.
-    fn memory_kills(&self) -> u64 {
-        self.memory_events.as_deref().and_then(oom_kills).unwrap_or(0)
-    }
 }
 
 /// What the watch over a run holds in its hands.
@@ -272,10 +272,4 @@ async fn feed(mut stdin: pipe::Sender, mut inputs: mpsc::Receiver<bytes::Bytes>)
             return;
         }
     }
-}
-
-/// The number in the line `oom_kill N`.
-fn oom_kills(memory_events: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(memory_events).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }

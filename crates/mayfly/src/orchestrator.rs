@@ -32,7 +32,6 @@ impl Orchestrator {
         let provider: Arc<dyn Provider> = Arc::new(Sandbox::new(SandboxConfig {
             machines: config.data.join("machines"),
             bases: config.data.join("bases"),
-            way_out: config.way_out(),
             claude: claude.path,
             mayfly,
         }));

@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use mayfly_core::{Outcome, TaskId};
 use mayfly_testkit::{OnCreate, SimMachine, TestEngine, task};
 use mayfly_wire::event::MayflyEvent;
@@ -68,6 +70,32 @@ async fn a_task_whose_machine_cannot_be_made_ends_at_once() {
     cancel(&mayfly, id, false).await;
     assert_eq!(mayfly.outcome(id).await.0, "cancelled");
     assert_eq!(mayfly.machines.seen().creates, 1);
+}
+
+/// G11: what was not brought out is said, whether the owner insisted or the machine went.
+#[tokio::test]
+async fn work_that_stays_in_the_machine_is_told_of() {
+    type Lose = fn(&mut SimMachine);
+    let lose: [(Option<Lose>, &str, &str); 2] =
+        [(None, "cancelled", WORDS), (Some(SimMachine::vanish), "lost", "its machine is gone")];
+    for (lose, name, why) in lose {
+        for started in [false, true] {
+            let mut mayfly =
+                TestEngine::start(|config| config.rules.policy.launches_max = NonZeroU32::MIN).await;
+            let (id, mut machine) = running(&mut mayfly).await;
+            if started {
+                machine.starts().await;
+            }
+            match lose {
+                Some(lose) => lose(&mut machine),
+                None => drop(cancel(&mayfly, id, true).await),
+            }
+            assert_eq!(mayfly.outcome(id).await, (name.to_owned(), Some(why.to_owned())));
+            let expected = format!("the work in the machine was not brought out: {why}");
+            let expected = if started { vec![expected] } else { vec![] };
+            assert_eq!(mayfly.warnings(id).await, expected, "there is none before claude");
+        }
+    }
 }
 
 /// R32, G11: with its work, whether or not `claude` has started.

@@ -2,7 +2,7 @@ use mayfly_core::{Outcome, TaskId};
 use mayfly_engine::IngestError;
 use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::event::{Event, EventSource};
-use mayfly_wire::worker::{End, Record, Report, Source};
+use mayfly_wire::worker::{Down, End, Record, Report, Source};
 
 async fn running(mayfly: &mut TestEngine) -> (TaskId, SimMachine) {
     let id = mayfly.submit(task("x")).await;
@@ -29,6 +29,25 @@ async fn records_that_come_again_are_stored_once() {
         assert_eq!(machine.send(lines[sent].to_vec()).await.unwrap(), acknowledged);
     }
     assert_eq!(said(&mayfly, id).await, [b"a", b"b", b"c", b"d"]);
+}
+
+/// G3: nothing of it is dropped, and the attempt ends; stderr counts too, and what mayfly tells does not.
+#[tokio::test]
+async fn a_log_that_is_full_ends_the_attempt() {
+    let mut mayfly = TestEngine::start(|config| config.rules.policy.log_bytes_max = 10).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    machine.says("12345").await;
+    let more = [machine.record(Source::Stderr, "6789"), machine.record(Source::Claude, "a")];
+    machine.send(vec![more[0].clone()]).await.unwrap();
+    assert_eq!(mayfly.task(id).await.state, "running");
+    machine.send(more.to_vec()).await.unwrap();
+    assert!(matches!(machine.told().await, Down::Collect));
+    machine.says("what was on its way").await;
+    machine.collected().await;
+    let words = "its log reached the limit of 10 bytes";
+    assert_eq!(mayfly.outcome(id).await, ("log-full".to_owned(), Some(words.to_owned())));
+    assert_eq!(said(&mayfly, id).await, [&b"12345"[..], b"6789", b"a", b"what was on its way"]);
 }
 
 /// A report that comes again tells nothing twice either.

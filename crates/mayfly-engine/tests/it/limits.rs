@@ -110,7 +110,10 @@ async fn work_left_behind_is_told_of_beside_the_reason_of_the_ending() {
         lose(&mut machine, &mayfly.clock);
         let reason = "nothing heard from claude for 10m";
         assert_eq!(mayfly.outcome(id).await, ("idle-timeout".to_owned(), Some(reason.to_owned())));
-        assert_eq!(mayfly.warnings(id).await, [words]);
+        assert_eq!(
+            mayfly.warnings(id).await,
+            [format!("the work in the machine was not brought out: {words}")]
+        );
     }
 }
 

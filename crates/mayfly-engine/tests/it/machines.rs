@@ -1,6 +1,8 @@
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mayfly_core::{Attempt, AttemptId, Outcome, TaskId};
+use mayfly_engine::EngineConfig;
 use mayfly_provider::Provider as _;
 use mayfly_testkit::{OnCreate, SimMachine, SimProvider, TestEngine, task};
 use mayfly_wire::event::MayflyEvent;
@@ -102,6 +104,25 @@ async fn an_unclear_answer_to_create_is_asked_again_for_as_long_as_it_takes() {
     assert_eq!(mayfly.outcome(id).await.0, "succeeded");
 }
 
+/// Its owner reads why once, and again at the end of its time.
+#[tokio::test]
+async fn why_there_is_no_machine_is_told_and_is_the_reason_in_the_end() {
+    let once = |config: &mut EngineConfig| config.rules.policy.launches_max = NonZeroU32::MIN;
+    let mayfly = TestEngine::start(once).await;
+    mayfly.machines.on_create(vec![OnCreate::Unclear; 1000]);
+    let id = mayfly.submit(task("x")).await;
+    // Tried once, and to be tried again.
+    mayfly.clock.sleeper_for(Duration::from_millis(100)).await;
+    mayfly.clock.advance(minutes(1));
+    let (name, detail) = mayfly.outcome(id).await;
+    let why = "no clear answer to `create`: the answer was lost";
+    assert_eq!(
+        (name.as_str(), detail),
+        ("launch-timeout", Some(format!("no machine could be made within 1m: {why}")))
+    );
+    assert_eq!(mayfly.warnings(id).await, [format!("no machine yet, and trying again: {why}")]);
+}
+
 /// G2: the machine of a lost answer is found, and not made twice.
 #[tokio::test]
 async fn a_machine_whose_making_was_answered_unclearly_is_found_and_noted_once() {
@@ -114,10 +135,10 @@ async fn a_machine_whose_making_was_answered_unclearly_is_found_and_noted_once()
         mayfly.clock.sleeper_for(pause).await;
         mayfly.clock.advance(pause);
     }
-    mayfly.until(id, |task| task.last_seq == 3).await;
+    mayfly.until(id, |task| task.last_seq == 4).await;
     machine.succeeds(&mayfly.engine).await;
     assert_eq!(mayfly.outcome(id).await.0, "succeeded");
-    assert_eq!(mayfly.warnings(id).await, ["memory cannot be limited here"]);
+    assert_eq!(mayfly.warnings(id).await[1..], ["memory cannot be limited here"]);
     let seen = mayfly.machines.seen();
     assert_eq!((seen.made, seen.creates), (1, 3));
 }

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod cancel;
+mod doors;
 mod events;
 mod ingest;
 mod life;
 mod limits;
 mod link;
 mod machines;
+mod queue;
 mod restart;
 mod submit;
 mod tokens;

@@ -46,6 +46,8 @@ async fn each_field_that_cannot_be_is_named() {
         ("model", model(&"m".repeat(101))),
         ("timeout_ms", CreateTask { timeout_ms: Some(0), ..task("x") }),
         ("idle_timeout_ms", CreateTask { idle_timeout_ms: Some(0), ..task("x") }),
+        ("priority", CreateTask { priority: 1001, ..task("x") }),
+        ("retries", CreateTask { retries: 11, ..task("x") }),
         ("max_turns", CreateTask { max_turns: Some(0), ..task("x") }),
         ("max_budget_usd", budget(0.0)),
         ("max_budget_usd", budget(-1.0)),

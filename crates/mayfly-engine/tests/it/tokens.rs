@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use mayfly_core::{Outcome, TaskId};
-use mayfly_engine::{Denied, Engine};
+use mayfly_engine::{Denied, Engine, Store};
 use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::Secret;
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind};
@@ -121,7 +121,7 @@ async fn the_next_attempts_gate_is_closed_again() {
     crate::leave(gate.opened()).await;
 }
 
-/// S32, G: in memory alone, and no longer than its task.
+/// S32: it is sealed there, and no longer there than its task runs.
 #[tokio::test]
 async fn a_credential_is_never_in_the_file() {
     let mut mayfly = TestEngine::start(|_| {}).await;
@@ -129,22 +129,44 @@ async fn a_credential_is_never_in_the_file() {
     machine.starts().await;
     assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok(CANARY));
     assert_no_canary(&mayfly.file());
+    let store = Store::open(&mayfly.file()).unwrap();
+    assert!(store.credential(id).await.unwrap().is_some());
     assert!(!format!("{:?}", mayfly.engine).contains(CANARY));
     machine.ends(Outcome::Succeeded).await;
     machine.collected().await;
     mayfly.outcome(id).await;
     assert_no_canary(&mayfly.file());
+    let store = Store::open(&mayfly.file()).unwrap();
+    assert_eq!(store.credential(id).await.unwrap(), None);
 }
 
-/// It is kept in memory only: after a restart it is gone, and nothing else stands in for it.
+/// R03: the next engine can go on with it; with another key it could not.
 #[tokio::test]
-async fn a_credential_does_not_outlive_the_engine() {
+async fn a_credential_waits_for_the_next_engine_with_the_same_key() {
     let mut mayfly = TestEngine::start(|_| {}).await;
     let (_, mut machine, order) = running(&mut mayfly).await;
     mayfly.restart().await;
     machine.boot(&mayfly.engine).await;
+    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok(CANARY));
+    assert_no_canary(&mayfly.file());
+    mayfly.config.key = [8; 32];
+    mayfly.restart().await;
     assert!(model(&mayfly.engine, &order).await.is_err());
-    assert!(result(&mayfly.engine, &order).await, "the work can still be brought out");
+}
+
+/// Whoever asks again, with the same key, may have a newer one.
+#[tokio::test]
+async fn a_task_that_is_asked_for_again_takes_the_new_credential() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let key = || Some("key".to_owned());
+    let first = mayfly.engine.submit(task("x"), key()).await.unwrap();
+    let Down::Welcome { order, .. } = mayfly.machines.next().await.boot(&mayfly.engine).await else {
+        panic!("no welcome")
+    };
+    assert!(model(&mayfly.engine, &order).await.is_err(), "it came without");
+    let again = mayfly.engine.submit(task_with_credential(), key()).await.unwrap();
+    assert_eq!(again.id, first.id);
+    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok(CANARY));
 }
 
 fn assert_no_canary(file: &Path) {

@@ -68,11 +68,15 @@ pub(super) fn end_with(holder: &OwnedFd) -> Result<(), Failure> {
     }
 }
 
-/// The limits of every process. That of processes counts the machine's own, since its user namespace does.
+/// The limits of every process. That of processes counts the machine's own, since its user namespace does; it is
+/// one above the cgroup's, which tells that it was met and is so met first, where there is one.
 pub(super) fn limit(pids_max: u32) -> Result<(), Failure> {
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(FILES_MAX);
-    let limits =
-        [(Resource::Core, 0), (Resource::Nofile, hard.min(FILES_MAX)), (Resource::Nproc, pids_max.into())];
+    let limits = [
+        (Resource::Core, 0),
+        (Resource::Nofile, hard.min(FILES_MAX)),
+        (Resource::Nproc, u64::from(pids_max) + 1),
+    ];
     for (resource, most) in limits {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) }).step("limit the worker")?;
     }

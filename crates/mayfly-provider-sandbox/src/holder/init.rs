@@ -4,15 +4,16 @@
 //! none. Whatever fails is told to the holder, and nothing is run.
 
 use std::convert::Infallible;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use mayfly_wire::boot;
 
 use super::spec::{Channel, HolderSpec, Word};
 use super::{HOLDER_VERB, PROBE_WORD, confine, seccomp, view};
+use crate::cgroup::Events;
 use crate::failure::{Failure, Step};
 use crate::sys;
 
@@ -34,10 +35,10 @@ fn become_worker(
     boot: &OwnedFd,
     log: &OwnedFd,
 ) -> Result<Infallible, Failure> {
-    let memory_events = may_build(holder)?;
+    let events = may_build(holder)?;
     rustix::system::sethostname(HOSTNAME).step("name the machine")?;
     sys::bring_loopback_up().step("bring the machine's loopback up")?;
-    view::build(spec, memory_events.as_deref())?;
+    view::build(spec, &events)?;
     lose_rights(spec, holder)?;
     give_streams(boot, log)?;
     holder.send(&Word::Ready)?;
@@ -45,22 +46,23 @@ fn become_worker(
     Err(execute(spec))
 }
 
-fn may_build(holder: &Channel) -> Result<Option<PathBuf>, Failure> {
+fn may_build(holder: &Channel) -> Result<Events, Failure> {
     match holder.receive()? {
-        Some(Word::Build { memory_events }) => Ok(memory_events),
+        Some(Word::Build { events }) => Ok(events),
         _ => Err(Failure::new("the holder went away")),
     }
 }
 
 /// From the second user namespace on, nothing that we made can be changed any more.
 fn lose_rights(spec: &HolderSpec, holder: &Channel) -> Result<(), Failure> {
-    sys::unshare(libc::CLONE_NEWUSER).step("make the agent's user namespace")?;
+    let namespace = |made: io::Result<()>, step| made.step(step).map_err(Failure::of_namespaces);
+    namespace(sys::unshare(libc::CLONE_NEWUSER), "make the agent's user namespace")?;
     holder.send(&Word::Map)?;
     let Some(Word::Mapped) = holder.receive()? else {
         return Err(Failure::new("the holder went away"));
     };
     // Its root is the machine's own cgroup: not before now are we sure to be in it.
-    sys::unshare(libc::CLONE_NEWCGROUP).step("make a cgroup namespace")?;
+    namespace(sys::unshare(libc::CLONE_NEWCGROUP), "make a cgroup namespace")?;
     confine::become_agent()?;
     confine::end_with(&holder.0)?;
     confine::limit(spec.pids_max)?;
@@ -83,11 +85,8 @@ fn execute(spec: &HolderSpec) -> Failure {
         false => command.arg("worker"),
     };
     command.env_clear().env("PATH", PATH).env("HOME", boot::HOME).current_dir("/");
-    Failure {
-        errno: command.exec().raw_os_error(),
-        reason: format!(
-            "cannot execute {} in a machine, where only /usr and /lib of this host are seen",
-            spec.mayfly.display()
-        ),
-    }
+    let shown = spec.mayfly.display();
+    let reason =
+        format!("cannot execute {shown} in a machine, where only /usr and /lib of this host are seen");
+    Failure::of(reason, &command.exec())
 }

@@ -13,7 +13,7 @@
 //!   │                     ◄───────────Map──── entered a second user namespace
 //!   ├ writes its id maps ────Mapped─────────► drops everything, Landlock, seccomp
 //!   │                     ◄─────────Ready──── exec: the socket closes, and the worker runs
-//!   └ answers the maker; copies the worker's stderr; waits
+//!   └ answers the maker; copies the worker's stderr; waits; removes the cgroups
 //! ```
 //!
 //! Bound: `LOG_BYTES_MAX` of the worker's stderr are kept, the rest is read and dropped.
@@ -31,6 +31,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use mayfly_provider::Limits;
+use mayfly_wire::boot::ProcessLimit;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, waitpid};
@@ -38,11 +39,12 @@ use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, waitpid};
 pub(crate) use spec::{Answer, HolderSpec, WorkspaceView};
 
 use crate::AGENT_HOST_ID;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Events};
 use crate::failure::{Failure, Step};
 use crate::lock::Lock;
 use crate::machine::State;
 use crate::process::ProcessId;
+use crate::shelf;
 use crate::sys::{self, Forked};
 use spec::{Channel, Word};
 
@@ -79,20 +81,32 @@ fn hold() -> io::Result<()> {
     spec.read_to_end(&mut text)?;
     let spec: HolderSpec = serde_json::from_slice(&text)?;
     drop(text);
-    let made = Lock::acquire(&spec.folder.life()).step("lock the machine's folder").and_then(|life| {
-        let machine = make(&spec)?;
-        Ok((machine, life))
-    });
+    let made = Held::take(&spec).and_then(|held| Ok((make(&spec)?, held)));
     match made {
-        Ok((machine, life)) => {
+        Ok((machine, held)) => {
             Answer::Up { notes: machine.notes.clone() }.send(answer);
             drop(making);
             machine.attend(&spec);
-            drop(life);
+            drop(held);
         }
         Err(failure) => Answer::Failed(failure).send(answer),
     }
     Ok(())
+}
+
+/// What the holder holds as long as anything of the machine may run.
+struct Held {
+    _life: Lock,
+    /// Keeps what the workspace is laid over from being removed.
+    _base: Option<Lock>,
+}
+
+impl Held {
+    fn take(spec: &HolderSpec) -> Result<Self, Failure> {
+        let life = Lock::acquire(&spec.folder.life()).step("lock the machine's folder")?;
+        let base = spec.workspace.as_ref().map(|view| shelf::hold_again(&view.base)).transpose()?;
+        Ok(Self { _life: life, _base: base })
+    }
 }
 
 /// What the maker put in the place of the standard streams.
@@ -123,6 +137,7 @@ impl Streams {
 struct Running {
     init: Pid,
     log: File,
+    cgroups: Cgroups,
     notes: Vec<String>,
 }
 
@@ -143,8 +158,9 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     let (log, log_write) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let spaces =
         libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    let forked =
-        sys::fork_into(spaces).step("make namespaces").map_err(|failure| advised(failure, ordinary))?;
+    let forked = sys::fork_into(spaces)
+        .step("make namespaces")
+        .map_err(|failure| advised(failure.of_namespaces(), ordinary))?;
     let init = match forked {
         Forked::Child => {
             drop((channel, boot_write, log));
@@ -156,21 +172,24 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     let made = (|| {
         state.init = Some(ProcessId::of(init).step("name the machine's first process")?);
         let cgroups = state.cgroups.make();
-        let memory_events = cgroups.memory_events();
+        let events = cgroups.events();
         state.notes = cgroups.enclose(init, ordinary);
-        channel.send(&Word::Build { memory_events: memory_events.clone() })?;
+        channel.send(&Word::Build { events: events.clone() })?;
         spec.folder.write_state(&state).step("write the machine's state")?;
-        write_boot(spec, boot_write, memory_events.is_some())?;
+        write_boot(spec, boot_write, &events)?;
         hear(&channel, init, agent)
     })();
     // Without us the init sees the socket's end, and ends.
     drop(channel);
+    if made.is_err() {
+        let _ = rustix::process::kill_process(init, rustix::process::Signal::KILL);
+    }
     let probed = made.map_err(|failure| advised(failure, ordinary)).and_then(|()| probe(spec, init));
     if let Err(failure) = probed {
-        end(init);
+        bury(init, &state.cgroups);
         return Err(failure);
     }
-    Ok(Running { init, log: log.into(), notes: state.notes })
+    Ok(Running { init, log: log.into(), cgroups: state.cgroups, notes: state.notes })
 }
 
 fn channel() -> Result<(Channel, Channel), Failure> {
@@ -180,9 +199,11 @@ fn channel() -> Result<(Channel, Channel), Failure> {
 }
 
 /// Hands over what the worker boots from: it fits into the pipe.
-fn write_boot(spec: &HolderSpec, pipe: OwnedFd, memory: bool) -> Result<(), Failure> {
+fn write_boot(spec: &HolderSpec, pipe: OwnedFd, events: &Events) -> Result<(), Failure> {
     let mut boot = spec.boot.clone();
-    boot.memory_events = memory.then(|| view::MEMORY_EVENTS.into());
+    boot.memory_events = events.memory.as_ref().map(|_| view::MEMORY_EVENTS.into());
+    let limit = || ProcessLimit { max: spec.pids_max, events: view::PROCESS_EVENTS.into() };
+    boot.processes = events.processes.as_ref().map(|_| limit());
     let text = serde_json::to_vec(&boot).step("write what the worker boots from")?;
     File::from(pipe).write_all(&text).step("hand over what the worker boots from")
 }
@@ -221,7 +242,7 @@ fn map_agent(init: Pid, agent: u32) -> Result<(), Failure> {
 fn enter_user_namespace() -> Result<(), Failure> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let step = "make a user namespace";
-    sys::unshare(libc::CLONE_NEWUSER).step(step).map_err(|failure| advised(failure, true))?;
+    sys::unshare(libc::CLONE_NEWUSER).step(step).map_err(|failure| advised(failure.of_namespaces(), true))?;
     let write = |file: &str, text: String| std::fs::write(format!("/proc/self/{file}"), text).step(step);
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("0 {uid} 1\n"))?;
@@ -230,7 +251,8 @@ fn enter_user_namespace() -> Result<(), Failure> {
 
 /// Adds what to do, where the system's settings tell why it did not let us.
 fn advised(mut failure: Failure, ordinary: bool) -> Failure {
-    let denied = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS].map(Some).contains(&failure.errno);
+    let errors = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS];
+    let denied = !failure.may_pass && errors.map(Some).contains(&failure.errno);
     let is = |setting: &str, value: &str| {
         std::fs::read_to_string(format!("/proc/sys/{setting}")).is_ok_and(|text| text.trim() == value)
     };
@@ -275,13 +297,16 @@ impl Running {
             let _ = io::copy(&mut (&self.log).take(LOG_BYTES_MAX), &mut log);
         }
         let _ = io::copy(&mut self.log, &mut io::sink());
-        wait(self.init);
+        bury(self.init, &self.cgroups);
     }
 }
 
-fn end(init: Pid) {
-    let _ = rustix::process::kill_process(init, rustix::process::Signal::KILL);
+/// Waits for a machine's end and removes its cgroups, so that none is left on a host whose orchestrator is gone.
+/// We hold the lock of its life until then. Who clears the machine waits for our end, and removes what we could
+/// not.
+fn bury(init: Pid, cgroups: &Cgroups) {
     wait(init);
+    let _ = cgroups.remove();
 }
 
 /// The kernel reports the end of a pid namespace's first process after that of all the others. `None`: it was

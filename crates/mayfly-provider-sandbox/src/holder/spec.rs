@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Events;
 use crate::failure::{Failure, Step};
 use crate::machine::Folder;
 
@@ -23,7 +24,8 @@ pub(crate) struct HolderSpec {
     pub(crate) name: String,
     pub(crate) folder: Folder,
     pub(crate) workspace: Option<WorkspaceView>,
-    pub(crate) way_out: PathBuf,
+    /// None for a machine that has nobody to speak to.
+    pub(crate) way_out: Option<PathBuf>,
     pub(crate) claude: PathBuf,
     pub(crate) mayfly: PathBuf,
     pub(crate) memory_bytes_max: u64,
@@ -65,7 +67,7 @@ impl Answer {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Word {
     /// Holder: build your view.
-    Build { memory_events: Option<PathBuf> },
+    Build { events: Events },
     /// Init: I am in the second user namespace, without an id.
     Map,
     /// Holder: you have one, and are in your cgroups.

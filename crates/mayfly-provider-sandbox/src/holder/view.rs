@@ -24,11 +24,13 @@ use rustix::mount::{
 };
 
 use super::spec::{HolderSpec, WorkspaceView};
+use crate::cgroup::Events;
 use crate::failure::{Failure, Step};
 use crate::sys;
 
-/// Where a machine's memory events are seen, if there are any.
+/// Where the kernel's counts are seen in a machine, if there are any.
 pub(super) const MEMORY_EVENTS: &str = "/opt/mayfly/memory.events";
+pub(super) const PROCESS_EVENTS: &str = "/opt/mayfly/pids.events";
 
 /// Our own root holds folders and a few small files.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
@@ -116,7 +118,7 @@ fn folders_of_agent(spec: &HolderSpec) -> &'static [&'static str] {
 }
 
 /// Builds it all and moves into it.
-pub(super) fn build(spec: &HolderSpec, memory_events: Option<&Path>) -> Result<(), Failure> {
+pub(super) fn build(spec: &HolderSpec, events: &Events) -> Result<(), Failure> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .step("leave the host's mounts")?;
     let root = Root { path: spec.folder.root() };
@@ -129,7 +131,7 @@ pub(super) fn build(spec: &HolderSpec, memory_events: Option<&Path>) -> Result<(
     root.proc()?;
     root.data(spec)?;
     root.workspace(spec)?;
-    root.opt(spec, memory_events)?;
+    root.opt(spec, events)?;
     root.enter()
 }
 
@@ -224,7 +226,7 @@ impl Root {
         self.folder("/var")?;
         symlink("/tmp", self.at("/var/tmp")).step("make /var/tmp")?;
         self.bind(&spec.folder.of_agent("home"), boot::HOME, PLAIN)?;
-        self.bind(&spec.way_out, boot::WAY_OUT, READ_ONLY)
+        spec.way_out.iter().try_for_each(|way_out| self.bind(way_out, boot::WAY_OUT, READ_ONLY))
     }
 
     fn tmpfs(&self, spec: &HolderSpec, inside: &str) -> Result<(), Failure> {
@@ -259,10 +261,14 @@ impl Root {
         mount("overlay", &options, PLAIN, &to)
     }
 
-    fn opt(&self, spec: &HolderSpec, memory_events: Option<&Path>) -> Result<(), Failure> {
+    fn opt(&self, spec: &HolderSpec, events: &Events) -> Result<(), Failure> {
         self.bind(&spec.claude, boot::CLAUDE, READ_ONLY)?;
         self.bind(&spec.mayfly, boot::MAYFLY, READ_ONLY)?;
-        memory_events.map_or(Ok(()), |file| self.bind(file, MEMORY_EVENTS, DATA | READ_ONLY))
+        let counted = [(&events.memory, MEMORY_EVENTS), (&events.processes, PROCESS_EVENTS)];
+        let show = |(file, inside): (&Option<PathBuf>, &str)| {
+            file.as_ref().map_or(Ok(()), |file| self.bind(file, inside, DATA | READ_ONLY))
+        };
+        counted.into_iter().try_for_each(show)
     }
 
     /// Makes it the root, lets go of the old one, and closes it for writing.
@@ -300,7 +306,7 @@ fn mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags, to: &
     let step = format!("mount a {kind}");
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
         rustix::io::Errno::NODEV => Failure::new(format!("this kernel has no {kind}: try `modprobe {kind}`")),
-        errno => Failure { reason: format!("cannot {step}"), errno: Some(errno.raw_os_error()) },
+        errno => Failure::of(format!("cannot {step}"), &errno.into()),
     })?;
     for (key, value) in options {
         let set = if value.is_empty() {

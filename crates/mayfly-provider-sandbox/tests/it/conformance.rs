@@ -12,13 +12,14 @@ use crate::world::World;
 async fn the_sandbox_conforms() {
     // Its socket takes what the workers dial, and nobody answers: they stay.
     let world = World::new();
-    let config = world.config.clone();
+    let (config, way_out) = (world.config.clone(), world.way_out.clone());
     let stage = Stage {
         open: Box::new(move || Arc::new(Sandbox::new(config.clone()))),
-        spec: Box::new(|attempt| MachineSpec {
+        spec: Box::new(move |attempt| MachineSpec {
             attempt,
             ticket: "none".to_owned().into(),
             workspace: None,
+            way_out: way_out.clone(),
             limits: Limits::default(),
         }),
     };

@@ -146,6 +146,27 @@ async fn the_hosts_homes_and_sockets_are_absent() {
     world.destroy(spec.attempt).await;
 }
 
+/// S40: the way out of one machine is not to be seen in another.
+#[tokio::test]
+async fn each_machine_sees_its_own_way_out_alone() {
+    let mut world = World::new();
+    for name in ["one", "two"] {
+        let mut spec = world.spec();
+        spec.way_out = world.dir.path().join(name);
+        fs::create_dir(&spec.way_out).unwrap();
+        fs::set_permissions(&spec.way_out, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        fs::write(spec.way_out.join(name), "").unwrap();
+        // The same listener, so that this test hears both.
+        let socket = "orchestrator.sock";
+        fs::hard_link(world.way_out.join(socket), spec.way_out.join(socket)).unwrap();
+        let mut worker = world.boot(&spec).await;
+        let seen = worker.sh("cd /run/mayfly; for name in one two orchestrator.sock; do test -e $name && echo $name; done; touch x 2>&1 | grep -o Read-only").await;
+        assert_eq!(seen, format!("{name}\norchestrator.sock\nRead-only"));
+        world.destroy(spec.attempt).await;
+        fs::remove_dir_all(&spec.way_out).expect("nothing holds it");
+    }
+}
+
 /// S18, S24: there is no network but the loopback.
 #[tokio::test]
 async fn there_is_no_network_but_the_loopback() {
@@ -237,6 +258,32 @@ async fn a_missing_part_is_refused_with_its_cause_and_nothing_is_left() {
     let error = sandbox.create(&spec).await.unwrap_err();
     assert!(error.to_string().contains("its binary may not be ours"), "{error}");
     world.is_gone(spec.attempt, None);
+    for (way_out, words) in [("no-such-folder", "cannot find the way out at "), ("script", "is no folder")] {
+        let mut spec = world.spec();
+        spec.way_out = world.dir.path().join(way_out);
+        let error = world.sandbox.create(&spec).await.unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        world.is_gone(spec.attempt, None);
+    }
+}
+
+/// What this host lacks for the moment is no refusal: with more of it, the same machine is made.
+#[tokio::test]
+async fn a_want_that_may_pass_is_to_be_asked_for_again() {
+    let mut world = World::new();
+    let spec = world.spec();
+    let mut config = world.config.clone();
+    config.mayfly = script(&world, &format!("ulimit -n 7; exec {} \"$@\"", crate::world::stub().display()));
+    let error = mayfly_provider_sandbox::Sandbox::new(config).create(&spec).await.unwrap_err();
+    let said = mayfly_core::causes(&error);
+    assert!(matches!(error, mayfly_provider::ProviderError::Unclear { .. }), "{said}");
+    assert!(
+        said.starts_with("no clear answer to `create`: cannot name the holder's process: Too many"),
+        "{said}"
+    );
+    world.is_gone(spec.attempt, None);
+    world.boot(&spec).await;
+    world.destroy(spec.attempt).await;
 }
 
 /// S59

@@ -1,11 +1,12 @@
 //! How machines end, and what they outlive.
 
 use std::fs;
+use std::path::PathBuf;
 
 use mayfly_provider::Provider;
 use serde_json::json;
 
-use crate::world::{World, is_running};
+use crate::world::{World, cgroups_of, is_root, is_running};
 
 /// S52: whatever an agent starts, and however it hides it from its parents.
 #[tokio::test]
@@ -65,6 +66,30 @@ async fn a_machine_whose_worker_ended_is_listed_as_dead_until_it_is_destroyed() 
     assert_eq!(world.sandbox.list().await.unwrap(), []);
 }
 
+/// Nobody is there to destroy it, and yet the host gets its cgroups back.
+#[tokio::test]
+async fn the_cgroups_of_a_machine_go_with_it_though_its_orchestrator_is_gone() {
+    let had = cgroups_that_went_with_their_machine().await;
+    assert!(!had.is_empty() || !is_root());
+}
+
+/// Ends a machine without its provider, and gives the cgroups that it had, of which none is left.
+pub(crate) async fn cgroups_that_went_with_their_machine() -> Vec<PathBuf> {
+    let mut world = World::new();
+    let spec = world.spec();
+    world.boot(&spec).await;
+    let had = cgroups_of(spec.attempt);
+    let init = world.state(spec.attempt)["init"]["pid"].as_i64().unwrap();
+    let init = rustix::process::Pid::from_raw(i32::try_from(init).unwrap()).unwrap();
+    rustix::process::kill_process(init, rustix::process::Signal::KILL).unwrap();
+    // The holder's for its life.
+    let life = fs::File::open(world.folder(spec.attempt).join("lock")).unwrap();
+    rustix::fs::flock(&life, rustix::fs::FlockOperation::LockShared).unwrap();
+    assert_eq!(cgroups_of(spec.attempt), Vec::<PathBuf>::new());
+    world.destroy(spec.attempt).await;
+    had
+}
+
 #[tokio::test]
 async fn a_machine_ends_with_its_holder() {
     let mut world = World::new();
@@ -118,10 +143,8 @@ async fn a_restarted_orchestrator_is_found_by_its_machines() {
     let spec = world.spec();
     let mut worker = world.boot(&spec).await;
     let before = worker.sh("stat -c %i /run/mayfly/orchestrator.sock").await;
-    fs::rename(world.config.way_out.join("orchestrator.sock"), world.config.way_out.join("old.sock"))
-        .unwrap();
-    let again =
-        std::os::unix::net::UnixListener::bind(world.config.way_out.join("orchestrator.sock")).unwrap();
+    fs::rename(world.way_out.join("orchestrator.sock"), world.way_out.join("old.sock")).unwrap();
+    let again = std::os::unix::net::UnixListener::bind(world.way_out.join("orchestrator.sock")).unwrap();
     assert_ne!(worker.sh("stat -c %i /run/mayfly/orchestrator.sock").await, before);
     drop(again);
     world.destroy(spec.attempt).await;
@@ -182,6 +205,7 @@ async fn makes_one_and_is_killed() {
         attempt: std::env::var(ATTEMPT_VARIABLE).unwrap().parse().unwrap(),
         ticket: "none".to_owned().into(),
         workspace: None,
+        way_out: crate::world::way_out(dir.as_ref()),
         limits: mayfly_provider::Limits::default(),
     };
     let die =

@@ -30,6 +30,29 @@ async fn a_memory_hog_is_killed_inside_its_own_limit() {
     world.destroy(spec.attempt).await;
 }
 
+/// S51: what is refused for the limit of processes is counted where the boot says.
+#[tokio::test]
+async fn a_fork_bomb_is_counted_by_its_own_limit() {
+    let mut world = World::new();
+    let mut spec = world.spec();
+    spec.limits.pids_max = 64;
+    let mut worker = world.boot(&spec).await;
+    let limit = worker.hello["boot"]["processes"].clone();
+    if limit.is_null() {
+        assert!(!is_root(), "root has cgroups here");
+        world.destroy(spec.attempt).await;
+        mayfly_test_needs::skip("processes cannot be counted here");
+        return;
+    }
+    assert_eq!(limit["max"], 64);
+    // The shell's own words, since nothing can be started any more.
+    let count = format!("read word count < {}; echo $word $count", limit["events"].as_str().unwrap());
+    assert_eq!(worker.sh(&count).await, "max 0");
+    let bomb = "(for i in $(seq 200); do sleep 1000 >/dev/null 2>&1 & done) 2>/dev/null";
+    assert_eq!(worker.sh(&format!("{bomb}; {count}")).await, "max 1");
+    world.destroy(spec.attempt).await;
+}
+
 #[tokio::test]
 async fn as_root_every_limit_is_had_and_its_cgroups_are_gone_afterwards() {
     if !is_root() {

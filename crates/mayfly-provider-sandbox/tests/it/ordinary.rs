@@ -27,6 +27,32 @@ fn an_ordinary_user_can_do_all_of_it() {
     succeeded(&output);
 }
 
+/// Its holder made them in a user namespace, and can remove them from there.
+#[test]
+fn an_ordinary_users_delegated_cgroups_go_with_their_machine() {
+    if !is_root() {
+        mayfly_test_needs::skip("only root can do this");
+        return;
+    }
+    let place = Place::new();
+    let Some(cgroup) = Delegated::new() else {
+        mayfly_test_needs::skip("there is no tree of cgroups here");
+        return;
+    };
+    let script = "echo $$ > \"$1\" && exec setpriv --reuid 54321 --regid 54321 --clear-groups \
+                  \"$0\" --ignored --exact ordinary::has_cgroups_that_go_with_their_machine";
+    let mut command = place.command(Path::new("sh"));
+    command.args(["-c", script]).arg(&place.tests).arg(cgroup.0.join("cgroup.procs"));
+    succeeded(&command.output().unwrap());
+}
+
+#[tokio::test]
+#[ignore = "the other half of `an_ordinary_users_delegated_cgroups_go_with_their_machine`, which runs it"]
+async fn has_cgroups_that_go_with_their_machine() {
+    let had = crate::life::cgroups_that_went_with_their_machine().await;
+    assert_eq!(had.len(), 1, "{had:?}");
+}
+
 /// S59
 #[test]
 fn where_user_namespaces_are_off_it_is_said() {
@@ -100,6 +126,28 @@ impl Place {
         command.env_clear().env("PATH", "/usr/bin:/bin").env("RUST_BACKTRACE", "1");
         command.env("TMPDIR", &self.temporary).env(STUB_VARIABLE, &self.stub).current_dir(self.dir.path());
         command
+    }
+}
+
+/// A cgroup that was given to the ordinary user.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn new() -> Option<Self> {
+        let trees = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(Path::new);
+        let tree = trees.into_iter().find(|tree| tree.join("cgroup.procs").exists())?;
+        let path = tree.join(format!("mayfly-test-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        for part in [path.clone(), path.join("cgroup.procs")] {
+            chown(part, Some(USER), Some(USER)).unwrap();
+        }
+        Some(Self(path))
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
     }
 }
 

@@ -47,9 +47,44 @@ async fn machines_share_a_base_and_not_their_changes() {
     let mut second = world.hello(two.attempt).await;
     first.sh("cd /workspace/code && echo changed > code.txt && touch new && rm -r src").await;
     assert_eq!(second.sh("cd /workspace/code && cat code.txt && ls").await, "one\ncode.txt\nlink\nsrc");
-    assert_eq!(fs::read_dir(&world.config.bases).unwrap().count(), 1, "one checkout for both");
+    let folders = fs::read_dir(&world.config.bases).unwrap().map(Result::unwrap);
+    assert_eq!(folders.filter(|entry| entry.path().is_dir()).count(), 1, "one checkout for both");
     world.destroy(one.attempt).await;
     world.destroy(two.attempt).await;
+}
+
+/// However many others are wanted, and however long ago its machine was made.
+#[tokio::test]
+async fn a_base_stays_as_long_as_a_machine_uses_it_and_goes_when_others_are_wanted() {
+    let mut world = World::new();
+    let mut spec = world.spec();
+    let workspace = world.bundle("code");
+    spec.workspace = Some(workspace.clone());
+    let mut worker = world.boot(&spec).await;
+    let base = world.config.bases.join(format!("{}-{}", workspace.id, workspace.base));
+    // Last used before all others.
+    let lock = fs::File::options().write(true).open(base.with_extension("lock")).unwrap();
+    lock.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    drop(lock);
+    let other = |number: u32| world.config.bases.join(format!("{number:064x}-{number:040x}"));
+    let fill = |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            fs::create_dir(other(number)).unwrap();
+            fs::write(other(number).with_extension("lock"), "").unwrap();
+        }
+    };
+    // One that cannot be made drives others out as well.
+    let mut wanted = world.spec();
+    let base_of_nobody = "0123456789abcdef0123456789abcdef01234567".to_owned();
+    wanted.workspace = Some(mayfly_provider::WorkspaceSpec { base: base_of_nobody, ..workspace });
+    fill(0..32);
+    world.sandbox.create(&wanted).await.unwrap_err();
+    assert_eq!([0, 1, 2].map(|number| other(number).exists()), [false, false, true]);
+    assert_eq!(worker.sh("cat /workspace/code/src/deep.txt /opt/base/code.txt").await, "two\none");
+    world.destroy(spec.attempt).await;
+    fill(0..1);
+    world.sandbox.create(&wanted).await.unwrap_err();
+    assert!(!base.exists() && other(0).exists());
 }
 
 #[tokio::test]

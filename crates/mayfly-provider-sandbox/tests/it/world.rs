@@ -23,6 +23,7 @@ pub(crate) const TICKET: &str = "canary-4f1c";
 pub(crate) struct World {
     pub(crate) sandbox: Sandbox,
     pub(crate) config: SandboxConfig,
+    pub(crate) way_out: PathBuf,
     listener: UnixListener,
     early: HashMap<String, Worker>,
     numbers: AtomicU32,
@@ -35,18 +36,22 @@ pub(crate) fn stub() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_mayfly-sandbox-stub").into(), PathBuf::from)
 }
 
-/// A config over `dir`, whose way out exists.
+/// A config over `dir`.
 pub(crate) fn config(dir: &Path) -> SandboxConfig {
-    let way_out = dir.join("way-out");
-    fs::create_dir_all(&way_out).unwrap();
-    fs::set_permissions(&way_out, PermissionsExt::from_mode(0o755)).unwrap();
     SandboxConfig {
         machines: dir.join("machines"),
         bases: dir.join("bases"),
-        way_out,
         claude: "/bin/true".into(),
         mayfly: stub(),
     }
+}
+
+/// The way out of all machines of `dir`, who are one test's.
+pub(crate) fn way_out(dir: &Path) -> PathBuf {
+    let way_out = dir.join("way-out");
+    fs::create_dir_all(&way_out).unwrap();
+    fs::set_permissions(&way_out, PermissionsExt::from_mode(0o755)).unwrap();
+    way_out
 }
 
 impl World {
@@ -56,13 +61,13 @@ impl World {
 
     /// As after a restart, if `dir` was another world's.
     pub(crate) fn in_dir(dir: TempDir) -> Self {
-        let config = config(dir.path());
-        let socket = config.way_out.join("orchestrator.sock");
+        let (config, way_out) = (config(dir.path()), way_out(dir.path()));
+        let socket = way_out.join("orchestrator.sock");
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).unwrap();
         fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
         let sandbox = Sandbox::new(config.clone());
-        Self { sandbox, config, listener, early: HashMap::new(), numbers: AtomicU32::new(1), dir }
+        Self { sandbox, config, way_out, listener, early: HashMap::new(), numbers: AtomicU32::new(1), dir }
     }
 
     pub(crate) fn spec(&self) -> MachineSpec {
@@ -71,7 +76,13 @@ impl World {
         // Cgroups are named after the attempt and shared by all tests.
         let attempt =
             format!("00000000-0000-7000-9000-{process:08x}{:04x}.{number}", unique()).parse().unwrap();
-        MachineSpec { attempt, ticket: TICKET.to_owned().into(), workspace: None, limits: Limits::default() }
+        MachineSpec {
+            attempt,
+            ticket: TICKET.to_owned().into(),
+            workspace: None,
+            way_out: self.way_out.clone(),
+            limits: Limits::default(),
+        }
     }
 
     /// Makes a machine and waits for its worker.

@@ -1,30 +1,24 @@
 //! Whom the gateway lets out: the engine's tokens, in the gateway's words.
 
 use async_trait::async_trait;
-use mayfly_engine::{Engine, ModelAccess};
+use mayfly_engine::ModelAccess;
 use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Upstream};
 use mayfly_wire::api;
+
+use super::entry::Entry;
 
 /// Where a credential goes that names no place.
 const ANTHROPIC_URL: &str = "https://api.anthropic.com";
 
-/// Asks the engine.
+/// Asks the engine, for one door.
 #[derive(Debug)]
-pub(super) struct Tokens {
-    engine: Engine,
-}
-
-impl Tokens {
-    pub(super) fn new(engine: Engine) -> Self {
-        Self { engine }
-    }
-}
+pub(super) struct Tokens(pub(super) Entry);
 
 #[async_trait]
 impl Admission for Tokens {
     async fn admit(&self, token: &str) -> Result<Admitted, Denied> {
         let ModelAccess { attempt, credential, gate } =
-            self.engine.admit_model(token).await.map_err(|_| Denied)?;
+            self.0.admit_model(token).await.map_err(|_| Denied)?;
         Ok(Admitted { attempt, upstream: upstream(credential), gate: Box::new(EngineGate(gate)) })
     }
 }

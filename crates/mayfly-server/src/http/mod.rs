@@ -12,9 +12,11 @@ use mayfly_engine::Engine;
 use tokio_util::sync::CancellationToken;
 
 use crate::listen::House;
+pub(crate) use entry::Entry;
 use problem::Problem;
 
 mod admission;
+mod entry;
 mod events;
 mod extract;
 mod health;
@@ -38,12 +40,13 @@ pub(crate) struct Owner {
     pub(crate) stopping: CancellationToken,
 }
 
-/// What the machines' routes need.
+/// What the routes of one machine need.
 #[derive(Debug, Clone)]
-pub(crate) struct Machines {
-    pub(crate) engine: Engine,
+pub(crate) struct Machine {
+    pub(crate) entry: Entry,
     pub(crate) results: Arc<Path>,
     pub(crate) incoming: Arc<Path>,
+    /// Ends with the machine's door.
     pub(crate) house: House,
 }
 
@@ -66,13 +69,13 @@ pub(crate) fn owner(owner: Owner) -> Router {
 }
 
 /// All that a machine can reach; what is in no route here is refused by the gateway.
-pub(crate) fn machine(machines: Machines, client: reqwest::Client) -> Router {
-    let admission = Arc::new(admission::Tokens::new(machines.engine.clone()));
+pub(crate) fn machine(machine: Machine, client: reqwest::Client) -> Router {
+    let admission = Arc::new(admission::Tokens(machine.entry.clone()));
     let own = Router::new()
         .route("/v1/worker", get(worker_link::join))
         .route("/v1/worker/result/bundle", put(uploads::bundle))
         .route("/v1/worker/result/transcript", put(uploads::transcript))
         .method_not_allowed_fallback(async || Problem::no_route())
-        .with_state(machines);
+        .with_state(machine);
     mayfly_gateway::router(admission, client).merge(own)
 }

@@ -91,6 +91,7 @@ impl From<SubmitError> for Problem {
             SubmitError::DiskFull { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", error.to_string())
             }
+            SubmitError::NotOver(_) => Self::new(StatusCode::CONFLICT, "not-over", error.to_string()),
             SubmitError::KeyConflict => Self::new(StatusCode::CONFLICT, "key-conflict", error.to_string()),
         }
     }

@@ -26,7 +26,10 @@ pub(super) async fn transcript(State(app): State<Owner>, Task(id): Task) -> Resu
 }
 
 async fn file(app: &Owner, id: TaskId, name: &str) -> Result<Response, Problem> {
-    let file = match File::open(app.results.join(id.to_string()).join(name)).await {
+    let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
+    let attempt = task.result_attempt.ok_or_else(Problem::no_result)?;
+    let folder = app.results.join(id.to_string()).join(attempt.to_string());
+    let file = match File::open(folder.join(name)).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Problem::no_result()),
         opened => opened.map_err(|error| Problem::disk(&error))?,
     };

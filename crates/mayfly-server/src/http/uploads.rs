@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 
-use super::Machines;
+use super::Machine;
 use super::extract::bearer;
 use super::problem::Problem;
 use crate::incoming::Incoming;
@@ -16,7 +16,7 @@ const TRANSCRIPT_BYTES_MAX: u64 = 512 << 20;
 
 /// `PUT /v1/worker/result/bundle`
 pub(super) async fn bundle(
-    State(app): State<Machines>,
+    State(app): State<Machine>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Problem> {
@@ -25,7 +25,7 @@ pub(super) async fn bundle(
 
 /// `PUT /v1/worker/result/transcript`
 pub(super) async fn transcript(
-    State(app): State<Machines>,
+    State(app): State<Machine>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Problem> {
@@ -33,16 +33,16 @@ pub(super) async fn transcript(
 }
 
 async fn store(
-    app: &Machines,
+    app: &Machine,
     headers: &HeaderMap,
     body: Body,
     name: &str,
     bytes_max: u64,
 ) -> Result<StatusCode, Problem> {
     let token = bearer(headers).ok_or_else(Problem::denied)?;
-    let attempt = app.engine.admit_result(token).await.map_err(|_| Problem::denied())?;
+    let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
     let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, bytes_max).await?;
-    let folder = app.results.join(attempt.task.to_string());
+    let folder = app.results.join(attempt.task.to_string()).join(attempt.attempt.0.to_string());
     let disk = |error| Problem::disk(&error);
     tokio::fs::create_dir_all(&folder).await.map_err(disk)?;
     incoming.keep(&folder.join(name)).await.map_err(disk)?;

@@ -11,17 +11,18 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use mayfly_core::causes;
-use mayfly_engine::{Engine, IngestError, JoinError, Session};
+use mayfly_engine::{IngestError, JoinError, Session};
 use mayfly_link::{Accepting, Channel, Frame, LinkError, Receiver, Sender};
 use mayfly_wire::worker::{self, BadFrame, Down, Hello};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Machines;
 use super::problem::Problem;
+use super::{Entry, Machine};
+use crate::listen::Guest;
 
 /// The time from the handshake to the hello.
 const HELLO_MAX: Duration = Duration::from_secs(10);
@@ -45,23 +46,28 @@ enum LinkEnd {
     Link(#[from] LinkError),
 }
 
-/// `GET /v1/worker`: becomes a link.
-pub(super) async fn join(State(app): State<Machines>, mut request: Request) -> Result<Response, Problem> {
+/// `GET /v1/worker`: becomes a link, which has the connection's place until it ends.
+pub(super) async fn join(
+    State(app): State<Machine>,
+    Extension(guest): Extension<Guest>,
+    mut request: Request,
+) -> Result<Response, Problem> {
     let (response, accepting) =
         mayfly_link::accept(&mut request).map_err(|error| Problem::bad_request(error.to_string()))?;
     app.house.running.spawn(async move {
-        if let Err(end) = hold(&app.engine, accepting, &app.house.stopping).await {
+        let _guest = guest;
+        if let Err(end) = hold(&app.entry, accepting, &app.house.stopping).await {
             tracing::info!(cause = %causes(&end), "a worker's link ended");
         }
     });
     Ok(response.map(|()| Body::empty()))
 }
 
-async fn hold(engine: &Engine, accepting: Accepting, stopping: &CancellationToken) -> Result<(), LinkEnd> {
+async fn hold(entry: &Entry, accepting: Accepting, stopping: &CancellationToken) -> Result<(), LinkEnd> {
     let mut channel = accepting.channel().await?;
     let hello = timeout(HELLO_MAX, hello(&mut channel)).await.map_err(|_| LinkEnd::NoHello)??;
     let (mut down, up) = channel.split();
-    match engine.join(hello).await {
+    match entry.join(hello).await {
         Ok(session) => talk(session, down, up, stopping).await,
         // The worker is still wanted, and dials again.
         Err(error @ JoinError::Store(_)) => Err(LinkEnd::Join(error)),

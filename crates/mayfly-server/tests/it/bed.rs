@@ -27,38 +27,38 @@ pub(crate) struct Bed {
     pub(crate) client: Client,
     pub(crate) machines: mpsc::UnboundedReceiver<MachineSpec>,
     provider: Arc<Played>,
-    dir: TempDir,
+    data: PathBuf,
+    _dir: TempDir,
 }
 
 impl Bed {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        Self::start_in(dir.path().to_owned(), dir).await
+    }
+
+    /// With its data in `data`, which is in `dir`.
+    pub(crate) async fn start_in(data: PathBuf, dir: TempDir) -> Self {
         let (made, machines) = mpsc::unbounded_channel();
         let provider = Arc::new(Played { made, alive: Mutex::default() });
-        let server = serve(dir.path(), provider.clone()).await;
-        Self { client: Client::new(&server.socket()), server, machines, provider, dir }
+        let server = serve(&data, provider.clone()).await;
+        Self { client: Client::new(&server.socket()), server, machines, provider, data, _dir: dir }
     }
 
     /// Ends the orchestrator and starts another in the same folder, with the same machines alive.
     pub(crate) async fn restart(self) -> Self {
-        let Self { server, client, machines, provider, dir } = self;
-        server.stop().await;
-        let server = serve(dir.path(), provider.clone()).await;
-        Self { server, client, machines, provider, dir }
+        self.server.stop().await;
+        Self { server: serve(&self.data, self.provider.clone()).await, ..self }
     }
 
     pub(crate) fn data(&self) -> &Path {
-        self.dir.path()
-    }
-
-    pub(crate) fn way_out(&self) -> PathBuf {
-        self.server.way_out().join(WAY_OUT_SOCKET)
+        &self.data
     }
 
     /// The next machine's worker, with its work order.
     pub(crate) async fn worker(&mut self) -> Worker {
         let spec = self.machines.recv().await.unwrap();
-        Worker::join(&self.way_out(), &hello(&spec)).await.unwrap()
+        Worker::join(&door(&spec), &hello(&spec)).await.unwrap()
     }
 
     pub(crate) fn machines_alive(&self) -> usize {
@@ -86,6 +86,11 @@ pub(crate) fn task(prompt: &str, base_url: Option<String>) -> CreateTask {
     serde_json::from_value(task).unwrap()
 }
 
+/// The machine's door.
+pub(crate) fn door(spec: &MachineSpec) -> PathBuf {
+    spec.way_out.join(WAY_OUT_SOCKET)
+}
+
 pub(crate) fn hello(spec: &MachineSpec) -> Hello {
     Hello {
         protocol: PROTOCOL,
@@ -98,6 +103,7 @@ pub(crate) fn hello(spec: &MachineSpec) -> Hello {
 /// A machine's worker, as far as the orchestrator can see.
 pub(crate) struct Worker {
     channel: Channel,
+    pub(crate) door: PathBuf,
     pub(crate) order: WorkOrder,
     /// The last record sent.
     number: u64,
@@ -105,11 +111,13 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// `Err`: what the orchestrator said instead of a welcome.
-    pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Self, Down> {
-        let mut channel = mayfly_link::dial(socket, "/v1/worker").await.unwrap();
+    pub(crate) async fn join(door: &Path, hello: &Hello) -> Result<Self, Down> {
+        let mut channel = mayfly_link::dial(door, "/v1/worker").await.unwrap();
         channel.send(Frame::Text(serde_json::to_string(hello).unwrap())).await.unwrap();
         match heard(&mut channel).await.expect("an answer") {
-            Down::Welcome { stored, order } => Ok(Self { channel, order: *order, number: stored }),
+            Down::Welcome { stored, order } => {
+                Ok(Self { channel, door: door.to_owned(), order: *order, number: stored })
+            }
             other => Err(other),
         }
     }

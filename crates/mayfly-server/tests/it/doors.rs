@@ -5,7 +5,7 @@ use mayfly_link::Frame;
 use mayfly_wire::api::Problem;
 use mayfly_wire::worker::Down;
 
-use crate::bed::{Bed, Worker, hello, raw, task};
+use crate::bed::{Bed, Worker, door, hello, raw, task};
 
 const NOBODY: &str = "0193b2c4-0000-7000-8000-0123456789ab";
 
@@ -20,7 +20,7 @@ async fn the_owners_routes_are_not_on_the_machines_door() {
     let mut bed = Bed::start().await;
     let submitted = bed.client.submit(&task("p", None), "key").await.unwrap();
     let worker = bed.worker().await;
-    let machine = raw(&bed.way_out());
+    let machine = raw(&worker.door);
     let about = format!("/v1/tasks/{}", submitted.id);
     for (method, path) in [
         (Method::GET, "/v1/tasks".to_owned()),
@@ -100,7 +100,7 @@ async fn a_token_opens_its_own_route_and_no_other() {
     let mut bed = Bed::start().await;
     bed.client.submit(&task("p", None), "key").await.unwrap();
     let worker = bed.worker().await;
-    let machine = raw(&bed.way_out());
+    let machine = raw(&worker.door);
     let (model, result) = (worker.order.model_token.expose(), worker.order.result_token.expose());
     for token in [None, Some(model), Some("x"), Some("")] {
         let mut request = machine.put("http://mayfly/v1/worker/result/bundle").body("work");
@@ -121,7 +121,7 @@ async fn a_worker_with_a_wrong_ticket_is_rejected() {
     let mut bed = Bed::start().await;
     bed.client.submit(&task("p", None), "key").await.unwrap();
     let spec = bed.machines.recv().await.unwrap();
-    let good = hello(&spec);
+    let (door, good) = (door(&spec), hello(&spec));
     let mut wrong = good.clone();
     wrong.ticket = "guessed".to_owned().into();
     let mut foreign = good.clone();
@@ -129,10 +129,10 @@ async fn a_worker_with_a_wrong_ticket_is_rejected() {
     let mut none = good.clone();
     none.attempt = "..".to_owned();
     for hello in [&wrong, &foreign, &none] {
-        let answer = Worker::join(&bed.way_out(), hello).await;
+        let answer = Worker::join(&door, hello).await;
         assert!(matches!(answer, Err(Down::Reject { .. })), "{:?}", answer.err());
     }
-    assert!(Worker::join(&bed.way_out(), &good).await.is_ok(), "the right one still may");
+    assert!(Worker::join(&door, &good).await.is_ok(), "the right one still may");
 }
 
 /// S38: whatever is no frame of records ends the link; the worker may dial again.
@@ -140,11 +140,12 @@ async fn a_worker_with_a_wrong_ticket_is_rejected() {
 async fn a_frame_that_is_none_ends_the_link() {
     let mut bed = Bed::start().await;
     bed.client.submit(&task("p", None), "key").await.unwrap();
-    let hello = hello(&bed.machines.recv().await.unwrap());
+    let spec = bed.machines.recv().await.unwrap();
+    let (door, hello) = (door(&spec), hello(&spec));
     for frame in [Frame::Text("{}".to_owned()), Frame::Binary((&b"\x01half"[..]).into())] {
-        let mut worker = Worker::join(&bed.way_out(), &hello).await.unwrap();
+        let mut worker = Worker::join(&door, &hello).await.unwrap();
         worker.send(frame).await;
         assert!(worker.heard().await.is_none());
     }
-    assert!(Worker::join(&bed.way_out(), &hello).await.is_ok());
+    assert!(Worker::join(&door, &hello).await.is_ok());
 }

@@ -4,5 +4,6 @@
 
 mod bed;
 mod doors;
+mod neighbours;
 mod start;
 mod tasks;

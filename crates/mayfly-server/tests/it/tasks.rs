@@ -1,5 +1,7 @@
 //! A task's life over both doors.
 
+use std::path::Path;
+
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use http::StatusCode;
@@ -10,12 +12,12 @@ use mayfly_wire::event::{Event, EventSource, MayflyEvent};
 use mayfly_wire::worker::{End, Source};
 use tokio::sync::mpsc;
 
-use crate::bed::{Bed, CANARY, raw, task};
+use crate::bed::{Bed, CANARY, door, raw, task};
 
 const BASE: &str = "0123456789abcdef0123456789abcdef01234567";
 
-async fn put(bed: &Bed, token: &str, name: &str, bytes: &'static str) -> StatusCode {
-    let request = raw(&bed.way_out()).put(format!("http://mayfly/v1/worker/result/{name}")).body(bytes);
+async fn put(door: &Path, token: &str, name: &str, bytes: &'static str) -> StatusCode {
+    let request = raw(door).put(format!("http://mayfly/v1/worker/result/{name}")).body(bytes);
     request.bearer_auth(token).send().await.unwrap().status()
 }
 
@@ -32,10 +34,10 @@ async fn what_a_machine_says_is_what_its_owner_reads() {
     worker.say(Source::Claude, End::Newline, &b"not \xff JSON"[..]).await;
     worker.say(Source::Claude, End::Newline, &b"\"\xfe\""[..]).await;
     worker.say(Source::Claude, End::Eof, "half a li").await;
-    let token = worker.order.result_token.expose().to_owned();
-    assert_eq!(put(&bed, &token, "bundle", "first").await, 204);
-    assert_eq!(put(&bed, &token, "bundle", "work").await, 204);
-    assert_eq!(put(&bed, &token, "transcript", "session").await, 204);
+    let (door, token) = (worker.door.clone(), worker.order.result_token.expose().to_owned());
+    assert_eq!(put(&door, &token, "bundle", "first").await, 204);
+    assert_eq!(put(&door, &token, "bundle", "work").await, 204);
+    assert_eq!(put(&door, &token, "transcript", "session").await, 204);
     worker.finish(Collected { bundle: true, transcript: true, ..Collected::default() }).await;
 
     let (mut said, mut last) = (Vec::new(), None);
@@ -57,7 +59,7 @@ async fn what_a_machine_says_is_what_its_owner_reads() {
     assert_eq!(std::fs::read_to_string(&to).unwrap(), "work");
     bed.client.transcript(&submitted.id, &to).await.unwrap();
     assert_eq!(std::fs::read_to_string(&to).unwrap(), "session");
-    assert_eq!(put(&bed, &token, "bundle", "late").await, 401, "the token died with its attempt");
+    assert!(!door.parent().unwrap().exists(), "the door went with its machine");
 }
 
 /// The `init` gate: the request leaves at once, with the owner's credential; its answer waits for `claude`.
@@ -72,7 +74,7 @@ async fn the_models_answer_waits_until_claude_is_checked() {
     let mut bed = Bed::start().await;
     bed.client.submit(&task("p", Some(base_url)), "key").await.unwrap();
     let mut worker = bed.worker().await;
-    let ask = raw(&bed.way_out()).post("http://mayfly/v1/messages?beta=true").body("{}");
+    let ask = raw(&worker.door).post("http://mayfly/v1/messages?beta=true").body("{}");
     let ask = tokio::spawn(ask.bearer_auth(worker.order.model_token.expose()).send());
     assert_eq!(reached.recv().await.unwrap(), CANARY);
     assert!(!ask.is_finished());
@@ -93,7 +95,7 @@ async fn a_follower_and_a_worker_outlive_the_orchestrator() {
     let submitted = bed.client.submit(&task("p", None), "key").await.unwrap();
     let spec = bed.machines.recv().await.unwrap();
     let hello = crate::bed::hello(&spec);
-    let mut worker = crate::bed::Worker::join(&bed.way_out(), &hello).await.unwrap();
+    let mut worker = crate::bed::Worker::join(&door(&spec), &hello).await.unwrap();
     worker.ready().await;
     worker.line("\"before\"").await;
     let mut events = bed.client.events(&submitted.id, 0);
@@ -107,9 +109,9 @@ async fn a_follower_and_a_worker_outlive_the_orchestrator() {
         }
         said
     });
-    let bed = bed.restart().await;
+    let _bed = bed.restart().await;
     assert!(worker.heard().await.is_none(), "the old link is over");
-    let mut worker = crate::bed::Worker::join(&bed.way_out(), &hello).await.unwrap();
+    let mut worker = crate::bed::Worker::join(&door(&spec), &hello).await.unwrap();
     worker.line("\"after\"").await;
     worker.finish(Collected::default()).await;
     assert_eq!(follower.await.unwrap(), b"\"before\"\n\"after\"\n");

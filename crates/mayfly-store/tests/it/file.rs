@@ -47,9 +47,48 @@ async fn a_file_of_a_newer_version_is_refused() {
     let (store, dir) = open();
     submit(&store, 1).await;
     let path = dir.path().join("db");
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 1000).unwrap();
     let refused = Store::open(&path).unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 2, known: 1, .. }), "{refused:?}");
+    assert!(matches!(refused, StoreError::Newer { found: 1000, .. }), "{refused:?}");
+}
+
+/// R26: what is in it is kept.
+#[tokio::test]
+async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
+    let (store, dir) = open();
+    submit(&store, 1).await;
+    store.claim(policy(), "sim", AT).await.unwrap().unwrap();
+    let before = format!("{:?}", store.live().await.unwrap());
+    drop(store);
+    let path = dir.path().join("db");
+    let older = "
+        DROP TABLE credentials; DROP INDEX tasks_by_turn;
+        CREATE INDEX tasks_by_state ON tasks (state, id);
+        ALTER TABLE tasks DROP COLUMN priority; ALTER TABLE tasks DROP COLUMN result_attempt;
+        ALTER TABLE attempts DROP COLUMN logged; ALTER TABLE attempts DROP COLUMN started_ms;
+        PRAGMA user_version = 1";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(older).unwrap();
+    let store = Store::open(&path).unwrap();
+    assert_eq!(format!("{:?}", store.live().await.unwrap()), before);
+    store.keep_credential(id(1), vec![1]).await.unwrap();
+    assert_eq!(store.credential(id(1)).await.unwrap(), Some(vec![1]));
+}
+
+/// A list of long prompts is short.
+#[tokio::test]
+async fn of_a_listed_prompt_only_the_beginning_is_read() {
+    let (store, _dir) = open();
+    let mut long = new(1, None);
+    long.spec.prompt = format!("fix it\n{}", "ü".repeat(500_000));
+    let whole = long.spec.prompt.clone();
+    store.submit(long).await.unwrap();
+    let listed = store.tasks(10).await.unwrap().remove(0).spec.prompt;
+    assert!(
+        listed.len() < 2001 && whole.starts_with(&listed) && listed.starts_with("fix it\nü"),
+        "{}",
+        listed.len()
+    );
+    assert_eq!(store.task(id(1)).await.unwrap().unwrap().spec.prompt, whole);
 }
 
 #[test]

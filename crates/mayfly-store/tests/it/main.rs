@@ -17,7 +17,8 @@ use tempfile::TempDir;
 const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn policy() -> Policy {
-    Policy { machines_max: NonZeroU32::new(2).unwrap(), launches_max: NonZeroU32::new(2).unwrap() }
+    let two = NonZeroU32::new(2).unwrap();
+    Policy { machines_max: two, launches_max: two, ..Policy::default() }
 }
 
 fn change(event: Event) -> Change {
@@ -35,7 +36,7 @@ fn id(number: u32) -> TaskId {
 
 fn new(number: u32, key: Option<&str>) -> NewTask {
     let spec: CreateTask = serde_json::from_value(serde_json::json!({"prompt": "x"})).unwrap();
-    NewTask { id: id(number), spec, idempotency_key: key.map(str::to_owned), at: AT }
+    NewTask { id: id(number), spec, sealed: None, idempotency_key: key.map(str::to_owned), at: AT }
 }
 
 async fn submit(store: &Store, number: u32) {

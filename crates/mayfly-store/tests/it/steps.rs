@@ -2,13 +2,26 @@
 
 use std::collections::HashMap;
 
-use mayfly_core::{Attempt, Effect, Event, Failure, Limit, Outcome, TaskId, TaskState};
-use mayfly_store::{Performed, Store};
+use mayfly_core::{Attempt, Earlier, Effect, Event, Failure, Limit, Outcome, Phase, TaskId, TaskState};
+use mayfly_store::{NewTask, Performed, Store};
 use proptest::prelude::*;
 
-use crate::{AT, change, id, open, policy, submit};
+use crate::{AT, change, id, new, open, policy};
 
 const TASKS: u32 = 5;
+/// Every task's.
+const RETRIES: u32 = 1;
+
+fn has_priority(task: TaskId) -> bool {
+    task > id(3)
+}
+
+fn new_task(number: u32) -> NewTask {
+    let mut new = new(number, None);
+    new.spec.retries = RETRIES;
+    new.spec.priority = i32::from(has_priority(new.id));
+    new
+}
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -52,12 +65,24 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Debug, Default)]
 struct Model {
     states: HashMap<TaskId, TaskState>,
+    earlier: HashMap<TaskId, Earlier>,
+    /// Whether `claude` was started in the current attempt.
+    started: HashMap<TaskId, bool>,
     effects: Vec<(TaskId, Effect)>,
 }
 
 impl Model {
     fn apply(&mut self, task: TaskId, event: Event) -> Option<TaskState> {
-        let (state, effects) = self.states[&task].apply(event, &policy())?;
+        let before = self.states[&task];
+        let earlier = self.earlier.entry(task).or_default();
+        let (state, effects) = before.apply(event, policy().chances(*earlier, RETRIES))?;
+        let started = self.started.entry(task).or_default();
+        *started |= matches!(state, TaskState::Running(_, Phase::Claude));
+        if matches!(state, TaskState::Queued(_)) {
+            earlier.started += u32::from(*started);
+            earlier.unstarted += u32::from(!*started);
+            *started = false;
+        }
         self.states.insert(task, state);
         self.effects.extend(effects.into_iter().map(|effect| (task, effect)));
         Some(state)
@@ -69,8 +94,9 @@ impl Model {
 
     fn claim(&mut self) -> Option<TaskState> {
         let queued = self.states.iter().filter(|(_, state)| matches!(state, TaskState::Queued(_)));
-        let oldest = *queued.map(|(task, _)| task).min()?;
-        if self.alive() == 2 { None } else { self.apply(oldest, Event::Claimed) }
+        // The last ones have priority.
+        let next = *queued.map(|(task, _)| task).min_by_key(|task| (!has_priority(**task), **task))?;
+        if self.alive() == 2 { None } else { self.apply(next, Event::Claimed) }
     }
 }
 
@@ -128,7 +154,7 @@ proptest! {
             let (store, dir) = open();
             let mut model = Model::default();
             for number in 1..=TASKS {
-                submit(&store, number).await;
+                store.submit(new_task(number)).await.unwrap();
                 model.states.insert(id(number), TaskState::NEW);
             }
             for step in steps {

@@ -12,6 +12,7 @@ use mayfly_core::{Failure, Outcome};
 use rustix::process::Signal;
 
 use super::interpret::TurnResult;
+use crate::limits::Met;
 
 /// An outcome and its reason in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +44,8 @@ pub(crate) struct End<'a> {
     pub(crate) resets_at: Option<i64>,
     /// Whether the worker ended it because it would not exit after its result.
     pub(crate) was_at_rest: bool,
-    /// Whether the kernel killed something of the machine for lack of memory while it ran.
-    pub(crate) out_of_memory: bool,
+    /// The machine's limits that something of it met while the process ran.
+    pub(crate) met: Met,
     /// The end of its standard error.
     pub(crate) stderr_tail: &'a str,
 }
@@ -89,10 +90,11 @@ impl End<'_> {
 
     fn died(&self) -> Verdict {
         // The kernel's kill is this signal; a tool of the agent may have been killed for memory long before.
-        if self.out_of_memory && self.status.signal() == Some(Signal::KILL.as_raw()) {
+        if self.met.memory && self.status.signal() == Some(Signal::KILL.as_raw()) {
             return Verdict::failed(Failure::OutOfMemory, "the machine's memory limit was reached");
         }
-        Verdict::failed(Failure::Killed, format!("claude {}", self.exit()))
+        let why = self.met.warning().map(|limit| format!("; {limit}")).unwrap_or_default();
+        Verdict::failed(Failure::Killed, format!("claude {}{why}", self.exit()))
     }
 
     fn exit(&self) -> String {
@@ -110,6 +112,7 @@ mod tests {
 
     const SUCCESS: i32 = 0;
     const FAILURE: i32 = 1 << 8;
+    const SIGABRT: i32 = 6;
     const SIGTERM: i32 = 15;
     const SIGKILL: i32 = 9;
 
@@ -131,7 +134,7 @@ mod tests {
             last,
             resets_at: None,
             was_at_rest: false,
-            out_of_memory: false,
+            met: Met::default(),
             stderr_tail: "",
         }
     }
@@ -169,8 +172,23 @@ mod tests {
 
     #[test]
     fn only_a_kill_of_the_kernel_is_for_memory() {
-        assert_eq!(name(&End { out_of_memory: true, ..end(SIGKILL, None) }), "out-of-memory");
-        assert_eq!(name(&End { out_of_memory: true, ..end(SIGTERM, None) }), "killed");
+        let met = Met { memory: true, ..Met::default() };
+        assert_eq!(name(&End { met, ..end(SIGKILL, None) }), "out-of-memory");
+        assert_eq!(name(&End { met, ..end(SIGTERM, None) }), "killed");
         assert_eq!(name(&end(SIGKILL, None)), "killed");
+    }
+
+    #[test]
+    fn a_death_at_the_limit_of_processes_names_it() {
+        let met = Met { processes: Some(64), ..Met::default() };
+        let detail =
+            "claude was killed by signal 6; the machine reached its limit of 64 processes and threads";
+        let died = End { met, ..end(SIGABRT, None) };
+        assert_eq!(died.verdict(), Verdict::failed(Failure::Killed, detail));
+        let good = result(false, "completed");
+        assert_eq!(
+            End { met, ..end(SUCCESS, Some(&good)) }.verdict(),
+            Verdict::new(Outcome::Succeeded, None)
+        );
     }
 }

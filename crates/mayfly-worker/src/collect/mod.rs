@@ -95,10 +95,11 @@ impl Collector<'_> {
         }
     }
 
-    /// A new folder, where there is room.
+    /// A new folder: on the disk, since the folder for temporary files takes memory and may be full. An agent can have
+    /// closed its home.
     fn scratch(&self) -> std::io::Result<tempfile::TempDir> {
         let make = |place: &Path| tempfile::Builder::new().prefix("mayfly-").tempdir_in(place);
-        make(&self.surroundings.scratch).or_else(|_| make(self.home))
+        make(self.home).or_else(|_| make(&self.surroundings.scratch))
     }
 
     fn upload(&self) -> Upload<'_> {

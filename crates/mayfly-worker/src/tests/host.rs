@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mayfly_link::{Channel, Frame, accept};
 use mayfly_wire::api::Collected;
-use mayfly_wire::boot::Boot;
+use mayfly_wire::boot::{Boot, ProcessLimit};
 use mayfly_wire::worker::{Down, End, Hello, Record, Report, Source, WorkOrder, decode};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use tempfile::TempDir;
@@ -129,6 +129,7 @@ impl Host {
             home: at("home"),
             workspace: at("workspace"),
             memory_events: Some(at("memory.events")),
+            processes: Some(ProcessLimit { max: 512, events: at("pids.events") }),
         }
     }
 
@@ -140,6 +141,7 @@ impl Host {
     pub(crate) async fn live_with(&self, boot: Boot) -> Result<(), LifeError> {
         let surroundings = Surroundings {
             realm: Realm::Children,
+            place: None,
             graces: self.graces,
             base: self.dir.path().join("base"),
             scratch: self.dir.path().join("scratch"),

@@ -106,6 +106,19 @@ async fn a_kill_for_memory_is_told_from_other_kills() {
     assert_eq!(host.ended().0, "out-of-memory");
 }
 
+/// Covers S51 for processes: it is told, once, whatever the outcome is.
+#[tokio::test]
+async fn a_machine_that_met_its_limit_of_processes_says_so() {
+    let host = run("init; echo 'max 7' > \"$HOME/../pids.events\"; result; cat > /dev/null").await;
+    assert_eq!(host.ended().0, "succeeded");
+    let warnings: Vec<_> = host
+        .reports()
+        .into_iter()
+        .filter_map(|report| if let Report::Warning { text } = report { Some(text) } else { None })
+        .collect();
+    assert_eq!(warnings, ["the machine reached its limit of 512 processes and threads"]);
+}
+
 /// Covers S34: what a forged line says is passed on, and the end of the process decides.
 #[tokio::test]
 async fn a_forged_result_does_not_make_a_success() {

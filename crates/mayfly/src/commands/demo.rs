@@ -122,11 +122,8 @@ fn jobs(count: u32, workspace: &Workspace, credential: &Credential) -> Vec<Job> 
         prompt: prompt.to_owned(),
         workspace: Some(workspace.clone()),
         model: Some(MODEL.to_owned()),
-        timeout_ms: None,
-        idle_timeout_ms: None,
-        max_turns: None,
-        max_budget_usd: None,
         credential: Some(credential.clone()),
+        ..CreateTask::default()
     };
     let taken = script::JOBS.iter().cycle().take(count as usize);
     taken.map(|job| Job { title: job.title.to_owned(), create: create(job.prompt) }).collect()

@@ -71,6 +71,8 @@ pub(crate) async fn run(
         idle_timeout_ms: Some(milliseconds(args.idle_timeout)),
         max_turns: args.max_turns.map(Into::into),
         max_budget_usd: args.max_budget_usd,
+        priority: 0,
+        retries: 0,
         credential: Some(found.credential),
     };
     let landing = Landing { code, folder: cwd, saved: data.join("saved"), git };

@@ -47,6 +47,58 @@ async fn the_worker_is_out_of_reach() {
     world.end().await;
 }
 
+/// R05, S51: where memory runs short one of the agent's programs is killed, and not the worker, which alone can bring
+/// the work out; an agent cannot change that.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worker_is_the_last_to_be_killed_for_memory() {
+    let Some(world) = World::start(|rules| rules.limits.memory_bytes_max = 512 << 20).await else { return };
+    let ended = world
+        .outcome_of(&["[script: bash command=\"cat /proc/1/oom_score_adj /proc/self/oom_score_adj; \
+             (echo 1000 > /proc/1/oom_score_adj) 2>&1 | grep -c 'Permission denied'; \
+             head -c 1G /dev/zero | tail -c 1G | wc -c; echo ${PIPESTATUS[1]}\"]"])
+        .await;
+    assert_eq!((ended.code, ended.outcome()), (Some(0), ("succeeded", "")), "{}", ended.stderr);
+    if ended.own("warning").any(|warning| warning["text"].as_str().unwrap().contains("memory limit")) {
+        mayfly_test_needs::skip("memory cannot be limited here");
+    } else {
+        let said = ended.tool_results().concat();
+        let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        assert!(said.starts_with(&format!("{own}1000\n1\n")) && said.contains("137"), "{said}");
+    }
+    world.end().await;
+}
+
+/// S51: a fork bomb harms its own machine alone, whose owner is told why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_bomb_is_named() {
+    let Some(world) = World::start(|rules| rules.limits.pids_max = 96).await else { return };
+    let bomb = "sh -c 'for i in $(seq 200); do sleep 1000 >/dev/null 2>&1 & done'";
+    let ended = world.outcome_of(&[&format!("[script: bash command=\"{bomb}\"]")]).await;
+    let warnings: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
+    if warnings.iter().any(|text| text.contains("no process")) {
+        mayfly_test_needs::skip("processes cannot be counted here");
+    } else {
+        assert_eq!(warnings, ["the machine reached its limit of 96 processes and threads"]);
+    }
+    world.end().await;
+}
+
+/// R05, S51: a machine whose memory is full, and stays so whoever is killed, still brings its work out.
+#[tokio::test(flavor = "multi_thread")]
+async fn full_folders_in_memory_lose_no_work() {
+    let Some(world) = World::start(|rules| rules.limits.memory_bytes_max = 512 << 20).await else { return };
+    for folders in ["/tmp", "/tmp /dev/shm"] {
+        let fill = format!("pwd > kept.txt; for d in {folders}; do head -c 1G /dev/zero > $d/fill; done");
+        let ended = world.outcome_of(&[&format!("[script: bash command=\"{fill}\"]")]).await;
+        let (outcome, detail) = ended.outcome();
+        assert!(["succeeded", "out-of-memory"].contains(&outcome), "{folders}: {outcome} {detail}");
+        let branch = ended.own("collected").last().unwrap()["result"]["bundle"].clone();
+        assert_eq!(branch, true, "{folders}: {}", ended.stderr);
+    }
+    assert_eq!(world.branches().len(), 2);
+    world.end().await;
+}
+
 /// S18, S20, S23, S24: there is no way out but the model.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_but_the_model_can_be_reached() {

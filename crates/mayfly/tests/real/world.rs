@@ -43,7 +43,6 @@ impl World {
         let provider = Arc::new(Sandbox::new(SandboxConfig {
             machines: config.data.join("machines"),
             bases: config.data.join("bases"),
-            way_out: config.way_out(),
             claude,
             mayfly: env!("CARGO_BIN_EXE_mayfly").into(),
         }));
