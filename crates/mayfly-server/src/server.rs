@@ -152,6 +152,11 @@ impl Server {
         self.listening
     }
 
+    /// The file of the token that opens it there.
+    pub fn token_file(&self) -> PathBuf {
+        self.config.token_file()
+    }
+
     /// Returns once there has been no unfinished task and no connection of an owner for `span`.
     pub async fn idle_for(&self, span: Duration) {
         idle_for(span, &*self.clock, self.engine.unfinished(), self.owners.clone()).await;

@@ -197,9 +197,12 @@ pub struct Collected {
     pub bundle: bool,
     /// Whether the CLI's session file is there.
     pub transcript: bool,
-    /// What could not be saved, and why; a line each.
+    /// The work that could not be saved, and why; a line each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unsaved: Vec<String>,
+    /// What else is worth knowing, such as a session file that is not there; a line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// An error, as RFC 9457 has it.

@@ -6,5 +6,6 @@ mod bed;
 mod doors;
 mod neighbours;
 mod owner;
+mod port;
 mod start;
 mod tasks;
