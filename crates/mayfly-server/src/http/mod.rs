@@ -58,6 +58,7 @@ pub(crate) fn owner(owner: Owner) -> Router {
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
         .route("/v1/workspaces", post(workspaces::upload).layer(DefaultBodyLimit::disable()))
         .route("/v1/tasks", post(tasks::create).get(tasks::list))
         .route("/v1/tasks/{id}", get(tasks::show))
