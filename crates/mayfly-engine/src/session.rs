@@ -205,7 +205,7 @@ impl Engine {
     async fn store_records(&self, attempt: AttemptId, records: Vec<Record>) -> Result<u64, IngestError> {
         let inner = &self.0;
         let rules = (inner.provider.name(), inner.config.rules.policy);
-        let said = records.last().and_then(|last| said_at(last));
+        let said = records.last().and_then(said_at);
         let now = inner.clock.now();
         let ingested = inner.store.ingest(attempt, records, now, rules).await?;
         inner.metrics.stored(ingested.new, said.filter(|_| ingested.new > 0), inner.clock.now());
