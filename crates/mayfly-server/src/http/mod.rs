@@ -68,7 +68,7 @@ pub(crate) fn owner(owner: Owner) -> Router {
         .with_state(owner)
 }
 
-/// The routes, with what is said of each in the OpenAPI document.
+/// The routes, with what is said of each in the `OpenAPI` document.
 fn routes() -> OpenApiRouter<Owner> {
     let upload = OpenApiRouter::new().routes(routes!(workspaces::upload)).layer(DefaultBodyLimit::disable());
     OpenApiRouter::with_openapi(openapi::about())

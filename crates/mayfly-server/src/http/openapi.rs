@@ -1,4 +1,4 @@
-//! What the OpenAPI document says besides the routes.
+//! What the `OpenAPI` document says besides the routes.
 
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
