@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::Flags;
 use crate::values;
 
 const EXAMPLES: &str = "\
@@ -50,14 +51,31 @@ Examples:
 its machines running, and the next one takes them over. MAYFLY_LOG=debug makes it say more.";
 
 /// Claude Code agents, many at once, each in a machine that lives for one task
+#[expect(clippy::doc_markdown, reason = "the help is plain text")]
 #[derive(Debug, Parser)]
 #[command(name = "mayfly", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 100)]
 pub(crate) struct Cli {
     /// The Claude Code CLI to run, instead of the pinned version that is found or fetched with npm
     #[arg(long, value_name = "PATH", global = true, display_order = 100)]
     pub(crate) claude: Option<PathBuf>,
+    /// The configuration [default: $XDG_CONFIG_HOME/mayfly/mayfly.toml, else ~/.config/mayfly/mayfly.toml]
+    #[arg(long, value_name = "PATH", global = true, display_order = 101)]
+    pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+impl Cli {
+    /// The flags that a file could say as well.
+    pub(crate) fn flags(&self) -> Flags {
+        let flags = Flags { claude: self.claude.clone(), ..Flags::default() };
+        match &self.verb {
+            Verb::Demo(args) => args.machines.over(flags),
+            Verb::Run(args) => args.over(flags),
+            Verb::Serve(args) => args.over(flags),
+            Verb::ClaudePath => flags,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -77,9 +95,8 @@ pub(crate) struct DemoArgs {
     /// How many tasks to run
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) tasks: u32,
-    /// How many machines may run at once
-    #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
-    pub(crate) parallel: NonZeroU32,
+    #[command(flatten)]
+    pub(crate) machines: MachineArgs,
     /// Print the events, one JSON object a line, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
@@ -96,15 +113,15 @@ pub(crate) struct RunArgs {
     /// around the current folder, else an empty workspace]
     #[arg(long, value_name = "PATH")]
     pub(crate) repo: Option<PathBuf>,
-    /// The model, as `claude --model` takes it
-    #[arg(long, value_name = "MODEL", default_value = "sonnet")]
-    pub(crate) model: String,
-    /// The time for the whole run
-    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = values::duration)]
-    pub(crate) timeout: Duration,
-    /// The longest silence of the agent
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = values::duration)]
-    pub(crate) idle_timeout: Duration,
+    /// The model, as `claude --model` takes it [default: sonnet]
+    #[arg(long, value_name = "MODEL", value_parser = values::model)]
+    pub(crate) model: Option<String>,
+    /// The time for the whole run [default: 30m]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// The longest silence of the agent [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) idle_timeout: Option<Duration>,
     /// The most turns of the agent
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub(crate) max_turns: Option<NonZeroU32>,
@@ -125,14 +142,58 @@ pub(crate) struct ServeArgs {
     /// Exit once there was nothing to do for this long
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) idle_exit: Option<Duration>,
-    /// How many machines may run at once
-    #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
-    pub(crate) parallel: NonZeroU32,
+    #[command(flatten)]
+    pub(crate) machines: MachineArgs,
     /// Leave the terminal's session; `mayfly run` starts it so
     #[arg(long, hide = true)]
     pub(crate) background: bool,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+}
+
+/// How many machines there may be, and what each may use.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// How many machines may run at once [default: 5]
+    #[arg(long, value_name = "N", value_parser = values::count)]
+    pub(crate) parallel: Option<NonZeroU32>,
+    /// The memory of each machine [default: 4GiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::memory)]
+    pub(crate) memory: Option<u64>,
+    /// The processes and threads of each machine [default: 1024]
+    #[arg(long, value_name = "N", value_parser = values::processes)]
+    pub(crate) processes: Option<u32>,
+    /// The processors of each machine [default: 2]
+    #[arg(long, value_name = "N", value_parser = values::cpus)]
+    pub(crate) cpus: Option<f64>,
+}
+
+impl MachineArgs {
+    fn over(&self, flags: Flags) -> Flags {
+        let Self { parallel, memory, processes, cpus } = *self;
+        Flags { parallel, memory, processes, cpus, ..flags }
+    }
+}
+
+impl RunArgs {
+    fn over(&self, flags: Flags) -> Flags {
+        Flags {
+            data: self.data.folder.clone(),
+            model: self.model.clone(),
+            timeout: self.timeout,
+            idle_timeout: self.idle_timeout,
+            max_turns: self.max_turns,
+            max_budget_usd: self.max_budget_usd,
+            ..flags
+        }
+    }
+}
+
+impl ServeArgs {
+    fn over(&self, flags: Flags) -> Flags {
+        let flags = Flags { data: self.data.folder.clone(), idle_exit: self.idle_exit, ..flags };
+        self.machines.over(flags)
+    }
 }
 
 #[expect(clippy::doc_markdown, reason = "the help is plain text")]

@@ -4,7 +4,7 @@
 //! credential, the repository, the CLI. Then the orchestrator of the data folder is joined or started.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -13,6 +13,7 @@ use mayfly_wire::api::{CreateTask, Workspace};
 use tempfile::TempDir;
 
 use crate::cli::RunArgs;
+use crate::config::{Settings, Source};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::follow::{Job, carry_out};
@@ -22,14 +23,10 @@ use crate::printer::Printer;
 use crate::server_process::{self, log_file};
 use crate::{credential, prompt};
 
-pub(crate) async fn run(
-    args: RunArgs,
-    claude: Option<PathBuf>,
-    environment: &Environment,
-) -> Result<Exit, Stop> {
+pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Environment) -> Result<Exit, Stop> {
     let prompt = prompt::read(&args.prompt, io::stdin().lock()).map_err(Stop::usage)?;
     let found = credential::find(environment).map_err(Stop::usage)?;
-    let data = environment.data_folder(args.data.folder.as_deref())?;
+    let data = environment.data_folder(settings.data())?;
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
     let repo = repository(&git, args.repo.as_deref(), &cwd).await?;
@@ -42,8 +39,8 @@ pub(crate) async fn run(
         Some(repo) => Some(interrupts.or_stop(capture(repo, &scratch, &mut printer)).await?),
         None => None,
     };
-    let named = claude.is_some();
-    let joined = interrupts.or_stop(server_process::join(&data, claude, environment)).await?;
+    let named = settings.claude.as_ref().is_some_and(|claude| claude.from == Source::Flag);
+    let joined = interrupts.or_stop(server_process::join(&data, settings, environment)).await?;
     if joined.was_there && named {
         printer.aside(
             "the orchestrator that is already there keeps its own Claude Code CLI; --claude is not used",
@@ -57,11 +54,11 @@ pub(crate) async fn run(
     let create = CreateTask {
         prompt: prompt.clone(),
         workspace,
-        model: Some(args.model),
-        timeout_ms: Some(milliseconds(args.timeout)),
-        idle_timeout_ms: Some(milliseconds(args.idle_timeout)),
-        max_turns: args.max_turns.map(Into::into),
-        max_budget_usd: args.max_budget_usd,
+        model: Some(settings.model.value.clone()),
+        timeout_ms: Some(milliseconds(settings.timeout.value)),
+        idle_timeout_ms: Some(milliseconds(settings.idle_timeout.value)),
+        max_turns: settings.max_turns.as_ref().map(|given| given.value.into()),
+        max_budget_usd: settings.max_budget_usd.as_ref().map(|given| given.value),
         priority: 0,
         retries: 0,
         credential: Some(found.credential),
