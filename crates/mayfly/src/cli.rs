@@ -1,5 +1,6 @@
 //! The flags. The doc comments are the help that people read; a snapshot test keeps them as they are.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -144,6 +145,10 @@ pub(crate) struct ServeArgs {
     pub(crate) idle_exit: Option<Duration>,
     #[command(flatten)]
     pub(crate) machines: MachineArgs,
+    /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port [default:
+    /// 127.0.0.1:6293]
+    #[arg(long, value_name = "ADDR", value_parser = values::address)]
+    pub(crate) listen: Option<SocketAddr>,
     /// Leave the terminal's session; `mayfly run` starts it so
     #[arg(long, hide = true)]
     pub(crate) background: bool,
@@ -191,7 +196,8 @@ impl RunArgs {
 
 impl ServeArgs {
     fn over(&self, flags: Flags) -> Flags {
-        let flags = Flags { data: self.data.folder.clone(), idle_exit: self.idle_exit, ..flags };
+        let (data, listen, idle_exit) = (self.data.folder.clone(), self.listen, self.idle_exit);
+        let flags = Flags { data, listen, idle_exit, ..flags };
         self.machines.over(flags)
     }
 }

@@ -1,5 +1,6 @@
 //! The values that flags take, each read into what it means or refused in words.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -75,6 +76,11 @@ pub(crate) fn processes(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Reads an address of this host with a port.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:6293".to_owned())
+}
+
 /// Reads how many processors a machine may use.
 pub(crate) fn cpus(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -103,6 +109,15 @@ pub(crate) fn model(text: &str) -> Result<String, String> {
     match (1..=BYTES_MAX).contains(&text.len()) && !text.starts_with('-') && text.chars().all(plain) {
         true => Ok(text.to_owned()),
         false => Err("expected the name of a model, such as sonnet".to_owned()),
+    }
+}
+
+/// `text` as one word of a shell.
+pub(crate) fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 
@@ -185,6 +200,28 @@ mod tests {
         for text in ["", "0", "-1", "NaN", "inf", "1e999", "$2", "2,5"] {
             assert!(dollars(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_model_is_named_as_the_orchestrator_takes_it() {
+        let longest = "x".repeat(100);
+        for text in ["sonnet", "claude-sonnet-4-5", "us.anthropic/x:v1@2[1m]", &longest] {
+            assert_eq!(model(text).as_deref(), Ok(text));
+        }
+        for text in ["", "-x", "a b", "a;b", "ä", &"x".repeat(101)] {
+            assert!(model(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_word_of_a_shell_is_quoted_where_it_must_be() {
+        for text in ["/a/b-c.d", "a b", "it's", "$(x)`y`", "", "~", "a\\b\"c", "-"] {
+            let mut shell = std::process::Command::new("sh");
+            let said =
+                shell.args(["-c", &format!("printf %s {}", shell_word(text))]).output().expect("a shell");
+            assert_eq!(String::from_utf8_lossy(&said.stdout), text);
+        }
+        assert_eq!(shell_word("/a/b-c.d"), "/a/b-c.d");
     }
 
     #[test]

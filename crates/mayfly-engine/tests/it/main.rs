@@ -19,7 +19,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mayfly_core::Policy;
-use mayfly_engine::EngineConfig;
+use mayfly_engine::{EngineConfig, Listing};
+
+/// Every task of a test.
+const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 
 /// Allows so many machines at once.
 fn at_once(most: u32) -> impl FnOnce(&mut EngineConfig) {
@@ -27,6 +30,9 @@ fn at_once(most: u32) -> impl FnOnce(&mut EngineConfig) {
         config.rules.policy = Policy { machines_max: NonZeroU32::new(most).unwrap(), ..config.rules.policy }
     }
 }
+
+/// Long enough for everything that is tried many times.
+const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The pause after the first look for a machine whose worker has no link.
 const LOOK_FIRST: Duration = Duration::from_millis(250);

@@ -1,6 +1,7 @@
 //! `mayfly serve`: the orchestrator, until a signal or until there was nothing to do for long enough.
 
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use mayfly_server::ServerConfig;
@@ -13,6 +14,9 @@ use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::log;
 use crate::orchestrator::Orchestrator;
+
+/// Where the API is served unless another address was asked for: "MAYF" on a telephone.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293);
 
 pub(crate) async fn serve(
     args: ServeArgs,
@@ -29,6 +33,8 @@ pub(crate) async fn serve(
     let mut config = ServerConfig::in_dir(data);
     settings.bound_machines(&mut config.rules);
     settings.bound_tasks(&mut config.rules);
+    // Nobody knows of one in the background; the socket is enough for who started it.
+    config.listen = settings.listen().or((!args.background).then_some(LISTEN));
     let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;
     ready(&server)?;
     tokio::select! {
@@ -44,9 +50,13 @@ pub(crate) async fn serve(
     Ok(Exit::Success)
 }
 
-/// The first and only line of standard output: who started us may be waiting for it.
+/// The first line of standard output says that we are ready: who started us may be waiting for it.
 fn ready(server: &mayfly_server::Server) -> io::Result<()> {
     let mut stdout = io::stdout();
     writeln!(stdout, "serving on {}", server.socket().display())?;
+    if let Some(address) = server.listening() {
+        let token = server.token_file();
+        writeln!(stdout, "       and http://{address}, with the token in {}", token.display())?;
+    }
     stdout.flush()
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 #[cfg(test)]
 use super::kind::toml;
-use super::kind::{Count, Cpus, Dollars, Kind, Memory, Model, Place, Processes, Time};
+use super::kind::{Address, Count, Cpus, Dollars, Kind, Memory, Model, Place, Processes, Time};
 use super::{Given, Row, Source};
 
 /// A key, as the reference shows it.
@@ -161,6 +161,8 @@ keys! {
     serve Serve {
         /// How many machines may run at once.
         parallel: Count = Rules::default().policy.machines_max;
+        /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port.
+        listen: Address, else "127.0.0.1:6293; nowhere if `mayfly run` started it" such as "\"127.0.0.1:8080\"";
         /// Exit once there was nothing to do for this long.
         idle_exit: Time, else "never; after 60s if `mayfly run` started it" such as "\"10m\"";
     }

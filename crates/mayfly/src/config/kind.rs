@@ -4,6 +4,7 @@
 //! bare in TOML, all else is in quotes.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -69,6 +70,8 @@ kinds! {
     Memory: u64, quoted true, values::memory, |bytes| values::show_bytes(*bytes);
     /// A span of time.
     Time: Duration, quoted true, values::duration, |time| values::show_duration(*time);
+    /// Where to listen.
+    Address: SocketAddr, quoted true, values::address, ToString::to_string;
     /// The name of a model.
     Model: String, quoted true, values::model, Clone::clone;
     /// A place on this host, the same wherever one stands.
