@@ -51,6 +51,15 @@ Examples:
 `mayfly run` starts one by itself when there is none; it needs no attention. One that stops leaves
 its machines running, and the next one takes them over. MAYFLY_LOG=debug makes it say more.";
 
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  mayfly doctor                   # each part is tried: a machine is made and unmade
+  mayfly doctor --settings        # what is in force: a flag, else mayfly.toml, else a default
+  mayfly doctor --json | jq '.checks[] | select(.state != \"ok\")'
+
+Exit codes:
+  0 a task could run here, 3 it could not";
+
 /// Claude Code agents, many at once, each in a machine that lives for one task
 #[expect(clippy::doc_markdown, reason = "the help is plain text")]
 #[derive(Debug, Parser)]
@@ -74,6 +83,7 @@ impl Cli {
             Verb::Demo(args) => args.machines.over(flags),
             Verb::Run(args) => args.over(flags),
             Verb::Serve(args) => args.over(flags),
+            Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
             Verb::ClaudePath => flags,
         }
     }
@@ -84,6 +94,7 @@ pub(crate) enum Verb {
     Demo(DemoArgs),
     Run(RunArgs),
     Serve(ServeArgs),
+    Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
     #[command(hide = true)]
     ClaudePath,
@@ -152,6 +163,20 @@ pub(crate) struct ServeArgs {
     /// Leave the terminal's session; `mayfly run` starts it so
     #[arg(long, hide = true)]
     pub(crate) background: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+/// Try what a task needs on this host, and name the command that puts right what is missing
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(crate) struct DoctorArgs {
+    /// Try nothing: list every key of the configuration with its value, and where that came from
+    #[arg(long)]
+    pub(crate) settings: bool,
+    /// Print one JSON object, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) data: DataArgs,
 }

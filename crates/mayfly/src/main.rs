@@ -72,6 +72,7 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         match cli.verb {
             Verb::Demo(args) => Box::pin(commands::demo::demo(args, &settings, environment)).await,
             Verb::Run(args) => Box::pin(commands::run::run(args, &settings, environment)).await,
+            Verb::Doctor(args) => Box::pin(commands::doctor::doctor(&args, &settings, environment)).await,
             Verb::ClaudePath => commands::claude_path::claude_path(&settings, environment).await,
             Verb::Serve(args) => Box::pin(commands::serve::serve(args, &settings, environment)).await,
         }

@@ -1,6 +1,6 @@
 //! The reference, `docs/mayfly.toml`: every key with its words and its default, made from the table of keys.
 
-use super::keys::{self, Default, Key};
+use super::keys::{Default, Key, SECTIONS, all};
 
 const HEAD: &str = "\
 # mayfly.toml: every key, with its words and its default.
@@ -12,20 +12,18 @@ const HEAD: &str = "\
 
 /// The whole page.
 pub(super) fn page() -> String {
-    let keys = keys::all();
-    let mut page = HEAD.to_owned();
-    let of = |section: &str| -> String {
-        keys.iter().filter(|key| key.section == section).map(paragraph).collect()
-    };
-    page.push_str(&of(""));
-    for (section, about) in keys::SECTIONS {
-        page.push_str(&format!(
-            "\n\n{}[{section}]\n{}",
-            comment(about),
-            of(section).trim_start_matches('\n')
-        ));
-    }
-    page
+    let sections = SECTIONS.iter().map(|(section, about)| {
+        let keys = of(section);
+        format!("\n\n{}[{section}]\n{}", comment(about), keys.trim_start_matches('\n'))
+    });
+    let parts: Vec<_> = [HEAD.to_owned(), of("")].into_iter().chain(sections).collect();
+    parts.concat()
+}
+
+/// The keys of one section.
+fn of(section: &str) -> String {
+    let keys: Vec<_> = all().iter().filter(|key| key.section == section).map(paragraph).collect();
+    keys.concat()
 }
 
 fn paragraph(key: &Key) -> String {
@@ -38,6 +36,8 @@ fn paragraph(key: &Key) -> String {
     }
 }
 
+/// A doc comment's lines begin with a space.
 fn comment(lines: &[&str]) -> String {
-    lines.iter().map(|line| format!("#{line}\n")).collect()
+    let lines: Vec<_> = lines.iter().map(|line| format!("#{line}\n")).collect();
+    lines.concat()
 }
