@@ -384,10 +384,13 @@ fn delegated_v2(position: &Path) -> Vec<Limit> {
     let control = position.join("cgroup.subtree_control");
     let given = |file: &Path| fs::read_to_string(file).unwrap_or_default();
     let available = given(&position.join("cgroup.controllers"));
-    for limit in Limit::ALL {
+    // With processes in it, a cgroup hands down nothing, or turns into one that no machine could be made below.
+    // Only the outermost one, which has no type, may have both.
+    let free = given(&position.join("cgroup.procs")).is_empty() || !position.join("cgroup.type").exists();
+    for limit in Limit::ALL.into_iter().filter(|_| free) {
         let has = |text: &str| text.split_whitespace().any(|name| name == limit.controller());
         if has(&available) && !has(&given(&control)) {
-            // Refused where processes are in the cgroup itself: then the limit is missing, and said so.
+            // Refused where it is not ours: then the limit is missing, and said so.
             let _ = fs::write(&control, format!("+{}", limit.controller()));
         }
     }
@@ -481,6 +484,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn controllers_are_asked_for_where_no_process_stands_in_the_way() {
+        let asked = |in_it: &str, outermost: bool| {
+            let dir = tempfile::tempdir().expect("a folder");
+            let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("written");
+            write("cgroup.controllers", "cpuset pids\n");
+            write("cgroup.subtree_control", "");
+            write("cgroup.procs", in_it);
+            if !outermost {
+                write("cgroup.type", "domain\n");
+            }
+            delegated_v2(dir.path());
+            fs::read_to_string(dir.path().join("cgroup.subtree_control")).expect("read")
+        };
+        assert_eq!(["", "7\n"].map(|in_it| asked(in_it, false)), ["+pids", ""]);
+        assert_eq!(asked("7\n", true), "+pids");
+    }
+
     /// On the real kernel, as root, with whatever its version 2 has to hand down.
     #[test]
     fn a_cgroup_that_was_stepped_aside_in_hands_its_controllers_down() {
@@ -490,8 +511,10 @@ mod tests {
             return mayfly_test_needs::skip("there is no tree of cgroups of version 2 here");
         };
         let given = fs::read_to_string(tree.join("cgroup.controllers")).unwrap_or_default();
-        let Some(controller) = given.split_whitespace().next() else {
-            return mayfly_test_needs::skip("version 2 has no controller here");
+        // None of those that can do with processes beside them.
+        let strict = ["memory", "io", "hugetlb", "rdma"];
+        let Some(controller) = given.split_whitespace().find(|name| strict.contains(name)) else {
+            return mayfly_test_needs::skip("version 2 has no such controller here");
         };
         let position = tree.join(format!("mayfly-test-aside-{}", std::process::id()));
         if fs::write(tree.join("cgroup.subtree_control"), format!("+{controller}")).is_err()
