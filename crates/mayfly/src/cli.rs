@@ -245,4 +245,31 @@ mod tests {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn each_flag_is_taken_for_the_key_of_its_name() {
+        let flags = |args: &str| Cli::parse_from(args.split(' ')).flags();
+        let machines = "--parallel 2 --memory 1GiB --processes 100 --cpus 0.5";
+        let serve = flags(&format!(
+            "mayfly --claude /c serve --data /d --listen 127.0.0.1:1 --idle-exit 1m {machines}"
+        ));
+        assert_eq!((serve.claude.clone(), serve.data.clone()), (Some("/c".into()), Some("/d".into())));
+        assert_eq!(
+            (serve.listen.map(|to| to.port()), serve.idle_exit),
+            (Some(1), Some(Duration::from_secs(60)))
+        );
+        for flags in [flags(&format!("mayfly demo {machines}")), serve] {
+            let whole = (flags.parallel.map(NonZeroU32::get), flags.memory, flags.processes);
+            assert_eq!((whole, flags.cpus), ((Some(2), Some(1 << 30), Some(100)), Some(0.5)));
+        }
+        let run = flags(
+            "mayfly run --data /d --model m --timeout 1m --idle-timeout 2m --max-turns 3 --max-budget-usd 4 p",
+        );
+        let times = [run.timeout, run.idle_timeout].map(|time| time.map(|time| time.as_secs()));
+        assert_eq!(
+            (run.data, run.model.as_deref(), times),
+            (Some("/d".into()), Some("m"), [Some(60), Some(120)])
+        );
+        assert_eq!((run.max_turns.map(NonZeroU32::get), run.max_budget_usd), (Some(3), Some(4.0)));
+    }
 }

@@ -45,7 +45,7 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         Some(repo) => Some(interrupts.or_stop(capture(repo, &scratch, &mut printer)).await?),
         None => None,
     };
-    let named = settings.claude.as_ref().is_some_and(|claude| claude.from == Source::Flag);
+    let named = settings.values.claude.as_ref().is_some_and(|claude| claude.from == Source::Flag);
     let origin = Origin {
         data: data.clone(),
         claude: settings.claude(),
@@ -65,14 +65,15 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         }
         _ => None,
     };
+    let values = &settings.values;
     let create = CreateTask {
         prompt: prompt.clone(),
         workspace,
-        model: Some(settings.model.value.clone()),
-        timeout_ms: Some(milliseconds(settings.timeout.value)),
-        idle_timeout_ms: Some(milliseconds(settings.idle_timeout.value)),
-        max_turns: settings.max_turns.as_ref().map(|given| given.value.into()),
-        max_budget_usd: settings.max_budget_usd.as_ref().map(|given| given.value),
+        model: Some(values.model.value.clone()),
+        timeout_ms: Some(milliseconds(values.timeout.value)),
+        idle_timeout_ms: Some(milliseconds(values.idle_timeout.value)),
+        max_turns: values.max_turns.as_ref().map(|given| given.value.into()),
+        max_budget_usd: values.max_budget_usd.as_ref().map(|given| given.value),
         priority: 0,
         retries: 0,
         credential: Some(found.credential),

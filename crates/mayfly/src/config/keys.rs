@@ -32,6 +32,8 @@ pub(super) enum Default {
     Unset { instead: &'static str, example: &'static str },
 }
 
+// A key is `name: Kind = default;` or, if it has none, `name: Kind, else "what happens" such as "a value, as TOML";`.
+
 /// What a settled key is: sure of a value if it has a default.
 macro_rules! settled {
     ($kind:ident) => { Option<Given<$kind>> };
@@ -59,11 +61,20 @@ macro_rules! default {
 
 macro_rules! keys {
     (
-        top { $($(#[doc = $top_words:literal])+ $top:ident: $top_kind:ident, else $top_instead:literal such as $top_example:literal;)+ }
+        top {
+            $(
+                $(#[doc = $top_words:literal])+
+                $top:ident: $top_kind:ident, else $top_instead:literal such as $top_example:literal;
+            )+
+        }
         $(
             $(#[doc = $about:literal])+
             $section:ident $Section:ident {
-                $($(#[doc = $words:literal])+ $key:ident: $kind:ident $(= $default:expr)? $(, else $instead:literal such as $example:literal)?;)+
+                $(
+                    $(#[doc = $words:literal])+
+                    $key:ident: $kind:ident
+                        $(= $default:expr)? $(, else $instead:literal such as $example:literal)?;
+                )+
             }
         )+
     ) => {
@@ -109,15 +120,15 @@ macro_rules! keys {
 
             /// Each key with its value, in the order of the table.
             pub(super) fn rows(&self) -> Vec<Row> {
-                let unset = |instead: &str| Row { key: String::new(), value: None, instead: instead.to_owned(), from: Source::Default };
-                let mut rows = Vec::new();
-                $(rows.push(self.$top.as_ref().map_or_else(|| unset($top_instead), Given::row).named("", stringify!($top)));)+
-                $($(
-                    let given: Option<&Given<$kind>> = (&self.$key).into();
-                    let instead = concat!($($instead)?);
-                    rows.push(given.map_or_else(|| unset(instead), Given::row).named(stringify!($section), stringify!($key)));
-                )+)+
-                rows
+                vec![
+                    $(Row::of::<$top_kind>("", stringify!($top), self.$top.as_ref(), $top_instead),)+
+                    $($(Row::of::<$kind>(
+                        stringify!($section),
+                        stringify!($key),
+                        (&self.$key).into(),
+                        concat!($($instead)?),
+                    ),)+)+
+                ]
             }
         }
 

@@ -20,7 +20,6 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -73,7 +72,8 @@ pub(crate) struct Row {
 /// What is in force.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    values: Values,
+    /// By key.
+    pub(crate) values: Values,
     file: Option<Read>,
 }
 
@@ -155,36 +155,23 @@ impl Settings {
 
     /// Sets how many machines there may be, and what each may use.
     pub(crate) fn bound_machines(&self, rules: &mut Rules) {
-        rules.policy.machines_max = self.parallel.value;
-        rules.limits.memory_bytes_max = self.memory.value;
-        rules.limits.pids_max = self.processes.value;
-        rules.limits.cpus_max = self.cpus.value;
+        rules.policy.machines_max = self.values.parallel.value;
+        rules.limits.memory_bytes_max = self.values.memory.value;
+        rules.limits.pids_max = self.values.processes.value;
+        rules.limits.cpus_max = self.values.cpus.value;
     }
 
     /// Sets what holds for tasks that do not say otherwise.
     pub(crate) fn bound_tasks(&self, rules: &mut Rules) {
-        rules.model.clone_from(&self.model.value);
-        rules.timeout = self.timeout.value;
-        rules.idle_timeout = self.idle_timeout.value;
-    }
-}
-
-impl Deref for Settings {
-    type Target = Values;
-
-    fn deref(&self) -> &Values {
-        &self.values
+        rules.model.clone_from(&self.values.model.value);
+        rules.timeout = self.values.timeout.value;
+        rules.idle_timeout = self.values.idle_timeout.value;
     }
 }
 
 impl<K: Kind> Given<K> {
     fn flag(value: Option<K::Value>) -> Option<Self> {
         value.map(|value| Self { value, from: Source::Flag })
-    }
-
-    fn row(&self) -> Row {
-        let (value, instead) = (Some(toml::<K>(&self.value)), String::new());
-        Row { key: String::new(), value, instead, from: self.from }
     }
 }
 
@@ -209,9 +196,13 @@ impl<'de, K: Kind> Deserialize<'de> for Given<K> {
 }
 
 impl Row {
-    fn named(self, section: &str, key: &str) -> Self {
-        let key = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
-        Self { key, ..self }
+    fn of<K: Kind>(section: &str, key: &str, given: Option<&Given<K>>, instead: &str) -> Self {
+        Self {
+            key: if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") },
+            value: given.map(|given| toml::<K>(&given.value)),
+            instead: instead.to_owned(),
+            from: given.map_or(Source::Default, |given| given.from),
+        }
     }
 }
 

@@ -101,9 +101,13 @@ fn the_file_is_looked_for_in_the_users_place_and_one_that_is_named_must_be_there
     fs::create_dir_all(usual.parent().expect("a folder")).expect("made");
     fs::write(&usual, "[serve]\nparallel = 3\n").expect("written");
     let settings = load(None).expect("read");
-    assert_eq!((settings.file(), settings.parallel.value.get()), (Some(usual.as_path()), 3));
+    assert_eq!((settings.file(), settings.values.parallel.value.get()), (Some(usual.as_path()), 3));
     fs::write(&named, "").expect("written");
-    assert_eq!(load(Some(&named)).expect("read").parallel.value.get(), 5, "the named one alone is read");
+    assert_eq!(
+        load(Some(&named)).expect("read").values.parallel.value.get(),
+        5,
+        "the named one alone is read"
+    );
 }
 
 /// S64
