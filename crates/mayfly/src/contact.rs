@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use mayfly_client::{Client, ClientError};
 
+use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::printer::Printer;
@@ -43,6 +44,8 @@ pub(crate) struct Origin {
     pub(crate) data: PathBuf,
     /// The CLI that one that is started is to run; none is to be found first.
     pub(crate) claude: Option<PathBuf>,
+    /// What else it is to be like.
+    pub(crate) settings: Settings,
     /// The user's.
     pub(crate) environment: Environment,
 }

@@ -2,5 +2,6 @@
 
 pub(crate) mod claude_path;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod run;
 pub(crate) mod serve;

@@ -4,7 +4,7 @@
 //! credential, the repository, the CLI. Then the orchestrator of the data folder is joined or started.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::carry_out::{Job, carry_out};
 use crate::cli::RunArgs;
+use crate::config::{Settings, Source};
 use crate::contact::{Contact, Origin};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -28,14 +29,10 @@ use crate::{credential, prompt};
 /// How long the user sees nothing before a word about what takes so long.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
-pub(crate) async fn run(
-    args: RunArgs,
-    claude: Option<PathBuf>,
-    environment: &Environment,
-) -> Result<Exit, Stop> {
+pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Environment) -> Result<Exit, Stop> {
     let prompt = prompt::read(&args.prompt, io::stdin().lock()).map_err(Stop::usage)?;
     let found = credential::find(environment).map_err(Stop::usage)?;
-    let data = environment.data_folder(args.data.folder.as_deref())?;
+    let data = environment.data_folder(settings.data())?;
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
     let repo = repository(&git, args.repo.as_deref(), &cwd).await?;
@@ -48,8 +45,13 @@ pub(crate) async fn run(
         Some(repo) => Some(interrupts.or_stop(capture(repo, &scratch, &mut printer)).await?),
         None => None,
     };
-    let named = claude.is_some();
-    let origin = Origin { data: data.clone(), claude, environment: environment.clone() };
+    let named = settings.values.claude.as_ref().is_some_and(|claude| claude.from == Source::Flag);
+    let origin = Origin {
+        data: data.clone(),
+        claude: settings.claude(),
+        settings: settings.clone(),
+        environment: environment.clone(),
+    };
     let (contact, was_there) = interrupts.or_stop(Box::pin(Contact::join(origin))).await?;
     if was_there && named {
         printer.aside(
@@ -63,14 +65,15 @@ pub(crate) async fn run(
         }
         _ => None,
     };
+    let values = &settings.values;
     let create = CreateTask {
         prompt: prompt.clone(),
         workspace,
-        model: Some(args.model),
-        timeout_ms: Some(milliseconds(args.timeout)),
-        idle_timeout_ms: Some(milliseconds(args.idle_timeout)),
-        max_turns: args.max_turns.map(Into::into),
-        max_budget_usd: args.max_budget_usd,
+        model: Some(values.model.value.clone()),
+        timeout_ms: Some(milliseconds(values.timeout.value)),
+        idle_timeout_ms: Some(milliseconds(values.idle_timeout.value)),
+        max_turns: values.max_turns.as_ref().map(|given| given.value.into()),
+        max_budget_usd: values.max_budget_usd.as_ref().map(|given| given.value),
         priority: 0,
         retries: 0,
         credential: Some(found.credential),
