@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::orchestrator::Place;
+use crate::orchestrator::{Place, Serving};
 
 /// How often the machines are counted.
 const SAMPLE_EVERY: Duration = Duration::from_millis(20);
@@ -94,13 +94,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         following.spawn(follow(client.clone(), task.id));
     }
     let start = Instant::now();
-    let told: Vec<Told> = timeout(CHECK_MAX, following.join_all())
-        .await
-        .context("it takes too long")?
-        .into_iter()
-        .collect::<Result<_, _>>()?;
+    let followed = async { following.join_all().await.into_iter().collect::<Result<Vec<Told>, _>>() };
+    let last = async { killer.await? };
+    let both = timeout(CHECK_MAX, async { tokio::try_join!(followed, last) }).await;
+    let (told, Serving { child: mut last, .. }) = both.context("it takes too long")??;
     let took = start.elapsed();
-    let mut last = killer.await??;
     sampler.abort();
     let left = sandbox(&place).list().await?.len();
     let pid = last.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).context("it still runs")?;
@@ -159,17 +157,17 @@ async fn kill_again_and_again(
     place: Arc<Place>,
     kills: usize,
     mut random: fastrand::Rng,
-) -> anyhow::Result<tokio::process::Child> {
+) -> anyhow::Result<Serving> {
     for kill in 1..=kills {
         let mut serve = place.serve().await?;
         let life = Duration::from_millis(random.u64(LIFE_MS));
         sleep(life).await;
         ensure!(
-            serve.try_wait()?.is_none(),
+            serve.child.try_wait()?.is_none(),
             "the orchestrator ended by itself: see {}",
             place.log().display()
         );
-        serve.kill().await?;
+        serve.child.kill().await?;
         println!("kill {kill} of {kills}, after {life:?}");
         sleep(Duration::from_millis(random.u64(AWAY_MS))).await;
     }

@@ -4,11 +4,19 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, bail, ensure};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 /// Where programs are found: nothing else of this environment reaches the orchestrator.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// One that serves.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) child: Child,
+    /// Kept open: it may have more to say.
+    _said: Lines<BufReader<ChildStdout>>,
+}
 
 /// What it takes to start one.
 #[derive(Debug)]
@@ -40,7 +48,7 @@ impl Place {
     }
 
     /// Starts one, and waits until it serves.
-    pub(crate) async fn serve(&self) -> anyhow::Result<Child> {
+    pub(crate) async fn serve(&self) -> anyhow::Result<Serving> {
         let mut serve = Command::new(&self.mayfly);
         serve.env_clear().env("PATH", PATH).env("HOME", &self.home).kill_on_drop(true);
         serve.arg("--claude").arg(&self.claude).args(["serve", "--listen", "127.0.0.1:0"]);
@@ -48,8 +56,9 @@ impl Place {
         let log = std::fs::File::options().create(true).append(true).open(self.log())?;
         let mut child = serve.stderr(log).spawn()?;
         let stdout = child.stdout.take().context("its standard output is a pipe")?;
-        match BufReader::new(stdout).lines().next_line().await? {
-            Some(line) if line.starts_with("serving on") => Ok(child),
+        let mut said = BufReader::new(stdout).lines();
+        match said.next_line().await? {
+            Some(line) if line.starts_with("serving on") => Ok(Serving { child, _said: said }),
             _ => bail!("the orchestrator did not start: see {}", self.log().display()),
         }
     }

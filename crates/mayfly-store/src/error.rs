@@ -20,6 +20,11 @@ pub enum StoreError {
     /// The file belongs to another program.
     #[error("`{0}` is not a mayfly database: choose another data folder")]
     Foreign(PathBuf),
+    /// The file is one of ours, and broken.
+    #[error(
+        "`{0}` is damaged: put a copy of it back, or move it away with the files beside it to start with an empty queue"
+    )]
+    Damaged(PathBuf),
     /// The file was written by a later mayfly.
     #[error(
         "`{path}` was written by a newer mayfly (version {found} of its tables, this one knows {known}): use that one"

@@ -93,12 +93,10 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unopened(error)),
         _ => {}
     }
-    let foreign = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => StoreError::Foreign(path.to_owned()),
-        _ => error.into(),
-    };
-    let mut connection = tuned(path).map_err(foreign)?;
-    check(&connection, path)?;
+    let mut connection = checked(path).map_err(|error| match error {
+        StoreError::Sqlite(error) => unreadable(path, error),
+        other => other,
+    })?;
     // Only now is it known to be ours.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(unopened)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -114,6 +112,21 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     }
     transaction.commit()?;
     Ok(connection)
+}
+
+/// A connection to a file that is empty, or ours.
+fn checked(path: &Path) -> Result<Connection, StoreError> {
+    let connection = tuned(path)?;
+    check(&connection, path)?;
+    Ok(connection)
+}
+
+fn unreadable(path: &Path, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => StoreError::Foreign(path.to_owned()),
+        Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged(path.to_owned()),
+        _ => error.into(),
+    }
 }
 
 /// One more connection to a file that [`open`] has prepared.

@@ -19,6 +19,7 @@ use mayfly_link::{Accepting, Channel, Frame, LinkError, Receiver, Sender};
 use mayfly_wire::worker::{self, BadFrame, Down, Hello};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::instrument;
 
 use super::problem::Problem;
 use super::{Entry, Machine};
@@ -92,6 +93,7 @@ enum Turn {
     Leave,
 }
 
+#[instrument(name = "link", skip_all, fields(attempt = %session.attempt()))]
 async fn talk(
     mut session: Session,
     mut down: Sender,

@@ -54,6 +54,24 @@ async fn a_file_of_a_newer_version_is_refused() {
     assert!(matches!(refused, StoreError::Newer { found: 1000, .. }), "{refused:?}");
 }
 
+/// Named, and left as it is for whoever may save something of it.
+#[tokio::test]
+async fn a_damaged_file_is_refused_with_what_to_do() {
+    let (store, dir) = open();
+    submit(&store, 1).await;
+    drop(store);
+    let path = dir.path().join("db");
+    rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    // The first page's header stays, and with it what the file is known by.
+    bytes[100..4096].fill(0xa5);
+    fs::write(&path, &bytes).unwrap();
+    let refused = Store::open(&path).unwrap_err();
+    assert!(matches!(&refused, StoreError::Damaged(named) if *named == path), "{refused:?}");
+    assert!(refused.to_string().contains("move it away"), "{refused}");
+    assert!(fs::read(&path).unwrap() == bytes);
+}
+
 /// R26: what is in it is kept.
 #[tokio::test]
 async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
