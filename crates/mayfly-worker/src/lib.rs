@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! boot ─► life ─┬─► uplink ─ outbox ─ link ─► orchestrator
-//!               ├─► relay: claude's way out
+//!               ├─► relay: claude's way out; hold: while nobody is at its other end
 //!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict)
 //!               ├─► collect: bundle and session file
 //!               └─► reaper: the one who waits for processes; shortage: who is killed for memory
@@ -16,6 +16,7 @@
 mod boot;
 mod claude;
 mod collect;
+mod hold;
 mod life;
 mod limits;
 mod lines;

@@ -117,6 +117,34 @@ async fn a_killed_orchestrator_is_taken_up_again() {
     user.api.stop().await;
 }
 
+/// G10, R03: the orchestrator dies while the model thinks; the CLI asks again, and is held until the next one is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_call_outlives_its_orchestrator() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let program = Path::new(env!("CARGO_BIN_EXE_mayfly"));
+    let args =
+        ["--claude", claude.to_str().unwrap(), "run", "--json", "[script: hold name=call text=answered]"];
+    let run = Run::start(user.command(program, &args));
+    user.api.held("call", 1).await;
+    end(user.orchestrator(), Signal::KILL);
+    user.api.release("call");
+    let other = user.run(&claude, "[script: text]").await;
+    assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome()), (Some(0), ("succeeded", "")), "{}", ended.stderr);
+    assert_eq!(ended.own("started").count(), 1);
+    let retries = ended.claude_lines().filter(|line| line["subtype"] == "api_retry").count();
+    let requests = user.api.requests();
+    let calls: Vec<_> =
+        requests.iter().filter(|request| request.scenario.as_deref() == Some("hold")).collect();
+    assert_eq!((retries, calls.len()), (1, 2), "one is cut, and the CLI's own retry is held");
+    assert_eq!(calls[0].body["messages"], calls[1].body["messages"]);
+    end(user.orchestrator(), Signal::TERM);
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
 /// Ends a process, and waits until it is gone.
 fn end(process: Pid, signal: Signal) {
     let process = pidfd_open(process, PidfdFlags::empty()).unwrap();
