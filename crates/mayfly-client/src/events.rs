@@ -18,7 +18,7 @@ use crate::{Client, ClientError};
 /// The longest line: the longest record with every byte escaped, and its envelope.
 pub const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Connections in a row that may bring no event.
-pub const RECONNECTS_MAX: u32 = 10;
+pub const RECONNECTS_MAX: u32 = 7;
 const WAIT_MIN: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -49,14 +49,9 @@ impl EventStream {
         Self { client, task, seq: after, connection: None, unread: BytesMut::new(), scanned: 0, breaks: 0 }
     }
 
-    /// The number of the last event given.
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
-
     /// The next event's line, without its line end. `None`: the task is over and everything was given.
     ///
-    /// Given up half-way, nothing is lost.
+    /// Given up half-way, nothing is lost; asked again after an error, it goes on where it was.
     pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {
             if let Some(line) = self.line()? {
@@ -118,6 +113,7 @@ impl EventStream {
             _ => false,
         };
         if !passes || self.breaks == RECONNECTS_MAX {
+            self.breaks = 0;
             return Err(error);
         }
         let wait = WAIT_MIN * 2_u32.pow(self.breaks);

@@ -11,9 +11,10 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_wire::api::{Cancel, CreateTask, Problem, Task, Workspace};
+use mayfly_wire::api::{Cancel, CreateTask, Problem, Retry, Task, Workspace};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
@@ -79,9 +80,23 @@ impl Client {
         self.json(self.about(Method::GET, id, &[])).await
     }
 
-    /// The tasks, the newest first.
-    pub async fn tasks(&self) -> Result<Vec<Task>, ClientError> {
-        self.json(self.request(Method::GET, &["v1", "tasks"])).await
+    /// A page of tasks, newest first: of all, or of those in `state`; those older than the task `cursor`.
+    pub async fn tasks(&self, state: Option<&str>, cursor: Option<&str>) -> Result<Vec<Task>, ClientError> {
+        let query =
+            [("state", state), ("cursor", cursor)].map(|(name, value)| value.map(|value| (name, value)));
+        let query: Vec<(&str, &str)> = query.into_iter().flatten().collect();
+        self.json(self.request(Method::GET, &["v1", "tasks"]).query(&query)).await
+    }
+
+    /// Asks once more for what a task that is over asked for. The same key is the same new task.
+    pub async fn retry(
+        &self,
+        id: impl Display,
+        retry: &Retry,
+        idempotency_key: &str,
+    ) -> Result<Task, ClientError> {
+        let request = self.about(Method::POST, id, &["retry"]).json(retry);
+        self.json(request.header("idempotency-key", idempotency_key)).await
     }
 
     /// Asks for a task's end; `force` does not wait for its work.
@@ -142,22 +157,17 @@ impl Client {
         Ok(body)
     }
 
-    /// A file that does not arrive whole is removed.
+    /// What arrives whole becomes the file; else nothing is left of it, also if this is given up half-way.
     async fn save(&self, request: RequestBuilder, to: &Path) -> Result<(), ClientError> {
-        let response = self.send(request).await?;
-        let saved = self.write(response, to).await;
-        if saved.is_err() {
-            let _ = tokio::fs::remove_file(to).await;
-        }
-        saved
-    }
-
-    async fn write(&self, mut response: Response, to: &Path) -> Result<(), ClientError> {
-        let mut file = File::create(to).await.map_err(ClientError::file(to))?;
+        let mut response = self.send(request).await?;
+        let unfinished = NamedTempFile::new_in(to.parent().unwrap_or(Path::new(".")));
+        let (file, unfinished) = unfinished.map_err(ClientError::file(to))?.into_parts();
+        let mut file = File::from_std(file);
         while let Some(chunk) = response.chunk().await.map_err(|error| self.transport(error))? {
             file.write_all(&chunk).await.map_err(ClientError::file(to))?;
         }
-        file.flush().await.map_err(ClientError::file(to))
+        file.flush().await.map_err(ClientError::file(to))?;
+        unfinished.persist(to).map_err(|error| ClientError::file(to)(error.error))
     }
 
     fn transport(&self, source: reqwest::Error) -> ClientError {

@@ -211,6 +211,9 @@ impl TaskState {
         }
     }
 
+    /// The names of all states.
+    pub const NAMES: [&str; 6] = ["queued", "launching", "running", "collecting", "releasing", "finished"];
+
     /// The one word for it, as stored and shown.
     pub fn name(self) -> &'static str {
         match self {
@@ -286,7 +289,8 @@ mod tests {
         let states = each_step(|_, _, to, _| {
             names.insert(to.name());
         });
-        assert_eq!(names.len(), 6, "{names:?}");
+        names.insert(TaskState::NEW.name());
+        assert_eq!(names, HashSet::from(TaskState::NAMES));
         // Three attempts: queued, launching, seeding, claude, 19 ways of collecting, and of releasing
         // 19 (every ending) or fewer, plus the requeue of the first two; and the 19 endings.
         assert!(states > 3 * (4 + 19) + 19, "{states} states");

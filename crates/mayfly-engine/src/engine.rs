@@ -1,12 +1,13 @@
 //! The engine: what it owns, how it starts and stops, and what follows from a change.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use mayfly_core::{Effect, Event, TaskId, TaskState, causes};
 use mayfly_provider::{Provider, ProviderError};
-use mayfly_store::{Change, Changed, Store, StoreError};
+use mayfly_store::{AttemptRow, Change, Changed, Listing, Store, StoreError};
 use mayfly_wire::api;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -22,9 +23,24 @@ use crate::token::Tokens;
 use crate::view::view;
 
 /// The most tasks of one listing.
-const TASKS_MAX: u32 = 1000;
+pub const TASKS_MAX: u32 = 1000;
+/// The fewest digits that name a task by the end of its id.
+const DIGITS_MIN: usize = 4;
+/// The most tasks that are named where the end of an id is not enough.
+const CANDIDATES_MAX: u32 = 5;
 /// How long to wait after the store has failed.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the end of an id names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// No task.
+    None,
+    /// This one.
+    One(TaskId),
+    /// More than one; these are some of them.
+    Several(Vec<TaskId>),
+}
 
 /// Why an engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -113,12 +129,46 @@ impl Engine {
 
     /// A task as it stands.
     pub async fn task(&self, id: TaskId) -> Result<Option<api::Task>, StoreError> {
-        Ok(self.0.store.task(id).await?.map(view))
+        let Some(task) = self.0.store.task(id).await? else { return Ok(None) };
+        let attempt = match task.state.machine() {
+            Some(attempt) => self.0.store.attempt(id.attempt(attempt)).await?,
+            None => None,
+        };
+        Ok(Some(view(task, attempt.as_ref(), &self.0.config.rules)))
     }
 
-    /// The newest tasks, newest first, at most a thousand.
-    pub async fn tasks(&self) -> Result<Vec<api::Task>, StoreError> {
-        Ok(self.0.store.tasks(TASKS_MAX).await?.into_iter().map(view).collect())
+    /// Tasks, newest first, at most [`TASKS_MAX`].
+    pub async fn tasks(&self, listing: Listing) -> Result<Vec<api::Task>, StoreError> {
+        let listing = Listing { most: listing.most.min(TASKS_MAX), ..listing };
+        let tasks = self.0.store.tasks(listing).await?;
+        let live = self.0.store.live().await?;
+        let live: HashMap<TaskId, AttemptRow> =
+            live.into_iter().map(|(task, attempt)| (task.id, attempt)).collect();
+        let rules = &self.0.config.rules;
+        Ok(tasks
+            .into_iter()
+            .map(|task| {
+                let attempt = live.get(&task.id);
+                view(task, attempt, rules)
+            })
+            .collect())
+    }
+
+    /// The task with this id, or the one whose id ends with these digits.
+    pub async fn find(&self, name: &str) -> Result<Found, StoreError> {
+        if let Ok(id) = name.parse::<TaskId>() {
+            return Ok(self.0.store.task(id).await?.map_or(Found::None, |task| Found::One(task.id)));
+        }
+        let digits = name.replace('-', "").to_ascii_lowercase();
+        if digits.len() < DIGITS_MIN || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(Found::None);
+        }
+        let found = self.0.store.tasks_ending(digits, CANDIDATES_MAX).await?;
+        Ok(match found[..] {
+            [] => Found::None,
+            [one] => Found::One(one),
+            _ => Found::Several(found),
+        })
     }
 
     /// Asks for a task's end: with its work, or by `force` without. `None`: there is no such task.

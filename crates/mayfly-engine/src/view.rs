@@ -1,13 +1,22 @@
 //! A stored task as the API shows it.
 
+use std::time::Duration;
+
 use mayfly_core::TaskState;
-use mayfly_store::TaskRow;
+use mayfly_store::{AttemptRow, TaskRow};
 use mayfly_wire::api;
+
+use crate::clock::after;
+use crate::config::Rules;
 
 /// The most characters of a title.
 const TITLE_MAX: usize = 80;
 
-pub(crate) fn view(task: TaskRow) -> api::Task {
+/// `live` is the attempt that owns a machine now.
+pub(crate) fn view(task: TaskRow, live: Option<&AttemptRow>, rules: &Rules) -> api::Task {
+    let joined = live.and_then(|attempt| attempt.joined);
+    let timeout = task.spec.timeout_ms.map_or(rules.timeout, Duration::from_millis);
+    let running = matches!(task.state, TaskState::Running(..));
     let attempt = match task.state {
         TaskState::Queued(attempt) => attempt.0 - 1,
         state => state.machine().map_or(task.attempt, |attempt| attempt.0),
@@ -29,6 +38,8 @@ pub(crate) fn view(task: TaskRow) -> api::Task {
         result: task.result,
         result_attempt: task.result_attempt,
         priority: task.spec.priority,
+        heard_at: live.and_then(|attempt| attempt.heard),
+        deadline_at: joined.filter(|_| running).map(|joined| after(joined, timeout)),
     }
 }
 

@@ -5,9 +5,11 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 /// What git is told before anything else: no program may come from a repository's configuration.
 const HARDENED: [&str; 11] = [
@@ -23,6 +25,9 @@ const HARDENED: [&str; 11] = [
     "maintenance.auto=false",
     "safe.directory=*",
 ];
+
+/// The longest that one git command may take.
+const GIT_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// Where git is found, and whose ignore rules count.
 #[derive(Debug, Clone)]
@@ -45,7 +50,7 @@ impl Git {
         command.envs(self.home.iter().map(|home| ("HOME", home)));
         command.envs(self.config_home.iter().map(|home| ("XDG_CONFIG_HOME", home)));
         command.args(["config", "--global", "--type=path", "--get", "core.excludesFile"]).current_dir("/");
-        let output = output(command, Some(Vec::new())).await?;
+        let output = output("config", command, Some(Vec::new())).await?;
         if output.status.success() {
             return Ok(Some(PathBuf::from(line(output.stdout)?)));
         }
@@ -133,7 +138,7 @@ impl GitCommand {
     /// Runs it; an exit other than 0 is an error with what git said.
     pub(crate) async fn run(self) -> Result<Vec<u8>, GitError> {
         let what = self.what;
-        let output = output(self.command, self.input).await?;
+        let output = output(&what, self.command, self.input).await?;
         match output.status.success() {
             true => Ok(output.stdout),
             false => Err(GitError::Failed { what, said: said(&output.stderr) }),
@@ -146,8 +151,9 @@ impl GitCommand {
     }
 }
 
-/// Runs a command to its end. Without `input`, its standard input is what the command has been given.
-async fn output(mut command: Command, input: Option<Vec<u8>>) -> Result<Output, GitError> {
+/// Runs a command to its end, or kills it when its time is over. Without `input`, its standard input is what
+/// the command has been given.
+async fn output(what: &str, mut command: Command, input: Option<Vec<u8>>) -> Result<Output, GitError> {
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
@@ -159,7 +165,8 @@ async fn output(mut command: Command, input: Option<Vec<u8>>) -> Result<Output, 
             let _ = stdin.write_all(&input).await;
         }
     };
-    let ((), output) = tokio::join!(write, child.wait_with_output());
+    let both = async { tokio::join!(write, child.wait_with_output()).1 };
+    let output = timeout(GIT_MAX, both).await.map_err(|_| GitError::TooLong(what.to_owned()))?;
     output.map_err(GitError::Missing)
 }
 
@@ -205,6 +212,9 @@ pub enum GitError {
         /// What the worker said.
         announced: String,
     },
+    /// It did not come to an end, and was killed.
+    #[error("git {0} was not done after {minutes} minutes, and was killed: is the disk slow or full?", minutes = GIT_MAX.as_secs() / 60)]
+    TooLong(String),
     /// git said no.
     #[error("git {what}: {said}")]
     Failed {

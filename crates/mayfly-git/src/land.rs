@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use mayfly_wire::worker::WORK_REF;
@@ -29,7 +30,8 @@ impl Quarantine {
     }
 }
 
-/// Makes a new repository at `folder`, which must not exist, with the work of a bundle on `branch`.
+/// Makes a new repository at `folder`, which must not exist, with the work of a bundle on `branch`. It is there
+/// whole or not at all, also if this is given up half-way.
 pub async fn unbundle(
     git: &Git,
     bundle: &Path,
@@ -37,8 +39,16 @@ pub async fn unbundle(
     folder: &Path,
     branch: &str,
 ) -> Result<(), GitError> {
-    fs::create_dir(folder).map_err(GitError::file(folder))?;
-    let git_dir = folder.join(".git");
+    if fs::symlink_metadata(folder).is_ok() {
+        return Err(GitError::file(folder)(io::ErrorKind::AlreadyExists.into()));
+    }
+    let beside = folder.parent().unwrap_or(Path::new("."));
+    let unfinished = tempfile::Builder::new().prefix(".mayfly-").tempdir_in(beside);
+    let unfinished = unfinished.map_err(GitError::file(beside))?;
+    // One level down, so that its mode is the user's usual one.
+    let made = unfinished.path().join("made");
+    fs::create_dir(&made).map_err(GitError::file(&made))?;
+    let git_dir = made.join(".git");
     let format = if head.len() == 64 { "sha256" } else { "sha1" };
     init_bare(git, &git_dir, format).await?;
     let inside = || git.within(&git_dir);
@@ -46,7 +56,8 @@ pub async fn unbundle(
     fetch(inside(), bundle, head, &branch).await?;
     inside().args(["symbolic-ref", "HEAD", &branch]).run().await?;
     inside().args(["config", "core.bare", "false"]).run().await?;
-    inside().work_tree(folder).args(["reset", "--quiet", "--hard"]).run().await.map(drop)
+    inside().work_tree(&made).args(["reset", "--quiet", "--hard"]).run().await?;
+    fs::rename(&made, folder).map_err(GitError::file(folder))
 }
 
 /// Takes the bundle's work as `into`, with every object checked, and only if it is the announced commit.

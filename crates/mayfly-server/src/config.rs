@@ -1,8 +1,11 @@
 //! What can be chosen about an orchestrator: its data folder, and the engine's rules.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mayfly_engine::{EngineConfig, Rules};
+
+use crate::data::TOKEN;
 
 /// The name of the owner's socket in the data folder.
 pub(crate) const OWNER_SOCKET: &str = "api.sock";
@@ -12,6 +15,8 @@ pub(crate) const OWNER_SOCKET: &str = "api.sock";
 pub struct ServerConfig {
     /// The data folder; one orchestrator at a time has it. It is made if it is not there.
     pub data: PathBuf,
+    /// A port of this machine where the owner's API is served too, to those who have the token. Port 0 is any.
+    pub listen: Option<SocketAddr>,
     /// What holds for its tasks.
     pub rules: Rules,
 }
@@ -19,12 +24,17 @@ pub struct ServerConfig {
 impl ServerConfig {
     /// The default rules, in the data folder `data`.
     pub fn in_dir(data: impl Into<PathBuf>) -> Self {
-        Self { data: data.into(), rules: Rules::default() }
+        Self { data: data.into(), listen: None, rules: Rules::default() }
     }
 
     /// The owner's socket.
     pub fn socket(&self) -> PathBuf {
         self.data.join(OWNER_SOCKET)
+    }
+
+    /// The file of the token that opens the API on a port.
+    pub fn token_file(&self) -> PathBuf {
+        self.data.join(TOKEN)
     }
 
     pub(crate) fn engine(&self, workspaces: &Path, results: &Path, key: [u8; 32]) -> EngineConfig {

@@ -3,6 +3,7 @@
 //! ```text
 //! lock          held while an orchestrator has the folder; the process id of the last holder is in it
 //! key           32 random bytes, made once; the tokens of all attempts come from it
+//! token         what opens the API on a port; made once, when it is first wanted
 //! mayfly.db     the store
 //! workspaces/   <sha256>.bundle
 //! results/      <task>/<attempt>/bundle, <task>/<attempt>/transcript
@@ -19,6 +20,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 const KEY_BYTES: usize = 32;
+/// More than a secret has.
+const SECRET_BYTES_MAX: u64 = 1024;
+/// The name of the token's file.
+pub(crate) const TOKEN: &str = "token";
+/// By this a token is known for what it is, wherever it turns up.
+const TOKEN_PREFIX: &str = "mayfly-owner-";
 /// The bits of a mode that let others than the owner write.
 const OTHERS_WRITE: u32 = 0o022;
 /// The bits of a mode that let others than the owner do anything.
@@ -59,10 +66,11 @@ pub enum DataError {
         /// The process that has it.
         pid: String,
     },
-    /// The key in it is not one that we made.
-    #[error("{} {reason}: delete it, and tasks that are still running will be lost", path.display())]
-    Key {
-        /// The key file.
+    /// A secret in it is not one that we made, or not one any more.
+    #[error(
+        "{} {reason}: end what runs, delete it, and start again; a new one is made", path.display())]
+    Secret {
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: &'static str,
@@ -123,13 +131,31 @@ impl DataFolder {
     /// The key, made at the first start. It is whole on disk before anything can depend on it.
     pub(crate) fn key(&self) -> Result<[u8; KEY_BYTES], DataError> {
         let path = self.root.join("key");
-        match File::open(&path) {
-            Ok(file) => read_key(file, &path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_key(&path).map_err(io_error("make the key", &path))
-            }
-            Err(error) => Err(io_error("read", &path)(error)),
+        let key = secret(&path, |random| random.to_vec())?;
+        key.try_into().map_err(|_| DataError::Secret { path, reason: "is not 32 bytes long" })
+    }
+
+    /// What opens the API on a port, made when it is first wanted.
+    pub(crate) fn token(&self) -> Result<String, DataError> {
+        let path = self.root.join(TOKEN);
+        let text = secret(&path, |random| format!("{TOKEN_PREFIX}{}\n", hex::encode(random)).into_bytes())?;
+        let token = String::from_utf8(text).unwrap_or_default().trim_end().to_owned();
+        let digits = token.strip_prefix(TOKEN_PREFIX).unwrap_or_default();
+        if digits.len() != 2 * KEY_BYTES || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(DataError::Secret { path, reason: "is not a token that was made here" });
         }
+        Ok(token)
+    }
+}
+
+/// The content of a file that only we can read, made of random bytes if there is none.
+fn secret(path: &Path, content: fn([u8; KEY_BYTES]) -> Vec<u8>) -> Result<Vec<u8>, DataError> {
+    match File::open(path) {
+        Ok(file) => read_secret(file, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_secret(path, content).map_err(io_error("make", path))
+        }
+        Err(error) => Err(io_error("read", path)(error)),
     }
 }
 
@@ -174,28 +200,28 @@ fn lock(root: &Path) -> Result<File, DataError> {
     Ok(file)
 }
 
-fn read_key(file: File, path: &Path) -> Result<[u8; KEY_BYTES], DataError> {
-    let bad = |reason| DataError::Key { path: path.to_owned(), reason };
+fn read_secret(file: File, path: &Path) -> Result<Vec<u8>, DataError> {
     let is = file.metadata().map_err(io_error("look at", path))?;
     if is.mode() & OTHERS != 0 || is.uid() != rustix::process::geteuid().as_raw() {
-        return Err(bad("can be read by others"));
+        return Err(DataError::Secret { path: path.to_owned(), reason: "can be read by others" });
     }
-    let mut key = Vec::new();
-    file.take(KEY_BYTES as u64 + 1).read_to_end(&mut key).map_err(io_error("read", path))?;
-    key.try_into().map_err(|_| bad("is not 32 bytes long"))
+    let mut content = Vec::new();
+    file.take(SECRET_BYTES_MAX).read_to_end(&mut content).map_err(io_error("read", path))?;
+    Ok(content)
 }
 
-fn make_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
-    let mut key = [0; KEY_BYTES];
-    File::open("/dev/urandom")?.read_exact(&mut key)?;
+fn make_secret(path: &Path, content: fn([u8; KEY_BYTES]) -> Vec<u8>) -> io::Result<Vec<u8>> {
+    let mut random = [0; KEY_BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let content = content(random);
     let unfinished = path.with_extension("new");
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(&key)?;
+    file.write_all(&content)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
     sync_folder(path)?;
-    Ok(key)
+    Ok(content)
 }
 
 /// Makes the name of `path` as durable as its bytes.
@@ -300,7 +326,26 @@ mod tests {
         for (bytes, bits) in [(31, 0o600), (33, 0o600), (0, 0o600), (32, 0o640)] {
             fs::write(&path, vec![7; bytes]).expect("written");
             set_mode(&path, bits);
-            assert!(matches!(data.key(), Err(DataError::Key { .. })), "{bytes} bytes, mode {bits:o}");
+            assert!(matches!(data.key(), Err(DataError::Secret { .. })), "{bytes} bytes, mode {bits:o}");
+        }
+    }
+
+    #[test]
+    fn the_token_is_made_once_and_is_not_used_when_others_can_read_it() {
+        let parent = parent();
+        let data = DataFolder::open(parent.path()).expect("free");
+        let path = parent.path().join(TOKEN);
+        assert!(!path.exists(), "nobody wanted it");
+        let token = data.token().expect("made");
+        assert_eq!((data.token().expect("read"), mode(&path)), (token.clone(), 0o600));
+        assert_eq!(token.len(), TOKEN_PREFIX.len() + 64);
+        set_mode(&path, 0o644);
+        let error = data.token().expect_err("open").to_string();
+        assert!(error.contains("read by others") && error.contains(&path.display().to_string()), "{error}");
+        set_mode(&path, 0o600);
+        for text in ["", "mayfly-owner-", "x", &format!("{token}0"), &token.to_uppercase()] {
+            fs::write(&path, text).expect("written");
+            assert!(matches!(data.token(), Err(DataError::Secret { .. })), "{text}");
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! owner   ──► <data>/api.sock                               http::owner     tasks, events, results, workspaces
+//!         ──► a port of the loopback, if asked for          http::guarded   the same, for who has the token
 //! machine ──► <data>/way-out/<attempt>/orchestrator.sock    http::machine   worker link, uploads, model API
 //! ```
 //!

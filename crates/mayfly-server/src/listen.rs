@@ -1,4 +1,4 @@
-//! A door: a unix socket, and the connections that come through it.
+//! A door: a unix socket or a port of this machine, and the connections that come through it.
 //!
 //! Bounds: [`SOCKET_PATH_BYTES_MAX`] where clients name the path, the places of each door (who finds none waits in
 //! the system's queue of that door), [`HEAD_MAX`] for a request to say what it wants. A connection that becomes a
@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -21,9 +22,10 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, openat, statat, unlinkat};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,13 +38,39 @@ const HEAD_MAX: Duration = Duration::from_secs(20);
 /// The pause after the system gave no connection, such as for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound socket; its file is removed with it.
+/// What connections come to, and how many may be there at once.
 #[derive(Debug)]
 pub(crate) struct Door {
-    listener: UnixListener,
+    listener: Listener,
+    places: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Unix(UnixListener, #[expect(dead_code, reason = "held for its end")] SocketFile),
+    Tcp(TcpListener),
+}
+
+type Stream = Either<UnixStream, TcpStream>;
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Unix(listener, _) => Ok(Either::Left(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Either::Right(stream))
+            }
+        }
+    }
+}
+
+/// The file of a bound socket, removed with it.
+#[derive(Debug)]
+struct SocketFile {
     folder: File,
     name: &'static str,
-    places: Arc<Semaphore>,
 }
 
 impl Door {
@@ -59,9 +87,16 @@ impl Door {
         }
         let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
         let listener = UnixListener::bind(path)?;
-        let door = Self { listener, folder, name, places: Arc::new(Semaphore::new(places)) };
-        chmodat(&door.folder, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
-        Ok(door)
+        let file = SocketFile { folder, name };
+        chmodat(&file.folder, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+        Ok(Self { listener: Listener::Unix(listener, file), places: Arc::new(Semaphore::new(places)) })
+    }
+
+    /// Listens on a port, for at most `places` connections at once. Gives the address with the port that it got.
+    pub(crate) async fn at(address: SocketAddr, places: usize) -> io::Result<(Self, SocketAddr)> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((Self { listener: Listener::Tcp(listener), places: Arc::new(Semaphore::new(places)) }, address))
     }
 
     /// Whether a client could name a socket with this path.
@@ -70,7 +105,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         // Of this folder, even if another has its name by now.
         let _ = unlinkat(&self.folder, self.name, AtFlags::empty());
@@ -105,7 +140,7 @@ impl House {
         loop {
             let place = door.places.clone().acquire_owned().await.expect("it is never closed");
             match door.listener.accept().await {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     let guest = Guest::new(connections.clone(), place);
                     self.running.spawn(exchange(stream, router.clone(), self.stopping.clone(), guest));
                 }
@@ -143,7 +178,7 @@ impl Drop for Place {
 }
 
 /// The requests of one connection, one after another.
-async fn exchange(stream: UnixStream, router: Router, stopping: CancellationToken, guest: Guest) {
+async fn exchange(stream: Stream, router: Router, stopping: CancellationToken, guest: Guest) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
     let router = TowerToHyperService::new(router);

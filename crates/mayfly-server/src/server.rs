@@ -5,6 +5,7 @@
 //! the engine runs: who dials earlier waits. What fails leaves nothing running.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::ServerConfig;
 use crate::config::OWNER_SOCKET;
 use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
-use crate::http::{self, Entry, Machine, Owner};
+use crate::http::{self, Entry, Machine, Opens, Owner};
 use crate::listen::{Door, House, SOCKET_PATH_BYTES_MAX};
 
 /// How long [`Server::stop`] waits for exchanges that are under way.
@@ -63,6 +64,18 @@ pub enum StartError {
     /// No client for the model API could be made.
     #[error("TLS cannot be used here")]
     Tls(#[source] reqwest::Error),
+    /// The address is one that others can reach.
+    #[error("{0} is not on the loopback: listen on 127.0.0.1 or [::1]")]
+    Exposed(SocketAddr),
+    /// A port cannot be had.
+    #[error("cannot listen on {address}: choose another with --listen")]
+    Port {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A socket cannot be made.
     #[error("cannot listen on {}", path.display())]
     Listen {
@@ -81,6 +94,7 @@ pub struct Server {
     engine: Engine,
     clock: Arc<dyn Clock>,
     owners: watch::Receiver<usize>,
+    listening: Option<SocketAddr>,
     house: House,
     _stop: DropGuard,
     _data: DataFolder,
@@ -97,6 +111,9 @@ impl Server {
         if !Door::fits(&socket) {
             return Err(StartError::LongPath { path: socket });
         }
+        if let Some(address) = config.listen.filter(|address| !address.ip().is_loopback()) {
+            return Err(StartError::Exposed(address));
+        }
         let data = DataFolder::open(&config.data)?;
         let key = data.key()?;
         provider.probe().await.map_err(StartError::Provider)?;
@@ -104,6 +121,7 @@ impl Server {
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
         let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
         let door = door.map_err(|source| StartError::Listen { path: socket, source })?;
+        let port = open_port(config.listen, &data).await?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone());
         let engine_config = config.engine(&data.workspaces(), &data.results(), key);
@@ -111,17 +129,32 @@ impl Server {
         let engine = engine.map_err(StartError::Engine)?;
 
         let (owner_count, owners) = watch::channel(0);
-        house.serve(door, http::owner(owner(&engine, &data, &house)), owner_count);
+        let api = http::owner(owner(&engine, &data, &house));
+        let listening = port.as_ref().map(|port| port.address);
+        if let Some(Port { door, opens, .. }) = port {
+            house.serve(door, http::guarded(api.clone(), opens), owner_count.clone());
+        }
+        house.serve(door, api, owner_count);
         let machines = let_in(opened, engine.clone(), client, data.results().into(), data.incoming().into());
         let stopping = house.stopping.clone();
         house.running.spawn(async move { stopping.run_until_cancelled(machines).await });
         let stop = house.stopping.clone().drop_guard();
-        Ok(Self { config, engine, clock, owners, house, _stop: stop, _data: data })
+        Ok(Self { config, engine, clock, owners, listening, house, _stop: stop, _data: data })
     }
 
     /// The owner's socket.
     pub fn socket(&self) -> PathBuf {
         self.config.socket()
+    }
+
+    /// The address on which the API is served too, with the port that it got.
+    pub fn listening(&self) -> Option<SocketAddr> {
+        self.listening
+    }
+
+    /// The file of the token that opens it there.
+    pub fn token_file(&self) -> PathBuf {
+        self.config.token_file()
     }
 
     /// Returns once there has been no unfinished task and no connection of an owner for `span`.
@@ -137,6 +170,21 @@ impl Server {
         // Each exchange has a bound of its own, STOP_MAX; this one is for what may hang beside it.
         let _ = timeout(STOP_MAX * 2, self.house.running.wait()).await;
     }
+}
+
+/// A port, and the token that opens it.
+struct Port {
+    door: Door,
+    address: SocketAddr,
+    opens: Opens,
+}
+
+async fn open_port(address: Option<SocketAddr>, data: &DataFolder) -> Result<Option<Port>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    let opens = Opens::by(&data.token()?);
+    let door = Door::at(address, OWNER_CONNECTIONS_MAX).await;
+    let (door, address) = door.map_err(|source| StartError::Port { address, source })?;
+    Ok(Some(Port { door, address, opens }))
 }
 
 fn open_store(path: &Path) -> Result<Store, StartError> {

@@ -22,4 +22,4 @@ pub use change::{Change, Changed};
 pub use error::StoreError;
 pub use ingest::{IngestError, Ingested};
 pub use row::{AttemptRow, EventRow, TaskRow};
-pub use store::{Bound, NewTask, Performed, Store, Submitted};
+pub use store::{Bound, Listing, NewTask, Performed, Store, Submitted};

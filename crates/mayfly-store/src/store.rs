@@ -57,6 +57,17 @@ pub struct Performed {
     pub next: Option<Change>,
 }
 
+/// Which tasks to list.
+#[derive(Debug, Clone, Copy)]
+pub struct Listing {
+    /// Only those in the state with this name.
+    pub state: Option<&'static str>,
+    /// Only those older than this one.
+    pub before: Option<TaskId>,
+    /// How many.
+    pub most: u32,
+}
+
 /// What became of a new task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Submitted {
@@ -171,16 +182,34 @@ impl Store {
         self.read(move |connection| find(connection, id)).await
     }
 
-    /// The newest tasks, newest first; of each prompt only the beginning.
-    pub async fn tasks(&self, most: u32) -> Result<Vec<TaskRow>, StoreError> {
+    /// Tasks, newest first; of each prompt only the beginning.
+    pub async fn tasks(&self, listing: Listing) -> Result<Vec<TaskRow>, StoreError> {
         let short =
             format!("json_replace(spec, '$.prompt', substr(spec ->> 'prompt', 1, {LISTED_PROMPT_CHARS}))");
         let columns = TASK_COLUMNS.replacen("spec", &short, 1);
-        let sql = format!("SELECT {columns} FROM tasks ORDER BY id DESC LIMIT ?1");
+        let sql = format!(
+            "SELECT {columns} FROM tasks \
+             WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3"
+        );
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(&sql)?;
-            let rows = statement.query_and_then([most], row::task)?;
-            rows.collect()
+            let Listing { state, before, most } = listing;
+            let before = before.map(|id| id.to_string());
+            statement.query_and_then(params![state, before, most], row::task)?.collect()
+        })
+        .await
+    }
+
+    /// The newest of the tasks whose ids end with these hex digits, at most `most`.
+    pub async fn tasks_ending(&self, digits: String, most: u32) -> Result<Vec<TaskId>, StoreError> {
+        let sql = "SELECT id FROM tasks WHERE substr(replace(id, '-', ''), -length(?1)) = ?1 \
+                   ORDER BY id DESC LIMIT ?2";
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let ids = statement.query_and_then(params![digits, most], |row| {
+                row.get::<_, String>(0)?.parse::<TaskId>().map_err(corrupt)
+            })?;
+            ids.collect()
         })
         .await
     }

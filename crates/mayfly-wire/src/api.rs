@@ -3,14 +3,17 @@
 //! ```text
 //! POST /v1/workspaces?name=REPO      a git bundle            -> 201 Workspace
 //! POST /v1/tasks                     CreateTask              -> 202 Task      (Idempotency-Key: 1 to 100 ASCII characters)
-//! GET  /v1/tasks                                             -> 200 [Task]    newest first
+//! GET  /v1/tasks?state=S&cursor=ID&limit=N                   -> 200 [Task]    newest first, older than ID
 //! GET  /v1/tasks/{id}                                        -> 200 Task
+//! GET  /v1/tasks/{id}/workspace                              -> 200 the git bundle that it started from
 //! POST /v1/tasks/{id}/cancel         Cancel                  -> 202 Task
+//! POST /v1/tasks/{id}/retry          Retry                   -> 202 Task      a new one (Idempotency-Key)
 //! GET  /v1/tasks/{id}/events?after=N&follow=true             -> 200 NDJSON of `event::Event`
 //! GET  /v1/tasks/{id}/result/bundle                          -> 200 a git bundle
 //! GET  /v1/tasks/{id}/result/transcript                      -> 200 the CLI's session file
 //! ```
 //!
+//! `{id}` is a task's id or any end of it that has at least 4 hex digits and names one task.
 //! Errors are `application/problem+json`: a [`Problem`].
 
 use jiff::Timestamp;
@@ -156,6 +159,21 @@ pub struct Task {
     /// Its place in the queue: higher first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
+    /// When its machine last said something, while it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_at: Option<Timestamp>,
+    /// When the time for the whole run is over, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_at: Option<Timestamp>,
+}
+
+/// Asks for a task like one that is over.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// The credential for the model API; that of the earlier task is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
 }
 
 /// How a task ended.
@@ -179,9 +197,12 @@ pub struct Collected {
     pub bundle: bool,
     /// Whether the CLI's session file is there.
     pub transcript: bool,
-    /// What could not be saved, and why; a line each.
+    /// The work that could not be saved, and why; a line each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unsaved: Vec<String>,
+    /// What else is worth knowing, such as a session file that is not there; a line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// An error, as RFC 9457 has it.

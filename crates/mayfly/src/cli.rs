@@ -1,5 +1,6 @@
 //! The flags. The doc comments are the help that people read; a snapshot test keeps them as they are.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -97,7 +98,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) repo: Option<PathBuf>,
     /// The model, as `claude --model` takes it
-    #[arg(long, value_name = "MODEL", default_value = "sonnet")]
+    #[arg(long, value_name = "MODEL", default_value = "sonnet", value_parser = values::model)]
     pub(crate) model: String,
     /// The time for the whole run
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = values::duration)]
@@ -128,6 +129,10 @@ pub(crate) struct ServeArgs {
     /// How many machines may run at once
     #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
     pub(crate) parallel: NonZeroU32,
+    /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port [default:
+    /// 127.0.0.1:6293]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
     /// Leave the terminal's session; `mayfly run` starts it so
     #[arg(long, hide = true)]
     pub(crate) background: bool,

@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     Failed,
     /// It was asked to stop.
     Cancelled,
+    /// Nobody reads standard output any more.
+    Unread,
     /// What was typed, or what it names, is wrong; nothing was started.
     Usage,
     /// The orchestrator or the provider could not do its part.
@@ -31,6 +33,8 @@ impl Exit {
             Self::Usage => 2,
             Self::Trouble => 3,
             Self::Cancelled => 130,
+            // As one who is ended by SIGPIPE.
+            Self::Unread => 141,
         }
     }
 
@@ -75,6 +79,11 @@ impl Stop {
         Self { exit: Exit::Cancelled, error: anyhow::Error::msg("cancelled before any task was started") }
     }
 
+    /// Why, for one who goes on.
+    pub(crate) fn into_error(self) -> anyhow::Error {
+        self.error
+    }
+
     /// Says why, on standard error, and gives the code.
     #[expect(clippy::print_stderr, reason = "the one place where an error is shown")]
     pub(crate) fn report(self) -> ExitCode {
@@ -112,9 +121,8 @@ mod tests {
 
     #[test]
     fn the_codes_are_as_documented() {
-        let codes =
-            [Exit::Success, Exit::Failed, Exit::Usage, Exit::Trouble, Exit::Cancelled].map(Exit::code);
-        assert_eq!(codes, [0, 1, 2, 3, 130]);
+        let codes = [Exit::Success, Exit::Failed, Exit::Usage, Exit::Trouble, Exit::Cancelled, Exit::Unread];
+        assert_eq!(codes.map(Exit::code), [0, 1, 2, 3, 130, 141]);
     }
 
     #[test]

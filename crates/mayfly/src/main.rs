@@ -6,9 +6,11 @@
 //!
 //! The process's environment, clock and signals are read here and in [`environment`], and passed on.
 
+mod carry_out;
 mod claude;
 mod cli;
 mod commands;
+mod contact;
 mod credential;
 mod environment;
 mod exit;
@@ -20,9 +22,11 @@ mod orchestrator;
 mod printer;
 mod prompt;
 mod server_process;
+mod settle;
 mod values;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use mayfly_provider_sandbox::HOLDER_VERB;
@@ -31,6 +35,8 @@ use crate::cli::{Cli, Verb};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 
+/// How long a thread that was told to end is waited for.
+const CLEAN_UP_MAX: Duration = Duration::from_secs(2);
 /// What the first process of a machine is started as.
 const WORKER_VERB: &str = "worker";
 
@@ -67,7 +73,7 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
             Verb::Serve(args) => Box::pin(commands::serve::serve(args, cli.claude, environment)).await,
         }
     });
-    // A fetch that was interrupted may still be running in a thread of its own; nothing waits for it.
-    runtime.shutdown_background();
+    // A fetch that was interrupted, in a thread of its own, still removes what it has of the CLI.
+    runtime.shutdown_timeout(CLEAN_UP_MAX);
     done
 }

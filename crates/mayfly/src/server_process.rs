@@ -15,7 +15,6 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -26,6 +25,7 @@ use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
 
 use crate::claude::{self, Claude};
+use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::orchestrator::make_private;
@@ -43,29 +43,28 @@ const LOG_BYTES_MAX: u64 = 4 * 1024;
 #[derive(Debug)]
 pub(crate) struct Joined {
     /// The way to it.
-    pub(crate) client: Arc<Client>,
+    pub(crate) client: Client,
     /// Whether it was there already, with a configuration of its own.
     pub(crate) was_there: bool,
+    /// The CLI that it was started with, if it was started here.
+    pub(crate) claude: Option<PathBuf>,
 }
 
-/// Joins the orchestrator of `data`, or starts one.
-pub(crate) async fn join(
-    data: &Path,
-    claude: Option<PathBuf>,
-    environment: &Environment,
-) -> Result<Joined, Stop> {
-    let client = Arc::new(Client::new(&ServerConfig::in_dir(data).socket()));
+/// Joins the orchestrator of a data folder, or starts one.
+pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
+    let Origin { data, claude, environment } = origin;
+    let client = Client::new(&ServerConfig::in_dir(data).socket());
     if client.healthy().await.is_ok() {
-        return Ok(Joined { client, was_there: true });
+        return Ok(Joined { client, was_there: true, claude: None });
     }
     make_private(data)?;
     let _starting = lock(data.join("start.lock")).await?;
     if client.healthy().await.is_ok() {
-        return Ok(Joined { client, was_there: true });
+        return Ok(Joined { client, was_there: true, claude: None });
     }
-    let claude = claude::find(claude, environment).await?;
+    let claude = claude::find(claude.clone(), environment).await?;
     start(data, &claude, environment).await?;
-    Ok(Joined { client, was_there: false })
+    Ok(Joined { client, was_there: false, claude: Some(claude.path) })
 }
 
 /// The log of the orchestrator in the background.

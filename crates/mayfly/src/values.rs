@@ -48,6 +48,25 @@ pub(crate) fn dollars(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Reads the name of a model, by the rule of the orchestrator.
+pub(crate) fn model(text: &str) -> Result<String, String> {
+    const BYTES_MAX: usize = 100;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@[]-".contains(c);
+    match (1..=BYTES_MAX).contains(&text.len()) && !text.starts_with('-') && text.chars().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("expected the name of a model, such as sonnet".to_owned()),
+    }
+}
+
+/// `text` as one word of a shell.
+pub(crate) fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 /// The name of a branch, or of a folder, for what a task made: a short id and the first words of the prompt.
 pub(crate) fn slug(prompt: &str) -> String {
     const CHARS_MAX: usize = 40;
@@ -110,6 +129,28 @@ mod tests {
         for text in ["", "0", "-1", "NaN", "inf", "1e999", "$2", "2,5"] {
             assert!(dollars(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_model_is_named_as_the_orchestrator_takes_it() {
+        let longest = "x".repeat(100);
+        for text in ["sonnet", "claude-sonnet-4-5", "us.anthropic/x:v1@2[1m]", &longest] {
+            assert_eq!(model(text).as_deref(), Ok(text));
+        }
+        for text in ["", "-x", "a b", "a;b", "ä", &"x".repeat(101)] {
+            assert!(model(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_word_of_a_shell_is_quoted_where_it_must_be() {
+        for text in ["/a/b-c.d", "a b", "it's", "$(x)`y`", "", "~", "a\\b\"c", "-"] {
+            let mut shell = std::process::Command::new("sh");
+            let said =
+                shell.args(["-c", &format!("printf %s {}", shell_word(text))]).output().expect("a shell");
+            assert_eq!(String::from_utf8_lossy(&said.stdout), text);
+        }
+        assert_eq!(shell_word("/a/b-c.d"), "/a/b-c.d");
     }
 
     #[test]

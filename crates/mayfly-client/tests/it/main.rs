@@ -96,7 +96,6 @@ async fn a_broken_stream_goes_on_after_the_last_event() {
         assert_eq!(events.next().await.unwrap(), Some(expected));
     }
     assert_eq!(events.next().await.unwrap(), None);
-    assert_eq!(events.seq(), 4);
     let asked = [0, 1, 1, 1, 2].map(|after| format!("/v1/tasks/{TASK}/events?after={after}&follow=true"));
     assert_eq!(orchestrator.paths(), asked);
 }
@@ -144,15 +143,41 @@ async fn a_refusal_is_not_asked_again() {
     assert_eq!(error.to_string(), "a detail of no-such-task");
 }
 
+/// R01: asked again, as by one who has started the next orchestrator, it tries as long as before.
 #[tokio::test(start_paused = true)]
 async fn an_orchestrator_that_stays_away_is_not_waited_for_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("api.sock");
-    let before = tokio::time::Instant::now();
-    let error = Client::new(&socket).events(TASK, 0).next().await.unwrap_err();
-    assert!(matches!(&error, ClientError::Unreachable { socket: named, .. } if *named == socket));
-    assert!(error.to_string().contains("api.sock"));
-    assert!((5..30).contains(&before.elapsed().as_secs()), "{RECONNECTS_MAX} waits: {:?}", before.elapsed());
+    let mut events = Client::new(&socket).events(TASK, 0);
+    for _ in 0..2 {
+        let before = tokio::time::Instant::now();
+        let error = events.next().await.unwrap_err();
+        assert!(matches!(&error, ClientError::Unreachable { socket: named, .. } if *named == socket));
+        assert!(error.to_string().contains("api.sock"));
+        let waited = before.elapsed();
+        assert!((2..10).contains(&waited.as_secs()), "{RECONNECTS_MAX} waits: {waited:?}");
+    }
+}
+
+/// An interrupt in the middle of a download leaves no part that looks like the whole.
+#[tokio::test]
+async fn a_result_that_is_given_up_half_way_leaves_nothing() {
+    let (begun, wait) = tokio::sync::oneshot::channel();
+    let mut begun = Some(begun);
+    // More than fits into any buffer on the way: most of it was read when the rest is asked for.
+    let half = stream::iter((0..256).map(|_| Ok::<_, io::Error>(vec![b'x'; 64 * 1024])));
+    let rest = stream::poll_fn(move |_| {
+        begun.take().map(|begun| begun.send(()));
+        std::task::Poll::Pending
+    });
+    let orchestrator = Orchestrator::answering([Body::from_stream(half.chain(rest)).into_response()]);
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("to");
+    tokio::select! {
+        saved = orchestrator.client.bundle(TASK, &to) => panic!("{saved:?}"),
+        begun = wait => begun.unwrap(),
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -201,17 +226,15 @@ async fn a_result_is_whole_or_not_there() {
 
 #[tokio::test]
 async fn a_task_is_submitted_with_its_key_and_answers_are_checked() {
-    let orchestrator =
-        Orchestrator::answering([whole("{}"), whole("[]"), (StatusCode::BAD_GATEWAY, "?").into_response()]);
+    let orchestrator = Orchestrator::answering([whole("{}"), (StatusCode::BAD_GATEWAY, "?").into_response()]);
     let task: CreateTask = serde_json::from_str(r#"{"prompt":"p"}"#).unwrap();
     let error = orchestrator.client.submit(&task, "key").await.unwrap_err();
     assert!(matches!(error, ClientError::Protocol(_)), "{error}");
-    assert!(orchestrator.client.tasks().await.unwrap().is_empty());
     let error = orchestrator.client.cancel(TASK, true).await.unwrap_err();
     assert!(matches!(error, ClientError::Status { status: 502 }), "{error}");
     let asked = orchestrator.asked.lock().unwrap();
     assert_eq!(asked[0].2, r#"{"prompt":"p"}"#);
-    assert_eq!(asked[2], (Method::POST, format!("/v1/tasks/{TASK}/cancel"), r#"{"force":true}"#.into()));
+    assert_eq!(asked[1], (Method::POST, format!("/v1/tasks/{TASK}/cancel"), r#"{"force":true}"#.into()));
 }
 
 /// S40: an id is one segment of the path, whatever is in it.

@@ -101,7 +101,8 @@ async fn the_oldest_task_comes_first_and_keeps_its_place_when_its_machine_is_los
 async fn the_newest_tasks_are_listed_first() {
     let mayfly = TestEngine::start(at_once(1)).await;
     let (first, second) = (mayfly.submit(task("a")).await, mayfly.submit(task("b")).await);
-    let listed: Vec<String> = mayfly.engine.tasks().await.unwrap().into_iter().map(|task| task.id).collect();
+    let listed: Vec<String> =
+        mayfly.engine.tasks(crate::ALL).await.unwrap().into_iter().map(|task| task.id).collect();
     assert_eq!(listed, [second.to_string(), first.to_string()]);
 }
 

@@ -19,7 +19,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mayfly_core::Policy;
-use mayfly_engine::EngineConfig;
+use mayfly_engine::{EngineConfig, Listing};
+
+/// Every task of a test.
+const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 
 /// Allows so many machines at once.
 fn at_once(most: u32) -> impl FnOnce(&mut EngineConfig) {

@@ -51,3 +51,17 @@ async fn a_machine_without_git_is_told_what_to_install() {
     let error = Repo::discover(&git, &place.repo()).await.unwrap_err();
     assert!(matches!(error, GitError::Missing(_)), "{error}");
 }
+
+/// A git that does nothing, as on a disk that does not answer.
+#[tokio::test(start_paused = true)]
+async fn a_git_that_never_ends_is_killed_and_named_with_its_limit() {
+    let place = Place::with_repository();
+    let program = place.dir.path().join("git");
+    fs::write(&program, "#!/bin/sh\nexec /usr/bin/tail -f /dev/null\n").unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let git = Git::new(place.dir.path().into(), None, None);
+    let error = Repo::discover(&git, &place.repo()).await.unwrap_err();
+    assert!(matches!(error, GitError::TooLong(_)), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("git rev-parse") && text.contains("10 minutes"), "{text}");
+}

@@ -115,6 +115,15 @@ async fn work_that_started_from_nothing_becomes_a_new_repository() {
     assert_eq!(fs::read_to_string(folder.join("a.txt")).unwrap(), "one\n");
     assert_eq!(place.git(&folder, &["status", "--porcelain", "--branch"]), "## mayfly/1-x");
     unbundle(&place.ours(), &bundle, &head, &folder, "again").await.unwrap_err();
+    // What fails leaves nothing half made.
+    let names = || {
+        let entries = fs::read_dir(place.dir.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    let other = place.dir.path().join("other");
+    unbundle(&place.ours(), &bundle, &"0".repeat(40), &other, "main").await.unwrap_err();
+    assert_eq!(names(), before);
 }
 
 #[tokio::test]

@@ -6,8 +6,10 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use mayfly_core::TaskId;
+use mayfly_engine::Found;
 use serde::de::DeserializeOwned;
 
+use super::Owner;
 use super::problem::Problem;
 
 /// A JSON body.
@@ -34,16 +36,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// The task that the path names.
+/// The task that the path names, by its id or the end of it.
 pub(super) struct Task(pub(super) TaskId);
 
-impl<S: Send + Sync> FromRequestParts<S> for Task {
+impl FromRequestParts<Owner> for Task {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &Owner) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
-        let Path(id) = path.map_err(|_| Problem::no_task())?;
-        id.parse().map(Self).map_err(|_| Problem::no_task())
+        let Path(name) = path.map_err(|_| Problem::no_task())?;
+        match state.engine.find(&name).await? {
+            Found::One(id) => Ok(Self(id)),
+            Found::None => Err(Problem::no_task()),
+            Found::Several(ids) => Err(Problem::several_tasks(&ids)),
+        }
     }
 }
 

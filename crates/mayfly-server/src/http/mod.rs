@@ -12,10 +12,13 @@ use mayfly_engine::Engine;
 use tokio_util::sync::CancellationToken;
 
 use crate::listen::House;
+pub(crate) use bearer::Opens;
 pub(crate) use entry::Entry;
 use problem::Problem;
 
 mod admission;
+mod bearer;
+mod download;
 mod entry;
 mod events;
 mod extract;
@@ -59,6 +62,8 @@ pub(crate) fn owner(owner: Owner) -> Router {
         .route("/v1/tasks", post(tasks::create).get(tasks::list))
         .route("/v1/tasks/{id}", get(tasks::show))
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/v1/tasks/{id}/retry", post(tasks::retry))
+        .route("/v1/tasks/{id}/workspace", get(workspaces::download))
         .route("/v1/tasks/{id}/events", get(events::follow))
         .route("/v1/tasks/{id}/result/bundle", get(results::bundle))
         .route("/v1/tasks/{id}/result/transcript", get(results::transcript))
@@ -66,6 +71,11 @@ pub(crate) fn owner(owner: Owner) -> Router {
         .method_not_allowed_fallback(async || Problem::no_route())
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
         .with_state(owner)
+}
+
+/// The owner's API where anybody of this machine can come.
+pub(crate) fn guarded(owner: Router, opens: Opens) -> Router {
+    owner.layer(axum::middleware::from_fn_with_state(opens, bearer::check))
 }
 
 /// All that a machine can reach; what is in no route here is refused by the gateway.

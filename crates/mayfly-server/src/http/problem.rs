@@ -11,7 +11,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use mayfly_core::causes;
+use mayfly_core::{TaskId, causes};
 use mayfly_engine::SubmitError;
 use mayfly_store::StoreError;
 use mayfly_wire::api;
@@ -33,7 +33,17 @@ impl Problem {
 
     /// One answer, whether the id names nothing or is none.
     pub(crate) fn no_task() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "no-such-task", "no task has this id: see `GET /v1/tasks`")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-such-task",
+            "no task has this id, or an id that ends so: see `GET /v1/tasks`",
+        )
+    }
+
+    pub(crate) fn several_tasks(ids: &[TaskId]) -> Self {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let detail = format!("the ids of several tasks end so: give more digits ({})", ids.join(", "));
+        Self::new(StatusCode::CONFLICT, "ambiguous-task", detail)
     }
 
     pub(crate) fn no_result() -> Self {
@@ -41,9 +51,20 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "no-such-result", detail)
     }
 
+    pub(crate) fn no_workspace() -> Self {
+        let detail = "this task started from no code, or the code is not kept any more";
+        Self::new(StatusCode::NOT_FOUND, "no-such-workspace", detail)
+    }
+
     /// One answer, whether the token is missing, wrong, of another route, or of an attempt that is over.
     pub(crate) fn denied() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "denied", "the token of this request opens nothing here")
+    }
+
+    pub(crate) fn no_token() -> Self {
+        let detail =
+            "send `Authorization: Bearer` with the token that is in the file `token` of the data folder";
+        Self::new(StatusCode::UNAUTHORIZED, "denied", detail)
     }
 
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {

@@ -1,13 +1,19 @@
-//! Tasks: submitted, listed, shown, cancelled.
+//! Tasks: submitted, listed, shown, cancelled, asked for again.
 
 use axum::Json;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
+use mayfly_core::{TaskId, TaskState};
+use mayfly_engine::Listing;
 use mayfly_wire::api::{self, IDEMPOTENCY_KEY_BYTES_MAX};
+use serde::Deserialize;
 
 use super::Owner;
-use super::extract::{Body, Task};
+use super::extract::{Asked, Body, Task};
 use super::problem::Problem;
+
+/// How many tasks a list has that is not asked for more or fewer.
+const LIMIT: u32 = 100;
 
 /// `POST /v1/tasks`: accepts a task, and answers before it has run.
 pub(super) async fn create(
@@ -19,9 +25,33 @@ pub(super) async fn create(
     Ok((StatusCode::ACCEPTED, Json(task)))
 }
 
-/// `GET /v1/tasks`: the newest first.
-pub(super) async fn list(State(app): State<Owner>) -> Result<Json<Vec<api::Task>>, Problem> {
-    Ok(Json(app.engine.tasks().await?))
+/// The query of a list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    /// The name of a state.
+    state: Option<String>,
+    /// The last task of the page before.
+    cursor: Option<String>,
+    /// How many. Default: 100.
+    limit: Option<u32>,
+}
+
+/// `GET /v1/tasks?state=&cursor=&limit=`: the newest first.
+pub(super) async fn list(
+    State(app): State<Owner>,
+    Asked(Which { state, cursor, limit }): Asked<Which>,
+) -> Result<Json<Vec<api::Task>>, Problem> {
+    let state = state.map(|name| state_name(&name)).transpose()?;
+    let before = cursor.map(|id| id.parse::<TaskId>()).transpose();
+    let before = before.map_err(|error| Problem::bad_request(format!("`cursor`: {error}")))?;
+    let listing = Listing { state, before, most: limit.unwrap_or(LIMIT) };
+    Ok(Json(app.engine.tasks(listing).await?))
+}
+
+fn state_name(name: &str) -> Result<&'static str, Problem> {
+    let known = TaskState::NAMES.into_iter().find(|known| *known == name);
+    known.ok_or_else(|| Problem::bad_request(format!("`state` is one of {}", TaskState::NAMES.join(", "))))
 }
 
 /// `GET /v1/tasks/{id}`
@@ -37,6 +67,17 @@ pub(super) async fn cancel(
 ) -> Result<(StatusCode, Json<api::Task>), Problem> {
     let task = app.engine.cancel(id, cancel.force).await?.ok_or_else(Problem::no_task)?;
     Ok((StatusCode::ACCEPTED, Json(task)))
+}
+
+/// `POST /v1/tasks/{id}/retry`: accepts a new task like one that is over.
+pub(super) async fn retry(
+    State(app): State<Owner>,
+    Task(id): Task,
+    headers: HeaderMap,
+    Body(retry): Body<api::Retry>,
+) -> Result<(StatusCode, Json<api::Task>), Problem> {
+    let task = app.engine.retry(id, retry.credential, idempotency_key(&headers)?).await?;
+    Ok((StatusCode::ACCEPTED, Json(task.ok_or_else(Problem::no_task)?)))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use axum::response::Response;
 use http::StatusCode;
 use mayfly_wire::api::Workspace;
 use serde::Deserialize;
@@ -13,7 +14,8 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
 use super::Owner;
-use super::extract::Asked;
+use super::download;
+use super::extract::{Asked, Task};
 use super::problem::Problem;
 use crate::bundle;
 use crate::incoming::Incoming;
@@ -42,6 +44,14 @@ pub(super) async fn upload(
     let kept = incoming.keep(&app.workspaces.join(format!("{id}.bundle"))).await;
     kept.map_err(|error| Problem::disk(&error))?;
     Ok((StatusCode::CREATED, Json(Workspace { id, name, base })))
+}
+
+/// `GET /v1/tasks/{id}/workspace`: what the task started from.
+pub(super) async fn download(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
+    let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
+    let workspace = task.workspace.ok_or_else(Problem::no_workspace)?;
+    let path = app.workspaces.join(format!("{}.bundle", workspace.id));
+    download::file(&path, Problem::no_workspace).await
 }
 
 fn invalid(reason: &str) -> Problem {

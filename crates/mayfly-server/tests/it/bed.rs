@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mayfly_client::Client;
 use mayfly_core::AttemptId;
-use mayfly_engine::SystemClock;
 use mayfly_link::{Channel, Frame};
 use mayfly_provider::{Machine, MachineSpec, Provider, ProviderError};
 use mayfly_server::{Server, ServerConfig};
+use mayfly_testkit::ManualClock;
 use mayfly_wire::api::{Collected, CreateTask};
 use mayfly_wire::boot::WAY_OUT_SOCKET;
 use mayfly_wire::worker::{self, Down, End, Hello, PROTOCOL, Record, Report, Source, WorkOrder};
@@ -26,6 +26,8 @@ pub(crate) struct Bed {
     pub(crate) server: Server,
     pub(crate) client: Client,
     pub(crate) machines: mpsc::UnboundedReceiver<MachineSpec>,
+    /// Its time.
+    pub(crate) clock: ManualClock,
     provider: Arc<Played>,
     data: PathBuf,
     _dir: TempDir,
@@ -41,14 +43,15 @@ impl Bed {
     pub(crate) async fn start_in(data: PathBuf, dir: TempDir) -> Self {
         let (made, machines) = mpsc::unbounded_channel();
         let provider = Arc::new(Played { made, alive: Mutex::default() });
-        let server = serve(&data, provider.clone()).await;
-        Self { client: Client::new(&server.socket()), server, machines, provider, data, _dir: dir }
+        let clock = ManualClock::default();
+        let server = serve(&data, &provider, &clock).await;
+        Self { client: Client::new(&server.socket()), server, machines, clock, provider, data, _dir: dir }
     }
 
     /// Ends the orchestrator and starts another in the same folder, with the same machines alive.
     pub(crate) async fn restart(self) -> Self {
         self.server.stop().await;
-        Self { server: serve(&self.data, self.provider.clone()).await, ..self }
+        Self { server: serve(&self.data, &self.provider, &self.clock).await, ..self }
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -66,8 +69,9 @@ impl Bed {
     }
 }
 
-async fn serve(data: &Path, provider: Arc<Played>) -> Server {
-    Server::start(ServerConfig::in_dir(data), provider, Arc::new(SystemClock)).await.unwrap()
+async fn serve(data: &Path, provider: &Arc<Played>, clock: &ManualClock) -> Server {
+    let clock = Arc::new(clock.clone());
+    Server::start(ServerConfig::in_dir(data), provider.clone(), clock).await.unwrap()
 }
 
 /// A client for one of the doors, without any manners.
@@ -152,6 +156,12 @@ impl Worker {
     pub(crate) async fn finish(&mut self, collected: Collected) {
         self.report(&Report::Ended { outcome: "succeeded".to_owned(), detail: None }).await;
         self.report(&Report::Collected(collected)).await;
+    }
+
+    /// Ends by itself in this way, and brings nothing out.
+    pub(crate) async fn end(&mut self, outcome: &str) {
+        self.report(&Report::Ended { outcome: outcome.to_owned(), detail: None }).await;
+        self.report(&Report::Collected(Collected::default())).await;
     }
 
     /// Sends any bytes as a frame of records.

@@ -5,5 +5,7 @@
 mod bed;
 mod doors;
 mod neighbours;
+mod owner;
+mod port;
 mod start;
 mod tasks;

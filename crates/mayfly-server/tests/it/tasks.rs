@@ -126,7 +126,7 @@ async fn a_key_names_one_task() {
     assert_eq!(first.id, second.id);
     let error = bed.client.submit(&task("q", None), "key").await.unwrap_err();
     assert!(matches!(&error, ClientError::Refused(problem) if problem.status == 409), "{error}");
-    assert_eq!(bed.client.tasks().await.unwrap().len(), 1);
+    assert_eq!(bed.client.tasks(None, None).await.unwrap().len(), 1);
 }
 
 /// S43: each is refused, and the field is named.
@@ -142,7 +142,7 @@ async fn a_task_that_cannot_be_is_refused() {
     let long = "x".repeat(40 << 20);
     let error = bed.client.submit(&task(&long, None), "key").await.unwrap_err();
     assert!(matches!(error, ClientError::Refused(_) | ClientError::Unreachable { .. }), "{error}");
-    assert!(bed.client.tasks().await.unwrap().is_empty());
+    assert!(bed.client.tasks(None, None).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use mayfly_core::{Attempt, Event};
-use mayfly_store::{Store, StoreError, Submitted};
+use mayfly_store::{Listing, Store, StoreError, Submitted};
 use mayfly_wire::event::MayflyEvent;
 
 use crate::{AT, change, id, new, open, policy, submit};
+
+const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -82,13 +84,45 @@ async fn of_a_listed_prompt_only_the_beginning_is_read() {
     long.spec.prompt = format!("fix it\n{}", "ü".repeat(500_000));
     let whole = long.spec.prompt.clone();
     store.submit(long).await.unwrap();
-    let listed = store.tasks(10).await.unwrap().remove(0).spec.prompt;
+    let listed = store.tasks(ALL).await.unwrap().remove(0).spec.prompt;
     assert!(
         listed.len() < 2001 && whole.starts_with(&listed) && listed.starts_with("fix it\nü"),
         "{}",
         listed.len()
     );
     assert_eq!(store.task(id(1)).await.unwrap().unwrap().spec.prompt, whole);
+}
+
+#[tokio::test]
+async fn a_listing_goes_on_where_the_last_one_ended_and_keeps_to_its_state() {
+    let (store, _dir) = open();
+    for number in 1..=5 {
+        submit(&store, number).await;
+    }
+    store.claim(policy(), "sim", AT).await.unwrap().unwrap();
+    let list = async |state, before: Option<u32>, most| {
+        let listing = Listing { state, before: before.map(id), most };
+        store.tasks(listing).await.unwrap().into_iter().map(|task| task.id).collect::<Vec<_>>()
+    };
+    assert_eq!(list(None, None, 2).await, [id(5), id(4)]);
+    assert_eq!(list(None, Some(4), 2).await, [id(3), id(2)]);
+    assert_eq!(list(None, Some(1), 2).await, []);
+    assert_eq!(list(Some("launching"), None, 9).await, [id(1)]);
+    assert_eq!(list(Some("queued"), Some(4), 9).await, [id(3), id(2)]);
+}
+
+#[tokio::test]
+async fn tasks_are_found_by_the_end_of_their_ids() {
+    let (store, _dir) = open();
+    for number in [0x1234, 0x0a_1234, 0x9999] {
+        submit(&store, number).await;
+    }
+    let ending = async |digits: &str, most| store.tasks_ending(digits.to_owned(), most).await.unwrap();
+    assert_eq!(ending("1234", 9).await, [id(0x0a_1234), id(0x1234)]);
+    assert_eq!(ending("1234", 1).await, [id(0x0a_1234)]);
+    assert_eq!(ending("0a1234", 9).await, [id(0x0a_1234)]);
+    assert_eq!(ending("8000000000009999", 9).await, [id(0x9999)], "beyond a dash");
+    assert_eq!(ending("_999", 9).await, []);
 }
 
 #[test]
@@ -136,7 +170,7 @@ async fn a_command_that_fails_does_not_undo_its_neighbours() {
             _ => assert!(matches!(answer, Err(StoreError::KeyConflict)), "{answer:?}"),
         }
     }
-    let kept: Vec<_> = store.tasks(100).await.unwrap().into_iter().map(|task| task.id).collect();
+    let kept: Vec<_> = store.tasks(ALL).await.unwrap().into_iter().map(|task| task.id).collect();
     let expected: Vec<_> = (1..40).rev().filter(|n| *n == 1 || n % 3 == 0).map(id).collect();
     assert_eq!(kept, expected);
 }

@@ -25,8 +25,8 @@ use crate::reaper::Reaper;
 use upload::Upload;
 use work::Work;
 
-/// The most lines that tell what could not be saved.
-const UNSAVED_LINES_MAX: usize = 100;
+/// The most lines that tell what could not be saved, and as many of notes.
+const LINES_MAX: usize = 100;
 
 /// What there is to bring out, and the way.
 #[derive(Debug)]
@@ -54,18 +54,19 @@ impl Collector<'_> {
         self.transcript(&mut collected, begun + time / 4).await;
         self.work(&mut collected, begun + time / 2, begun + time).await;
         bound(&mut collected.unsaved);
+        bound(&mut collected.notes);
         collected
     }
 
     async fn transcript(&self, collected: &mut Collected, deadline: Instant) {
         let Some(file) = session_file(&config_dir(self.home), &self.order.session_id) else {
-            collected.unsaved.push("the session file: claude has written none".to_owned());
+            collected.notes.push("the session file: claude has written none".to_owned());
             return;
         };
         match timeout_at(deadline, self.upload().put("transcript", &file)).await {
             Ok(Ok(())) => collected.transcript = true,
-            Ok(Err(error)) => collected.unsaved.push(format!("the session file: {}", causes(&error))),
-            Err(_) => collected.unsaved.push("the session file: the time for collecting ran out".to_owned()),
+            Ok(Err(error)) => collected.notes.push(format!("the session file: {}", causes(&error))),
+            Err(_) => collected.notes.push("the session file: the time for collecting ran out".to_owned()),
         }
     }
 
@@ -81,7 +82,7 @@ impl Collector<'_> {
             base_objects: &self.surroundings.base.join(".git/objects"),
             scratch: scratch.path(),
         };
-        let bundle = match work.bundle(bundled_by, &mut collected.unsaved).await {
+        let bundle = match work.bundle(bundled_by, collected).await {
             Ok(Some(bundle)) => bundle,
             Ok(None) => return,
             Err(error) => return collected.unsaved.push(format!("the work: {}", causes(&error))),
@@ -106,14 +107,14 @@ impl Collector<'_> {
     }
 }
 
-/// Keeps the list within its bounds, so that it fits into one record.
-fn bound(unsaved: &mut Vec<String>) {
-    let more = unsaved.len().saturating_sub(UNSAVED_LINES_MAX);
-    unsaved.truncate(UNSAVED_LINES_MAX);
-    for line in unsaved.iter_mut() {
+/// Keeps a list within its bounds, so that both fit into one record.
+fn bound(lines: &mut Vec<String>) {
+    let more = lines.len().saturating_sub(LINES_MAX);
+    lines.truncate(LINES_MAX);
+    for line in lines.iter_mut() {
         *line = shorten(line);
     }
-    unsaved.extend((more > 0).then(|| format!("and {more} more")));
+    lines.extend((more > 0).then(|| format!("and {more} more")));
 }
 
 /// `projects/*/<session>.jsonl` in the CLI's folder: it names the middle part after the workspace.
@@ -130,10 +131,10 @@ mod tests {
 
     #[test]
     fn what_could_not_be_saved_fits_into_one_record_however_much_it_is() {
-        let mut unsaved = vec!["\u{1}".repeat(5000); 5000];
-        bound(&mut unsaved);
-        assert_eq!((unsaved.len(), unsaved[100].as_str()), (101, "and 4900 more"));
-        let collected = Collected { unsaved, ..Collected::default() };
+        let mut lines = vec!["\u{1}".repeat(5000); 5000];
+        bound(&mut lines);
+        assert_eq!((lines.len(), lines[100].as_str()), (101, "and 4900 more"));
+        let collected = Collected { unsaved: lines.clone(), notes: lines, ..Collected::default() };
         assert!(serde_json::to_vec(&collected).unwrap().len() < RECORD_BYTES_MAX);
     }
 }

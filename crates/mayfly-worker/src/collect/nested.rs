@@ -12,6 +12,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use mayfly_wire::api::Collected;
+
 /// The most entries that are looked at.
 const ENTRIES_MAX: usize = 2_000_000;
 /// The most inner repositories that are dealt with.
@@ -47,19 +49,29 @@ pub(crate) fn look_through(workspace: &Path) -> Found {
 }
 
 /// Makes plain folders of the inner repositories that are not submodules, and tells what is lost with that.
-pub(crate) fn dissolve(workspace: &Path, inner: &[PathBuf], submodules: &HashSet<PathBuf>) -> Vec<String> {
+pub(crate) fn dissolve(
+    workspace: &Path,
+    inner: &[PathBuf],
+    submodules: &HashSet<PathBuf>,
+    collected: &mut Collected,
+) {
     let tell = |path: &Path, what: &str| format!("{}: {what}", path.display().to_string().escape_debug());
-    let one = |path: &PathBuf| {
+    for path in inner {
         if submodules.contains(path) {
-            return tell(path, "what was changed in this submodule");
+            collected.unsaved.push(tell(path, "what was changed in this submodule"));
+            continue;
         }
         let git = workspace.join(path).join(".git");
         match fs::remove_dir_all(&git).or_else(|_| fs::remove_file(&git)) {
-            Ok(()) => tell(path, "the history of this repository inside the workspace; its files are saved"),
-            Err(error) => tell(path, &format!("this repository inside the workspace: {error}")),
+            Ok(()) => collected.notes.push(tell(
+                path,
+                "the history of this repository inside the workspace is not kept; its files are",
+            )),
+            Err(error) => {
+                collected.unsaved.push(tell(path, &format!("this repository inside the workspace: {error}")));
+            }
         }
-    };
-    inner.iter().map(one).collect()
+    }
 }
 
 impl Found {

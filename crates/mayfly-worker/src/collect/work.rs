@@ -15,6 +15,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use mayfly_core::causes;
+use mayfly_wire::api::Collected;
 use mayfly_wire::worker::WORK_REF;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
@@ -49,21 +50,21 @@ pub(crate) struct Bundle {
 }
 
 impl Work<'_> {
-    /// Makes it. `None`: nothing differs from the base. What is left out is added to `unsaved`.
+    /// Makes it. `None`: nothing differs from the base. What is left out is told in `collected`.
     pub(crate) async fn bundle(
         &self,
         deadline: Instant,
-        unsaved: &mut Vec<String>,
+        collected: &mut Collected,
     ) -> Result<Option<Bundle>, GitError> {
         let git = Git { reaper: self.reaper, folder: &self.scratch.join("git"), work_tree: self.workspace };
         self.init(&git, deadline).await?;
-        let parent = self.parent(&git, deadline, unsaved).await;
+        let parent = self.parent(&git, deadline, collected).await;
         // Half of the time for the files; if they cannot be had, the commits still can.
         let files_by = Instant::now() + (deadline - Instant::now()) / 2;
-        let head = match self.commit(&git, parent.as_deref(), files_by, unsaved).await {
+        let head = match self.commit(&git, parent.as_deref(), files_by, collected).await {
             Ok(head) => head,
             Err(error) => {
-                unsaved.push(format!("uncommitted work: {}", causes(&error)));
+                collected.unsaved.push(format!("uncommitted work: {}", causes(&error)));
                 parent
             }
         };
@@ -93,11 +94,11 @@ impl Work<'_> {
     }
 
     /// The commit to build on: the agent's `HEAD` if it and all that it needs are there, else the base.
-    async fn parent(&self, git: &Git<'_>, deadline: Instant, unsaved: &mut Vec<String>) -> Option<String> {
+    async fn parent(&self, git: &Git<'_>, deadline: Instant, collected: &mut Collected) -> Option<String> {
         let base = self.base.map(str::to_owned);
         let Some(head) = head(&self.workspace.join(".git")) else {
             if base.is_some() {
-                unsaved.push(
+                collected.unsaved.push(
                     "the agent's commits, if it made any: HEAD of the workspace names no commit".to_owned(),
                 );
             }
@@ -110,7 +111,7 @@ impl Work<'_> {
             Ok(count) if count == "0" => base,
             Ok(_) => Some(head),
             Err(error) => {
-                unsaved.push(format!("the agent's commits: {}", causes(&error)));
+                collected.unsaved.push(format!("the agent's commits: {}", causes(&error)));
                 base
             }
         }
@@ -122,17 +123,19 @@ impl Work<'_> {
         git: &Git<'_>,
         parent: Option<&str>,
         deadline: Instant,
-        unsaved: &mut Vec<String>,
+        collected: &mut Collected,
     ) -> Result<Option<String>, GitError> {
         if let Some(parent) = parent {
             git.run(["read-tree", parent], deadline).await?;
         }
         let before = git.run(["write-tree"], deadline).await?;
-        self.open_up(git, deadline, unsaved).await?;
+        self.open_up(git, deadline, collected).await?;
         let added = git.run(["add", "--all", "--ignore-errors", "--", "."], deadline).await;
         match added {
             // It has added all it could, and says of what it could not.
-            Err(GitError::Failed { complaint, .. }) => unsaved.push(format!("some files: {complaint}")),
+            Err(GitError::Failed { complaint, .. }) => {
+                collected.unsaved.push(format!("some files: {complaint}"));
+            }
             added => drop(added?),
         }
         let tree = git.run(["write-tree"], deadline).await?;
@@ -150,16 +153,16 @@ impl Work<'_> {
         &self,
         git: &Git<'_>,
         deadline: Instant,
-        unsaved: &mut Vec<String>,
+        collected: &mut Collected,
     ) -> Result<(), GitError> {
         let workspace = self.workspace.to_owned();
         let looked = timeout_at(deadline, spawn_blocking(move || look_through(&workspace))).await;
         let looked = looked.map_err(|_| GitError::Late { verb: "add".to_owned() })?;
         let Found { inner, lost } = looked.expect("looking does not panic");
-        unsaved.extend(lost);
+        collected.unsaved.extend(lost);
         if !inner.is_empty() {
             let submodules = self.submodules(git, &inner, deadline).await?;
-            unsaved.extend(dissolve(self.workspace, &inner, &submodules));
+            dissolve(self.workspace, &inner, &submodules, collected);
         }
         Ok(())
     }

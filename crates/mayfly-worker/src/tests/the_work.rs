@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use mayfly_wire::api::Collected;
 use mayfly_wire::worker::OrderedWorkspace;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -89,16 +90,23 @@ impl Place {
     }
 }
 
+/// The bundle, and what could not be saved; there is nothing else to tell.
 async fn bundle(dir: &Path, base: Option<&str>) -> (Option<Bundle>, Vec<String>) {
+    let (made, Collected { unsaved, notes, .. }) = told(dir, base).await;
+    assert_eq!(notes, [""; 0]);
+    (made, unsaved)
+}
+
+async fn told(dir: &Path, base: Option<&str>) -> (Option<Bundle>, Collected) {
     let reaper = Reaper::start(Realm::Children).unwrap();
     let scratch = dir.join("scratch");
     fs::create_dir(&scratch).unwrap();
     let (workspace, base_objects) = (dir.join("work"), dir.join("base/.git/objects"));
     let work =
         Work { reaper: &reaper, workspace: &workspace, base, base_objects: &base_objects, scratch: &scratch };
-    let mut unsaved = Vec::new();
-    let made = work.bundle(Instant::now() + Duration::from_secs(60), &mut unsaved).await.unwrap();
-    (made, unsaved)
+    let mut collected = Collected::default();
+    let made = work.bundle(Instant::now() + Duration::from_secs(60), &mut collected).await.unwrap();
+    (made, collected)
 }
 
 fn read(dir: &Path, name: &str) -> String {
@@ -250,10 +258,10 @@ async fn a_repository_inside_keeps_its_files_and_is_told() {
     }
     git(&place.work().join("inner"), &["add", "file"]);
     git(&place.work().join("inner"), &["commit", "--quiet", "--message", "inner"]);
-    let (made, mut unsaved) = place.bundle().await;
-    unsaved.sort();
-    assert_eq!(unsaved.len(), 2, "{unsaved:?}");
-    assert!(unsaved[0].starts_with("deep/empty: ") && unsaved[1].starts_with("inner: "), "{unsaved:?}");
+    let (made, Collected { unsaved, mut notes, .. }) = told(place.dir.path(), Some(&place.base)).await;
+    notes.sort();
+    assert_eq!((unsaved.len(), notes.len()), (0, 2), "{unsaved:?} {notes:?}");
+    assert!(notes[0].starts_with("deep/empty: ") && notes[1].starts_with("inner: "), "{notes:?}");
     let taken = place.taken(&made.unwrap());
     assert_eq!(
         (read(&taken, "inner/file"), read(&taken, "deep/empty/file")),

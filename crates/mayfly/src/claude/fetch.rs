@@ -5,8 +5,8 @@
 //! ```
 //!
 //! npm brings its own configuration (registry, proxy), so no host is named here; it runs none of the
-//! package's scripts. Nothing is believed before its hash is checked, and tar writes to a pipe only. What an
-//! interrupted fetch left is removed by the next one.
+//! package's scripts. Nothing is believed before its hash is checked, and tar writes to a pipe only. A fetch
+//! removes what it made when it fails or is given up; what one that was killed left is removed by the next.
 //!
 //! Bounds: [`FETCH_MAX`] for npm, [`BINARY_BYTES_MAX`] for the binary.
 
@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -41,6 +42,7 @@ pub(super) fn fetch(
     cache: &Path,
     into: &Path,
     environment: &Environment,
+    given_up: &AtomicBool,
 ) -> Result<(), ClaudeError> {
     let _lock = lock(cache)?;
     // Another mayfly may have been faster; its result is believed as little as any other.
@@ -50,7 +52,7 @@ pub(super) fn fetch(
     remove_unfinished(cache)?;
     let scratch = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(cache);
     let scratch = scratch.map_err(ClaudeError::file(cache))?;
-    let package = pack(pin, scratch.path(), environment)?;
+    let package = pack(pin, scratch.path(), environment, given_up)?;
     progress::say("checking and unpacking it");
     check(pin, &package)?;
     let binary = unpack(pin, &package, environment)?;
@@ -79,7 +81,12 @@ fn remove_unfinished(cache: &Path) -> Result<(), ClaudeError> {
 }
 
 /// Has npm put the package into `scratch`. Its cache is there too: it is gone with it, and shows how far it is.
-fn pack(pin: &Pin, scratch: &Path, environment: &Environment) -> Result<PathBuf, ClaudeError> {
+fn pack(
+    pin: &Pin,
+    scratch: &Path,
+    environment: &Environment,
+    given_up: &AtomicBool,
+) -> Result<PathBuf, ClaudeError> {
     let said = scratch.join("npm-said");
     let mut npm = command("npm", environment);
     npm.args(["pack", &format!("{}@{VERSION}", pin.package), "--ignore-scripts", "--loglevel=error"]);
@@ -87,11 +94,13 @@ fn pack(pin: &Pin, scratch: &Path, environment: &Environment) -> Result<PathBuf,
     npm.current_dir(scratch).stdout(Stdio::null());
     npm.stderr(File::create(&said).map_err(ClaudeError::file(&said))?);
     let child = npm.spawn().map_err(|source| ClaudeError::NoNpm { package: pin.package, source })?;
-    let status = wait(child, scratch).map_err(ClaudeError::file(scratch))?;
+    let status = wait(child, scratch, given_up).map_err(ClaudeError::file(scratch))?;
     let failed =
         || ClaudeError::Npm { package: pin.package, said: last_words(&fs::read(&said).unwrap_or_default()) };
-    if !status.success() {
-        return Err(failed());
+    match status.success() {
+        _ if given_up.load(Ordering::Relaxed) => return Err(ClaudeError::GivenUp),
+        false => return Err(failed()),
+        true => {}
     }
     let entries = fs::read_dir(scratch).map_err(ClaudeError::file(scratch))?;
     let packages = entries.flatten().map(|entry| entry.path());
@@ -105,8 +114,8 @@ fn command(program: &str, environment: &Environment) -> Command {
     command
 }
 
-/// Waits for npm, and tells how far it is.
-fn wait(mut child: Child, scratch: &Path) -> io::Result<ExitStatus> {
+/// Waits for npm, and tells how far it is. One that takes too long, or that nobody waits for, is killed.
+fn wait(mut child: Child, scratch: &Path, given_up: &AtomicBool) -> io::Result<ExitStatus> {
     let began = Instant::now();
     let mut progress = Progress::new(format!("fetching Claude Code {VERSION} with npm, once"));
     loop {
@@ -114,7 +123,7 @@ fn wait(mut child: Child, scratch: &Path) -> io::Result<ExitStatus> {
             progress.end();
             return Ok(status);
         }
-        if began.elapsed() > FETCH_MAX {
+        if began.elapsed() > FETCH_MAX || given_up.load(Ordering::Relaxed) {
             child.kill()?;
         }
         progress.tell(bytes_below(scratch));

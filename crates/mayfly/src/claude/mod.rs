@@ -18,6 +18,8 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::spawn_blocking;
 
@@ -37,14 +39,27 @@ pub(crate) struct Claude {
 /// Finds the CLI, and fetches it if it is nowhere, which can take minutes; tells how it goes on standard error.
 pub(crate) async fn find(given: Option<PathBuf>, environment: &Environment) -> Result<Claude, Stop> {
     let (named, environment) = (given.is_some(), environment.clone());
-    let found = spawn_blocking(move || find_pinned(given.as_deref(), &environment, pin::here()));
+    let given_up = GivenUp::default();
+    let flag = Arc::clone(&given_up.0);
+    let found = spawn_blocking(move || find_pinned(given.as_deref(), &environment, pin::here(), &flag));
     found.await?.map_err(|error| if named { Stop::usage(error) } else { Stop::from(error) })
+}
+
+/// Tells the thread that looks, when it is dropped, that nobody waits for it any more.
+#[derive(Debug, Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn find_pinned(
     given: Option<&Path>,
     environment: &Environment,
     pin: Option<&Pin>,
+    given_up: &AtomicBool,
 ) -> Result<Claude, ClaudeError> {
     let cache = environment.cache_folder().map(|folder| folder.join("claude"));
     // Where stamps cannot be trusted, everything is read each time; only a fetch needs the folder.
@@ -71,7 +86,7 @@ fn find_pinned(
     digest::private(cache).map_err(ClaudeError::file(cache))?;
     let cached = cache.join(VERSION).join("claude");
     if !cached.is_file() || !is_pinned(&cached, pin)? {
-        fetch::fetch(pin, cache, &cached, environment)?;
+        fetch::fetch(pin, cache, &cached, environment, given_up)?;
     }
     Ok(pinned(cached))
 }
@@ -145,6 +160,8 @@ pub(crate) enum ClaudeError {
          see which registry npm asks (`npm config get registry`), or name a native binary with --claude PATH"
     )]
     Forged { package: &'static str, what: &'static str },
+    #[error("the fetch of the Claude Code CLI was given up")]
+    GivenUp,
     #[error("cannot unpack {package}@{VERSION} with tar: {said}")]
     Unpack { package: &'static str, said: String },
 }

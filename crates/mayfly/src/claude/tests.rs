@@ -64,7 +64,7 @@ impl Place {
     }
 
     fn find(&self, given: Option<&Path>) -> Result<Claude, ClaudeError> {
-        find_pinned(given, &self.environment(), Some(&self.pin))
+        find_pinned(given, &self.environment(), Some(&self.pin), &AtomicBool::new(false))
     }
 
     fn cached(&self) -> PathBuf {
@@ -167,11 +167,31 @@ fn an_npm_that_fails_is_quoted_and_a_missing_one_has_three_ways_out() {
 
     let home = place.dir.path().to_str().expect("UTF-8");
     let nowhere = Environment::from([("PATH", "/nonexistent"), ("HOME", home)]);
-    let error = find_pinned(None, &nowhere, Some(&place.pin)).expect_err("no npm");
+    let error = find_pinned(None, &nowhere, Some(&place.pin), &AtomicBool::new(false)).expect_err("no npm");
     assert!(matches!(error, ClaudeError::NoNpm { .. }), "{error}");
     for way in ["install npm", "PATH", "--claude"] {
         assert!(error.to_string().contains(way), "{error}");
     }
+}
+
+#[test]
+fn a_fetch_that_is_given_up_ends_npm_and_leaves_nothing() {
+    let place = Place::new();
+    let begun = place.path("begun");
+    assert!(std::process::Command::new("mkfifo").arg(&begun).status().expect("it runs").success());
+    let script = format!("#!/bin/sh\necho >{}\nexec tail -f /dev/null\n", begun.display());
+    place.program("bin/npm", script.as_bytes());
+    let given_up = GivenUp::default();
+    let flag = Arc::clone(&given_up.0);
+    std::thread::scope(|scope| {
+        let find = scope.spawn(|| find_pinned(None, &place.environment(), Some(&place.pin), &flag));
+        fs::read(&begun).expect("npm has begun");
+        drop(given_up);
+        assert!(matches!(find.join().expect("no panic"), Err(ClaudeError::GivenUp)));
+    });
+    let left = fs::read_dir(place.path(".cache/mayfly/claude")).expect("listed");
+    let left: Vec<_> = left.map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("fetch-")), "{left:?}");
 }
 
 #[test]
@@ -191,7 +211,7 @@ fn fetches_at_the_same_time_are_one() {
 fn where_nothing_is_pinned_only_a_given_binary_will_do() {
     let place = Place::new();
     let given = place.program("a/claude", BINARY);
-    let find = |given| find_pinned(given, &place.environment(), None);
+    let find = |given| find_pinned(given, &place.environment(), None, &AtomicBool::new(false));
     assert_eq!(find(Some(given.as_path())).expect("found").version, None);
     assert!(matches!(find(None), Err(ClaudeError::NoPin)));
 }

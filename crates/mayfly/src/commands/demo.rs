@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use mayfly_client::Client;
 use mayfly_git::{Git, Repo};
 use mayfly_scripted_api::{Accepted, ScriptedApi, demo as script};
@@ -19,11 +19,12 @@ use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Workspace};
 use mayfly_wire::secret::Secret;
 use tempfile::TempDir;
 
+use crate::carry_out::{Job, carry_out};
 use crate::claude;
 use crate::cli::DemoArgs;
+use crate::contact::Contact;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
-use crate::follow::{Job, carry_out};
 use crate::interrupts::Interrupts;
 use crate::landing::{Code, Landing};
 use crate::orchestrator::Orchestrator;
@@ -62,10 +63,7 @@ pub(crate) async fn demo(
     let left = left?.len();
     closing(&mut printer, &repo, left);
     let exit = played?.max(if left == 0 { Exit::Success } else { Exit::Trouble });
-    match printer.into_error() {
-        Some(error) => Err(anyhow!(error).context("cannot write to standard output").into()),
-        None => Ok(exit),
-    }
+    printer.exit(exit)
 }
 
 /// What the tasks of one demo share.
@@ -98,17 +96,22 @@ impl Play<'_> {
 
         let scratch = self.data.join("scratch");
         fs::create_dir(&scratch)?;
-        let (quarantine, snapshot) = self.repo.snapshot(&scratch).await?;
-        let client = Arc::new(Client::new(&self.orchestrator.server.socket()));
-        let workspace = client.upload_workspace(&self.repo.name, &snapshot.bundle).await?;
+        let client = Client::new(&self.orchestrator.server.socket());
+        let hand_over = async {
+            let (quarantine, snapshot) = self.repo.snapshot(&scratch).await?;
+            let workspace = client.upload_workspace(&self.repo.name, &snapshot.bundle).await?;
+            Ok((quarantine, snapshot, workspace))
+        };
+        let (quarantine, snapshot, workspace) = interrupts.or_stop(hand_over).await?;
         let jobs = jobs(count, &workspace, &credential);
         let landing = Landing {
-            code: Some(Code { quarantine, snapshot }),
+            code: Some(Code { top: self.repo.top.clone(), quarantine, snapshot }),
             folder: self.kept.to_owned(),
             saved: self.kept.join("saved"),
             git: self.git,
         };
-        let exit = carry_out(&client, jobs, &landing, printer, interrupts).await;
+        let contact = Arc::new(Contact::within(client));
+        let exit = carry_out(&contact, jobs, &landing, printer, interrupts).await;
         api.stop().await;
         exit
     }

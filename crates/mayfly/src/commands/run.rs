@@ -5,22 +5,28 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use mayfly_git::{Git, GitError, Repo};
 use mayfly_wire::api::{CreateTask, Workspace};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
+use crate::carry_out::{Job, carry_out};
 use crate::cli::RunArgs;
+use crate::contact::{Contact, Origin};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
-use crate::follow::{Job, carry_out};
 use crate::interrupts::Interrupts;
 use crate::landing::{Code, Landing};
 use crate::printer::Printer;
-use crate::server_process::{self, log_file};
+use crate::server_process::log_file;
 use crate::{credential, prompt};
+
+/// How long the user sees nothing before a word about what takes so long.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(
     args: RunArgs,
@@ -43,15 +49,18 @@ pub(crate) async fn run(
         None => None,
     };
     let named = claude.is_some();
-    let joined = interrupts.or_stop(server_process::join(&data, claude, environment)).await?;
-    if joined.was_there && named {
+    let origin = Origin { data: data.clone(), claude, environment: environment.clone() };
+    let (contact, was_there) = interrupts.or_stop(Box::pin(Contact::join(origin))).await?;
+    if was_there && named {
         printer.aside(
-            "the orchestrator that is already there keeps its own Claude Code CLI; --claude is not used",
+            "the orchestrator that is already there goes on with the Claude Code CLI that it was started with; \
+             --claude is for one that has to be started",
         );
     }
-    let client = joined.client;
     let workspace = match (&repo, &code) {
-        (Some(repo), Some(code)) => Some(interrupts.or_stop(upload(&client, repo, code)).await?),
+        (Some(repo), Some(code)) => {
+            Some(interrupts.or_stop(upload(&contact, &mut printer, repo, code)).await?)
+        }
         _ => None,
     };
     let create = CreateTask {
@@ -68,18 +77,18 @@ pub(crate) async fn run(
     };
     let landing = Landing { code, folder: cwd, saved: data.join("saved"), git };
     let jobs = vec![Job { title: prompt, create }];
-    let exit = carry_out(&client, jobs, &landing, &mut printer, &mut interrupts).await?;
+    let exit = carry_out(&Arc::new(contact), jobs, &landing, &mut printer, &mut interrupts).await?;
     if exit == Exit::Trouble {
         printer.closing(&format!("The orchestrator's log: {}", log_file(&data).display()));
     }
-    match printer.into_error() {
-        Some(error) => Err(anyhow!(error).context("cannot write to standard output").into()),
-        None => Ok(exit),
-    }
+    printer.exit(exit)
 }
 
 /// The repository to work on: the one that was named, or the one around `cwd` if there is one.
 async fn repository(git: &Git, named: Option<&Path>, cwd: &Path) -> Result<Option<Repo>, Stop> {
+    if let Some(named) = named {
+        check_path(named)?;
+    }
     match Repo::discover(git, named.unwrap_or(cwd)).await {
         Ok(repo) => Ok(Some(repo)),
         Err(GitError::NoRepository(_)) if named.is_none() => Ok(None),
@@ -87,9 +96,30 @@ async fn repository(git: &Git, named: Option<&Path>, cwd: &Path) -> Result<Optio
     }
 }
 
+/// Checks that `named` is there. A URL is not repeated: it may have a password in it.
+fn check_path(named: &Path) -> Result<(), Stop> {
+    let text = named.to_string_lossy();
+    let remote =
+        text.split_once(':').is_some_and(|(host, path)| path.starts_with("//") || host.contains('@'));
+    match named.try_exists() {
+        Ok(false) if remote => Err(Stop::wrong(
+            "--repo takes a path, and no URL yet: `git clone` it first, then name the clone with --repo PATH",
+        )),
+        Ok(false) => Err(Stop::wrong(format!(
+            "`{}` does not exist: name the folder of a git repository with --repo, or leave it out to use the one \
+             around the current folder",
+            named.display()
+        ))),
+        // What cannot be looked at is named by whoever uses it.
+        _ => Ok(()),
+    }
+}
+
 /// The user's work as it is now.
 async fn capture(repo: &Repo, scratch: &TempDir, printer: &mut Printer) -> Result<Code, Stop> {
-    let (quarantine, snapshot) = repo.snapshot(scratch.path()).await?;
+    let top = repo.top.display();
+    let tell = || printer.aside(&format!("taking a copy of {top}; a big repository takes its time"));
+    let (quarantine, snapshot) = telling_if_slow(repo.snapshot(scratch.path()), tell).await?;
     let what = if snapshot.dirty { "HEAD plus uncommitted and untracked work" } else { "HEAD" };
     printer.aside(&format!("working on a copy of {}: {what}", repo.top.display()));
     if !snapshot.submodules.is_empty() {
@@ -98,14 +128,48 @@ async fn capture(repo: &Repo, scratch: &TempDir, printer: &mut Printer) -> Resul
             "submodules are empty folders in it, and work in them does not come back: {paths}"
         ));
     }
-    Ok(Code { quarantine, snapshot })
+    Ok(Code { top: repo.top.clone(), quarantine, snapshot })
+}
+
+/// Performs a step, and calls `tell` once if it takes longer than one waits without wondering.
+async fn telling_if_slow<T>(step: impl Future<Output = T>, tell: impl FnOnce()) -> T {
+    let mut step = Box::pin(step);
+    if let Ok(done) = timeout(SILENCE_MAX, &mut step).await {
+        return done;
+    }
+    tell();
+    step.await
 }
 
 /// Hands the code over.
-async fn upload(client: &mayfly_client::Client, repo: &Repo, code: &Code) -> Result<Workspace, Stop> {
-    Ok(client.upload_workspace(&repo.name, &code.snapshot.bundle).await?)
+async fn upload(
+    contact: &Contact,
+    printer: &mut Printer,
+    repo: &Repo,
+    code: &Code,
+) -> Result<Workspace, Stop> {
+    let bundle = &code.snapshot.bundle;
+    Ok(contact.ask(printer, async |client| client.upload_workspace(&repo.name, bundle).await).await?)
 }
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_step_is_told_of_and_a_quick_one_is_not() {
+        for (time, expected) in [(SILENCE_MAX / 2, false), (SILENCE_MAX * 10, true)] {
+            let told = Cell::new(false);
+            telling_if_slow(sleep(time), || told.set(true)).await;
+            assert_eq!(told.get(), expected, "{time:?}");
+        }
+    }
 }

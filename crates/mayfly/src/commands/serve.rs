@@ -1,6 +1,7 @@
 //! `mayfly serve`: the orchestrator, until a signal or until there was nothing to do for long enough.
 
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -13,6 +14,9 @@ use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::log;
 use crate::orchestrator::Orchestrator;
+
+/// Where the API is served unless another address was asked for: "MAYF" on a telephone.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293);
 
 pub(crate) async fn serve(
     args: ServeArgs,
@@ -28,6 +32,8 @@ pub(crate) async fn serve(
     let claude = interrupts.or_stop(claude::find(claude, environment)).await?;
     let mut config = ServerConfig::in_dir(data);
     config.rules.policy.machines_max = args.parallel;
+    // Nobody knows of one in the background; the socket is enough for who started it.
+    config.listen = args.listen.or((!args.background).then_some(LISTEN));
     let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;
     ready(&server)?;
     tokio::select! {
@@ -43,9 +49,13 @@ pub(crate) async fn serve(
     Ok(Exit::Success)
 }
 
-/// The first and only line of standard output: who started us may be waiting for it.
+/// The first line of standard output says that we are ready: who started us may be waiting for it.
 fn ready(server: &mayfly_server::Server) -> io::Result<()> {
     let mut stdout = io::stdout();
     writeln!(stdout, "serving on {}", server.socket().display())?;
+    if let Some(address) = server.listening() {
+        let token = server.token_file();
+        writeln!(stdout, "       and http://{address}, with the token in {}", token.display())?;
+    }
     stdout.flush()
 }

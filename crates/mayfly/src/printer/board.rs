@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::said::Said;
+use super::said::{STARTING, Said};
 use super::shown::Shown;
 
 /// One task as people see it.
@@ -20,6 +20,8 @@ pub(crate) struct Row {
     pub(crate) turns: u64,
     /// What it cost in US dollars, once the agent said so.
     pub(crate) cost_usd: Option<f64>,
+    /// Whether the agent was started, in whichever attempt.
+    pub(crate) began_to_work: bool,
     /// Whether it is over.
     pub(crate) finished: bool,
     message: String,
@@ -39,6 +41,7 @@ impl Row {
             action: Shown::default(),
             turns: 0,
             cost_usd: None,
+            began_to_work: false,
             finished: false,
             message: String::new(),
             began: None,
@@ -60,8 +63,10 @@ impl Row {
             }
             Said::State(state, at) => {
                 self.state = state.clone();
-                if state.as_str() == "launching" {
-                    self.began = Some(*at);
+                match state.as_str() {
+                    "launching" => self.began = Some(*at),
+                    STARTING => self.began_to_work = true,
+                    _ => {}
                 }
             }
             Said::Finished(outcome, at) => {

@@ -3,13 +3,13 @@
 //! ```text
 //! 1a2b3c4d fix the bug    Edit src/greet.sh
 //! 9f8e7d6c add a test     I will add a test for the empty name.
-//! ⠙ 1a2b3c4d fix the bug    4s  running  3 turns  Edit src/greet.sh
-//! ⠙ 9f8e7d6c add a test     3s  running  1 turn
+//! ⠙   4s 1a2b3c4d fix the bug  running  3 turns  Edit src/greet.sh
+//! ⠙   3s 9f8e7d6c add a test   running  1 turn
 //! 3 waiting, 2 running, 0 over
 //! ```
 //!
 //! A task gets its line when it is launched and loses it when it is over, so that the view is no higher than
-//! the number of machines.
+//! the number of machines. A line is cut where the terminal ends: one that wraps cannot be drawn over.
 
 use std::collections::HashMap;
 use std::io;
@@ -34,7 +34,11 @@ pub(crate) struct Live {
 impl Live {
     /// A view on the terminal of standard output.
     pub(crate) fn new() -> Self {
-        let view = MultiProgress::with_draw_target(ProgressDrawTarget::stdout_with_hz(DRAWS_PER_SECOND));
+        Self::on(ProgressDrawTarget::stdout_with_hz(DRAWS_PER_SECOND))
+    }
+
+    fn on(target: ProgressDrawTarget) -> Self {
+        let view = MultiProgress::with_draw_target(target);
         let foot = view.add(ProgressBar::new_spinner().with_style(style("{wide_msg}")));
         Self { view, lines: HashMap::new(), foot }
     }
@@ -51,14 +55,13 @@ impl Live {
             self.lines.remove(&index).inspect(ProgressBar::finish_and_clear);
         } else {
             let line = self.lines.entry(index).or_insert_with(|| {
-                let line = ProgressBar::new_spinner()
-                    .with_style(style("{spinner} {prefix} {elapsed:>4}  {wide_msg}"));
+                // All but the message has a fixed width, and the message is cut to what is left.
+                let line = ProgressBar::new_spinner().with_style(style("{spinner} {elapsed:>4} {wide_msg}"));
                 let line = self.view.insert_before(&self.foot, line);
-                line.set_prefix(label.to_owned());
                 line.enable_steady_tick(TICK);
                 line
             });
-            line.set_message(doing(row));
+            line.set_message(format!("{label}  {}", doing(row)));
         }
         self.foot.set_message(counts(rows));
     }
@@ -90,9 +93,34 @@ fn counts(rows: &[Row]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use indicatif::InMemoryTerm;
+
     use super::*;
     use crate::printer::said::Said;
     use crate::printer::shown::Shown;
+
+    #[test]
+    fn on_a_narrow_terminal_each_task_still_has_one_line() {
+        let terminal = InMemoryTerm::new(10, 40);
+        let mut live = Live::on(ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+        let shown = |text: &str| Shown::line(text, 200);
+        let mut rows =
+            vec![Row::new("1a2b3c4d", &"long ".repeat(9)), Row::new("9f8e7d6c", &"漢字".repeat(12))];
+        for row in &mut rows {
+            row.take(&Said::State(shown("running"), jiff::Timestamp::UNIX_EPOCH));
+            row.take(&Said::Call(shown(&"Edit ".repeat(30))));
+        }
+        for index in 0..2 {
+            live.update(index, &format!("{} {}", rows[index].short, rows[index].title), &rows);
+        }
+        let screen = terminal.contents();
+        let lines: Vec<&str> = screen.lines().collect();
+        assert_eq!(lines.len(), 3, "{screen}");
+        assert!(lines[0].contains("1a2b3c4d long") && lines[1].contains("9f8e7d6c 漢字"), "{screen}");
+        assert_eq!(lines[2], "0 waiting, 2 running, 0 over");
+        live.clear().expect("written");
+        assert_eq!(terminal.contents(), "");
+    }
 
     #[test]
     fn a_line_tells_state_figures_and_the_last_action() {

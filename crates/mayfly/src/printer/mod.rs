@@ -15,6 +15,7 @@ use std::io::{self, IsTerminal as _, Write};
 use mayfly_wire::event::Event;
 
 use crate::environment::Environment;
+use crate::exit::{Exit, Stop};
 
 pub(crate) use board::Row;
 use live::Live;
@@ -137,9 +138,19 @@ impl Printer {
         self.keep_error(written);
     }
 
-    /// The first error of writing, if there was one.
-    pub(crate) fn into_error(self) -> Option<io::Error> {
-        self.broken
+    /// Whether whoever read standard output has gone away.
+    pub(crate) fn unread(&self) -> bool {
+        self.broken.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The exit of a command that has done all else: output that nobody reads ends it quietly, and output that
+    /// cannot be written is an error.
+    pub(crate) fn exit(self, exit: Exit) -> Result<Exit, Stop> {
+        match self.broken {
+            None => Ok(exit),
+            Some(_) if self.unread() => Ok(exit.max(Exit::Unread)),
+            Some(error) => Err(anyhow::Error::new(error).context("cannot write to standard output").into()),
+        }
     }
 
     fn line(&mut self, text: &str) {

@@ -18,6 +18,9 @@ const CALL_CHARS_MAX: usize = 120;
 /// The most characters of an outcome's name, a state or a provider.
 const WORD_CHARS_MAX: usize = 40;
 
+/// The state of a task whose agent has been started.
+pub(crate) const STARTING: &str = "starting";
+
 /// One thing that an event says.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Said {
@@ -73,7 +76,7 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
         Queued => state("queued"),
         Launching { .. } => state("launching"),
         Running => state("seeding"),
-        Started => state("starting"),
+        Started => state(STARTING),
         Ready { .. } => state("running"),
         Collecting { outcome } => {
             let mut said = state("collecting");

@@ -100,5 +100,8 @@ fn a_full_disk_does_not_end_the_run_and_is_told_at_the_end() {
     printer.follow(vec![Row::new("1a2b3c4d", "fix the bug")]);
     printer.event(0, &event("claude", EDIT));
     assert_eq!(printer.row(0).turns, 1, "what is known goes on");
-    assert_eq!(printer.into_error().map(|error| error.kind()), Some(io::ErrorKind::StorageFull));
+    assert!(!printer.unread());
+    let stop = printer.exit(Exit::Failed).expect_err("an error");
+    assert_eq!(stop.exit, Exit::Trouble);
+    assert!(stop.lines()[0].as_str().contains("cannot write to standard output"), "{stop:?}");
 }

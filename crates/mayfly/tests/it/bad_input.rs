@@ -20,6 +20,7 @@ fn an_unknown_flag_or_verb() {
 fn a_flag_with_a_wrong_value() {
     insta::assert_snapshot!("wrong_timeout", said(&["run", "--timeout", "soon", "fix it"]));
     insta::assert_snapshot!("wrong_budget", said(&["run", "--max-budget-usd", "-1", "fix it"]));
+    insta::assert_snapshot!("wrong_model", said(&["run", "--model", "", "fix it"]));
     insta::assert_snapshot!("wrong_tasks", said(&["demo", "--tasks", "0"]));
     insta::assert_snapshot!("wrong_parallel", said(&["serve", "--parallel", "0"]));
 }
@@ -77,6 +78,8 @@ fn a_repository_that_cannot_be_worked_on() {
     std::fs::create_dir(user.cwd().join("plain")).unwrap();
     let with = |repo: &str| user.said(user.with_token(&["run", "--repo", repo, "fix it"]));
     insta::assert_snapshot!("missing_repo", with("missing"));
+    insta::assert_snapshot!("url_repo", with("https://user:secret@example.com/x.git"));
+    assert_eq!(with("git@example.com:x/y.git"), with("https://user:secret@example.com/x.git"));
     insta::assert_snapshot!("plain_repo", with("plain"));
     insta::assert_snapshot!("bare_repo", with("bare"));
     insta::assert_snapshot!("empty_repo", with("empty"));

@@ -4,6 +4,7 @@
 mod architecture;
 mod bad_input;
 mod help;
+mod stand_in;
 
 use std::fs;
 use std::path::{Path, PathBuf};

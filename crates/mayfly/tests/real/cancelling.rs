@@ -1,9 +1,13 @@
 //! Ctrl-C, once and twice.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::world::World;
+use super::world::{PATH, Run, World};
 
 /// Writes a file, then waits for ever.
 pub(crate) fn half_done() -> String {
@@ -42,6 +46,36 @@ async fn two_interrupts_leave_no_machine_either() {
     run.signal(Signal::INT);
     let ended = run.end().await;
     assert_eq!((ended.code, ended.outcome().0), (Some(130), "cancelled"), "{}", ended.stderr);
+    world.end().await;
+}
+
+/// While the work lands: what was fetched is kept, and the command that is printed takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_while_landing_leaves_the_bundle_and_says_how_to_take_it() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    // A git that stops where the objects are about to enter the user's repository.
+    let (bin, begun) = (world.dir.path().join("bin"), world.dir.path().join("begun"));
+    fs::create_dir(&bin).unwrap();
+    assert!(Command::new("mkfifo").arg(&begun).status().unwrap().success());
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *index-pack*) echo >{}; exec tail -f /dev/null;; esac\nPATH={PATH} exec git \"$@\"\n",
+        begun.display()
+    );
+    fs::write(bin.join("git"), script).unwrap();
+    fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = world.command(&["[script: write path=made.txt]"]);
+    command.env("PATH", format!("{}:{PATH}", bin.display()));
+    let run = Run::start(command);
+    tokio::task::spawn_blocking(move || fs::read(begun)).await.unwrap().unwrap();
+    run.signal(Signal::INT);
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(130), "succeeded"), "{}", ended.stderr);
+    assert_eq!(world.branches(), [""; 0]);
+    let by_hand = ended.stderr.lines().find(|line| line.contains("git fetch")).expect("a command");
+    let taken = Command::new("sh").args(["-c", by_hand]).current_dir(world.repo()).status().unwrap();
+    assert!(taken.success(), "{by_hand}");
+    let branch = world.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly-*"]);
+    world.git(&["cat-file", "-e", &format!("{branch}:made.txt")]);
     world.end().await;
 }
 

@@ -1,34 +1,135 @@
 //! `mayfly demo`, as a newcomer runs it.
 
-use std::process::Stdio;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
+use std::process::{ExitStatus, Stdio};
 
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::world::{PATH, most_at_once, processes_in};
 
-/// Runs the demo in a folder of its own, with what it printed.
-async fn demo(args: &[&str]) -> Option<(std::process::Output, tempfile::TempDir)> {
+/// The demo, in a folder of its own.
+fn command(args: &[&str]) -> Option<(tokio::process::Command, TempDir)> {
     let claude = mayfly_test_needs::claude()?;
-    let (dir, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let (home, temporary) = (dir.path().join("home"), dir.path().join("tmp"));
+    std::fs::create_dir(&home).unwrap();
+    std::fs::create_dir(&temporary).unwrap();
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
-    command.env_clear().env("PATH", PATH).env("HOME", home.path()).env("TMPDIR", dir.path());
+    command.env_clear().env("PATH", PATH).env("HOME", &home).env("TMPDIR", &temporary);
     command.arg("--claude").arg(claude).arg("demo").args(args).stdin(Stdio::null());
+    Some((command, dir))
+}
+
+/// Runs the demo, with what it printed.
+async fn demo(args: &[&str]) -> Option<(std::process::Output, TempDir)> {
+    let (mut command, dir) = command(args)?;
     Some((command.output().await.unwrap(), dir))
 }
 
+/// On a terminal: while they run each has a line that says what it does, and then the lines about the ends are
+/// all that is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn five_agents_end_with_their_branches_and_no_machine() {
-    let Some((output, dir)) = demo(&[]).await else { return };
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}{stderr}");
-    assert_eq!(stdout.matches("git merge mayfly/").count(), 4, "{stdout}");
-    assert_eq!(stdout.matches("no changes").count(), 1, "the review is read-only: {stdout}");
-    assert!(stdout.contains("0 machines left"), "{stdout}");
+    let Some((command, dir)) = command(&[]) else { return };
+    let Some(terminal) = Terminal::run(command).await else { return };
+    let text = lines(&terminal.screen).join("\n");
+    assert!(terminal.status.success(), "{text}");
+    assert_eq!(text.matches(" merge mayfly/").count(), 4, "{text}");
+    assert_eq!(text.matches("no changes").count(), 1, "the review is read-only: {text}");
+    assert!(text.contains("0 machines left"), "{text}");
     // Its temporary data is gone, the repository with the branches is there.
     let left: Vec<_> =
-        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        std::fs::read_dir(dir.path().join("tmp")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(left[0].to_string_lossy().starts_with("mayfly-demo-"), "{left:?}");
+    assert_eq!(processes_in(dir.path()).len(), 0);
+
+    let ends: Vec<&str> = text.lines().filter(|line| line.contains("succeeded  ")).collect();
+    assert_eq!(ends.len(), 5, "{text}");
+    for end in ends {
+        let figures = ["s  ", " turns  ", "$0."];
+        assert!(figures.iter().all(|figure| end.contains(figure)), "{end}");
+        let short = end.split(' ').next().unwrap();
+        let at_work = |line: &String| line.contains(short) && line.contains("  running  ");
+        assert!(terminal.at_work.iter().any(at_work), "{short} in {:?}", terminal.at_work);
+    }
+    let screen = terminal.screen.screen();
+    assert!(!screen.hide_cursor() && screen.cursor_position().1 == 0, "{:?}", screen.cursor_position());
+    assert!(!text.contains(is_spinner), "{text}");
+}
+
+/// What became of a command whose standard output and error were a terminal.
+struct Terminal {
+    status: ExitStatus,
+    /// What is shown at the end.
+    screen: vt100::Parser,
+    /// Lines of the view as they were seen, of agents that have called a tool.
+    at_work: BTreeSet<String>,
+}
+
+impl Terminal {
+    /// Runs it on a terminal that is high enough for all that it says.
+    async fn run(mut command: tokio::process::Command) -> Option<Self> {
+        const SIZE: (u16, u16) = (400, 300);
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let Ok(ours) = openpt(flags) else {
+            mayfly_test_needs::skip("there are no pseudo-terminals here");
+            return None;
+        };
+        unlockpt(&ours).unwrap();
+        let theirs = ioctl_tiocgptpeer(&ours, flags).unwrap();
+        tcsetwinsize(&theirs, Winsize { ws_row: SIZE.0, ws_col: SIZE.1, ws_xpixel: 0, ws_ypixel: 0 })
+            .unwrap();
+        command.env("TERM", "xterm-256color").stdout(theirs.try_clone().unwrap()).stderr(theirs);
+        let mut child = command.spawn().unwrap();
+        // It ends for us when the last of them has closed it.
+        drop(command);
+        let watch = tokio::task::spawn_blocking(move || watch(File::from(ours), SIZE));
+        let (screen, at_work) = watch.await.unwrap();
+        Some(Self { status: child.wait().await.unwrap(), screen, at_work })
+    }
+}
+
+fn watch(mut terminal: File, (rows, columns): (u16, u16)) -> (vt100::Parser, BTreeSet<String>) {
+    let mut screen = vt100::Parser::new(rows, columns, 0);
+    let (mut at_work, mut chunk) = (BTreeSet::new(), [0; 8 * 1024]);
+    // A terminal whose other end was closed gives an error.
+    while let Ok(read) = terminal.read(&mut chunk) {
+        screen.process(&chunk[..read]);
+        let lines = lines(&screen).into_iter().filter(|line| line.starts_with(is_spinner));
+        // Such as `⠙   4s 1a2b3c4d fix the bug  running  3 turns  Edit src/greet.sh`.
+        let full = |line: &String| line.split("  ").filter(|part| !part.trim().is_empty()).count() >= 5;
+        at_work.extend(lines.filter(full));
+    }
+    (screen, at_work)
+}
+
+/// What is shown, line by line. (A line of the view fills its row, so that the screen takes it for one that wraps.)
+fn lines(screen: &vt100::Parser) -> Vec<String> {
+    let columns = screen.screen().size().1;
+    screen.screen().rows(0, columns).map(|line| line.trim_end().to_owned()).collect()
+}
+
+fn is_spinner(c: char) -> bool {
+    ('\u{2800}'..='\u{28ff}').contains(&c)
+}
+
+/// What `mayfly demo | head -1` does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_whose_output_nobody_reads_ends_quietly_and_leaves_no_machine() {
+    let Some((mut command, dir)) = command(&["--tasks", "1"]) else { return };
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.next_line().await.unwrap().expect("a first line");
+    drop(lines);
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(141), ""));
     assert_eq!(processes_in(dir.path()).len(), 0);
 }
 

@@ -7,10 +7,11 @@ use std::process::{Command, Output, Stdio};
 use mayfly_scripted_api::{Accepted, ScriptedApi};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::cancelling::{half_done, is_waiting};
-use super::world::{PATH, Run, processes_in};
+use super::world::{Ended, PATH, Run, git, processes_in};
 
 /// The user's API key.
 const CANARY: &str = "sk-ant-api03-canary-5e2c";
@@ -41,6 +42,28 @@ impl User {
         command.env("ANTHROPIC_API_KEY", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
         command.args(args).stdin(Stdio::null());
         command
+    }
+
+    /// Makes a repository of the current folder.
+    fn make_repository(&self) {
+        self.git(&["init", "-q", "-b", "main"]);
+        self.git(&["commit", "-q", "--allow-empty", "-m", "first"]);
+    }
+
+    /// git in the current folder.
+    fn git(&self, args: &[&str]) -> String {
+        git(self.dir.path(), &self.dir.path().join("cwd"), args)
+    }
+
+    /// Checks that a run of one agent was told whole and its branch has `file`; then ends the orchestrator,
+    /// after which nothing is left.
+    fn end_with_branch_of(&self, ended: &Ended, file: &str) {
+        ended.assert_whole();
+        assert_eq!(ended.own("started").count(), 1);
+        let branch = self.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly"]);
+        self.git(&["cat-file", "-e", &format!("{branch}:{file}")]);
+        end(self.orchestrator(), Signal::TERM);
+        assert_eq!(processes_in(self.dir.path()).len(), 0);
     }
 
     async fn run(&self, claude: &Path, prompt: &str) -> Output {
@@ -107,13 +130,78 @@ async fn a_killed_orchestrator_is_taken_up_again() {
     let ended = run.end().await;
     assert_eq!((ended.code, ended.outcome().0), (Some(130), "cancelled"), "{}", ended.stderr);
     assert_eq!(ended.own("started").count(), 1);
-    let numbers: Vec<u64> = ended.events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    ended.assert_whole();
     let made =
         fs::read_dir(user.dir.path().join("cwd")).unwrap().next().expect("the work came back").unwrap();
     assert_eq!(fs::read_to_string(made.path().join("half.txt")).unwrap(), "half\n");
     end(user.orchestrator(), Signal::TERM);
     assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
+/// R01, R03: nobody but the run itself is there to start the next orchestrator.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_starts_the_next_orchestrator_and_brings_the_branch_home() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    user.make_repository();
+    let steps = json!([
+        {"tools": [{"name": "Write", "input": {"file_path": "{cwd}/made.txt", "content": "made\n"}}]},
+        {"text": "done", "hold": "answer"},
+    ]);
+    let prompt = format!("[script: steps list={steps}]");
+    let args = ["--claude", claude.to_str().unwrap(), "run", "--json", &prompt];
+    let run = Run::start(user.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &args));
+    user.api.held("answer", 1).await;
+    let first = user.orchestrator();
+    end(first, Signal::KILL);
+    user.api.release("answer");
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(0), "succeeded"), "{}", ended.stderr);
+    assert_eq!(
+        ended.stderr.matches("the orchestrator had ended; started it again").count(),
+        1,
+        "{}",
+        ended.stderr
+    );
+    assert_ne!(user.orchestrator(), first);
+    user.end_with_branch_of(&ended, "made.txt");
+    user.api.stop().await;
+}
+
+/// R01, R03: at a moment from which on it is the results that have to be fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestrator_that_dies_at_the_end_of_a_task_costs_nothing() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    user.make_repository();
+    let args = ["--claude", claude.to_str().unwrap(), "run", "--json", "[script: write path=made.txt]"];
+    let mut run = Run::start(user.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &args));
+    run.until_event(|event| event["line"]["type"] == "result").await;
+    end(user.orchestrator(), Signal::KILL);
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(0), "succeeded"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the orchestrator had ended; started it again"), "{}", ended.stderr);
+    user.end_with_branch_of(&ended, "made.txt");
+    user.api.stop().await;
+}
+
+/// R01, R32: cancelling is a call like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_without_an_orchestrator_still_ends_the_machine_with_its_work() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    user.make_repository();
+    let prompt = half_done();
+    let args = ["--claude", claude.to_str().unwrap(), "run", "--json", &prompt];
+    let mut run = Run::start(user.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &args));
+    run.until_event(is_waiting).await;
+    end(user.orchestrator(), Signal::KILL);
+    run.signal(Signal::INT);
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(130), "cancelled"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the orchestrator had ended; started it again"), "{}", ended.stderr);
+    user.end_with_branch_of(&ended, "half.txt");
     user.api.stop().await;
 }
 
@@ -129,8 +217,7 @@ async fn a_model_call_outlives_its_orchestrator() {
     user.api.held("call", 1).await;
     end(user.orchestrator(), Signal::KILL);
     user.api.release("call");
-    let other = user.run(&claude, "[script: text]").await;
-    assert!(other.status.success(), "{}", String::from_utf8_lossy(&other.stderr));
+    // The run starts the next one.
     let ended = run.end().await;
     assert_eq!((ended.code, ended.outcome()), (Some(0), ("succeeded", "")), "{}", ended.stderr);
     assert_eq!(ended.own("started").count(), 1);
@@ -181,7 +268,7 @@ async fn a_normal_user_needs_no_right_for_the_demo() {
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
-    assert_eq!(text.matches("git merge mayfly/").count(), 2, "{text}");
+    assert_eq!(text.matches(" merge mayfly/").count(), 2, "{text}");
     assert!(text.contains("0 machines left"), "{text}");
     assert_eq!(processes_in(dir.path()).len(), 0);
 }

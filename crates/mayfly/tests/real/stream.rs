@@ -38,8 +38,7 @@ async fn a_line_of_megabytes_arrives_in_parts_and_whole() {
 async fn events_are_numbered_without_a_gap() {
     let Some(world) = World::start(|_| {}).await else { return };
     let ended = world.outcome_of(&["[script: two-tools]"]).await;
-    let numbers: Vec<u64> = ended.events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    ended.assert_whole();
     // Where limits cannot be had, a warning says so.
     let own = ended.events.iter().filter_map(|event| event["event"]["type"].as_str());
     let own: Vec<&str> = own.filter(|kind| *kind != "warning").collect();

@@ -71,16 +71,7 @@ impl World {
 
     /// git in the user's repository, as the user runs it.
     pub(crate) fn git(&self, args: &[&str]) -> String {
-        let mut command = Command::new("git");
-        command.env_clear().env("PATH", PATH).env("HOME", self.dir.path()).current_dir(self.repo());
-        for who in ["AUTHOR", "COMMITTER"] {
-            command
-                .env(format!("GIT_{who}_NAME"), "a user")
-                .env(format!("GIT_{who}_EMAIL"), "user@localhost");
-        }
-        let output = command.args(args).output().unwrap();
-        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+        git(self.dir.path(), &self.repo(), args)
     }
 
     /// `mayfly run --json` in the user's repository.
@@ -90,12 +81,19 @@ impl World {
 
     /// The same, with a standard input.
     pub(crate) fn run_reading(&self, stdin: Stdio, args: &[&str]) -> Run {
+        let mut command = self.command(args);
+        command.stdin(stdin);
+        Run::start(command)
+    }
+
+    /// The command of it.
+    pub(crate) fn command(&self, args: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
         command.env_clear().env("PATH", PATH).env("HOME", self.dir.path()).current_dir(self.repo());
         command.env("CLAUDE_CODE_OAUTH_TOKEN", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
         command.args(["run", "--json", "--data"]).arg(self.dir.path().join("data")).args(args);
-        command.stdin(stdin);
-        Run::start(command)
+        command.stdin(Stdio::null());
+        command
     }
 
     /// Runs to the end.
@@ -123,6 +121,18 @@ impl World {
         self.server.stop().await;
         self.api.stop().await;
     }
+}
+
+/// git in `folder`, as the user with this home runs it.
+pub(crate) fn git(home: &Path, folder: &Path, args: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.env_clear().env("PATH", PATH).env("HOME", home).current_dir(folder);
+    for who in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{who}_NAME"), "a user").env(format!("GIT_{who}_EMAIL"), "user@localhost");
+    }
+    let output = command.args(args).output().unwrap();
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
 /// Processes whose arguments name `dir`.
@@ -206,6 +216,12 @@ impl Ended {
         let finished = self.own("finished").last().expect("a finished event");
         let outcome = &finished["outcome"];
         (outcome["name"].as_str().unwrap(), outcome["detail"].as_str().unwrap_or_default())
+    }
+
+    /// Checks that no event is missing or told twice.
+    pub(crate) fn assert_whole(&self) {
+        let numbers: Vec<u64> = self.events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
     }
 
     /// Events of mayfly's own with this type.

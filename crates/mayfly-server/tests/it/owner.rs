@@ -1,0 +1,138 @@
+//! What an owner does with many tasks, and with time that runs out.
+
+use std::time::Duration;
+
+use mayfly_client::ClientError;
+use mayfly_wire::api::{Retry, Task};
+use mayfly_wire::worker::Down;
+
+use crate::bed::{Bed, raw, task};
+
+async fn get<T: serde::de::DeserializeOwned>(bed: &Bed, path: &str) -> T {
+    let answer = raw(&bed.server.socket()).get(format!("http://mayfly{path}")).send().await.unwrap();
+    assert!(answer.status().is_success(), "{path}: {}", answer.text().await.unwrap());
+    answer.json().await.unwrap()
+}
+
+async fn refused(bed: &Bed, path: &str) -> (u16, String) {
+    let answer = raw(&bed.server.socket()).get(format!("http://mayfly{path}")).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+async fn finished(bed: &Bed, id: &str) -> Task {
+    let mut events = bed.client.events(id, 0);
+    while events.next().await.unwrap().is_some() {}
+    bed.client.task(id).await.unwrap()
+}
+
+/// S60, R35: both clocks of a run, as the owner sees them; the work is asked for first.
+#[tokio::test]
+async fn time_that_runs_out_ends_a_task_for_its_owner() {
+    let mut bed = Bed::start().await;
+    let limits = [(Some(90_000), None, 90, "timeout"), (None, Some(60_000), 60, "idle-timeout")];
+    for (timeout_ms, idle_timeout_ms, seconds, outcome) in limits {
+        let mut asked = task("p", None);
+        (asked.timeout_ms, asked.idle_timeout_ms) = (timeout_ms, idle_timeout_ms);
+        let submitted = bed.client.submit(&asked, outcome).await.unwrap();
+        let mut worker = bed.worker().await;
+        worker.ready().await;
+        bed.clock.sleeper_for(Duration::from_secs(seconds)).await;
+        let running = bed.client.task(&submitted.id).await.unwrap();
+        assert_eq!(running.state, "running");
+        assert!(running.heard_at.is_some() && running.deadline_at > running.heard_at, "{running:?}");
+        bed.clock.advance(Duration::from_secs(seconds));
+        assert!(matches!(worker.heard().await, Some(Down::Collect)));
+        worker.report(&mayfly_wire::worker::Report::Collected(mayfly_wire::api::Collected::default())).await;
+        let ended = finished(&bed, &submitted.id).await;
+        assert_eq!(ended.outcome.unwrap().name, outcome);
+        assert_eq!((bed.machines_alive(), ended.deadline_at), (0, None));
+    }
+}
+
+/// R07, R08: a machine that is silent for too long is given up, however long the orchestrator was away.
+#[tokio::test]
+async fn a_machine_that_never_dials_again_is_lost_in_the_end() {
+    let mut bed = Bed::start().await;
+    let mut asked = task("p", None);
+    asked.timeout_ms = Some(10 * 3_600_000);
+    let submitted = bed.client.submit(&asked, "key").await.unwrap();
+    let mut worker = bed.worker().await;
+    worker.ready().await;
+    drop(worker);
+    let mut bed = bed.restart().await;
+    bed.clock.run(Duration::from_secs(3600), finished(&bed, &submitted.id)).await;
+    let lost = bed.client.task(&submitted.id).await.unwrap().outcome.unwrap();
+    assert_eq!(
+        (lost.name.as_str(), lost.detail.as_deref()),
+        ("lost", Some("its machine was not heard for 1h"))
+    );
+    assert_eq!(bed.machines_alive(), 0);
+    assert!(bed.machines.try_recv().is_err(), "none was made in its place");
+}
+
+#[tokio::test]
+async fn tasks_are_listed_by_state_and_page_by_page() {
+    let mut bed = Bed::start().await;
+    let mut ids = Vec::new();
+    for n in 0..7 {
+        ids.push(bed.client.submit(&task("p", None), &n.to_string()).await.unwrap().id);
+    }
+    let mut worker = bed.worker().await;
+    worker.ready().await;
+    let mut seen: Vec<String> = Vec::new();
+    while seen.len() < ids.len() {
+        let cursor = seen.last().map(|id| format!("&cursor={id}")).unwrap_or_default();
+        let page: Vec<Task> = get(&bed, &format!("/v1/tasks?limit=3{cursor}")).await;
+        assert!((1..=3).contains(&page.len()));
+        seen.extend(page.into_iter().map(|task| task.id));
+    }
+    ids.reverse();
+    assert_eq!(seen, ids);
+    let running: Vec<Task> = get(&bed, "/v1/tasks?state=running").await;
+    assert_eq!((running.len(), running[0].heard_at.is_some()), (1, true));
+    let queued: Vec<Task> = get(&bed, "/v1/tasks?state=queued").await;
+    assert_eq!(queued.len(), 2, "five have machines");
+    for (path, word) in [("/v1/tasks?state=idle", "launching"), ("/v1/tasks?cursor=x", "cursor")] {
+        let (status, text) = refused(&bed, path).await;
+        assert!(status == 400 && text.contains(word), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_is_found_by_the_end_of_its_id() {
+    let bed = Bed::start().await;
+    let submitted = bed.client.submit(&task("p", None), "key").await.unwrap();
+    for name in [&submitted.id, &submitted.short, &submitted.short[4..], &submitted.id.to_uppercase()] {
+        assert_eq!(get::<Task>(&bed, &format!("/v1/tasks/{name}")).await.id, submitted.id, "{name}");
+    }
+    assert_eq!(refused(&bed, &format!("/v1/tasks/{}", &submitted.short[5..])).await.0, 404, "too short");
+    assert_eq!(refused(&bed, "/v1/tasks/%25%25%25%25").await.0, 404);
+    // Of so many, two end alike in four digits as good as surely; which is looked for.
+    let mut ends = std::collections::HashMap::from([(submitted.id[32..].to_owned(), submitted.id.clone())]);
+    let twins = loop {
+        let other = bed.client.submit(&task("p", None), &ends.len().to_string()).await.unwrap().id;
+        if let Some(twin) = ends.insert(other[32..].to_owned(), other.clone()) {
+            break [twin, other];
+        }
+    };
+    let (status, text) = refused(&bed, &format!("/v1/tasks/{}", &twins[0][32..])).await;
+    assert_eq!(status, 409);
+    assert!(twins.iter().all(|id| text.contains(id)) && text.contains("ambiguous-task"), "{text}");
+}
+
+#[tokio::test]
+async fn a_task_that_is_over_is_asked_for_again() {
+    let mut bed = Bed::start().await;
+    let submitted = bed.client.submit(&task("fix it", None), "key").await.unwrap();
+    let retry = Retry { credential: task("x", None).credential };
+    let early = bed.client.retry(&submitted.id, &retry, "again").await.unwrap_err();
+    assert!(matches!(&early, ClientError::Refused(problem) if problem.kind == "not-over"), "{early}");
+    let mut worker = bed.worker().await;
+    worker.ready().await;
+    worker.end("api-error").await;
+    finished(&bed, &submitted.id).await;
+    let again = bed.client.retry(&submitted.short, &retry, "again").await.unwrap();
+    assert_eq!(bed.client.retry(&submitted.id, &retry, "again").await.unwrap().id, again.id);
+    assert_ne!(again.id, submitted.id);
+    assert_eq!(bed.worker().await.order.prompt, "fix it");
+}

@@ -1,0 +1,116 @@
+//! The way to an orchestrator, and to the next one if that one ends.
+//!
+//! ```text
+//! call ─── answered ──► done
+//!  ▲ └── unreachable ─► join: one is started on the same data folder, and takes the machines over
+//!  └───────────────────┘
+//! ```
+//!
+//! Every call can be made twice: a submit has its key, an event stream its last number, and the others ask for
+//! what is so already. The socket is the folder's, so that one client reaches whoever serves there.
+//!
+//! Bound: [`RESTARTS_MAX`] in a row that bring neither an answer nor an event.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use mayfly_client::{Client, ClientError};
+
+use crate::environment::Environment;
+use crate::exit::Stop;
+use crate::printer::Printer;
+use crate::server_process::{self, Joined};
+use crate::values::shell_word;
+
+/// The most restarts in a row that bring neither an answer nor an event.
+pub(crate) const RESTARTS_MAX: u32 = 3;
+
+/// A line to whichever orchestrator is there.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    /// The calls; whoever uses it directly hands an error to [`again`](Self::again).
+    pub(crate) client: Client,
+    /// How to get another one; none if this process is the orchestrator.
+    origin: Option<Origin>,
+    /// Since the last answer or event.
+    restarts: AtomicU32,
+}
+
+/// What it takes to join or start an orchestrator.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The folder of its data.
+    pub(crate) data: PathBuf,
+    /// The CLI that one that is started is to run; none is to be found first.
+    pub(crate) claude: Option<PathBuf>,
+    /// The user's.
+    pub(crate) environment: Environment,
+}
+
+impl Contact {
+    /// With an orchestrator that ends with this process.
+    pub(crate) fn within(client: Client) -> Self {
+        Self { client, origin: None, restarts: AtomicU32::new(0) }
+    }
+
+    /// With the orchestrator of a folder. Returns also whether one was there, with a configuration of its own.
+    pub(crate) async fn join(mut origin: Origin) -> Result<(Self, bool), Stop> {
+        let Joined { client, was_there, claude } = server_process::join(&origin).await?;
+        // What was found first is what the next one runs too.
+        origin.claude = claude.or(origin.claude);
+        Ok((Self { client, origin: Some(origin), restarts: AtomicU32::new(0) }, was_there))
+    }
+
+    /// Makes a call until it is answered.
+    pub(crate) async fn ask<T>(
+        &self,
+        printer: &mut Printer,
+        mut call: impl AsyncFnMut(&Client) -> Result<T, ClientError>,
+    ) -> anyhow::Result<T> {
+        loop {
+            match call(&self.client).await {
+                Ok(answer) => {
+                    self.heard();
+                    return Ok(answer);
+                }
+                Err(error) => printer.aside(self.again(error).await?),
+            }
+        }
+    }
+
+    /// There was an answer or an event.
+    pub(crate) fn heard(&self) {
+        self.restarts.store(0, Ordering::Relaxed);
+    }
+
+    /// Sees to it that there is an orchestrator again, if `error` says that there is none, so that the call can
+    /// be repeated. Returns what to tell the user.
+    pub(crate) async fn again(&self, error: ClientError) -> anyhow::Result<&'static str> {
+        let Some(origin) = self.origin.as_ref().filter(|_| matches!(error, ClientError::Unreachable { .. }))
+        else {
+            return Err(error.into());
+        };
+        let data = shell_word(&origin.data.to_string_lossy());
+        if self.restarts.fetch_add(1, Ordering::Relaxed) == RESTARTS_MAX {
+            return Err(anyhow::Error::new(error).context(format!(
+                "the orchestrator went away {RESTARTS_MAX} times in a row; `mayfly serve --data {data}` runs it in \
+                 sight, and takes over the machines that are left"
+            )));
+        }
+        let joined = Box::pin(server_process::join(origin)).await.map_err(|stop| {
+            stop.into_error().context(format!(
+                "the orchestrator had ended and did not start again; once the cause is gone, `mayfly serve --data \
+                 {data}` takes over the machines that are left"
+            ))
+        })?;
+        Ok(match joined.was_there {
+            true => "the orchestrator did not answer, and does again",
+            false => "the orchestrator had ended; started it again",
+        })
+    }
+
+    /// Where results can be had once this process has ended: the socket, and how an orchestrator is started.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+}
