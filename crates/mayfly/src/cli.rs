@@ -47,8 +47,9 @@ Examples:
   mayfly serve                    # until Ctrl-C
   mayfly serve --idle-exit 10m    # until there was nothing to do for ten minutes
 
-`mayfly run` starts one by itself when there is none; it needs no attention. One that stops leaves
-its machines running, and the next one takes them over. MAYFLY_LOG=debug makes it say more.";
+`mayfly run` starts one by itself when there is none; it needs no attention. Ctrl-C or SIGTERM begins
+no more tasks and lets those that run end, for as long as --drain says. What still runs then goes on,
+and the next one takes it over. MAYFLY_LOG=debug makes it say more.";
 
 /// Claude Code agents, many at once, each in a machine that lives for one task
 #[derive(Debug, Parser)]
@@ -129,6 +130,9 @@ pub(crate) struct ServeArgs {
     /// How many machines may run at once
     #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
     pub(crate) parallel: NonZeroU32,
+    /// How long a signal to stop waits for the tasks that run; a second one does not
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::duration)]
+    pub(crate) drain: Duration,
     /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port [default:
     /// 127.0.0.1:6293]
     #[arg(long, value_name = "ADDR")]

@@ -6,6 +6,7 @@
 
 mod cancelling;
 mod demo;
+mod draining;
 mod endings;
 mod isolation;
 mod service;

@@ -17,13 +17,13 @@ use super::world::{Ended, PATH, Run, git, processes_in};
 const CANARY: &str = "sk-ant-api03-canary-5e2c";
 
 /// A user without an orchestrator.
-struct User {
-    api: ScriptedApi,
-    dir: TempDir,
+pub(crate) struct User {
+    pub(crate) api: ScriptedApi,
+    pub(crate) dir: TempDir,
 }
 
 impl User {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let loopback = "127.0.0.1:0".parse().unwrap();
         let api = ScriptedApi::start_paced(loopback, Accepted::ApiKey(CANARY.to_owned()), 0.0).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -32,7 +32,7 @@ impl User {
     }
 
     /// `mayfly` with an API key, in a folder that is no repository.
-    fn command(&self, program: &Path, args: &[&str]) -> tokio::process::Command {
+    pub(crate) fn command(&self, program: &Path, args: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(program);
         command
             .env_clear()
@@ -77,7 +77,7 @@ impl User {
         self.dir.path().join(".local/share/mayfly")
     }
 
-    fn orchestrator(&self) -> Pid {
+    pub(crate) fn orchestrator(&self) -> Pid {
         let pid = fs::read_to_string(self.data().join("lock")).unwrap();
         Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
     }
@@ -233,7 +233,7 @@ async fn a_model_call_outlives_its_orchestrator() {
 }
 
 /// Ends a process, and waits until it is gone.
-fn end(process: Pid, signal: Signal) {
+pub(crate) fn end(process: Pid, signal: Signal) {
     let process = pidfd_open(process, PidfdFlags::empty()).unwrap();
     pidfd_send_signal(&process, signal).unwrap();
     poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
