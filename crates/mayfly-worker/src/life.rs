@@ -104,8 +104,8 @@ impl Life {
             order: &self.order,
         };
         let limits = Limits::of(&self.boot);
-        let (reaper, graces) = (self.reaper.clone(), self.surroundings.graces);
-        Supervisor { reaper, outlet, duty, graces, limits }.run(&launch).await
+        let (reaper, graces, disk) = (self.reaper.clone(), self.surroundings.graces, self.boot.disk.clone());
+        Supervisor { reaper, outlet, duty, graces, limits, disk }.run(&launch).await
     }
 
     /// Where the agent works, by its real path, as the CLI will name it.

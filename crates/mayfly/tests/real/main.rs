@@ -9,6 +9,7 @@ mod demo;
 mod draining;
 mod endings;
 mod isolation;
+mod limits;
 mod service;
 mod stream;
 mod world;
