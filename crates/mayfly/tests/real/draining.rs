@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
-use tokio::process::{Child, ChildStderr};
+use tokio::process::{Child, ChildStderr, ChildStdout};
 
 use super::service::{User, end};
 use super::world::{Run, processes_in};
@@ -13,6 +13,8 @@ use super::world::{Run, processes_in};
 /// A `mayfly serve` in the foreground.
 struct Serving {
     child: Child,
+    /// It says more there.
+    _stdout: BufReader<ChildStdout>,
     stderr: BufReader<ChildStderr>,
 }
 
@@ -24,13 +26,14 @@ impl Serving {
         command.env("MAYFLY_LOG", "off").arg("--claude").arg(claude).args(args).kill_on_drop(true);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).await.unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut ready).await.unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         if !ready.starts_with("serving on ") {
             stderr.read_to_string(&mut ready).await.unwrap();
             panic!("{ready}");
         }
-        Self { child, stderr }
+        Self { child, _stdout: stdout, stderr }
     }
 
     fn signal(&self, signal: Signal) {
