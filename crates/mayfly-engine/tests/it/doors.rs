@@ -6,7 +6,7 @@ use mayfly_core::{Attempt, AttemptId};
 use mayfly_engine::Doors as _;
 use mayfly_testkit::{OnCreate, TestEngine, task};
 
-use crate::{minutes, seconds};
+use crate::{LONG, minutes, seconds};
 
 const NOBODY: &str = "0193b2c4-0000-7000-8000-0123456789ab.1";
 /// The first pause after a failure.
@@ -45,7 +45,7 @@ async fn a_machine_that_was_refused_leaves_no_door() {
 /// A full disk may be emptied.
 #[tokio::test]
 async fn a_door_that_cannot_be_opened_or_removed_is_tried_again() {
-    let mut mayfly = TestEngine::start(|config| config.rules.launch_max = minutes(60)).await;
+    let mut mayfly = TestEngine::start(|config| config.rules.launch_max = LONG).await;
     mayfly.doors.opens_fail(10);
     let id = mayfly.submit(task("x")).await;
     let mut machine = mayfly.clock.run(minutes(1), mayfly.machines.next()).await;

@@ -31,6 +31,9 @@ fn at_once(most: u32) -> impl FnOnce(&mut EngineConfig) {
     }
 }
 
+/// Long enough for everything that is tried many times.
+const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The pause after the first look for a machine whose worker has no link.
 const LOOK_FIRST: Duration = Duration::from_millis(250);
 

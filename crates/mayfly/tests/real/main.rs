@@ -8,6 +8,7 @@ mod cancelling;
 mod demo;
 mod draining;
 mod endings;
+mod full_disk;
 mod isolation;
 mod limits;
 mod service;
