@@ -98,10 +98,8 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
         random: || RandomState::new().hash_one(0),
         link_secret: secret()?,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .thread_keep_alive(THREAD_KEPT)
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(THREAD_KEPT).build()?;
     // The thread for what waits on the disk: later the machine may have as many as it is allowed.
     runtime.block_on(runtime.spawn_blocking(|| ()))?;
     let lived = runtime.block_on(Box::pin(life::live(boot, surroundings)));
