@@ -98,7 +98,7 @@ impl Engine {
         if !matches!(stored, Ok(Submitted::New(_))) {
             self.forget();
         }
-        self.0.slots.notify_one();
+        self.0.slots.send_replace(());
         match stored {
             Ok(Submitted::New(id)) => Ok(id),
             Ok(Submitted::Known(id)) => {

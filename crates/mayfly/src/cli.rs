@@ -48,8 +48,9 @@ Examples:
   mayfly serve                    # until Ctrl-C
   mayfly serve --idle-exit 10m    # until there was nothing to do for ten minutes
 
-`mayfly run` starts one by itself when there is none; it needs no attention. One that stops leaves
-its machines running, and the next one takes them over. MAYFLY_LOG=debug makes it say more.";
+`mayfly run` starts one by itself when there is none; it needs no attention. Ctrl-C or SIGTERM begins
+no more tasks and lets those that run end, for as long as --drain says. What still runs then goes on,
+and the next one takes it over. MAYFLY_LOG=debug makes it say more.";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -156,6 +157,9 @@ pub(crate) struct ServeArgs {
     pub(crate) idle_exit: Option<Duration>,
     #[command(flatten)]
     pub(crate) machines: MachineArgs,
+    /// How long a signal to stop waits for the tasks that run; a second one does not [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) drain: Option<Duration>,
     /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port [default:
     /// 127.0.0.1:6293]
     #[arg(long, value_name = "ADDR", value_parser = values::address)]
@@ -196,12 +200,15 @@ pub(crate) struct MachineArgs {
     /// The processors of each machine [default: 2]
     #[arg(long, value_name = "N", value_parser = values::cpus)]
     pub(crate) cpus: Option<f64>,
+    /// What the files of each machine may take on the disk [default: 20GiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::memory)]
+    pub(crate) disk: Option<u64>,
 }
 
 impl MachineArgs {
     fn over(&self, flags: Flags) -> Flags {
-        let Self { parallel, memory, processes, cpus } = *self;
-        Flags { parallel, memory, processes, cpus, ..flags }
+        let Self { parallel, memory, processes, cpus, disk } = *self;
+        Flags { parallel, memory, processes, cpus, disk, ..flags }
     }
 }
 
@@ -221,8 +228,8 @@ impl RunArgs {
 
 impl ServeArgs {
     fn over(&self, flags: Flags) -> Flags {
-        let (data, listen, idle_exit) = (self.data.folder.clone(), self.listen, self.idle_exit);
-        let flags = Flags { data, listen, idle_exit, ..flags };
+        let Self { listen, idle_exit, drain, .. } = *self;
+        let flags = Flags { data: self.data.folder.clone(), listen, idle_exit, drain, ..flags };
         self.machines.over(flags)
     }
 }

@@ -6,9 +6,11 @@
 
 mod cancelling;
 mod demo;
+mod draining;
 mod endings;
 mod full_disk;
 mod isolation;
+mod limits;
 mod service;
 mod stream;
 mod world;

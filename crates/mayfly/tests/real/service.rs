@@ -17,13 +17,13 @@ use super::world::{Ended, PATH, Run, git, processes_in};
 const CANARY: &str = "sk-ant-api03-canary-5e2c";
 
 /// A user without an orchestrator.
-struct User {
-    api: ScriptedApi,
-    dir: TempDir,
+pub(crate) struct User {
+    pub(crate) api: ScriptedApi,
+    pub(crate) dir: TempDir,
 }
 
 impl User {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let loopback = "127.0.0.1:0".parse().unwrap();
         let api = ScriptedApi::start_paced(loopback, Accepted::ApiKey(CANARY.to_owned()), 0.0).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -32,7 +32,7 @@ impl User {
     }
 
     /// `mayfly` with an API key, in a folder that is no repository.
-    fn command(&self, program: &Path, args: &[&str]) -> tokio::process::Command {
+    pub(crate) fn command(&self, program: &Path, args: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(program);
         command
             .env_clear()
@@ -77,7 +77,7 @@ impl User {
         self.dir.path().join(".local/share/mayfly")
     }
 
-    fn orchestrator(&self) -> Pid {
+    pub(crate) fn orchestrator(&self) -> Pid {
         let pid = fs::read_to_string(self.data().join("lock")).unwrap();
         Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
     }
@@ -234,8 +234,35 @@ async fn an_interrupt_without_an_orchestrator_still_ends_the_machine_with_its_wo
     user.api.stop().await;
 }
 
+/// G10, R03: the orchestrator dies while the model thinks; the CLI asks again, and is held until the next one is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_call_outlives_its_orchestrator() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let program = Path::new(env!("CARGO_BIN_EXE_mayfly"));
+    let args =
+        ["--claude", claude.to_str().unwrap(), "run", "--json", "[script: hold name=call text=answered]"];
+    let run = Run::start(user.command(program, &args));
+    user.api.held("call", 1).await;
+    end(user.orchestrator(), Signal::KILL);
+    user.api.release("call");
+    // The run starts the next one.
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome()), (Some(0), ("succeeded", "")), "{}", ended.stderr);
+    assert_eq!(ended.own("started").count(), 1);
+    let retries = ended.claude_lines().filter(|line| line["subtype"] == "api_retry").count();
+    let requests = user.api.requests();
+    let calls: Vec<_> =
+        requests.iter().filter(|request| request.scenario.as_deref() == Some("hold")).collect();
+    assert_eq!((retries, calls.len()), (1, 2), "one is cut, and the CLI's own retry is held");
+    assert_eq!(calls[0].body["messages"], calls[1].body["messages"]);
+    end(user.orchestrator(), Signal::TERM);
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
 /// Ends a process, and waits until it is gone.
-fn end(process: Pid, signal: Signal) {
+pub(crate) fn end(process: Pid, signal: Signal) {
     let process = pidfd_open(process, PidfdFlags::empty()).unwrap();
     pidfd_send_signal(&process, signal).unwrap();
     poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
