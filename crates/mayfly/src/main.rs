@@ -12,6 +12,7 @@ mod cli;
 mod commands;
 mod contact;
 mod credential;
+mod detach;
 mod environment;
 mod exit;
 mod follow;
@@ -21,8 +22,10 @@ mod log;
 mod orchestrator;
 mod printer;
 mod prompt;
+mod repository;
 mod server_process;
 mod settle;
+mod tasks_file;
 mod values;
 
 use std::process::ExitCode;
@@ -69,6 +72,11 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         match cli.verb {
             Verb::Demo(args) => Box::pin(commands::demo::demo(args, cli.claude, environment)).await,
             Verb::Run(args) => Box::pin(commands::run::run(args, cli.claude, environment)).await,
+            Verb::Ps(args) => commands::ps::ps(args, environment).await,
+            Verb::Logs(args) => Box::pin(commands::logs::logs(args, cli.claude, environment)).await,
+            Verb::Cancel(args) => Box::pin(commands::cancel::cancel(args, cli.claude, environment)).await,
+            Verb::Retry(args) => Box::pin(commands::retry::retry(args, cli.claude, environment)).await,
+            Verb::Result(args) => Box::pin(commands::result::result(args, cli.claude, environment)).await,
             Verb::ClaudePath => commands::claude_path::claude_path(cli.claude, environment).await,
             Verb::Serve(args) => Box::pin(commands::serve::serve(args, cli.claude, environment)).await,
         }
