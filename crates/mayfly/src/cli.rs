@@ -167,16 +167,6 @@ pub(crate) struct ServeArgs {
     pub(crate) data: DataArgs,
 }
 
-/// The task of a verb.
-#[derive(Debug, Args)]
-pub(crate) struct TaskArgs {
-    /// The task: its id, or the last digits of it
-    #[arg(value_name = "TASK", value_parser = values::task)]
-    pub(crate) task: String,
-    #[command(flatten)]
-    pub(crate) data: DataArgs,
-}
-
 #[expect(clippy::doc_markdown, reason = "the help is plain text")]
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {

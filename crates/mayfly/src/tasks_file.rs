@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mayfly_engine::{SubmitError, check_task};
 use mayfly_wire::api::{CreateTask, PROMPT_BYTES_MAX};
@@ -22,28 +22,29 @@ const TASKS_MAX: usize = 10_000;
 /// The tasks of the file at `path`, where `-` is `stdin`.
 pub(crate) fn read(path: &Path, defaults: &CreateTask, stdin: impl Read) -> Result<Vec<CreateTask>, BadFile> {
     if path == Path::new("-") {
-        return tasks(BufReader::new(stdin), path, defaults);
+        return tasks(BufReader::new(stdin), "standard input", defaults);
     }
-    let file = File::open(path).map_err(|error| BadFile::unreadable(path, error))?;
-    tasks(BufReader::new(file), path, defaults)
+    let place = format!("`{}`", path.display());
+    let file = File::open(path).map_err(|error| BadFile::unreadable(&place, error))?;
+    tasks(BufReader::new(file), &place, defaults)
 }
 
-fn tasks(mut from: impl BufRead, path: &Path, defaults: &CreateTask) -> Result<Vec<CreateTask>, BadFile> {
+fn tasks(mut from: impl BufRead, place: &str, defaults: &CreateTask) -> Result<Vec<CreateTask>, BadFile> {
     let defaults = object(defaults);
     let mut tasks = Vec::new();
     for number in 1.. {
-        let bad = |reason| BadFile::Line { path: path.to_owned(), number, reason };
+        let bad = |reason| BadFile::Line { place: place.to_owned(), number, reason };
         let mut line = Vec::new();
         let read = from.by_ref().take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line);
-        match read.map_err(|error| BadFile::unreadable(path, error))? {
+        match read.map_err(|error| BadFile::unreadable(place, error))? {
             0 => break,
             _ if line.len() > LINE_BYTES_MAX => return Err(bad(BadLine::TooLong)),
             _ if line.iter().all(u8::is_ascii_whitespace) => {}
-            _ if tasks.len() == TASKS_MAX => return Err(BadFile::TooMany(path.to_owned())),
+            _ if tasks.len() == TASKS_MAX => return Err(BadFile::TooMany(place.to_owned())),
             _ => tasks.push(task(&line, &defaults).map_err(bad)?),
         }
     }
-    if tasks.is_empty() { Err(BadFile::Empty(path.to_owned())) } else { Ok(tasks) }
+    if tasks.is_empty() { Err(BadFile::Empty(place.to_owned())) } else { Ok(tasks) }
 }
 
 fn task(line: &[u8], defaults: &Map<String, Value>) -> Result<CreateTask, BadLine> {
@@ -73,19 +74,19 @@ fn object(task: &CreateTask) -> Map<String, Value> {
 /// Why a file of tasks cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadFile {
-    #[error("cannot read the tasks from `{}`", path.display())]
+    #[error("cannot read the tasks from {place}")]
     Unreadable {
-        path: PathBuf,
+        place: String,
         #[source]
         source: io::Error,
     },
-    #[error("`{}` has no task in it: each line is one, such as {{\"prompt\": \"fix the failing test\"}}", _0.display())]
-    Empty(PathBuf),
-    #[error("`{}` has more than {TASKS_MAX} tasks: split it", _0.display())]
-    TooMany(PathBuf),
-    #[error("line {number} of `{}` is no task, and nothing was submitted", path.display())]
+    #[error("{0} has no task in it: each line is one, such as {{\"prompt\": \"fix the failing test\"}}")]
+    Empty(String),
+    #[error("{0} has more than {TASKS_MAX} tasks: split it")]
+    TooMany(String),
+    #[error("line {number} of {place} is no task, and nothing was submitted")]
     Line {
-        path: PathBuf,
+        place: String,
         number: usize,
         #[source]
         reason: BadLine,
@@ -93,8 +94,8 @@ pub(crate) enum BadFile {
 }
 
 impl BadFile {
-    fn unreadable(path: &Path, source: io::Error) -> Self {
-        Self::Unreadable { path: path.to_owned(), source }
+    fn unreadable(place: &str, source: io::Error) -> Self {
+        Self::Unreadable { place: place.to_owned(), source }
     }
 }
 
@@ -200,7 +201,7 @@ mod tests {
             "{\"prompt\":\"a\u{1}\"}",
         ];
         let said: Vec<String> = bad.iter().map(|bad| said(&format!("{good}\n\n{bad}\n{good}\n"))).collect();
-        assert!(said.iter().all(|said| said.starts_with("line 3 of `-` is no task")), "{said:#?}");
+        assert!(said.iter().all(|said| said.starts_with("line 3 of standard input is no task")), "{said:#?}");
         insta::assert_snapshot!(said.join("\n"));
     }
 

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use mayfly_wire::event::{Event, EventSource};
 
-use crate::cli::TaskArgs;
+use crate::cli::DataArgs;
 use crate::contact::{Contact, Origin};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::printer::{Printer, Row};
+use crate::values;
 
 const LOGS_EXAMPLES: &str = "\
 Examples:
@@ -23,8 +24,9 @@ background, as by `mayfly run`.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = LOGS_EXAMPLES)]
 pub(crate) struct LogsArgs {
-    #[command(flatten)]
-    task: TaskArgs,
+    /// The task: its id, or the last digits of it
+    #[arg(value_name = "TASK", value_parser = values::task)]
+    task: String,
     /// Go on until the task is over
     #[arg(long)]
     follow: bool,
@@ -37,6 +39,8 @@ pub(crate) struct LogsArgs {
     /// Print the events, one JSON object a line, and nothing else
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    data: DataArgs,
 }
 
 pub(crate) async fn logs(
@@ -45,8 +49,8 @@ pub(crate) async fn logs(
     environment: &Environment,
 ) -> Result<Exit, Stop> {
     let mut printer = Printer::of_lines(args.json, environment);
-    let contact = Contact::about_tasks(Origin::new(&args.task.data, claude, environment)?).await?;
-    let task = contact.find(&mut printer, &args.task.task).await?;
+    let contact = Contact::about_tasks(Origin::new(&args.data, claude, environment)?).await?;
+    let task = contact.find(&mut printer, &args.task).await?;
     printer.follow(vec![Row::new(&task.short, &task.title)]);
     let mut events = match args.follow {
         true => contact.client.events(&task.id, args.after),

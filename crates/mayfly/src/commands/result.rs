@@ -12,13 +12,13 @@ use mayfly_git::{Base, GitError, Repo, Work};
 use mayfly_wire::api::{Collected, Task};
 use tempfile::TempDir;
 
-use crate::cli::TaskArgs;
+use crate::cli::DataArgs;
 use crate::contact::{Contact, Origin};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::landing::{self, Landing, Place};
 use crate::printer::Printer;
-use crate::repository;
+use crate::{repository, values};
 
 /// What is read of a file at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -31,20 +31,23 @@ Examples:
   mayfly result 1a2b3c4d --patch | git apply
   mayfly result 1a2b3c4d --apply          # the same, in one step
 
-Everything is against the code that the task started from. If no orchestrator runs, one is started in
-the background, as by `mayfly run`.";
+Everything is against the code that the task started from. If no orchestrator runs, one is started
+in the background, as by `mayfly run`.";
 
 /// Tell how a task ended and what came out of it, or take that
 #[derive(Debug, clap::Args)]
 #[command(after_help = RESULT_EXAMPLES)]
 pub(crate) struct ResultArgs {
-    #[command(flatten)]
-    task: TaskArgs,
+    /// The task: its id, or the last digits of it
+    #[arg(value_name = "TASK", value_parser = values::task)]
+    task: String,
     #[command(flatten)]
     form: Form,
     /// The git repository that takes the work [default: the one around the current folder]
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
 }
 
 /// What to do with it.
@@ -87,13 +90,13 @@ pub(crate) async fn result(
         true => repository::around(&git, args.repo.as_deref(), &cwd).await?,
         false => None,
     };
-    let origin = Origin::new(&args.task.data, claude, environment)?;
+    let origin = Origin::new(&args.data, claude, environment)?;
     let saved = origin.data.join("saved");
     let contact = Contact::about_tasks(origin).await?;
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let landing = Landing { repo, code: None, folder: cwd, saved, git };
     let mut taking = Taking { contact, printer, landing, scratch };
-    let task = taking.contact.find(&mut taking.printer, &args.task.task).await?;
+    let task = taking.contact.find(&mut taking.printer, &args.task).await?;
     if args.form.json {
         taking.printer.json(&task);
     } else {

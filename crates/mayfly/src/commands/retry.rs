@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use mayfly_wire::api::Retry;
 
 use crate::carry_out::{Job, Wish, carry_out};
-use crate::cli::TaskArgs;
+use crate::cli::DataArgs;
 use crate::contact::{Contact, Origin};
 use crate::detach::detach;
 use crate::environment::Environment;
@@ -16,7 +16,7 @@ use crate::interrupts::Interrupts;
 use crate::landing::Landing;
 use crate::printer::Printer;
 use crate::server_process::log_file;
-use crate::{credential, repository};
+use crate::{credential, repository, values};
 
 const RETRY_EXAMPLES: &str = "\
 The new task begins with the same prompt, limits and code as the old one did, and has an id of its
@@ -27,8 +27,9 @@ task is gone. If no orchestrator runs, one is started in the background.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = RETRY_EXAMPLES)]
 pub(crate) struct RetryArgs {
-    #[command(flatten)]
-    task: TaskArgs,
+    /// The task: its id, or the last digits of it
+    #[arg(value_name = "TASK", value_parser = values::task)]
+    task: String,
     /// The git repository that takes the branch [default: the one around the current folder]
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
@@ -38,6 +39,8 @@ pub(crate) struct RetryArgs {
     /// Print the events, one JSON object a line, and nothing else; with --detach the task
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    data: DataArgs,
 }
 
 pub(crate) async fn retry(
@@ -46,7 +49,7 @@ pub(crate) async fn retry(
     environment: &Environment,
 ) -> Result<Exit, Stop> {
     let found = credential::find(environment).map_err(Stop::usage)?;
-    let origin = Origin::new(&args.task.data, claude, environment)?;
+    let origin = Origin::new(&args.data, claude, environment)?;
     let data = origin.data.clone();
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
@@ -58,7 +61,7 @@ pub(crate) async fn retry(
     found.note.iter().for_each(|note| printer.aside(note));
     let mut interrupts = Interrupts::install()?;
     let contact = interrupts.or_stop(Box::pin(Contact::about_tasks(origin))).await?;
-    let task = contact.find(&mut printer, &args.task.task).await?;
+    let task = contact.find(&mut printer, &args.task).await?;
     if task.outcome.is_none() {
         return Err(contact.not_over(&task));
     }

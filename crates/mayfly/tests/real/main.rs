@@ -10,4 +10,5 @@ mod endings;
 mod isolation;
 mod service;
 mod stream;
+mod verbs;
 mod world;
