@@ -18,7 +18,11 @@ pub(crate) async fn detach(
     let (tasks, unsubmitted) = submit(contact, jobs, printer, interrupts).await;
     if let Some(why) = unsubmitted {
         for (task, _) in &tasks {
-            contact.ask(printer, async |client| client.cancel(&task.id, true).await).await?;
+            let asked = contact.ask(printer, async |client| client.cancel(&task.id, true).await);
+            tokio::select! {
+                () = interrupts.next() => return Err(Stop::interrupted()),
+                cancelled = asked => cancelled.map(drop)?,
+            }
         }
         return why.told(tasks.len(), printer);
     }

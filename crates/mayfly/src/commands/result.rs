@@ -16,6 +16,7 @@ use crate::cli::DataArgs;
 use crate::contact::{Contact, Origin};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
+use crate::interrupts::Interrupts;
 use crate::landing::{self, Landing, Place};
 use crate::printer::Printer;
 use crate::{repository, values};
@@ -93,16 +94,16 @@ pub(crate) async fn result(
     let origin = Origin::new(&args.data, claude, environment)?;
     let saved = origin.data.join("saved");
     let contact = Contact::about_tasks(origin).await?;
+    // From here on there is a folder to remove.
+    let mut interrupts = Interrupts::install()?;
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let landing = Landing { repo, code: None, folder: cwd, saved, git };
     let mut taking = Taking { contact, printer, landing, scratch };
-    let task = taking.contact.find(&mut taking.printer, &args.task).await?;
-    if args.form.json {
-        taking.printer.json(&task);
-    } else {
-        taking.perform(&task, args.form).await?;
-    }
-    taking.printer.exit(Exit::Success)
+    let taken = tokio::select! {
+        () = interrupts.next() => Err(Stop::interrupted()),
+        taken = Box::pin(taking.perform(&args.task, args.form)) => taken,
+    };
+    taken.and_then(|()| taking.printer.exit(Exit::Success))
 }
 
 /// What it takes to take a result.
@@ -115,7 +116,12 @@ struct Taking {
 }
 
 impl Taking {
-    async fn perform(&mut self, task: &Task, form: Form) -> Result<(), Stop> {
+    async fn perform(&mut self, name: &str, form: Form) -> Result<(), Stop> {
+        let task = &self.contact.find(&mut self.printer, name).await?;
+        if form.json {
+            self.printer.json(task);
+            return Ok(());
+        }
         if task.outcome.is_none() {
             return Err(self.contact.not_over(task));
         }
@@ -206,7 +212,10 @@ impl Taking {
         let result = brought_out(task)?;
         let lost = || format!("task {}: not saved: {}", task.short, result.unsaved.join("; "));
         match landing::head(result) {
-            Ok(Some(head)) => Ok(Some(head)),
+            Ok(Some(head)) => {
+                result.unsaved.iter().for_each(|line| self.printer.aside(&format!("not saved: {line}")));
+                Ok(Some(head))
+            }
             Ok(None) if result.unsaved.is_empty() => {
                 self.printer.aside(&format!("task {} changed nothing", task.short));
                 Ok(None)

@@ -61,7 +61,7 @@ pub(crate) async fn retry(
     found.note.iter().for_each(|note| printer.aside(note));
     let mut interrupts = Interrupts::install()?;
     let contact = interrupts.or_stop(Box::pin(Contact::about_tasks(origin))).await?;
-    let task = contact.find(&mut printer, &args.task).await?;
+    let task = interrupts.or_stop(contact.find(&mut printer, &args.task)).await?;
     if task.outcome.is_none() {
         return Err(contact.not_over(&task));
     }
