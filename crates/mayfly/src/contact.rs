@@ -86,11 +86,19 @@ impl Contact {
 
     /// With the orchestrator of a folder that has been used, for a verb about tasks that are there.
     pub(crate) async fn about_tasks(origin: Origin) -> Result<Self, Stop> {
-        if !origin.data.is_dir() {
-            return Err(Stop::wrong(format!(
-                "there is no data folder `{}`, and so no task of it: name the right one with --data DIR",
-                origin.data.display()
-            )));
+        let folder = origin.data.display();
+        match origin.data.try_exists() {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Stop::wrong(format!(
+                    "there is no data folder `{folder}`, and so no task of it: name the right one with --data DIR"
+                )));
+            }
+            Err(error) => {
+                return Err(Stop::usage(
+                    anyhow::Error::new(error).context(format!("cannot look into `{folder}`")),
+                ));
+            }
         }
         Ok(Box::pin(Self::join(origin)).await?.0)
     }

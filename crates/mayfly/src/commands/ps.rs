@@ -1,6 +1,8 @@
 //! `mayfly ps`: the tasks of a data folder, as its orchestrator has them.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::io::{self, ErrorKind};
 
 use jiff::Timestamp;
 use mayfly_client::{Client, ClientError};
@@ -79,16 +81,22 @@ async fn tasks(client: &Client, all: bool) -> Result<Vec<Task>, ClientError> {
 }
 
 fn unanswered(error: ClientError, origin: &Origin) -> Stop {
-    match error {
-        ClientError::Unreachable { .. } => anyhow::anyhow!(
-            "no orchestrator runs for the data folder `{}`: `{}` starts one that stays, and `mayfly run` one for its \
-             tasks",
-            origin.data.display(),
-            origin.command("serve")
-        )
-        .into(),
-        other => other.into(),
+    if !nobody_listens(&error) {
+        return error.into();
     }
+    anyhow::anyhow!(
+        "no orchestrator runs for the data folder `{}`: `{}` starts one that stays, and `mayfly run` one for its tasks",
+        origin.data.display(),
+        origin.command("serve")
+    )
+    .into()
+}
+
+/// Whether there is no socket, or nobody behind it; and not, say, a folder that another user has closed.
+fn nobody_listens(error: &ClientError) -> bool {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    let kind = causes.filter_map(|cause| cause.downcast_ref()).map(io::Error::kind).next();
+    matches!(kind, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused))
 }
 
 /// A heading and a line for each; the priority has a column only if there is one.

@@ -99,11 +99,11 @@ pub(crate) async fn result(
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let landing = Landing { repo, code: None, folder: cwd, saved, git };
     let mut taking = Taking { contact, printer, landing, scratch };
-    let taken = tokio::select! {
-        () = interrupts.next() => Err(Stop::interrupted()),
-        taken = Box::pin(taking.perform(&args.task, args.form)) => taken,
-    };
-    taken.and_then(|()| taking.printer.exit(Exit::Success))
+    tokio::select! {
+        () = interrupts.next() => return Err(Stop::interrupted()),
+        done = Box::pin(taking.perform(&args.task, args.form)) => done?,
+    }
+    taking.printer.exit(Exit::Success)
 }
 
 /// What it takes to take a result.

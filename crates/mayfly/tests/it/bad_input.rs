@@ -83,6 +83,13 @@ fn verbs_about_tasks_where_there_were_none() {
     );
     let nothing = "exit 2\nmayfly: there is no data folder `[home]/.local/share/mayfly`, and so no task of it: name the \
                    right one with --data DIR\n";
+    // No socket can be there, but for another reason.
+    std::fs::write(user.cwd().join("file"), "").unwrap();
+    insta::assert_snapshot!("ps_of_a_file", user.said(user.mayfly(&["ps", "--data", "file/below"])));
+    insta::assert_snapshot!(
+        "logs_of_a_file",
+        user.said(user.mayfly(&["logs", "1a2b", "--data", "file/below"]))
+    );
     for verb in ["logs", "cancel", "retry", "result"] {
         assert_eq!(user.said(user.with_token(&[verb, "1a2b"])), nothing, "{verb}");
     }

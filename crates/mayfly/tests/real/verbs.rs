@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::cancelling::{half_done, is_waiting};
-use super::world::{Run, World};
+use super::world::{PATH, Run, World};
 
 const WRITES: &str = "[script: write path=made.txt] Make a file";
 
@@ -185,6 +185,27 @@ async fn a_task_is_asked_for_again() {
     let detached = world.mayfly(&["retry", &tasks[0], "--detach", "--json"]).await.text();
     let detached: Value = serde_json::from_str(&detached).unwrap();
     world.ends(detached["id"].as_str().unwrap(), 0).await;
+    world.end().await;
+}
+
+/// A branch `mayfly` is in the way of every `mayfly/…`: the work stays with the orchestrator, and the command that is
+/// printed takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_land_is_taken_by_the_command_that_is_printed() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    world.git(&["branch", "mayfly"]);
+    let ended = world.outcome_of(&[WRITES]).await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(3), "succeeded"), "{}", ended.stderr);
+    let by_hand = ended.stderr.lines().find_map(|line| line.split_once("by hand     ")).expect("a command").1;
+    // As a shell finds it.
+    let bin = world.dir.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mayfly"), bin.join("mayfly")).unwrap();
+    let mut shell = Command::new("sh");
+    shell.env_clear().env("PATH", format!("{}:{PATH}", bin.display())).env("HOME", world.dir.path());
+    assert!(shell.args(["-c", by_hand]).current_dir(world.repo()).status().unwrap().success(), "{by_hand}");
+    let branch = world.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly-*"]);
+    world.git(&["cat-file", "-e", &format!("{branch}:made.txt")]);
     world.end().await;
 }
 
