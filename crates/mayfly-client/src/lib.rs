@@ -60,6 +60,11 @@ impl Client {
         self.send(self.request(Method::GET, &["healthz"])).await.map(drop)
     }
 
+    /// Whether it would accept a task now; refused, it says why not.
+    pub async fn ready(&self) -> Result<(), ClientError> {
+        self.send(self.request(Method::GET, &["readyz"])).await.map(drop)
+    }
+
     /// Hands over the git bundle at `bundle` as the folder `name`. The answer is what a task is to name.
     pub async fn upload_workspace(&self, name: &str, bundle: &Path) -> Result<Workspace, ClientError> {
         let file = File::open(bundle).await.map_err(ClientError::file(bundle))?;

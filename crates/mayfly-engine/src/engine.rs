@@ -17,6 +17,7 @@ use crate::clock::{Clock, after};
 use crate::config::EngineConfig;
 use crate::doors::Doors;
 use crate::heads::{Follow, Head, Heads};
+use crate::metrics::Metrics;
 use crate::seal::Seal;
 use crate::session::Links;
 use crate::token::Tokens;
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) heads: Heads,
     pub(crate) links: Links,
     pub(crate) seal: Seal,
+    pub(crate) metrics: Metrics,
     pub(crate) slots: Notify,
     unfinished: watch::Sender<usize>,
     pub(crate) stopping: CancellationToken,
@@ -94,6 +96,7 @@ impl Engine {
         let engine = Self(Arc::new(Inner {
             tokens: Tokens::new(config.key),
             seal: Seal::new(&config.key),
+            metrics: Metrics::default(),
             config,
             store,
             provider,

@@ -20,6 +20,7 @@
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
 //! - `events`: the log as clients read it. `token`: what machines prove themselves with. `seal`: credentials at rest.
+//! - `metrics`: what is counted.
 
 mod clock;
 mod config;
@@ -28,6 +29,7 @@ mod engine;
 mod events;
 mod heads;
 mod limits;
+mod metrics;
 mod model;
 mod perform;
 mod reap;

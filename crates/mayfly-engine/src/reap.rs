@@ -46,6 +46,7 @@ impl Engine {
             loop {
                 for attempt in strangers {
                     info!(%attempt, "machine of no live attempt");
+                    engine.0.metrics.leaked.inc();
                     if let Err(error) = engine.0.provider.destroy(attempt).await {
                         warn!(%attempt, error = causes(&error), "machine not destroyed yet");
                     }

@@ -192,7 +192,10 @@ impl Engine {
         };
         let fence = Fence::raise(self, attempt);
         if self.step(attempt.task, Event::Joined(attempt.attempt), None).await? {
+            self.0.metrics.launched(row.launched, self.0.clock.now());
             self.watch_absence(attempt);
+        } else {
+            self.0.metrics.reconnects.inc();
         }
         let follow = self.follow(attempt.task).await?.ok_or(JoinError::Over)?;
         let welcome = Down::Welcome { stored: row.stored, order: Box::new(self.order(&task, &row)) };
@@ -202,7 +205,10 @@ impl Engine {
     async fn store_records(&self, attempt: AttemptId, records: Vec<Record>) -> Result<u64, IngestError> {
         let inner = &self.0;
         let rules = (inner.provider.name(), inner.config.rules.policy);
-        let ingested = inner.store.ingest(attempt, records, inner.clock.now(), rules).await?;
+        let said = records.last().and_then(said_at);
+        let now = inner.clock.now();
+        let ingested = inner.store.ingest(attempt, records, now, rules).await?;
+        inner.metrics.stored(ingested.new, said.filter(|_| ingested.new > 0), inner.clock.now());
         for changed in &ingested.changed {
             self.follow_up(changed);
         }
@@ -231,6 +237,11 @@ impl Engine {
             orphan_after_ms: milliseconds(config.rules.orphan_after),
         }
     }
+}
+
+/// When a machine says that it said something.
+fn said_at(record: &Record) -> Option<Timestamp> {
+    Timestamp::from_millisecond(i64::try_from(record.at_ms).ok()?).ok()
 }
 
 /// The CLI's session of an attempt: the same whenever it is asked for, another for each attempt.

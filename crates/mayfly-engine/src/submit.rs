@@ -86,6 +86,12 @@ impl Engine {
         self.submit(CreateTask { credential, ..row.spec }, idempotency_key).await.map(Some)
     }
 
+    /// Whether a task would be accepted now, as far as the disk and the database go.
+    pub async fn ready(&self) -> Result<(), SubmitError> {
+        self.check_disk()?;
+        self.0.store.settled().await.map_err(SubmitError::Store)
+    }
+
     async fn store_task(&self, new: NewTask, credential: Option<Credential>) -> Result<TaskId, SubmitError> {
         self.expect();
         let stored = self.0.store.submit(new).await;

@@ -5,6 +5,9 @@
 //! one tree, whose controllers must have been delegated to us, and which is used without any as well, because
 //! it can kill everything in it at once. A limit that cannot be had becomes a sentence for the owner.
 //!
+//! Version 2 has a rule: a cgroup with processes in it hands no controller down. So an orchestrator that is alone
+//! in its own moves into a [`LEAF`] below ([`step_aside`]), and its machines are made beside that.
+//!
 //! The paths are written down before anything is made, so that they can be removed after any crash.
 
 use std::collections::BTreeMap;
@@ -24,6 +27,32 @@ const EMPTY_WAIT: Duration = Duration::from_millis(10);
 
 /// The period over which the processors' quota is counted, in microseconds: the kernel's default.
 const CPU_PERIOD_US: u32 = 100_000;
+
+/// The cgroup of an orchestrator that made room for its machines.
+const LEAF: &str = "mayfly-orchestrator";
+
+/// Moves this process into a cgroup of its own below the one that it is in, if it is alone there and there is
+/// something to hand down. Where that cannot be, the limits are missing, and said so.
+pub(crate) fn step_aside() {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if let Some(position) = Positions::read(&own, &mounts).v2 {
+        let _ = make_room(&position, std::process::id(), &Limit::ALL.map(Limit::controller));
+    }
+}
+
+fn make_room(position: &Path, process: u32, controllers: &[&str]) -> io::Result<()> {
+    let given = fs::read_to_string(position.join("cgroup.controllers"))?;
+    let in_it = fs::read_to_string(position.join("cgroup.procs"))?;
+    let process = process.to_string();
+    let alone = in_it.lines().eq([process.as_str()]);
+    if !alone || !given.split_whitespace().any(|name| controllers.contains(&name)) {
+        return Ok(());
+    }
+    let leaf = position.join(LEAF);
+    fs::create_dir(&leaf)?;
+    fs::write(leaf.join("cgroup.procs"), process)
+}
 
 /// The cgroups of one machine, made or about to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -58,6 +87,15 @@ impl Limit {
         }
     }
 
+    /// In one word.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Processes => "process",
+            Self::Processors => "processor",
+        }
+    }
+
     const fn shown(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -87,6 +125,16 @@ impl Cgroups {
             }
         }
         Made { groups, missing }
+    }
+
+    /// Whether this host's version 2 has limits at all, for somebody.
+    pub(crate) fn has_limits_of_v2() -> bool {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let trees = mounts.lines().filter_map(Mount::read).filter(|mount| mount.fstype == "cgroup2");
+        let controllers =
+            |mount: Mount<'_>| fs::read_to_string(Path::new(mount.point).join("cgroup.controllers"));
+        let all: String = trees.filter_map(|mount| controllers(mount).ok()).collect();
+        all.split_whitespace().any(|name| Limit::ALL.iter().any(|limit| limit.controller() == name))
     }
 
     /// Kills whatever is in them, as far as the kernel offers that for a whole cgroup.
@@ -144,13 +192,37 @@ impl Made<'_> {
     /// Puts `pid` into them, which takes the kernel a while. Gives a sentence for each limit that cannot be had
     /// here; an `ordinary` user is told how to be given more.
     pub(crate) fn enclose(mut self, pid: Pid, ordinary: bool) -> Vec<String> {
+        self.put(pid);
+        notes(&self.missing, ordinary)
+    }
+
+    /// As [`enclose`](Self::enclose), and tells of each limit what became of it.
+    pub(crate) fn enclose_each(mut self, pid: Pid) -> Vec<Had> {
+        self.put(pid);
+        let by = |limit| self.groups.iter().find(|group| group.limits(limit)).map(|group| group.shown());
+        let had =
+            |limit: Limit| Had { limit: limit.name(), by: by(limit), why: self.missing.get(&limit).cloned() };
+        Limit::ALL.map(had).into()
+    }
+
+    fn put(&mut self, pid: Pid) {
         for group in &self.groups {
             if let Err(error) = fs::write(group.path.join("cgroup.procs"), pid.as_raw_nonzero().to_string()) {
                 group.blame(&mut self.missing, &error);
             }
         }
-        notes(&self.missing, ordinary)
     }
+}
+
+/// What became of one limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Had {
+    /// Of what.
+    pub(crate) limit: &'static str,
+    /// The cgroup that has it, in words.
+    pub(crate) by: Option<String>,
+    /// Why it cannot be had, if it cannot.
+    pub(crate) why: Option<String>,
 }
 
 impl Group {
@@ -168,6 +240,12 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// Its version and its place.
+    fn shown(&self) -> String {
+        let version = if self.path.join("cgroup.controllers").exists() { 2 } else { 1 };
+        format!("cgroup version {version}, below {}", self.path.parent().unwrap_or(&self.path).display())
     }
 
     fn limits(&self, what: Limit) -> bool {
@@ -229,7 +307,12 @@ impl Positions {
             let Some(mount) = Mount::read(line) else { continue };
             for (controllers, path) in own.lines().filter_map(membership) {
                 match mount.fstype {
-                    "cgroup2" if controllers.is_empty() => positions.v2 = mount.folder_of(path),
+                    "cgroup2" if controllers.is_empty() => {
+                        positions.v2 = mount.folder_of(path).map(|folder| match folder.parent() {
+                            Some(outer) if folder.ends_with(LEAF) => outer.to_owned(),
+                            _ => folder,
+                        });
+                    }
                     "cgroup" => controllers.split(',').filter(|name| mount.has(name)).for_each(|name| {
                         if let Some(folder) = mount.folder_of(path) {
                             positions.v1.insert(name.to_owned(), folder);
@@ -301,10 +384,13 @@ fn delegated_v2(position: &Path) -> Vec<Limit> {
     let control = position.join("cgroup.subtree_control");
     let given = |file: &Path| fs::read_to_string(file).unwrap_or_default();
     let available = given(&position.join("cgroup.controllers"));
-    for limit in Limit::ALL {
+    // With processes in it, a cgroup hands down nothing, or turns into one that no machine could be made below.
+    // Only the outermost one, which has no type, may have both.
+    let free = given(&position.join("cgroup.procs")).is_empty() || !position.join("cgroup.type").exists();
+    for limit in Limit::ALL.into_iter().filter(|_| free) {
         let has = |text: &str| text.split_whitespace().any(|name| name == limit.controller());
         if has(&available) && !has(&given(&control)) {
-            // Refused where processes are in the cgroup itself: then the limit is missing, and said so.
+            // Refused where it is not ours: then the limit is missing, and said so.
             let _ = fs::write(&control, format!("+{}", limit.controller()));
         }
     }
@@ -371,6 +457,83 @@ mod tests {
         assert_eq!(positions.v1["memory"], Path::new("/sys/fs/cgroup/memory/outer/x"));
         assert_eq!(positions.v1["cpu"], Path::new("/sys/fs/cgroup/cpu"));
         assert_eq!(positions.v2, Some("/sys/fs/cgroup/unified/u".into()));
+    }
+
+    #[test]
+    fn machines_are_made_beside_an_orchestrator_that_stepped_aside() {
+        let beside = |own| Positions::read(own, V1_MOUNTS).v2;
+        assert_eq!(beside("0::/u/mayfly-orchestrator"), Some("/sys/fs/cgroup/unified/u".into()));
+        assert_eq!(beside("0::/mayfly-orchestrator"), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(beside("0::/u/my-orchestrator"), Some("/sys/fs/cgroup/unified/u/my-orchestrator".into()));
+    }
+
+    #[test]
+    fn only_who_is_alone_in_a_cgroup_with_something_to_hand_down_steps_aside() {
+        let steps = |in_it: &str, given: &str| {
+            let dir = tempfile::tempdir().expect("a folder");
+            fs::write(dir.path().join("cgroup.controllers"), given).expect("written");
+            fs::write(dir.path().join("cgroup.procs"), in_it).expect("written");
+            make_room(dir.path(), 7, &["memory", "pids"]).expect("done");
+            fs::read_to_string(dir.path().join(LEAF).join("cgroup.procs")).ok()
+        };
+        assert_eq!(steps("7\n", "cpuset memory\n").as_deref(), Some("7"));
+        for (in_it, given) in
+            [("7\n8\n", "memory\n"), ("8\n", "memory\n"), ("7\n", "hugetlb\n"), ("", "memory\n")]
+        {
+            assert_eq!(steps(in_it, given), None, "{in_it} {given}");
+        }
+    }
+
+    #[test]
+    fn controllers_are_asked_for_where_no_process_stands_in_the_way() {
+        let asked = |in_it: &str, outermost: bool| {
+            let dir = tempfile::tempdir().expect("a folder");
+            let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("written");
+            write("cgroup.controllers", "cpuset pids\n");
+            write("cgroup.subtree_control", "");
+            write("cgroup.procs", in_it);
+            if !outermost {
+                write("cgroup.type", "domain\n");
+            }
+            delegated_v2(dir.path());
+            fs::read_to_string(dir.path().join("cgroup.subtree_control")).expect("read")
+        };
+        assert_eq!(["", "7\n"].map(|in_it| asked(in_it, false)), ["+pids", ""]);
+        assert_eq!(asked("7\n", true), "+pids");
+    }
+
+    /// On the real kernel, as root, with whatever its version 2 has to hand down.
+    #[test]
+    fn a_cgroup_that_was_stepped_aside_in_hands_its_controllers_down() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("read");
+        let tree = mounts.lines().filter_map(Mount::read).find(|mount| mount.fstype == "cgroup2");
+        let Some(tree) = tree.map(|mount| PathBuf::from(mount.point)) else {
+            return mayfly_test_needs::skip("there is no tree of cgroups of version 2 here");
+        };
+        let given = fs::read_to_string(tree.join("cgroup.controllers")).unwrap_or_default();
+        // None of those that can do with processes beside them.
+        let strict = ["memory", "io", "hugetlb", "rdma"];
+        let Some(controller) = given.split_whitespace().find(|name| strict.contains(name)) else {
+            return mayfly_test_needs::skip("version 2 has no such controller here");
+        };
+        let position = tree.join(format!("mayfly-test-aside-{}", std::process::id()));
+        if fs::write(tree.join("cgroup.subtree_control"), format!("+{controller}")).is_err()
+            || fs::create_dir(&position).is_err()
+        {
+            return mayfly_test_needs::skip("this user may make no cgroup here");
+        }
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().expect("started");
+        fs::write(position.join("cgroup.procs"), child.id().to_string()).expect("moved");
+        let hand_down = || fs::write(position.join("cgroup.subtree_control"), format!("+{controller}"));
+        let before = hand_down();
+        make_room(&position, child.id(), &[controller]).expect("moved again");
+        let after = hand_down();
+        child.kill().and_then(|()| child.wait()).expect("ended");
+        for path in [position.join(LEAF), position] {
+            remove_when_empty(&path).expect("removed");
+        }
+        assert_eq!(before.expect_err("it has a process").raw_os_error(), Some(libc::EBUSY));
+        after.expect("it has none");
     }
 
     #[test]

@@ -78,8 +78,19 @@ impl Failure {
         ProviderError::Unclear { call, source: Unclear { reason: self.reason, cause }.into() }
     }
 
+    /// The system's word, if it had one.
     fn cause(&self) -> Option<io::Error> {
         self.errno.map(io::Error::from_raw_os_error)
+    }
+}
+
+/// With the system's word, for who sees no chain of causes.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause() {
+            Some(cause) => write!(f, "{} ({cause})", self.reason),
+            None => f.write_str(&self.reason),
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod cgroup;
 mod create;
 mod failure;
 mod holder;
+mod layers;
 mod lock;
 mod machine;
 mod process;
@@ -44,6 +45,7 @@ use mayfly_provider::{Limits, Machine, MachineSpec, Provider, ProviderError};
 use uuid::Uuid;
 
 pub use holder::{HOLDER_VERB, holder_main};
+pub use layers::{Layer, LayerState};
 
 /// The provider's name.
 const NAME: &str = "sandbox";
@@ -87,6 +89,18 @@ impl Sandbox {
             mayfly: absolute(mayfly),
         };
         Self { config: Arc::new(config) }
+    }
+
+    /// Has the kernel hand limits down to machines that this process makes, where it would not while the process
+    /// is in the cgroup that has them. To be called once, before anything else is started.
+    pub fn step_aside() {
+        cgroup::step_aside();
+    }
+
+    /// Tries each part of a sandbox here, in the order in which a machine is made. Only that they could not be
+    /// tried is an error.
+    pub async fn layers(&self) -> Result<Vec<Layer>, ProviderError> {
+        self.blocking("layers", |config| layers::layers(config).map_err(failure::Failure::answer)).await
     }
 
     /// Every verb is a row of short system calls, some of which wait: none of it belongs on the runtime's threads.

@@ -159,6 +159,14 @@ fn secret(path: &Path, content: fn([u8; KEY_BYTES]) -> Vec<u8>) -> Result<Vec<u8
     }
 }
 
+/// Makes a data folder if it is not there, and checks that it is ours, and for us alone.
+///
+/// # Errors
+/// If it cannot be made so, or is another's.
+pub fn make_data_folder(path: &Path) -> Result<(), DataError> {
+    folder(path)
+}
+
 /// A folder of ours, and for us alone.
 fn folder(path: &Path) -> Result<(), DataError> {
     // What is there and is no folder is named below, in better words.

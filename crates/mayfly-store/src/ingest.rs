@@ -18,6 +18,8 @@ use crate::error::StoreError;
 pub struct Ingested {
     /// The last number stored: what can be acknowledged.
     pub stored: u64,
+    /// How many of the frame's records were not stored before.
+    pub new: u64,
     /// The number of the task's last event.
     pub last_seq: u64,
     /// Where the task stands now.
@@ -85,8 +87,14 @@ pub(crate) fn ingest(
         return Err(IngestError::Over);
     }
     let (stored, logged) = stored_before(connection, attempt)?.ok_or(IngestError::Over)?;
-    let done =
-        Ingested { stored, last_seq: task.last_seq, state: task.state, changed: Vec::new(), ready: false };
+    let done = Ingested {
+        stored,
+        new: 0,
+        last_seq: task.last_seq,
+        state: task.state,
+        changed: Vec::new(),
+        ready: false,
+    };
     let log = Log::open(connection, attempt.task, task.last_seq);
     let mut frame = Frame { connection, attempt, at, provider, policy, log, logged, done };
     for record in records.iter().filter(|record| record.number > stored) {
@@ -110,6 +118,7 @@ impl Frame<'_> {
             return Err(IngestError::Gap { found: record.number, expected });
         }
         self.done.stored = record.number;
+        self.done.new += 1;
         match record.source {
             Source::Claude => self.append(EventSource::Claude, record),
             Source::Stderr => self.append(EventSource::Stderr, record),

@@ -245,6 +245,17 @@ impl Store {
         .await
     }
 
+    /// How many tasks are in each state that has any, by its name.
+    pub async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT state, count(*) FROM tasks GROUP BY state")?;
+            let counts = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(counts.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     /// What is still to be performed, oldest task first.
     pub async fn effects(&self) -> Result<Vec<(TaskId, Effect)>, StoreError> {
         self.read(|connection| {

@@ -35,6 +35,7 @@ pub const PRIORITY_MAX: i32 = 1000;
 
 /// Asks for a task.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateTask {
     /// What `claude` is asked to do: 1 byte to [`PROMPT_BYTES_MAX`], no NUL.
@@ -81,6 +82,7 @@ fn is_none(count: &u32) -> bool {
 
 /// A repository that was handed over, and the commit to start from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Workspace {
     /// The SHA-256 of the bundle, in hex: the name under which it was stored.
@@ -93,11 +95,13 @@ pub struct Workspace {
 
 /// The owner's credential for a model API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Credential {
     /// Which header it goes into.
     pub kind: CredentialKind,
     /// The credential itself.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub secret: Secret,
     /// The model API's base URL. Default: Anthropic's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,6 +110,7 @@ pub struct Credential {
 
 /// The kinds of credential that a model API takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CredentialKind {
     /// From `claude setup-token`: `Authorization: Bearer`, with the CLI's OAuth beta header.
@@ -118,6 +123,7 @@ pub enum CredentialKind {
 
 /// Asks for a task's end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Cancel {
     /// Do not wait for the work: destroy the machine now.
@@ -126,6 +132,7 @@ pub struct Cancel {
 
 /// A task as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Task {
     /// The whole id.
     pub id: String,
@@ -140,9 +147,11 @@ pub struct Task {
     /// The number of the last event in the log; 0 is none.
     pub last_seq: u64,
     /// When it was accepted.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub created_at: Timestamp,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub finished_at: Option<Timestamp>,
     /// The code that it works on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,14 +170,17 @@ pub struct Task {
     pub priority: i32,
     /// When its machine last said something, while it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub heard_at: Option<Timestamp>,
     /// When the time for the whole run is over, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub deadline_at: Option<Timestamp>,
 }
 
 /// Asks for a task like one that is over.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
     /// The credential for the model API; that of the earlier task is gone.
@@ -178,6 +190,7 @@ pub struct Retry {
 
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Outcome {
     /// `succeeded`, `cancelled`, or the failure's name, such as `usage-limit`.
     pub name: String,
@@ -188,6 +201,7 @@ pub struct Outcome {
 
 /// What a worker brought out of its machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Collected {
     /// The last commit, in hex, if the work differs from the base; it is in the bundle.
@@ -207,6 +221,7 @@ pub struct Collected {
 
 /// An error, as RFC 9457 has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// A stable word for programs, such as `invalid-task`.
     #[serde(rename = "type")]

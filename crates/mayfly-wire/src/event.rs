@@ -24,6 +24,7 @@ use crate::worker::End;
 
 /// What mayfly itself tells about a task. The list is closed: a new type is a new version of the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum MayflyEvent {
     /// The task waits for a free slot.
@@ -93,6 +94,7 @@ pub enum MayflyEvent {
 
 /// Who an event is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventSource {
     /// The standard output of `claude`.
@@ -173,15 +175,18 @@ pub fn is_json(bytes: &[u8]) -> bool {
 
 /// An event as it arrives.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Event<'a> {
     /// The task.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub task: Cow<'a, str>,
     /// The attempt; 0 before the first.
     pub attempt: u32,
     /// The number in the task's log.
     pub seq: u64,
     /// When.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub at: Timestamp,
     /// From whom.
     pub source: EventSource,
@@ -190,6 +195,7 @@ pub struct Event<'a> {
     end: Option<WireEnd>,
     /// JSON that `claude` wrote.
     #[serde(borrow, default)]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<Object>))]
     pub line: Option<&'a RawValue>,
     /// Other text that it wrote.
     #[serde(default)]
@@ -203,6 +209,7 @@ pub struct Event<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 enum WireEnd {
     More,

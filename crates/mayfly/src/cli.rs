@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{cancel, logs, ps, result, retry};
+use crate::config::Flags;
 use crate::values;
 
 const EXAMPLES: &str = "\
@@ -60,15 +61,47 @@ Examples:
 `mayfly run` starts one by itself when there is none; it needs no attention. One that stops leaves
 its machines running, and the next one takes them over. MAYFLY_LOG=debug makes it say more.";
 
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  mayfly doctor                   # each part is tried: a machine is made and unmade
+  mayfly doctor --settings        # what is in force: a flag, else mayfly.toml, else a default
+  mayfly doctor --json | jq '.checks[] | select(.state != \"ok\")'
+
+Exit codes:
+  0 a task could run here, 3 it could not";
+
 /// Claude Code agents, many at once, each in a machine that lives for one task
+#[expect(clippy::doc_markdown, reason = "the help is plain text")]
 #[derive(Debug, Parser)]
 #[command(name = "mayfly", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 100)]
 pub(crate) struct Cli {
     /// The Claude Code CLI to run, instead of the pinned version that is found or fetched with npm
     #[arg(long, value_name = "PATH", global = true, display_order = 100)]
     pub(crate) claude: Option<PathBuf>,
+    /// The configuration [default: $XDG_CONFIG_HOME/mayfly/mayfly.toml, else ~/.config/mayfly/mayfly.toml]
+    #[arg(long, value_name = "PATH", global = true, display_order = 101)]
+    pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+impl Cli {
+    /// The flags that a file could say as well.
+    pub(crate) fn flags(&self) -> Flags {
+        let flags = Flags { claude: self.claude.clone(), ..Flags::default() };
+        match &self.verb {
+            Verb::Demo(args) => args.machines.over(flags),
+            Verb::Run(args) => args.over(flags),
+            Verb::Serve(args) => args.over(flags),
+            Verb::Ps(ps::PsArgs { data, .. })
+            | Verb::Logs(logs::LogsArgs { data, .. })
+            | Verb::Cancel(cancel::CancelArgs { data, .. })
+            | Verb::Retry(retry::RetryArgs { data, .. })
+            | Verb::Result(result::ResultArgs { data, .. }) => Flags { data: data.folder.clone(), ..flags },
+            Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
+            Verb::ClaudePath => flags,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,6 +114,7 @@ pub(crate) enum Verb {
     Retry(retry::RetryArgs),
     Result(result::ResultArgs),
     Serve(ServeArgs),
+    Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
     #[command(hide = true)]
     ClaudePath,
@@ -93,9 +127,8 @@ pub(crate) struct DemoArgs {
     /// How many tasks to run
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) tasks: u32,
-    /// How many machines may run at once
-    #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
-    pub(crate) parallel: NonZeroU32,
+    #[command(flatten)]
+    pub(crate) machines: MachineArgs,
     /// Print the events, one JSON object a line, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
@@ -124,15 +157,15 @@ pub(crate) struct RunArgs {
     /// around the current folder, else an empty workspace]
     #[arg(long, value_name = "PATH")]
     pub(crate) repo: Option<PathBuf>,
-    /// The model, as `claude --model` takes it
-    #[arg(long, value_name = "MODEL", default_value = "sonnet", value_parser = values::model)]
-    pub(crate) model: String,
-    /// The time for the whole run
-    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = values::duration)]
-    pub(crate) timeout: Duration,
-    /// The longest silence of the agent
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = values::duration)]
-    pub(crate) idle_timeout: Duration,
+    /// The model, as `claude --model` takes it [default: sonnet]
+    #[arg(long, value_name = "MODEL", value_parser = values::model)]
+    pub(crate) model: Option<String>,
+    /// The time for the whole run [default: 30m]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// The longest silence of the agent [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) idle_timeout: Option<Duration>,
     /// The most turns of the agent
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub(crate) max_turns: Option<NonZeroU32>,
@@ -153,18 +186,77 @@ pub(crate) struct ServeArgs {
     /// Exit once there was nothing to do for this long
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) idle_exit: Option<Duration>,
-    /// How many machines may run at once
-    #[arg(long, value_name = "N", default_value = "5", value_parser = values::count)]
-    pub(crate) parallel: NonZeroU32,
+    #[command(flatten)]
+    pub(crate) machines: MachineArgs,
     /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port [default:
     /// 127.0.0.1:6293]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = values::address)]
     pub(crate) listen: Option<SocketAddr>,
     /// Leave the terminal's session; `mayfly run` starts it so
     #[arg(long, hide = true)]
     pub(crate) background: bool,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+}
+
+/// Try what a task needs on this host, and name the command that puts right what is missing
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(crate) struct DoctorArgs {
+    /// Try nothing: list every key of the configuration with its value, and where that came from
+    #[arg(long)]
+    pub(crate) settings: bool,
+    /// Print one JSON object, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+/// How many machines there may be, and what each may use.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// How many machines may run at once [default: 5]
+    #[arg(long, value_name = "N", value_parser = values::count)]
+    pub(crate) parallel: Option<NonZeroU32>,
+    /// The memory of each machine [default: 4GiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::memory)]
+    pub(crate) memory: Option<u64>,
+    /// The processes and threads of each machine [default: 1024]
+    #[arg(long, value_name = "N", value_parser = values::processes)]
+    pub(crate) processes: Option<u32>,
+    /// The processors of each machine [default: 2]
+    #[arg(long, value_name = "N", value_parser = values::cpus)]
+    pub(crate) cpus: Option<f64>,
+}
+
+impl MachineArgs {
+    fn over(&self, flags: Flags) -> Flags {
+        let Self { parallel, memory, processes, cpus } = *self;
+        Flags { parallel, memory, processes, cpus, ..flags }
+    }
+}
+
+impl RunArgs {
+    fn over(&self, flags: Flags) -> Flags {
+        Flags {
+            data: self.data.folder.clone(),
+            model: self.model.clone(),
+            timeout: self.timeout,
+            idle_timeout: self.idle_timeout,
+            max_turns: self.max_turns,
+            max_budget_usd: self.max_budget_usd,
+            ..flags
+        }
+    }
+}
+
+impl ServeArgs {
+    fn over(&self, flags: Flags) -> Flags {
+        let (data, listen, idle_exit) = (self.data.folder.clone(), self.listen, self.idle_exit);
+        let flags = Flags { data, listen, idle_exit, ..flags };
+        self.machines.over(flags)
+    }
 }
 
 #[expect(clippy::doc_markdown, reason = "the help is plain text")]
@@ -184,5 +276,32 @@ mod tests {
     fn the_flags_do_not_contradict_one_another() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_flag_is_taken_for_the_key_of_its_name() {
+        let flags = |args: &str| Cli::parse_from(args.split(' ')).flags();
+        let machines = "--parallel 2 --memory 1GiB --processes 100 --cpus 0.5";
+        let serve = flags(&format!(
+            "mayfly --claude /c serve --data /d --listen 127.0.0.1:1 --idle-exit 1m {machines}"
+        ));
+        assert_eq!((serve.claude.clone(), serve.data.clone()), (Some("/c".into()), Some("/d".into())));
+        assert_eq!(
+            (serve.listen.map(|to| to.port()), serve.idle_exit),
+            (Some(1), Some(Duration::from_secs(60)))
+        );
+        for flags in [flags(&format!("mayfly demo {machines}")), serve] {
+            let whole = (flags.parallel.map(NonZeroU32::get), flags.memory, flags.processes);
+            assert_eq!((whole, flags.cpus), ((Some(2), Some(1 << 30), Some(100)), Some(0.5)));
+        }
+        let run = flags(
+            "mayfly run --data /d --model m --timeout 1m --idle-timeout 2m --max-turns 3 --max-budget-usd 4 p",
+        );
+        let times = [run.timeout, run.idle_timeout].map(|time| time.map(|time| time.as_secs()));
+        assert_eq!(
+            (run.data, run.model.as_deref(), times),
+            (Some("/d".into()), Some("m"), [Some(60), Some(120)])
+        );
+        assert_eq!((run.max_turns.map(NonZeroU32::get), run.max_budget_usd), (Some(3), Some(4.0)));
     }
 }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use mayfly_client::{Client, ClientError};
 use mayfly_wire::api::Task;
 
-use crate::cli::DataArgs;
+use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::printer::Printer;
@@ -45,19 +45,21 @@ pub(crate) struct Origin {
     pub(crate) data: PathBuf,
     /// The CLI that one that is started is to run; none is to be found first.
     pub(crate) claude: Option<PathBuf>,
+    /// What else it is to be like.
+    pub(crate) settings: Settings,
     /// The user's.
     pub(crate) environment: Environment,
 }
 
 impl Origin {
-    /// The folder that `args` name, or the user's usual one.
-    pub(crate) fn new(
-        args: &DataArgs,
-        claude: Option<PathBuf>,
-        environment: &Environment,
-    ) -> Result<Self, Stop> {
-        let data = environment.data_folder(args.folder.as_deref())?;
-        Ok(Self { data, claude, environment: environment.clone() })
+    /// As the settings have it, or in the user's usual folder.
+    pub(crate) fn new(settings: &Settings, environment: &Environment) -> Result<Self, Stop> {
+        Ok(Self {
+            data: environment.data_folder(settings.data())?,
+            claude: settings.claude(),
+            settings: settings.clone(),
+            environment: environment.clone(),
+        })
     }
 
     /// A command of ours about this folder, as the user types it.

@@ -124,6 +124,21 @@ pub(crate) enum BadCredential {
     TooLong { name: &'static str },
 }
 
+impl BadCredential {
+    /// The variable that is wrong.
+    pub(crate) fn variable(&self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::NoBaseUrl => Some(AUTH_TOKEN),
+            Self::BadBaseUrl => Some(BASE_URL),
+            Self::WrongKind { name, .. }
+            | Self::Space { name }
+            | Self::NotPlain { name }
+            | Self::TooLong { name } => Some(name),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

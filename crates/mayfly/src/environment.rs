@@ -47,6 +47,11 @@ impl Environment {
         self.xdg("XDG_CACHE_HOME", ".cache")
     }
 
+    /// The folder of what the user has chosen.
+    pub(crate) fn config_folder(&self) -> Option<PathBuf> {
+        self.xdg("XDG_CONFIG_HOME", ".config")
+    }
+
     fn xdg(&self, name: &str, below_home: &str) -> Option<PathBuf> {
         // The specification has relative values ignored.
         let named = self.get(name).map(PathBuf::from).filter(|path| path.is_absolute());

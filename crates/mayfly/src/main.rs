@@ -10,6 +10,7 @@ mod carry_out;
 mod claude;
 mod cli;
 mod commands;
+mod config;
 mod contact;
 mod credential;
 mod detach;
@@ -35,6 +36,7 @@ use clap::Parser as _;
 use mayfly_provider_sandbox::HOLDER_VERB;
 
 use crate::cli::{Cli, Verb};
+use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 
@@ -65,20 +67,22 @@ fn owner() -> ExitCode {
 }
 
 fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
+    let settings = Settings::load(cli.config.as_deref(), cli.flags(), environment).map_err(Stop::usage)?;
     // A second provider is never there, so the answer says nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         match cli.verb {
-            Verb::Demo(args) => Box::pin(commands::demo::demo(args, cli.claude, environment)).await,
-            Verb::Run(args) => Box::pin(commands::run::run(args, cli.claude, environment)).await,
-            Verb::Ps(args) => commands::ps::ps(args, environment).await,
-            Verb::Logs(args) => Box::pin(commands::logs::logs(args, cli.claude, environment)).await,
-            Verb::Cancel(args) => Box::pin(commands::cancel::cancel(args, cli.claude, environment)).await,
-            Verb::Retry(args) => Box::pin(commands::retry::retry(args, cli.claude, environment)).await,
-            Verb::Result(args) => Box::pin(commands::result::result(args, cli.claude, environment)).await,
-            Verb::ClaudePath => commands::claude_path::claude_path(cli.claude, environment).await,
-            Verb::Serve(args) => Box::pin(commands::serve::serve(args, cli.claude, environment)).await,
+            Verb::Demo(args) => Box::pin(commands::demo::demo(args, &settings, environment)).await,
+            Verb::Run(args) => Box::pin(commands::run::run(args, &settings, environment)).await,
+            Verb::Ps(args) => commands::ps::ps(args, &settings, environment).await,
+            Verb::Logs(args) => Box::pin(commands::logs::logs(args, &settings, environment)).await,
+            Verb::Cancel(args) => Box::pin(commands::cancel::cancel(args, &settings, environment)).await,
+            Verb::Retry(args) => Box::pin(commands::retry::retry(args, &settings, environment)).await,
+            Verb::Result(args) => Box::pin(commands::result::result(args, &settings, environment)).await,
+            Verb::Doctor(args) => Box::pin(commands::doctor::doctor(&args, &settings, environment)).await,
+            Verb::ClaudePath => commands::claude_path::claude_path(&settings, environment).await,
+            Verb::Serve(args) => Box::pin(commands::serve::serve(args, &settings, environment)).await,
         }
     });
     // A fetch that was interrupted, in a thread of its own, still removes what it has of the CLI.

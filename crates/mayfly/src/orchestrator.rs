@@ -26,6 +26,7 @@ pub(crate) struct Orchestrator {
 impl Orchestrator {
     /// Starts one. What cannot work here is refused now, and not at the first task.
     pub(crate) async fn start(mut config: ServerConfig, claude: Claude) -> Result<Self, Stop> {
+        Sandbox::step_aside();
         make_private(&config.data)?;
         config.rules.claude_version = claude.version.map(str::to_owned);
         let mayfly = std::env::current_exe().context("cannot tell where this program is")?;

@@ -25,6 +25,7 @@ use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
 
 use crate::claude::{self, Claude};
+use crate::config::Settings;
 use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::Stop;
@@ -52,7 +53,7 @@ pub(crate) struct Joined {
 
 /// Joins the orchestrator of a data folder, or starts one.
 pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
-    let Origin { data, claude, environment } = origin;
+    let Origin { data, claude, settings, environment } = origin;
     let client = Client::new(&ServerConfig::in_dir(data).socket());
     if client.healthy().await.is_ok() {
         return Ok(Joined { client, was_there: true, claude: None });
@@ -63,7 +64,7 @@ pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
         return Ok(Joined { client, was_there: true, claude: None });
     }
     let claude = claude::find(claude.clone(), environment).await?;
-    start(data, &claude, environment).await?;
+    start(data, &claude, settings, environment).await?;
     Ok(Joined { client, was_there: false, claude: Some(claude.path) })
 }
 
@@ -82,12 +83,17 @@ async fn lock(path: PathBuf) -> Result<File, Stop> {
     Ok(locked.await??)
 }
 
-async fn start(data: &Path, claude: &Claude, environment: &Environment) -> Result<(), Stop> {
+async fn start(
+    data: &Path,
+    claude: &Claude,
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<(), Stop> {
     let path = log_file(data);
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
     let log = log.with_context(|| format!("cannot write `{}`", path.display()))?;
     let before = log.metadata()?.len();
-    let mut child = spawn(data, claude, environment, log)?;
+    let mut child = spawn(data, claude, settings, environment, log)?;
     match tokio::time::timeout(START_MAX, first_line(&mut child)).await {
         // From here on it is on its own.
         Ok(Ok(true)) => Ok(()),
@@ -101,10 +107,23 @@ async fn start(data: &Path, claude: &Claude, environment: &Environment) -> Resul
     }
 }
 
-fn spawn(data: &Path, claude: &Claude, environment: &Environment, log: File) -> Result<Child, Stop> {
+fn spawn(
+    data: &Path,
+    claude: &Claude,
+    settings: &Settings,
+    environment: &Environment,
+    log: File,
+) -> Result<Child, Stop> {
     let mayfly = std::env::current_exe().context("cannot tell where this program is")?;
     let mut serve = Command::new(&mayfly);
-    serve.args(["serve", "--background", "--idle-exit", IDLE_EXIT]);
+    serve.args(["serve", "--background"]);
+    // It reads what we have read.
+    if let Some(file) = settings.file() {
+        serve.arg("--config").arg(file);
+    }
+    if settings.idle_exit().is_none() {
+        serve.args(["--idle-exit", IDLE_EXIT]);
+    }
     serve.arg("--data").arg(data).arg("--claude").arg(&claude.path);
     serve.env_clear().envs(environment.without_credentials()).current_dir("/");
     serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);

@@ -1,5 +1,6 @@
 //! The values that flags take, each read into what it means or refused in words.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -34,6 +35,59 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         () if duration.is_zero() => Err("expected more than nothing".to_owned()),
         () if duration > DURATION_MAX => Err("the longest is 168h".to_owned()),
         () => Ok(duration),
+    }
+}
+
+/// A duration as [`duration`] reads it.
+pub(crate) fn show_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let part = |count: u64, unit: &str| if count > 0 { format!("{count}{unit}") } else { String::new() };
+    part(seconds / 3600, "h") + &part(seconds / 60 % 60, "m") + &part(seconds % 60, "s")
+}
+
+/// The units of bytes, the greatest first.
+const BYTE_UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// Reads the size of a machine's memory, such as `512MiB` or `4GiB`.
+pub(crate) fn memory(text: &str) -> Result<u64, String> {
+    /// Less than `claude` itself takes.
+    const BYTES_MIN: u64 = 256 << 20;
+    let bytes = BYTE_UNITS.iter().find_map(|(unit, size)| {
+        let digits = text.strip_suffix(unit).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+        digits.parse::<u64>().ok()?.checked_mul(*size)
+    });
+    match bytes {
+        None => Err("expected a size such as 512MiB or 4GiB".to_owned()),
+        Some(bytes) if bytes < BYTES_MIN => Err("the least is 256MiB: claude takes most of that".to_owned()),
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+/// A size as [`memory`] reads it.
+pub(crate) fn show_bytes(bytes: u64) -> String {
+    let whole = BYTE_UNITS.iter().find(|(_, size)| bytes.is_multiple_of(*size) && bytes > 0);
+    whole.map_or_else(|| bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
+}
+
+/// Reads how many processes and threads a machine may have: at least those of `claude` and its tools, at most
+/// what the kernel can count.
+pub(crate) fn processes(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count @ 64..=4_194_304) => Ok(count),
+        _ => Err("expected a whole number from 64 to 4194304".to_owned()),
+    }
+}
+
+/// Reads an address of this host with a port.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:6293".to_owned())
+}
+
+/// Reads how many processors a machine may use.
+pub(crate) fn cpus(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(count) if (0.1..=1024.0).contains(&count) => Ok(count),
+        _ => Err("expected a number from 0.1 to 1024, such as 2 or 0.5".to_owned()),
     }
 }
 
@@ -152,6 +206,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_machine_may_use_is_read_and_shown_as_people_write_it() {
+        for text in ["256MiB", "4GiB", "1TiB", "1000000KiB"] {
+            assert_eq!(memory(text).map(show_bytes).as_deref(), Ok(text));
+        }
+        for text in ["", "4", "4GB", "4 GiB", "-1GiB", "1.5GiB", "GiB", "99999999999TiB", "255MiB"] {
+            assert!(memory(text).is_err(), "{text}");
+        }
+        for text in ["63", "0", "-1", "4194305", "many", "64.5"] {
+            assert!(processes(text).is_err(), "{text}");
+        }
+        assert_eq!((processes("64"), cpus("0.5")), (Ok(64), Ok(0.5)));
+        for text in ["0", "-1", "NaN", "inf", "1025", "two"] {
+            assert!(cpus(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_count_is_at_least_one() {
         assert_eq!(count("5").map(NonZeroU32::get), Ok(5));
         for text in ["", "0", "-1", "1.5", "five", "4294967296"] {
@@ -232,6 +303,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_duration_is_shown_as_it_is_read(seconds in 1..=DURATION_MAX.as_secs()) {
+            let time = Duration::from_secs(seconds);
+            prop_assert_eq!(duration(&show_duration(time)), Ok(time));
+        }
+
         /// S10, S45: a branch's name can hold nothing that git, a shell or a terminal reads as more than text.
         #[test]
         fn a_slug_is_always_a_plain_name(prompt in any::<String>()) {

@@ -6,8 +6,8 @@
 use std::os::fd::OwnedFd;
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use mayfly_wire::boot;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,7 +17,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::failure::{Failure, Step};
 
 /// What the worker and the agent may write to, as far as the file system lets them.
-const WRITABLE: [&str; 5] = [boot::WORKSPACE, boot::HOME, "/tmp", "/dev", "/proc"];
+pub(super) const WRITABLE: [&str; 5] = [boot::WORKSPACE, boot::HOME, "/tmp", "/dev", "/proc"];
 /// The newest Landlock that this was tried with; older kernels enforce what they know of it.
 const LANDLOCK: ABI = ABI::V7;
 /// Files that one process may have open.
@@ -85,7 +85,8 @@ pub(super) fn limit(pids_max: u32) -> Result<(), Failure> {
 }
 
 /// Reading and executing everywhere, writing in a few places, and no signal or abstract socket across the border.
-pub(super) fn landlock() -> Result<(), Failure> {
+/// Gives the version of Landlock that holds.
+pub(super) fn landlock(writable: &[&str]) -> Result<i32, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(format!("cannot apply Landlock ({error})"));
     let all = AccessFs::from_all(LANDLOCK);
     let mut rules = Ruleset::default()
@@ -94,15 +95,19 @@ pub(super) fn landlock() -> Result<(), Failure> {
         .and_then(|rules| rules.scope(Scope::from_all(LANDLOCK)))
         .and_then(Ruleset::create)
         .map_err(|error| failed(&error))?;
-    let writable = WRITABLE.iter().map(|place| (*place, all));
+    let writable = writable.iter().map(|place| (*place, all));
     for (place, access) in std::iter::once(("/", AccessFs::from_read(LANDLOCK))).chain(writable) {
         let place = PathFd::new(place).map_err(|error| failed(&error))?;
         rules = rules.add_rule(PathBeneath::new(place, access)).map_err(|error| failed(&error))?;
     }
-    match rules.restrict_self().map_err(|error| failed(&error))?.ruleset {
-        RulesetStatus::NotEnforced => Err(Failure::new(
+    let status = rules.restrict_self().map_err(|error| failed(&error))?;
+    match (status.ruleset, status.landlock) {
+        (
+            RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced,
+            LandlockStatus::Available { effective_abi, kernel_abi },
+        ) => Ok(kernel_abi.unwrap_or(effective_abi as i32)),
+        _ => Err(Failure::new(
             "this kernel does not enforce Landlock: boot one of 5.13 or newer with `landlock` in its `lsm=` list",
         )),
-        RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => Ok(()),
     }
 }

@@ -36,14 +36,19 @@ fn become_worker(
     log: &OwnedFd,
 ) -> Result<Infallible, Failure> {
     let events = may_build(holder)?;
-    rustix::system::sethostname(HOSTNAME).step("name the machine")?;
-    sys::bring_loopback_up().step("bring the machine's loopback up")?;
+    own_names()?;
     view::build(spec, &events)?;
     lose_rights(spec, holder)?;
     give_streams(boot, log)?;
     holder.send(&Word::Ready)?;
     seccomp::apply()?;
     Err(execute(spec))
+}
+
+/// Gives the new namespaces a name and a loopback, which takes every right over them.
+pub(super) fn own_names() -> Result<(), Failure> {
+    rustix::system::sethostname(HOSTNAME).step("name the machine")?;
+    sys::bring_loopback_up().step("bring the machine's loopback up")
 }
 
 fn may_build(holder: &Channel) -> Result<Events, Failure> {
@@ -66,7 +71,7 @@ fn lose_rights(spec: &HolderSpec, holder: &Channel) -> Result<(), Failure> {
     confine::become_agent()?;
     confine::end_with(&holder.0)?;
     confine::limit(spec.pids_max)?;
-    confine::landlock()
+    confine::landlock(&confine::WRITABLE).map(drop)
 }
 
 /// Leaves the worker its standard streams, the first of which holds its boot, and nothing else.

@@ -18,16 +18,19 @@
 //!
 //! Bound: `LOG_BYTES_MAX` of the worker's stderr are kept, the rest is read and dropped.
 
+mod advice;
 mod confine;
 mod init;
 mod seccomp;
 mod spec;
+mod trial;
 mod view;
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 use mayfly_provider::Limits;
@@ -46,6 +49,7 @@ use crate::machine::State;
 use crate::process::ProcessId;
 use crate::shelf;
 use crate::sys::{self, Forked};
+use advice::advised;
 use spec::{Channel, Word};
 
 /// The hidden verb of our binary that becomes a holder.
@@ -56,6 +60,13 @@ const PROBE_WORD: &str = "probe";
 /// The exit of that trial: one that no other program would have.
 const PROBE_EXIT: u8 = 86;
 
+/// What follows the verb where the parts of a sandbox are tried, before the folder to do it in.
+pub(crate) const TRIAL_WORD: &str = "trial";
+
+/// What a machine's first process is born into.
+const NAMESPACES: libc::c_int =
+    libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+
 /// How much of a worker's stderr is kept.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
@@ -63,13 +74,21 @@ const LOG_BYTES_MAX: u64 = 1 << 20;
 ///
 /// To be called by `main` before there is any other thread: it forks and enters namespaces.
 pub fn holder_main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    if args.next().is_some_and(|word| word == PROBE_WORD) {
-        return ExitCode::from(PROBE_EXIT);
-    }
-    match hold() {
+    let done = match args.next() {
+        Some(word) if word == PROBE_WORD => return ExitCode::from(PROBE_EXIT),
+        Some(word) if word == TRIAL_WORD => try_layers(args.next().unwrap_or_default().as_ref()),
+        _ => hold(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Tells whoever started us how the layers are, as JSON.
+fn try_layers(folder: &Path) -> io::Result<()> {
+    let layers = trial::all(folder, &std::env::current_exe()?);
+    io::stdout().write_all(&serde_json::to_vec(&layers)?)
 }
 
 /// An error here is one of the pipes to the maker, so there is nobody to tell.
@@ -156,9 +175,7 @@ fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     let (channel, theirs) = channel()?;
     let (boot, boot_write) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let (log, log_write) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
-    let spaces =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    let forked = sys::fork_into(spaces)
+    let forked = sys::fork_into(NAMESPACES)
         .step("make namespaces")
         .map_err(|failure| advised(failure.of_namespaces(), ordinary))?;
     let init = match forked {
@@ -247,31 +264,6 @@ fn enter_user_namespace() -> Result<(), Failure> {
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("0 {uid} 1\n"))?;
     write("gid_map", format!("0 {gid} 1\n"))
-}
-
-/// Adds what to do, where the system's settings tell why it did not let us.
-fn advised(mut failure: Failure, ordinary: bool) -> Failure {
-    let errors = [libc::EPERM, libc::EACCES, libc::ENOSPC, libc::EUSERS];
-    let denied = !failure.may_pass && errors.map(Some).contains(&failure.errno);
-    let is = |setting: &str, value: &str| {
-        std::fs::read_to_string(format!("/proc/sys/{setting}")).is_ok_and(|text| text.trim() == value)
-    };
-    let advice = if !denied {
-        return failure;
-    } else if is("user/max_user_namespaces", "0") {
-        "user namespaces are off here: set the sysctl user.max_user_namespaces to 10000"
-    } else if ordinary && is("kernel/unprivileged_userns_clone", "0") {
-        "they are for root alone here: set the sysctl kernel.unprivileged_userns_clone to 1, or run mayfly as root"
-    } else if ordinary && is("kernel/apparmor_restrict_unprivileged_userns", "1") {
-        "AppArmor keeps them from ordinary users here (kernel.apparmor_restrict_unprivileged_userns is 1): \
-         give mayfly a profile with `userns,` in /etc/apparmor.d, or run mayfly as root"
-    } else if ordinary {
-        "if this is a container, it must allow user namespaces and an unmasked /proc; else run mayfly as root"
-    } else {
-        "root has not all its rights here: if this is a container, start it with them (such as `--privileged`)"
-    };
-    failure.reason = format!("{}: {advice}", failure.reason);
-    failure
 }
 
 /// In a trial: whether our binary runs in the machine.

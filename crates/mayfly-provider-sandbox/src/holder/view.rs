@@ -245,20 +245,9 @@ impl Root {
     /// The base with the agent's changes in the machine's own folder.
     fn overlay(&self, spec: &HolderSpec, view: &WorkspaceView) -> Result<(), Failure> {
         self.bind(&view.base, boot::BASE, READ_ONLY)?;
-        let open = |path: &Path| File::open(path).step(format!("open {}", path.display()));
-        let layers = [
-            ("lowerdir", open(&view.base)?),
-            ("upperdir", open(&spec.folder.of_agent("upper"))?),
-            ("workdir", open(&spec.folder.of_agent("work"))?),
-        ];
-        // By descriptor: a path could hold what the option's own syntax means, and would be shown inside.
-        let paths = layers
-            .each_ref()
-            .map(|(key, file)| (*key, format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file))));
-        let options: Vec<_> =
-            paths.iter().map(|(key, path)| (*key, path.as_str())).chain([("userxattr", "")]).collect();
         let to = self.folder(&format!("{}/{}", boot::WORKSPACE, view.name))?;
-        mount("overlay", &options, PLAIN, &to)
+        let of_agent = |name| spec.folder.of_agent(name);
+        mount_overlay(&view.base, &of_agent("upper"), &of_agent("work"), &to)
     }
 
     fn opt(&self, spec: &HolderSpec, events: &Events) -> Result<(), Failure> {
@@ -299,6 +288,19 @@ fn attach(tree: &OwnedFd, attributes: MountAttrFlags, to: &Path) -> Result<(), F
     let step = format!("show {}", to.display());
     sys::restrict_mount(tree, attributes.bits().into(), true).step(&step)?;
     move_mount(tree.as_fd(), "", CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(&step)
+}
+
+/// Shows `lower` at `to`, with what is written going into `upper`.
+pub(super) fn mount_overlay(lower: &Path, upper: &Path, work: &Path, to: &Path) -> Result<(), Failure> {
+    let open = |path: &Path| File::open(path).step(format!("open {}", path.display()));
+    let layers = [("lowerdir", open(lower)?), ("upperdir", open(upper)?), ("workdir", open(work)?)];
+    // By descriptor: a path could hold what the option's own syntax means, and would be shown inside.
+    let paths = layers
+        .each_ref()
+        .map(|(key, file)| (*key, format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file))));
+    let options: Vec<_> =
+        paths.iter().map(|(key, path)| (*key, path.as_str())).chain([("userxattr", "")]).collect();
+    mount("overlay", &options, PLAIN, to)
 }
 
 /// Mounts a new file system. An option without a value is a flag.

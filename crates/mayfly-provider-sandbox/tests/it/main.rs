@@ -6,6 +6,7 @@
 
 mod conformance;
 mod escape;
+mod layers;
 mod life;
 mod limits;
 mod ordinary;

@@ -19,7 +19,8 @@ use super::extract::{Asked, Task};
 use super::problem::Problem;
 
 /// The query of a log.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct From {
     /// The event after which to start; 0 is everything.
@@ -44,6 +45,16 @@ enum BrokeOff {
 }
 
 /// `GET /v1/tasks/{id}/events?after=N&follow=true`
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/events",
+    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits"), From),
+    responses(
+        (status = 200, description = "An event a line, to the end of the task", body = mayfly_wire::event::Event, content_type = "application/x-ndjson"),
+        (status = 404, description = "No task has this id, or an end of one", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn follow(
     State(app): State<Owner>,
     Task(id): Task,

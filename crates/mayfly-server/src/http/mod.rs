@@ -2,14 +2,17 @@
 //!
 //! A handler takes a request apart, makes one call and answers. Errors meet HTTP in `problem`.
 
+use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post, put};
+use axum::routing::{get, put};
+use axum::{Json, Router};
 use mayfly_engine::Engine;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::listen::House;
 pub(crate) use bearer::Opens;
@@ -23,6 +26,7 @@ mod entry;
 mod events;
 mod extract;
 mod health;
+mod openapi;
 mod problem;
 mod results;
 mod tasks;
@@ -55,22 +59,31 @@ pub(crate) struct Machine {
 
 /// The owner's API.
 pub(crate) fn owner(owner: Owner) -> Router {
-    Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/v1/workspaces", post(workspaces::upload).layer(DefaultBodyLimit::disable()))
-        .route("/v1/tasks", post(tasks::create).get(tasks::list))
-        .route("/v1/tasks/{id}", get(tasks::show))
-        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
-        .route("/v1/tasks/{id}/retry", post(tasks::retry))
-        .route("/v1/tasks/{id}/workspace", get(workspaces::download))
-        .route("/v1/tasks/{id}/events", get(events::follow))
-        .route("/v1/tasks/{id}/result/bundle", get(results::bundle))
-        .route("/v1/tasks/{id}/result/transcript", get(results::transcript))
+    let (routes, document) = routes().split_for_parts();
+    routes
+        .route("/v1/openapi.json", get(move || ready(Json(document))))
         .fallback(async || Problem::no_route())
         .method_not_allowed_fallback(async || Problem::no_route())
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
         .with_state(owner)
+}
+
+/// The routes, with what is said of each in the `OpenAPI` document.
+fn routes() -> OpenApiRouter<Owner> {
+    let upload = OpenApiRouter::new().routes(routes!(workspaces::upload)).layer(DefaultBodyLimit::disable());
+    OpenApiRouter::with_openapi(openapi::about())
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .merge(upload)
+        .routes(routes!(workspaces::download))
+        .routes(routes!(tasks::create, tasks::list))
+        .routes(routes!(tasks::show))
+        .routes(routes!(tasks::cancel))
+        .routes(routes!(tasks::retry))
+        .routes(routes!(events::follow))
+        .routes(routes!(results::bundle))
+        .routes(routes!(results::transcript))
 }
 
 /// The owner's API where anybody of this machine can come.
@@ -88,4 +101,15 @@ pub(crate) fn machine(machine: Machine, client: reqwest::Client) -> Router {
         .method_not_allowed_fallback(async || Problem::no_route())
         .with_state(machine);
     mayfly_gateway::router(admission, client).merge(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What other programs are written against.
+    #[test]
+    fn the_api_is_described_as_it_is() {
+        insta::assert_json_snapshot!("openapi", routes().split_for_parts().1);
+    }
 }

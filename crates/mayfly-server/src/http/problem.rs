@@ -27,6 +27,12 @@ impl Problem {
         Self(api::Problem { kind: kind.to_owned(), status: status.as_u16(), detail: detail.into() })
     }
 
+    /// The same, where something else follows from it.
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.status = status.as_u16();
+        self
+    }
+
     pub(crate) fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "no-such-route", "there is no such route here")
     }

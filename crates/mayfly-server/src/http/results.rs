@@ -10,11 +10,31 @@ use super::extract::Task;
 use super::problem::Problem;
 
 /// `GET /v1/tasks/{id}/result/bundle`
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/result/bundle",
+    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    responses(
+        (status = 200, description = "A git bundle; what it builds on is in the workspace of the task", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "No such task, or nothing came out of it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn bundle(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
     file(&app, id, "bundle").await
 }
 
 /// `GET /v1/tasks/{id}/result/transcript`
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/result/transcript",
+    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    responses(
+        (status = 200, description = "The session file of the CLI", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "No such task, or nothing came out of it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn transcript(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
     file(&app, id, "transcript").await
 }

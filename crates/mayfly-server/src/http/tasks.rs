@@ -16,6 +16,18 @@ use super::problem::Problem;
 const LIMIT: u32 = 100;
 
 /// `POST /v1/tasks`: accepts a task, and answers before it has run.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 100 ASCII characters: the same key with the same task is the same task")),
+    request_body = api::CreateTask,
+    responses(
+        (status = 202, description = "Accepted, and durable", body = api::Task),
+        (status = 409, description = "The key was used for another task", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Something about it cannot be", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The disk is full", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn create(
     State(app): State<Owner>,
     headers: HeaderMap,
@@ -26,7 +38,8 @@ pub(super) async fn create(
 }
 
 /// The query of a list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
     /// The name of a state.
@@ -38,6 +51,15 @@ pub(super) struct Which {
 }
 
 /// `GET /v1/tasks?state=&cursor=&limit=`: the newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks",
+    params(Which),
+    responses(
+        (status = 200, description = "Newest first", body = [api::Task]),
+        (status = 400, description = "No such state, or no id", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn list(
     State(app): State<Owner>,
     Asked(Which { state, cursor, limit }): Asked<Which>,
@@ -55,11 +77,32 @@ fn state_name(name: &str) -> Result<&'static str, Problem> {
 }
 
 /// `GET /v1/tasks/{id}`
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}",
+    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    responses(
+        (status = 200, description = "As it stands", body = api::Task),
+        (status = 404, description = "No task has this id, or an end of one", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn show(State(app): State<Owner>, Task(id): Task) -> Result<Json<api::Task>, Problem> {
     app.engine.task(id).await?.map(Json).ok_or_else(Problem::no_task)
 }
 
 /// `POST /v1/tasks/{id}/cancel`: answers before the task has ended.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/{id}/cancel",
+    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    request_body = api::Cancel,
+    responses(
+        (status = 202, description = "Asked for; its events tell of its end", body = api::Task),
+        (status = 404, description = "No task has this id, or an end of one", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn cancel(
     State(app): State<Owner>,
     Task(id): Task,
@@ -70,6 +113,17 @@ pub(super) async fn cancel(
 }
 
 /// `POST /v1/tasks/{id}/retry`: accepts a new task like one that is over.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/{id}/retry",
+    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits"), ("Idempotency-Key" = Option<String>, Header, description = "1 to 100 ASCII characters: the same key with the same task is the same task")),
+    request_body = api::Retry,
+    responses(
+        (status = 202, description = "The new task", body = api::Task),
+        (status = 404, description = "No task has this id, or an end of one", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not over, or the ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn retry(
     State(app): State<Owner>,
     Task(id): Task,

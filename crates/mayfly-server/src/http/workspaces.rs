@@ -24,7 +24,8 @@ use crate::incoming::Incoming;
 const BUNDLE_BYTES_MAX: u64 = 8 << 30;
 
 /// The query of an upload.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Named {
     /// The folder's name under `/workspace`; it is checked when a task asks for it.
@@ -32,6 +33,17 @@ pub(super) struct Named {
 }
 
 /// `POST /v1/workspaces?name=REPO`: stores a bundle, and answers with what a task is to name.
+#[utoipa::path(
+    post,
+    path = "/v1/workspaces",
+    params(Named),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A git bundle with one ref"),
+    responses(
+        (status = 201, description = "What a task is to name", body = Workspace),
+        (status = 413, description = "Too long", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not such a bundle", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn upload(
     State(app): State<Owner>,
     Asked(Named { name }): Asked<Named>,
@@ -47,6 +59,16 @@ pub(super) async fn upload(
 }
 
 /// `GET /v1/tasks/{id}/workspace`: what the task started from.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/workspace",
+    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    responses(
+        (status = 200, description = "The git bundle that the task started from", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "No such task, or it started from nothing", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn download(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
     let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
     let workspace = task.workspace.ok_or_else(Problem::no_workspace)?;

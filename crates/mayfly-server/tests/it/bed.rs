@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use mayfly_wire::boot::WAY_OUT_SOCKET;
 use mayfly_wire::worker::{self, Down, End, Hello, PROTOCOL, Record, Report, Source, WorkOrder};
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// The owner's credential.
 pub(crate) const CANARY: &str = "sk-canary-77aa";
@@ -42,7 +42,7 @@ impl Bed {
     /// With its data in `data`, which is in `dir`.
     pub(crate) async fn start_in(data: PathBuf, dir: TempDir) -> Self {
         let (made, machines) = mpsc::unbounded_channel();
-        let provider = Arc::new(Played { made, alive: Mutex::default() });
+        let provider = Arc::new(Played { made, alive: watch::Sender::default() });
         let clock = ManualClock::default();
         let server = serve(&data, &provider, &clock).await;
         Self { client: Client::new(&server.socket()), server, machines, clock, provider, data, _dir: dir }
@@ -65,7 +65,18 @@ impl Bed {
     }
 
     pub(crate) fn machines_alive(&self) -> usize {
-        self.provider.alive.lock().unwrap().len()
+        self.provider.alive.borrow().len()
+    }
+
+    /// A machine that no attempt owns.
+    pub(crate) fn put_stranger(&self) {
+        let stranger = "0193b2c4-0000-7000-8000-0123456789ab.1".parse().unwrap();
+        self.provider.alive.send_if_modified(|alive| alive.insert(stranger));
+    }
+
+    /// Waits until so many machines are left.
+    pub(crate) async fn nobody_but(&self, machines: usize) {
+        self.provider.alive.subscribe().wait_for(|alive| alive.len() == machines).await.unwrap();
     }
 }
 
@@ -108,6 +119,7 @@ pub(crate) fn hello(spec: &MachineSpec) -> Hello {
 pub(crate) struct Worker {
     channel: Channel,
     pub(crate) door: PathBuf,
+    pub(crate) hello: Hello,
     pub(crate) order: WorkOrder,
     /// The last record sent.
     number: u64,
@@ -120,7 +132,8 @@ impl Worker {
         channel.send(Frame::Text(serde_json::to_string(hello).unwrap())).await.unwrap();
         match heard(&mut channel).await.expect("an answer") {
             Down::Welcome { stored, order } => {
-                Ok(Self { channel, door: door.to_owned(), order: *order, number: stored })
+                let (door, hello) = (door.to_owned(), hello.clone());
+                Ok(Self { channel, door, hello, order: *order, number: stored })
             }
             other => Err(other),
         }
@@ -186,7 +199,7 @@ async fn heard(channel: &mut Channel) -> Option<Down> {
 #[derive(Debug)]
 struct Played {
     made: mpsc::UnboundedSender<MachineSpec>,
-    alive: Mutex<BTreeSet<AttemptId>>,
+    alive: watch::Sender<BTreeSet<AttemptId>>,
 }
 
 #[async_trait]
@@ -200,19 +213,19 @@ impl Provider for Played {
     }
 
     async fn create(&self, spec: &MachineSpec) -> Result<Machine, ProviderError> {
-        if self.alive.lock().unwrap().insert(spec.attempt) {
+        if self.alive.send_if_modified(|alive| alive.insert(spec.attempt)) {
             self.made.send(spec.clone()).unwrap();
         }
         Ok(machine(spec.attempt))
     }
 
     async fn destroy(&self, attempt: AttemptId) -> Result<(), ProviderError> {
-        self.alive.lock().unwrap().remove(&attempt);
+        self.alive.send_if_modified(|alive| alive.remove(&attempt));
         Ok(())
     }
 
     async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
-        Ok(self.alive.lock().unwrap().iter().copied().map(machine).collect())
+        Ok(self.alive.borrow().iter().copied().map(machine).collect())
     }
 }
 

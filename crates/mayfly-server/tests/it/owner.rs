@@ -136,3 +136,44 @@ async fn a_task_that_is_over_is_asked_for_again() {
     assert_ne!(again.id, submitted.id);
     assert_eq!(bed.worker().await.order.prompt, "fix it");
 }
+
+/// The numbers are those of what happened, and a machine that was nobody's is one of them.
+#[tokio::test]
+async fn what_happened_is_counted() {
+    let mut bed = Bed::start().await;
+    let numbers = async |bed: &Bed| {
+        let answer = raw(&bed.server.socket()).get("http://mayfly/metrics").send().await.unwrap();
+        assert!(
+            answer.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text")
+        );
+        answer.text().await.unwrap()
+    };
+    let has = |text: &str, line: &str| assert!(text.lines().any(|known| known == line), "{line} in {text}");
+    for n in 0..6 {
+        bed.client.submit(&task("p", None), &n.to_string()).await.unwrap();
+    }
+    let mut worker = bed.worker().await;
+    worker.ready().await;
+    let text = numbers(&bed).await;
+    for line in [
+        "mayfly_tasks{state=\"queued\"} 1",
+        "mayfly_tasks{state=\"finished\"} 0",
+        "mayfly_machines_running 5",
+        "mayfly_machines_allowed 5",
+        "mayfly_launch_seconds_count 1",
+        "mayfly_records_acknowledged_total 2",
+        "mayfly_event_lag_seconds_count 2",
+        "mayfly_link_reconnects_total 0",
+        "mayfly_leaked_machines_total 0",
+    ] {
+        has(&text, line);
+    }
+    let (door, hello) = (worker.door.clone(), worker.hello.clone());
+    drop(worker);
+    let _again = crate::bed::Worker::join(&door, &hello).await.unwrap();
+    has(&numbers(&bed).await, "mayfly_link_reconnects_total 1");
+    bed.put_stranger();
+    let bed = bed.restart().await;
+    bed.nobody_but(5).await;
+    has(&numbers(&bed).await, "mayfly_leaked_machines_total 1");
+}

@@ -55,12 +55,56 @@ impl Drop for GivenUp {
     }
 }
 
+/// The CLI as it is now, without a fetch; none if it is to be fetched.
+pub(crate) async fn look(
+    given: Option<PathBuf>,
+    environment: &Environment,
+) -> Result<Option<Claude>, ClaudeError> {
+    let environment = environment.clone();
+    let seen = spawn_blocking(move || see(given.as_deref(), &environment, pin::here()).map(Seen::here));
+    seen.await.expect("a look does not panic")
+}
+
+/// Whether the CLI is here.
+enum Seen<'a> {
+    Here(Claude),
+    /// It is to be fetched into the cache, as `cached`.
+    Nowhere {
+        pin: &'a Pin,
+        cache: PathBuf,
+        cached: PathBuf,
+    },
+}
+
+impl Seen<'_> {
+    fn here(self) -> Option<Claude> {
+        match self {
+            Self::Here(claude) => Some(claude),
+            Self::Nowhere { .. } => None,
+        }
+    }
+}
+
 fn find_pinned(
     given: Option<&Path>,
     environment: &Environment,
     pin: Option<&Pin>,
     given_up: &AtomicBool,
 ) -> Result<Claude, ClaudeError> {
+    match see(given, environment, pin)? {
+        Seen::Here(claude) => Ok(claude),
+        Seen::Nowhere { pin, cache, cached } => {
+            fetch::fetch(pin, &cache, &cached, environment, given_up)?;
+            Ok(Claude { path: cached, version: Some(VERSION) })
+        }
+    }
+}
+
+fn see<'a>(
+    given: Option<&Path>,
+    environment: &Environment,
+    pin: Option<&'a Pin>,
+) -> Result<Seen<'a>, ClaudeError> {
     let cache = environment.cache_folder().map(|folder| folder.join("claude"));
     // Where stamps cannot be trusted, everything is read each time; only a fetch needs the folder.
     let stamps = cache.as_deref().filter(|folder| digest::private(folder).is_ok());
@@ -73,11 +117,11 @@ fn find_pinned(
             Some(pin) => is_pinned(&path, pin)?,
             None => false,
         };
-        return Ok(Claude { path, version: known.then_some(VERSION) });
+        return Ok(Seen::Here(Claude { path, version: known.then_some(VERSION) }));
     }
     let pin = pin.ok_or(ClaudeError::NoPin)?;
-    let pinned = |path| Claude { path, version: Some(VERSION) };
-    if let Some(path) = on_path(environment)
+    let pinned = |path| Seen::Here(Claude { path, version: Some(VERSION) });
+    if let Some(path) = on_path("claude", environment).and_then(|path| fs::canonicalize(path).ok())
         && is_pinned(&path, pin).unwrap_or(false)
     {
         return Ok(pinned(path));
@@ -85,18 +129,17 @@ fn find_pinned(
     let cache = cache.as_deref().ok_or(ClaudeError::NoCache)?;
     digest::private(cache).map_err(ClaudeError::file(cache))?;
     let cached = cache.join(VERSION).join("claude");
-    if !cached.is_file() || !is_pinned(&cached, pin)? {
-        fetch::fetch(pin, cache, &cached, environment, given_up)?;
+    match cached.is_file() && is_pinned(&cached, pin)? {
+        true => Ok(pinned(cached)),
+        false => Ok(Seen::Nowhere { pin, cache: cache.to_owned(), cached }),
     }
-    Ok(pinned(cached))
 }
 
-/// The first `claude` on `PATH`.
-fn on_path(environment: &Environment) -> Option<PathBuf> {
+/// The first program of this name on `PATH`.
+pub(crate) fn on_path(name: &str, environment: &Environment) -> Option<PathBuf> {
     let path = environment.path();
     let folders = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
-    let candidate = folders.map(|folder| folder.join("claude")).find(|candidate| executable(candidate))?;
-    fs::canonicalize(candidate).ok()
+    folders.map(|folder| folder.join(name)).find(|candidate| executable(candidate))
 }
 
 fn executable(path: &Path) -> bool {

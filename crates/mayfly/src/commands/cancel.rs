@@ -1,10 +1,9 @@
 //! `mayfly cancel`: ends tasks, and waits until their machines are gone.
 
-use std::path::PathBuf;
-
 use mayfly_wire::api::Task;
 
 use crate::cli::DataArgs;
+use crate::config::Settings;
 use crate::contact::{Contact, Origin};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -27,16 +26,16 @@ pub(crate) struct CancelArgs {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    data: DataArgs,
+    pub(crate) data: DataArgs,
 }
 
 pub(crate) async fn cancel(
     args: CancelArgs,
-    claude: Option<PathBuf>,
+    settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
     let mut printer = Printer::of_lines(false, environment);
-    let contact = Contact::about_tasks(Origin::new(&args.data, claude, environment)?).await?;
+    let contact = Contact::about_tasks(Origin::new(settings, environment)?).await?;
     // All of them first: where one is wrong, none is cancelled.
     let mut tasks = Vec::new();
     for name in &args.tasks {

@@ -6,7 +6,7 @@
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use crate::carry_out::{Job, Wish, carry_out};
 use crate::claude;
 use crate::cli::DemoArgs;
+use crate::config::Settings;
 use crate::contact::Contact;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -37,16 +38,16 @@ const MODEL: &str = "sonnet";
 
 pub(crate) async fn demo(
     args: DemoArgs,
-    claude: Option<PathBuf>,
+    settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
     let mut interrupts = Interrupts::install()?;
-    let claude = interrupts.or_stop(claude::find(claude, environment)).await?;
+    let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
     let git = environment.git();
     let (data, kept) = (folder("mayfly-data-")?, folder("mayfly-demo-")?);
     let repo = interrupts.or_stop(repository(&git, kept.path())).await?;
     let mut config = ServerConfig::in_dir(data.path());
-    config.rules.policy.machines_max = args.parallel;
+    settings.bound_machines(&mut config.rules);
     config.rules.orphan_after = ORPHAN_AFTER;
     let start = Box::pin(Orchestrator::start(config, claude));
     let orchestrator = interrupts.or_stop(start).await?;

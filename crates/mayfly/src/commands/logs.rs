@@ -1,10 +1,9 @@
 //! `mayfly logs`: what a task has said, as `run` prints it, as events, or as the bytes of `claude` alone.
 
-use std::path::PathBuf;
-
 use mayfly_wire::event::{Event, EventSource};
 
 use crate::cli::DataArgs;
+use crate::config::Settings;
 use crate::contact::{Contact, Origin};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -40,16 +39,16 @@ pub(crate) struct LogsArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    data: DataArgs,
+    pub(crate) data: DataArgs,
 }
 
 pub(crate) async fn logs(
     args: LogsArgs,
-    claude: Option<PathBuf>,
+    settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
     let mut printer = Printer::of_lines(args.json, environment);
-    let contact = Contact::about_tasks(Origin::new(&args.data, claude, environment)?).await?;
+    let contact = Contact::about_tasks(Origin::new(settings, environment)?).await?;
     let task = contact.find(&mut printer, &args.task).await?;
     printer.follow(vec![Row::new(&task.short, &task.title)]);
     let mut events = match args.follow {

@@ -3,6 +3,7 @@
 pub(crate) mod cancel;
 pub(crate) mod claude_path;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod logs;
 pub(crate) mod ps;
 pub(crate) mod result;

@@ -10,6 +10,7 @@ use mayfly_server::ServerConfig;
 use mayfly_wire::api::Task;
 
 use crate::cli::DataArgs;
+use crate::config::Settings;
 use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -40,11 +41,11 @@ pub(crate) struct PsArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    data: DataArgs,
+    pub(crate) data: DataArgs,
 }
 
-pub(crate) async fn ps(args: PsArgs, environment: &Environment) -> Result<Exit, Stop> {
-    let origin = Origin::new(&args.data, None, environment)?;
+pub(crate) async fn ps(args: PsArgs, settings: &Settings, environment: &Environment) -> Result<Exit, Stop> {
+    let origin = Origin::new(settings, environment)?;
     let client = Client::new(&ServerConfig::in_dir(&origin.data).socket());
     let tasks = tasks(&client, args.all).await.map_err(|error| unanswered(error, &origin))?;
     let mut printer = Printer::of_lines(args.json, environment);

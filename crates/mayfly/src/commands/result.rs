@@ -13,6 +13,7 @@ use mayfly_wire::api::{Collected, Task};
 use tempfile::TempDir;
 
 use crate::cli::DataArgs;
+use crate::config::Settings;
 use crate::contact::{Contact, Origin};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -48,7 +49,7 @@ pub(crate) struct ResultArgs {
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
     #[command(flatten)]
-    data: DataArgs,
+    pub(crate) data: DataArgs,
 }
 
 /// What to do with it.
@@ -80,7 +81,7 @@ struct Form {
 
 pub(crate) async fn result(
     args: ResultArgs,
-    claude: Option<PathBuf>,
+    settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
     let printer = Printer::of_lines(false, environment);
@@ -91,7 +92,7 @@ pub(crate) async fn result(
         true => repository::around(&git, args.repo.as_deref(), &cwd).await?,
         false => None,
     };
-    let origin = Origin::new(&args.data, claude, environment)?;
+    let origin = Origin::new(settings, environment)?;
     let saved = origin.data.join("saved");
     let contact = Contact::about_tasks(origin).await?;
     // From here on there is a folder to remove.

@@ -8,6 +8,7 @@ use mayfly_wire::api::Retry;
 
 use crate::carry_out::{Job, Wish, carry_out};
 use crate::cli::DataArgs;
+use crate::config::Settings;
 use crate::contact::{Contact, Origin};
 use crate::detach::detach;
 use crate::environment::Environment;
@@ -40,16 +41,16 @@ pub(crate) struct RetryArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    data: DataArgs,
+    pub(crate) data: DataArgs,
 }
 
 pub(crate) async fn retry(
     args: RetryArgs,
-    claude: Option<PathBuf>,
+    settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
     let found = credential::find(environment).map_err(Stop::usage)?;
-    let origin = Origin::new(&args.data, claude, environment)?;
+    let origin = Origin::new(settings, environment)?;
     let data = origin.data.clone();
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;

@@ -4,7 +4,6 @@
 //! credential, the repository, the CLI. Then the orchestrator of the data folder is joined or started.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use mayfly_wire::api::{CreateTask, Credential};
 
 use crate::carry_out::{Job, Wish, carry_out};
 use crate::cli::RunArgs;
+use crate::config::{Settings, Source};
 use crate::contact::{Contact, Origin};
 use crate::detach::detach;
 use crate::environment::Environment;
@@ -26,12 +26,8 @@ use crate::{credential, prompt, repository, tasks_file};
 /// The most tasks that are followed at once: each has a connection of its own.
 const FOLLOWED_MAX: usize = 256;
 
-pub(crate) async fn run(
-    args: RunArgs,
-    claude: Option<PathBuf>,
-    environment: &Environment,
-) -> Result<Exit, Stop> {
-    let mut tasks = tasks(&args).map_err(Stop::usage)?;
+pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Environment) -> Result<Exit, Stop> {
+    let mut tasks = tasks(&args, settings).map_err(Stop::usage)?;
     if tasks.len() > FOLLOWED_MAX && !args.detach {
         return Err(Stop::wrong(format!(
             "{} tasks are too many to follow at once, {FOLLOWED_MAX} are the most: add --detach, and follow those \
@@ -40,7 +36,7 @@ pub(crate) async fn run(
         )));
     }
     let note = add_credential(&mut tasks, environment)?;
-    let origin = Origin::new(&args.data, claude, environment)?;
+    let origin = Origin::new(settings, environment)?;
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
     let repo = repository::around(&git, args.repo.as_deref(), &cwd).await?;
@@ -60,7 +56,8 @@ pub(crate) async fn run(
         }
         _ => None,
     };
-    let (data, named) = (origin.data.clone(), origin.claude.is_some());
+    let data = origin.data.clone();
+    let named = settings.values.claude.as_ref().is_some_and(|claude| claude.from == Source::Flag);
     let (contact, was_there) = interrupts.or_stop(Box::pin(Contact::join(origin))).await?;
     if was_there && named {
         printer.aside(
@@ -89,13 +86,14 @@ pub(crate) async fn run(
 }
 
 /// The tasks that the command line names, or the file that it names; without what is found out later.
-fn tasks(args: &RunArgs) -> anyhow::Result<Vec<CreateTask>> {
+fn tasks(args: &RunArgs, settings: &Settings) -> anyhow::Result<Vec<CreateTask>> {
+    let values = &settings.values;
     let flags = CreateTask {
-        model: Some(args.model.clone()),
-        timeout_ms: Some(milliseconds(args.timeout)),
-        idle_timeout_ms: Some(milliseconds(args.idle_timeout)),
-        max_turns: args.max_turns.map(Into::into),
-        max_budget_usd: args.max_budget_usd,
+        model: Some(values.model.value.clone()),
+        timeout_ms: Some(milliseconds(values.timeout.value)),
+        idle_timeout_ms: Some(milliseconds(values.idle_timeout.value)),
+        max_turns: values.max_turns.as_ref().map(|given| given.value.into()),
+        max_budget_usd: values.max_budget_usd.as_ref().map(|given| given.value),
         priority: args.priority,
         retries: args.retries,
         ..CreateTask::default()

@@ -2,13 +2,13 @@
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 
 use anyhow::Context as _;
 use mayfly_server::ServerConfig;
 
 use crate::claude;
 use crate::cli::ServeArgs;
+use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
@@ -20,26 +20,27 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293
 
 pub(crate) async fn serve(
     args: ServeArgs,
-    claude: Option<PathBuf>,
+    settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
     if args.background {
         rustix::process::setsid().context("cannot leave the terminal's session")?;
     }
     log::to_stderr(environment.get("MAYFLY_LOG"));
-    let data = environment.data_folder(args.data.folder.as_deref())?;
+    let data = environment.data_folder(settings.data())?;
     let mut interrupts = Interrupts::install()?;
-    let claude = interrupts.or_stop(claude::find(claude, environment)).await?;
+    let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
     let mut config = ServerConfig::in_dir(data);
-    config.rules.policy.machines_max = args.parallel;
+    settings.bound_machines(&mut config.rules);
+    settings.bound_tasks(&mut config.rules);
     // Nobody knows of one in the background; the socket is enough for who started it.
-    config.listen = args.listen.or((!args.background).then_some(LISTEN));
+    config.listen = settings.listen().or((!args.background).then_some(LISTEN));
     let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;
     ready(&server)?;
     tokio::select! {
         () = interrupts.next() => {}
         () = async {
-            match args.idle_exit {
+            match settings.idle_exit() {
                 Some(idle) => server.idle_for(idle).await,
                 None => std::future::pending().await,
             }

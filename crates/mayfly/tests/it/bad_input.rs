@@ -26,6 +26,20 @@ fn a_flag_with_a_wrong_value() {
 }
 
 #[test]
+fn a_configuration_that_is_missing_or_wrong() {
+    let user = User::new();
+    let with = |text: &str| {
+        std::fs::write(user.cwd().join("mayfly.toml"), text).unwrap();
+        user.said(user.with_token(&["run", "--config", "mayfly.toml", "fix it"]))
+    };
+    insta::assert_snapshot!("missing_config", said(&["run", "--config", "nowhere.toml", "fix it"]));
+    insta::assert_snapshot!("unknown_key", with("[serve]\nparralel = 5\n"));
+    insta::assert_snapshot!("wrong_value", with("[task]\ntimeout = \"soon\"\n"));
+    insta::assert_snapshot!("wrong_memory", said(&["serve", "--memory", "4GB"]));
+    assert!(user.untouched());
+}
+
+#[test]
 fn no_prompt() {
     insta::assert_snapshot!("no_prompt", said(&["run"]));
     insta::assert_snapshot!("empty_prompt", said(&["run", ""]));

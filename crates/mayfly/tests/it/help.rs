@@ -35,6 +35,11 @@ fn the_help_of_serve() {
 }
 
 #[test]
+fn the_help_of_doctor() {
+    insta::assert_snapshot!(help(&["doctor", "--help"]));
+}
+
+#[test]
 fn without_a_verb_the_help_is_shown_as_an_error() {
     let said = help(&[]);
     assert!(said.starts_with("exit 2\n") && said.contains("Usage: mayfly"), "{said}");

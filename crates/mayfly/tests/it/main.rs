@@ -3,6 +3,7 @@
 
 mod architecture;
 mod bad_input;
+mod doctor;
 mod help;
 mod stand_in;
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::world::{PATH, most_at_once, processes_in};
+use super::world::{PATH, assert_no_cgroup_of, assert_no_mount_in, most_at_once, processes_in};
 
 /// The demo, in a folder of its own.
 fn command(args: &[&str]) -> Option<(tokio::process::Command, TempDir)> {
@@ -136,11 +136,16 @@ async fn a_demo_whose_output_nobody_reads_ends_quietly_and_leaves_no_machine() {
 /// G7: more tasks than slots.
 #[tokio::test(flavor = "multi_thread")]
 async fn seven_tasks_share_three_slots_and_their_events_are_json() {
-    let Some((output, _dir)) = demo(&["--tasks", "7", "--parallel", "3", "--json"]).await else { return };
+    let Some((output, dir)) = demo(&["--tasks", "7", "--parallel", "3", "--json"]).await else { return };
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let events: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let succeeded = events.iter().filter(|event| event["event"]["outcome"]["name"] == "succeeded");
     let finished = succeeded.filter(|event| event["event"]["type"] == "finished").count();
     assert_eq!((most_at_once(events.iter()), finished), (3, 7));
+    let tasks: BTreeSet<&str> = events.iter().map(|event| event["task"].as_str().unwrap()).collect();
+    assert_eq!(tasks.len(), 7);
+    tasks.into_iter().for_each(assert_no_cgroup_of);
+    assert_no_mount_in(dir.path());
+    assert_eq!(processes_in(dir.path()), BTreeSet::new());
 }

@@ -7,6 +7,7 @@
 mod cancelling;
 mod demo;
 mod endings;
+mod full_disk;
 mod isolation;
 mod service;
 mod stream;

@@ -114,6 +114,35 @@ async fn a_run_starts_an_orchestrator_and_the_next_one_joins_it() {
     user.api.stop().await;
 }
 
+/// What `run` needs, and the orchestrator that it starts in the background: both have it from one file.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_holds_in_the_background_too() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let data = user.dir.path().join("elsewhere");
+    let file = user.dir.path().join(".config/mayfly/mayfly.toml");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let (claude, folder) = (claude.display(), data.display());
+    let text = format!(
+        "claude = \"{claude}\"\ndata = \"{folder}\"\n[serve]\nidle_exit = \"5m\"\n[machine]\nprocesses = 100\n"
+    );
+    fs::write(&file, text).unwrap();
+    let prompt = "[script: bash command=\"ulimit -u > limit.txt\"]";
+    let ran = user.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &["run", prompt]).output().await.unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let made = fs::read_dir(user.dir.path().join("cwd")).unwrap().next().unwrap().unwrap().path();
+    // One more than its cgroup lets it have.
+    assert_eq!(fs::read_to_string(made.join("limit.txt")).unwrap(), "101\n");
+
+    let pid = fs::read_to_string(data.join("lock")).unwrap();
+    let orchestrator = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    let started = fs::read_to_string(format!("/proc/{}/cmdline", pid.trim())).unwrap();
+    assert!(started.contains(&format!("--config\0{}", file.display())), "{started:?}");
+    assert!(!started.contains("--idle-exit"), "{started:?}");
+    end(orchestrator, Signal::TERM);
+    user.api.stop().await;
+}
+
 /// R01, R03: the machine goes on, the next orchestrator adopts it, and who followed it still does.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_orchestrator_is_taken_up_again() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use mayfly_client::Client;
 use mayfly_engine::{Rules, SystemClock};
 use mayfly_provider::Provider;
 use mayfly_provider_sandbox::{Sandbox, SandboxConfig};
@@ -131,9 +132,10 @@ impl World {
         let left: Vec<_> = fs::read_dir(machines).unwrap().map(Result::unwrap).filter(visible).collect();
         assert!(left.is_empty(), "{left:?}");
         assert_eq!(processes_in(self.dir.path()), BTreeSet::new());
-        assert!(
-            !fs::read_to_string("/proc/self/mounts").unwrap().contains(self.dir.path().to_str().unwrap())
-        );
+        assert_no_mount_in(self.dir.path());
+        for task in Client::new(&self.server.socket()).tasks(None, None).await.unwrap() {
+            assert_no_cgroup_of(&task.id);
+        }
         self.server.stop().await;
         self.api.stop().await;
     }
@@ -149,6 +151,19 @@ pub(crate) fn git(home: &Path, folder: &Path, args: &[&str]) -> String {
     let output = command.args(args).output().unwrap();
     assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// The host sees no mount in `dir`.
+pub(crate) fn assert_no_mount_in(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(dir.to_str().unwrap()), "{mounts}");
+}
+
+/// No cgroup of this host is left of the task with this id, wherever this host has its cgroups.
+pub(crate) fn assert_no_cgroup_of(task: &str) {
+    let find = ["/sys/fs/cgroup", "-name", &format!("mayfly-{task}.*")];
+    let found = Command::new("find").args(find).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
 }
 
 /// Processes whose arguments name `dir`.

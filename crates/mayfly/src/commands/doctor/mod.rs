@@ -1,0 +1,44 @@
+//! `mayfly doctor`: what a task needs, tried on this host; and what is in force, with its origin.
+//!
+//! Nothing is concluded from versions: a machine is made and unmade, and each part of it is tried by itself.
+//! What is made for that is below the data folder, and gone at the end; so is the folder if it was not there.
+
+mod checks;
+mod report;
+
+use std::io::{self, Write as _};
+
+use mayfly_provider_sandbox::Sandbox;
+
+use crate::cli::DoctorArgs;
+use crate::config::Settings;
+use crate::environment::Environment;
+use crate::exit::{Exit, Stop};
+use report::{Listing, Report};
+
+pub(crate) async fn doctor(
+    args: &DoctorArgs,
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    if args.settings {
+        let listing = Listing::of(settings);
+        say(&if args.json { json(&listing)? } else { listing.text() })?;
+        return Ok(Exit::Success);
+    }
+    // As an orchestrator does: else what it could limit would not be seen.
+    Sandbox::step_aside();
+    let report = Report { checks: checks::all(settings, environment).await? };
+    say(&if args.json { json(&report)? } else { report.text() })?;
+    Ok(report.exit())
+}
+
+fn json(what: &impl serde::Serialize) -> Result<String, Stop> {
+    Ok(serde_json::to_string(what)? + "\n")
+}
+
+fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}

@@ -1,0 +1,204 @@
+//! Every key of `mayfly.toml`: the one place where a key, its words and its default are written.
+//!
+//! From this table come the types that the file is read into, the flags beside it, the values in force, their
+//! listing, and the reference.
+
+use mayfly_engine::Rules;
+use mayfly_provider::Limits;
+use serde::Deserialize;
+
+#[cfg(test)]
+use super::kind::toml;
+use super::kind::{Address, Count, Cpus, Dollars, Kind, Memory, Model, Place, Processes, Time};
+use super::{Given, Row, Source};
+
+/// A key, as the reference shows it.
+#[cfg(test)]
+pub(super) struct Key {
+    /// Empty for a key above all sections.
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    /// Its doc comment, a line each.
+    pub(super) words: &'static [&'static str],
+    pub(super) default: Default,
+}
+
+/// What holds where nobody says otherwise.
+#[cfg(test)]
+pub(super) enum Default {
+    /// A value, as TOML has it.
+    Value(String),
+    /// None: what happens instead, and a value that it could have.
+    Unset { instead: &'static str, example: &'static str },
+}
+
+// A key is `name: Kind = default;` or, if it has none, `name: Kind, else "what happens" such as "a value, as TOML";`.
+
+/// What a settled key is: sure of a value if it has a default.
+macro_rules! settled {
+    ($kind:ident) => { Option<Given<$kind>> };
+    ($kind:ident $default:expr) => { Given<$kind> };
+}
+
+macro_rules! settle {
+    ($given:expr) => {
+        $given
+    };
+    ($given:expr, $default:expr) => {
+        $given.unwrap_or_else(|| Given { value: $default, from: Source::Default })
+    };
+}
+
+#[cfg(test)]
+macro_rules! default {
+    ($kind:ident, $default:expr) => {
+        Default::Value(toml::<$kind>(&$default))
+    };
+    ($kind:ident, $instead:literal, $example:literal) => {
+        Default::Unset { instead: $instead, example: $example }
+    };
+}
+
+macro_rules! keys {
+    (
+        top {
+            $(
+                $(#[doc = $top_words:literal])+
+                $top:ident: $top_kind:ident, else $top_instead:literal such as $top_example:literal;
+            )+
+        }
+        $(
+            $(#[doc = $about:literal])+
+            $section:ident $Section:ident {
+                $(
+                    $(#[doc = $words:literal])+
+                    $key:ident: $kind:ident
+                        $(= $default:expr)? $(, else $instead:literal such as $example:literal)?;
+                )+
+            }
+        )+
+    ) => {
+        /// What the file says.
+        #[derive(Debug, Clone, std::default::Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct File {
+            $($top: Option<Given<$top_kind>>,)+
+            $(#[serde(default)] $section: $Section,)+
+        }
+
+        $(
+            $(#[doc = $about])+
+            #[derive(Debug, Clone, std::default::Default, Deserialize)]
+            #[serde(default, deny_unknown_fields, expecting = "a section with keys of its own")]
+            struct $Section {
+                $($key: Option<Given<$kind>>,)+
+            }
+        )+
+
+        /// What the flags say.
+        #[derive(Debug, Clone, std::default::Default)]
+        pub(crate) struct Flags {
+            $($(#[doc = $top_words])+ pub(crate) $top: Option<<$top_kind as Kind>::Value>,)+
+            $($($(#[doc = $words])+ pub(crate) $key: Option<<$kind as Kind>::Value>,)+)+
+        }
+
+        /// What is in force.
+        #[derive(Debug, Clone)]
+        pub(crate) struct Values {
+            $($(#[doc = $top_words])+ pub(crate) $top: Option<Given<$top_kind>>,)+
+            $($($(#[doc = $words])+ pub(crate) $key: settled!($kind $($default)?),)+)+
+        }
+
+        impl Values {
+            /// Flags come before the file, and the file before the defaults.
+            pub(super) fn settle(flags: Flags, file: File) -> Self {
+                Self {
+                    $($top: Given::flag(flags.$top).or(file.$top),)+
+                    $($($key: settle!(Given::flag(flags.$key).or(file.$section.$key) $(, $default)?),)+)+
+                }
+            }
+
+            /// Each key with its value, in the order of the table.
+            pub(super) fn rows(&self) -> Vec<Row> {
+                vec![
+                    $(Row::of::<$top_kind>("", stringify!($top), self.$top.as_ref(), $top_instead),)+
+                    $($(Row::of::<$kind>(
+                        stringify!($section),
+                        stringify!($key),
+                        (&self.$key).into(),
+                        concat!($($instead)?),
+                    ),)+)+
+                ]
+            }
+        }
+
+        /// Every key's section, empty for one above all sections, and name.
+        pub(super) const NAMES: &[(&str, &str)] =
+            &[$(("", stringify!($top)),)+ $($((stringify!($section), stringify!($key)),)+)+];
+
+        /// The sections, and what each is about.
+        pub(super) const SECTIONS: &[(&str, &[&str])] = &[$((stringify!($section), &[$($about),+])),+];
+
+        /// Every key there is.
+        #[cfg(test)]
+        pub(super) fn all() -> Vec<Key> {
+            vec![
+                $(Key {
+                    section: "",
+                    name: stringify!($top),
+                    words: &[$($top_words),+],
+                    default: default!($top_kind, $top_instead, $top_example),
+                },)+
+                $($(Key {
+                    section: stringify!($section),
+                    name: stringify!($key),
+                    words: &[$($words),+],
+                    default: default!($kind, $($default)? $($instead, $example)?),
+                },)+)+
+            ]
+        }
+    };
+}
+
+keys! {
+    top {
+        /// The Claude Code CLI to run.
+        claude: Place, else "the pinned version, found or fetched with npm" such as "\"/usr/local/bin/claude\"";
+        /// The folder of the queue, the logs and the results; one orchestrator each.
+        data: Place, else "$XDG_DATA_HOME/mayfly, else ~/.local/share/mayfly" such as "\"/var/lib/mayfly\"";
+    }
+
+    /// The orchestrator.
+    serve Serve {
+        /// How many machines may run at once.
+        parallel: Count = Rules::default().policy.machines_max;
+        /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port.
+        listen: Address, else "127.0.0.1:6293; nowhere if `mayfly run` started it" such as "\"127.0.0.1:8080\"";
+        /// Exit once there was nothing to do for this long.
+        idle_exit: Time, else "never; after 60s if `mayfly run` started it" such as "\"10m\"";
+    }
+
+    /// What one machine may use.
+    machine Machine {
+        /// Its memory, that of its /tmp included.
+        memory: Memory = Limits::default().memory_bytes_max;
+        /// Its processes and threads.
+        processes: Processes = Limits::default().pids_max;
+        /// Its processors.
+        cpus: Cpus = Limits::default().cpus_max;
+    }
+
+    /// What a task gets that does not say otherwise.
+    task Task {
+        /// The model, as `claude --model` takes it.
+        model: Model = Rules::default().model;
+        /// The time for the whole run.
+        timeout: Time = Rules::default().timeout;
+        /// The longest silence of the agent.
+        idle_timeout: Time = Rules::default().idle_timeout;
+        /// The most turns of the agent, in a task of `mayfly run`.
+        max_turns: Count, else "no limit" such as "50";
+        /// The most money to spend in US dollars, as the CLI counts it, in a task of `mayfly run`.
+        max_budget_usd: Dollars, else "no limit" such as "2.5";
+    }
+}

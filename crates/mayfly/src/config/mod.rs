@@ -1,0 +1,232 @@
+//! What is in force, and where each value came from: a flag, else `mayfly.toml`, else the default.
+//!
+//! ```text
+//! --config PATH, else $XDG_CONFIG_HOME/mayfly/mayfly.toml, else ~/.config/mayfly/mayfly.toml
+//! ```
+//!
+//! A file that is named must be there. Nothing unknown in it is passed over: a wrong key or value is refused with
+//! its place ([`problem`]). The keys are in [`keys`], the [`reference`] is made from them. The environment holds
+//! secrets, which have no key.
+//!
+//! Bound: [`FILE_BYTES_MAX`].
+
+mod keys;
+mod kind;
+mod problem;
+#[cfg(test)]
+mod reference;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mayfly_engine::Rules;
+use serde::{Deserialize, Deserializer};
+
+pub(crate) use keys::{Flags, Values};
+use kind::{Kind, Raw, toml};
+pub(crate) use problem::BadConfig;
+
+use crate::environment::Environment;
+
+/// The longest file.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// The bit of a mode that lets everybody write.
+const ANYBODY_WRITES: u32 = 0o002;
+
+/// A value, and who said so.
+pub(crate) struct Given<K: Kind> {
+    /// What was said.
+    pub(crate) value: K::Value,
+    /// By whom.
+    pub(crate) from: Source,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The command line.
+    Flag,
+    /// The file, at this byte.
+    File(usize),
+    /// Nobody said anything.
+    Default,
+}
+
+/// A key and its value, to be listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// With its section, such as `serve.parallel`.
+    pub(crate) key: String,
+    /// As TOML has it; none if nobody said anything and there is no default.
+    pub(crate) value: Option<String>,
+    /// What happens without a value.
+    pub(crate) instead: String,
+    from: Source,
+}
+
+/// What is in force.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// By key.
+    pub(crate) values: Values,
+    file: Option<Read>,
+}
+
+/// A file that was read.
+#[derive(Debug, Clone)]
+struct Read {
+    path: PathBuf,
+    text: String,
+}
+
+impl Settings {
+    /// Reads the file, `named` or in its usual place, and puts `flags` before it.
+    pub(crate) fn load(
+        named: Option<&Path>,
+        flags: Flags,
+        environment: &Environment,
+    ) -> Result<Self, BadConfig> {
+        let usual = || environment.config_folder().map(|folder| folder.join("mayfly.toml"));
+        let Some(path) = named.map(Path::to_owned).or_else(usual) else { return Ok(Self::of(flags)) };
+        match read(&path) {
+            Ok(text) => Self::read(flags, &path, text),
+            Err(BadConfig::Missing { .. }) if named.is_none() => Ok(Self::of(flags)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Without a file.
+    pub(crate) fn of(flags: Flags) -> Self {
+        Self { values: Values::settle(flags, keys::File::default()), file: None }
+    }
+
+    fn read(flags: Flags, path: &Path, text: String) -> Result<Self, BadConfig> {
+        let file = toml::from_str(&text).map_err(|error| problem::placed(&error, path, &text))?;
+        // Whoever is told the path may work elsewhere.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { values: Values::settle(flags, file), file: Some(Read { path, text }) })
+    }
+
+    /// The file that was read, if there is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
+    }
+
+    /// The CLI that was named.
+    pub(crate) fn claude(&self) -> Option<PathBuf> {
+        self.values.claude.as_ref().map(|given| given.value.clone())
+    }
+
+    /// The data folder that was named.
+    pub(crate) fn data(&self) -> Option<&Path> {
+        self.values.data.as_ref().map(|given| given.value.as_path())
+    }
+
+    /// Where the API is to be served as well.
+    pub(crate) fn listen(&self) -> Option<SocketAddr> {
+        self.values.listen.as_ref().map(|given| given.value)
+    }
+
+    /// When an orchestrator with nothing to do is to exit.
+    pub(crate) fn idle_exit(&self) -> Option<Duration> {
+        self.values.idle_exit.as_ref().map(|given| given.value)
+    }
+
+    /// Every key with its value.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        self.values.rows()
+    }
+
+    /// Where the value of `row` came from, in words.
+    pub(crate) fn origin(&self, row: &Row) -> String {
+        match (row.from, &self.file) {
+            (Source::File(at), Some(file)) => {
+                format!("{}:{}", file.path.display(), problem::line_of(&file.text, at))
+            }
+            (Source::Flag, _) => "flag".to_owned(),
+            _ => "default".to_owned(),
+        }
+    }
+
+    /// Sets how many machines there may be, and what each may use.
+    pub(crate) fn bound_machines(&self, rules: &mut Rules) {
+        rules.policy.machines_max = self.values.parallel.value;
+        rules.limits.memory_bytes_max = self.values.memory.value;
+        rules.limits.pids_max = self.values.processes.value;
+        rules.limits.cpus_max = self.values.cpus.value;
+    }
+
+    /// Sets what holds for tasks that do not say otherwise.
+    pub(crate) fn bound_tasks(&self, rules: &mut Rules) {
+        rules.model.clone_from(&self.values.model.value);
+        rules.timeout = self.values.timeout.value;
+        rules.idle_timeout = self.values.idle_timeout.value;
+    }
+}
+
+impl<K: Kind> Given<K> {
+    fn flag(value: Option<K::Value>) -> Option<Self> {
+        value.map(|value| Self { value, from: Source::Flag })
+    }
+}
+
+impl<K: Kind> Clone for Given<K> {
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), from: self.from }
+    }
+}
+
+impl<K: Kind> fmt::Debug for Given<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Given").field("value", &self.value).field("from", &self.from).finish()
+    }
+}
+
+impl<'de, K: Kind> Deserialize<'de> for Given<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = ::toml::Spanned::<Raw<K>>::deserialize(deserializer)?;
+        let from = Source::File(raw.span().start);
+        Ok(Self { value: raw.into_inner().0, from })
+    }
+}
+
+impl Row {
+    fn of<K: Kind>(section: &str, key: &str, given: Option<&Given<K>>, instead: &str) -> Self {
+        Self {
+            key: if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") },
+            value: given.map(|given| toml::<K>(&given.value)),
+            instead: instead.to_owned(),
+            from: given.map_or(Source::Default, |given| given.from),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, BadConfig> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => BadConfig::Missing { path: path.to_owned() },
+        _ => BadConfig::Unreadable { path: path.to_owned(), source },
+    };
+    let file = File::open(path).map_err(failed)?;
+    let is = file.metadata().map_err(failed)?;
+    if !is.is_file() {
+        return Err(BadConfig::NoFile { path: path.to_owned() });
+    }
+    // It names a program that is run.
+    if is.permissions().mode() & ANYBODY_WRITES != 0 {
+        return Err(BadConfig::Open { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(BadConfig::TooLong { path: path.to_owned() });
+    }
+    String::from_utf8(bytes).map_err(|_| BadConfig::NotText { path: path.to_owned() })
+}
+
+#[cfg(test)]
+mod tests;

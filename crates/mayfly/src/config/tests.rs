@@ -1,0 +1,152 @@
+//! Files that are read and files that are refused, and the reference.
+
+use std::fs;
+
+use super::*;
+
+fn read_text(flags: Flags, text: &str) -> Result<Settings, BadConfig> {
+    Settings::read(flags, Path::new("/etc/mayfly.toml"), text.to_owned())
+}
+
+fn refused(text: &str) -> String {
+    read_text(Flags::default(), text).expect_err(text).to_string()
+}
+
+fn listed(settings: &Settings) -> Vec<String> {
+    let line = |row: &Row| {
+        let value = row.value.as_ref().unwrap_or(&row.instead);
+        format!("{} = {value} ({})", row.key, settings.origin(row))
+    };
+    settings.rows().iter().map(line).collect()
+}
+
+#[test]
+fn a_flag_comes_before_the_file_and_the_file_before_the_default() {
+    let text = "data = \"/d\"\n\n[serve]\nparallel = 7\n[machine]\nmemory = \"8GiB\"\ncpus = 0.5\n[task]\n\
+                timeout = \"1h\"\nmax_budget_usd = 2\n";
+    let flags = Flags { memory: Some(1 << 30), model: Some("opus".to_owned()), ..Flags::default() };
+    insta::assert_snapshot!(listed(&read_text(flags, text).expect("settings")).join("\n"));
+}
+
+#[test]
+fn what_is_in_force_reaches_the_rules() {
+    let text = "[serve]\nparallel = 7\n[machine]\nmemory = \"1GiB\"\nprocesses = 100\ncpus = 1\n[task]\n\
+                model = \"opus\"\ntimeout = \"1h\"\nidle_timeout = \"5m\"\n";
+    let settings = read_text(Flags::default(), text).expect("settings");
+    let mut rules = Rules::default();
+    settings.bound_machines(&mut rules);
+    settings.bound_tasks(&mut rules);
+    assert_eq!(rules.policy.machines_max.get(), 7);
+    assert_eq!((rules.limits.memory_bytes_max, rules.limits.pids_max), (1 << 30, 100));
+    assert!((rules.limits.cpus_max - 1.0).abs() < f64::EPSILON);
+    assert_eq!(
+        (rules.model.as_str(), rules.timeout.as_secs(), rules.idle_timeout.as_secs()),
+        ("opus", 3600, 300)
+    );
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_nearest_name() {
+    let files = [
+        "[serve]\n\nparralel = 5\n",
+        "[serve]\nidle-exit = \"10m\"\n",
+        "parallel = 5\n",
+        "[srve]\nparallel = 5\n",
+        "[serve]\nserve.parallel = 5\n",
+        "[serve]\nwhatever = 5\n",
+        "credential = \"x\"\n",
+        "[task]\nmodel = \"opus\"\n[task.more]\nmodel = \"opus\"\n",
+    ];
+    insta::assert_snapshot!(files.map(refused).join("\n"));
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_its_place_and_what_it_must_be() {
+    let files = [
+        "[serve]\nparallel = 0\n",
+        "[serve]\nparallel = \"5\"\n",
+        "[serve]\nparallel = [5]\n",
+        "[serve]\nidle_exit = 10\n",
+        "[machine]\nmemory = \"4 GB\"\n",
+        "[machine]\nmemory = \"1MiB\"\n",
+        "[machine]\nprocesses = 1\n",
+        "[machine]\ncpus = nan\n",
+        "[task]\nmodel = \"-x\"\n",
+        "[task]\ntimeout = \"1000h\"\n",
+        "[task]\nmax_budget_usd = -1.5\n",
+        "claude = \"bin/claude\"\n",
+        "data = \"~/data\"\n",
+        "\nserve = 5\n",
+    ];
+    insta::assert_snapshot!(files.map(refused).join("\n"));
+}
+
+#[test]
+fn what_is_no_toml_is_refused_with_its_place() {
+    let files = ["[serve\n", "[serve]\nparallel =\n", "[serve]\nparallel = 5\nparallel = 6\n", "\u{1b}[2J"];
+    insta::assert_snapshot!(files.map(refused).join("\n"));
+}
+
+#[test]
+fn the_file_is_looked_for_in_the_users_place_and_one_that_is_named_must_be_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let home = dir.path().to_str().expect("UTF-8");
+    let environment = Environment::from([("HOME", home)]);
+    let load = |named: Option<&Path>| Settings::load(named, Flags::default(), &environment);
+    assert_eq!(load(None).expect("defaults").file(), None);
+    let named = dir.path().join("other.toml");
+    assert!(matches!(load(Some(&named)), Err(BadConfig::Missing { .. })));
+
+    let usual = dir.path().join(".config/mayfly/mayfly.toml");
+    fs::create_dir_all(usual.parent().expect("a folder")).expect("made");
+    fs::write(&usual, "[serve]\nparallel = 3\n").expect("written");
+    let settings = load(None).expect("read");
+    assert_eq!((settings.file(), settings.values.parallel.value.get()), (Some(usual.as_path()), 3));
+    fs::write(&named, "").expect("written");
+    assert_eq!(
+        load(Some(&named)).expect("read").values.parallel.value.get(),
+        5,
+        "the named one alone is read"
+    );
+}
+
+/// S64
+#[test]
+fn a_file_that_anybody_may_change_or_that_is_none_is_not_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("mayfly.toml");
+    fs::write(&path, "").expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("changed");
+    assert!(matches!(read(&path), Err(BadConfig::Open { .. })));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("changed");
+    assert_eq!(read(&path).expect("read"), "");
+    fs::write(&path, b"\xff").expect("written");
+    assert!(matches!(read(&path), Err(BadConfig::NotText { .. })));
+    fs::write(&path, " ".repeat(64 * 1024 + 1)).expect("written");
+    assert!(matches!(read(&path), Err(BadConfig::TooLong { .. })));
+    assert!(matches!(read(dir.path()), Err(BadConfig::NoFile { .. })));
+}
+
+/// After a change of the keys: `MAYFLY_RENEW_REFERENCE=1 cargo nextest run -p mayfly the_reference` writes it anew.
+#[test]
+fn the_reference_is_what_the_keys_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/mayfly.toml");
+    let page = reference::page();
+    if std::env::var_os("MAYFLY_RENEW_REFERENCE").is_some() {
+        fs::write(&path, &page).expect("written");
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(kept, page, "docs/mayfly.toml is not what the keys say: see above this test how to renew it");
+}
+
+/// With its comments taken away, it is read, and names every key.
+#[test]
+fn the_reference_is_a_file_that_is_read() {
+    let page = reference::page();
+    let assigned = |line: &&str| !line.starts_with("# ") && *line != "#";
+    let file: Vec<_> =
+        page.lines().filter(assigned).map(|line| line.strip_prefix('#').unwrap_or(line)).collect();
+    let settings = read_text(Flags::default(), &file.join("\n")).expect("read");
+    let from_file = |row: &Row| settings.origin(row).starts_with("/etc/mayfly.toml:");
+    assert!(settings.rows().iter().all(from_file), "{:?}", listed(&settings));
+}
