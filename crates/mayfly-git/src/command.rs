@@ -212,6 +212,30 @@ pub enum GitError {
         /// What the worker said.
         announced: String,
     },
+    /// Work of another repository.
+    #[error(
+        "the task did not start from the repository `{0}`: they share no commit. Name the right one with --repo"
+    )]
+    Unrelated(PathBuf),
+    /// A name that no branch can have.
+    #[error("`{0}` cannot be the name of a branch: choose another one")]
+    BadBranch(String),
+    /// A branch, or the folder that it would be in, is there already.
+    #[error("the branch `{there}` is there already, and is in the way of `{wanted}`: choose another name")]
+    Taken {
+        /// What is there.
+        there: String,
+        /// What was to be.
+        wanted: String,
+    },
+    /// The files are not such that the work fits on top of them.
+    #[error("the work does not fit the files in `{top}`, and nothing was changed: {said}")]
+    NoFit {
+        /// The top folder.
+        top: PathBuf,
+        /// What git said.
+        said: String,
+    },
     /// It did not come to an end, and was killed.
     #[error("git {0} was not done after {minutes} minutes, and was killed: is the disk slow or full?", minutes = GIT_MAX.as_secs() / 60)]
     TooLong(String),

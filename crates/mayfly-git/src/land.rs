@@ -61,7 +61,7 @@ pub async fn unbundle(
 }
 
 /// Takes the bundle's work as `into`, with every object checked, and only if it is the announced commit.
-async fn fetch(git: GitCommand, bundle: &Path, head: &str, into: &str) -> Result<(), GitError> {
+pub(crate) async fn fetch(git: GitCommand, bundle: &Path, head: &str, into: &str) -> Result<(), GitError> {
     let found = bundle_head(bundle)?;
     if found != head {
         return Err(GitError::WrongHead { found, announced: head.to_owned() });

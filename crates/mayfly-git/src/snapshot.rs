@@ -48,7 +48,7 @@ impl Repo {
 }
 
 impl Quarantine {
-    async fn create(repo: &Repo, scratch: &Path) -> Result<Self, GitError> {
+    pub(crate) async fn create(repo: &Repo, scratch: &Path) -> Result<Self, GitError> {
         let git_dir = scratch.join("quarantine.git");
         let format =
             repo.git.within(&repo.git_dir).args(["rev-parse", "--show-object-format"]).line().await?;

@@ -19,7 +19,7 @@ use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Workspace};
 use mayfly_wire::secret::Secret;
 use tempfile::TempDir;
 
-use crate::carry_out::{Job, carry_out};
+use crate::carry_out::{Job, Wish, carry_out};
 use crate::claude;
 use crate::cli::DemoArgs;
 use crate::config::Settings;
@@ -106,7 +106,8 @@ impl Play<'_> {
         let (quarantine, snapshot, workspace) = interrupts.or_stop(hand_over).await?;
         let jobs = jobs(count, &workspace, &credential);
         let landing = Landing {
-            code: Some(Code { top: self.repo.top.clone(), quarantine, snapshot }),
+            repo: Some(self.repo.clone()),
+            code: Some(Code { quarantine, snapshot }),
             folder: self.kept.to_owned(),
             saved: self.kept.join("saved"),
             git: self.git,
@@ -127,7 +128,11 @@ fn jobs(count: u32, workspace: &Workspace, credential: &Credential) -> Vec<Job> 
         ..CreateTask::default()
     };
     let taken = script::JOBS.iter().cycle().take(count as usize);
-    taken.map(|job| Job { title: job.title.to_owned(), create: create(job.prompt) }).collect()
+    let job = |job: &script::Job| Job {
+        title: Some(job.title.to_owned()),
+        wish: Wish::Create(Box::new(create(job.prompt))),
+    };
+    taken.map(job).collect()
 }
 
 fn folder(prefix: &str) -> Result<TempDir, Stop> {

@@ -13,6 +13,7 @@ mod shown;
 use std::io::{self, IsTerminal as _, Write};
 
 use mayfly_wire::event::Event;
+use serde::Serialize;
 
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -52,6 +53,13 @@ impl Printer {
         };
         let colors = terminal && !json && environment.get("NO_COLOR").is_none();
         Self { colors, ..Self::with(form, Box::new(io::stdout()), Box::new(io::stderr())) }
+    }
+
+    /// The printer of a command without a view: lines, or JSON.
+    pub(crate) fn of_lines(json: bool, environment: &Environment) -> Self {
+        let mut printer = Self::of_process(json, environment);
+        printer.end();
+        printer
     }
 
     fn with(form: Form, out: Box<dyn Write + Send>, asides: Box<dyn Write + Send>) -> Self {
@@ -138,6 +146,31 @@ impl Printer {
         self.keep_error(written);
     }
 
+    /// What a command was asked for, as JSON on a line of standard output.
+    pub(crate) fn json(&mut self, value: &impl Serialize) {
+        let mut line = serde_json::to_vec(value).expect("the API's types are JSON");
+        line.push(b'\n');
+        self.bytes(&line);
+    }
+
+    /// What a command was asked for, as it is.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        let written = self.out.write_all(bytes).and_then(|()| self.out.flush());
+        self.keep_error(written);
+    }
+
+    /// A line of a diff.
+    pub(crate) fn code(&mut self, line: &str) {
+        let color = match line.as_bytes() {
+            [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] | [b'd', ..] => Some(BOLD),
+            [b'@', ..] => Some(CYAN),
+            [b'+', ..] => Some(GREEN),
+            [b'-', ..] => Some(RED),
+            _ => None,
+        };
+        self.line(&self.paint(color, Shown::code(line).as_str()));
+    }
+
     /// Whether whoever read standard output has gone away.
     pub(crate) fn unread(&self) -> bool {
         self.broken.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -188,7 +221,9 @@ fn label(rows: &[Row], index: usize) -> String {
 const BOLD: u8 = 1;
 const DIM: u8 = 2;
 const RED: u8 = 31;
+const GREEN: u8 = 32;
 const YELLOW: u8 = 33;
+const CYAN: u8 = 36;
 /// The colours that tell labels apart.
 const LABELS: [u8; 5] = [36, 32, 35, 34, 33];
 /// The most lines of an aside.

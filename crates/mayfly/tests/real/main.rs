@@ -13,4 +13,5 @@ mod isolation;
 mod limits;
 mod service;
 mod stream;
+mod verbs;
 mod world;

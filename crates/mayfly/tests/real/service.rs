@@ -9,9 +9,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::cancelling::{half_done, is_waiting};
-use super::world::{Ended, PATH, Run, git, processes_in};
+use super::world::{Ended, PATH, Run, Said, git, processes_in};
 
 /// The user's API key.
 const CANARY: &str = "sk-ant-api03-canary-5e2c";
@@ -257,6 +258,71 @@ async fn a_model_call_outlives_its_orchestrator() {
     assert_eq!((retries, calls.len()), (1, 2), "one is cut, and the CLI's own retry is held");
     assert_eq!(calls[0].body["messages"], calls[1].body["messages"]);
     end(user.orchestrator(), Signal::TERM);
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
+/// Nobody is left that knows of the task but the data folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_taken_long_after_everybody_is_gone() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let verb = async |args: &[&str]| {
+        let claude = ["--claude", claude.to_str().unwrap()];
+        let mut command = user.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &[&claude, args].concat());
+        Said::from(command.output().await.unwrap())
+    };
+    let submitted = verb(&["run", "--detach", "[script: write path=made.txt]"]).await.text();
+    let task = submitted.split_once(' ').unwrap().0;
+    verb(&["logs", task, "--follow"]).await.text();
+    end(user.orchestrator(), Signal::TERM);
+    let nobody = verb(&["ps"]).await;
+    assert_eq!(nobody.code, Some(3));
+    assert!(
+        nobody.stderr.contains("no orchestrator runs") && nobody.stderr.contains("`mayfly serve`"),
+        "{nobody:?}"
+    );
+    let diff = verb(&["result", task, "--diff"]).await.text();
+    assert!(diff.contains("--- /dev/null\n+++ b/made.txt"), "{diff}");
+    let taken = verb(&["result", task, "--branch", "here"]).await.text();
+    assert!(user.dir.path().join("cwd/here/made.txt").is_file(), "{taken}");
+    assert!(verb(&["result", task, "--branch", "here"]).await.refusal().contains("`here` is there already"));
+    assert!(verb(&["ps", "--all"]).await.text().contains("  succeeded  "));
+    end(user.orchestrator(), Signal::TERM);
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
+/// One that was started by hand, on a folder of its own, is the one that every verb talks to.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_verb_joins_an_orchestrator_that_was_started_by_hand() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let data = user.dir.path().join("data");
+    let (program, data_arg) = (Path::new(env!("CARGO_BIN_EXE_mayfly")), data.to_str().unwrap());
+    let claude = claude.to_str().unwrap();
+    let serve = ["--claude", claude, "serve", "--listen", "127.0.0.1:0", "--data", data_arg];
+    let mut serve = user.command(program, &serve).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(serve.stdout.take().unwrap()).lines();
+    assert!(lines.next_line().await.unwrap().unwrap().starts_with("serving on "));
+    let pid = Pid::from_raw(serve.id().unwrap().cast_signed()).unwrap();
+
+    // None of them could start one: there is no such CLI.
+    let verb = async |args: &[&str]| {
+        let args = [&["--claude", "/nowhere"], args, &["--data", data_arg]].concat();
+        Said::from(user.command(program, &args).output().await.unwrap())
+    };
+    let submitted = verb(&["run", "--detach", "[script: write path=made.txt]", &half_done()]).await.text();
+    let tasks: Vec<&str> = submitted.lines().map(|line| line.split_once(' ').unwrap().0).collect();
+    verb(&["logs", tasks[0], "--follow"]).await.text();
+    assert!(verb(&["ps"]).await.text().contains(tasks[1]));
+    assert!(verb(&["cancel", tasks[1], "--force"]).await.text().contains("  cancelled  "));
+    assert!(verb(&["result", tasks[0]]).await.text().contains(&format!("--branch --data {data_arg}")));
+    verb(&["retry", tasks[0]]).await.text();
+    assert_eq!(fs::read_to_string(data.join("lock")).unwrap().trim(), serve.id().unwrap().to_string());
+    assert!(!user.data().exists());
+    pidfd_send_signal(pidfd_open(pid, PidfdFlags::empty()).unwrap(), Signal::TERM).unwrap();
+    assert!(serve.wait().await.unwrap().success());
     assert_eq!(processes_in(user.dir.path()).len(), 0);
     user.api.stop().await;
 }
