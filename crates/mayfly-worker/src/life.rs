@@ -20,6 +20,7 @@ use crate::claude::verdict::Verdict;
 use crate::collect::Collector;
 use crate::limits::Limits;
 use crate::reaper::Reaper;
+use crate::relay::Relay;
 use crate::supervise::Supervisor;
 use crate::uplink::{self, Duty, Link};
 
@@ -37,8 +38,8 @@ pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(
     let Ok(order) = (&mut link.order).await else { return Err(LifeError::NoOrder) };
     let away_max = Duration::from_millis(order.orphan_after_ms);
     let relay = crate::relay::start(boot.endpoint.clone(), surroundings.random, away_max);
-    let port = relay.await.map_err(LifeError::NoRelay)?;
-    let life = Life { boot, surroundings, reaper, port, order };
+    let relay = relay.await.map_err(LifeError::NoRelay)?;
+    let life = Life { boot, surroundings, reaper, relay, order };
     let mut duty = link.duty.clone();
     tokio::select! {
         () = life.work(link) => Ok(()),
@@ -53,7 +54,7 @@ struct Life {
     boot: Boot,
     surroundings: Surroundings,
     reaper: Reaper,
-    port: u16,
+    relay: Relay,
     order: WorkOrder,
 }
 
@@ -100,12 +101,13 @@ impl Life {
             binary: &self.boot.claude,
             home: &self.boot.home,
             cwd: workspace,
-            port: self.port,
+            port: self.relay.port,
             order: &self.order,
         };
         let limits = Limits::of(&self.boot);
         let (reaper, graces, disk) = (self.reaper.clone(), self.surroundings.graces, self.boot.disk.clone());
-        Supervisor { reaper, outlet, duty, graces, limits, disk }.run(&launch).await
+        let busy = self.relay.busy.clone();
+        Supervisor { reaper, outlet, duty, busy, graces, limits, disk }.run(&launch).await
     }
 
     /// Where the agent works, by its real path, as the CLI will name it.

@@ -5,9 +5,10 @@
 //!                               └ nobody there ─► hold, until there is
 //! ```
 //!
-//! The orchestrator is dialled before a byte is read, and then bytes pass both ways unread, and the end of one
-//! direction is passed on by itself: as long as it is there, holding costs nothing. Only where nobody answers
-//! the request is read and [held](crate::hold). Who may go where is decided outside the machine.
+//! The orchestrator is dialled before a byte is read, and then bytes pass both ways unread: as long as it is there,
+//! holding costs nothing. Only where nobody answers the request is read and [held](crate::hold). Who may go where is
+//! decided outside the machine, where each connection ends with its first answer: so one that is open here is an
+//! exchange that is under way, and [`Relay::busy`] counts them without knowing what they say.
 //!
 //! Bounds: [`CONNECTIONS_MAX`] at once, later ones wait; [`HELD_MAX`] of them held, others wait unread; each for
 //! as long as the machine itself goes on without an orchestrator, then it is closed.
@@ -19,9 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_link::BackOff;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::Random;
@@ -43,15 +44,41 @@ struct Way {
     away_max: Duration,
 }
 
-/// Begins to listen, on the current runtime and until it ends, and gives the port.
-pub(crate) async fn start(endpoint: PathBuf, random: Random, away_max: Duration) -> io::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let port = listener.local_addr()?.port();
-    tokio::spawn(serve(listener, Way { endpoint: endpoint.into(), random, away_max }));
-    Ok(port)
+/// A relay that listens.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    /// Its port on loopback.
+    pub(crate) port: u16,
+    /// How many exchanges are under way.
+    pub(crate) busy: watch::Receiver<usize>,
 }
 
-async fn serve(listener: TcpListener, way: Way) {
+/// Begins to listen, on the current runtime and until it ends.
+pub(crate) async fn start(endpoint: PathBuf, random: Random, away_max: Duration) -> io::Result<Relay> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let port = listener.local_addr()?.port();
+    let (count, busy) = watch::channel(0);
+    tokio::spawn(serve(listener, Way { endpoint: endpoint.into(), random, away_max }, count));
+    Ok(Relay { port, busy })
+}
+
+/// An exchange under way.
+struct Exchange(watch::Sender<usize>);
+
+impl Exchange {
+    fn begin(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+async fn serve(listener: TcpListener, way: Way, count: watch::Sender<usize>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let held = Arc::new(Semaphore::new(HELD_MAX));
     loop {
@@ -62,11 +89,11 @@ async fn serve(listener: TcpListener, way: Way) {
             sleep(mayfly_link::BACK_OFF_MIN).await;
             continue;
         };
-        let (way, held) = (way.clone(), Arc::clone(&held));
+        let (way, held, exchange) = (way.clone(), Arc::clone(&held), Exchange::begin(&count));
         tokio::spawn(async move {
             // A broken connection is broken towards `claude` too; there is nobody else to tell.
             let _ = pass(near, &way, &held).await;
-            drop(slot);
+            drop((exchange, slot));
         });
     }
 }
@@ -80,8 +107,25 @@ async fn pass(mut near: TcpStream, way: &Way, held: &Semaphore) -> io::Result<()
             Err(_) => way.clone().back().await.ok_or(io::ErrorKind::TimedOut)?,
         },
     };
-    copy_bidirectional(&mut near, &mut far).await?;
-    Ok(())
+    carry(&mut near, &mut far).await
+}
+
+/// Passes bytes both ways until the answer ends; the end of the question is passed on by itself.
+async fn carry(near: &mut TcpStream, far: &mut UnixStream) -> io::Result<()> {
+    let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.split(), far.split());
+    let question = async {
+        copy(&mut near_in, &mut far_out).await?;
+        far_out.shutdown().await?;
+        std::future::pending().await
+    };
+    let answer = async {
+        copy(&mut far_in, &mut near_out).await?;
+        near_out.shutdown().await
+    };
+    tokio::select! {
+        over = question => over,
+        over = answer => over,
+    }
 }
 
 impl Way {
@@ -103,7 +147,7 @@ impl Way {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncReadExt as _;
     use tokio::net::UnixListener;
 
     use super::*;
@@ -113,16 +157,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let endpoint = dir.path().join("s");
         let listener = UnixListener::bind(&endpoint).unwrap();
-        let port = start(endpoint, || 1, Duration::MAX).await.unwrap();
+        let Relay { port, mut busy } = start(endpoint, || 1, Duration::MAX).await.unwrap();
         let mut near = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         near.write_all(b"question").await.unwrap();
         near.shutdown().await.unwrap();
         let (mut far, _) = listener.accept().await.unwrap();
         let (mut question, mut answer) = (String::new(), String::new());
+        assert_eq!(*busy.borrow_and_update(), 1);
         far.read_to_string(&mut question).await.unwrap();
         far.write_all(b"answer").await.unwrap();
         drop(far);
         near.read_to_string(&mut answer).await.unwrap();
         assert_eq!((question.as_str(), answer.as_str()), ("question", "answer"));
+        busy.wait_for(|count| *count == 0).await.unwrap();
     }
 }

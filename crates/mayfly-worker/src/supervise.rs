@@ -72,6 +72,8 @@ pub(crate) struct Supervisor {
     pub(crate) reaper: Reaper,
     pub(crate) outlet: Outlet,
     pub(crate) duty: watch::Receiver<Duty>,
+    /// How many exchanges with the model are under way.
+    pub(crate) busy: watch::Receiver<usize>,
     pub(crate) graces: Graces,
     pub(crate) limits: Limits,
     pub(crate) disk: Option<DiskLimit>,
@@ -178,6 +180,7 @@ impl Supervisor {
             tokio::select! {
                 ended = &mut parts.end => break ended.expect("the reaper lives as long as the runtime"),
                 Ok(()) = parts.progress.changed() => stage = self.advance(&mut parts, stage, &mut stop),
+                Ok(()) = self.busy.changed() => stage = self.advance(&mut parts, stage, &mut stop),
                 Ok(()) = self.duty.changed() => stage = self.obey(&mut parts, stage, &mut stop),
                 detail = &mut over, if stage != Stage::Killed => {
                     stop.get_or_insert(Stop::Disk(detail));
@@ -194,8 +197,8 @@ impl Supervisor {
         (status, stop, heard.expect("reading does not panic"))
     }
 
-    /// `claude` has said something.
-    fn advance(&self, parts: &mut Parts, stage: Stage, stop: &mut Option<Stop>) -> Stage {
+    /// `claude` has said something, or has turned to the model or away from it.
+    fn advance(&mut self, parts: &mut Parts, stage: Stage, stop: &mut Option<Stop>) -> Stage {
         let progress = parts.progress.borrow_and_update().clone();
         if let (Some(difference), Stage::Running, None) = (progress.mismatch, stage, &stop) {
             *stop = Some(Stop::Mismatch(difference));
@@ -204,9 +207,11 @@ impl Supervisor {
         if progress.is_answered {
             parts.inputs = None;
         }
+        // While it waits for the model it is silent too, and whoever has its output could have written the result.
+        let is_at_rest = progress.is_at_rest && *self.busy.borrow_and_update() == 0;
         match stage {
-            Stage::Running if progress.is_at_rest => Stage::Resting(Instant::now() + self.graces.rest),
-            Stage::Resting(_) if !progress.is_at_rest => Stage::Running,
+            Stage::Running if is_at_rest => Stage::Resting(Instant::now() + self.graces.rest),
+            Stage::Resting(_) if !is_at_rest => Stage::Running,
             stage => stage,
         }
     }

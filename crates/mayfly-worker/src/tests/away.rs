@@ -33,7 +33,7 @@ impl WayOut {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let endpoint = dir.path().join("s");
-        let port = relay::start(endpoint.clone(), || 1, AWAY_MAX).await.unwrap();
+        let port = relay::start(endpoint.clone(), || 1, AWAY_MAX).await.unwrap().port;
         Self { port, endpoint, _dir: dir }
     }
 
