@@ -5,6 +5,7 @@
 mod hostile;
 mod refusals;
 mod round_trip;
+mod work_tree;
 
 use std::ffi::OsString;
 use std::fs;
