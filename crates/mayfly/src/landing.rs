@@ -1,14 +1,14 @@
 //! Brings a task's work home: as a branch of the user's repository, or as a folder where there was none.
 //!
 //! The bundle and the transcript are stored in `saved` first. A bundle is removed once it has landed; one that
-//! cannot land stays, and the user is told where it is and how to take it by hand. It lands by one last step
+//! cannot land stays, and the user is told where it is and how to take it by hand, unless git's checks refused it. It lands by one last step
 //! (a ref, a rename), so that what is given up half-way has landed or has not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use mayfly_git::{Git, Quarantine, Snapshot, unbundle};
+use mayfly_git::{Git, GitError, Quarantine, Snapshot, unbundle};
 use mayfly_wire::api::{Collected, Task};
 use mayfly_wire::worker::WORK_REF;
 
@@ -144,7 +144,13 @@ impl Landing {
     async fn work(&self, bundle: &Path, head: &str, name: &str, landed: &mut Landed) {
         match self.place(bundle, head, name).await {
             Ok(place) => landed.place = Some(place),
+            Err(error) if error.is_refusal() => landed.fail(&format!(
+                "the work: it was refused, and has not landed: {error}; what came back is kept, and not to be \
+                 imported: {}",
+                bundle.display()
+            )),
             Err(error) => {
+                let error = anyhow::Error::new(error);
                 landed.fail(&format!("the work: it is here, and has not landed: {error:#}"));
                 match self.by_hand(bundle, name) {
                     Ok(by_hand) => landed.by_hand = Some(by_hand),
@@ -159,7 +165,7 @@ impl Landing {
         }
     }
 
-    async fn place(&self, bundle: &Path, head: &str, name: &str) -> anyhow::Result<Place> {
+    async fn place(&self, bundle: &Path, head: &str, name: &str) -> Result<Place, GitError> {
         if let Some(code) = &self.code {
             let branch = format!("mayfly/{name}");
             code.quarantine.land(bundle, head, &branch).await?;
@@ -180,24 +186,24 @@ impl Landing {
         self.saved.join(format!("{short}.bundle"))
     }
 
-    /// The command that takes a bundle. Its names are in nobody's way: a branch `mayfly` rules out any
-    /// `mayfly/…`, and the folder may be what was in the way. What the bundle builds on is put beside it.
+    /// The command that takes a bundle, with its objects checked. Its names are in nobody's way: a branch `mayfly`
+    /// rules out any `mayfly/…`, and the folder may be what was in the way. What the bundle builds on is put beside it.
     fn by_hand(&self, bundle: &Path, name: &str) -> anyhow::Result<String> {
+        const CHECKED: &str = "-c fetch.fsckObjects=true";
         let Some(code) = &self.code else {
-            return Ok(format!("git clone --branch work {} mayfly-{name}-by-hand", word(bundle)));
+            return Ok(format!("git {CHECKED} clone --branch work {} mayfly-{name}-by-hand", word(bundle)));
         };
-        let fetch = |what: &Path, from: &str, to: &str| {
-            format!("{} fetch {} {from}:{to}", self.git_words(), word(what))
-        };
+        let git = self.git_words();
         let mut steps = Vec::new();
         if code.snapshot.dirty {
             let base = bundle.with_extension("base.bundle");
             let copied = fs::copy(&code.snapshot.bundle, &base);
             copied.with_context(|| format!("cannot write `{}`", base.display()))?;
-            // Under a ref, since a bundle is taken only on top of what a ref holds.
-            steps.push(fetch(&base, "refs/heads/base", &format!("refs/mayfly/base-{name}")));
+            // Under a ref, since a bundle is taken only on top of what a ref holds. It is the user's own, and so
+            // not checked: old history often has faults.
+            steps.push(format!("{git} fetch {} refs/heads/base:refs/mayfly/base-{name}", word(&base)));
         }
-        steps.push(fetch(bundle, WORK_REF, &format!("refs/heads/mayfly-{name}")));
+        steps.push(format!("{git} {CHECKED} fetch {} {WORK_REF}:refs/heads/mayfly-{name}", word(bundle)));
         Ok(steps.join(" && "))
     }
 }

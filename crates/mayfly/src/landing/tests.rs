@@ -30,14 +30,22 @@ impl Place {
 
     /// What the user types, in the repository.
     fn sh(&self, line: &str) -> String {
+        self.try_sh(line).unwrap_or_else(|said| panic!("{line}: {said}"))
+    }
+
+    /// The same, or what it said when it failed.
+    fn try_sh(&self, line: &str) -> Result<String, String> {
         let mut shell = Command::new("sh");
         shell.args(["-ec", line]).current_dir(self.repo()).env("HOME", self.dir.path());
         for who in ["AUTHOR", "COMMITTER"] {
             shell.env(format!("GIT_{who}_NAME"), "a user").env(format!("GIT_{who}_EMAIL"), "user@localhost");
         }
         let output = shell.output().expect("a shell");
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
     }
 
     async fn landing(&self, with_code: bool) -> Landing {
@@ -60,6 +68,10 @@ impl Place {
 
     /// A bundle as a worker makes it, of a commit on top of `base`.
     fn bundle(&self, landing: &Landing) -> (PathBuf, String) {
+        self.bundle_of(landing, "echo new >new.txt; git add .; git commit -q -m work")
+    }
+
+    fn bundle_of(&self, landing: &Landing, work: &str) -> (PathBuf, String) {
         let bundle = landing.bundle("1a2b3c4d");
         let machine = word(&self.dir.path().join("machine"));
         let (start, without) = match &landing.code {
@@ -70,8 +82,7 @@ impl Place {
             None => (format!("git init -q {machine}"), String::new()),
         };
         let head = self.sh(&format!(
-            "{start}; cd {machine}; echo new >new.txt; git add .; git commit -q -m work; \
-             git update-ref refs/heads/work HEAD; git bundle create -q {} refs/heads/work {without}; git rev-parse HEAD",
+            "{start}; cd {machine}; {work}; git update-ref refs/heads/work HEAD; git bundle create -q {} refs/heads/work {without}; git rev-parse HEAD",
             word(&bundle)
         ));
         (bundle, head)
@@ -135,6 +146,31 @@ async fn what_cannot_land_is_taken_by_the_command_that_is_printed() {
     place.sh(&command);
     assert_eq!(place.sh("git rev-parse mayfly-1a2b3c4d-fix-it"), head);
     assert_eq!(place.sh("git show mayfly-1a2b3c4d-fix-it:new.txt mayfly-1a2b3c4d-fix-it:a.txt"), "new\ntwo");
+}
+
+/// A user's own git does not check what it fetches unless it is told to.
+#[tokio::test]
+async fn for_what_was_refused_no_command_is_printed() {
+    for with_code in [true, false] {
+        let place = Place::new();
+        let landing = place.landing(with_code).await;
+        let work = r"blob=$(echo x | git hash-object -w --stdin); tree=$(printf '100644 blob %s\t.git\n' $blob | git mktree)
+            git update-ref HEAD $(git commit-tree -m bad $tree $(git rev-parse --verify -q HEAD | sed 's/^/-p /'))";
+        let (bundle, head) = place.bundle_of(&landing, work);
+        let wrong_head = "0".repeat(40);
+        for (head, why) in [(&head, "hasDotgit"), (&wrong_head, "was announced")] {
+            let mut landed = Landed::default();
+            landing.work(&bundle, head, "1a2b3c4d-fix-it", &mut landed).await;
+            assert!(landed.failed && landed.place.is_none() && bundle.exists(), "{landed:?}");
+            assert_eq!(landed.by_hand, None, "{landed:?}");
+            let said = &landed.lost[0];
+            assert!(said.contains(why) && said.contains(&*bundle.to_string_lossy()), "{said}");
+        }
+        // Of one that nobody has looked at, the command does.
+        let command = landing.kept("1a2b3c4d", "fix it").expect("a command");
+        let said = place.try_sh(&command).expect_err("refused");
+        assert!(said.contains("hasDotgit"), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ async fn an_interrupt_while_landing_leaves_the_bundle_and_says_how_to_take_it() 
     let ended = run.end().await;
     assert_eq!((ended.code, ended.outcome().0), (Some(130), "succeeded"), "{}", ended.stderr);
     assert_eq!(world.branches(), [""; 0]);
-    let by_hand = ended.stderr.lines().find(|line| line.contains("git fetch")).expect("a command");
+    let by_hand = ended.stderr.lines().find(|line| line.contains(" fetch ")).expect("a command");
     let taken = Command::new("sh").args(["-c", by_hand]).current_dir(world.repo()).status().unwrap();
     assert!(taken.success(), "{by_hand}");
     let branch = world.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly-*"]);
