@@ -184,19 +184,31 @@ impl Quarantine {
     /// kept: git looks into files that were written as late as their index.
     async fn take_index(&self) -> Result<(), GitError> {
         let ours = self.git_dir.join("index");
-        let usable = match copy_index(&self.repo.git_dir.join("index"), &ours) {
+        let usable = match self.copy_users_index(&ours) {
             Ok(()) => {
                 self.git().work_tree(&self.repo.top).args(["ls-files", "--", ":/nothing"]).run().await.is_ok()
             }
             Err(_) => false,
         };
         if !usable {
-            // None yet, or split over files: start from the commit.
+            // None yet, or of a kind that this git does not know: start from the commit.
             remove_if_there(&ours)?;
             self.git().args(["read-tree", &self.repo.head]).run().await?;
         }
         let users = self.users_index();
         copy_index(&ours, &users).map_err(GitError::file(&users))
+    }
+
+    /// An index can be split: then one file more, beside it, holds most of it.
+    fn copy_users_index(&self, ours: &Path) -> io::Result<()> {
+        copy_index(&self.repo.git_dir.join("index"), ours)?;
+        for entry in fs::read_dir(&self.repo.git_dir)? {
+            let name = entry?.file_name();
+            if name.as_encoded_bytes().starts_with(b"sharedindex.") {
+                copy_index(&self.repo.git_dir.join(&name), &self.git_dir.join(&name))?;
+            }
+        }
+        Ok(())
     }
 
     /// The index as it was before anything was added.
@@ -216,8 +228,10 @@ impl Quarantine {
 }
 
 fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
+    // Looked at first: one that is written meanwhile counts as older than it is, and git looks into more files.
+    let modified = fs::metadata(from)?.modified()?;
     fs::copy(from, to)?;
-    fs::File::options().append(true).open(to)?.set_modified(fs::metadata(from)?.modified()?)
+    fs::File::options().append(true).open(to)?.set_modified(modified)
 }
 
 /// What git lists with an end of `\0` each.

@@ -144,14 +144,17 @@ fn runs(place: &Place) -> String {
 
 #[tokio::test]
 async fn a_file_with_a_filter_that_is_as_the_index_says_is_no_change() {
-    let place = with_filter();
-    let head = clean_head(&place);
-    // As after a clone: the index is of the same second as the file.
-    set_time(&place.repo().join(".git/index"), THEN_LATER);
-    let before = runs(&place);
-    let (_quarantine, snapshot) = place.snapshot().await;
-    assert_eq!((snapshot.base, snapshot.unfiltered), (head, Vec::<String>::new()));
-    assert_eq!(runs(&place), before, "the filter is a program of the repository's");
+    for split in ["--no-split-index", "--split-index"] {
+        let place = with_filter();
+        place.git(&place.repo(), &["update-index", split]);
+        let head = clean_head(&place);
+        // As after a clone: the index is of the same second as the file.
+        set_time(&place.repo().join(".git/index"), THEN_LATER);
+        let before = runs(&place);
+        let (_quarantine, snapshot) = place.snapshot().await;
+        assert_eq!((snapshot.base, snapshot.unfiltered), (head, Vec::<String>::new()), "{split}");
+        assert_eq!(runs(&place), before, "the filter is a program of the repository's");
+    }
 }
 
 #[tokio::test]
