@@ -22,7 +22,8 @@ impl Quarantine {
         let packing = self.git().args(["pack-objects", "--quiet", "--revs", "--stdout"]).input(wanted);
         packing.output_to(&pack)?.run().await?;
         let user = || self.repo.git.within(&self.repo.git_dir);
-        user().args(["index-pack", "--stdin", "--strict"]).input_from(&pack)?.run().await?;
+        let index = user().args(["index-pack", "--stdin", "--strict"]).input_from(&pack)?;
+        index.run().await.map_err(refusal)?;
         let branch = format!("refs/heads/{branch}");
         let reason = ["update-ref", "-m", "mayfly: the work of a task"];
         let absent = "0".repeat(head.len());
@@ -70,7 +71,16 @@ pub(crate) async fn fetch(git: GitCommand, bundle: &Path, head: &str, into: &str
     let fetch =
         ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--end-of-options"].map(OsStr::new);
     let git = git.config("fetch.fsckObjects", OsStr::new("true"));
-    git.args(fetch).args([bundle.as_os_str(), OsStr::new(&refspec)]).run().await.map(drop)
+    let git = git.args(fetch).args([bundle.as_os_str(), OsStr::new(&refspec)]);
+    git.run().await.map(drop).map_err(refusal)
+}
+
+/// Tells a failed check of objects from what else can go wrong.
+fn refusal(error: GitError) -> GitError {
+    match error {
+        GitError::Failed { said, .. } if said.contains("fsck error") => GitError::BadObject(said),
+        other => other,
+    }
 }
 
 /// What the bundle's header says of [`WORK_REF`]; the header is text and ends with an empty line.

@@ -20,11 +20,13 @@
 //! - [`create`] makes a repository of plain files.
 //! - [`unbundle`] makes a new repository where there was none to start from.
 //!
-//! Submodules are carried as pointers only. The git of a machine is the worker's business, not this crate's.
+//! Submodules are carried as pointers only, and repositories that are no submodules not at all. What a filter of
+//! the user's stands before is carried as the index has it, or else as it is. The git of a machine is the worker's business, not this crate's.
 
 mod base;
 mod command;
 mod create;
+mod filtered;
 mod land;
 mod repo;
 mod snapshot;

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use mayfly_git::{Git, Quarantine, Repo, Snapshot, unbundle};
+use mayfly_git::{Git, GitError, Quarantine, Repo, Snapshot, unbundle};
 use mayfly_wire::api::{Collected, Task, Workspace};
 use tempfile::TempDir;
 
@@ -115,6 +115,10 @@ impl Landing {
                 let place = default_place(task, title);
                 match self.place(contact, printer, task, head, &place).await {
                     Ok(place) => landed.place = Some(place),
+                    // Another place would not make it any better.
+                    Err(error) if is_refusal(&error) => {
+                        landed.fail(&format!("the work: it was refused, and has not landed: {error:#}"));
+                    }
                     Err(error) => {
                         landed.fail(&format!("the work: it has not landed: {error:#}"));
                         landed.by_hand = self.by_hand(contact, task, title);
@@ -230,6 +234,11 @@ impl Landing {
             ("take", format!("{git} merge {branch}{first}")),
         ]
     }
+}
+
+/// Whether what came back is not fit for a repository.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(GitError::is_refusal)
 }
 
 /// The commit that comes home, if there is one.

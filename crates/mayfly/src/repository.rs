@@ -60,6 +60,17 @@ pub(crate) async fn capture(repo: &Repo, scratch: &TempDir, printer: &mut Printe
             "submodules are empty folders in it, and work in them does not come back: {paths}"
         ));
     }
+    if !snapshot.left_out.is_empty() {
+        let paths = snapshot.left_out.join(", ");
+        printer.aside(&format!("repositories inside it that are no submodules are left out: {paths}"));
+    }
+    if !snapshot.unfiltered.is_empty() {
+        let paths = snapshot.unfiltered.join(", ");
+        printer.aside(&format!(
+            "no filter (such as LFS) is run for changed files, and the branch will have their whole content, unless \
+             you `git add` them first: {paths}"
+        ));
+    }
     Ok(Code { quarantine, snapshot })
 }
 

@@ -6,6 +6,7 @@ mod hostile;
 mod refusals;
 mod round_trip;
 mod work;
+mod work_tree;
 
 use std::ffi::OsString;
 use std::fs;

@@ -69,6 +69,12 @@ impl Printer {
     /// The tasks that are followed from here on, in the order of their index.
     pub(crate) fn follow(&mut self, rows: Vec<Row>) {
         self.rows = rows;
+        self.update();
+    }
+
+    /// Whether any task was accepted.
+    pub(crate) fn follows_any(&self) -> bool {
+        !self.rows.is_empty()
     }
 
     /// What is known of a task.
@@ -87,8 +93,12 @@ impl Printer {
             self.rows[index].take(said);
             self.say(index, said);
         }
+        self.update();
+    }
+
+    fn update(&mut self) {
         if let Form::Live(live) = &mut self.form {
-            live.update(index, &label(&self.rows, index), &self.rows);
+            live.update(&self.rows, |index| label(&self.rows, index));
         }
     }
 

@@ -180,6 +180,8 @@ fn a_cli_that_cannot_run_in_a_machine() {
     std::fs::write(&script, "#!/usr/bin/env node\n").unwrap();
     insta::assert_snapshot!("script_cli", user.said(user.mayfly(&["demo", "--claude", "claude.js"])));
     insta::assert_snapshot!("missing_cli", user.said(user.mayfly(&["demo", "--claude", "missing"])));
+    insta::assert_snapshot!("folder_cli", user.said(user.mayfly(&["demo", "--claude", "."])));
+    insta::assert_snapshot!("other_cli", user.said(user.mayfly(&["demo", "--claude", "/bin/true"])));
 }
 
 /// S45: a path's name is shown, and obeyed by no terminal.

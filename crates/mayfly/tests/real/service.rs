@@ -357,13 +357,13 @@ async fn a_normal_user_needs_no_right_for_the_demo() {
     std::os::unix::fs::chown(&home, Some(54_321), Some(54_321)).unwrap();
     let mut command = tokio::process::Command::new("setpriv");
     command.args(["--reuid=54321", "--regid=54321", "--clear-groups"]).arg(dir.path().join("mayfly"));
-    command.arg("--claude").arg(dir.path().join("claude")).args(["demo", "--tasks", "2"]);
+    command.arg("--claude").arg(dir.path().join("claude")).arg("demo");
     command.env_clear().env("PATH", PATH).env("HOME", &home).env("TMPDIR", &home).current_dir(&home);
     let output = command.stdin(Stdio::null()).output().await.unwrap();
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
-    assert_eq!(text.matches(" merge mayfly/").count(), 2, "{text}");
+    assert_eq!(text.matches(" merge mayfly/").count(), 4, "{text}");
     assert!(text.contains("0 machines left"), "{text}");
     assert_eq!(processes_in(dir.path()).len(), 0);
 }
@@ -392,4 +392,29 @@ async fn a_full_disk_is_named() {
         assert!(text.contains(words), "{size}: {text}");
         assert_eq!(user.api.requests().len(), 0);
     }
+}
+
+/// Where no task is accepted there is nothing to look at, and nothing is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_that_has_no_room_leaves_nothing() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    if !rustix::process::geteuid().is_root() {
+        mayfly_test_needs::skip("only root can mount a small disk, in a mount namespace of its own");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let small = dir.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let script = r#"mount -t tmpfs -o size=20m tmpfs "$1" || exit 99
+        TMPDIR="$1" "$2" --claude "$3" demo; code=$?; ls -A "$1"; exit $code"#;
+    let mut command = tokio::process::Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(&small)
+        .arg(env!("CARGO_BIN_EXE_mayfly"))
+        .arg(claude);
+    let output = command.env_clear().env("PATH", PATH).env("HOME", dir.path()).output().await.unwrap();
+    let (said, refused) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &*said), (Some(3), ""), "{refused}");
+    assert!(refused.contains("free some space"), "{refused}");
 }
