@@ -212,6 +212,9 @@ pub enum GitError {
         /// What the worker said.
         announced: String,
     },
+    /// What came back has a name that no branch of ours may have, or too many of them.
+    #[error("the bundle holds `{0}`, which no worker of this version puts there: nothing was taken from it")]
+    BadName(String),
     /// It did not come to an end, and was killed.
     #[error("git {0} was not done after {minutes} minutes, and was killed: is the disk slow or full?", minutes = GIT_MAX.as_secs() / 60)]
     TooLong(String),

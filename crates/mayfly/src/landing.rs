@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use mayfly_git::{Git, Quarantine, Snapshot, unbundle};
 use mayfly_wire::api::{Collected, Task};
-use mayfly_wire::worker::WORK_REF;
+use mayfly_wire::worker::{OTHER_REFS, WORK_REF};
 
 use crate::contact::Contact;
 use crate::orchestrator::make_private;
@@ -57,6 +57,8 @@ pub(crate) struct Over<'a> {
 pub(crate) struct Landed {
     /// The branch or folder; none if there was nothing, or it could not land.
     pub(crate) place: Option<Place>,
+    /// The branches with what the agent committed beside its work.
+    pub(crate) others: Vec<String>,
     /// The session file.
     pub(crate) transcript: Option<PathBuf>,
     /// Whether the machine says that nothing was changed.
@@ -143,7 +145,7 @@ impl Landing {
     /// Lands a bundle that is here.
     async fn work(&self, bundle: &Path, head: &str, name: &str, landed: &mut Landed) {
         match self.place(bundle, head, name).await {
-            Ok(place) => landed.place = Some(place),
+            Ok((place, others)) => (landed.place, landed.others) = (Some(place), others),
             Err(error) => {
                 landed.fail(&format!("the work: it is here, and has not landed: {error:#}"));
                 match self.by_hand(bundle, name) {
@@ -159,15 +161,15 @@ impl Landing {
         }
     }
 
-    async fn place(&self, bundle: &Path, head: &str, name: &str) -> anyhow::Result<Place> {
+    async fn place(&self, bundle: &Path, head: &str, name: &str) -> anyhow::Result<(Place, Vec<String>)> {
         if let Some(code) = &self.code {
             let branch = format!("mayfly/{name}");
-            code.quarantine.land(bundle, head, &branch).await?;
-            return Ok(Place::Branch(branch));
+            let others = code.quarantine.land(bundle, head, &branch).await?;
+            return Ok((Place::Branch(branch), others));
         }
         let folder = self.folder.join(format!("mayfly-{name}"));
-        unbundle(&self.git, bundle, head, &folder, "main").await?;
-        Ok(Place::Folder(folder))
+        let others = unbundle(&self.git, bundle, head, &folder, "main").await?;
+        Ok((Place::Folder(folder), others))
     }
 
     /// How to take the bundle of a task that has not landed, if it is here.
@@ -197,7 +199,9 @@ impl Landing {
             // Under a ref, since a bundle is taken only on top of what a ref holds.
             steps.push(fetch(&base, "refs/heads/base", &format!("refs/mayfly/base-{name}")));
         }
-        steps.push(fetch(bundle, WORK_REF, &format!("refs/heads/mayfly-{name}")));
+        // With what the agent committed beside its work, if it did.
+        let others = format!("'{OTHER_REFS}*:refs/heads/mayfly-{name}--*'");
+        steps.push(format!("{} {others}", fetch(bundle, WORK_REF, &format!("refs/heads/mayfly-{name}"))));
         Ok(steps.join(" && "))
     }
 }
@@ -228,6 +232,7 @@ pub(crate) fn lines(landed: &Landed) -> Vec<(&'static str, String)> {
         None if landed.unchanged => lines.push(("no changes", String::new())),
         None => {}
     }
+    lines.extend(landed.others.iter().map(|branch| ("branch", branch.clone())));
     lines.extend(landed.lost.iter().map(|lost| ("not saved", lost.clone())));
     lines.extend(landed.by_hand.iter().map(|command| ("by hand", command.clone())));
     lines.extend(landed.notes.iter().map(|note| ("note", note.clone())));

@@ -138,9 +138,10 @@ async fn what_is_not_committed_comes_out_as_one_commit_more() {
     place.write("noise.log", "ignored\n");
     place.write("forced.log", "tracked, so not ignored\n");
     fs::remove_file(place.work().join("gone")).unwrap();
-    let (made, unsaved) = place.bundle().await;
+    let (made, Collected { unsaved, notes, .. }) = told(place.dir.path(), Some(&place.base)).await;
     let made = made.unwrap();
     assert_eq!(unsaved, Vec::<String>::new());
+    assert_eq!(notes, ["ignored by the code's own rules, and left behind: noise.log"]);
     let taken = place.taken(&made);
     assert_eq!(
         git(&taken, &["log", "-1", "--format=%P %an %s"]),
@@ -378,7 +379,7 @@ async fn the_work_of_a_run_is_handed_over_with_its_token() {
     assert_eq!(host.result("transcript").unwrap(), "{}\n");
     let file = host.dir.path().join("bundle");
     fs::write(&file, host.result("bundle").unwrap()).unwrap();
-    let taken = place.taken(&Bundle { head: collected.head.unwrap(), file });
+    let taken = place.taken(&Bundle { head: collected.head.unwrap(), others: collected.others, file });
     assert_eq!(read(&taken, "kept"), "two\n");
 }
 
