@@ -189,7 +189,12 @@ impl Files<'_> {
     /// Says what stays behind because the code has it ignored.
     async fn tell_ignored(&self, collected: &mut Collected) -> Result<(), GitError> {
         let ask = ["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"];
-        let ignored = self.git.list(&ask, self.deadline).await?.entries;
+        let mut ignored = self.git.list(&ask, self.deadline).await?.entries;
+        // A folder is followed by what is in it.
+        ignored.dedup_by(|entry, before| {
+            let (entry, before) = (entry.as_encoded_bytes(), before.as_encoded_bytes());
+            before.ends_with(b"/") && entry.starts_with(before)
+        });
         let names = ignored.iter().take(IGNORED_NAMES_MAX).map(|name| shown(Path::new(name)));
         let names: Vec<_> = names.collect();
         let more = ignored.len() - names.len();

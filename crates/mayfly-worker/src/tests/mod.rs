@@ -2,7 +2,9 @@
 //! socket, the processes and git included; `claude` is a shell script, and where it can be had the CLI itself.
 
 mod as_pid_1;
+mod beside_the_work;
 mod host;
+mod left_out;
 mod real_cli;
 mod runs;
 mod the_link;
