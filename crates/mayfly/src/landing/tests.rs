@@ -71,7 +71,8 @@ impl Place {
         };
         let head = self.sh(&format!(
             "{start}; cd {machine}; echo new >new.txt; git add .; git commit -q -m work; \
-             git update-ref refs/heads/work HEAD; git bundle create -q {} refs/heads/work {without}; git rev-parse HEAD",
+             git update-ref refs/heads/work HEAD; git commit -q --allow-empty -m beside; git update-ref refs/heads/other/x HEAD; \
+             git bundle create -q {} refs/heads/work refs/heads/other/x {without}; git rev-parse HEAD^",
             word(&bundle)
         ));
         (bundle, head)
@@ -134,6 +135,7 @@ async fn what_cannot_land_is_taken_by_the_command_that_is_printed() {
     assert_eq!(landing.kept("1a2b3c4d", "fix it"), Some(command.clone()));
     place.sh(&command);
     assert_eq!(place.sh("git rev-parse mayfly-1a2b3c4d-fix-it"), head);
+    assert_eq!(place.sh("git log -1 --format=%s mayfly-1a2b3c4d-fix-it--x"), "beside");
     assert_eq!(place.sh("git show mayfly-1a2b3c4d-fix-it:new.txt mayfly-1a2b3c4d-fix-it:a.txt"), "new\ntwo");
 }
 
