@@ -37,7 +37,7 @@ const SETTINGS: [(&str, &str); 11] = [
     ("PATH", PATH),
 ];
 
-const FLAGS: [&str; 16] = [
+const FLAGS: [&str; 18] = [
     "-c",
     "core.hooksPath=/dev/null",
     "-c",
@@ -50,9 +50,11 @@ const FLAGS: [&str; 16] = [
     "maintenance.auto=false",
     "-c",
     "advice.addEmbeddedRepo=false",
-    // Time is short: little is gained by packing tightly, and large files are not held in memory.
+    // Time is short, and the way is too: nothing is gained by packing tightly. Large files are not held in memory.
     "-c",
     "pack.compression=1",
+    "-c",
+    "pack.window=0",
     "-c",
     "core.bigFileThreshold=16m",
 ];

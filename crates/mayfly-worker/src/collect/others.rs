@@ -55,6 +55,7 @@ impl Search<'_> {
     /// All that is to come out besides what is known. What could not be is told in `collected`.
     pub(super) async fn run(&mut self, tips: Tips, collected: &mut Collected) -> Vec<Other> {
         collected.unsaved.extend(tips.lost);
+        collected.notes.extend(tips.notes);
         let (mut others, mut rest) = (Vec::new(), Vec::new());
         let found = self.look(tips.named, tips.left, &mut others, &mut rest, collected).await;
         if let Err(error) = found {

@@ -44,6 +44,8 @@ pub(super) struct Tips {
     pub(super) left: Vec<String>,
     /// What could not be looked at, a line each.
     pub(super) lost: Vec<String>,
+    /// Logs that are longer than what is looked at of them, a line each.
+    pub(super) notes: Vec<String>,
 }
 
 /// The commit that `HEAD` in this folder names.
@@ -65,12 +67,12 @@ pub(super) fn tips(git: &Path) -> Tips {
     let tip = |(name, commit): (String, String)| Tip { name: name["refs/".len()..].to_owned(), commit };
     tips.named.extend(named.map(tip));
     // The first of the stash's log is the stash itself.
-    let stashed = logged(&git.join("logs/refs/stash"));
+    let stashed = logged(git, "refs/stash", &mut tips.notes);
     tips.named.extend(stashed.into_iter().map(|commit| Tip { name: "stash".to_owned(), commit }));
     work_trees(git, &mut tips);
     let aside = PUT_ASIDE.iter().filter_map(|name| commit(text(&git.join(name))?.trim_end()));
     tips.left.extend(aside);
-    tips.left.extend(logged(&git.join("logs/HEAD")));
+    tips.left.extend(logged(git, "HEAD", &mut tips.notes));
     tips
 }
 
@@ -79,7 +81,7 @@ fn work_trees(git: &Path, tips: &mut Tips) {
         let (own, name) = (work_tree.path(), work_tree.file_name());
         let name = format!("worktree-{}", name.to_string_lossy());
         tips.named.extend(head_of(&own, git).map(|commit| Tip { name, commit }));
-        tips.left.extend(logged(&own.join("logs/HEAD")));
+        tips.left.extend(logged(&own, "HEAD", &mut tips.notes));
     }
 }
 
@@ -128,11 +130,17 @@ fn loose(git: &Path, refs: &mut BTreeMap<String, String>, lost: &mut Vec<String>
 }
 
 /// The commits of a log's newest entries, the newest first, each once.
-fn logged(log: &Path) -> Vec<String> {
-    let (text, mut seen) = (text(log).unwrap_or_default(), HashSet::new());
-    let newest = text.lines().rev().take(LOGGED_MAX);
-    let commits = newest.filter_map(|line| commit(line.split(' ').nth(1)?));
-    commits.filter(|commit| seen.insert(commit.clone())).collect()
+fn logged(git: &Path, name: &str, notes: &mut Vec<String>) -> Vec<String> {
+    let (text, mut seen) = (text(&git.join("logs").join(name)).unwrap_or_default(), HashSet::new());
+    let mut newest = text.lines().rev();
+    let commits = newest.by_ref().take(LOGGED_MAX).filter_map(|line| commit(line.split(' ').nth(1)?));
+    let commits = commits.filter(|commit| seen.insert(commit.clone())).collect();
+    if newest.next().is_some() {
+        notes.push(format!(
+            "the log of `{name}` has more than {LOGGED_MAX} entries: older ones are not looked at"
+        ));
+    }
+    commits
 }
 
 fn commit(hex: &str) -> Option<String> {

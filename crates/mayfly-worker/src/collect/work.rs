@@ -103,22 +103,22 @@ impl Work<'_> {
             head = Some(first.commit);
         }
         let Some(head) = head else { return Ok(None) };
-        let mut failed = match self.create(git, &head, &others, part(deadline, 2)).await {
-            Ok(bundle) => return Ok(Some(bundle)),
-            Err(error) => error,
-        };
-        for other in &others {
-            collected.unsaved.push(format!("the commits of `{}`: {}", other.name, causes(&failed)));
-        }
-        if !others.is_empty() {
-            failed = match self.create(git, &head, &[], part(deadline, 2)).await {
-                Ok(bundle) => return Ok(Some(bundle)),
-                Err(error) => error,
+        let commits = parent.filter(|parent| *parent != head).map(|parent| (parent, &[][..]));
+        let alone = (!others.is_empty()).then(|| (head.clone(), &[][..]));
+        let less: Vec<_> = alone.into_iter().chain(commits).collect();
+        let (mut now, mut less) = ((head, &others[..]), less.into_iter().peekable());
+        loop {
+            let by = if less.peek().is_some() { part(deadline, 2) } else { deadline };
+            let (head, with) = &now;
+            let (error, next) = match (self.create(git, head, with, by).await, less.next()) {
+                (Ok(bundle), _) => return Ok(Some(bundle)),
+                (Err(error), None) => return Err(error),
+                (Err(error), Some(next)) => (error, next),
             };
+            let lost = if with.is_empty() { "uncommitted work" } else { "the agent's other commits" };
+            collected.unsaved.push(format!("{lost}: {}", causes(&error)));
+            now = next;
         }
-        let Some(parent) = parent.filter(|parent| *parent != head) else { return Err(failed) };
-        collected.unsaved.push(format!("uncommitted work: {}", causes(&failed)));
-        self.create(git, &parent, &[], deadline).await.map(Some)
     }
 
     async fn create(

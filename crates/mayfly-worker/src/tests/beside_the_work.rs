@@ -114,6 +114,24 @@ async fn what_was_left_behind_more_than_once_is_joined() {
 }
 
 #[tokio::test]
+async fn a_log_is_looked_at_up_to_its_bound_and_that_is_told() {
+    let place = Place::new();
+    let old = place.commit("old");
+    place.git(&["reset", "--quiet", "--hard", "HEAD^"]);
+    let new = place.commit("new");
+    fs::remove_file(place.work().join(".git/ORIG_HEAD")).unwrap();
+    let log = place.work().join(".git/logs/HEAD");
+    let line = |commit: &str| format!("{new} {commit} a <a@example.invalid> 0 +0000\tx\n");
+    fs::write(log, line(&old) + &line(&new).repeat(500)).unwrap();
+    let (_, found, collected) = out(&place).await;
+    assert_eq!(found, others([]));
+    assert_eq!(
+        collected.notes,
+        ["the log of `HEAD` has more than 500 entries: older ones are not looked at"]
+    );
+}
+
+#[tokio::test]
 async fn a_rebase_that_stopped_half_way_loses_nothing() {
     let place = Place::new();
     place.git(&["checkout", "--quiet", "-b", "feature"]);
@@ -203,4 +221,21 @@ async fn refs_that_are_not_what_they_seem_cost_nothing_else() {
         assert!(collected.unsaved.iter().any(|line| line.contains(name)), "{name}: {collected:?}");
     }
     assert_eq!(collected.unsaved.len(), 4, "{collected:?}");
+}
+
+#[tokio::test]
+async fn a_branch_that_is_damaged_costs_nothing_of_the_work() {
+    let place = Place::new();
+    place.git(&["checkout", "--quiet", "-b", "damaged"]);
+    place.commit("bad");
+    let blob = place.git(&["rev-parse", "HEAD:bad"]);
+    place.git(&["checkout", "--quiet", "main"]);
+    let head = place.commit("good");
+    let object = place.work().join(format!(".git/objects/{}/{}", &blob[..2], &blob[2..]));
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, "noise").unwrap();
+    let (made, found, collected) = out(&place).await;
+    assert_eq!((made.head, found), (head, others([])));
+    let told = |line: &String| line.starts_with("the agent's other commits: ");
+    assert!(collected.unsaved.len() == 1 && collected.unsaved.iter().all(told), "{collected:?}");
 }
