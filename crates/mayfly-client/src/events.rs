@@ -29,6 +29,8 @@ pub struct EventStream {
     task: String,
     /// The last event given.
     seq: u64,
+    /// Whether it goes on to the task's end.
+    follow: bool,
     connection: Option<Response>,
     /// What came of this connection and is not given yet.
     unread: BytesMut,
@@ -45,11 +47,13 @@ struct Numbered {
 }
 
 impl EventStream {
-    pub(crate) fn new(client: Client, task: String, after: u64) -> Self {
-        Self { client, task, seq: after, connection: None, unread: BytesMut::new(), scanned: 0, breaks: 0 }
+    pub(crate) fn new(client: Client, task: String, after: u64, follow: bool) -> Self {
+        let unread = BytesMut::new();
+        Self { client, task, seq: after, follow, connection: None, unread, scanned: 0, breaks: 0 }
     }
 
-    /// The next event's line, without its line end. `None`: the task is over and everything was given.
+    /// The next event's line, without its line end. `None`: everything was given, and the task is over if it is
+    /// followed.
     ///
     /// Given up half-way, nothing is lost; asked again after an error, it goes on where it was.
     pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
@@ -95,7 +99,7 @@ impl EventStream {
     /// Reads more, from a new connection if need be. `false`: the log ended.
     async fn read(&mut self) -> Result<bool, ClientError> {
         if self.connection.is_none() {
-            let query = [("after", self.seq.to_string()), ("follow", true.to_string())];
+            let query = [("after", self.seq.to_string()), ("follow", self.follow.to_string())];
             let request = self.client.about(Method::GET, &self.task, &["events"]).query(&query);
             self.connection = Some(self.client.send(request).await?);
         }

@@ -111,7 +111,17 @@ impl Client {
 
     /// Follows a task's log from the event after `after` (0 is everything) to the task's end.
     pub fn events(&self, id: impl Display, after: u64) -> EventStream {
-        EventStream::new(self.clone(), id.to_string(), after)
+        EventStream::new(self.clone(), id.to_string(), after, true)
+    }
+
+    /// What a task's log has by now after the event `after`.
+    pub fn events_so_far(&self, id: impl Display, after: u64) -> EventStream {
+        EventStream::new(self.clone(), id.to_string(), after, false)
+    }
+
+    /// Writes the git bundle that a task started from to `to`.
+    pub async fn workspace(&self, id: impl Display, to: &Path) -> Result<(), ClientError> {
+        self.save(self.about(Method::GET, id, &["workspace"]), to).await
     }
 
     /// Writes the git bundle that came out of a task's machine to `to`.

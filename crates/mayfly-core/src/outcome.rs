@@ -35,6 +35,10 @@ pub enum Failure {
     Killed,
     /// The machine's memory limit was reached and `claude` was killed for it.
     OutOfMemory,
+    /// The machine's limit of processes was reached and `claude` died meanwhile.
+    ProcessLimit,
+    /// The machine's files took more of the disk than they may.
+    DiskLimit,
     /// What `claude` said it would run with is not what was asked for.
     InitMismatch,
     /// The workspace could not be set up.
@@ -60,14 +64,14 @@ impl Failure {
         use Failure::*;
         match self {
             Claude | Api | NoResult | Startup | Killed | IdleTimeout | LaunchTimeout | Lost => true,
-            UsageLimit | MaxTurns | MaxBudget | OutOfMemory | InitMismatch | Workspace | LogFull
-            | Timeout | Refused => false,
+            UsageLimit | MaxTurns | MaxBudget | OutOfMemory | ProcessLimit | DiskLimit | InitMismatch
+            | Workspace | LogFull | Timeout | Refused => false,
         }
     }
 }
 
 /// Each ending with the one word that it has in the database, on the wire and on a screen.
-const NAMES: [(Outcome, &str); 19] = [
+const NAMES: [(Outcome, &str); 21] = [
     (Outcome::Succeeded, "succeeded"),
     (Outcome::Cancelled, "cancelled"),
     (Outcome::Failed(Failure::Claude), "claude-error"),
@@ -79,6 +83,8 @@ const NAMES: [(Outcome, &str); 19] = [
     (Outcome::Failed(Failure::Startup), "startup"),
     (Outcome::Failed(Failure::Killed), "killed"),
     (Outcome::Failed(Failure::OutOfMemory), "out-of-memory"),
+    (Outcome::Failed(Failure::ProcessLimit), "process-limit"),
+    (Outcome::Failed(Failure::DiskLimit), "disk-limit"),
     (Outcome::Failed(Failure::InitMismatch), "init-mismatch"),
     (Outcome::Failed(Failure::Workspace), "workspace"),
     (Outcome::Failed(Failure::LogFull), "log-full"),
@@ -136,14 +142,14 @@ mod tests {
                 Failure::MaxBudget | Failure::NoResult | Failure::Startup | Failure::Killed => 2,
                 Failure::OutOfMemory | Failure::InitMismatch | Failure::Workspace | Failure::LogFull => 3,
                 Failure::Timeout | Failure::IdleTimeout | Failure::LaunchTimeout => 4,
-                Failure::Refused | Failure::Lost => 5,
+                Failure::Refused | Failure::Lost | Failure::ProcessLimit | Failure::DiskLimit => 5,
             },
         };
         let counts = Outcome::all().fold([0; 6], |mut counts, outcome| {
             counts[place(outcome)] += 1;
             counts
         });
-        assert_eq!(counts, [2, 4, 4, 4, 3, 2]);
+        assert_eq!(counts, [2, 4, 4, 4, 3, 4]);
         for outcome in Outcome::all() {
             assert_eq!(outcome.name().parse(), Ok(outcome));
         }

@@ -9,7 +9,7 @@ use mayfly_core::{Effect, Event, TaskId, TaskState, causes};
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{AttemptRow, Change, Changed, Listing, Store, StoreError};
 use mayfly_wire::api;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -75,7 +75,10 @@ pub(crate) struct Inner {
     pub(crate) links: Links,
     pub(crate) seal: Seal,
     pub(crate) metrics: Metrics,
-    pub(crate) slots: Notify,
+    /// Told whenever a task or a slot is new.
+    pub(crate) slots: watch::Sender<()>,
+    /// Whether tasks may be claimed; held while one is.
+    pub(crate) claiming: Mutex<bool>,
     unfinished: watch::Sender<usize>,
     pub(crate) stopping: CancellationToken,
     tracker: TaskTracker,
@@ -105,7 +108,8 @@ impl Engine {
             clock,
             heads: Heads::default(),
             links: Links::default(),
-            slots: Notify::new(),
+            slots: watch::Sender::new(()),
+            claiming: Mutex::new(true),
             unfinished,
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
@@ -187,7 +191,7 @@ impl Engine {
     }
 
     /// Unmakes the machine of a task before the store knows of its end. Whether there was one, and it is gone.
-    async fn destroy_early(&self, id: TaskId) -> Result<bool, StoreError> {
+    pub(crate) async fn destroy_early(&self, id: TaskId) -> Result<bool, StoreError> {
         let machine = self.0.store.task(id).await?.and_then(|task| task.state.machine());
         let Some(attempt) = machine.map(|attempt| id.attempt(attempt)) else { return Ok(false) };
         let turn = self.0.links.turn(attempt);
@@ -198,6 +202,26 @@ impl Engine {
     /// How many tasks are not finished.
     pub fn unfinished(&self) -> watch::Receiver<usize> {
         self.0.unfinished.subscribe()
+    }
+
+    /// From here on no task is claimed: those that have a machine go on, and the others wait for the next engine.
+    pub async fn drain(&self) {
+        *self.0.claiming.lock().await = false;
+    }
+
+    /// How many tasks have a machine, or are about to.
+    pub async fn alive(&self) -> Result<usize, StoreError> {
+        Ok(self.0.store.live().await?.len())
+    }
+
+    /// Returns once no task has a machine.
+    pub async fn drained(&self) -> Result<(), StoreError> {
+        // Before the first look, so that no end is missed.
+        let mut slots = self.0.slots.subscribe();
+        while self.alive().await? > 0 {
+            slots.changed().await.expect("the engine has the other end");
+        }
+        Ok(())
     }
 
     /// Ends the engine's loops. Machines live on, and the next engine on this store adopts them.
@@ -241,10 +265,10 @@ impl Engine {
             self.perform(*task, effect);
         }
         match state {
-            TaskState::Queued(_) => self.0.slots.notify_one(),
+            TaskState::Queued(_) => self.0.slots.send_replace(()),
             TaskState::Finished(_) => {
                 self.forget();
-                self.0.slots.notify_one();
+                self.0.slots.send_replace(());
             }
             _ => {}
         }

@@ -48,4 +48,4 @@ pub use events::EventReader;
 pub use mayfly_store::{IngestError, Listing, Store, StoreError};
 pub use model::{Denied, Gate, GateClosed, ModelAccess};
 pub use session::{JoinError, Session};
-pub use submit::SubmitError;
+pub use submit::{SubmitError, check_task};

@@ -98,7 +98,7 @@ impl Engine {
         if !matches!(stored, Ok(Submitted::New(_))) {
             self.forget();
         }
-        self.0.slots.notify_one();
+        self.0.slots.send_replace(());
         match stored {
             Ok(Submitted::New(id)) => Ok(id),
             Ok(Submitted::Known(id)) => {
@@ -127,32 +127,35 @@ impl Engine {
     }
 
     fn check(&self, task: &CreateTask, idempotency_key: Option<&str>) -> Result<(), SubmitError> {
-        check_prompt(&task.prompt)?;
-        if let Some(workspace) = &task.workspace {
-            check_workspace(workspace)?;
-            if !self.0.config.workspaces.join(format!("{}.bundle", workspace.id)).is_file() {
-                return Err(invalid("workspace.id", "names no bundle that was handed over: upload it first"));
-            }
+        check_task(task)?;
+        if let Some(workspace) = &task.workspace
+            && !self.0.config.workspaces.join(format!("{}.bundle", workspace.id)).is_file()
+        {
+            return Err(invalid("workspace.id", "names no bundle that was handed over: upload it first"));
         }
-        if let Some(model) = &task.model {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@[]-".contains(c);
-            let good = !model.is_empty() && !model.starts_with('-') && model.chars().all(plain);
-            require(good && model.len() <= NAME_BYTES_MAX, "model", "is not the name of a model")?;
-        }
-        require(task.timeout_ms != Some(0), "timeout_ms", "must be more than 0")?;
-        require(task.idle_timeout_ms != Some(0), "idle_timeout_ms", "must be more than 0")?;
-        let priorities = -PRIORITY_MAX..=PRIORITY_MAX;
-        require(priorities.contains(&task.priority), "priority", "must be between -1000 and 1000")?;
-        require(task.retries <= RETRIES_MAX, "retries", "must be at most 10")?;
-        require(task.max_turns != Some(0), "max_turns", "must be more than 0")?;
-        if let Some(credential) = &task.credential {
-            check_credential(credential)?;
-        }
-        let budget = task.max_budget_usd.is_none_or(|usd| usd.is_finite() && usd > 0.0);
-        require(budget, "max_budget_usd", "must be more than 0")?;
         let key = idempotency_key.is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
         require(key, "Idempotency-Key", "must have 1 to 100 bytes")
     }
+}
+
+/// Checks what can be known of a task before it is handed to an orchestrator: all but whether its workspace is there.
+pub fn check_task(task: &CreateTask) -> Result<(), SubmitError> {
+    check_prompt(&task.prompt)?;
+    task.workspace.as_ref().map_or(Ok(()), check_workspace)?;
+    if let Some(model) = &task.model {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@[]-".contains(c);
+        let good = !model.is_empty() && !model.starts_with('-') && model.chars().all(plain);
+        require(good && model.len() <= NAME_BYTES_MAX, "model", "is not the name of a model")?;
+    }
+    require(task.timeout_ms != Some(0), "timeout_ms", "must be more than 0")?;
+    require(task.idle_timeout_ms != Some(0), "idle_timeout_ms", "must be more than 0")?;
+    let priorities = -PRIORITY_MAX..=PRIORITY_MAX;
+    require(priorities.contains(&task.priority), "priority", "must be between -1000 and 1000")?;
+    require(task.retries <= RETRIES_MAX, "retries", "must be at most 10")?;
+    require(task.max_turns != Some(0), "max_turns", "must be more than 0")?;
+    task.credential.as_ref().map_or(Ok(()), check_credential)?;
+    let budget = task.max_budget_usd.is_none_or(|usd| usd.is_finite() && usd > 0.0);
+    require(budget, "max_budget_usd", "must be more than 0")
 }
 
 fn check_prompt(prompt: &str) -> Result<(), SubmitError> {

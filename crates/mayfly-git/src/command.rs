@@ -43,19 +43,45 @@ impl Git {
         Self { path, home, config_home }
     }
 
-    /// The file of the user's own ignore rules, which hold in every repository of theirs.
-    pub(crate) async fn excludes_file(&self) -> Result<Option<PathBuf>, GitError> {
+    /// The file of the user's own rules that hold in every repository of theirs: `name` is `excludes` or
+    /// `attributes`, and git has it elsewhere only if `key` says so.
+    pub(crate) async fn own_rules(&self, key: &str, name: &str) -> Result<Option<PathBuf>, GitError> {
+        let args = ["config", "--global", "--type=path", "--get", key];
+        if let Some(path) = self.as_user(self.bare_command(), &args).await? {
+            return Ok(Some(PathBuf::from(line(path)?)));
+        }
+        let config_home = self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")));
+        Ok(config_home.map(|home| home.join("git").join(name)))
+    }
+
+    /// What the user's git has of the settings whose names match `pattern`, in that repository: names and values,
+    /// of which the last counts.
+    pub(crate) async fn settings(
+        &self,
+        git_dir: &Path,
+        pattern: &str,
+    ) -> Result<Vec<(String, String)>, GitError> {
         let mut command = self.bare_command();
+        command.env("GIT_DIR", git_dir).env_remove("GIT_CONFIG_NOSYSTEM");
+        let args = ["config", "--null", "--get-regexp", pattern];
+        let found = self.as_user(command, &args).await?.unwrap_or_default();
+        let found = String::from_utf8_lossy(&found).into_owned();
+        // A name alone means `true`.
+        let pair = |entry: &str| {
+            let (name, value) = entry.split_once('\n').unwrap_or((entry, "true"));
+            (name.to_owned(), value.to_owned())
+        };
+        Ok(found.split_terminator('\0').map(pair).collect())
+    }
+
+    /// Asks with the user's own configuration in force; for `git config` alone, which starts no program.
+    async fn as_user(&self, mut command: Command, args: &[&str]) -> Result<Option<Vec<u8>>, GitError> {
         command.env_remove("GIT_CONFIG_GLOBAL");
         command.envs(self.home.iter().map(|home| ("HOME", home)));
         command.envs(self.config_home.iter().map(|home| ("XDG_CONFIG_HOME", home)));
-        command.args(["config", "--global", "--type=path", "--get", "core.excludesFile"]).current_dir("/");
+        command.args(args).current_dir("/");
         let output = output("config", command, Some(Vec::new())).await?;
-        if output.status.success() {
-            return Ok(Some(PathBuf::from(line(output.stdout)?)));
-        }
-        let config_home = self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")));
-        Ok(config_home.map(|home| home.join("git/ignore")))
+        Ok(output.status.success().then_some(output.stdout))
     }
 
     /// Starts a command in the repository whose git directory is `git_dir`.
@@ -113,6 +139,12 @@ impl GitCommand {
             }
             self.command.arg(arg);
         }
+        self
+    }
+
+    /// Another index than the repository's.
+    pub(crate) fn index(mut self, index: &Path) -> Self {
+        self.command.env("GIT_INDEX_FILE", index);
         self
     }
 
@@ -215,6 +247,41 @@ pub enum GitError {
     /// What came back has a name that no branch of ours may have, or too many of them.
     #[error("the bundle holds `{0}`, which no worker of this version puts there: nothing was taken from it")]
     BadName(String),
+    /// Work of another repository.
+    #[error(
+        "the task did not start from the repository `{0}`: they share no commit. Name the right one with --repo"
+    )]
+    Unrelated(PathBuf),
+    /// A name that no branch can have.
+    #[error("`{0}` cannot be the name of a branch: choose another one")]
+    BadBranch(String),
+    /// A branch, or the folder that it would be in, is there already.
+    #[error("the branch `{there}` is there already, and is in the way of `{wanted}`: choose another name")]
+    Taken {
+        /// What is there.
+        there: String,
+        /// What was to be.
+        wanted: String,
+    },
+    /// The files are not such that the work fits on top of them.
+    #[error("the work does not fit the files in `{top}`, and nothing was changed: {said}")]
+    NoFit {
+        /// The top folder.
+        top: PathBuf,
+        /// What git said.
+        said: String,
+    },
+    /// What came back is not fit for a repository.
+    #[error("git's check of the objects in it failed: {0}")]
+    BadObject(String),
+    /// A file of the work cannot be read.
+    #[error("cannot read `{path}`: {advice}")]
+    Unreadable {
+        /// Which, below the top folder.
+        path: PathBuf,
+        /// What to do.
+        advice: &'static str,
+    },
     /// It did not come to an end, and was killed.
     #[error("git {0} was not done after {minutes} minutes, and was killed: is the disk slow or full?", minutes = GIT_MAX.as_secs() / 60)]
     TooLong(String),
@@ -238,6 +305,11 @@ pub enum GitError {
 }
 
 impl GitError {
+    /// Whether what came back was looked at and refused, so that nobody should take it by hand either.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::WrongHead { .. } | Self::BadObject(_))
+    }
+
     pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { path: path.to_owned(), source }
     }

@@ -25,7 +25,8 @@ impl Quarantine {
         let packing = self.git().args(["pack-objects", "--quiet", "--revs", "--stdout"]).input(wanted);
         packing.output_to(&pack)?.run().await?;
         let user = || self.repo.git.within(&self.repo.git_dir);
-        user().args(["index-pack", "--stdin", "--strict"]).input_from(&pack)?.run().await?;
+        let index = user().args(["index-pack", "--stdin", "--strict"]).input_from(&pack)?;
+        index.run().await.map_err(refusal)?;
         let branches: Vec<_> = others.iter().map(|other| other.branch(branch)).collect();
         let new = branches.iter().zip(&others).map(|(branch, other)| (&**branch, &*other.commit));
         let create = |(branch, commit)| format!("create refs/heads/{branch} {commit}\n");
@@ -69,7 +70,12 @@ pub async fn unbundle(
 
 /// Takes the bundle's work as `into` and what else it holds as `<into>--<name>`, with every object checked, and
 /// only if the work is the announced commit.
-async fn fetch(git: GitCommand, bundle: &Path, head: &str, into: &str) -> Result<Vec<Other>, GitError> {
+pub(crate) async fn fetch(
+    git: GitCommand,
+    bundle: &Path,
+    head: &str,
+    into: &str,
+) -> Result<Vec<Other>, GitError> {
     let Heads { work, others } = heads(bundle)?;
     if work != head {
         return Err(GitError::WrongHead { found: work, announced: head.to_owned() });
@@ -79,7 +85,16 @@ async fn fetch(git: GitCommand, bundle: &Path, head: &str, into: &str) -> Result
     let git = git.config("fetch.fsckObjects", OsStr::new("true")).args(fetch).args([bundle]);
     let specs = others.iter().map(|other| format!("{OTHER_REFS}{}:{}", other.name, other.branch(into)));
     let git = git.args(specs).args([format!("{WORK_REF}:{into}")]);
-    git.run().await.map(|_| others)
+    git.run().await.map_err(refusal)?;
+    Ok(others)
+}
+
+/// Tells a failed check of objects from what else can go wrong.
+fn refusal(error: GitError) -> GitError {
+    match error {
+        GitError::Failed { said, .. } if said.contains("fsck error") => GitError::BadObject(said),
+        other => other,
+    }
 }
 
 /// What a bundle holds.
@@ -91,7 +106,7 @@ struct Heads {
 
 /// A commit beside the work.
 #[derive(Debug)]
-struct Other {
+pub(crate) struct Other {
     name: String,
     commit: String,
 }

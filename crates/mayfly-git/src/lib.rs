@@ -15,19 +15,26 @@
 //! - [`Repo::discover`] finds the repository, and says plainly why there is none.
 //! - [`Repo::snapshot`] captures `HEAD` plus uncommitted and untracked work as one commit.
 //! - [`Quarantine::land`] checks what came back and makes one new branch of it; no tree is touched.
+//! - [`Repo::quarantine`] is for work whose beginning was captured long ago; [`Quarantine::start_from`] takes that in.
+//! - [`Work`] shows what a task made as a diff or a patch, and applies it to files.
 //! - [`create`] makes a repository of plain files.
 //! - [`unbundle`] makes a new repository where there was none to start from.
 //!
-//! Submodules are carried as pointers only. The git of a machine is the worker's business, not this crate's.
+//! Submodules are carried as pointers only, and repositories that are no submodules not at all. What a filter of
+//! the user's stands before is carried as the index has it, or else as it is. The git of a machine is the worker's business, not this crate's.
 
+mod base;
 mod command;
 mod create;
+mod filtered;
 mod land;
 mod repo;
 mod snapshot;
+mod work;
 
 pub use command::{Git, GitError};
 pub use create::create;
 pub use land::unbundle;
 pub use repo::Repo;
 pub use snapshot::{Quarantine, Snapshot};
+pub use work::{Base, Work};

@@ -1,11 +1,13 @@
 //! Captures the user's work as one commit, in a bare repository of our own.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::command::{Git, GitCommand, GitError};
+use crate::filtered;
 use crate::repo::Repo;
 
 /// The message of the commit that holds what was not committed.
@@ -29,26 +31,48 @@ pub struct Snapshot {
     pub bundle: PathBuf,
     /// The paths of submodules: only the commits that they point to are captured, and nothing of their content.
     pub submodules: Vec<String>,
+    /// The paths of untracked repositories inside the user's: nothing of them is captured.
+    pub left_out: Vec<String>,
+    /// The paths of changed files that have a filter: captured as they are, and not as it would have them.
+    pub unfiltered: Vec<String>,
 }
+
+/// What the user's git would be told about their files, as far as it names no program.
+pub(crate) struct Rules {
+    settings: Vec<(String, String)>,
+    own_files: Vec<(&'static str, PathBuf)>,
+    /// The filters that the user's git knows how to run; ours runs none.
+    pub(crate) filters: Vec<String>,
+}
+
+/// The settings that say when a file is unchanged, and what its line ends are in the repository.
+const SETTINGS: &str =
+    r"^(core\.(autocrlf|eol|filemode|symlinks|trustctime|checkstat)|filter\..+\.(clean|process))$";
 
 impl Repo {
     /// Captures `HEAD` plus staged, unstaged and untracked work, ignored files left out. `scratch` is an empty
     /// folder that must live as long as the quarantine. Nothing of the user's repository changes.
     pub async fn snapshot(&self, scratch: &Path) -> Result<(Quarantine, Snapshot), GitError> {
         let quarantine = Quarantine::create(self, scratch).await?;
-        let base = quarantine.capture().await?;
+        quarantine.take_index().await?;
+        let rules = quarantine.rules().await?;
+        let left_out = quarantine.untracked_repositories(&rules).await?;
+        quarantine.add(&rules, &left_out).await?;
+        let unfiltered = filtered::settle(&quarantine, &rules).await?;
+        let base = quarantine.commit().await?;
         let bundle = scratch.join("base.bundle");
         quarantine.git().args(["update-ref", "refs/heads/base", &base]).run().await?;
         let create = ["bundle", "create", "--quiet"].map(OsStr::new);
         quarantine.git().args(create).args([bundle.as_os_str(), OsStr::new("refs/heads/base")]).run().await?;
         let dirty = base != self.head;
         let submodules = quarantine.submodules(&base).await?;
-        Ok((quarantine, Snapshot { base, dirty, bundle, submodules }))
+        let (left_out, unfiltered) = (texts(&left_out), texts(&unfiltered));
+        Ok((quarantine, Snapshot { base, dirty, bundle, submodules, left_out, unfiltered }))
     }
 }
 
 impl Quarantine {
-    async fn create(repo: &Repo, scratch: &Path) -> Result<Self, GitError> {
+    pub(crate) async fn create(repo: &Repo, scratch: &Path) -> Result<Self, GitError> {
         let git_dir = scratch.join("quarantine.git");
         let format =
             repo.git.within(&repo.git_dir).args(["rev-parse", "--show-object-format"]).line().await?;
@@ -66,16 +90,80 @@ impl Quarantine {
         self.repo.git.within(&self.git_dir)
     }
 
-    /// The commit that holds the user's work.
-    async fn capture(&self) -> Result<String, GitError> {
-        let head = &self.repo.head;
-        self.take_index().await?;
-        self.take_excludes()?;
-        let mut add = self.git().work_tree(&self.repo.top);
-        if let Some(excludes) = self.repo.git.excludes_file().await? {
-            add = add.config("core.excludesFile", excludes.as_os_str());
+    /// git with the user's files and their rules.
+    pub(crate) fn at_work(&self, rules: &Rules) -> GitCommand {
+        let settings = rules.settings.iter().map(|(key, value)| (key.as_str(), OsStr::new(value)));
+        let files = rules.own_files.iter().map(|(key, path)| (*key, path.as_os_str()));
+        let git = self.git().work_tree(&self.repo.top);
+        settings.chain(files).fold(git, |git, (key, value)| git.config(key, value))
+    }
+
+    /// Asks the user's git for its settings, and copies the rules that are in no commit.
+    async fn rules(&self) -> Result<Rules, GitError> {
+        let git = &self.repo.git;
+        let found = git.settings(&self.repo.git_dir, SETTINGS).await?;
+        let (settings, drivers): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|(key, _)| key.starts_with("core."));
+        let name = |key: &str| Some(key.strip_prefix("filter.")?.rsplit_once('.')?.0.to_owned());
+        let filters = drivers.iter().filter_map(|(key, _)| name(key)).collect();
+        let mut own_files = Vec::new();
+        for (key, name, in_repository) in
+            [("core.excludesFile", "ignore", "exclude"), ("core.attributesFile", "attributes", "attributes")]
+        {
+            own_files.extend(git.own_rules(key, name).await?.map(|path| (key, path)));
+            self.take_rules(in_repository)?;
         }
-        add.args(["add", "--all", "--", "."]).run().await?;
+        Ok(Rules { settings, own_files, filters })
+    }
+
+    /// Untracked repositories inside the user's, which git would take for submodules.
+    async fn untracked_repositories(&self, rules: &Rules) -> Result<Vec<Vec<u8>>, GitError> {
+        let others = self.users_files(rules, "--others").await?;
+        Ok(others.into_iter().filter_map(|path| path.strip_suffix(b"/").map(<[u8]>::to_vec)).collect())
+    }
+
+    /// Names the user's files of a kind, by the user's index. A repository has `/` at its end.
+    async fn users_files(&self, rules: &Rules, kind: &str) -> Result<Vec<Vec<u8>>, GitError> {
+        let git = self.at_work(rules).args(["ls-files", "-z", "--exclude-standard", kind]);
+        Ok(paths(&git.run().await?))
+    }
+
+    /// Takes every change of the user's files into our index.
+    async fn add(&self, rules: &Rules, left_out: &[Vec<u8>]) -> Result<(), GitError> {
+        let mut pathspecs = b".\0".to_vec();
+        for path in left_out {
+            pathspecs.extend([b":(top,exclude,literal)", path.as_slice(), b"\0"].concat());
+        }
+        let add = ["add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul"];
+        let Err(error) = self.at_work(rules).args(add).input(pathspecs).run().await else { return Ok(()) };
+        Err(self.unreadable(rules).await?.unwrap_or(error))
+    }
+
+    /// The file that cannot be read, if that is why the work could not be taken.
+    async fn unreadable(&self, rules: &Rules) -> Result<Option<GitError>, GitError> {
+        for (kind, advice) in [
+            ("--modified", "it is tracked: make it readable (chmod u+r)"),
+            ("--others", "make it readable (chmod u+r), or name it in .gitignore to leave it out"),
+        ] {
+            let denied = |path: &PathBuf| {
+                let file = self.repo.top.join(path);
+                let regular = fs::symlink_metadata(&file).is_ok_and(|found| found.is_file());
+                regular
+                    && fs::File::open(file)
+                        .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            };
+            let files = self.users_files(rules, kind).await?;
+            let mut files = files.into_iter().map(|path| PathBuf::from(OsString::from_vec(path)));
+            if let Some(path) = files.find(denied) {
+                return Ok(Some(GitError::Unreadable { path, advice }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The commit that holds what is in our index.
+    async fn commit(&self) -> Result<String, GitError> {
+        let head = &self.repo.head;
         let tree = self.git().args(["write-tree"]).line().await?;
         if tree == self.git().args(["rev-parse", &format!("{head}^{{tree}}")]).line().await? {
             return Ok(head.clone());
@@ -92,32 +180,70 @@ impl Quarantine {
         Ok(entries.filter_map(path).collect())
     }
 
-    /// The user's index, so that unchanged files are known without reading them and sparse ones stay.
+    /// The user's index, so that unchanged files are known without reading them and sparse ones stay. Its time is
+    /// kept: git looks into files that were written as late as their index.
     async fn take_index(&self) -> Result<(), GitError> {
         let ours = self.git_dir.join("index");
-        let copied = fs::copy(self.repo.git_dir.join("index"), &ours);
-        let usable = match copied {
-            Ok(_) => {
+        let usable = match self.copy_users_index(&ours) {
+            Ok(()) => {
                 self.git().work_tree(&self.repo.top).args(["ls-files", "--", ":/nothing"]).run().await.is_ok()
             }
             Err(_) => false,
         };
         if !usable {
-            // None yet, or split over files: start from the commit.
+            // None yet, or of a kind that this git does not know: start from the commit.
             remove_if_there(&ours)?;
             self.git().args(["read-tree", &self.repo.head]).run().await?;
+        }
+        let users = self.users_index();
+        copy_index(&ours, &users).map_err(GitError::file(&users))
+    }
+
+    /// An index can be split: then one file more, beside it, holds most of it.
+    fn copy_users_index(&self, ours: &Path) -> io::Result<()> {
+        copy_index(&self.repo.git_dir.join("index"), ours)?;
+        for entry in fs::read_dir(&self.repo.git_dir)? {
+            let name = entry?.file_name();
+            if name.as_encoded_bytes().starts_with(b"sharedindex.") {
+                copy_index(&self.repo.git_dir.join(&name), &self.git_dir.join(&name))?;
+            }
         }
         Ok(())
     }
 
-    fn take_excludes(&self) -> Result<(), GitError> {
+    /// The index as it was before anything was added.
+    pub(crate) fn users_index(&self) -> PathBuf {
+        self.git_dir.join("users-index")
+    }
+
+    /// The user's rules of this kind that are in no commit.
+    fn take_rules(&self, name: &str) -> Result<(), GitError> {
         let info = self.git_dir.join("info");
         fs::create_dir_all(&info).map_err(GitError::file(&info))?;
-        match fs::copy(self.repo.common_dir.join("info/exclude"), info.join("exclude")) {
+        match fs::copy(self.repo.common_dir.join("info").join(name), info.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(GitError::file(&info)(error)),
             _ => Ok(()),
         }
     }
+}
+
+fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
+    // Looked at first: one that is written meanwhile counts as older than it is, and git looks into more files.
+    let modified = fs::metadata(from)?.modified()?;
+    fs::copy(from, to)?;
+    fs::File::options().append(true).open(to)?.set_modified(modified)
+}
+
+/// What git lists with an end of `\0` each.
+pub(crate) fn paths(listed: &[u8]) -> Vec<Vec<u8>> {
+    match listed.strip_suffix(b"\0") {
+        Some(listed) => listed.split(|&byte| byte == 0).map(<[u8]>::to_vec).collect(),
+        None => Vec::new(),
+    }
+}
+
+fn texts(paths: &[Vec<u8>]) -> Vec<String> {
+    paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
 }
 
 /// An empty bare repository without hooks or any other template.

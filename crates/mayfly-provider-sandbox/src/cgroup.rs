@@ -546,7 +546,7 @@ mod tests {
     #[test]
     fn version_1_gets_its_limits_below_our_own_position() {
         let positions = Positions::read("4:memory:/outer\n2:cpu,cpuacct:/", V1_MOUNTS);
-        let limits = Limits { memory_bytes_max: 7, pids_max: 8, cpus_max: 0.5 };
+        let limits = Limits { memory_bytes_max: 7, pids_max: 8, cpus_max: 0.5, ..Limits::default() };
         let plan = plan_below(&positions, "mayfly-a", &limits);
         let files: Vec<_> = plan
             .groups

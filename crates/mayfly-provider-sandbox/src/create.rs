@@ -93,6 +93,7 @@ fn make(
         memory_bytes_max: spec.limits.memory_bytes_max,
         pids_max: spec.limits.pids_max,
         cpus_max: spec.limits.cpus_max,
+        disk_bytes_max: spec.limits.disk_bytes_max,
         boot: boot_of(spec),
         probe: purpose == Purpose::Probe,
     };
@@ -148,6 +149,7 @@ fn boot_of(spec: &MachineSpec) -> boot::Boot {
         workspace: boot::WORKSPACE.into(),
         memory_events: None,
         processes: None,
+        disk: None,
     }
 }
 

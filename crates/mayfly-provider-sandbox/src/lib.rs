@@ -20,7 +20,7 @@
 //! namespace, below the one that owns the mounts and the network, so that it has no capability over them.
 //!
 //! One shared kernel: this contains mistakes and ordinary prompt injection. It is no boundary against somebody
-//! with a kernel exploit, and it does not bound the disk that a machine's folder takes.
+//! with a kernel exploit. The disk that a machine's folder takes is bounded by its worker, which is told the limit.
 //! What runs inside is the worker's business; so is the socket in its way out
 //! the orchestrator's.
 

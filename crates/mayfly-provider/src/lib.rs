@@ -75,11 +75,13 @@ pub struct Limits {
     pub pids_max: u32,
     /// Processors. Default: 2.
     pub cpus_max: f64,
+    /// What its files may take of the disk, in bytes. Default: 20 GiB.
+    pub disk_bytes_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes_max: 4 << 30, pids_max: 1024, cpus_max: 2.0 }
+        Self { memory_bytes_max: 4 << 30, pids_max: 1024, cpus_max: 2.0, disk_bytes_max: 20 << 30 }
     }
 }
 

@@ -16,10 +16,21 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+
+use crate::STOP_MAX;
+use crate::config::OWNER_SOCKET;
 
 const KEY_BYTES: usize = 32;
+/// How long an orchestrator that has closed its door may take to end.
+const ENDING_MAX: Duration = STOP_MAX.saturating_mul(3);
+/// More than a process id has.
+const PID_BYTES_MAX: usize = 20;
 /// More than a secret has.
 const SECRET_BYTES_MAX: u64 = 1024;
 /// The name of the token's file.
@@ -188,24 +199,45 @@ fn folder(path: &Path) -> Result<(), DataError> {
     fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(io_error("set the mode of", path))
 }
 
-/// Takes the lock, or tells who has it. The system lets go of it when the process ends, however it ends.
+/// Takes the lock, or tells who has it. The system lets go of it when the process ends, however it ends: one that
+/// has no door any more is about to, and is waited for.
 fn lock(root: &Path) -> Result<File, DataError> {
     let path = root.join("lock");
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(io_error("open", &path))?;
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    if matches!(locked, Err(TryLockError::WouldBlock)) && !root.join(OWNER_SOCKET).exists() {
+        wait_for_end(&holder(&file));
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _ = (&file).take(20).read_to_string(&mut pid);
-            return Err(DataError::Locked { path: root.to_owned(), pid: pid.trim().to_owned() });
+            return Err(DataError::Locked { path: root.to_owned(), pid: holder(&file) });
         }
         Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
     }
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(io_error("write", &path))?;
     Ok(file)
+}
+
+/// Who wrote its process id into the lock.
+fn holder(lock: &File) -> String {
+    let mut pid = [0; PID_BYTES_MAX];
+    let read = lock.read_at(&mut pid, 0).unwrap_or_default();
+    String::from_utf8_lossy(&pid[..read]).trim().to_owned()
+}
+
+/// Waits until a process is gone, though not for ever.
+fn wait_for_end(pid: &str) {
+    let pid = pid.parse().ok().and_then(Pid::from_raw).filter(|pid| *pid != getpid());
+    let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    if let Some(process) = process {
+        let max = Timespec::try_from(ENDING_MAX).expect("seconds");
+        let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&max));
+    }
 }
 
 fn read_secret(file: File, path: &Path) -> Result<Vec<u8>, DataError> {

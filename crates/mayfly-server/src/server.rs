@@ -15,6 +15,7 @@ use mayfly_engine::{Clock, Engine};
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{Store, StoreError};
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -114,7 +115,8 @@ impl Server {
         if let Some(address) = config.listen.filter(|address| !address.ip().is_loopback()) {
             return Err(StartError::Exposed(address));
         }
-        let data = DataFolder::open(&config.data)?;
+        let folder = config.data.clone();
+        let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
         let key = data.key()?;
         provider.probe().await.map_err(StartError::Provider)?;
         let store = open_store(&data.store())?;
@@ -160,6 +162,22 @@ impl Server {
     /// Returns once there has been no unfinished task and no connection of an owner for `span`.
     pub async fn idle_for(&self, span: Duration) {
         idle_for(span, &*self.clock, self.engine.unfinished(), self.owners.clone()).await;
+    }
+
+    /// From here on no task is begun. Gives how many have a machine: they go on.
+    pub async fn drain(&self) -> Result<usize, StoreError> {
+        self.engine.drain().await;
+        self.engine.alive().await
+    }
+
+    /// How many tasks have a machine.
+    pub async fn alive(&self) -> Result<usize, StoreError> {
+        self.engine.alive().await
+    }
+
+    /// Returns once no task has a machine.
+    pub async fn drained(&self) -> Result<(), StoreError> {
+        self.engine.drained().await
     }
 
     /// Ends all exchanges and the engine's loops. Machines live on, and their workers dial again.

@@ -65,7 +65,20 @@ fn in_savepoint<T, E: From<StoreError>>(
     result
 }
 
+/// Ends the process if the thread panics: an orchestrator that cannot write can do nothing, and holds its folder
+/// against the next one.
+struct Last;
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 fn write(mut connection: Connection, queue: &Receiver<Job>) {
+    let _last = Last;
     while let Ok(first) = queue.recv() {
         let rest = std::iter::from_fn(|| queue.try_recv().ok());
         let batch: Vec<Job> = std::iter::once(first).chain(rest.take(BATCH_MAX - 1)).collect();

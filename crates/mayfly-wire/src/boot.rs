@@ -6,7 +6,7 @@
 //! /run/mayfly/               a directory of the host, read-only: the orchestrator's socket is in it
 //! /workspace/<name>          the code, writable; else /workspace alone
 //! /opt/base                  the code as it was, read-only; absent without code
-//! /home/agent, /tmp          private and writable
+//! /home/agent, /tmp          private and writable; the one on the disk, the other in memory
 //! ```
 //!
 //! The worker reads one [`Boot`] as JSON from its standard input, until its end: what is secret in it is never
@@ -58,6 +58,19 @@ pub struct Boot {
     /// The limit of processes, if the kernel counts what it refuses for it.
     #[serde(default)]
     pub processes: Option<ProcessLimit>,
+    /// The limit of the disk; none where nothing bounds it.
+    #[serde(default)]
+    pub disk: Option<DiskLimit>,
+}
+
+/// What a machine's files may take of the disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskLimit {
+    /// The most, in bytes.
+    pub max: u64,
+    /// The folders that hold all the files that a machine's programs can write to the disk; on one file system.
+    pub folders: Vec<PathBuf>,
 }
 
 /// How many processes a machine may have.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! boot ─► life ─┬─► uplink ─ outbox ─ link ─► orchestrator
-//!               ├─► relay: claude's way out
-//!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict)
+//!               ├─► relay: claude's way out; hold: while nobody is at its other end
+//!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict); limits, disk: what it may use
 //!               ├─► collect: bundle and session file
 //!               └─► reaper: the one who waits for processes; shortage: who is killed for memory
 //! ```
@@ -16,6 +16,8 @@
 mod boot;
 mod claude;
 mod collect;
+mod disk;
+mod hold;
 mod life;
 mod limits;
 mod lines;
@@ -34,6 +36,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use mayfly_core::causes;
 use mayfly_wire::boot::BASE;
@@ -44,6 +47,9 @@ pub use crate::claude::input::opening;
 use crate::reaper::Realm;
 use crate::shortage::Place;
 use crate::supervise::Graces;
+
+/// How long a thread stays that has nothing to do: longer than any machine.
+const THREAD_KEPT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Gives any 64 bits at each call.
 pub(crate) type Random = fn() -> u64;
@@ -92,7 +98,10 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
         random: || RandomState::new().hash_one(0),
         link_secret: secret()?,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(THREAD_KEPT).build()?;
+    // The thread for what waits on the disk: later the machine may have as many as it is allowed.
+    runtime.block_on(runtime.spawn_blocking(|| ()))?;
     let lived = runtime.block_on(Box::pin(life::live(boot, surroundings)));
     // A walk through the workspace may still be under way; it has nobody to answer to.
     runtime.shutdown_background();

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mayfly_core::{Failure, Outcome};
 use mayfly_link::BackOff;
@@ -19,6 +20,7 @@ use crate::claude::verdict::Verdict;
 use crate::collect::Collector;
 use crate::limits::Limits;
 use crate::reaper::Reaper;
+use crate::relay::Relay;
 use crate::supervise::Supervisor;
 use crate::uplink::{self, Duty, Link};
 
@@ -26,8 +28,6 @@ use crate::uplink::{self, Duty, Link};
 pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(), LifeError> {
     let place = surroundings.place.take();
     let reaper = Reaper::start(surroundings.realm).map_err(LifeError::NoSignals)?.at(place);
-    let port =
-        crate::relay::start(boot.endpoint.clone(), surroundings.random).await.map_err(LifeError::NoRelay)?;
     let hello = Hello {
         protocol: PROTOCOL,
         attempt: boot.attempt.clone(),
@@ -36,7 +36,10 @@ pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(
     };
     let mut link = uplink::start(boot.endpoint.clone(), hello, BackOff::new(surroundings.random));
     let Ok(order) = (&mut link.order).await else { return Err(LifeError::NoOrder) };
-    let life = Life { boot, surroundings, reaper, port, order };
+    let away_max = Duration::from_millis(order.orphan_after_ms);
+    let relay = crate::relay::start(boot.endpoint.clone(), surroundings.random, away_max);
+    let relay = relay.await.map_err(LifeError::NoRelay)?;
+    let life = Life { boot, surroundings, reaper, relay, order };
     let mut duty = link.duty.clone();
     tokio::select! {
         () = life.work(link) => Ok(()),
@@ -51,7 +54,7 @@ struct Life {
     boot: Boot,
     surroundings: Surroundings,
     reaper: Reaper,
-    port: u16,
+    relay: Relay,
     order: WorkOrder,
 }
 
@@ -98,12 +101,13 @@ impl Life {
             binary: &self.boot.claude,
             home: &self.boot.home,
             cwd: workspace,
-            port: self.port,
+            port: self.relay.port,
             order: &self.order,
         };
         let limits = Limits::of(&self.boot);
-        let (reaper, graces) = (self.reaper.clone(), self.surroundings.graces);
-        Supervisor { reaper, outlet, duty, graces, limits }.run(&launch).await
+        let (reaper, graces, disk) = (self.reaper.clone(), self.surroundings.graces, self.boot.disk.clone());
+        let busy = self.relay.busy.clone();
+        Supervisor { reaper, outlet, duty, busy, graces, limits, disk }.run(&launch).await
     }
 
     /// Where the agent works, by its real path, as the CLI will name it.

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! claude ─► 127.0.0.1:port ─► relay ─► a new connection to the orchestrator's socket, for each
+//!                               └ nobody there ─► hold, until there is
 //! ```
 //!
-//! Bytes pass both ways unread, and the end of one direction is passed on by itself. While the orchestrator
-//! is away, a connection waits. Who may go where is decided outside the machine.
+//! The orchestrator is dialled before a byte is read, and then bytes pass both ways unread: as long as it is there,
+//! holding costs nothing. Only where nobody answers the request is read and [held](crate::hold). Who may go where is
+//! decided outside the machine, where each connection ends with its first answer: so one that is open here is an
+//! exchange that is under way, and [`Relay::busy`] counts them without knowing what they say.
 //!
-//! Bounds: [`CONNECTIONS_MAX`] at once, later ones wait; [`WAIT_MAX`] for the orchestrator, then the
-//! connection is closed and `claude` tries again by its own rules.
+//! Bounds: [`CONNECTIONS_MAX`] at once, later ones wait; [`HELD_MAX`] of them held, others wait unread; each for
+//! as long as the machine itself goes on without an orchestrator, then it is closed.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -17,28 +20,67 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_link::BackOff;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::Random;
+use crate::hold::hold;
 
 /// The most connections at once.
 const CONNECTIONS_MAX: usize = 64;
-/// How long a connection waits for an orchestrator that is away.
-const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
+/// The most held requests at once.
+pub(crate) const HELD_MAX: usize = 16;
 
-/// Begins to listen, on the current runtime and until it ends, and gives the port.
-pub(crate) async fn start(endpoint: PathBuf, random: Random) -> io::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let port = listener.local_addr()?.port();
-    tokio::spawn(serve(listener, endpoint, random));
-    Ok(port)
+/// The way to the orchestrator.
+#[derive(Debug, Clone)]
+struct Way {
+    /// Its socket.
+    endpoint: Arc<Path>,
+    /// For jitter.
+    random: Random,
+    /// How long it is waited for.
+    away_max: Duration,
 }
 
-async fn serve(listener: TcpListener, endpoint: PathBuf, random: Random) {
-    let (slots, endpoint) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Arc::from(endpoint));
+/// A relay that listens.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    /// Its port on loopback.
+    pub(crate) port: u16,
+    /// How many exchanges are under way.
+    pub(crate) busy: watch::Receiver<usize>,
+}
+
+/// Begins to listen, on the current runtime and until it ends.
+pub(crate) async fn start(endpoint: PathBuf, random: Random, away_max: Duration) -> io::Result<Relay> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let port = listener.local_addr()?.port();
+    let (count, busy) = watch::channel(0);
+    tokio::spawn(serve(listener, Way { endpoint: endpoint.into(), random, away_max }, count));
+    Ok(Relay { port, busy })
+}
+
+/// An exchange under way.
+struct Exchange(watch::Sender<usize>);
+
+impl Exchange {
+    fn begin(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+async fn serve(listener: TcpListener, way: Way, count: watch::Sender<usize>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let held = Arc::new(Semaphore::new(HELD_MAX));
     loop {
         let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");
         let Ok((near, _)) = listener.accept().await else {
@@ -47,78 +89,86 @@ async fn serve(listener: TcpListener, endpoint: PathBuf, random: Random) {
             sleep(mayfly_link::BACK_OFF_MIN).await;
             continue;
         };
-        let endpoint: Arc<Path> = Arc::clone(&endpoint);
+        let (way, held, exchange) = (way.clone(), Arc::clone(&held), Exchange::begin(&count));
         tokio::spawn(async move {
             // A broken connection is broken towards `claude` too; there is nobody else to tell.
-            let _ = pass(near, &endpoint, random).await;
-            drop(slot);
+            let _ = pass(near, &way, &held).await;
+            drop((exchange, slot));
         });
     }
 }
 
-async fn pass(mut near: TcpStream, endpoint: &Path, random: Random) -> io::Result<()> {
+async fn pass(mut near: TcpStream, way: &Way, held: &Semaphore) -> io::Result<()> {
     near.set_nodelay(true)?;
-    let mut far = timeout(WAIT_MAX, reach(endpoint, random)).await?;
-    copy_bidirectional(&mut near, &mut far).await?;
-    Ok(())
+    let mut far = match UnixStream::connect(&way.endpoint).await {
+        Ok(far) => far,
+        Err(_) => match held.try_acquire() {
+            Ok(_place) => return hold(near, || way.clone().back()).await.map_err(io::Error::other),
+            Err(_) => way.clone().back().await.ok_or(io::ErrorKind::TimedOut)?,
+        },
+    };
+    carry(&mut near, &mut far).await
 }
 
-/// Connects to the orchestrator, however long it takes.
-async fn reach(endpoint: &Path, random: Random) -> UnixStream {
-    let mut back_off = BackOff::new(random);
-    loop {
-        match UnixStream::connect(endpoint).await {
-            Ok(stream) => return stream,
-            Err(_) => sleep(back_off.wait()).await,
+/// Passes bytes both ways until the answer ends; the end of the question is passed on by itself.
+async fn carry(near: &mut TcpStream, far: &mut UnixStream) -> io::Result<()> {
+    let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.split(), far.split());
+    let question = async {
+        copy(&mut near_in, &mut far_out).await?;
+        far_out.shutdown().await?;
+        std::future::pending().await
+    };
+    let answer = async {
+        copy(&mut far_in, &mut near_out).await?;
+        near_out.shutdown().await
+    };
+    tokio::select! {
+        over = question => over,
+        over = answer => over,
+    }
+}
+
+impl Way {
+    /// Connects to the orchestrator. `None`: it stayed away for too long.
+    async fn back(self) -> Option<UnixStream> {
+        timeout(self.away_max, self.reach()).await.ok()
+    }
+
+    async fn reach(&self) -> UnixStream {
+        let mut back_off = BackOff::new(self.random);
+        loop {
+            match UnixStream::connect(&self.endpoint).await {
+                Ok(stream) => return stream,
+                Err(_) => sleep(back_off.wait()).await,
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncReadExt as _;
     use tokio::net::UnixListener;
 
     use super::*;
-
-    async fn relay(endpoint: &Path) -> TcpStream {
-        let port = start(endpoint.to_owned(), || 1).await.unwrap();
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap()
-    }
 
     #[tokio::test]
     async fn the_end_of_one_direction_leaves_the_other_open() {
         let dir = tempfile::tempdir().unwrap();
         let endpoint = dir.path().join("s");
         let listener = UnixListener::bind(&endpoint).unwrap();
-        let mut near = relay(&endpoint).await;
+        let Relay { port, mut busy } = start(endpoint, || 1, Duration::MAX).await.unwrap();
+        let mut near = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         near.write_all(b"question").await.unwrap();
         near.shutdown().await.unwrap();
         let (mut far, _) = listener.accept().await.unwrap();
         let (mut question, mut answer) = (String::new(), String::new());
+        assert_eq!(*busy.borrow_and_update(), 1);
         far.read_to_string(&mut question).await.unwrap();
         far.write_all(b"answer").await.unwrap();
         drop(far);
         near.read_to_string(&mut answer).await.unwrap();
         assert_eq!((question.as_str(), answer.as_str()), ("question", "answer"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_waits_for_an_orchestrator_that_comes_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let endpoint = dir.path().join("s");
-        let mut near = relay(&endpoint).await;
-        near.write_all(b"x").await.unwrap();
-        sleep(WAIT_MAX / 2).await;
-        let listener = UnixListener::bind(&endpoint).unwrap();
-        let (mut far, _) = listener.accept().await.unwrap();
-        assert_eq!(far.read_u8().await.unwrap(), b'x');
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_does_not_wait_for_ever() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut near = relay(&dir.path().join("none")).await;
-        assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
+        busy.wait_for(|count| *count == 0).await.unwrap();
     }
 }

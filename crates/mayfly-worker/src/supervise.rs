@@ -6,7 +6,8 @@
 //!     │ ▲─────────── it goes on ────────────┘              ▼  term grace
 //!     │    asked to collect                            Terminated ───────► Killed
 //!     └────────────────► Interrupted ──────────────────────▲
-//!     └──────────────── not what was asked for ────────────┘
+//!     └──────────────── not what was asked for ────────────┘           ▲
+//!     └──────────────── its files take too much of the disk ───────────┘
 //! ```
 //!
 //! A `result` is not the end: it closes the input, and if `claude` then does not exit by itself, signals
@@ -15,10 +16,12 @@
 //!
 //! Bounds: [`Graces`]; [`STDERR_BYTES_MAX`](crate::listen::STDERR_BYTES_MAX) of its standard error, then one warning.
 
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use mayfly_core::{Failure, Outcome};
+use mayfly_wire::boot::DiskLimit;
 use mayfly_wire::worker::Report;
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
@@ -31,6 +34,7 @@ use crate::claude::command::Launch;
 use crate::claude::input;
 use crate::claude::interpret::{Asked, Interpreter};
 use crate::claude::verdict::{End, Verdict};
+use crate::disk;
 use crate::limits::Limits;
 use crate::listen::{Listener, Progress, stderr};
 use crate::reaper::{Child, Handle, KillOnDrop, Reaper};
@@ -68,8 +72,11 @@ pub(crate) struct Supervisor {
     pub(crate) reaper: Reaper,
     pub(crate) outlet: Outlet,
     pub(crate) duty: watch::Receiver<Duty>,
+    /// How many exchanges with the model are under way.
+    pub(crate) busy: watch::Receiver<usize>,
     pub(crate) graces: Graces,
     pub(crate) limits: Limits,
+    pub(crate) disk: Option<DiskLimit>,
 }
 
 /// How far the run is on its way out. A deadline leads to the next step.
@@ -87,6 +94,8 @@ enum Stage {
 enum Stop {
     Asked,
     Mismatch(String),
+    /// Its machine's files take too much of the disk.
+    Disk(String),
     /// It would not exit after its result.
     Rested,
 }
@@ -119,6 +128,7 @@ impl Supervisor {
         };
         match stop {
             Some(Stop::Asked) => Verdict::new(Outcome::Cancelled, "stopped as asked".to_owned()),
+            Some(Stop::Disk(detail)) => Verdict::failed(Failure::DiskLimit, detail),
             Some(Stop::Mismatch(difference)) => Verdict::failed(Failure::InitMismatch, difference),
             Some(Stop::Rested) | None => end.verdict(),
         }
@@ -162,6 +172,7 @@ impl Supervisor {
     /// Watches over the run until nothing of it is left.
     async fn watch(&mut self, mut parts: Parts) -> (ExitStatus, Option<Stop>, (Interpreter, String)) {
         let (mut stage, mut stop) = (Stage::Running, None);
+        let mut over = pin!(disk::over(self.disk.clone()));
         if *self.duty.borrow_and_update() > Duty::Work {
             stage = self.obey(&mut parts, stage, &mut stop);
         }
@@ -169,7 +180,13 @@ impl Supervisor {
             tokio::select! {
                 ended = &mut parts.end => break ended.expect("the reaper lives as long as the runtime"),
                 Ok(()) = parts.progress.changed() => stage = self.advance(&mut parts, stage, &mut stop),
+                Ok(()) = self.busy.changed() => stage = self.advance(&mut parts, stage, &mut stop),
                 Ok(()) = self.duty.changed() => stage = self.obey(&mut parts, stage, &mut stop),
+                detail = &mut over, if stage != Stage::Killed => {
+                    stop.get_or_insert(Stop::Disk(detail));
+                    // Whatever fills the disk must stop now.
+                    stage = self.kill(&parts);
+                }
                 () = deadline(stage) => stage = self.press(&parts, stage, &mut stop),
             }
         };
@@ -180,8 +197,8 @@ impl Supervisor {
         (status, stop, heard.expect("reading does not panic"))
     }
 
-    /// `claude` has said something.
-    fn advance(&self, parts: &mut Parts, stage: Stage, stop: &mut Option<Stop>) -> Stage {
+    /// `claude` has said something, or has turned to the model or away from it.
+    fn advance(&mut self, parts: &mut Parts, stage: Stage, stop: &mut Option<Stop>) -> Stage {
         let progress = parts.progress.borrow_and_update().clone();
         if let (Some(difference), Stage::Running, None) = (progress.mismatch, stage, &stop) {
             *stop = Some(Stop::Mismatch(difference));
@@ -190,9 +207,11 @@ impl Supervisor {
         if progress.is_answered {
             parts.inputs = None;
         }
+        // While it waits for the model it is silent too, and whoever has its output could have written the result.
+        let is_at_rest = progress.is_at_rest && *self.busy.borrow_and_update() == 0;
         match stage {
-            Stage::Running if progress.is_at_rest => Stage::Resting(Instant::now() + self.graces.rest),
-            Stage::Resting(_) if !progress.is_at_rest => Stage::Running,
+            Stage::Running if is_at_rest => Stage::Resting(Instant::now() + self.graces.rest),
+            Stage::Resting(_) if !is_at_rest => Stage::Running,
             stage => stage,
         }
     }

@@ -1,4 +1,4 @@
-//! Submits tasks, follows them to their ends, and brings their work home: what `run` and `demo` share.
+//! Submits tasks, follows them to their ends, and brings their work home: what `run`, `retry` and `demo` share.
 //!
 //! ```text
 //! submit ──► follow ──► settle        an interrupt in the first cancels, as one in the second does;
@@ -10,7 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_wire::api::CreateTask;
+use mayfly_client::{Client, ClientError};
+use mayfly_wire::api::{CreateTask, Retry, Task};
 use tokio::time::timeout;
 
 use crate::contact::Contact;
@@ -27,10 +28,28 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// A task to be.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// A few words for it; the first of them name its branch.
-    pub(crate) title: String,
-    /// What is submitted.
-    pub(crate) create: CreateTask,
+    /// A few words for it, if they are not to be the orchestrator's; the first of them name its branch.
+    pub(crate) title: Option<String>,
+    /// What is asked for.
+    pub(crate) wish: Wish,
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// A new task.
+    Create(Box<CreateTask>),
+    /// One like the task with this id, which is over.
+    Again(String, Retry),
+}
+
+impl Wish {
+    async fn submit(&self, client: &Client, key: &str) -> Result<Task, ClientError> {
+        match self {
+            Self::Create(create) => client.submit(create, key).await,
+            Self::Again(id, retry) => client.retry(id, retry, key).await,
+        }
+    }
 }
 
 /// A task that was accepted.
@@ -42,11 +61,13 @@ pub(crate) struct Tracked {
     pub(crate) short: String,
     /// A few words for it.
     pub(crate) title: String,
+    /// Whether it works on code that was handed over.
+    pub(crate) has_code: bool,
 }
 
 /// Why not every job was submitted.
 #[derive(Debug)]
-enum Unsubmitted {
+pub(crate) enum Unsubmitted {
     /// The orchestrator said no, or there is none.
     Refused(anyhow::Error),
     /// The user stopped it.
@@ -63,7 +84,9 @@ pub(crate) async fn carry_out(
     printer: &mut Printer,
     interrupts: &mut Interrupts,
 ) -> Result<Exit, Stop> {
-    let (tracked, unsubmitted) = submit(contact, jobs, printer, interrupts).await;
+    let (tasks, unsubmitted) = submit(contact, jobs, printer, interrupts).await;
+    printer.follow(tasks.iter().map(|(task, title)| Row::new(&task.short, title)).collect());
+    let tracked: Vec<Tracked> = tasks.into_iter().map(Tracked::from).collect();
     let mut all = Following::start(contact, &tracked);
     if unsubmitted.is_some() {
         all.cancel();
@@ -73,16 +96,28 @@ pub(crate) async fn carry_out(
     printer.end();
     let settled = Settling { contact, landing, forced }.all(&tracked, printer, interrupts).await;
     let exit = seen.max(settled);
-    match unsubmitted {
-        None => Ok(exit),
-        Some(Unsubmitted::Interrupted) => Ok(exit.max(Exit::Cancelled)),
-        Some(Unsubmitted::Unanswered) => {
-            printer.closing(
-                "The orchestrator has not said whether it took the last task: if it did, the task runs unwatched.",
-            );
-            Ok(exit.max(Exit::Cancelled))
+    unsubmitted.map_or(Ok(exit), |why| Ok(exit.max(why.told(tracked.len(), printer)?)))
+}
+
+impl From<(Task, String)> for Tracked {
+    fn from((task, title): (Task, String)) -> Self {
+        Self { id: task.id, short: task.short, title, has_code: task.workspace.is_some() }
+    }
+}
+
+impl Unsubmitted {
+    /// Tells the user, once the `others` that were submitted are cancelled.
+    pub(crate) fn told(self, others: usize, printer: &mut Printer) -> Result<Exit, Stop> {
+        match self {
+            Self::Interrupted => Ok(Exit::Cancelled),
+            Self::Unanswered => {
+                printer.closing(
+                    "The orchestrator has not said whether it took the last task: if it did, the task runs unwatched.",
+                );
+                Ok(Exit::Cancelled)
+            }
+            Self::Refused(error) => Err(error.context(not_accepted(others)).into()),
         }
-        Some(Unsubmitted::Refused(error)) => Err(error.context(not_accepted(tracked.len())).into()),
     }
 }
 
@@ -93,40 +128,42 @@ fn not_accepted(others: usize) -> &'static str {
     }
 }
 
-/// Submits each; stops at the first that is refused, and at an interrupt.
-async fn submit(
+/// Submits each; stops at the first that is refused, and at an interrupt. Returns the tasks with their titles.
+pub(crate) async fn submit(
     contact: &Contact,
     jobs: Vec<Job>,
     printer: &mut Printer,
     interrupts: &mut Interrupts,
-) -> (Vec<Tracked>, Option<Unsubmitted>) {
-    let (mut tracked, mut rows) = (Vec::new(), Vec::new());
-    let mut ended = None;
-    for Job { title, create } in jobs {
-        let key = uuid::Uuid::now_v7().to_string();
-        let mut asked = Box::pin(contact.ask(printer, async |client| client.submit(&create, &key).await));
-        let answer = tokio::select! {
-            answer = &mut asked => answer,
-            () = interrupts.next() => {
-                ended = Some(Unsubmitted::Interrupted);
-                let Ok(late) = timeout(ANSWER_MAX, asked).await else {
-                    ended = Some(Unsubmitted::Unanswered);
-                    break;
-                };
-                late
-            }
-        };
+) -> (Vec<(Task, String)>, Option<Unsubmitted>) {
+    let mut tasks = Vec::new();
+    for Job { title, wish } in jobs {
+        let (answer, interrupted) = submit_one(contact, &wish, printer, interrupts).await;
         match answer {
-            Ok(task) => {
-                rows.push(Row::new(&task.short, &title));
-                tracked.push(Tracked { id: task.id, short: task.short, title });
+            Some(Ok(task)) => {
+                let title = title.unwrap_or_else(|| task.title.clone());
+                tasks.push((task, title));
             }
-            Err(error) => ended = Some(Unsubmitted::Refused(error)),
+            Some(Err(error)) => return (tasks, Some(Unsubmitted::Refused(error))),
+            None => return (tasks, Some(Unsubmitted::Unanswered)),
         }
-        if ended.is_some() {
-            break;
+        if interrupted {
+            return (tasks, Some(Unsubmitted::Interrupted));
         }
     }
-    printer.follow(rows);
-    (tracked, ended)
+    (tasks, None)
+}
+
+/// The answer, if there was one in time, and whether the user has stopped it.
+async fn submit_one(
+    contact: &Contact,
+    wish: &Wish,
+    printer: &mut Printer,
+    interrupts: &mut Interrupts,
+) -> (Option<anyhow::Result<Task>>, bool) {
+    let key = uuid::Uuid::now_v7().to_string();
+    let mut asked = Box::pin(contact.ask(printer, async |client| wish.submit(client, &key).await));
+    tokio::select! {
+        answer = &mut asked => (Some(answer), false),
+        () = interrupts.next() => (timeout(ANSWER_MAX, asked).await.ok(), true),
+    }
 }

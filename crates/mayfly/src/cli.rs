@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::{cancel, logs, ps, result, retry};
 use crate::config::Flags;
 use crate::values;
 
@@ -19,6 +20,8 @@ Run it for real, in a git repository; the work comes back as a branch:
   export CLAUDE_CODE_OAUTH_TOKEN=...      # that token
   mayfly run \"fix the failing test\"
 
+A task is named by the digits that `mayfly ps` shows; the last 4 are enough if no other ends so.
+
 Exit codes:
   0 success, 1 a task failed, 2 wrong usage, 3 trouble of the orchestrator or the provider,
   130 cancelled";
@@ -26,16 +29,23 @@ Exit codes:
 const RUN_EXAMPLES: &str = "\
 Examples:
   mayfly run \"add a test for the parser\"
+  mayfly run \"fix the bug\" \"write the docs\"         # two tasks at once
   mayfly run --repo ~/src/app --timeout 1h \"upgrade the dependencies\"
-  mayfly run - < prompt.txt               # the prompt is read from standard input
-  mayfly run -- -v is broken, fix it      # a prompt that begins with `-` goes after `--`
+  mayfly run - < prompt.txt                 # one prompt, read from standard input
+  mayfly run -- \"-v is broken, fix it\"      # a prompt that begins with `-` goes after `--`
+  mayfly run --file tasks.jsonl --detach    # many tasks, followed by nobody
   mayfly run --json \"fix it\" | jq .source
+
+A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
+`model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `priority`, `retries`,
+`workspace`, `credential`. One bad line, and no task is submitted. The exit code of several tasks is
+that of the worst.
 
 The credential for the model is the first of these that is set:
   ANTHROPIC_AUTH_TOKEN (with ANTHROPIC_BASE_URL), CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_API_KEY
 
-Ctrl-C cancels the task and still brings its work back; a second one does not wait for the work.
-Both wait until the machine is gone.";
+Ctrl-C cancels the tasks and still brings their work back; a second one does not wait for the work.
+Both wait until the machines are gone.";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -48,8 +58,9 @@ Examples:
   mayfly serve                    # until Ctrl-C
   mayfly serve --idle-exit 10m    # until there was nothing to do for ten minutes
 
-`mayfly run` starts one by itself when there is none; it needs no attention. One that stops leaves
-its machines running, and the next one takes them over. MAYFLY_LOG=debug makes it say more.";
+`mayfly run` starts one by itself when there is none; it needs no attention. Ctrl-C or SIGTERM begins
+no more tasks and lets those that run end, for as long as --drain says. What still runs then goes on,
+and the next one takes it over. MAYFLY_LOG=debug makes it say more.";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -83,6 +94,11 @@ impl Cli {
             Verb::Demo(args) => args.machines.over(flags),
             Verb::Run(args) => args.over(flags),
             Verb::Serve(args) => args.over(flags),
+            Verb::Ps(ps::PsArgs { data, .. })
+            | Verb::Logs(logs::LogsArgs { data, .. })
+            | Verb::Cancel(cancel::CancelArgs { data, .. })
+            | Verb::Retry(retry::RetryArgs { data, .. })
+            | Verb::Result(result::ResultArgs { data, .. }) => Flags { data: data.folder.clone(), ..flags },
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
             Verb::ClaudePath => flags,
         }
@@ -93,6 +109,11 @@ impl Cli {
 pub(crate) enum Verb {
     Demo(DemoArgs),
     Run(RunArgs),
+    Ps(ps::PsArgs),
+    Logs(logs::LogsArgs),
+    Cancel(cancel::CancelArgs),
+    Retry(retry::RetryArgs),
+    Result(result::ResultArgs),
     Serve(ServeArgs),
     Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
@@ -114,13 +135,25 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
-/// Run a prompt in a machine of its own, follow it, and bring its work back as a branch
+/// Run each prompt in a machine of its own, follow it, and bring its work back as a branch
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// What to do; `-` reads it from standard input
-    #[arg(value_name = "PROMPT", required = true)]
+    /// What to do, a task each; `-` reads one from standard input
+    #[arg(value_name = "PROMPT", required_unless_present = "file", conflicts_with = "file")]
     pub(crate) prompt: Vec<String>,
+    /// Read the tasks from this file, a JSON object a line; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Submit the tasks and print their ids, without following them
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Who comes first: higher before lower, from -1000 to 1000
+    #[arg(long, value_name = "N", default_value = "0", value_parser = values::priority, allow_negative_numbers = true)]
+    pub(crate) priority: i32,
+    /// How often an attempt that failed in a way that may pass is followed by another, at most 10
+    #[arg(long, value_name = "N", default_value = "0", value_parser = values::retries)]
+    pub(crate) retries: u32,
     /// The git repository to work on a copy of, uncommitted and untracked work included [default: the one
     /// around the current folder, else an empty workspace]
     #[arg(long, value_name = "PATH")]
@@ -140,7 +173,7 @@ pub(crate) struct RunArgs {
     /// The most money to spend, in US dollars, as the CLI counts it
     #[arg(long, value_name = "USD", value_parser = values::dollars, allow_negative_numbers = true)]
     pub(crate) max_budget_usd: Option<f64>,
-    /// Print the events, one JSON object a line, and nothing else
+    /// Print the events, one JSON object a line, and nothing else; with --detach the tasks
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -156,6 +189,9 @@ pub(crate) struct ServeArgs {
     pub(crate) idle_exit: Option<Duration>,
     #[command(flatten)]
     pub(crate) machines: MachineArgs,
+    /// How long a signal to stop waits for the tasks that run; a second one does not [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) drain: Option<Duration>,
     /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port [default:
     /// 127.0.0.1:6293]
     #[arg(long, value_name = "ADDR", value_parser = values::address)]
@@ -196,12 +232,15 @@ pub(crate) struct MachineArgs {
     /// The processors of each machine [default: 2]
     #[arg(long, value_name = "N", value_parser = values::cpus)]
     pub(crate) cpus: Option<f64>,
+    /// What the files of each machine may take on the disk [default: 20GiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::memory)]
+    pub(crate) disk: Option<u64>,
 }
 
 impl MachineArgs {
     fn over(&self, flags: Flags) -> Flags {
-        let Self { parallel, memory, processes, cpus } = *self;
-        Flags { parallel, memory, processes, cpus, ..flags }
+        let Self { parallel, memory, processes, cpus, disk } = *self;
+        Flags { parallel, memory, processes, cpus, disk, ..flags }
     }
 }
 
@@ -221,8 +260,8 @@ impl RunArgs {
 
 impl ServeArgs {
     fn over(&self, flags: Flags) -> Flags {
-        let (data, listen, idle_exit) = (self.data.folder.clone(), self.listen, self.idle_exit);
-        let flags = Flags { data, listen, idle_exit, ..flags };
+        let Self { listen, idle_exit, drain, .. } = *self;
+        let flags = Flags { data: self.data.folder.clone(), listen, idle_exit, drain, ..flags };
         self.machines.over(flags)
     }
 }

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mayfly_client::{Client, ClientError};
+use mayfly_wire::api::Task;
 
 use crate::config::Settings;
 use crate::environment::Environment;
@@ -50,6 +51,27 @@ pub(crate) struct Origin {
     pub(crate) environment: Environment,
 }
 
+impl Origin {
+    /// As the settings have it, or in the user's usual folder.
+    pub(crate) fn new(settings: &Settings, environment: &Environment) -> Result<Self, Stop> {
+        Ok(Self {
+            data: environment.data_folder(settings.data())?,
+            claude: settings.claude(),
+            settings: settings.clone(),
+            environment: environment.clone(),
+        })
+    }
+
+    /// A command of ours about this folder, as the user types it.
+    pub(crate) fn command(&self, words: &str) -> String {
+        let usual = self.environment.data_folder(None).is_ok_and(|usual| usual == self.data);
+        match usual {
+            true => format!("mayfly {words}"),
+            false => format!("mayfly {words} --data {}", shell_word(&self.data.to_string_lossy())),
+        }
+    }
+}
+
 impl Contact {
     /// With an orchestrator that ends with this process.
     pub(crate) fn within(client: Client) -> Self {
@@ -62,6 +84,70 @@ impl Contact {
         // What was found first is what the next one runs too.
         origin.claude = claude.or(origin.claude);
         Ok((Self { client, origin: Some(origin), restarts: AtomicU32::new(0) }, was_there))
+    }
+
+    /// With the orchestrator of a folder that has been used, for a verb about tasks that are there.
+    pub(crate) async fn about_tasks(origin: Origin) -> Result<Self, Stop> {
+        let folder = origin.data.display();
+        match origin.data.try_exists() {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Stop::wrong(format!(
+                    "there is no data folder `{folder}`, and so no task of it: name the right one with --data DIR"
+                )));
+            }
+            Err(error) => {
+                return Err(Stop::usage(
+                    anyhow::Error::new(error).context(format!("cannot look into `{folder}`")),
+                ));
+            }
+        }
+        Ok(Box::pin(Self::join(origin)).await?.0)
+    }
+
+    /// The task that the user named by its id or the end of it.
+    pub(crate) async fn find(&self, printer: &mut Printer, name: &str) -> Result<Task, Stop> {
+        let asked = self.ask(printer, async |client| client.task(name).await).await;
+        asked.map_err(|error| self.not_found(name, error))
+    }
+
+    fn not_found(&self, name: &str, error: anyhow::Error) -> Stop {
+        let all = || self.origin.as_ref().map_or_else(String::new, |origin| origin.command("ps --all"));
+        match error.downcast_ref() {
+            Some(ClientError::Refused(problem)) if problem.kind == "no-such-task" => Stop::wrong(format!(
+                "no task has the id `{name}`, or one that ends so: `{}` lists them",
+                all()
+            )),
+            Some(ClientError::Refused(problem)) if problem.kind == "ambiguous-task" => {
+                Stop::wrong(format!("`{name}`: {}", problem.detail))
+            }
+            _ => error.into(),
+        }
+    }
+
+    /// Why a verb about tasks that are over does nothing.
+    pub(crate) fn not_over(&self, task: &Task) -> Stop {
+        let Task { short, state, .. } = task;
+        let command =
+            |words: String| self.origin.as_ref().map_or_else(String::new, |origin| origin.command(&words));
+        Stop::wrong(format!(
+            "task {short} is not over, but {state}: `{}` follows it to its end, `{}` ends it",
+            command(format!("logs {short} --follow")),
+            command(format!("cancel {short}")),
+        ))
+    }
+
+    /// Waits until a task is over and its machine gone.
+    pub(crate) async fn wait(&self, printer: &mut Printer, task: &Task) -> anyhow::Result<Task> {
+        let mut events = self.client.events(&task.id, task.last_seq);
+        loop {
+            match events.next().await {
+                Ok(Some(_)) => self.heard(),
+                Ok(None) => break,
+                Err(error) => printer.aside(self.again(error).await?),
+            }
+        }
+        self.ask(printer, async |client| client.task(&task.id).await).await
     }
 
     /// Makes a call until it is answered.

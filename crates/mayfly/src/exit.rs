@@ -79,6 +79,11 @@ impl Stop {
         Self { exit: Exit::Cancelled, error: anyhow::Error::msg("cancelled before any task was started") }
     }
 
+    /// The user asked for it, while something was fetched or shown.
+    pub(crate) fn interrupted() -> Self {
+        Self { exit: Exit::Cancelled, error: anyhow::Error::msg("interrupted before it was done") }
+    }
+
     /// Why, for one who goes on.
     pub(crate) fn into_error(self) -> anyhow::Error {
         self.error

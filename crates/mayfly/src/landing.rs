@@ -1,16 +1,14 @@
 //! Brings a task's work home: as a branch of the user's repository, or as a folder where there was none.
 //!
-//! The bundle and the transcript are stored in `saved` first. A bundle is removed once it has landed; one that
-//! cannot land stays, and the user is told where it is and how to take it by hand. It lands by one last step
-//! (a ref, a rename), so that what is given up half-way has landed or has not.
+//! It lands by one last step (a ref, a rename), so that what is given up half-way has landed or has not. What has not
+//! is still with the orchestrator, and the user is told the command that takes it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context as _;
-use mayfly_git::{Git, Quarantine, Snapshot, unbundle};
-use mayfly_wire::api::{Collected, Task};
-use mayfly_wire::worker::{OTHER_REFS, WORK_REF};
+use anyhow::{Context as _, bail};
+use mayfly_git::{Git, GitError, Quarantine, Repo, Snapshot, unbundle};
+use mayfly_wire::api::{Collected, Task, Workspace};
+use tempfile::TempDir;
 
 use crate::contact::Contact;
 use crate::orchestrator::make_private;
@@ -20,11 +18,13 @@ use crate::values::{shell_word, slug};
 /// Where work lands, and what it starts from.
 #[derive(Debug)]
 pub(crate) struct Landing {
-    /// The repository; none is an empty workspace.
+    /// The user's repository; none is around.
+    pub(crate) repo: Option<Repo>,
+    /// What was handed over from it just now.
     pub(crate) code: Option<Code>,
     /// The user's current folder, where new folders are made.
     pub(crate) folder: PathBuf,
-    /// Where bundles and transcripts are kept.
+    /// Where transcripts are kept.
     pub(crate) saved: PathBuf,
     /// git, as this user has it.
     pub(crate) git: Git,
@@ -33,8 +33,6 @@ pub(crate) struct Landing {
 /// The code that tasks work on.
 #[derive(Debug)]
 pub(crate) struct Code {
-    /// The top folder of the user's repository.
-    pub(crate) top: PathBuf,
     /// Takes what comes back.
     pub(crate) quarantine: Quarantine,
     /// What was handed over.
@@ -90,15 +88,12 @@ pub(crate) enum Place {
 }
 
 impl Landing {
-    /// Whether the tasks began with work that the user has not committed.
-    pub(crate) fn dirty(&self) -> bool {
-        self.code.as_ref().is_some_and(|code| code.snapshot.dirty)
-    }
-
     /// How the user calls git on the repository from where they are.
     pub(crate) fn git_words(&self) -> String {
-        match &self.code {
-            Some(code) if !self.folder.starts_with(&code.top) => format!("git -C {}", word(&code.top)),
+        match &self.repo {
+            Some(repo) if !self.folder.starts_with(&repo.top) => {
+                format!("git -C {}", shell_word(&repo.top.to_string_lossy()))
+            }
             _ => "git".to_owned(),
         }
     }
@@ -115,24 +110,21 @@ impl Landing {
         };
         landed.notes.clone_from(&result.notes);
         result.unsaved.iter().for_each(|unsaved| landed.fail(unsaved));
-        if let Err(error) = make_private(&self.saved) {
-            landed.fail(&format!("the work: {error:#}"));
-            return landed;
-        }
-        if result.transcript {
-            let path = self.saved.join(format!("{}.jsonl", task.short));
-            match contact.ask(printer, async |client| client.transcript(&task.id, &path).await).await {
-                Ok(()) => landed.transcript = Some(path),
-                Err(error) => landed.fail(&format!("the transcript: {error:#}")),
-            }
-        }
+        self.transcript(contact, printer, task, &mut landed).await;
         match head(result) {
             Ok(None) => landed.unchanged = result.unsaved.is_empty(),
             Ok(Some(head)) => {
-                let bundle = self.bundle(&task.short);
-                match contact.ask(printer, async |client| client.bundle(&task.id, &bundle).await).await {
-                    Ok(()) => self.work(&bundle, head, &name(&task.short, title), &mut landed).await,
-                    Err(error) => landed.fail(&format!("the work: {error:#}")),
+                let place = default_place(task, title);
+                match self.place(contact, printer, task, head, &place).await {
+                    Ok((place, others)) => (landed.place, landed.others) = (Some(place), others),
+                    // Another place would not make it any better.
+                    Err(error) if is_refusal(&error) => {
+                        landed.fail(&format!("the work: it was refused, and has not landed: {error:#}"));
+                    }
+                    Err(error) => {
+                        landed.fail(&format!("the work: it has not landed: {error:#}"));
+                        landed.by_hand = self.by_hand(contact, task, title);
+                    }
                 }
             }
             // The worker has said why, most likely.
@@ -142,72 +134,118 @@ impl Landing {
         landed
     }
 
-    /// Lands a bundle that is here.
-    async fn work(&self, bundle: &Path, head: &str, name: &str, landed: &mut Landed) {
-        match self.place(bundle, head, name).await {
-            Ok((place, others)) => (landed.place, landed.others) = (Some(place), others),
-            Err(error) => {
-                landed.fail(&format!("the work: it is here, and has not landed: {error:#}"));
-                match self.by_hand(bundle, name) {
-                    Ok(by_hand) => landed.by_hand = Some(by_hand),
-                    Err(error) => landed.fail(&format!("what the work builds on: {error:#}")),
-                }
+    async fn transcript(&self, contact: &Contact, printer: &mut Printer, task: &Task, landed: &mut Landed) {
+        if !task.result.as_ref().is_some_and(|result| result.transcript) {
+            return;
+        }
+        let path = self.saved.join(format!("{}.jsonl", task.short));
+        let saved = async {
+            make_private(&self.saved)?;
+            contact.ask(printer, async |client| client.transcript(&task.id, &path).await).await
+        };
+        match saved.await {
+            Ok(()) => landed.transcript = Some(path),
+            Err(error) => landed.fail(&format!("the transcript: {error:#}")),
+        }
+    }
+
+    /// Lands the work of a task at a place named `name`: a branch, or a folder if the task began with nothing. With it
+    /// come the branches with what the agent committed beside its work.
+    pub(crate) async fn place(
+        &self,
+        contact: &Contact,
+        printer: &mut Printer,
+        task: &Task,
+        head: &str,
+        name: &str,
+    ) -> anyhow::Result<(Place, Vec<String>)> {
+        let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let bundle = scratch.path().join("work.bundle");
+        contact.ask(printer, async |client| client.bundle(&task.id, &bundle).await).await?;
+        let Some(workspace) = &task.workspace else {
+            let folder = self.folder.join(name);
+            let others = unbundle(&self.git, &bundle, head, &folder, "main").await?;
+            return Ok((Place::Folder(folder), others));
+        };
+        let others = match &self.code {
+            Some(code) if code.snapshot.base == workspace.base => {
+                code.quarantine.land(&bundle, head, name).await?
             }
-        }
-        if landed.place.is_some()
-            && let Err(error) = fs::remove_file(bundle)
-        {
-            landed.notes.push(format!("cannot remove `{}`, which has landed: {error}", bundle.display()));
-        }
-    }
-
-    async fn place(&self, bundle: &Path, head: &str, name: &str) -> anyhow::Result<(Place, Vec<String>)> {
-        if let Some(code) = &self.code {
-            let branch = format!("mayfly/{name}");
-            let others = code.quarantine.land(bundle, head, &branch).await?;
-            return Ok((Place::Branch(branch), others));
-        }
-        let folder = self.folder.join(format!("mayfly-{name}"));
-        let others = unbundle(&self.git, bundle, head, &folder, "main").await?;
-        Ok((Place::Folder(folder), others))
-    }
-
-    /// How to take the bundle of a task that has not landed, if it is here.
-    pub(crate) fn kept(&self, short: &str, title: &str) -> Option<String> {
-        let bundle = self.bundle(short);
-        bundle.is_file().then(|| self.by_hand(&bundle, &name(short, title)).ok()).flatten()
-    }
-
-    fn bundle(&self, short: &str) -> PathBuf {
-        self.saved.join(format!("{short}.bundle"))
-    }
-
-    /// The command that takes a bundle. Its names are in nobody's way: a branch `mayfly` rules out any
-    /// `mayfly/…`, and the folder may be what was in the way. What the bundle builds on is put beside it.
-    fn by_hand(&self, bundle: &Path, name: &str) -> anyhow::Result<String> {
-        let Some(code) = &self.code else {
-            return Ok(format!("git clone --branch work {} mayfly-{name}-by-hand", word(bundle)));
+            _ => {
+                let quarantine = self.quarantine(contact, printer, task, workspace, &scratch).await?;
+                quarantine.land(&bundle, head, name).await?
+            }
         };
-        let fetch = |what: &Path, from: &str, to: &str| {
-            format!("{} fetch {} {from}:{to}", self.git_words(), word(what))
+        Ok((Place::Branch(name.to_owned()), others))
+    }
+
+    /// One that takes the work of a task that was handed over at some other time.
+    async fn quarantine(
+        &self,
+        contact: &Contact,
+        printer: &mut Printer,
+        task: &Task,
+        workspace: &Workspace,
+        scratch: &TempDir,
+    ) -> anyhow::Result<Quarantine> {
+        let Some(repo) = &self.repo else {
+            bail!("there is no git repository here to take it: name it with --repo PATH");
         };
-        let mut steps = Vec::new();
-        if code.snapshot.dirty {
-            let base = bundle.with_extension("base.bundle");
-            let copied = fs::copy(&code.snapshot.bundle, &base);
-            copied.with_context(|| format!("cannot write `{}`", base.display()))?;
-            // Under a ref, since a bundle is taken only on top of what a ref holds.
-            steps.push(fetch(&base, "refs/heads/base", &format!("refs/mayfly/base-{name}")));
+        let quarantine = repo.quarantine(scratch.path()).await?;
+        if !quarantine.starts_from(&workspace.base).await? {
+            let base = scratch.path().join("base.bundle");
+            contact.ask(printer, async |client| client.workspace(&task.id, &base).await).await?;
+            quarantine.start_from(&base, &workspace.base).await?;
         }
-        // With what the agent committed beside its work, if it did.
-        let others = format!("'{OTHER_REFS}*:refs/heads/mayfly-{name}--*'");
-        steps.push(format!("{} {others}", fetch(bundle, WORK_REF, &format!("refs/heads/mayfly-{name}"))));
-        Ok(steps.join(" && "))
+        Ok(quarantine)
+    }
+
+    /// The command that takes work that has not landed. Its name is in nobody's way: what could be in the way of the
+    /// usual one is a branch `mayfly`, or the folder.
+    fn by_hand(&self, contact: &Contact, task: &Task, title: &str) -> Option<String> {
+        let name = format!("mayfly-{}-by-hand", name(&task.short, title));
+        self.take_command(contact, &task.short, task.workspace.is_some(), &format!("--branch {name}"))
+    }
+
+    /// The command that takes the work of the task `short`. None where the orchestrator ends with this process.
+    pub(crate) fn take_command(
+        &self,
+        contact: &Contact,
+        short: &str,
+        has_code: bool,
+        how: &str,
+    ) -> Option<String> {
+        let repo = match &self.repo {
+            _ if !has_code => String::new(),
+            None => " --repo PATH".to_owned(),
+            Some(repo) if self.folder.starts_with(&repo.top) => String::new(),
+            Some(repo) => format!(" --repo {}", shell_word(&repo.top.to_string_lossy())),
+        };
+        Some(contact.origin()?.command(&format!("result {short} {how}{repo}")))
+    }
+
+    /// How to look at what has landed, and to take it: labels and commands.
+    pub(crate) fn next_steps(&self, place: &Place, task: &Task) -> Vec<(&'static str, String)> {
+        let Place::Branch(branch) = place else { return Vec::new() };
+        let git = self.git_words();
+        let base = task.workspace.as_ref().map(|workspace| &workspace.base);
+        // Merging brings what was not committed when the task began, which is still in the user's files.
+        let dirty = self.repo.as_ref().is_some_and(|repo| base != Some(&repo.head));
+        let first = if dirty { "   # after a commit or stash of what you have not committed" } else { "" };
+        vec![
+            ("look", format!("{git} diff HEAD...{branch}")),
+            ("take", format!("{git} merge {branch}{first}")),
+        ]
     }
 }
 
+/// Whether what came back is not fit for a repository.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(GitError::is_refusal)
+}
+
 /// The commit that comes home, if there is one.
-fn head(result: &Collected) -> Result<Option<&str>, &'static str> {
+pub(crate) fn head(result: &Collected) -> Result<Option<&str>, &'static str> {
     match (result.head.as_deref(), result.bundle) {
         (None, _) => Ok(None),
         (Some(head), true) => Ok(Some(head)),
@@ -215,12 +253,14 @@ fn head(result: &Collected) -> Result<Option<&str>, &'static str> {
     }
 }
 
-fn name(short: &str, title: &str) -> String {
-    format!("{short}-{}", slug(title))
+/// Where a task's work lands unless another name is given.
+pub(crate) fn default_place(task: &Task, title: &str) -> String {
+    let between = if task.workspace.is_some() { '/' } else { '-' };
+    format!("mayfly{between}{}", name(&task.short, title))
 }
 
-fn word(path: &Path) -> String {
-    shell_word(&path.to_string_lossy())
+fn name(short: &str, title: &str) -> String {
+    format!("{short}-{}", slug(title))
 }
 
 /// What to print of it, below the task's own line: labels and texts.

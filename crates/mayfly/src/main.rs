@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod contact;
 mod credential;
+mod detach;
 mod environment;
 mod exit;
 mod follow;
@@ -22,8 +23,10 @@ mod log;
 mod orchestrator;
 mod printer;
 mod prompt;
+mod repository;
 mod server_process;
 mod settle;
+mod tasks_file;
 mod values;
 
 use std::process::ExitCode;
@@ -72,6 +75,11 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         match cli.verb {
             Verb::Demo(args) => Box::pin(commands::demo::demo(args, &settings, environment)).await,
             Verb::Run(args) => Box::pin(commands::run::run(args, &settings, environment)).await,
+            Verb::Ps(args) => commands::ps::ps(args, &settings, environment).await,
+            Verb::Logs(args) => Box::pin(commands::logs::logs(args, &settings, environment)).await,
+            Verb::Cancel(args) => Box::pin(commands::cancel::cancel(args, &settings, environment)).await,
+            Verb::Retry(args) => Box::pin(commands::retry::retry(args, &settings, environment)).await,
+            Verb::Result(args) => Box::pin(commands::result::result(args, &settings, environment)).await,
             Verb::Doctor(args) => Box::pin(commands::doctor::doctor(&args, &settings, environment)).await,
             Verb::ClaudePath => commands::claude_path::claude_path(&settings, environment).await,
             Verb::Serve(args) => Box::pin(commands::serve::serve(args, &settings, environment)).await,

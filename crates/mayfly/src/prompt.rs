@@ -1,15 +1,22 @@
-//! The prompt: from the words of the command line or from standard input, and checked before anything starts.
+//! The prompts: from the words of the command line or from standard input, and checked before anything starts.
 
 use std::io::{self, Read};
 
 use mayfly_wire::api::PROMPT_BYTES_MAX;
 
-/// The prompt that `words` name; a lone `-` is all of `stdin`.
-pub(crate) fn read(words: &[String], stdin: impl Read) -> Result<String, BadPrompt> {
-    let prompt = match words {
-        [word] if word == "-" => from(stdin)?,
-        words => words.join(" "),
-    };
+/// The prompts that `words` are, one each; `-` is all of `stdin`.
+pub(crate) fn read(words: &[String], mut stdin: impl Read) -> Result<Vec<String>, BadPrompt> {
+    if words.len() > 1 && words.iter().all(|word| word != "-" && !word.contains(char::is_whitespace)) {
+        return Err(BadPrompt::Unquoted);
+    }
+    let prompts = words.iter().map(|word| match word.as_str() {
+        "-" => check(from(&mut stdin)?),
+        word => check(word.to_owned()),
+    });
+    prompts.collect()
+}
+
+fn check(prompt: String) -> Result<String, BadPrompt> {
     match () {
         () if prompt.trim().is_empty() => Err(BadPrompt::Empty),
         () if prompt.len() > PROMPT_BYTES_MAX => Err(BadPrompt::TooLong),
@@ -31,6 +38,11 @@ fn from(stdin: impl Read) -> Result<String, BadPrompt> {
 /// Why a prompt cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadPrompt {
+    #[error(
+        "each argument would be a task of its own: put a prompt of several words in quotes, as in `mayfly run \"fix \
+         the failing test\"`"
+    )]
+    Unquoted,
     #[error("the prompt is empty: say what to do, as in `mayfly run \"fix the failing test\"`")]
     Empty,
     #[error("the prompt is longer than 1 MiB: put the long part into a file of the repository and name it")]
@@ -47,29 +59,35 @@ pub(crate) enum BadPrompt {
 mod tests {
     use super::*;
 
-    fn words(words: &[&str]) -> Result<String, BadPrompt> {
+    fn words(words: &[&str]) -> Result<Vec<String>, BadPrompt> {
         let words: Vec<String> = words.iter().map(ToString::to_string).collect();
-        read(&words, io::empty())
+        read(&words, &b"from standard input"[..])
     }
 
-    fn stdin(bytes: &[u8]) -> Result<String, BadPrompt> {
+    fn stdin(bytes: &[u8]) -> Result<Vec<String>, BadPrompt> {
         read(&["-".to_owned()], bytes)
     }
 
     #[test]
-    fn words_and_standard_input_are_a_prompt_as_they_are() {
-        assert_eq!(words(&["fix", "it"]).expect("a prompt"), "fix it");
-        assert_eq!(words(&["-v", "is", "broken"]).expect("a prompt"), "-v is broken");
-        assert_eq!(stdin(b"-v is\n broken\n").expect("a prompt"), "-v is\n broken\n");
+    fn each_argument_and_standard_input_are_a_prompt_as_they_are() {
+        assert_eq!(words(&["fix it"]).expect("a prompt"), ["fix it"]);
+        assert_eq!(words(&["fix"]).expect("a prompt"), ["fix"]);
+        assert_eq!(
+            words(&["fix it", "-", "test"]).expect("prompts"),
+            ["fix it", "from standard input", "test"]
+        );
+        assert_eq!(stdin(b"-v is\n broken\n").expect("a prompt"), ["-v is\n broken\n"]);
         let longest = "x".repeat(PROMPT_BYTES_MAX);
-        assert_eq!(stdin(longest.as_bytes()).expect("a prompt"), longest);
+        assert_eq!(stdin(longest.as_bytes()).expect("a prompt"), [longest]);
     }
 
     /// S43: nothing of these reaches the orchestrator.
     #[test]
     fn what_is_no_prompt_is_named() {
         let long = "x".repeat(PROMPT_BYTES_MAX + 1);
-        assert!(matches!(words(&[" ", ""]), Err(BadPrompt::Empty)));
+        assert!(matches!(words(&["fix", "the", "test"]), Err(BadPrompt::Unquoted)));
+        assert!(matches!(words(&["fix it", " "]), Err(BadPrompt::Empty)));
+        assert!(matches!(words(&["-", "-"]), Err(BadPrompt::Empty)), "there is only one standard input");
         assert!(matches!(words(&[&long]), Err(BadPrompt::TooLong)));
         assert!(matches!(stdin(b""), Err(BadPrompt::Empty)));
         assert!(matches!(stdin(b"\n \n"), Err(BadPrompt::Empty)));

@@ -8,9 +8,8 @@ use crate::carry_out::Tracked;
 use crate::contact::Contact;
 use crate::exit::Exit;
 use crate::interrupts::Interrupts;
-use crate::landing::{self, Landed, Landing, Over, Place};
+use crate::landing::{self, Landed, Landing, Over};
 use crate::printer::Printer;
-use crate::values::shell_word;
 
 /// What the tasks of one command share at their end.
 #[derive(Debug)]
@@ -83,36 +82,21 @@ impl Settling<'_> {
         for (label, text) in landing::lines(landed) {
             detail(label, &text);
         }
-        if let Some(Place::Branch(branch)) = &landed.place {
-            let git = self.landing.git_words();
-            detail("look", &format!("{git} diff HEAD...{branch}"));
-            let first = match self.landing.dirty() {
-                true => "   # after a commit or stash of what you have not committed",
-                false => "",
-            };
-            detail("take", &format!("{git} merge {branch}{first}"));
+        for (label, command) in landed.place.iter().flat_map(|place| self.landing.next_steps(place, task)) {
+            detail(label, &command);
         }
     }
 
-    /// Says where the work of a task is that was not brought home.
+    /// Says how to take the work of a task that was not brought home.
     fn leave(&self, task: &Tracked, printer: &mut Printer) {
-        let Tracked { id, short, title } = task;
+        let Tracked { short, has_code, .. } = task;
         let mut say = |text: String| printer.closing(&text);
-        match (self.landing.kept(short, title), self.contact.origin()) {
-            (Some(by_hand), _) => {
-                say(format!("{short}  its work is here, and has not landed; take it by hand:"));
-                say(format!("          {by_hand}"));
+        match self.landing.take_command(self.contact, short, *has_code, "--branch") {
+            Some(command) => {
+                say(format!("{short}  what it made is still with the orchestrator; to take it:"));
+                say(format!("          {command}"));
             }
-            (None, Some(origin)) => {
-                let data = shell_word(&origin.data.to_string_lossy());
-                say(format!(
-                    "{short}  what it made is still with the orchestrator; while one serves, to fetch it:"
-                ));
-                say(format!(
-                    "          curl --unix-socket {data}/api.sock -o {short}.bundle http://mayfly/v1/tasks/{id}/result/bundle"
-                ));
-            }
-            (None, None) => say(format!("{short}  what it made was not brought home")),
+            None => say(format!("{short}  what it made was not brought home")),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use mayfly_wire::api::{PRIORITY_MAX, RETRIES_MAX};
+
 /// The longest duration that a flag takes.
 const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -112,6 +114,40 @@ pub(crate) fn model(text: &str) -> Result<String, String> {
     }
 }
 
+/// Reads a priority.
+pub(crate) fn priority(text: &str) -> Result<i32, String> {
+    let priority = text.parse().ok().filter(|priority| (-PRIORITY_MAX..=PRIORITY_MAX).contains(priority));
+    priority.ok_or_else(|| format!("expected a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}"))
+}
+
+/// Reads a number of retries.
+pub(crate) fn retries(text: &str) -> Result<u32, String> {
+    let retries = text.parse().ok().filter(|retries| *retries <= RETRIES_MAX);
+    retries.ok_or_else(|| format!("expected a whole number from 0 to {RETRIES_MAX}"))
+}
+
+/// Reads the id of a task or an end of one. Which task it is, if any, the orchestrator knows.
+pub(crate) fn task(text: &str) -> Result<String, String> {
+    const DIGITS: std::ops::RangeInclusive<usize> = 4..=32;
+    let digits = text.chars().filter(|c| *c != '-').count();
+    match DIGITS.contains(&digits) && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit()) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("expected the id of a task, or its last digits, at least 4: `mayfly ps` shows them"
+                .to_owned())
+        }
+    }
+}
+
+/// A time as people read it at a glance, such as `12s`, `3m05s` or `26h40m`.
+pub(crate) fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
 /// `text` as one word of a shell.
 pub(crate) fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,".contains(c);
@@ -195,6 +231,29 @@ mod tests {
     }
 
     #[test]
+    fn priorities_and_retries_have_bounds() {
+        assert_eq!(["-1000", "0", "1000"].map(priority), [Ok(-1000), Ok(0), Ok(1000)]);
+        assert_eq!(["0", "10"].map(retries), [Ok(0), Ok(10)]);
+        for text in ["", "-1001", "1001", "1.5", "high"] {
+            assert!(priority(text).is_err(), "{text}");
+        }
+        for text in ["", "-1", "11", "often"] {
+            assert!(retries(text).is_err(), "{text}");
+        }
+    }
+
+    /// S40: what is no id does not even reach the orchestrator.
+    #[test]
+    fn a_task_is_named_by_digits() {
+        for text in ["1a2b", "1A2B3C4D", "0193b2c4-0000-7000-8000-01231a2b3c4d"] {
+            assert_eq!(task(text).as_deref(), Ok(text));
+        }
+        for text in ["", "1a2", "--1a", "1a2g", "../1a2b", "0193b2c4-0000-7000-8000-01231a2b3c4d0"] {
+            assert!(task(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn dollars_are_above_zero() {
         assert_eq!(dollars("2.50"), Ok(2.5));
         for text in ["", "0", "-1", "NaN", "inf", "1e999", "$2", "2,5"] {
@@ -235,6 +294,12 @@ mod tests {
         ] {
             assert_eq!(slug(prompt), expected);
         }
+    }
+
+    #[test]
+    fn a_span_is_told_in_two_units_at_most() {
+        let spans = [0, 59, 60, 3599, 3600, 96_000].map(span);
+        assert_eq!(spans, ["0s", "59s", "1m00s", "59m59s", "1h00m", "26h40m"]);
     }
 
     proptest! {

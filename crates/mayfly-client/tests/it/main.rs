@@ -100,6 +100,23 @@ async fn a_broken_stream_goes_on_after_the_last_event() {
     assert_eq!(orchestrator.paths(), asked);
 }
 
+/// One that does not follow ends where the log ends by now, also after a break.
+#[tokio::test]
+async fn a_log_is_read_as_far_as_it_goes_by_now() {
+    let [three, four] = [3, 4].map(event);
+    let orchestrator =
+        Orchestrator::answering([broken(format!("{three}\n")), whole(format!("{four}\n")), whole("x")]);
+    let mut events = orchestrator.client.events_so_far(TASK, 2);
+    for expected in [Some(three), Some(four), None] {
+        assert_eq!(events.next().await.unwrap(), expected);
+    }
+    orchestrator.client.workspace(TASK, &orchestrator.dir.path().join("base")).await.unwrap();
+    let mut asked: Vec<_> =
+        [2, 3].map(|after| format!("/v1/tasks/{TASK}/events?after={after}&follow=false")).into();
+    asked.push(format!("/v1/tasks/{TASK}/workspace"));
+    assert_eq!(orchestrator.paths(), asked);
+}
+
 #[tokio::test]
 async fn a_line_may_come_in_pieces_and_many_in_one() {
     let [one, two, three] = [7, 8, 9].map(event);

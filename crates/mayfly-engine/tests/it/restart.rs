@@ -20,6 +20,23 @@ async fn assert_one_machine_and_success(mayfly: &TestEngine, id: TaskId) {
     assert_eq!((seen.made, seen.alive, mayfly.machines.left()), (1, 0, vec![]));
 }
 
+/// R25, G10: an engine that is about to stop.
+#[tokio::test]
+async fn a_drain_ends_with_the_last_machine_and_claims_nothing_more() {
+    let mut mayfly = TestEngine::start(at_once(2)).await;
+    let (first, mut machine) = running(&mut mayfly).await;
+    mayfly.engine.drain().await;
+    let waiting = mayfly.submit(task("y")).await;
+    assert_eq!(mayfly.engine.alive().await.expect("a store that works"), 1);
+    let (drained, ()) = tokio::join!(mayfly.engine.drained(), machine.succeeds(&mayfly.engine));
+    drained.expect("a store that works");
+    assert_eq!(mayfly.outcome(first).await.0, "succeeded");
+    assert_eq!((mayfly.machines.seen().made, mayfly.machines.seen().alive), (1, 0));
+    assert_eq!(mayfly.task(waiting).await.state, "queued");
+    mayfly.restart().await;
+    assert_eq!(mayfly.machines.next().await.attempt(), waiting.attempt(Attempt(1)));
+}
+
 #[tokio::test]
 async fn a_waiting_task_waits_on() {
     let mut mayfly = TestEngine::start(at_once(1)).await;

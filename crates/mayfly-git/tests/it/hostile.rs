@@ -131,7 +131,7 @@ async fn a_bundle_with_a_bad_object_is_refused_and_leaves_nothing() {
     let (bundle, head) = place.bundle(&machine, &snapshot);
     let before = place.state();
     let error = quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap_err();
-    assert!(error.to_string().contains("hasDotgit"), "{error}");
+    assert!(error.is_refusal() && error.to_string().contains("hasDotgit"), "{error}");
     assert_eq!(place.state(), before);
     let missing = std::process::Command::new("git")
         .arg("-C")

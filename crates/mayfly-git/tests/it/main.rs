@@ -5,6 +5,8 @@
 mod hostile;
 mod refusals;
 mod round_trip;
+mod work;
+mod work_tree;
 
 use std::ffi::OsString;
 use std::fs;

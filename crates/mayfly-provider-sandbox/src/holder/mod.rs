@@ -34,7 +34,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use mayfly_provider::Limits;
-use mayfly_wire::boot::ProcessLimit;
+use mayfly_wire::boot::{DiskLimit, ProcessLimit};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, waitpid};
@@ -162,8 +162,12 @@ struct Running {
 
 fn make(spec: &HolderSpec) -> Result<Running, Failure> {
     let ordinary = !rustix::process::geteuid().is_root();
-    let limits =
-        Limits { memory_bytes_max: spec.memory_bytes_max, pids_max: spec.pids_max, cpus_max: spec.cpus_max };
+    let limits = Limits {
+        memory_bytes_max: spec.memory_bytes_max,
+        pids_max: spec.pids_max,
+        cpus_max: spec.cpus_max,
+        disk_bytes_max: spec.disk_bytes_max,
+    };
     let cgroups = Cgroups::plan(&spec.name, &limits);
     let holder = Some(ProcessId::of(rustix::process::getpid()).step("name the holder's process")?);
     let mut state = State { holder, init: None, cgroups, notes: Vec::new() };
@@ -221,6 +225,7 @@ fn write_boot(spec: &HolderSpec, pipe: OwnedFd, events: &Events) -> Result<(), F
     boot.memory_events = events.memory.as_ref().map(|_| view::MEMORY_EVENTS.into());
     let limit = || ProcessLimit { max: spec.pids_max, events: view::PROCESS_EVENTS.into() };
     boot.processes = events.processes.as_ref().map(|_| limit());
+    boot.disk = Some(DiskLimit { max: spec.disk_bytes_max, folders: view::on_the_disk(spec) });
     let text = serde_json::to_vec(&boot).step("write what the worker boots from")?;
     File::from(pipe).write_all(&text).step("hand over what the worker boots from")
 }

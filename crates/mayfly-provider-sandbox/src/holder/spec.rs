@@ -31,6 +31,7 @@ pub(crate) struct HolderSpec {
     pub(crate) memory_bytes_max: u64,
     pub(crate) pids_max: u32,
     pub(crate) cpus_max: f64,
+    pub(crate) disk_bytes_max: u64,
     pub(crate) boot: Boot,
     /// Whether the machine is only to try our binary.
     pub(crate) probe: bool,

@@ -32,6 +32,9 @@ use crate::sys;
 pub(super) const MEMORY_EVENTS: &str = "/opt/mayfly/memory.events";
 pub(super) const PROCESS_EVENTS: &str = "/opt/mayfly/pids.events";
 
+/// Where the changes to the code are seen apart from the code, for whoever counts them.
+const CHANGES: &str = "/opt/mayfly/changes";
+
 /// Our own root holds folders and a few small files.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
 const ROOT_FILES_MAX: u64 = 1024;
@@ -115,6 +118,12 @@ fn folders_of_agent(spec: &HolderSpec) -> &'static [&'static str] {
         Some(_) => &["home", "upper", "work"],
         None => &["home", "workspace"],
     }
+}
+
+/// Where the machine's own files are seen inside that take room on the disk.
+pub(super) fn on_the_disk(spec: &HolderSpec) -> Vec<PathBuf> {
+    let work = if spec.workspace.is_some() { CHANGES } else { boot::WORKSPACE };
+    vec![boot::HOME.into(), work.into()]
 }
 
 /// Builds it all and moves into it.
@@ -247,7 +256,8 @@ impl Root {
         self.bind(&view.base, boot::BASE, READ_ONLY)?;
         let to = self.folder(&format!("{}/{}", boot::WORKSPACE, view.name))?;
         let of_agent = |name| spec.folder.of_agent(name);
-        mount_overlay(&view.base, &of_agent("upper"), &of_agent("work"), &to)
+        mount_overlay(&view.base, &of_agent("upper"), &of_agent("work"), &to)?;
+        self.bind(&of_agent("upper"), CHANGES, READ_ONLY)
     }
 
     fn opt(&self, spec: &HolderSpec, events: &Events) -> Result<(), Failure> {

@@ -53,6 +53,36 @@ async fn a_fork_bomb_is_counted_by_its_own_limit() {
     world.destroy(spec.attempt).await;
 }
 
+/// Every place on the disk that an agent can write to is among those that the boot names, and none in memory.
+#[tokio::test]
+async fn the_boot_names_where_the_machines_files_take_room() {
+    for with_code in [true, false] {
+        let mut world = World::new();
+        let mut spec = world.spec();
+        spec.limits.disk_bytes_max = 7 << 20;
+        spec.workspace = with_code.then(|| world.bundle("code"));
+        let mut worker = world.boot(&spec).await;
+        let disk = worker.hello["boot"]["disk"].clone();
+        assert_eq!(disk["max"], 7 << 20);
+        let folders = disk["folders"].as_array().unwrap().iter().map(|folder| folder.as_str().unwrap());
+        let folders = folders.collect::<Vec<_>>().join(" ");
+        let code = if with_code { "/workspace/code" } else { "/workspace" };
+        let megabytes = format!("du -sm -c {folders} | tail -n 1 | cut -f 1");
+        let before: u64 = worker.sh(&megabytes).await.parse().unwrap();
+        assert!(before < 2, "the code itself does not count: {before}");
+        for place in ["/home/agent", code] {
+            worker.sh(&format!("head -c 3M /dev/zero > {place}/fill")).await;
+        }
+        let after: u64 = worker.sh(&megabytes).await.parse().unwrap();
+        assert!((6..=8).contains(&after), "{after}");
+        if with_code {
+            assert_ne!(worker.try_sh("echo x > /opt/mayfly/changes/fill").await["code"], 0);
+            assert_ne!(worker.try_sh("rm /opt/mayfly/changes/fill").await["code"], 0);
+        }
+        world.destroy(spec.attempt).await;
+    }
+}
+
 #[tokio::test]
 async fn as_root_every_limit_is_had_and_its_cgroups_are_gone_afterwards() {
     if !is_root() {

@@ -7,8 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::{get, put};
 use axum::{Json, Router};
+use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use mayfly_engine::Engine;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
@@ -100,7 +104,15 @@ pub(crate) fn machine(machine: Machine, client: reqwest::Client) -> Router {
         .route("/v1/worker/result/transcript", put(uploads::transcript))
         .method_not_allowed_fallback(async || Problem::no_route())
         .with_state(machine);
-    mayfly_gateway::router(admission, client).merge(own)
+    mayfly_gateway::router(admission, client).merge(own).layer(map_response(end_connection))
+}
+
+/// Each connection of a machine ends with its first answer: an open one is then an exchange that is under way.
+async fn end_connection(mut answer: Response) -> Response {
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 #[cfg(test)]

@@ -84,10 +84,15 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
+    fn disk_full() -> Self {
+        let detail =
+            "the orchestrator's disk is full: make room in its data folder, or end what fills it by force";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", detail)
+    }
+
     pub(crate) fn disk(error: &io::Error) -> Self {
         if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            let detail = "the orchestrator's disk is full: make room in its data folder, and try again";
-            return Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", detail);
+            return Self::disk_full();
         }
         Self::internal("a file could not be stored or read", error)
     }
@@ -104,6 +109,9 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Full(_)) {
+            return Self::disk_full();
+        }
         Self::internal("the database did not answer", &error)
     }
 }

@@ -93,8 +93,10 @@ impl End<'_> {
         if self.met.memory && self.status.signal() == Some(Signal::KILL.as_raw()) {
             return Verdict::failed(Failure::OutOfMemory, "the machine's memory limit was reached");
         }
-        let why = self.met.warning().map(|limit| format!("; {limit}")).unwrap_or_default();
-        Verdict::failed(Failure::Killed, format!("claude {}{why}", self.exit()))
+        match self.met.warning() {
+            Some(limit) => Verdict::failed(Failure::ProcessLimit, format!("claude {}; {limit}", self.exit())),
+            None => Verdict::failed(Failure::Killed, format!("claude {}", self.exit())),
+        }
     }
 
     fn exit(&self) -> String {
@@ -184,7 +186,7 @@ mod tests {
         let detail =
             "claude was killed by signal 6; the machine reached its limit of 64 processes and threads";
         let died = End { met, ..end(SIGABRT, None) };
-        assert_eq!(died.verdict(), Verdict::failed(Failure::Killed, detail));
+        assert_eq!(died.verdict(), Verdict::failed(Failure::ProcessLimit, detail));
         let good = result(false, "completed");
         assert_eq!(
             End { met, ..end(SUCCESS, Some(&good)) }.verdict(),

@@ -130,6 +130,7 @@ impl Host {
             workspace: at("workspace"),
             memory_events: Some(at("memory.events")),
             processes: Some(ProcessLimit { max: 512, events: at("pids.events") }),
+            disk: None,
         }
     }
 

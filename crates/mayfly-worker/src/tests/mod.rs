@@ -2,6 +2,7 @@
 //! socket, the processes and git included; `claude` is a shell script, and where it can be had the CLI itself.
 
 mod as_pid_1;
+mod away;
 mod beside_the_work;
 mod host;
 mod left_out;

@@ -119,6 +119,20 @@ async fn a_machine_that_met_its_limit_of_processes_says_so() {
     assert_eq!(warnings, ["the machine reached its limit of 512 processes and threads"]);
 }
 
+/// Covers S34: while it waits for the model it is as silent as at its end, and a result that comes meanwhile may be
+/// anybody's.
+#[tokio::test]
+async fn a_result_while_the_model_is_asked_ends_nothing() {
+    // Longer than the grace that it has to exit after a result.
+    let ask = r#"bash -c "exec 3<>/dev/tcp/127.0.0.1/${ANTHROPIC_BASE_URL##*:}; echo; sleep 0.5" > asked"#;
+    let host = run(&format!(
+        "init; mkfifo asked; {ask} & read _ < asked; result; wait; echo unharmed; {TO_THE_END}"
+    ))
+    .await;
+    assert_eq!(host.ended().0, "succeeded");
+    assert!(String::from_utf8(host.bytes(Source::Claude)).unwrap().ends_with("unharmed\n"));
+}
+
 /// Covers S34: what a forged line says is passed on, and the end of the process decides.
 #[tokio::test]
 async fn a_forged_result_does_not_make_a_success() {

@@ -93,7 +93,7 @@ fn pack(
     npm.arg("--pack-destination").arg(scratch).arg("--cache").arg(scratch.join("npm-cache"));
     npm.current_dir(scratch).stdout(Stdio::null());
     npm.stderr(File::create(&said).map_err(ClaudeError::file(&said))?);
-    let child = npm.spawn().map_err(|source| ClaudeError::NoNpm { package: pin.package, source })?;
+    let child = npm.spawn().map_err(|_| ClaudeError::NoNpm { package: pin.package })?;
     let status = wait(child, scratch, given_up).map_err(ClaudeError::file(scratch))?;
     let failed =
         || ClaudeError::Npm { package: pin.package, said: last_words(&fs::read(&said).unwrap_or_default()) };

@@ -7,12 +7,14 @@
 //! 3. the cache, `$XDG_CACHE_HOME/mayfly/claude/<version>/claude`, if it is the pinned binary
 //! 4. the npm package, [`fetch`]ed into the cache
 //!
-//! A binary is known by its digest, never by what it says about itself. Nothing here runs it.
+//! A binary is known by its digest, never by what it says about itself. Only one that the user names and that has
+//! another digest is asked what it is ([`version`]): a wrong one should not cost a task.
 
 mod digest;
 mod fetch;
 pub(crate) mod pin;
 mod progress;
+mod version;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -42,7 +44,11 @@ pub(crate) async fn find(given: Option<PathBuf>, environment: &Environment) -> R
     let given_up = GivenUp::default();
     let flag = Arc::clone(&given_up.0);
     let found = spawn_blocking(move || find_pinned(given.as_deref(), &environment, pin::here(), &flag));
-    found.await?.map_err(|error| if named { Stop::usage(error) } else { Stop::from(error) })
+    let checked = match found.await? {
+        Ok(claude) if claude.version.is_none() => version::check(&claude.path).await.map(|()| claude),
+        found => found,
+    };
+    checked.map_err(|error| if named { Stop::usage(error) } else { Stop::from(error) })
 }
 
 /// Tells the thread that looks, when it is dropped, that nobody waits for it any more.
@@ -148,14 +154,21 @@ fn executable(path: &Path) -> bool {
 
 /// Checks that a machine could run `given`.
 fn native(given: &Path) -> Result<PathBuf, ClaudeError> {
-    let path = fs::canonicalize(given).map_err(ClaudeError::file(given))?;
+    let path = fs::canonicalize(given).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ClaudeError::NotThere { path: given.to_owned() },
+        _ => ClaudeError::file(given)(error),
+    })?;
+    if path.is_dir() {
+        return Err(ClaudeError::Folder { path: given.to_owned() });
+    }
     let mut magic = [0; 4];
     let read = File::open(&path).and_then(|mut file| match path.is_file() {
         true => file.read_exact(&mut magic).or_else(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => Ok(()),
             _ => Err(error),
         }),
-        false => Err(io::ErrorKind::IsADirectory.into()),
+        // A pipe or a device.
+        false => Ok(()),
     });
     read.map_err(ClaudeError::file(given))?;
     match () {
@@ -176,6 +189,16 @@ pub(crate) enum ClaudeError {
     NotNative { path: PathBuf },
     #[error("`{}` is not executable: chmod +x it", path.display())]
     NotExecutable { path: PathBuf },
+    #[error("`{}` does not exist: name the native binary of the Claude Code CLI with --claude, or leave --claude out to use the pinned one", path.display())]
+    NotThere { path: PathBuf },
+    #[error("`{}` is a folder: name the native binary of the Claude Code CLI itself with --claude", path.display())]
+    Folder { path: PathBuf },
+    #[error(
+        "`{}` is not the Claude Code CLI: with --version that prints a line such as `{VERSION} (Claude Code)`, and \
+         this {said}. Name the CLI's native binary with --claude, or leave --claude out to use the pinned one",
+        path.display()
+    )]
+    NotClaude { path: PathBuf, said: String },
     #[error("cannot use `{}`", path.display())]
     File {
         path: PathBuf,
@@ -188,11 +211,7 @@ pub(crate) enum ClaudeError {
          install that very version yourself, so that `claude` on PATH is its native binary\n  \
          name a native binary of any version with --claude PATH"
     )]
-    NoNpm {
-        package: &'static str,
-        #[source]
-        source: io::Error,
-    },
+    NoNpm { package: &'static str },
     #[error(
         "npm could not fetch {package}@{VERSION}: {said}\n  \
          see that npm reaches its registry (`npm ping`) and try again, or name a native binary with --claude PATH"

@@ -101,8 +101,38 @@ fn a_given_path_that_cannot_run_in_a_machine_is_named() {
     assert!(matches!(place.find(Some(&script)), Err(ClaudeError::NotNative { .. })));
     assert!(matches!(place.find(Some(&short)), Err(ClaudeError::NotNative { .. })));
     assert!(matches!(place.find(Some(&plain)), Err(ClaudeError::NotExecutable { .. })));
-    assert!(matches!(place.find(Some(&place.path("none"))), Err(ClaudeError::File { .. })));
-    assert!(matches!(place.find(Some(&place.path("bin"))), Err(ClaudeError::File { .. })));
+    assert!(matches!(place.find(Some(&place.path("none"))), Err(ClaudeError::NotThere { .. })));
+    assert!(matches!(place.find(Some(&place.path("bin"))), Err(ClaudeError::Folder { .. })));
+    assert!(matches!(place.find(Some(Path::new("/dev/null"))), Err(ClaudeError::NotNative { .. })));
+}
+
+#[tokio::test]
+async fn a_binary_of_unknown_digest_must_answer_as_the_cli_does() {
+    let place = Place::new();
+    // cargo sets variables for tests: none of them may come through.
+    let good = "env | grep -q ^CARGO && exit; echo '2.1.400 (Claude Code)'";
+    version::check(&place.program("good", format!("#!/bin/sh\n{good}\n").as_bytes()))
+        .await
+        .expect("it is one");
+    for (script, said) in [
+        ("", "printed nothing"),
+        ("echo 'true (GNU coreutils) 9.1'", "printed `true (GNU coreutils) 9.1`"),
+        ("echo '2.1 (Claude Code)'", "printed `2.1 (Claude Code)`"),
+        ("yes '2.1.400 (Claude Code) or so'", "printed `2.1.400 (Claude Code) or so`"),
+    ] {
+        let other = place.program("other", format!("#!/bin/sh\n{script}\n").as_bytes());
+        let error = version::check(&other).await.expect_err(said).to_string();
+        assert!(error.contains(said) && error.contains("--claude"), "{error}");
+    }
+}
+
+/// The clock is moved to the end of the time by itself.
+#[tokio::test(start_paused = true)]
+async fn a_binary_that_does_not_answer_is_given_up() {
+    let place = Place::new();
+    let silent = place.program("silent", b"#!/bin/sh\nexec tail -f /dev/null\n");
+    let error = version::check(&silent).await.expect_err("no answer").to_string();
+    assert!(error.contains("printed nothing in 20s"), "{error}");
 }
 
 #[test]
@@ -172,6 +202,7 @@ fn an_npm_that_fails_is_quoted_and_a_missing_one_has_three_ways_out() {
     for way in ["install npm", "PATH", "--claude"] {
         assert!(error.to_string().contains(way), "{error}");
     }
+    assert!(std::error::Error::source(&error).is_none(), "the three ways out come last");
 }
 
 #[test]

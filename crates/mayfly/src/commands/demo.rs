@@ -1,7 +1,10 @@
 //! `mayfly demo`: the real thing with a scripted model, in temporary folders.
 //!
 //! The orchestrator and the Messages API run in this process, the API on loopback with a credential made up
-//! for this run. The demo repository is kept, with the branches that come back; everything else is removed.
+//! for this run. The demo repository is kept, with the branches that come back; everything else is removed, and
+//! what a demo that was killed has left is removed by the next ([`leftovers`]).
+
+mod leftovers;
 
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +22,7 @@ use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Workspace};
 use mayfly_wire::secret::Secret;
 use tempfile::TempDir;
 
-use crate::carry_out::{Job, carry_out};
+use crate::carry_out::{Job, Wish, carry_out};
 use crate::claude;
 use crate::cli::DemoArgs;
 use crate::config::Settings;
@@ -44,7 +47,14 @@ pub(crate) async fn demo(
     let mut interrupts = Interrupts::install()?;
     let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
     let git = environment.git();
-    let (data, kept) = (folder("mayfly-data-")?, folder("mayfly-demo-")?);
+    let (data, kept) = (folder(leftovers::DATA)?, folder("mayfly-demo-")?);
+    if let Some(beside) = data.path().parent() {
+        let removed = async {
+            leftovers::remove(beside).await;
+            Ok(())
+        };
+        interrupts.or_stop(removed).await?;
+    }
     let repo = interrupts.or_stop(repository(&git, kept.path())).await?;
     let mut config = ServerConfig::in_dir(data.path());
     settings.bound_machines(&mut config.rules);
@@ -53,16 +63,18 @@ pub(crate) async fn demo(
     let orchestrator = interrupts.or_stop(start).await?;
 
     let mut printer = Printer::of_process(args.json, environment);
-    // From here on there may be branches and transcripts to look at.
-    let kept = kept.keep();
-    let play = Play { repo: &repo, git, kept: &kept, data: data.path(), orchestrator: &orchestrator };
+    let play = Play { repo: &repo, git, kept: kept.path(), data: data.path(), orchestrator: &orchestrator };
     let played = Box::pin(play.tasks(args.tasks, &mut printer, &mut interrupts)).await;
     printer.end();
     // Counted where they are made, and not where they are only known of.
     let left = orchestrator.provider.list().await;
     orchestrator.server.stop().await;
     let left = left?.len();
-    closing(&mut printer, &repo, left);
+    if printer.follows_any() {
+        // There may be branches and transcripts to look at.
+        let _ = kept.keep();
+        closing(&mut printer, &repo, left);
+    }
     let exit = played?.max(if left == 0 { Exit::Success } else { Exit::Trouble });
     printer.exit(exit)
 }
@@ -106,7 +118,8 @@ impl Play<'_> {
         let (quarantine, snapshot, workspace) = interrupts.or_stop(hand_over).await?;
         let jobs = jobs(count, &workspace, &credential);
         let landing = Landing {
-            code: Some(Code { top: self.repo.top.clone(), quarantine, snapshot }),
+            repo: Some(self.repo.clone()),
+            code: Some(Code { quarantine, snapshot }),
             folder: self.kept.to_owned(),
             saved: self.kept.join("saved"),
             git: self.git,
@@ -127,7 +140,11 @@ fn jobs(count: u32, workspace: &Workspace, credential: &Credential) -> Vec<Job> 
         ..CreateTask::default()
     };
     let taken = script::JOBS.iter().cycle().take(count as usize);
-    taken.map(|job| Job { title: job.title.to_owned(), create: create(job.prompt) }).collect()
+    let job = |job: &script::Job| Job {
+        title: Some(job.title.to_owned()),
+        wish: Wish::Create(Box::new(create(job.prompt))),
+    };
+    taken.map(job).collect()
 }
 
 fn folder(prefix: &str) -> Result<TempDir, Stop> {

@@ -1,7 +1,12 @@
 //! One file for each verb.
 
+pub(crate) mod cancel;
 pub(crate) mod claude_path;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod logs;
+pub(crate) mod ps;
+pub(crate) mod result;
+pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod serve;

@@ -1,57 +1,63 @@
-//! `mayfly run`: one prompt, from the words on the command line to a branch in the user's repository.
+//! `mayfly run`: prompts, from the words on the command line to branches in the user's repository.
 //!
-//! Everything that the user can have got wrong is found before anything is started: the prompt, the
+//! Everything that the user can have got wrong is found before anything is started: the prompts, the
 //! credential, the repository, the CLI. Then the orchestrator of the data folder is joined or started.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mayfly_git::{Git, GitError, Repo};
-use mayfly_wire::api::{CreateTask, Workspace};
-use tempfile::TempDir;
-use tokio::time::timeout;
+use mayfly_wire::api::{CreateTask, Credential};
 
-use crate::carry_out::{Job, carry_out};
+use crate::carry_out::{Job, Wish, carry_out};
 use crate::cli::RunArgs;
 use crate::config::{Settings, Source};
 use crate::contact::{Contact, Origin};
+use crate::detach::detach;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
-use crate::landing::{Code, Landing};
+use crate::landing::Landing;
 use crate::printer::Printer;
 use crate::server_process::log_file;
-use crate::{credential, prompt};
+use crate::{credential, prompt, repository, tasks_file};
 
-/// How long the user sees nothing before a word about what takes so long.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// The most tasks that are followed at once: each has a connection of its own.
+const FOLLOWED_MAX: usize = 256;
 
 pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Environment) -> Result<Exit, Stop> {
-    let prompt = prompt::read(&args.prompt, io::stdin().lock()).map_err(Stop::usage)?;
-    let found = credential::find(environment).map_err(Stop::usage)?;
-    let data = environment.data_folder(settings.data())?;
+    let mut tasks = tasks(&args, settings).map_err(Stop::usage)?;
+    if tasks.len() > FOLLOWED_MAX && !args.detach {
+        return Err(Stop::wrong(format!(
+            "{} tasks are too many to follow at once, {FOLLOWED_MAX} are the most: add --detach, and follow those \
+             that you want with `mayfly logs --follow`",
+            tasks.len()
+        )));
+    }
+    let note = add_credential(&mut tasks, environment)?;
+    let origin = Origin::new(settings, environment)?;
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
-    let repo = repository(&git, args.repo.as_deref(), &cwd).await?;
+    let repo = repository::around(&git, args.repo.as_deref(), &cwd).await?;
 
     let mut interrupts = Interrupts::install()?;
-    let mut printer = Printer::of_process(args.json, environment);
-    found.note.iter().for_each(|note| printer.aside(note));
+    let mut printer = match args.detach {
+        true => Printer::of_lines(args.json, environment),
+        false => Printer::of_process(args.json, environment),
+    };
+    if let Some(note) = note {
+        printer.aside(&note);
+    }
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let code = match &repo {
-        Some(repo) => Some(interrupts.or_stop(capture(repo, &scratch, &mut printer)).await?),
-        None => None,
+        Some(repo) if tasks.iter().any(|task| task.workspace.is_none()) => {
+            Some(interrupts.or_stop(repository::capture(repo, &scratch, &mut printer)).await?)
+        }
+        _ => None,
     };
+    let data = origin.data.clone();
     let named = settings.values.claude.as_ref().is_some_and(|claude| claude.from == Source::Flag);
-    let origin = Origin {
-        data: data.clone(),
-        claude: settings.claude(),
-        settings: settings.clone(),
-        environment: environment.clone(),
-    };
     let (contact, was_there) = interrupts.or_stop(Box::pin(Contact::join(origin))).await?;
     if was_there && named {
         printer.aside(
@@ -59,27 +65,19 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
              --claude is for one that has to be started",
         );
     }
-    let workspace = match (&repo, &code) {
-        (Some(repo), Some(code)) => {
-            Some(interrupts.or_stop(upload(&contact, &mut printer, repo, code)).await?)
-        }
-        _ => None,
-    };
-    let values = &settings.values;
-    let create = CreateTask {
-        prompt: prompt.clone(),
-        workspace,
-        model: Some(values.model.value.clone()),
-        timeout_ms: Some(milliseconds(values.timeout.value)),
-        idle_timeout_ms: Some(milliseconds(values.idle_timeout.value)),
-        max_turns: values.max_turns.as_ref().map(|given| given.value.into()),
-        max_budget_usd: values.max_budget_usd.as_ref().map(|given| given.value),
-        priority: 0,
-        retries: 0,
-        credential: Some(found.credential),
-    };
-    let landing = Landing { code, folder: cwd, saved: data.join("saved"), git };
-    let jobs = vec![Job { title: prompt, create }];
+    if let (Some(repo), Some(code)) = (&repo, &code) {
+        let upload = repository::upload(&contact, &mut printer, repo, code);
+        let workspace = interrupts.or_stop(upload).await?;
+        let without = tasks.iter_mut().filter(|task| task.workspace.is_none());
+        without.for_each(|task| task.workspace = Some(workspace.clone()));
+    }
+    let job = |task| Job { title: None, wish: Wish::Create(Box::new(task)) };
+    let jobs: Vec<Job> = tasks.into_iter().map(job).collect();
+    if args.detach {
+        let exit = detach(&contact, jobs, args.json, &mut printer, &mut interrupts).await?;
+        return printer.exit(exit);
+    }
+    let landing = Landing { repo, code, folder: cwd, saved: data.join("saved"), git };
     let exit = carry_out(&Arc::new(contact), jobs, &landing, &mut printer, &mut interrupts).await?;
     if exit == Exit::Trouble {
         printer.closing(&format!("The orchestrator's log: {}", log_file(&data).display()));
@@ -87,92 +85,38 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     printer.exit(exit)
 }
 
-/// The repository to work on: the one that was named, or the one around `cwd` if there is one.
-async fn repository(git: &Git, named: Option<&Path>, cwd: &Path) -> Result<Option<Repo>, Stop> {
-    if let Some(named) = named {
-        check_path(named)?;
+/// The tasks that the command line names, or the file that it names; without what is found out later.
+fn tasks(args: &RunArgs, settings: &Settings) -> anyhow::Result<Vec<CreateTask>> {
+    let values = &settings.values;
+    let flags = CreateTask {
+        model: Some(values.model.value.clone()),
+        timeout_ms: Some(milliseconds(values.timeout.value)),
+        idle_timeout_ms: Some(milliseconds(values.idle_timeout.value)),
+        max_turns: values.max_turns.as_ref().map(|given| given.value.into()),
+        max_budget_usd: values.max_budget_usd.as_ref().map(|given| given.value),
+        priority: args.priority,
+        retries: args.retries,
+        ..CreateTask::default()
+    };
+    if let Some(file) = &args.file {
+        return Ok(tasks_file::read(file, &flags, io::stdin().lock())?);
     }
-    match Repo::discover(git, named.unwrap_or(cwd)).await {
-        Ok(repo) => Ok(Some(repo)),
-        Err(GitError::NoRepository(_)) if named.is_none() => Ok(None),
-        Err(error) => Err(Stop::usage(error)),
-    }
+    let prompts = prompt::read(&args.prompt, io::stdin().lock())?;
+    Ok(prompts.into_iter().map(|prompt| CreateTask { prompt, ..flags.clone() }).collect())
 }
 
-/// Checks that `named` is there. A URL is not repeated: it may have a password in it.
-fn check_path(named: &Path) -> Result<(), Stop> {
-    let text = named.to_string_lossy();
-    let remote =
-        text.split_once(':').is_some_and(|(host, path)| path.starts_with("//") || host.contains('@'));
-    match named.try_exists() {
-        Ok(false) if remote => Err(Stop::wrong(
-            "--repo takes a path, and no URL yet: `git clone` it first, then name the clone with --repo PATH",
-        )),
-        Ok(false) => Err(Stop::wrong(format!(
-            "`{}` does not exist: name the folder of a git repository with --repo, or leave it out to use the one \
-             around the current folder",
-            named.display()
-        ))),
-        // What cannot be looked at is named by whoever uses it.
-        _ => Ok(()),
+/// Gives the credential of this environment to each task that has none of its own. Returns what to tell about it.
+fn add_credential(tasks: &mut [CreateTask], environment: &Environment) -> Result<Option<String>, Stop> {
+    let mut without = tasks.iter_mut().filter(|task| task.credential.is_none()).peekable();
+    if without.peek().is_none() {
+        return Ok(None);
     }
-}
-
-/// The user's work as it is now.
-async fn capture(repo: &Repo, scratch: &TempDir, printer: &mut Printer) -> Result<Code, Stop> {
-    let top = repo.top.display();
-    let tell = || printer.aside(&format!("taking a copy of {top}; a big repository takes its time"));
-    let (quarantine, snapshot) = telling_if_slow(repo.snapshot(scratch.path()), tell).await?;
-    let what = if snapshot.dirty { "HEAD plus uncommitted and untracked work" } else { "HEAD" };
-    printer.aside(&format!("working on a copy of {}: {what}", repo.top.display()));
-    if !snapshot.submodules.is_empty() {
-        let paths = snapshot.submodules.join(", ");
-        printer.aside(&format!(
-            "submodules are empty folders in it, and work in them does not come back: {paths}"
-        ));
-    }
-    Ok(Code { top: repo.top.clone(), quarantine, snapshot })
-}
-
-/// Performs a step, and calls `tell` once if it takes longer than one waits without wondering.
-async fn telling_if_slow<T>(step: impl Future<Output = T>, tell: impl FnOnce()) -> T {
-    let mut step = Box::pin(step);
-    if let Ok(done) = timeout(SILENCE_MAX, &mut step).await {
-        return done;
-    }
-    tell();
-    step.await
-}
-
-/// Hands the code over.
-async fn upload(
-    contact: &Contact,
-    printer: &mut Printer,
-    repo: &Repo,
-    code: &Code,
-) -> Result<Workspace, Stop> {
-    let bundle = &code.snapshot.bundle;
-    Ok(contact.ask(printer, async |client| client.upload_workspace(&repo.name, bundle).await).await?)
+    let found = credential::find(environment).map_err(Stop::usage)?;
+    let credential: Credential = found.credential;
+    without.for_each(|task| task.credential = Some(credential.clone()));
+    Ok(found.note)
 }
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use tokio::time::sleep;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_step_is_told_of_and_a_quick_one_is_not() {
-        for (time, expected) in [(SILENCE_MAX / 2, false), (SILENCE_MAX * 10, true)] {
-            let told = Cell::new(false);
-            telling_if_slow(sleep(time), || told.set(true)).await;
-            assert_eq!(told.get(), expected, "{time:?}");
-        }
-    }
 }

@@ -1,10 +1,16 @@
 //! `mayfly serve`: the orchestrator, until a signal or until there was nothing to do for long enough.
+//!
+//! ```text
+//! serving ── signal ──► draining ── nothing runs, the time is over, or a second signal ──► stopped
+//!    └────── idle for long enough ─────────────────────────────────────────────────────────────┘
+//! ```
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use mayfly_server::ServerConfig;
+use mayfly_server::{Server, ServerConfig};
 
 use crate::claude;
 use crate::cli::ServeArgs;
@@ -36,27 +42,64 @@ pub(crate) async fn serve(
     // Nobody knows of one in the background; the socket is enough for who started it.
     config.listen = settings.listen().or((!args.background).then_some(LISTEN));
     let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;
-    ready(&server)?;
+    ready(&server);
+    let idle = async {
+        match settings.idle_exit() {
+            Some(idle) => server.idle_for(idle).await,
+            None => std::future::pending().await,
+        }
+    };
+    let left = tokio::select! {
+        () = interrupts.next() => drain(&server, settings.drain(), &mut interrupts).await,
+        () = idle => Ok(0),
+    };
     tokio::select! {
+        () = server.stop() => {}
+        // Whatever it is in the middle of, the next one takes up.
         () = interrupts.next() => {}
-        () = async {
-            match settings.idle_exit() {
-                Some(idle) => server.idle_for(idle).await,
-                None => std::future::pending().await,
-            }
-        } => {}
     }
-    server.stop().await;
+    match left.context("cannot tell how many machines go on")? {
+        0 => {}
+        1 => say("1 machine goes on; the next `mayfly serve` takes it over"),
+        left => say(&format!("{left} machines go on; the next `mayfly serve` takes them over")),
+    }
     Ok(Exit::Success)
 }
 
-/// The first line of standard output says that we are ready: who started us may be waiting for it.
-fn ready(server: &mayfly_server::Server) -> io::Result<()> {
-    let mut stdout = io::stdout();
-    writeln!(stdout, "serving on {}", server.socket().display())?;
-    if let Some(address) = server.listening() {
-        let token = server.token_file();
-        writeln!(stdout, "       and http://{address}, with the token in {}", token.display())?;
+/// Begins no more tasks, and waits for those that run: until they have ended, the time is over, or somebody
+/// insists. Gives how many are left.
+async fn drain(
+    server: &Server,
+    time: Duration,
+    interrupts: &mut Interrupts,
+) -> Result<usize, mayfly_engine::StoreError> {
+    let run = match server.drain().await? {
+        0 => return Ok(0),
+        1 => "1 task runs".to_owned(),
+        alive => format!("{alive} tasks run"),
+    };
+    say(&format!("draining: {run}; waiting up to {}s; once more stops now", time.as_secs()));
+    tokio::select! {
+        drained = server.drained() => drained?,
+        () = tokio::time::sleep(time) => {}
+        () = interrupts.next() => {}
     }
-    stdout.flush()
+    server.alive().await
+}
+
+/// On standard error, whether or not somebody still reads it.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The first line of standard output says that we are ready: who started us may be waiting for it. Nobody else
+/// need read what comes out there, and so an error is none.
+fn ready(server: &Server) {
+    let port = server.listening().map(|address| {
+        let token = server.token_file();
+        format!("       and http://{address}, with the token in {}\n", token.display())
+    });
+    let text = format!("serving on {}\n{}", server.socket().display(), port.unwrap_or_default());
+    let mut stdout = io::stdout();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

@@ -3,6 +3,8 @@
 //! From this table come the types that the file is read into, the flags beside it, the values in force, their
 //! listing, and the reference.
 
+use std::time::Duration;
+
 use mayfly_engine::Rules;
 use mayfly_provider::Limits;
 use serde::Deserialize;
@@ -174,6 +176,8 @@ keys! {
         parallel: Count = Rules::default().policy.machines_max;
         /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port.
         listen: Address, else "127.0.0.1:6293; nowhere if `mayfly run` started it" such as "\"127.0.0.1:8080\"";
+        /// How long a signal to stop waits for the tasks that run; a second one does not.
+        drain: Time = Duration::from_secs(30);
         /// Exit once there was nothing to do for this long.
         idle_exit: Time, else "never; after 60s if `mayfly run` started it" such as "\"10m\"";
     }
@@ -186,6 +190,8 @@ keys! {
         processes: Processes = Limits::default().pids_max;
         /// Its processors.
         cpus: Cpus = Limits::default().cpus_max;
+        /// What its files may take on the disk.
+        disk: Memory = Limits::default().disk_bytes_max;
     }
 
     /// What a task gets that does not say otherwise.

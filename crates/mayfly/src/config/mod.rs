@@ -132,6 +132,11 @@ impl Settings {
         self.values.listen.as_ref().map(|given| given.value)
     }
 
+    /// How long a signal to stop waits for the tasks that run.
+    pub(crate) fn drain(&self) -> Duration {
+        self.values.drain.value
+    }
+
     /// When an orchestrator with nothing to do is to exit.
     pub(crate) fn idle_exit(&self) -> Option<Duration> {
         self.values.idle_exit.as_ref().map(|given| given.value)
@@ -159,6 +164,7 @@ impl Settings {
         rules.limits.memory_bytes_max = self.values.memory.value;
         rules.limits.pids_max = self.values.processes.value;
         rules.limits.cpus_max = self.values.cpus.value;
+        rules.limits.disk_bytes_max = self.values.disk.value;
     }
 
     /// Sets what holds for tasks that do not say otherwise.

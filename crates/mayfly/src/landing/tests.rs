@@ -1,15 +1,15 @@
-//! What is lost and what is not, and the commands that take by hand what has not landed.
+//! What is lost and what is not, and the commands that the user is told.
 
+use std::fs;
 use std::process::Command;
 
 use mayfly_client::Client;
 use mayfly_git::Repo;
-use tempfile::TempDir;
 
 use super::*;
 use crate::environment::Environment;
 
-/// A user with a repository whose one file has been changed since the one commit.
+/// A user with a repository of one commit.
 struct Place {
     dir: TempDir,
 }
@@ -20,7 +20,7 @@ impl Place {
         let dir = tempfile::Builder::new().prefix("it's a ").tempdir().expect("a folder");
         let place = Self { dir };
         fs::create_dir(place.repo()).expect("made");
-        place.sh("git init -q -b main && echo one >a.txt && git add . && git commit -q -m first && echo two >a.txt");
+        place.sh("git init -q -b main && echo one >a.txt && git add . && git commit -q -m first");
         place
     }
 
@@ -40,42 +40,18 @@ impl Place {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
+    fn nobody(&self) -> Contact {
+        Contact::within(Client::new(&self.dir.path().join("api.sock")))
+    }
+
     async fn landing(&self, with_code: bool) -> Landing {
         let home = self.dir.path().to_str().expect("UTF-8");
         let git = Environment::from([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", home)]).git();
-        let code = match with_code {
-            true => {
-                let scratch = self.dir.path().join("scratch");
-                fs::create_dir(&scratch).expect("made");
-                let repo = Repo::discover(&git, &self.repo()).await.expect("a repository");
-                let (quarantine, snapshot) = repo.snapshot(&scratch).await.expect("a copy");
-                Some(Code { top: repo.top, quarantine, snapshot })
-            }
+        let repo = match with_code {
+            true => Some(Repo::discover(&git, &self.repo()).await.expect("a repository")),
             false => None,
         };
-        let saved = self.dir.path().join("saved");
-        make_private(&saved).expect("made");
-        Landing { code, folder: self.repo(), saved, git }
-    }
-
-    /// A bundle as a worker makes it, of a commit on top of `base`.
-    fn bundle(&self, landing: &Landing) -> (PathBuf, String) {
-        let bundle = landing.bundle("1a2b3c4d");
-        let machine = word(&self.dir.path().join("machine"));
-        let (start, without) = match &landing.code {
-            Some(code) => (
-                format!("git clone -q -b base {} {machine}", word(&code.snapshot.bundle)),
-                format!("^{}", code.snapshot.base),
-            ),
-            None => (format!("git init -q {machine}"), String::new()),
-        };
-        let head = self.sh(&format!(
-            "{start}; cd {machine}; echo new >new.txt; git add .; git commit -q -m work; \
-             git update-ref refs/heads/work HEAD; git commit -q --allow-empty -m beside; git update-ref refs/heads/other/x HEAD; \
-             git bundle create -q {} refs/heads/work refs/heads/other/x {without}; git rev-parse HEAD^",
-            word(&bundle)
-        ));
-        (bundle, head)
+        Landing { repo, code: None, folder: self.repo(), saved: self.dir.path().join("saved"), git }
     }
 }
 
@@ -91,7 +67,7 @@ fn over_with(result: Option<Collected>) -> Task {
 
 async fn landed(result: Option<Collected>, result_due: bool) -> Landed {
     let place = Place::new();
-    let nobody = Contact::within(Client::new(&place.dir.path().join("api.sock")));
+    let nobody = place.nobody();
     let mut printer = Printer::of_process(false, &Environment::default());
     let task = over_with(result);
     let over = Over { task: &task, title: "fix it", result_due };
@@ -121,42 +97,14 @@ async fn where_nothing_was_lost_nothing_is_said_to_be() {
     assert_eq!(lines(&noted), [("no changes", String::new()), ("note", note.to_owned())]);
 }
 
-/// A branch `mayfly` is in the way of every `mayfly/…`.
-#[tokio::test]
-async fn what_cannot_land_is_taken_by_the_command_that_is_printed() {
-    let place = Place::new();
-    place.sh("git branch mayfly");
-    let landing = place.landing(true).await;
-    let (bundle, head) = place.bundle(&landing);
-    let mut landed = Landed::default();
-    landing.work(&bundle, &head, "1a2b3c4d-fix-it", &mut landed).await;
-    assert!(landed.failed && landed.place.is_none(), "{landed:?}");
-    let command = landed.by_hand.expect("a command");
-    assert_eq!(landing.kept("1a2b3c4d", "fix it"), Some(command.clone()));
-    place.sh(&command);
-    assert_eq!(place.sh("git rev-parse mayfly-1a2b3c4d-fix-it"), head);
-    assert_eq!(place.sh("git log -1 --format=%s mayfly-1a2b3c4d-fix-it--x"), "beside");
-    assert_eq!(place.sh("git show mayfly-1a2b3c4d-fix-it:new.txt mayfly-1a2b3c4d-fix-it:a.txt"), "new\ntwo");
-}
-
-#[tokio::test]
-async fn without_a_repository_the_command_makes_one() {
-    let place = Place::new();
-    let landing = place.landing(false).await;
-    let (bundle, head) = place.bundle(&landing);
-    fs::create_dir(place.repo().join("mayfly-1a2b3c4d-fix-it")).expect("made");
-    let mut landed = Landed::default();
-    landing.work(&bundle, &head, "1a2b3c4d-fix-it", &mut landed).await;
-    assert!(landed.failed, "{landed:?}");
-    place.sh(&landed.by_hand.expect("a command"));
-    assert_eq!(place.sh("cat mayfly-1a2b3c4d-fix-it-by-hand/new.txt"), "new");
-}
-
 #[tokio::test]
 async fn git_is_pointed_at_the_repository_only_from_elsewhere() {
     let place = Place::new();
     let mut landing = place.landing(true).await;
+    let contact = place.nobody();
+    let take = |landing: &Landing| landing.take_command(&contact, "1a2b3c4d", true, "--branch");
     assert_eq!(landing.git_words(), "git");
+    assert_eq!(take(&landing), None, "the orchestrator ends with this process");
     landing.folder = place.dir.path().to_owned();
     let git = landing.git_words();
     assert!(git.starts_with("git -C '"), "{git}");

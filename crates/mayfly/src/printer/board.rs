@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::said::{STARTING, Said};
 use super::shown::Shown;
+use crate::values::span;
 
 /// One task as people see it.
 #[derive(Debug, Clone)]
@@ -82,21 +83,13 @@ impl Row {
     pub(crate) fn figures(&self) -> String {
         let mut figures = Vec::new();
         if let (Some(began), Some(ended)) = (self.began, self.ended) {
-            figures.push(seconds(ended.duration_since(began).as_secs().unsigned_abs()));
+            figures.push(span(ended.duration_since(began).as_secs().unsigned_abs()));
         }
         if self.turns > 0 {
             figures.push(format!("{} turn{}", self.turns, if self.turns == 1 { "" } else { "s" }));
         }
         figures.extend(self.cost_usd.map(|cost| format!("${cost:.4}")));
         figures.join("  ")
-    }
-}
-
-fn seconds(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
     }
 }
 
@@ -123,6 +116,5 @@ mod tests {
         row.take(&Said::State(Shown::line("launching", 9), at(10)));
         row.take(&Said::Finished(Shown::line("succeeded", 9), at(85)));
         assert_eq!(row.figures(), "1m15s");
-        assert_eq!(["1h00m", "1h59m"], [seconds(3600), seconds(7199)].map(|s| s));
     }
 }

@@ -13,6 +13,7 @@ mod shown;
 use std::io::{self, IsTerminal as _, Write};
 
 use mayfly_wire::event::Event;
+use serde::Serialize;
 
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -54,6 +55,13 @@ impl Printer {
         Self { colors, ..Self::with(form, Box::new(io::stdout()), Box::new(io::stderr())) }
     }
 
+    /// The printer of a command without a view: lines, or JSON.
+    pub(crate) fn of_lines(json: bool, environment: &Environment) -> Self {
+        let mut printer = Self::of_process(json, environment);
+        printer.end();
+        printer
+    }
+
     fn with(form: Form, out: Box<dyn Write + Send>, asides: Box<dyn Write + Send>) -> Self {
         Self { rows: Vec::new(), form, colors: false, out, asides, broken: None }
     }
@@ -61,6 +69,12 @@ impl Printer {
     /// The tasks that are followed from here on, in the order of their index.
     pub(crate) fn follow(&mut self, rows: Vec<Row>) {
         self.rows = rows;
+        self.update();
+    }
+
+    /// Whether any task was accepted.
+    pub(crate) fn follows_any(&self) -> bool {
+        !self.rows.is_empty()
     }
 
     /// What is known of a task.
@@ -79,8 +93,12 @@ impl Printer {
             self.rows[index].take(said);
             self.say(index, said);
         }
+        self.update();
+    }
+
+    fn update(&mut self) {
         if let Form::Live(live) = &mut self.form {
-            live.update(index, &label(&self.rows, index), &self.rows);
+            live.update(&self.rows, |index| label(&self.rows, index));
         }
     }
 
@@ -138,6 +156,31 @@ impl Printer {
         self.keep_error(written);
     }
 
+    /// What a command was asked for, as JSON on a line of standard output.
+    pub(crate) fn json(&mut self, value: &impl Serialize) {
+        let mut line = serde_json::to_vec(value).expect("the API's types are JSON");
+        line.push(b'\n');
+        self.bytes(&line);
+    }
+
+    /// What a command was asked for, as it is.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        let written = self.out.write_all(bytes).and_then(|()| self.out.flush());
+        self.keep_error(written);
+    }
+
+    /// A line of a diff.
+    pub(crate) fn code(&mut self, line: &str) {
+        let color = match line.as_bytes() {
+            [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] | [b'd', ..] => Some(BOLD),
+            [b'@', ..] => Some(CYAN),
+            [b'+', ..] => Some(GREEN),
+            [b'-', ..] => Some(RED),
+            _ => None,
+        };
+        self.line(&self.paint(color, Shown::code(line).as_str()));
+    }
+
     /// Whether whoever read standard output has gone away.
     pub(crate) fn unread(&self) -> bool {
         self.broken.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -188,7 +231,9 @@ fn label(rows: &[Row], index: usize) -> String {
 const BOLD: u8 = 1;
 const DIM: u8 = 2;
 const RED: u8 = 31;
+const GREEN: u8 = 32;
 const YELLOW: u8 = 33;
+const CYAN: u8 = 36;
 /// The colours that tell labels apart.
 const LABELS: [u8; 5] = [36, 32, 35, 34, 33];
 /// The most lines of an aside.

@@ -27,6 +27,18 @@ impl Shown {
         Self(shown)
     }
 
+    /// A line of a file, whole, with its tabs.
+    pub(crate) fn code(line: &str) -> Self {
+        let mut shown = String::new();
+        for c in line.chars() {
+            match c {
+                c if acts(c) && c != '\t' => shown.extend(c.escape_unicode()),
+                c => shown.push(c),
+            }
+        }
+        Self(shown)
+    }
+
     /// The lines of `text` that are not blank, at most `lines_max`; what is left out is counted.
     pub(crate) fn lines(text: &str, lines_max: usize, chars_max: usize) -> Vec<Self> {
         let mut rest = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
@@ -104,6 +116,11 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(Shown::line(text, 100).as_str(), expected);
         }
+    }
+
+    #[test]
+    fn a_line_of_code_keeps_its_tabs_alone() {
+        assert_eq!(Shown::code("\ta\u{1b}[2J\u{202e}b\r").as_str(), "\ta\\u{1b}[2J\\u{202e}b\\u{d}");
     }
 
     #[test]

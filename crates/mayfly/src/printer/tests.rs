@@ -94,6 +94,23 @@ fn colours_are_ours_alone() {
     assert!(!ours.contains('\u{1b}'), "{text:?}");
 }
 
+/// S45: what an agent wrote into a file colours nothing by itself.
+#[test]
+fn a_diff_has_our_colours_and_no_others() {
+    let (mut printer, out, _) = printer(Form::Plain);
+    printer.colors = true;
+    for line in ["diff --git a/x b/x", "@@ -1 +1 @@", "-\told", "+\tnew\u{1b}[31m\r", " same"] {
+        printer.code(line);
+    }
+    insta::assert_snapshot!(out.text().replace('\u{1b}', "ESC"), @r"
+    ESC[1mdiff --git a/x b/xESC[0m
+    ESC[36m@@ -1 +1 @@ESC[0m
+    ESC[31m-	oldESC[0m
+    ESC[32m+	new\u{1b}[31m\u{d}ESC[0m
+     same
+    ");
+}
+
 #[test]
 fn a_full_disk_does_not_end_the_run_and_is_told_at_the_end() {
     let mut printer = Printer::with(Form::Json, Box::new(Full), Box::new(Sink::default()));

@@ -46,6 +46,79 @@ fn no_prompt() {
 }
 
 #[test]
+fn a_prompt_without_quotes_is_not_taken_for_several() {
+    insta::assert_snapshot!(said(&["run", "fix", "the", "test"]));
+}
+
+#[test]
+fn prompts_and_a_file_of_tasks() {
+    insta::assert_snapshot!(said(&["run", "--file", "tasks.jsonl", "fix it"]));
+}
+
+/// Nothing is submitted, since nothing is even started.
+#[test]
+fn a_file_of_tasks_with_a_bad_line() {
+    let user = User::new();
+    let with = |text: &str| {
+        std::fs::write(user.cwd().join("tasks.jsonl"), text).unwrap();
+        user.said(user.with_token(&["run", "--file", "tasks.jsonl"]))
+    };
+    let good = r#"{"prompt":"fix it"}"#;
+    insta::assert_snapshot!("bad_key", with(&format!("{good}\n{{\"promt\":\"fix it\"}}\n")));
+    insta::assert_snapshot!(
+        "bad_value",
+        with(&format!("{good}\n\n{{\"prompt\":\"fix it\",\"retries\":11}}\n"))
+    );
+    insta::assert_snapshot!("no_object", with(&format!("fix it\n{good}\n")));
+    insta::assert_snapshot!("no_line", with("\n"));
+    insta::assert_snapshot!("many_lines", with(&format!("{good}\n").repeat(257)));
+    insta::assert_snapshot!("missing_file", user.said(user.with_token(&["run", "--file", "missing"])));
+    let mut command = user.with_token(&["run", "--file", "-"]);
+    command.write_stdin("{}");
+    insta::assert_snapshot!("bad_stdin", user.said(command));
+    assert!(user.untouched());
+}
+
+#[test]
+fn a_task_that_is_not_named_by_its_digits() {
+    for (verb, bad) in [("logs", "1a2"), ("cancel", "../../x"), ("retry", "fix-it"), ("result", "")] {
+        insta::assert_snapshot!(format!("no_id_{verb}"), said(&[verb, bad]));
+    }
+    insta::assert_snapshot!("no_task", said(&["cancel"]));
+}
+
+#[test]
+fn verbs_about_tasks_where_there_were_none() {
+    let user = User::new();
+    insta::assert_snapshot!("ps_of_nobody", user.said(user.mayfly(&["ps"])));
+    insta::assert_snapshot!(
+        "ps_of_nobody_elsewhere",
+        user.said(user.mayfly(&["ps", "--data", "else where"]))
+    );
+    let nothing = "exit 2\nmayfly: there is no data folder `[home]/.local/share/mayfly`, and so no task of it: name the \
+                   right one with --data DIR\n";
+    // No socket can be there, but for another reason.
+    std::fs::write(user.cwd().join("file"), "").unwrap();
+    insta::assert_snapshot!("ps_of_a_file", user.said(user.mayfly(&["ps", "--data", "file/below"])));
+    insta::assert_snapshot!(
+        "logs_of_a_file",
+        user.said(user.mayfly(&["logs", "1a2b", "--data", "file/below"]))
+    );
+    for verb in ["logs", "cancel", "retry", "result"] {
+        assert_eq!(user.said(user.with_token(&[verb, "1a2b"])), nothing, "{verb}");
+    }
+    assert!(user.untouched());
+}
+
+#[test]
+fn flags_that_exclude_one_another() {
+    insta::assert_snapshot!("two_forms", said(&["result", "1a2b", "--diff", "--apply"]));
+    insta::assert_snapshot!("raw_json", said(&["logs", "1a2b", "--raw", "--json"]));
+    insta::assert_snapshot!("wrong_priority", said(&["run", "--priority", "high", "fix it"]));
+    insta::assert_snapshot!("wrong_retries", said(&["run", "--retries", "11", "fix it"]));
+}
+
+#[test]
 fn a_prompt_that_begins_with_a_dash() {
     insta::assert_snapshot!(said(&["run", "-v is broken"]));
 }
@@ -107,6 +180,8 @@ fn a_cli_that_cannot_run_in_a_machine() {
     std::fs::write(&script, "#!/usr/bin/env node\n").unwrap();
     insta::assert_snapshot!("script_cli", user.said(user.mayfly(&["demo", "--claude", "claude.js"])));
     insta::assert_snapshot!("missing_cli", user.said(user.mayfly(&["demo", "--claude", "missing"])));
+    insta::assert_snapshot!("folder_cli", user.said(user.mayfly(&["demo", "--claude", "."])));
+    insta::assert_snapshot!("other_cli", user.said(user.mayfly(&["demo", "--claude", "/bin/true"])));
 }
 
 /// S45: a path's name is shown, and obeyed by no terminal.

@@ -23,6 +23,13 @@ fn the_help_of_run() {
 }
 
 #[test]
+fn the_help_of_the_verbs_about_tasks() {
+    for verb in ["ps", "logs", "cancel", "retry", "result"] {
+        insta::assert_snapshot!(format!("the_help_of_{verb}"), help(&[verb, "--help"]));
+    }
+}
+
+#[test]
 fn the_help_of_serve() {
     insta::assert_snapshot!(help(&["serve", "--help"]));
 }

@@ -49,9 +49,9 @@ async fn two_interrupts_leave_no_machine_either() {
     world.end().await;
 }
 
-/// While the work lands: what was fetched is kept, and the command that is printed takes it.
+/// While the work lands: it is still with the orchestrator, and the command that is printed takes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupt_while_landing_leaves_the_bundle_and_says_how_to_take_it() {
+async fn an_interrupt_while_landing_leaves_the_work_and_says_how_to_take_it() {
     let Some(world) = World::start(|_| {}).await else { return };
     // A git that stops where the objects are about to enter the user's repository.
     let (bin, begun) = (world.dir.path().join("bin"), world.dir.path().join("begun"));
@@ -71,11 +71,10 @@ async fn an_interrupt_while_landing_leaves_the_bundle_and_says_how_to_take_it() 
     let ended = run.end().await;
     assert_eq!((ended.code, ended.outcome().0), (Some(130), "succeeded"), "{}", ended.stderr);
     assert_eq!(world.branches(), [""; 0]);
-    let by_hand = ended.stderr.lines().find(|line| line.contains("git fetch")).expect("a command");
-    let taken = Command::new("sh").args(["-c", by_hand]).current_dir(world.repo()).status().unwrap();
-    assert!(taken.success(), "{by_hand}");
-    let branch = world.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly-*"]);
-    world.git(&["cat-file", "-e", &format!("{branch}:made.txt")]);
+    let take = ended.stderr.lines().find(|line| line.contains("mayfly result")).expect("a command");
+    let words: Vec<&str> = take.split_whitespace().skip(1).take_while(|word| *word != "--data").collect();
+    world.mayfly(&words).await.text();
+    world.git(&["cat-file", "-e", &format!("{}:made.txt", world.branches()[0])]);
     world.end().await;
 }
 

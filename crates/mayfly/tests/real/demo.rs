@@ -5,13 +5,15 @@ use std::fs::File;
 use std::io::Read as _;
 use std::process::{ExitStatus, Stdio};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::world::{PATH, assert_no_cgroup_of, assert_no_mount_in, most_at_once, processes_in};
+use super::world::{PATH, Run, assert_no_cgroup_of, assert_no_mount_in, most_at_once, processes_in};
 
 /// The demo, in a folder of its own.
 fn command(args: &[&str]) -> Option<(tokio::process::Command, TempDir)> {
@@ -148,4 +150,70 @@ async fn seven_tasks_share_three_slots_and_their_events_are_json() {
     tasks.into_iter().for_each(assert_no_cgroup_of);
     assert_no_mount_in(dir.path());
     assert_eq!(processes_in(dir.path()), BTreeSet::new());
+}
+
+/// G11: an interrupt, or two, while several agents work.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_demo_leaves_no_machine() {
+    for twice in [false, true] {
+        let Some((command, dir)) = command(&["--json"]) else { return };
+        let mut run = Run::start(command);
+        let mut ready = BTreeSet::new();
+        while ready.len() < 3 {
+            ready.insert(run.until("ready").await["task"].to_string());
+        }
+        run.signal(Signal::INT);
+        if twice {
+            run.until("collecting").await;
+            run.signal(Signal::INT);
+        }
+        let ended = run.end().await;
+        assert_eq!(ended.code, Some(130), "{}", ended.stderr);
+        assert!(ended.stderr.contains("0 machines left"), "{}", ended.stderr);
+        let tasks: BTreeSet<&str> =
+            ended.events.iter().map(|event| event["task"].as_str().unwrap()).collect();
+        assert_eq!((tasks.len(), ended.own("finished").count()), (5, 5));
+        tasks.into_iter().for_each(assert_no_cgroup_of);
+        assert_no_mount_in(dir.path());
+        assert_eq!(processes_in(dir.path()), BTreeSet::new());
+    }
+}
+
+/// The folders of data in the place of temporary files.
+fn data_in(dir: &TempDir) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir.path().join("tmp")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("mayfly-data-")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_demo_leaves_is_removed_by_the_next() {
+    let Some((command, dir)) = command(&["--tasks", "2", "--json"]) else { return };
+    let mut run = Run::start(command);
+    for _ in 0..2 {
+        run.until("ready").await;
+    }
+    run.signal(Signal::KILL);
+    let ended = run.end().await;
+    assert_eq!(ended.code, None);
+    let killed = data_in(&dir);
+    assert_eq!(killed.len(), 1);
+    // Its machines would end by themselves after a while.
+    for machine in std::fs::read_dir(killed[0].join("machines")).unwrap() {
+        let Ok(state) = std::fs::read(machine.unwrap().path().join("state.json")) else { continue };
+        let state: Value = serde_json::from_slice(&state).unwrap();
+        let process = |name: &str| {
+            let pid = i32::try_from(state[name]["pid"].as_i64()?).unwrap();
+            pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).ok()
+        };
+        let holder = process("holder");
+        process("init").map(|init| pidfd_send_signal(&init, Signal::KILL));
+        holder.map(|holder| poll(&mut [PollFd::new(&holder, PollFlags::IN)], None).unwrap());
+    }
+    let mut next = self::command(&["--tasks", "1"]).unwrap().0;
+    let output = next.env("TMPDIR", dir.path().join("tmp")).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(data_in(&dir), [""; 0].map(std::path::PathBuf::from));
+    let tasks: BTreeSet<&str> = ended.events.iter().map(|event| event["task"].as_str().unwrap()).collect();
+    tasks.into_iter().for_each(assert_no_cgroup_of);
+    assert_no_mount_in(dir.path());
 }

@@ -126,6 +126,18 @@ async fn silence_ends_the_task_with_its_own_reason() {
     world.end().await;
 }
 
+/// G11: the model falls silent after a first step, whose work comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_after_a_first_step_brings_its_work_back() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let write = json!({"name": "Write", "input": {"file_path": "{cwd}/half.txt", "content": "half\n"}});
+    let steps = json!([{"tools": [write]}, {"hold": "for ever", "text": "never said"}]);
+    let ended = world.outcome_of(&["--idle-timeout", "5s", &format!("[script: steps list={steps}]")]).await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(1), "idle-timeout"), "{}", ended.stderr);
+    assert_eq!(world.git(&["show", &format!("{}:half.txt", world.branches()[0])]), "half");
+    world.end().await;
+}
+
 /// G11, S60: the time is over, and what was done until then comes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_brings_the_work_back() {

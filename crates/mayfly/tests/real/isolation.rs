@@ -79,6 +79,8 @@ async fn a_fork_bomb_is_named() {
         mayfly_test_needs::skip("processes cannot be counted here");
     } else {
         assert_eq!(warnings, ["the machine reached its limit of 96 processes and threads"]);
+        let outcome = ended.outcome();
+        assert!(["succeeded", "process-limit"].contains(&outcome.0), "{outcome:?}");
     }
     world.end().await;
 }

@@ -6,9 +6,12 @@
 
 mod cancelling;
 mod demo;
+mod draining;
 mod endings;
 mod full_disk;
 mod isolation;
+mod limits;
 mod service;
 mod stream;
+mod verbs;
 mod world;

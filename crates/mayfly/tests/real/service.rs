@@ -9,21 +9,22 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::cancelling::{half_done, is_waiting};
-use super::world::{Ended, PATH, Run, git, processes_in};
+use super::world::{Ended, PATH, Run, Said, git, processes_in};
 
 /// The user's API key.
 const CANARY: &str = "sk-ant-api03-canary-5e2c";
 
 /// A user without an orchestrator.
-struct User {
-    api: ScriptedApi,
-    dir: TempDir,
+pub(crate) struct User {
+    pub(crate) api: ScriptedApi,
+    pub(crate) dir: TempDir,
 }
 
 impl User {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let loopback = "127.0.0.1:0".parse().unwrap();
         let api = ScriptedApi::start_paced(loopback, Accepted::ApiKey(CANARY.to_owned()), 0.0).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -32,7 +33,7 @@ impl User {
     }
 
     /// `mayfly` with an API key, in a folder that is no repository.
-    fn command(&self, program: &Path, args: &[&str]) -> tokio::process::Command {
+    pub(crate) fn command(&self, program: &Path, args: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(program);
         command
             .env_clear()
@@ -77,7 +78,7 @@ impl User {
         self.dir.path().join(".local/share/mayfly")
     }
 
-    fn orchestrator(&self) -> Pid {
+    pub(crate) fn orchestrator(&self) -> Pid {
         let pid = fs::read_to_string(self.data().join("lock")).unwrap();
         Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
     }
@@ -234,8 +235,100 @@ async fn an_interrupt_without_an_orchestrator_still_ends_the_machine_with_its_wo
     user.api.stop().await;
 }
 
+/// G10, R03: the orchestrator dies while the model thinks; the CLI asks again, and is held until the next one is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_call_outlives_its_orchestrator() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let program = Path::new(env!("CARGO_BIN_EXE_mayfly"));
+    let args =
+        ["--claude", claude.to_str().unwrap(), "run", "--json", "[script: hold name=call text=answered]"];
+    let run = Run::start(user.command(program, &args));
+    user.api.held("call", 1).await;
+    end(user.orchestrator(), Signal::KILL);
+    user.api.release("call");
+    // The run starts the next one.
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome()), (Some(0), ("succeeded", "")), "{}", ended.stderr);
+    assert_eq!(ended.own("started").count(), 1);
+    let retries = ended.claude_lines().filter(|line| line["subtype"] == "api_retry").count();
+    let requests = user.api.requests();
+    let calls: Vec<_> =
+        requests.iter().filter(|request| request.scenario.as_deref() == Some("hold")).collect();
+    assert_eq!((retries, calls.len()), (1, 2), "one is cut, and the CLI's own retry is held");
+    assert_eq!(calls[0].body["messages"], calls[1].body["messages"]);
+    end(user.orchestrator(), Signal::TERM);
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
+/// Nobody is left that knows of the task but the data folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_taken_long_after_everybody_is_gone() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let verb = async |args: &[&str]| {
+        let claude = ["--claude", claude.to_str().unwrap()];
+        let mut command = user.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &[&claude, args].concat());
+        Said::from(command.output().await.unwrap())
+    };
+    let submitted = verb(&["run", "--detach", "[script: write path=made.txt]"]).await.text();
+    let task = submitted.split_once(' ').unwrap().0;
+    verb(&["logs", task, "--follow"]).await.text();
+    end(user.orchestrator(), Signal::TERM);
+    let nobody = verb(&["ps"]).await;
+    assert_eq!(nobody.code, Some(3));
+    assert!(
+        nobody.stderr.contains("no orchestrator runs") && nobody.stderr.contains("`mayfly serve`"),
+        "{nobody:?}"
+    );
+    let diff = verb(&["result", task, "--diff"]).await.text();
+    assert!(diff.contains("--- /dev/null\n+++ b/made.txt"), "{diff}");
+    let taken = verb(&["result", task, "--branch", "here"]).await.text();
+    assert!(user.dir.path().join("cwd/here/made.txt").is_file(), "{taken}");
+    assert!(verb(&["result", task, "--branch", "here"]).await.refusal().contains("`here` is there already"));
+    assert!(verb(&["ps", "--all"]).await.text().contains("  succeeded  "));
+    end(user.orchestrator(), Signal::TERM);
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
+/// One that was started by hand, on a folder of its own, is the one that every verb talks to.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_verb_joins_an_orchestrator_that_was_started_by_hand() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let data = user.dir.path().join("data");
+    let (program, data_arg) = (Path::new(env!("CARGO_BIN_EXE_mayfly")), data.to_str().unwrap());
+    let claude = claude.to_str().unwrap();
+    let serve = ["--claude", claude, "serve", "--listen", "127.0.0.1:0", "--data", data_arg];
+    let mut serve = user.command(program, &serve).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(serve.stdout.take().unwrap()).lines();
+    assert!(lines.next_line().await.unwrap().unwrap().starts_with("serving on "));
+    let pid = Pid::from_raw(serve.id().unwrap().cast_signed()).unwrap();
+
+    // None of them could start one: there is no such CLI.
+    let verb = async |args: &[&str]| {
+        let args = [&["--claude", "/nowhere"], args, &["--data", data_arg]].concat();
+        Said::from(user.command(program, &args).output().await.unwrap())
+    };
+    let submitted = verb(&["run", "--detach", "[script: write path=made.txt]", &half_done()]).await.text();
+    let tasks: Vec<&str> = submitted.lines().map(|line| line.split_once(' ').unwrap().0).collect();
+    verb(&["logs", tasks[0], "--follow"]).await.text();
+    assert!(verb(&["ps"]).await.text().contains(tasks[1]));
+    assert!(verb(&["cancel", tasks[1], "--force"]).await.text().contains("  cancelled  "));
+    assert!(verb(&["result", tasks[0]]).await.text().contains(&format!("--branch --data {data_arg}")));
+    verb(&["retry", tasks[0]]).await.text();
+    assert_eq!(fs::read_to_string(data.join("lock")).unwrap().trim(), serve.id().unwrap().to_string());
+    assert!(!user.data().exists());
+    pidfd_send_signal(pidfd_open(pid, PidfdFlags::empty()).unwrap(), Signal::TERM).unwrap();
+    assert!(serve.wait().await.unwrap().success());
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
 /// Ends a process, and waits until it is gone.
-fn end(process: Pid, signal: Signal) {
+pub(crate) fn end(process: Pid, signal: Signal) {
     let process = pidfd_open(process, PidfdFlags::empty()).unwrap();
     pidfd_send_signal(&process, signal).unwrap();
     poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
@@ -264,13 +357,13 @@ async fn a_normal_user_needs_no_right_for_the_demo() {
     std::os::unix::fs::chown(&home, Some(54_321), Some(54_321)).unwrap();
     let mut command = tokio::process::Command::new("setpriv");
     command.args(["--reuid=54321", "--regid=54321", "--clear-groups"]).arg(dir.path().join("mayfly"));
-    command.arg("--claude").arg(dir.path().join("claude")).args(["demo", "--tasks", "2"]);
+    command.arg("--claude").arg(dir.path().join("claude")).arg("demo");
     command.env_clear().env("PATH", PATH).env("HOME", &home).env("TMPDIR", &home).current_dir(&home);
     let output = command.stdin(Stdio::null()).output().await.unwrap();
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
-    assert_eq!(text.matches(" merge mayfly/").count(), 2, "{text}");
+    assert_eq!(text.matches(" merge mayfly/").count(), 4, "{text}");
     assert!(text.contains("0 machines left"), "{text}");
     assert_eq!(processes_in(dir.path()).len(), 0);
 }
@@ -299,4 +392,29 @@ async fn a_full_disk_is_named() {
         assert!(text.contains(words), "{size}: {text}");
         assert_eq!(user.api.requests().len(), 0);
     }
+}
+
+/// Where no task is accepted there is nothing to look at, and nothing is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_that_has_no_room_leaves_nothing() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    if !rustix::process::geteuid().is_root() {
+        mayfly_test_needs::skip("only root can mount a small disk, in a mount namespace of its own");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let small = dir.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let script = r#"mount -t tmpfs -o size=20m tmpfs "$1" || exit 99
+        TMPDIR="$1" "$2" --claude "$3" demo; code=$?; ls -A "$1"; exit $code"#;
+    let mut command = tokio::process::Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(&small)
+        .arg(env!("CARGO_BIN_EXE_mayfly"))
+        .arg(claude);
+    let output = command.env_clear().env("PATH", PATH).env("HOME", dir.path()).output().await.unwrap();
+    let (said, refused) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &*said), (Some(3), ""), "{refused}");
+    assert!(refused.contains("free some space"), "{refused}");
 }

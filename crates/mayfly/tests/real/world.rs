@@ -97,6 +97,22 @@ impl World {
         command
     }
 
+    /// Any other verb, in the user's repository; what it said.
+    pub(crate) async fn mayfly(&self, args: &[&str]) -> Said {
+        let mut command = self.plain_command(args);
+        Said::from(command.stdin(Stdio::null()).output().await.unwrap())
+    }
+
+    /// The command of it.
+    pub(crate) fn plain_command(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
+        command.env_clear().env("PATH", PATH).env("HOME", self.dir.path()).current_dir(self.repo());
+        command.env("CLAUDE_CODE_OAUTH_TOKEN", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
+        command.args(args).arg("--data").arg(self.dir.path().join("data"));
+        command.kill_on_drop(true);
+        command
+    }
+
     /// Runs to the end.
     pub(crate) async fn outcome_of(&self, args: &[&str]) -> Ended {
         self.run(args).end().await
@@ -160,6 +176,36 @@ pub(crate) fn processes_in(dir: &Path) -> BTreeSet<u32> {
         String::from_utf8_lossy(&arguments).contains(name) && *pid != std::process::id()
     })
     .collect()
+}
+
+/// What a verb said to its end.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl From<std::process::Output> for Said {
+    fn from(output: std::process::Output) -> Self {
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        Self { code: output.status.code(), stdout: output.stdout, stderr }
+    }
+}
+
+impl Said {
+    /// Its standard output, of one that did what was asked for.
+    pub(crate) fn text(self) -> String {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        String::from_utf8(self.stdout).unwrap()
+    }
+
+    /// Its standard error, of one that refused what was asked for.
+    pub(crate) fn refusal(self) -> String {
+        assert_eq!(self.code, Some(2), "{}", String::from_utf8_lossy(&self.stdout));
+        assert_eq!(self.stdout, b"");
+        self.stderr
+    }
 }
 
 /// A `mayfly run` under way.

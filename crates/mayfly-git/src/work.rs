@@ -1,0 +1,90 @@
+//! What a task made, to be looked at or put onto files: in a bare repository of our own, which needs none of the
+//! user's.
+//!
+//! The configuration in force is ours also where files of the user's are written: no filter, no hook and no other
+//! program of a repository is started. Git itself refuses paths that lead out of the tree, through a symbolic link,
+//! or into a `.git`.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::base::take_base;
+use crate::command::{Git, GitCommand, GitError};
+use crate::land::fetch;
+use crate::repo::Repo;
+use crate::snapshot::init_bare;
+
+/// What a task started from.
+#[derive(Debug, Clone, Copy)]
+pub struct Base<'a> {
+    /// The bundle that was handed over.
+    pub bundle: &'a Path,
+    /// Its commit, in hex.
+    pub commit: &'a str,
+}
+
+/// The work of one task.
+#[derive(Debug)]
+pub struct Work {
+    git: Git,
+    git_dir: PathBuf,
+    /// The commit that it started from, or the empty tree.
+    from: String,
+    head: String,
+}
+
+impl Work {
+    /// Takes the work out of its bundle, with every object checked, on top of what it started from; without a `base`
+    /// it started from nothing. `scratch` is an empty folder that must live as long.
+    pub async fn open(
+        git: &Git,
+        scratch: &Path,
+        base: Option<Base<'_>>,
+        bundle: &Path,
+        head: &str,
+    ) -> Result<Self, GitError> {
+        let git_dir = scratch.join("work.git");
+        let format = if head.len() == 64 { "sha256" } else { "sha1" };
+        init_bare(git, &git_dir, format).await?;
+        let inside = || git.within(&git_dir);
+        let from = match base {
+            Some(Base { bundle, commit }) => {
+                take_base(inside, bundle, commit).await?;
+                commit.to_owned()
+            }
+            None => inside().args(["hash-object", "-t", "tree", "--stdin"]).line().await?,
+        };
+        fetch(inside(), bundle, head, &format!("refs/landed/{head}")).await?;
+        Ok(Self { git: git.clone(), git_dir, from, head: head.to_owned() })
+    }
+
+    /// Writes what was changed to `to`, for reading.
+    pub async fn diff(&self, to: &Path) -> Result<(), GitError> {
+        self.compare(&[]).output_to(to)?.run().await.map(drop)
+    }
+
+    /// Writes what was changed to `to` as `git apply` takes it: whole, the content of binary files too.
+    pub async fn patch(&self, to: &Path) -> Result<(), GitError> {
+        self.compare(&["--binary", "--full-index"]).output_to(to)?.run().await.map(drop)
+    }
+
+    /// Puts a [patch](Self::patch) onto the files of `repo`, wholly or not at all. Neither its index nor any ref
+    /// changes.
+    pub async fn apply(&self, patch: &Path, repo: &Repo) -> Result<(), GitError> {
+        let apply = ["apply", "--whitespace=nowarn"].map(OsStr::new);
+        let onto = self.inside().work_tree(&repo.top).args(apply).args([patch.as_os_str()]);
+        onto.run().await.map(drop).map_err(|error| match error {
+            GitError::Failed { said, .. } => GitError::NoFit { top: repo.top.clone(), said },
+            other => other,
+        })
+    }
+
+    fn compare(&self, how: &[&str]) -> GitCommand {
+        let plain = ["diff", "--no-ext-diff", "--no-textconv", "--no-color"];
+        self.inside().args(plain).args(how).args([&self.from, &self.head]).args(["--"])
+    }
+
+    fn inside(&self) -> GitCommand {
+        self.git.within(&self.git_dir)
+    }
+}

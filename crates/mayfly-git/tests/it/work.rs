@@ -1,0 +1,201 @@
+//! Work that is looked at, applied, or landed long after its task.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use mayfly_git::{Base, GitError, Repo, Snapshot, Work};
+use tempfile::TempDir;
+
+use super::Place;
+
+/// A task that changed a text, made a binary file and removed nothing; the user had uncommitted work.
+struct Done {
+    place: Place,
+    snapshot: Snapshot,
+    bundle: PathBuf,
+    head: String,
+    scratch: TempDir,
+}
+
+impl Done {
+    async fn new() -> Self {
+        let place = Place::with_repository();
+        fs::write(place.repo().join("a.txt"), "one\nmine\n").unwrap();
+        let (_quarantine, snapshot) = place.snapshot().await;
+        let machine = place.machine(&snapshot);
+        fs::write(machine.join("a.txt"), "one\nmine\nmade\n").unwrap();
+        fs::write(machine.join("new.bin"), b"\0\x01\xff").unwrap();
+        fs::set_permissions(machine.join("new.bin"), fs::Permissions::from_mode(0o755)).unwrap();
+        place.git(&machine, &["add", "-A"]);
+        place.git(&machine, &["commit", "-q", "-m", "work"]);
+        let (bundle, head) = place.bundle(&machine, &snapshot);
+        Self { place, snapshot, bundle, head, scratch: tempfile::tempdir().unwrap() }
+    }
+
+    async fn open(&self) -> Work {
+        let base = Base { bundle: &self.snapshot.bundle, commit: &self.snapshot.base };
+        Work::open(&self.place.ours(), self.scratch.path(), Some(base), &self.bundle, &self.head)
+            .await
+            .unwrap()
+    }
+
+    async fn repo(&self) -> Repo {
+        Repo::discover(&self.place.ours(), &self.place.repo()).await.unwrap()
+    }
+
+    async fn patch(&self, work: &Work) -> PathBuf {
+        let patch = self.scratch.path().join("patch");
+        work.patch(&patch).await.unwrap();
+        patch
+    }
+}
+
+#[tokio::test]
+async fn a_diff_is_against_what_the_task_started_from() {
+    let done = Done::new().await;
+    let to = done.scratch.path().join("diff");
+    done.open().await.diff(&to).await.unwrap();
+    let diff = fs::read_to_string(to).unwrap();
+    assert!(diff.contains("+made\n") && !diff.contains("+mine"), "{diff}");
+    assert!(diff.contains("Binary files /dev/null and b/new.bin differ"), "{diff}");
+}
+
+#[tokio::test]
+async fn work_that_started_from_nothing_is_all_new() {
+    let done = Done::new().await;
+    let place = &done.place;
+    place.git(&place.repo(), &["update-ref", "refs/heads/work", "HEAD"]);
+    let bundle = place.dir.path().join("whole.bundle");
+    place.git(&place.repo(), &["bundle", "create", "-q", bundle.to_str().unwrap(), "refs/heads/work"]);
+    let head = place.git(&place.repo(), &["rev-parse", "HEAD"]);
+    let work = Work::open(&place.ours(), done.scratch.path(), None, &bundle, &head).await.unwrap();
+    let to = done.scratch.path().join("diff");
+    work.diff(&to).await.unwrap();
+    assert!(fs::read_to_string(to).unwrap().contains("--- /dev/null\n+++ b/a.txt\n@@ -0,0 +1 @@\n+one\n"));
+}
+
+#[tokio::test]
+async fn applied_work_is_in_the_files_and_nowhere_else() {
+    let done = Done::new().await;
+    let repo = done.place.repo();
+    let refs = || done.place.git(&repo, &["for-each-ref"]);
+    let before = refs();
+    let work = done.open().await;
+    work.apply(&done.patch(&work).await, &done.repo().await).await.unwrap();
+    assert_eq!(fs::read_to_string(repo.join("a.txt")).unwrap(), "one\nmine\nmade\n");
+    assert_eq!(fs::read(repo.join("new.bin")).unwrap(), b"\0\x01\xff");
+    assert_eq!(fs::metadata(repo.join("new.bin")).unwrap().permissions().mode() & 0o111, 0o111);
+    assert_eq!(refs(), before);
+    assert_eq!(done.place.git(&repo, &["diff", "--cached", "--name-only"]), "");
+}
+
+#[tokio::test]
+async fn work_that_does_not_fit_changes_no_file() {
+    let done = Done::new().await;
+    let repo = done.place.repo();
+    fs::write(repo.join("a.txt"), "something else\n").unwrap();
+    let work = done.open().await;
+    let patch = done.patch(&work).await;
+    let error = work.apply(&patch, &done.repo().await).await.unwrap_err();
+    assert!(matches!(&error, GitError::NoFit { said, .. } if said.contains("a.txt")), "{error}");
+    assert_eq!(fs::read_to_string(repo.join("a.txt")).unwrap(), "something else\n");
+    assert!(!repo.join("new.bin").exists());
+}
+
+/// S48: no path of a patch leads out of the tree or into a `.git`.
+#[tokio::test]
+async fn a_patch_that_leads_elsewhere_is_refused() {
+    let done = Done::new().await;
+    let work = done.open().await;
+    let repo = done.repo().await;
+    std::os::unix::fs::symlink(done.place.dir.path(), done.place.repo().join("link")).unwrap();
+    for path in [".git/hooks/post-checkout", "sub/.git/config", "../out", "link/out"] {
+        let patch = done.scratch.path().join("patch");
+        let text = format!(
+            "diff --git a/{path} b/{path}\nnew file mode 100755\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
+        );
+        fs::write(&patch, text).unwrap();
+        let error = work.apply(&patch, &repo).await.unwrap_err();
+        assert!(matches!(error, GitError::NoFit { .. }), "{path}: {error}");
+    }
+    assert!(!done.place.dir.path().join("out").exists());
+}
+
+/// The repository's own configuration names programs that git starts where it writes files.
+#[tokio::test]
+async fn applying_starts_no_program_of_the_repository() {
+    let done = Done::new().await;
+    let repo = done.place.repo();
+    let ran = done.place.dir.path().join("ran");
+    done.place.git(&repo, &["config", "filter.x.smudge", &format!("touch {}", ran.display())]);
+    done.place.git(&repo, &["config", "filter.x.clean", &format!("touch {}; cat", ran.display())]);
+    fs::write(repo.join(".gitattributes"), "* filter=x\n").unwrap();
+    let work = done.open().await;
+    work.apply(&done.patch(&work).await, &done.repo().await).await.unwrap();
+    assert!(!ran.exists());
+    // It would have: the same patch by the user's own git.
+    fs::remove_file(repo.join("new.bin")).unwrap();
+    done.place
+        .git(&repo, &["apply", "--include=new.bin", done.scratch.path().join("patch").to_str().unwrap()]);
+    assert!(ran.exists());
+}
+
+#[tokio::test]
+async fn work_lands_long_after_the_copy_was_taken() {
+    let done = Done::new().await;
+    let repo = done.place.repo();
+    // The user has gone on since.
+    done.place.commit("gone on");
+    let quarantine = done.repo().await.quarantine(done.scratch.path()).await.unwrap();
+    assert!(
+        !quarantine.starts_from(&done.snapshot.base).await.unwrap(),
+        "nobody has kept the uncommitted work"
+    );
+    quarantine.start_from(&done.snapshot.bundle, &done.snapshot.base).await.unwrap();
+    quarantine.land(&done.bundle, &done.head, "late").await.unwrap();
+    assert_eq!(done.place.git(&repo, &["rev-parse", "late"]), done.head);
+    done.place.git(&repo, &["fsck", "--strict"]);
+    // And once more, now that all of it is there.
+    let again = tempfile::tempdir().unwrap();
+    let quarantine = done.repo().await.quarantine(again.path()).await.unwrap();
+    assert!(quarantine.starts_from(&done.snapshot.base).await.unwrap());
+    quarantine.land(&done.bundle, &done.head, "again").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_work_of_another_repository_is_refused() {
+    let done = Done::new().await;
+    let other = Place::with_repository();
+    fs::write(other.repo().join("a.txt"), "other\n").unwrap();
+    other.commit("other");
+    other.git(&other.repo(), &["checkout", "-q", "--orphan", "alone"]);
+    other.commit("alone");
+    let repo = Repo::discover(&other.ours(), &other.repo()).await.unwrap();
+    let quarantine = repo.quarantine(done.scratch.path()).await.unwrap();
+    let error = quarantine.start_from(&done.snapshot.bundle, &done.snapshot.base).await.unwrap_err();
+    assert!(matches!(error, GitError::Unrelated(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_branch_that_cannot_be_made_is_named() {
+    let place = Place::with_repository();
+    place.git(&place.repo(), &["branch", "taken"]);
+    place.git(&place.repo(), &["branch", "deep/er/still"]);
+    let repo = Repo::discover(&place.ours(), &place.repo()).await.unwrap();
+    repo.check_branch("mayfly/1-x").await.unwrap();
+    repo.check_branch("deep/other").await.unwrap();
+    for (wanted, expected) in [
+        ("taken", "taken"),
+        ("taken/below", "taken"),
+        ("deep/er", "deep/er/still"),
+        ("deep/er/still/x", "deep/er/still"),
+    ] {
+        let error = repo.check_branch(wanted).await.unwrap_err();
+        assert!(matches!(&error, GitError::Taken { there, .. } if there == expected), "{wanted}: {error}");
+    }
+    for bad in ["", "-x", "a..b", "a b", "a/", "x.lock", "a~1", "a\u{1b}b"] {
+        let error = repo.check_branch(bad).await.unwrap_err();
+        assert!(matches!(error, GitError::BadBranch(_)), "{bad}: {error}");
+    }
+}

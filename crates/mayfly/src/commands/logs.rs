@@ -1,0 +1,84 @@
+//! `mayfly logs`: what a task has said, as `run` prints it, as events, or as the bytes of `claude` alone.
+
+use mayfly_wire::event::{Event, EventSource};
+
+use crate::cli::DataArgs;
+use crate::config::Settings;
+use crate::contact::{Contact, Origin};
+use crate::environment::Environment;
+use crate::exit::{Exit, Stop};
+use crate::printer::{Printer, Row};
+use crate::values;
+
+const LOGS_EXAMPLES: &str = "\
+Examples:
+  mayfly logs 1a2b3c4d                    # what it said until now
+  mayfly logs 1a2b3c4d --follow           # until it is over; exits as `run` would
+  mayfly logs 1a2b3c4d --raw | sha256sum  # the very bytes that `claude` wrote
+
+Ctrl-C ends the following, and not the task. If no orchestrator runs, one is started in the
+background, as by `mayfly run`.";
+
+/// Print what a task has said
+#[derive(Debug, clap::Args)]
+#[command(after_help = LOGS_EXAMPLES)]
+pub(crate) struct LogsArgs {
+    /// The task: its id, or the last digits of it
+    #[arg(value_name = "TASK", value_parser = values::task)]
+    task: String,
+    /// Go on until the task is over
+    #[arg(long)]
+    follow: bool,
+    /// Start after the event with this number; 0 is everything
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    after: u64,
+    /// Print only what `claude` wrote to its standard output, byte for byte
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+    /// Print the events, one JSON object a line, and nothing else
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+pub(crate) async fn logs(
+    args: LogsArgs,
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    let mut printer = Printer::of_lines(args.json, environment);
+    let contact = Contact::about_tasks(Origin::new(settings, environment)?).await?;
+    let task = contact.find(&mut printer, &args.task).await?;
+    printer.follow(vec![Row::new(&task.short, &task.title)]);
+    let mut events = match args.follow {
+        true => contact.client.events(&task.id, args.after),
+        false => contact.client.events_so_far(&task.id, args.after),
+    };
+    while !printer.unread() {
+        match events.next().await {
+            Ok(Some(line)) => {
+                contact.heard();
+                match args.raw {
+                    true => printer.bytes(&claude_wrote(&line)?),
+                    false => printer.event(0, &line),
+                }
+            }
+            Ok(None) => break,
+            Err(error) => printer.aside(contact.again(error).await?),
+        }
+    }
+    let exit = match args.follow && !printer.unread() {
+        true => {
+            contact.find(&mut printer, &task.id).await?.outcome.map(|outcome| Exit::of_outcome(&outcome.name))
+        }
+        false => None,
+    };
+    printer.exit(exit.unwrap_or(Exit::Success))
+}
+
+/// The bytes of `claude` that an event carries.
+fn claude_wrote(line: &str) -> anyhow::Result<Vec<u8>> {
+    let event = Event::parse(line)?;
+    Ok(if event.source == EventSource::Claude { event.raw() } else { Vec::new() })
+}

@@ -1,0 +1,237 @@
+//! The verbs about tasks that are there: beside a run, after it, and without one.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::cancelling::{half_done, is_waiting};
+use super::world::{PATH, Run, World};
+
+const WRITES: &str = "[script: write path=made.txt] Make a file";
+
+impl World {
+    /// Submits `prompts`; their short ids.
+    async fn detach(&self, prompts: &[&str]) -> Vec<String> {
+        let said = self.mayfly(&[&["run", "--detach"], prompts].concat()).await;
+        assert!(said.stderr.contains("to follow: mayfly logs "), "{}", said.stderr);
+        said.text().lines().map(|line| line.split_once("  ").unwrap().0.to_owned()).collect()
+    }
+
+    /// Waits for a task's end; its exit is `code`.
+    async fn ends(&self, task: &str, code: i32) {
+        let said = self.mayfly(&["logs", task, "--follow"]).await;
+        assert_eq!(said.code, Some(code), "{}", said.stderr);
+    }
+
+    /// Follows a task's events.
+    fn follow(&self, task: &str) -> Run {
+        Run::start(self.plain_command(&["logs", task, "--follow", "--json"]))
+    }
+}
+
+/// R32, G11.
+#[tokio::test(flavor = "multi_thread")]
+async fn detached_tasks_are_listed_followed_and_cancelled() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let waits = half_done();
+    let tasks = world.detach(&[WRITES, &waits]).await;
+    let [writes, waits] = &tasks[..] else { panic!("{tasks:?}") };
+    let mut log = world.follow(waits);
+    log.until_event(is_waiting).await;
+    // The reader's end is not the task's.
+    log.signal(Signal::INT);
+    assert_eq!(log.end().await.code, None);
+    world.ends(writes, 0).await;
+
+    let listed = world.mayfly(&["ps"]).await.text();
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines.len(), 2, "{listed}");
+    assert!(lines[1].starts_with(waits.as_str()) && lines[1].contains("  running  "), "{listed}");
+    let all = world.mayfly(&["ps", "--all", "--json"]).await.text();
+    let all: Vec<Value> = all.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let brief: Vec<_> =
+        all.iter().map(|task| (task["short"].as_str().unwrap(), task["state"].as_str().unwrap())).collect();
+    assert_eq!(brief, [(waits.as_str(), "running"), (writes.as_str(), "finished")]);
+
+    let refused = world.mayfly(&["cancel", waits, "deadbeef"]).await.refusal();
+    assert!(refused.contains("no task has the id `deadbeef`"), "{refused}");
+    assert_eq!(world.mayfly(&["ps"]).await.text().lines().count(), 2, "none is cancelled where one is wrong");
+    for verb in ["retry", "result"] {
+        let refused = world.mayfly(&[verb, waits]).await.refusal();
+        assert!(refused.contains("is not over, but running: `mayfly logs "), "{refused}");
+    }
+    // An end of an id is enough.
+    let cancelled = world.mayfly(&["cancel", &waits[3..], writes]).await.text();
+    assert!(cancelled.contains(&format!("{waits}  cancelled  ")), "{cancelled}");
+    assert!(cancelled.contains(&format!("{writes}  succeeded already  ")), "{cancelled}");
+    let none = world.mayfly(&["ps"]).await;
+    assert!(none.stderr.contains("no task waits or runs") && none.stdout.is_empty(), "{none:?}");
+    world.mayfly(&["result", waits, "--branch"]).await.text();
+    assert_eq!(world.git(&["show", &format!("{}:half.txt", world.branches()[0])]), "half");
+    world.end().await;
+}
+
+/// G3, S35: what `--raw` prints is what the events carry: parts joined, JSON as it was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_logs_are_the_bytes_of_claude() {
+    #[derive(Deserialize)]
+    struct Event {
+        seq: u64,
+        source: String,
+        line: Option<Box<RawValue>>,
+        text: Option<String>,
+        end: Option<String>,
+    }
+    let Some(world) = World::start(|_| {}).await else { return };
+    let tasks = world.detach(&["[script: big-text megabytes=3]"]).await;
+    let task = tasks[0].as_str();
+    world.ends(task, 0).await;
+    let json = world.mayfly(&["logs", task, "--json"]).await.text();
+    let events: Vec<Event> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().any(|event| event.end.as_deref() == Some("more")), "a line in parts");
+    let mut expected = String::new();
+    for Event { line, text, end, .. } in events.iter().filter(|event| event.source == "claude") {
+        expected.push_str(line.as_ref().map_or_else(|| text.as_deref().unwrap(), |line| line.get()));
+        expected.push_str(if end.is_none() { "\n" } else { "" });
+    }
+    let raw = world.mayfly(&["logs", task, "--raw"]).await.text();
+    assert!(raw == expected, "{} bytes, and {} in the events", raw.len(), expected.len());
+    assert!(raw.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+    // From the middle on, and from behind the end.
+    let last = events.last().unwrap().seq;
+    let rest = world.mayfly(&["logs", task, "--json", "--after", &(last - 2).to_string()]).await.text();
+    assert_eq!(rest.lines().count(), 2);
+    assert_eq!(
+        world.mayfly(&["logs", task, "--after", &(last + 7).to_string(), "--follow"]).await.text(),
+        ""
+    );
+    // People read the same as while it ran.
+    let lines = world.mayfly(&["logs", task]).await.text();
+    assert!(lines.contains(&format!("{task}  launching\n")) && lines.ends_with("  succeeded\n"), "{lines}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_taken_in_every_form() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let tasks = world.detach(&[WRITES]).await;
+    let task = tasks[0].as_str();
+    world.ends(task, 0).await;
+    let before = world.git(&["status", "--porcelain"]);
+    let result = async |more: &[&str]| world.mayfly(&[&["result", task], more].concat()).await;
+
+    let summary = result(&[]).await.text();
+    assert!(summary.starts_with(&format!("{task}  succeeded  ")), "{summary}");
+    assert!(summary.contains(&format!("take        mayfly result {task} --branch --data /")), "{summary}");
+    let json: Value = serde_json::from_str(&result(&["--json"]).await.text()).unwrap();
+    assert_eq!((json["short"].as_str(), json["outcome"]["name"].as_str()), (Some(task), Some("succeeded")));
+    let session = result(&["--transcript"]).await.text();
+    assert!(session.lines().any(|line| line.contains("[script: write path=made.txt]")), "{session}");
+    // Only what the agent changed, on top of what was not committed.
+    let diff = result(&["--diff"]).await.text();
+    assert_eq!(diff.matches("diff --git").count(), 1, "{diff}");
+    assert!(diff.contains("+++ b/made.txt\n@@ -0,0 +1 @@\n+Written by the script.\n"), "{diff}");
+
+    let patch = result(&["--patch"]).await.text();
+    let mut check = Command::new("git");
+    check.args(["apply", "--check", "-"]).current_dir(world.repo()).stdin(Stdio::piped());
+    let mut check = check.spawn().unwrap();
+    check.stdin.take().unwrap().write_all(patch.as_bytes()).unwrap();
+    assert!(check.wait().unwrap().success(), "{patch}");
+
+    let branch = result(&["--branch"]).await.text();
+    let name = format!("mayfly/{task}-script-write-path-made-txt-make");
+    assert!(branch.contains(&format!("git merge {name}")), "{branch}");
+    assert_eq!(world.git(&["show", &format!("{name}:made.txt")]), "Written by the script.");
+    let taken = result(&["--branch"]).await.refusal();
+    assert!(taken.contains(&format!("the branch `{name}` is there already")), "{taken}");
+    result(&["--branch", "other"]).await.text();
+    assert_eq!(world.git(&["rev-parse", "other"]), world.git(&["rev-parse", &name]));
+    assert!(result(&["--branch", "a..b"]).await.refusal().contains("cannot be the name of a branch"));
+    assert_eq!(world.git(&["status", "--porcelain"]), before);
+
+    let nowhere = world.plain_command(&["result", task, "--apply"]).current_dir("/").output().await.unwrap();
+    assert_eq!(nowhere.status.code(), Some(2), "{nowhere:?}");
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("name it with --repo PATH"), "{nowhere:?}");
+    result(&["--apply"]).await.text();
+    assert_eq!(
+        world.git(&["status", "--porcelain"]),
+        format!("{before}\n?? made.txt").replace("?? new.txt\n?? made.txt", "?? made.txt\n?? new.txt")
+    );
+    let twice = result(&["--apply"]).await.refusal();
+    assert!(twice.contains("nothing was changed") && twice.contains("made.txt"), "{twice}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_asked_for_again() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let tasks = world.detach(&[WRITES]).await;
+    world.ends(&tasks[0], 0).await;
+    // What the user has done since is not in it.
+    fs::write(world.repo().join("later.txt"), "later\n").unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "-q", "-m", "later"]);
+    let again = world.mayfly(&["retry", &tasks[0]]).await.text();
+    let branches = world.branches();
+    assert_eq!(branches.len(), 1, "{again}");
+    assert!(!branches[0].contains(&tasks[0]) && again.contains(&branches[0]), "{again}");
+    assert_eq!(world.git(&["ls-tree", "--name-only", &branches[0]]), "a.txt\nmade.txt\nnew.txt");
+    let detached = world.mayfly(&["retry", &tasks[0], "--detach", "--json"]).await.text();
+    let detached: Value = serde_json::from_str(&detached).unwrap();
+    world.ends(detached["id"].as_str().unwrap(), 0).await;
+    world.end().await;
+}
+
+/// A branch `mayfly` is in the way of every `mayfly/…`: the work stays with the orchestrator, and the command that is
+/// printed takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_land_is_taken_by_the_command_that_is_printed() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    world.git(&["branch", "mayfly"]);
+    let ended = world.outcome_of(&[WRITES]).await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(3), "succeeded"), "{}", ended.stderr);
+    let by_hand = ended.stderr.lines().find_map(|line| line.split_once("by hand     ")).expect("a command").1;
+    // As a shell finds it.
+    let bin = world.dir.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mayfly"), bin.join("mayfly")).unwrap();
+    let mut shell = Command::new("sh");
+    shell.env_clear().env("PATH", format!("{}:{PATH}", bin.display())).env("HOME", world.dir.path());
+    assert!(shell.args(["-c", by_hand]).current_dir(world.repo()).status().unwrap().success(), "{by_hand}");
+    let branch = world.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly-*"]);
+    world.git(&["cat-file", "-e", &format!("{branch}:made.txt")]);
+    world.end().await;
+}
+
+/// The exit is that of the worst; a line has the last word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_tasks_is_run_with_the_flags_for_what_it_leaves_out() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let lines = [
+        serde_json::json!({"prompt": WRITES}),
+        serde_json::json!({"prompt": "[script: loop]", "max_turns": 1, "priority": 7}),
+    ];
+    let file = world.dir.path().join("tasks.jsonl");
+    fs::write(&file, format!("{}\n\n{}\n", lines[0], lines[1])).unwrap();
+    let args = ["--file", file.to_str().unwrap(), "--max-turns", "5", "--priority", "3"];
+    let ended = world.outcome_of(&args).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let mut outcomes: Vec<&str> =
+        ended.own("finished").map(|event| event["outcome"]["name"].as_str().unwrap()).collect();
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, ["max-turns", "succeeded"]);
+    world.git(&["cat-file", "-e", &format!("{}:made.txt", world.branches()[0])]);
+    let listed = world.mayfly(&["ps", "--all", "--json"]).await.text();
+    let priorities: Vec<i64> = listed
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["priority"].as_i64().unwrap())
+        .collect();
+    assert_eq!(priorities, [7, 3]);
+    world.end().await;
+}
