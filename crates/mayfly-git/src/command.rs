@@ -244,6 +244,9 @@ pub enum GitError {
         /// What the worker said.
         announced: String,
     },
+    /// What came back has a name that no branch of ours may have, or too many of them.
+    #[error("the bundle holds `{0}`, which no worker of this version puts there: nothing was taken from it")]
+    BadName(String),
     /// Work of another repository.
     #[error(
         "the task did not start from the repository `{0}`: they share no commit. Name the right one with --repo"

@@ -1,45 +1,51 @@
-//! Takes back what a machine made: checked in quarantine, then one new branch, and nothing else.
+//! Takes back what a machine made: checked in quarantine, then one new branch, and nothing else. What the agent
+//! committed beside its work has a branch of its own each, which appears with the first or not at all.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use mayfly_wire::worker::WORK_REF;
+use mayfly_wire::worker::{OTHER_REFS, OTHERS_MAX, WORK_REF, is_other_name};
 
 use crate::command::{Git, GitCommand, GitError};
 use crate::snapshot::{Quarantine, init_bare};
 
 impl Quarantine {
     /// Makes `branch` in the user's repository point to `head`, which the bundle holds. Every object is checked
-    /// before the user's repository sees it. The branch must not exist; no tree and no other ref changes.
-    pub async fn land(&self, bundle: &Path, head: &str, branch: &str) -> Result<(), GitError> {
+    /// before the user's repository sees it. The branch must not exist; no tree and no other ref changes, but for
+    /// what else the bundle holds: that becomes branches `<branch>--<name>`, which are given back.
+    pub async fn land(&self, bundle: &Path, head: &str, branch: &str) -> Result<Vec<String>, GitError> {
         let landed = format!("refs/landed/{head}");
-        fetch(self.git(), bundle, head, &landed).await?;
+        let others = fetch(self.git(), bundle, head, &landed).await?;
         // What the user has already need not travel; what is checked here enters as one pack.
-        let wanted = format!("{head}\n^{}\n", self.repo.head);
+        let commits = others.iter().map(|other| &*other.commit).chain([head]);
+        let wanted = commits.collect::<Vec<_>>().join("\n") + &format!("\n^{}\n", self.repo.head);
         let pack = self.git_dir.join("landing.pack");
         let packing = self.git().args(["pack-objects", "--quiet", "--revs", "--stdout"]).input(wanted);
         packing.output_to(&pack)?.run().await?;
         let user = || self.repo.git.within(&self.repo.git_dir);
         let index = user().args(["index-pack", "--stdin", "--strict"]).input_from(&pack)?;
         index.run().await.map_err(refusal)?;
-        let branch = format!("refs/heads/{branch}");
-        let reason = ["update-ref", "-m", "mayfly: the work of a task"];
-        let absent = "0".repeat(head.len());
-        user().args(reason).args([&branch, head, &absent]).run().await.map(drop)
+        let branches: Vec<_> = others.iter().map(|other| other.branch(branch)).collect();
+        let new = branches.iter().zip(&others).map(|(branch, other)| (&**branch, &*other.commit));
+        let create = |(branch, commit)| format!("create refs/heads/{branch} {commit}\n");
+        let steps: String = new.chain([(branch, head)]).map(create).collect();
+        let update = ["update-ref", "-m", "mayfly: the work of a task", "--stdin"];
+        user().args(update).input(steps).run().await?;
+        Ok(branches)
     }
 }
 
-/// Makes a new repository at `folder`, which must not exist, with the work of a bundle on `branch`. It is there
-/// whole or not at all, also if this is given up half-way.
+/// Makes a new repository at `folder`, which must not exist, with the work of a bundle on `branch`, and gives back
+/// the branches of what else the bundle holds. It is there whole or not at all, also if this is given up half-way.
 pub async fn unbundle(
     git: &Git,
     bundle: &Path,
     head: &str,
     folder: &Path,
     branch: &str,
-) -> Result<(), GitError> {
+) -> Result<Vec<String>, GitError> {
     if fs::symlink_metadata(folder).is_ok() {
         return Err(GitError::file(folder)(io::ErrorKind::AlreadyExists.into()));
     }
@@ -53,26 +59,34 @@ pub async fn unbundle(
     let format = if head.len() == 64 { "sha256" } else { "sha1" };
     init_bare(git, &git_dir, format).await?;
     let inside = || git.within(&git_dir);
-    let branch = format!("refs/heads/{branch}");
-    fetch(inside(), bundle, head, &branch).await?;
-    inside().args(["symbolic-ref", "HEAD", &branch]).run().await?;
+    let main = format!("refs/heads/{branch}");
+    let others = fetch(inside(), bundle, head, &main).await?;
+    inside().args(["symbolic-ref", "HEAD", &main]).run().await?;
     inside().args(["config", "core.bare", "false"]).run().await?;
     inside().work_tree(&made).args(["reset", "--quiet", "--hard"]).run().await?;
-    fs::rename(&made, folder).map_err(GitError::file(folder))
+    fs::rename(&made, folder).map_err(GitError::file(folder))?;
+    Ok(others.iter().map(|other| other.branch(branch)).collect())
 }
 
-/// Takes the bundle's work as `into`, with every object checked, and only if it is the announced commit.
-pub(crate) async fn fetch(git: GitCommand, bundle: &Path, head: &str, into: &str) -> Result<(), GitError> {
-    let found = bundle_head(bundle)?;
-    if found != head {
-        return Err(GitError::WrongHead { found, announced: head.to_owned() });
+/// Takes the bundle's work as `into` and what else it holds as `<into>--<name>`, with every object checked, and
+/// only if the work is the announced commit.
+pub(crate) async fn fetch(
+    git: GitCommand,
+    bundle: &Path,
+    head: &str,
+    into: &str,
+) -> Result<Vec<Other>, GitError> {
+    let Heads { work, others } = heads(bundle)?;
+    if work != head {
+        return Err(GitError::WrongHead { found: work, announced: head.to_owned() });
     }
-    let refspec = format!("{WORK_REF}:{into}");
     let fetch =
         ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--end-of-options"].map(OsStr::new);
-    let git = git.config("fetch.fsckObjects", OsStr::new("true"));
-    let git = git.args(fetch).args([bundle.as_os_str(), OsStr::new(&refspec)]);
-    git.run().await.map(drop).map_err(refusal)
+    let git = git.config("fetch.fsckObjects", OsStr::new("true")).args(fetch).args([bundle]);
+    let specs = others.iter().map(|other| format!("{OTHER_REFS}{}:{}", other.name, other.branch(into)));
+    let git = git.args(specs).args([format!("{WORK_REF}:{into}")]);
+    git.run().await.map_err(refusal)?;
+    Ok(others)
 }
 
 /// Tells a failed check of objects from what else can go wrong.
@@ -83,10 +97,31 @@ fn refusal(error: GitError) -> GitError {
     }
 }
 
-/// What the bundle's header says of [`WORK_REF`]; the header is text and ends with an empty line.
-fn bundle_head(bundle: &Path) -> Result<String, GitError> {
+/// What a bundle holds.
+#[derive(Debug)]
+struct Heads {
+    work: String,
+    others: Vec<Other>,
+}
+
+/// A commit beside the work.
+#[derive(Debug)]
+pub(crate) struct Other {
+    name: String,
+    commit: String,
+}
+
+impl Other {
+    fn branch(&self, of: &str) -> String {
+        format!("{of}--{}", self.name)
+    }
+}
+
+/// What the bundle's header says; it is text and ends with an empty line.
+fn heads(bundle: &Path) -> Result<Heads, GitError> {
     use std::io::{BufRead as _, BufReader, Read as _};
     const HEADER_BYTES_MAX: u64 = 64 * 1024;
+    let mut heads = Heads { work: "nothing".to_owned(), others: Vec::new() };
     let file = fs::File::open(bundle).map_err(GitError::file(bundle))?;
     let mut lines = BufReader::new(file.take(HEADER_BYTES_MAX)).split(b'\n');
     while let Some(Ok(line)) = lines.next() {
@@ -94,9 +129,16 @@ fn bundle_head(bundle: &Path) -> Result<String, GitError> {
             break;
         }
         let line = String::from_utf8_lossy(&line);
-        if let Some((commit, WORK_REF)) = line.split_once(' ') {
-            return Ok(commit.chars().filter(char::is_ascii_hexdigit).take(64).collect());
+        let Some((commit, name)) = line.split_once(' ') else { continue };
+        let commit = commit.chars().filter(char::is_ascii_hexdigit).take(64).collect();
+        if name == WORK_REF {
+            heads.work = commit;
+        } else if let Some(name) = name.strip_prefix(OTHER_REFS) {
+            if !is_other_name(name) || heads.others.len() == OTHERS_MAX {
+                return Err(GitError::BadName(name.chars().filter(|c| !c.is_control()).take(100).collect()));
+            }
+            heads.others.push(Other { name: name.to_owned(), commit });
         }
     }
-    Ok("nothing".to_owned())
+    Ok(heads)
 }

@@ -209,6 +209,10 @@ pub struct Collected {
     pub head: Option<String>,
     /// Whether the bundle holds it.
     pub bundle: bool,
+    /// The names of what else the bundle holds, as `refs/heads/other/<name>`: commits on other branches of the
+    /// agent's, stashed, or left behind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// Whether the CLI's session file is there.
     pub transcript: bool,
     /// The work that could not be saved, and why; a line each.

@@ -23,8 +23,14 @@ use serde::{Deserialize, Serialize};
 use crate::api::Collected;
 use crate::secret::Secret;
 
-/// The only ref of the bundle that a worker hands over: the agent's work.
+/// The ref of the bundle that a worker hands over which holds the agent's work.
 pub const WORK_REF: &str = "refs/heads/work";
+/// What the names of the bundle's other refs begin with: commits of the agent's that its work does not hold.
+pub const OTHER_REFS: &str = "refs/heads/other/";
+/// The most of them.
+pub const OTHERS_MAX: usize = 20;
+/// The longest name of one, without [`OTHER_REFS`].
+pub const OTHER_NAME_BYTES_MAX: usize = 60;
 /// The version that both sides must speak.
 pub const PROTOCOL: u32 = 1;
 /// The most bytes of one record; a longer line is several.
@@ -33,6 +39,12 @@ pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
 pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What a record takes in a frame besides its bytes.
 pub const RECORD_HEAD_BYTES: usize = 8 + 8 + 1 + 1 + 4;
+
+/// Whether one of the [`OTHER_REFS`] may be named so: good as a part of any branch's name.
+pub fn is_other_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=OTHER_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain)
+}
 
 /// The worker's first message.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -98,10 +98,10 @@ impl Reaper {
         })
     }
 
-    /// Runs a program to its end with nothing on its input, and gives what it printed, shortened to
+    /// Runs a program to its end on the input that the command has, and gives what it printed, shortened to
     /// `bytes_max` of each stream. Dropped before its end, it kills the program.
     pub(crate) async fn output(&self, command: &mut Command, bytes_max: usize) -> io::Result<Output> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = self.spawn(command)?;
         let _killed_on_drop = KillOnDrop(child.handle);
         let (stdout, stderr) = tokio::join!(drain(child.stdout, bytes_max), drain(child.stderr, bytes_max));

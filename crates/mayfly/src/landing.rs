@@ -55,6 +55,8 @@ pub(crate) struct Over<'a> {
 pub(crate) struct Landed {
     /// The branch or folder; none if there was nothing, or it could not land.
     pub(crate) place: Option<Place>,
+    /// The branches with what the agent committed beside its work.
+    pub(crate) others: Vec<String>,
     /// The session file.
     pub(crate) transcript: Option<PathBuf>,
     /// Whether the machine says that nothing was changed.
@@ -114,7 +116,7 @@ impl Landing {
             Ok(Some(head)) => {
                 let place = default_place(task, title);
                 match self.place(contact, printer, task, head, &place).await {
-                    Ok(place) => landed.place = Some(place),
+                    Ok((place, others)) => (landed.place, landed.others) = (Some(place), others),
                     // Another place would not make it any better.
                     Err(error) if is_refusal(&error) => {
                         landed.fail(&format!("the work: it was refused, and has not landed: {error:#}"));
@@ -147,7 +149,8 @@ impl Landing {
         }
     }
 
-    /// Lands the work of a task at a place named `name`: a branch, or a folder if the task began with nothing.
+    /// Lands the work of a task at a place named `name`: a branch, or a folder if the task began with nothing. With it
+    /// come the branches with what the agent committed beside its work.
     pub(crate) async fn place(
         &self,
         contact: &Contact,
@@ -155,25 +158,25 @@ impl Landing {
         task: &Task,
         head: &str,
         name: &str,
-    ) -> anyhow::Result<Place> {
+    ) -> anyhow::Result<(Place, Vec<String>)> {
         let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
         let bundle = scratch.path().join("work.bundle");
         contact.ask(printer, async |client| client.bundle(&task.id, &bundle).await).await?;
         let Some(workspace) = &task.workspace else {
             let folder = self.folder.join(name);
-            unbundle(&self.git, &bundle, head, &folder, "main").await?;
-            return Ok(Place::Folder(folder));
+            let others = unbundle(&self.git, &bundle, head, &folder, "main").await?;
+            return Ok((Place::Folder(folder), others));
         };
-        match &self.code {
+        let others = match &self.code {
             Some(code) if code.snapshot.base == workspace.base => {
-                code.quarantine.land(&bundle, head, name).await?;
+                code.quarantine.land(&bundle, head, name).await?
             }
             _ => {
                 let quarantine = self.quarantine(contact, printer, task, workspace, &scratch).await?;
-                quarantine.land(&bundle, head, name).await?;
+                quarantine.land(&bundle, head, name).await?
             }
-        }
-        Ok(Place::Branch(name.to_owned()))
+        };
+        Ok((Place::Branch(name.to_owned()), others))
     }
 
     /// One that takes the work of a task that was handed over at some other time.
@@ -269,6 +272,7 @@ pub(crate) fn lines(landed: &Landed) -> Vec<(&'static str, String)> {
         None if landed.unchanged => lines.push(("no changes", String::new())),
         None => {}
     }
+    lines.extend(landed.others.iter().map(|branch| ("branch", branch.clone())));
     lines.extend(landed.lost.iter().map(|lost| ("not saved", lost.clone())));
     lines.extend(landed.by_hand.iter().map(|command| ("by hand", command.clone())));
     lines.extend(landed.notes.iter().map(|note| ("note", note.clone())));

@@ -88,6 +88,63 @@ async fn a_branch_that_exists_is_not_overwritten() {
     assert_eq!(place.state(), before);
 }
 
+/// A machine with a commit in each of these refs, and the bundle of all of them.
+fn bundle_of(place: &Place, snapshot: &mayfly_git::Snapshot, refs: &[&str]) -> (std::path::PathBuf, String) {
+    let machine = place.machine(snapshot);
+    for name in refs {
+        place.git(&machine, &["checkout", "-q", "--detach", &snapshot.base]);
+        place.git(&machine, &["commit", "-q", "--allow-empty", "-m", name]);
+        place.git(&machine, &["update-ref", name, "HEAD"]);
+    }
+    let bundle = place.dir.path().join("work.bundle");
+    let base = format!("^{}", snapshot.base);
+    let create = ["bundle", "create", "-q", bundle.to_str().unwrap(), &base];
+    place.git(&machine, &[&create, refs].concat());
+    (bundle, place.git(&machine, &["rev-parse", "refs/heads/work"]))
+}
+
+#[tokio::test]
+async fn what_is_beside_the_work_lands_beside_it_or_nothing_does() {
+    let place = Place::with_repository();
+    let (quarantine, snapshot) = place.snapshot().await;
+    let (bundle, head) =
+        bundle_of(&place, &snapshot, &["refs/heads/work", "refs/heads/other/a-b", "refs/heads/other/stash"]);
+    place.git(&place.repo(), &["branch", "mayfly/1-x--stash"]);
+    let before = place.state();
+    quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap_err();
+    assert_eq!(place.state(), before);
+    let others = quarantine.land(&bundle, &head, "mayfly/2-x").await.unwrap();
+    assert_eq!(others, ["mayfly/2-x--a-b", "mayfly/2-x--stash"]);
+    let subject = |branch: &str| place.git(&place.repo(), &["log", "-1", "--format=%s", branch]);
+    assert_eq!(subject("mayfly/2-x"), "refs/heads/work");
+    assert_eq!(subject("mayfly/2-x--a-b"), "refs/heads/other/a-b");
+
+    let folder = place.dir.path().join("made");
+    place.git(&place.repo(), &["update-ref", "refs/heads/work", &head]);
+    place.git(&place.repo(), &["update-ref", "refs/heads/other/n", "HEAD"]);
+    let refs = ["bundle", "create", "-q", bundle.to_str().unwrap(), "refs/heads/work", "refs/heads/other/n"];
+    place.git(&place.repo(), &refs);
+    assert_eq!(unbundle(&place.ours(), &bundle, &head, &folder, "main").await.unwrap(), ["main--n"]);
+    assert_eq!(
+        place.git(&folder, &["for-each-ref", "--format=%(refname)"]),
+        "refs/heads/main\nrefs/heads/main--n"
+    );
+}
+
+/// No worker of ours names them so.
+#[tokio::test]
+async fn names_beside_the_work_that_are_not_plain_are_refused() {
+    for name in ["refs/heads/other/a/b", "refs/heads/other/a.lock-", "refs/heads/other/\u{202e}x"] {
+        let place = Place::with_repository();
+        let (quarantine, snapshot) = place.snapshot().await;
+        let (bundle, head) = bundle_of(&place, &snapshot, &["refs/heads/work", name]);
+        let before = place.state();
+        let error = quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap_err();
+        assert!(matches!(error, mayfly_git::GitError::BadName(_)), "{error}");
+        assert_eq!(place.state(), before);
+    }
+}
+
 #[tokio::test]
 async fn a_linked_work_tree_and_a_subfolder_work_like_the_main_one() {
     let place = Place::with_repository();

@@ -4,10 +4,12 @@
 //! monitors or aliases of anybody else. The objects of the base and of the agent's repository are only read.
 //! System and user configuration are off, no protocol is allowed, nobody is asked anything.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
-use std::path::Path;
-use std::process::Command;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -16,6 +18,8 @@ use crate::reaper::Reaper;
 
 /// What is kept of git's output.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// What is kept of a list of paths.
+const LIST_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// What is told of its complaints.
 const COMPLAINT_BYTES_MAX: usize = 400;
 
@@ -33,7 +37,7 @@ const SETTINGS: [(&str, &str); 11] = [
     ("PATH", PATH),
 ];
 
-const FLAGS: [&str; 12] = [
+const FLAGS: [&str; 18] = [
     "-c",
     "core.hooksPath=/dev/null",
     "-c",
@@ -46,6 +50,13 @@ const FLAGS: [&str; 12] = [
     "maintenance.auto=false",
     "-c",
     "advice.addEmbeddedRepo=false",
+    // Time is short, and the way is too: nothing is gained by packing tightly. Large files are not held in memory.
+    "-c",
+    "pack.compression=1",
+    "-c",
+    "pack.window=0",
+    "-c",
+    "core.bigFileThreshold=16m",
 ];
 
 /// Runs git on one git folder and one working tree.
@@ -63,22 +74,76 @@ impl Git<'_> {
         arguments: impl IntoIterator<Item = S>,
         deadline: Instant,
     ) -> Result<String, GitError> {
+        let output = self.output(arguments, Stdio::null(), OUTPUT_BYTES_MAX, deadline).await?;
+        Ok(String::from_utf8_lossy(&output).trim_end_matches('\n').to_owned())
+    }
+
+    /// Runs it to its end with these paths on its input.
+    pub(crate) async fn feed(
+        &self,
+        arguments: &[&str],
+        paths: impl IntoIterator<Item = &PathBuf>,
+        deadline: Instant,
+    ) -> Result<(), GitError> {
+        let mut input = Vec::new();
+        for path in paths {
+            input.extend_from_slice(path.as_os_str().as_encoded_bytes());
+            input.push(0);
+        }
+        let file = self.folder.join("mayfly-input");
+        let opened = fs::write(&file, input).and_then(|()| fs::File::open(&file));
+        let verb = || arguments.first().copied().unwrap_or_default().to_owned();
+        let opened = opened.map_err(|source| GitError::NotRun { verb: verb(), source })?;
+        self.output(arguments, opened.into(), OUTPUT_BYTES_MAX, deadline).await.map(drop)
+    }
+
+    /// Runs it to its end, and gives the entries of its output, which end with a zero byte each.
+    pub(crate) async fn list(&self, arguments: &[&str], deadline: Instant) -> Result<List, GitError> {
+        let output = self.output(arguments, Stdio::null(), LIST_BYTES_MAX, deadline).await?;
+        let mut entries: Vec<_> =
+            output.split(|&byte| byte == 0).map(|entry| OsString::from_vec(entry.to_vec())).collect();
+        let rest = entries.pop();
+        Ok(List { entries, whole: rest.is_none_or(|rest| rest.is_empty()) && output.len() < LIST_BYTES_MAX })
+    }
+
+    /// After a git that was killed: it has left its lock.
+    pub(crate) fn unlock_index(&self) {
+        // If there is none, all is well; if it cannot be removed, the next git says so.
+        let _ = fs::remove_file(self.folder.join("index.lock"));
+    }
+
+    async fn output<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: Stdio,
+        bytes_max: usize,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, GitError> {
         let mut command = Command::new("git");
         command.env_clear().envs(SETTINGS).args(FLAGS).current_dir(self.work_tree);
         command.env("GIT_DIR", self.folder).env("GIT_WORK_TREE", self.work_tree);
         for role in ["AUTHOR", "COMMITTER"] {
             command.env(format!("GIT_{role}_NAME"), GIT_NAME).env(format!("GIT_{role}_EMAIL"), GIT_EMAIL);
         }
-        command.args(arguments);
+        command.args(arguments).stdin(input);
         let verb = command_verb(&command);
-        let output = timeout_at(deadline, self.reaper.output(&mut command, OUTPUT_BYTES_MAX)).await;
+        let output = timeout_at(deadline, self.reaper.output(&mut command, bytes_max)).await;
         let output = output.map_err(|_| GitError::Late { verb: verb.clone() })?;
         let output = output.map_err(|source| GitError::NotRun { verb: verb.clone(), source })?;
-        if !output.status.success() {
-            return Err(GitError::Failed { verb, complaint: complaint(&output.stderr) });
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(GitError::Failed { verb, complaint: complaint(&output.stderr) }),
         }
-        Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
     }
+}
+
+/// What git listed.
+#[derive(Debug)]
+pub(crate) struct List {
+    /// The entries, byte for byte.
+    pub(crate) entries: Vec<OsString>,
+    /// Whether it is all of them.
+    pub(crate) whole: bool,
 }
 
 /// The first argument after the flags.

@@ -5,12 +5,16 @@
 //!
 //! Bound: the order's `collect_ms_max` for the whole.
 
+mod files;
 pub(crate) mod git;
 mod nested;
+mod others;
+mod refs;
+mod session;
 mod upload;
 pub(crate) mod work;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use mayfly_core::causes;
@@ -19,7 +23,6 @@ use mayfly_wire::worker::WorkOrder;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Surroundings;
-use crate::claude::command::config_dir;
 use crate::claude::interpret::shorten;
 use crate::reaper::Reaper;
 use upload::Upload;
@@ -52,21 +55,22 @@ impl Collector<'_> {
         let mut collected = Collected::default();
         // First what is small and always there; then what may take the rest of the time.
         self.transcript(&mut collected, begun + time / 4).await;
-        self.work(&mut collected, begun + time / 2, begun + time).await;
+        self.work(&mut collected, begun + time * 3 / 4, begun + time).await;
         bound(&mut collected.unsaved);
         bound(&mut collected.notes);
         collected
     }
 
     async fn transcript(&self, collected: &mut Collected, deadline: Instant) {
-        let Some(file) = session_file(&config_dir(self.home), &self.order.session_id) else {
-            collected.notes.push("the session file: claude has written none".to_owned());
-            return;
+        let file = match session::find(self.home, &self.order.session_id) {
+            Ok(Some(file)) => file,
+            Ok(None) => return collected.notes.push("the session file: claude has written none".to_owned()),
+            Err(error) => return collected.unsaved.push(format!("the session file: {}", causes(&error))),
         };
         match timeout_at(deadline, self.upload().put("transcript", &file)).await {
             Ok(Ok(())) => collected.transcript = true,
-            Ok(Err(error)) => collected.notes.push(format!("the session file: {}", causes(&error))),
-            Err(_) => collected.notes.push("the session file: the time for collecting ran out".to_owned()),
+            Ok(Err(error)) => collected.unsaved.push(format!("the session file: {}", causes(&error))),
+            Err(_) => collected.unsaved.push("the session file: the time for collecting ran out".to_owned()),
         }
     }
 
@@ -88,6 +92,7 @@ impl Collector<'_> {
             Err(error) => return collected.unsaved.push(format!("the work: {}", causes(&error))),
         };
         collected.head = Some(bundle.head);
+        collected.others = bundle.others;
         match timeout_at(deadline, self.upload().put("bundle", &bundle.file)).await {
             Ok(Ok(())) => collected.bundle = true,
             Ok(Err(error)) => collected.unsaved.push(format!("the work: {}", causes(&error))),
@@ -115,13 +120,6 @@ fn bound(lines: &mut Vec<String>) {
         *line = shorten(line);
     }
     lines.extend((more > 0).then(|| format!("and {more} more")));
-}
-
-/// `projects/*/<session>.jsonl` in the CLI's folder: it names the middle part after the workspace.
-fn session_file(config: &Path, session: &str) -> Option<PathBuf> {
-    let projects = std::fs::read_dir(config.join("projects")).ok()?;
-    let files = projects.flatten().map(|project| project.path().join(format!("{session}.jsonl")));
-    files.into_iter().find(|file| file.symlink_metadata().is_ok_and(|metadata| metadata.is_file()))
 }
 
 #[cfg(test)]

@@ -55,7 +55,6 @@ pub(crate) fn dissolve(
     submodules: &HashSet<PathBuf>,
     collected: &mut Collected,
 ) {
-    let tell = |path: &Path, what: &str| format!("{}: {what}", path.display().to_string().escape_debug());
     for path in inner {
         if submodules.contains(path) {
             collected.unsaved.push(tell(path, "what was changed in this submodule"));
@@ -72,6 +71,11 @@ pub(crate) fn dissolve(
             }
         }
     }
+}
+
+/// A line about a path.
+pub(crate) fn tell(path: &Path, what: &str) -> String {
+    format!("{}: {what}", path.display().to_string().escape_debug())
 }
 
 impl Found {
@@ -100,8 +104,7 @@ impl Found {
     }
 
     fn lose(&mut self, workspace: &Path, path: &Path, what: &str) {
-        let shown = path.strip_prefix(workspace).unwrap_or(path);
-        self.lost.push(format!("{}: {what}", shown.display().to_string().escape_debug()));
+        self.lost.push(tell(path.strip_prefix(workspace).unwrap_or(path), what));
     }
 }
 
@@ -113,6 +116,7 @@ fn entries(folder: &Path, entries_max: usize) -> io::Result<Vec<DirEntry>> {
     Ok(listed.take(entries_max).flatten().collect())
 }
 
-fn allow(path: &Path, mode: u32) -> io::Result<()> {
+/// Sets the mode of a file or folder.
+pub(crate) fn allow(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777))
 }

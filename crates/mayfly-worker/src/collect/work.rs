@@ -1,4 +1,5 @@
-//! Makes the bundle: the agent's commits, and what it left uncommitted as one commit more.
+//! Makes the bundle: the agent's commits, and what it left uncommitted as one commit more. What it committed
+//! elsewhere has refs of its own: see [`others`](super::others).
 //!
 //! ```text
 //! base ──► the agent's commits ──► HEAD ──► "Uncommitted work"
@@ -9,25 +10,21 @@
 //! as they are whole. If its `HEAD` is of no use, all of the files still come out, as one commit on the base.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use mayfly_core::causes;
 use mayfly_wire::api::Collected;
 use mayfly_wire::worker::WORK_REF;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use super::files::Files;
 use super::git::{Git, GitError};
-use super::nested::{Found, dissolve, look_through};
+use super::nested::allow;
+use super::others::{Other, Search};
+use super::refs::{head, tips};
 use crate::reaper::Reaper;
-
-/// The message of the last commit.
-const MESSAGE: &str = "Uncommitted work";
-/// What is read of a file that names a commit.
-const REF_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What there is to bundle.
 #[derive(Debug)]
@@ -46,6 +43,8 @@ pub(crate) struct Work<'a> {
 #[derive(Debug)]
 pub(crate) struct Bundle {
     pub(crate) head: String,
+    /// The names of its other refs.
+    pub(crate) others: Vec<String>,
     pub(crate) file: PathBuf,
 }
 
@@ -57,25 +56,93 @@ impl Work<'_> {
         collected: &mut Collected,
     ) -> Result<Option<Bundle>, GitError> {
         let git = Git { reaper: self.reaper, folder: &self.scratch.join("git"), work_tree: self.workspace };
+        // If it does not work, git will say so.
+        let _ = allow(self.workspace, 0o755);
         self.init(&git, deadline).await?;
         let parent = self.parent(&git, deadline, collected).await;
-        // Half of the time for the files; if they cannot be had, the commits still can.
-        let files_by = Instant::now() + (deadline - Instant::now()) / 2;
-        let head = match self.commit(&git, parent.as_deref(), files_by, collected).await {
+        let files = Files { git: &git, read_by: part(deadline, 3), deadline: part(deadline, 2) };
+        let head = match files.commit(parent.as_deref(), collected).await {
             Ok(head) => head,
             Err(error) => {
                 collected.unsaved.push(format!("uncommitted work: {}", causes(&error)));
-                parent
+                parent.clone()
             }
         };
-        let Some(head) = head.filter(|head| Some(head.as_str()) != self.base) else { return Ok(None) };
-        git.run(["update-ref", WORK_REF, &head], deadline).await?;
+        let others = self.others(&git, head.as_deref(), part(deadline, 4), collected).await;
+        self.pack(&git, [head, parent], others, deadline, collected).await
+    }
+
+    /// The agent's commits that `head` does not hold.
+    async fn others(
+        &self,
+        git: &Git<'_>,
+        head: Option<&str>,
+        deadline: Instant,
+        collected: &mut Collected,
+    ) -> Vec<Other> {
+        let dot_git = self.workspace.join(".git");
+        let tips = spawn_blocking(move || tips(&dot_git)).await.expect("reading does not panic");
+        let known = head.into_iter().chain(self.base).map(str::to_owned).collect();
+        Search { git, deadline, known, seen: HashSet::new() }.run(tips, collected).await
+    }
+
+    /// Bundles all of it; if that cannot be had, the work alone, and then its commits alone. Where `HEAD` has
+    /// nothing, the first of the others is the work.
+    async fn pack(
+        &self,
+        git: &Git<'_>,
+        heads: [Option<String>; 2],
+        mut others: Vec<Other>,
+        deadline: Instant,
+        collected: &mut Collected,
+    ) -> Result<Option<Bundle>, GitError> {
+        let [mut head, parent] = heads.map(|head| head.filter(|head| Some(head.as_str()) != self.base));
+        if head.is_none() && !others.is_empty() {
+            let first = others.remove(0);
+            collected.notes.push(format!("HEAD had no changes: this is what `{}` had", first.name));
+            head = Some(first.commit);
+        }
+        let Some(head) = head else { return Ok(None) };
+        let commits = parent.filter(|parent| *parent != head).map(|parent| (parent, &[][..]));
+        let alone = (!others.is_empty()).then(|| (head.clone(), &[][..]));
+        let less: Vec<_> = alone.into_iter().chain(commits).collect();
+        let (mut now, mut less) = ((head, &others[..]), less.into_iter().peekable());
+        loop {
+            let by = if less.peek().is_some() { part(deadline, 2) } else { deadline };
+            let (head, with) = &now;
+            let (error, next) = match (self.create(git, head, with, by).await, less.next()) {
+                (Ok(bundle), _) => return Ok(Some(bundle)),
+                (Err(error), None) => return Err(error),
+                (Err(error), Some(next)) => (error, next),
+            };
+            let lost = if with.is_empty() { "uncommitted work" } else { "the agent's other commits" };
+            collected.unsaved.push(format!("{lost}: {}", causes(&error)));
+            now = next;
+        }
+    }
+
+    async fn create(
+        &self,
+        git: &Git<'_>,
+        head: &str,
+        others: &[Other],
+        deadline: Instant,
+    ) -> Result<Bundle, GitError> {
+        let refs = others.iter().map(|other| (other.git_ref(), &*other.commit));
+        let refs: Vec<_> = refs.chain([(WORK_REF.to_owned(), head)]).collect();
+        for (name, commit) in &refs {
+            git.run(["update-ref", name, commit], deadline).await?;
+        }
         let file = self.scratch.join("bundle");
-        let without = self.base.map(|base| format!("^{base}"));
-        let named = [Some(file.to_string_lossy().into_owned()), Some(WORK_REF.to_owned()), without];
-        let arguments = ["bundle", "create", "--quiet"].map(|word| Some(word.to_owned()));
-        git.run(arguments.into_iter().chain(named).flatten(), deadline).await?;
-        Ok(Some(Bundle { head, file }))
+        // One that was killed has left its lock; without one, there is nothing to remove.
+        let _ = fs::remove_file(self.scratch.join("bundle.lock"));
+        let mut arguments = ["bundle", "create", "--quiet"].map(str::to_owned).to_vec();
+        arguments.push(file.to_string_lossy().into_owned());
+        arguments.extend(refs.into_iter().map(|(name, _)| name));
+        arguments.extend(self.base.map(|base| format!("^{base}")));
+        git.run(arguments, deadline).await?;
+        let others = others.iter().map(|other| other.name.clone()).collect();
+        Ok(Bundle { head: head.to_owned(), others, file })
     }
 
     async fn init(&self, git: &Git<'_>, deadline: Instant) -> Result<(), GitError> {
@@ -116,103 +183,10 @@ impl Work<'_> {
             }
         }
     }
-
-    /// Commits what the files have more than `parent`, and gives the last commit.
-    async fn commit(
-        &self,
-        git: &Git<'_>,
-        parent: Option<&str>,
-        deadline: Instant,
-        collected: &mut Collected,
-    ) -> Result<Option<String>, GitError> {
-        if let Some(parent) = parent {
-            git.run(["read-tree", parent], deadline).await?;
-        }
-        let before = git.run(["write-tree"], deadline).await?;
-        self.open_up(git, deadline, collected).await?;
-        let added = git.run(["add", "--all", "--ignore-errors", "--", "."], deadline).await;
-        match added {
-            // It has added all it could, and says of what it could not.
-            Err(GitError::Failed { complaint, .. }) => {
-                collected.unsaved.push(format!("some files: {complaint}"));
-            }
-            added => drop(added?),
-        }
-        let tree = git.run(["write-tree"], deadline).await?;
-        if tree == before {
-            return Ok(parent.map(str::to_owned));
-        }
-        let mut arguments = vec!["commit-tree", "-m", MESSAGE];
-        arguments.extend(parent.into_iter().flat_map(|parent| ["-p", parent]));
-        arguments.push(&tree);
-        git.run(arguments, deadline).await.map(Some)
-    }
-
-    /// Sees to it that git finds all files, and tells of what it cannot keep.
-    async fn open_up(
-        &self,
-        git: &Git<'_>,
-        deadline: Instant,
-        collected: &mut Collected,
-    ) -> Result<(), GitError> {
-        let workspace = self.workspace.to_owned();
-        let looked = timeout_at(deadline, spawn_blocking(move || look_through(&workspace))).await;
-        let looked = looked.map_err(|_| GitError::Late { verb: "add".to_owned() })?;
-        let Found { inner, lost } = looked.expect("looking does not panic");
-        collected.unsaved.extend(lost);
-        if !inner.is_empty() {
-            let submodules = self.submodules(git, &inner, deadline).await?;
-            dissolve(self.workspace, &inner, &submodules, collected);
-        }
-        Ok(())
-    }
-
-    /// Which of these folders are submodules of the commit to build on.
-    async fn submodules(
-        &self,
-        git: &Git<'_>,
-        folders: &[PathBuf],
-        deadline: Instant,
-    ) -> Result<HashSet<PathBuf>, GitError> {
-        let fixed = ["ls-files", "--stage", "-z", "--"].map(OsStr::new);
-        let arguments = fixed.into_iter().chain(folders.iter().map(|folder| folder.as_os_str()));
-        let entries = git.run(arguments, deadline).await?;
-        let submodules = entries.split('\0').filter(|entry| entry.starts_with("160000 "));
-        Ok(submodules.filter_map(|entry| entry.split_once('\t').map(|(_, path)| path.into())).collect())
-    }
 }
 
-/// The commit that `HEAD` names, read by hand, since git would read the repository's configuration too.
-fn head(git: &Path) -> Option<String> {
-    let head = text(&git.join("HEAD"))?;
-    match head.trim_end().strip_prefix("ref: ") {
-        None => commit(head.trim_end()),
-        Some(name) => {
-            let plain =
-                name.starts_with("refs/") && !name.split('/').any(|part| part.is_empty() || part == "..");
-            let loose = || text(&git.join(name)).and_then(|hex| commit(hex.trim_end()));
-            plain.then(|| loose().or_else(|| packed(git, name)))?
-        }
-    }
-}
-
-fn packed(git: &Path, name: &str) -> Option<String> {
-    let refs = text(&git.join("packed-refs"))?;
-    let mut pairs = refs.lines().filter_map(|line| line.split_once(' '));
-    pairs.find(|(_, named)| *named == name).and_then(|(hex, _)| commit(hex))
-}
-
-fn commit(hex: &str) -> Option<String> {
-    let hexadecimal = [40, 64].contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-    hexadecimal.then(|| hex.to_owned())
-}
-
-/// A plain file's text, within its bound.
-fn text(path: &Path) -> Option<String> {
-    if !path.symlink_metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut text = String::new();
-    fs::File::open(path).ok()?.take(REF_BYTES_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
+/// The end of a part of the time that is left.
+fn part(deadline: Instant, of: u32) -> Instant {
+    let now = Instant::now();
+    now + (deadline - now) / of
 }

@@ -3,7 +3,9 @@
 
 mod as_pid_1;
 mod away;
+mod beside_the_work;
 mod host;
+mod left_out;
 mod real_cli;
 mod runs;
 mod the_link;

@@ -18,7 +18,7 @@ use crate::collect::work::{Bundle, Work};
 use crate::reaper::{Realm, Reaper};
 
 /// Runs git as a user would, with no configuration but its own.
-fn git(dir: &Path, arguments: &[&str]) -> String {
+pub(super) fn git(dir: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null").current_dir(dir);
     for role in ["AUTHOR", "COMMITTER"] {
@@ -30,13 +30,13 @@ fn git(dir: &Path, arguments: &[&str]) -> String {
 }
 
 /// A base, and a workspace cloned from it.
-struct Place {
-    dir: TempDir,
-    base: String,
+pub(super) struct Place {
+    pub(super) dir: TempDir,
+    pub(super) base: String,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("base");
         fs::create_dir(&base).unwrap();
@@ -53,33 +53,33 @@ impl Place {
         Self { dir, base }
     }
 
-    fn work(&self) -> PathBuf {
+    pub(super) fn work(&self) -> PathBuf {
         self.dir.path().join("work")
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(super) fn write(&self, name: &str, text: &str) {
         let path = self.work().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    pub(super) fn git(&self, arguments: &[&str]) -> String {
         git(&self.work(), arguments)
     }
 
-    fn commit(&self, name: &str) -> String {
+    pub(super) fn commit(&self, name: &str) -> String {
         self.write(name, name);
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--message", name]);
         self.git(&["rev-parse", "HEAD"])
     }
 
-    async fn bundle(&self) -> (Option<Bundle>, Vec<String>) {
+    pub(super) async fn bundle(&self) -> (Option<Bundle>, Vec<String>) {
         bundle(self.dir.path(), Some(&self.base)).await
     }
 
     /// A clone of the base that has taken the bundle, checked out.
-    fn taken(&self, bundle: &Bundle) -> PathBuf {
+    pub(super) fn taken(&self, bundle: &Bundle) -> PathBuf {
         let taken = self.dir.path().join("taken");
         git(self.dir.path(), &["clone", "--quiet", "base", "taken"]);
         git(&taken, &["fetch", "--quiet", bundle.file.to_str().unwrap(), "refs/heads/work"]);
@@ -97,7 +97,7 @@ async fn bundle(dir: &Path, base: Option<&str>) -> (Option<Bundle>, Vec<String>)
     (made, unsaved)
 }
 
-async fn told(dir: &Path, base: Option<&str>) -> (Option<Bundle>, Collected) {
+pub(super) async fn told(dir: &Path, base: Option<&str>) -> (Option<Bundle>, Collected) {
     let reaper = Reaper::start(Realm::Children).unwrap();
     let scratch = dir.join("scratch");
     fs::create_dir(&scratch).unwrap();
@@ -109,7 +109,7 @@ async fn told(dir: &Path, base: Option<&str>) -> (Option<Bundle>, Collected) {
     (made, collected)
 }
 
-fn read(dir: &Path, name: &str) -> String {
+pub(super) fn read(dir: &Path, name: &str) -> String {
     fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -138,9 +138,10 @@ async fn what_is_not_committed_comes_out_as_one_commit_more() {
     place.write("noise.log", "ignored\n");
     place.write("forced.log", "tracked, so not ignored\n");
     fs::remove_file(place.work().join("gone")).unwrap();
-    let (made, unsaved) = place.bundle().await;
+    let (made, Collected { unsaved, notes, .. }) = told(place.dir.path(), Some(&place.base)).await;
     let made = made.unwrap();
     assert_eq!(unsaved, Vec::<String>::new());
+    assert_eq!(notes, ["ignored by the code's own rules, and left behind: noise.log"]);
     let taken = place.taken(&made);
     assert_eq!(
         git(&taken, &["log", "-1", "--format=%P %an %s"]),
@@ -378,7 +379,7 @@ async fn the_work_of_a_run_is_handed_over_with_its_token() {
     assert_eq!(host.result("transcript").unwrap(), "{}\n");
     let file = host.dir.path().join("bundle");
     fs::write(&file, host.result("bundle").unwrap()).unwrap();
-    let taken = place.taken(&Bundle { head: collected.head.unwrap(), file });
+    let taken = place.taken(&Bundle { head: collected.head.unwrap(), others: collected.others, file });
     assert_eq!(read(&taken, "kept"), "two\n");
 }
 

@@ -142,7 +142,10 @@ impl Taking {
     async fn transcript(&mut self, task: &Task) -> Result<(), Stop> {
         let result = brought_out(task)?;
         if !result.transcript {
-            let why = result.notes.join("; ");
+            let told = result.unsaved.iter().chain(&result.notes);
+            let told: Vec<&str> =
+                told.map(String::as_str).filter(|line| line.starts_with("the session")).collect();
+            let why = told.join("; ");
             return Err(anyhow!("no session file came out of task {}: {why}", task.short).into());
         }
         let file = self.scratch.path().join("transcript");
@@ -161,10 +164,13 @@ impl Taking {
             )));
         }
         let place = self.landing.place(&self.contact, &mut self.printer, task, head, &name).await;
-        let place = place.map_err(usage_of_git)?;
+        let (place, others) = place.map_err(usage_of_git)?;
         match &place {
             Place::Branch(branch) => self.detail("branch", branch),
             Place::Folder(folder) => self.detail("folder", &folder.display().to_string()),
+        }
+        for branch in &others {
+            self.detail("branch", branch);
         }
         for (label, command) in self.landing.next_steps(&place, task) {
             self.detail(label, &command);
@@ -255,6 +261,10 @@ impl Taking {
             (Ok(None), _) if result.unsaved.is_empty() => self.detail("no changes", ""),
             (Ok(None), _) => {}
             (Err(why), _) => self.detail("not saved", why),
+        }
+        if !result.others.is_empty() {
+            let others = result.others.join(", ");
+            self.detail("beside", &format!("{others}: each becomes a branch of its own with --branch"));
         }
         result.unsaved.iter().for_each(|line| self.detail("not saved", line));
         result.notes.iter().for_each(|line| self.detail("note", line));

@@ -36,6 +36,26 @@ async fn commits_of_the_agent_come_back_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_agent_committed_elsewhere_comes_back_as_branches_of_its_own() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let command = "git checkout -q -b feature/x && echo x > x.txt && git add x.txt && git commit -q -m 'of x' \
+                   && git checkout -q - && echo s > a.txt && git stash -q && echo y > loose.txt && chmod 000 $HOME";
+    let ended = world.outcome_of(&[&format!("[script: bash command=\"{command}\"]")]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let branches = world.branches();
+    let [work, feature, stash] = &branches[..] else { panic!("{branches:?} {}", ended.stderr) };
+    assert_eq!([feature, stash], [&format!("{work}--feature-x"), &format!("{work}--stash")]);
+    for (branch, file, text) in [(work, "loose.txt", "y"), (feature, "x.txt", "x"), (stash, "a.txt", "s")] {
+        assert_eq!(world.git(&["show", &format!("{branch}:{file}")]), text);
+        assert!(ended.stderr.contains(&format!("{branch}\n")), "{}", ended.stderr);
+    }
+    let result = &ended.own("collected").next().expect("a collection")["result"];
+    assert_eq!(result["others"], json!(["feature-x", "stash"]));
+    assert_eq!(result["transcript"], true, "its folder was closed, not its file lost: {result}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_denied_tool_is_told_and_the_agent_goes_on() {
     let Some(world) = World::start(|_| {}).await else { return };
     let ended = world.outcome_of(&["[script: tool name=AskUserQuestion]"]).await;

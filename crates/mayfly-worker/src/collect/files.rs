@@ -1,0 +1,304 @@
+//! Commits what the files have more than a commit, as much of it as there is time and room for.
+//!
+//! First what is tracked, at one go; then what is new, the smallest first, a batch at a time, so that a large
+//! file or a folder of what was built costs nothing but itself. What is not in the commit is named: a folder by
+//! its name if nothing of it is. Bounds: [`NEW_BYTES_MAX`] of new files, and the caller's time.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mayfly_core::causes;
+use mayfly_wire::api::Collected;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
+
+use super::git::{Git, GitError, List};
+use super::nested::{Found, dissolve, look_through, tell};
+
+/// The message of the commit.
+const MESSAGE: &str = "Uncommitted work";
+/// The most bytes of new files that are kept; a tracked file that has become longer than this is not kept either.
+const NEW_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// The most bytes, and files, of a batch: what a lack of time can cost.
+const BATCH_BYTES: u64 = 32 * 1024 * 1024;
+const BATCH_FILES: usize = 5000;
+/// The most lines that name what is left out, and the most names in a note.
+const LEFT_OUT_MAX: usize = 20;
+const IGNORED_NAMES_MAX: usize = 3;
+
+/// A file, relative to the workspace, and its length.
+type Sized = (u64, PathBuf);
+
+/// The files of a workspace and the index that they are taken into.
+#[derive(Debug)]
+pub(super) struct Files<'a> {
+    pub(super) git: &'a Git<'a>,
+    /// The time for reading files.
+    pub(super) read_by: Instant,
+    /// The time for all of it.
+    pub(super) deadline: Instant,
+}
+
+impl Files<'_> {
+    /// Commits what the files have more than `parent`, and gives the last commit.
+    pub(super) async fn commit(
+        &self,
+        parent: Option<&str>,
+        collected: &mut Collected,
+    ) -> Result<Option<String>, GitError> {
+        if let Some(parent) = parent {
+            self.git.run(["read-tree", parent], self.deadline).await?;
+        }
+        let before = self.git.run(["write-tree"], self.deadline).await?;
+        if let Err(error) = self.take_all(collected).await {
+            self.git.unlock_index();
+            collected.unsaved.push(format!("uncommitted work, or some of it: {}", causes(&error)));
+        }
+        let tree = self.git.run(["write-tree"], self.deadline).await?;
+        if tree == before {
+            return Ok(parent.map(str::to_owned));
+        }
+        let mut arguments = vec!["commit-tree", "-m", MESSAGE];
+        arguments.extend(parent.into_iter().flat_map(|parent| ["-p", parent]));
+        arguments.push(&tree);
+        self.git.run(arguments, self.deadline).await.map(Some)
+    }
+
+    async fn take_all(&self, collected: &mut Collected) -> Result<(), GitError> {
+        let tracked = self.tracked().await?;
+        self.open_up(&tracked, collected).await?;
+        self.take_tracked(tracked, collected).await?;
+        let new = self.list(&["ls-files", "-z", "--others", "--exclude-standard"], collected).await?;
+        // A repository inside that is still one ends with a slash, and has been told of.
+        let files = new.into_iter().filter(|path| !path.as_encoded_bytes().ends_with(b"/"));
+        let new = self.measure(files.map(PathBuf::from).collect()).await?;
+        let kept = self.take(&["update-index", "--add", "-z", "--stdin"], &new, collected).await;
+        self.tell_left_out(new, collected).await?;
+        kept?;
+        self.tell_ignored(collected).await
+    }
+
+    async fn list(&self, arguments: &[&str], collected: &mut Collected) -> Result<Vec<OsString>, GitError> {
+        let List { entries, whole } = self.git.list(arguments, self.read_by).await?;
+        if !whole {
+            collected.unsaved.push("some files: there are too many to list".to_owned());
+        }
+        Ok(entries)
+    }
+
+    async fn tracked(&self) -> Result<Vec<Tracked>, GitError> {
+        let list = self.git.list(&["ls-files", "-z", "--stage"], self.read_by).await?;
+        Ok(list.entries.iter().filter_map(|entry| Tracked::parse(entry)).collect())
+    }
+
+    /// Sees to it that git finds all files, and tells of what it cannot keep.
+    async fn open_up(&self, tracked: &[Tracked], collected: &mut Collected) -> Result<(), GitError> {
+        let workspace = self.git.work_tree.to_owned();
+        let Found { inner, lost } = self.blocking(move || look_through(&workspace)).await?;
+        collected.unsaved.extend(lost);
+        let submodules: HashSet<_> =
+            tracked.iter().filter(|entry| entry.submodule).map(|entry| entry.path.clone()).collect();
+        dissolve(self.git.work_tree, &inner, &submodules, collected);
+        for path in submodules.iter().filter(|path| !inner.contains(path)) {
+            // It was empty: what is in it is no repository, and git does not look into it.
+            let folder = self.git.work_tree.join(path);
+            let entries =
+                if folder.is_symlink() { 0 } else { fs::read_dir(folder).map_or(0, Iterator::count) };
+            if entries > 0 {
+                let lost =
+                    format!("{entries} files or folders that were made in the place of this submodule");
+                collected.unsaved.push(tell(path, &lost));
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_tracked(&self, tracked: Vec<Tracked>, collected: &mut Collected) -> Result<(), GitError> {
+        let (paths, objects): (Vec<_>, Vec<_>) =
+            tracked.into_iter().map(|entry| (entry.path, entry.object)).unzip();
+        let sized = self.measure(paths).await?;
+        let mut grown = Vec::new();
+        for ((length, path), object) in
+            sized.iter().zip(objects).filter(|((length, _), _)| *length > NEW_BYTES_MAX)
+        {
+            // One that is as long as it was is compared.
+            let was = self.git.run(["cat-file", "-s", &object], self.read_by).await?;
+            if was != length.to_string() {
+                collected.unsaved.push(tell(path, &format!("its changes: it has {} now", amount(*length))));
+                grown.push(path);
+            }
+        }
+        if !grown.is_empty() {
+            let leave = ["update-index", "--assume-unchanged", "-z", "--stdin"];
+            self.git.feed(&leave, grown.iter().copied(), self.read_by).await?;
+        }
+        let half = Instant::now() + (self.read_by - Instant::now()) / 2;
+        match self.git.run(["add", "--update", "--ignore-errors", "--", "."], half).await {
+            Ok(_) => Ok(()),
+            // It has added all it could, and says of what it could not.
+            Err(GitError::Failed { complaint, .. }) => {
+                collected.unsaved.push(format!("some files: {complaint}"));
+                Ok(())
+            }
+            Err(GitError::Late { .. }) => {
+                self.git.unlock_index();
+                let rest: Vec<_> = sized.iter().filter(|(_, path)| !grown.contains(&path)).cloned().collect();
+                self.take(&["update-index", "--remove", "-z", "--stdin"], &rest, collected).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes files into the index, the smallest first, a batch at a time.
+    async fn take(&self, how: &[&str], files: &[Sized], collected: &mut Collected) -> Result<(), GitError> {
+        let mut files: Vec<_> = files.iter().collect();
+        files.sort();
+        let mut batches = batches(&files);
+        batches.reverse();
+        while let Some(batch) = batches.pop() {
+            match self.git.feed(how, batch.iter().map(|(_, path)| path), self.read_by).await {
+                Ok(()) => {}
+                // Nothing of the batch was taken: the one that is to blame is found by halves.
+                Err(GitError::Failed { .. }) if batch.len() > 1 => {
+                    let (first, second) = batch.split_at(batch.len() / 2);
+                    batches.extend([second, first]);
+                }
+                Err(error @ GitError::Failed { .. }) => {
+                    collected.unsaved.push(tell(&batch[0].1, &causes(&error)));
+                }
+                Err(error) => {
+                    self.git.unlock_index();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Names which of these files are not in the index.
+    async fn tell_left_out(&self, new: Vec<Sized>, collected: &mut Collected) -> Result<(), GitError> {
+        let index = self.git.list(&["ls-files", "-z"], self.deadline).await?;
+        let kept: HashSet<&Path> = index.entries.iter().map(Path::new).collect();
+        let left: Vec<_> = new.into_iter().filter(|(_, path)| !kept.contains(&**path)).collect();
+        collected.unsaved.extend(left_out(&left, &kept));
+        Ok(())
+    }
+
+    /// Says what stays behind because the code has it ignored.
+    async fn tell_ignored(&self, collected: &mut Collected) -> Result<(), GitError> {
+        let ask = ["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"];
+        let mut ignored = self.git.list(&ask, self.deadline).await?.entries;
+        // A folder is followed by what is in it.
+        ignored.dedup_by(|entry, before| {
+            let (entry, before) = (entry.as_encoded_bytes(), before.as_encoded_bytes());
+            before.ends_with(b"/") && entry.starts_with(before)
+        });
+        let names = ignored.iter().take(IGNORED_NAMES_MAX).map(|name| shown(Path::new(name)));
+        let names: Vec<_> = names.collect();
+        let more = ignored.len() - names.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        if !names.is_empty() {
+            let names = names.join(", ");
+            collected.notes.push(format!("ignored by the code's own rules, and left behind: {names}{more}"));
+        }
+        Ok(())
+    }
+
+    /// These with their lengths; what is no file has none.
+    async fn measure(&self, paths: Vec<PathBuf>) -> Result<Vec<Sized>, GitError> {
+        let workspace = self.git.work_tree.to_owned();
+        let length = move |path: &Path| {
+            let metadata = workspace.join(path).symlink_metadata();
+            metadata.ok().filter(fs::Metadata::is_file).map_or(0, |metadata| metadata.len())
+        };
+        let measure = move || paths.into_iter().map(|path| (length(&path), path)).collect();
+        self.blocking(measure).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, GitError> {
+        let done = timeout_at(self.read_by, spawn_blocking(work)).await;
+        let done = done.map_err(|_| GitError::Late { verb: "add".to_owned() })?;
+        Ok(done.expect("looking does not panic"))
+    }
+}
+
+/// An entry of the index.
+#[derive(Debug)]
+struct Tracked {
+    path: PathBuf,
+    object: String,
+    submodule: bool,
+}
+
+impl Tracked {
+    /// `<mode> <object> <stage>\t<path>`.
+    fn parse(entry: &OsStr) -> Option<Self> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let bytes = entry.as_bytes();
+        let tab = bytes.iter().position(|&byte| byte == b'\t')?;
+        let mut words = std::str::from_utf8(&bytes[..tab]).ok()?.split(' ');
+        let (mode, object) = (words.next()?, words.next()?.to_owned());
+        let path = OsStr::from_bytes(&bytes[tab + 1..]).into();
+        Some(Self { path, object, submodule: mode == "160000" })
+    }
+}
+
+/// Parts of a list of files that is sorted, up to where there is no room any more.
+fn batches<'a>(files: &'a [&'a Sized]) -> Vec<&'a [&'a Sized]> {
+    let (mut batches, mut from, mut bytes, mut total) = (Vec::new(), 0, 0, 0_u64);
+    for (at, (length, _)) in files.iter().enumerate() {
+        total = total.saturating_add(*length);
+        if total > NEW_BYTES_MAX {
+            batches.push(&files[from..at]);
+            from = files.len();
+            break;
+        }
+        if at - from >= BATCH_FILES || (bytes + length > BATCH_BYTES && at > from) {
+            batches.push(&files[from..at]);
+            (from, bytes) = (at, 0);
+        }
+        bytes += length;
+    }
+    batches.push(&files[from..]);
+    batches.retain(|batch| !batch.is_empty());
+    batches
+}
+
+/// A line for each file that is left out, or for the folder of which nothing is kept.
+fn left_out(left: &[Sized], kept: &HashSet<&Path>) -> Vec<String> {
+    let folders: HashSet<&Path> = kept.iter().flat_map(|path| path.ancestors().skip(1)).collect();
+    let mut groups = BTreeMap::<&Path, (usize, u64)>::new();
+    for (length, path) in left {
+        let above: Vec<_> = path.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+        let group = above.into_iter().rev().find(|folder| !folders.contains(folder));
+        let (files, bytes) = groups.entry(group.unwrap_or(path)).or_default();
+        (*files, *bytes) = (*files + 1, bytes.saturating_add(*length));
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, (_, bytes))| std::cmp::Reverse(*bytes));
+    let line = |(path, (files, bytes)): &(&Path, (usize, u64))| match files {
+        1 => tell(path, &format!("{}, left out", amount(*bytes))),
+        _ => tell(path, &format!("{files} files with {} in all, left out", amount(*bytes))),
+    };
+    let more = groups.len().saturating_sub(LEFT_OUT_MAX);
+    let mut lines: Vec<_> = groups.iter().take(LEFT_OUT_MAX).map(line).collect();
+    lines.extend((more > 0).then(|| format!("and {more} more files or folders, left out")));
+    lines
+}
+
+fn amount(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{} {name}", bytes / unit),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string().escape_debug().to_string()
+}

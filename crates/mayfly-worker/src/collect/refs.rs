@@ -1,0 +1,171 @@
+//! What a repository's refs name, read by hand, since git would read the repository's configuration too.
+//!
+//! All of it is the agent's making: links are not followed, and what is no commit's name is passed over. Where
+//! commits can be: `HEAD` and its log, every ref, the stash and its log, each added work tree, and what an
+//! operation under way has put aside. Bounds: [`REF_BYTES_MAX`] a file, [`REFS_MAX`] refs in all,
+//! [`LOGGED_MAX`] entries of a log.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, DirEntry};
+use std::io::Read as _;
+use std::path::Path;
+
+/// What is read of a file that names commits.
+const REF_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The most refs that are looked at.
+const REFS_MAX: usize = 10_000;
+/// The most entries of a log, the newest ones, that are looked at.
+const LOGGED_MAX: usize = 500;
+/// Where git keeps a commit while something is under way.
+const PUT_ASIDE: [&str; 7] = [
+    "rebase-merge/autostash",
+    "rebase-apply/autostash",
+    "MERGE_AUTOSTASH",
+    "rebase-merge/orig-head",
+    "MERGE_HEAD",
+    "CHERRY_PICK_HEAD",
+    "ORIG_HEAD",
+];
+
+/// A commit that has a name.
+#[derive(Debug)]
+pub(super) struct Tip {
+    /// What names it, such as `heads/feature`.
+    pub(super) name: String,
+    pub(super) commit: String,
+}
+
+/// What a repository names.
+#[derive(Debug, Default)]
+pub(super) struct Tips {
+    /// By a name: branches first.
+    pub(super) named: Vec<Tip>,
+    /// By a log alone, or for an operation under way; the newest first.
+    pub(super) left: Vec<String>,
+    /// What could not be looked at, a line each.
+    pub(super) lost: Vec<String>,
+    /// Logs that are longer than what is looked at of them, a line each.
+    pub(super) notes: Vec<String>,
+}
+
+/// The commit that `HEAD` in this folder names.
+pub(super) fn head(git: &Path) -> Option<String> {
+    head_of(git, git)
+}
+
+/// All that the repository with this git folder names, but `HEAD`.
+pub(super) fn tips(git: &Path) -> Tips {
+    let mut tips = Tips::default();
+    let mut refs = packed(git);
+    loose(git, &mut refs, &mut tips.lost);
+    if refs.len() > REFS_MAX {
+        tips.lost.push(format!("the agent's other commits: of {} refs only {REFS_MAX} are kept", refs.len()));
+    }
+    let (branches, others): (Vec<_>, Vec<_>) =
+        refs.into_iter().take(REFS_MAX).partition(|(name, _)| name.starts_with("refs/heads/"));
+    let named = branches.into_iter().chain(others);
+    let tip = |(name, commit): (String, String)| Tip { name: name["refs/".len()..].to_owned(), commit };
+    tips.named.extend(named.map(tip));
+    // The first of the stash's log is the stash itself.
+    let stashed = logged(git, "refs/stash", &mut tips.notes);
+    tips.named.extend(stashed.into_iter().map(|commit| Tip { name: "stash".to_owned(), commit }));
+    work_trees(git, &mut tips);
+    let aside = PUT_ASIDE.iter().filter_map(|name| commit(text(&git.join(name))?.trim_end()));
+    tips.left.extend(aside);
+    tips.left.extend(logged(git, "HEAD", &mut tips.notes));
+    tips
+}
+
+fn work_trees(git: &Path, tips: &mut Tips) {
+    for work_tree in entries(&git.join("worktrees")).iter().filter(|entry| is_folder(entry)).take(REFS_MAX) {
+        let (own, name) = (work_tree.path(), work_tree.file_name());
+        let name = format!("worktree-{}", name.to_string_lossy());
+        tips.named.extend(head_of(&own, git).map(|commit| Tip { name, commit }));
+        tips.left.extend(logged(&own, "HEAD", &mut tips.notes));
+    }
+}
+
+/// The commit that `HEAD` in `own` names, whose refs are in `common`.
+fn head_of(own: &Path, common: &Path) -> Option<String> {
+    let head = text(&own.join("HEAD"))?;
+    match head.trim_end().strip_prefix("ref: ") {
+        None => commit(head.trim_end()),
+        Some(name) => {
+            let plain =
+                name.starts_with("refs/") && !name.split('/').any(|part| part.is_empty() || part == "..");
+            let loose = || text(&common.join(name)).and_then(|hex| commit(hex.trim_end()));
+            plain.then(|| loose().or_else(|| packed(common).remove(name)))?
+        }
+    }
+}
+
+fn packed(git: &Path) -> BTreeMap<String, String> {
+    let refs = text(&git.join("packed-refs")).unwrap_or_default();
+    let pairs = refs.lines().filter_map(|line| line.split_once(' '));
+    let named = pairs.filter(|(_, name)| name.starts_with("refs/"));
+    named.filter_map(|(hex, name)| Some((name.to_owned(), commit(hex)?))).collect()
+}
+
+/// Adds the refs that have a file of their own.
+fn loose(git: &Path, refs: &mut BTreeMap<String, String>, lost: &mut Vec<String>) {
+    let (mut folders, mut left) = (vec![git.join("refs")], REFS_MAX);
+    while let Some(folder) = folders.pop() {
+        for entry in entries(&folder) {
+            if left == 0 {
+                return lost
+                    .push(format!("the agent's other commits: `refs` has more than {REFS_MAX} entries"));
+            }
+            left -= 1;
+            let path = entry.path();
+            let name = path.strip_prefix(git).unwrap_or(&path).to_string_lossy().into_owned();
+            if is_folder(&entry) {
+                folders.push(path);
+            } else if path.is_symlink() {
+                lost.push(format!("the agent's commits of `{name}`, if it made any: it is a link"));
+            } else if let Some(commit) = text(&path).and_then(|hex| commit(hex.trim_end())) {
+                refs.insert(name, commit);
+            }
+        }
+    }
+}
+
+/// The commits of a log's newest entries, the newest first, each once.
+fn logged(git: &Path, name: &str, notes: &mut Vec<String>) -> Vec<String> {
+    let (text, mut seen) = (text(&git.join("logs").join(name)).unwrap_or_default(), HashSet::new());
+    let mut newest = text.lines().rev();
+    let commits = newest.by_ref().take(LOGGED_MAX).filter_map(|line| commit(line.split(' ').nth(1)?));
+    let commits = commits.filter(|commit| seen.insert(commit.clone())).collect();
+    if newest.next().is_some() {
+        notes.push(format!(
+            "the log of `{name}` has more than {LOGGED_MAX} entries: older ones are not looked at"
+        ));
+    }
+    commits
+}
+
+fn commit(hex: &str) -> Option<String> {
+    let hexadecimal = [40, 64].contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let none = hex.bytes().all(|byte| byte == b'0');
+    (hexadecimal && !none).then(|| hex.to_owned())
+}
+
+/// The entries of a folder that is no link.
+fn entries(folder: &Path) -> Vec<DirEntry> {
+    let folder = folder.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()).then_some(folder);
+    let read = folder.and_then(|folder| fs::read_dir(folder).ok());
+    read.into_iter().flatten().flatten().take(REFS_MAX + 1).collect()
+}
+
+fn is_folder(entry: &DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
+}
+
+/// A plain file's text, within its bound.
+fn text(path: &Path) -> Option<String> {
+    if !path.symlink_metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path).ok()?.take(REF_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
