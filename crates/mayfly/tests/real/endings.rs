@@ -152,10 +152,10 @@ async fn a_timeout_brings_the_work_back() {
     world.end().await;
 }
 
-/// R05, S51: `claude` is killed for want of memory.
+/// R05, S51: `claude` is killed for want of memory: it has less than it takes to start.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_little_memory_is_named() {
-    let limited = World::start(|rules| rules.limits.memory_bytes_max = 128 << 20).await;
+    let limited = World::start(|rules| rules.limits.memory_bytes_max = 80 << 20).await;
     let Some(world) = limited else { return };
     let ended = world.outcome_of(&["[script: text]"]).await;
     if ended.own("warning").any(|warning| warning["text"].as_str().unwrap().contains("memory limit")) {
