@@ -2,7 +2,8 @@
 //!
 //! All of it is the agent's making: links are not followed, and what is no commit's name is passed over. Where
 //! commits can be: `HEAD` and its log, every ref, the stash and its log, each added work tree, and what an
-//! operation under way has put aside. Bounds: [`REF_BYTES_MAX`] a file, [`REFS_MAX`] refs in all,
+//! operation under way has put aside. A commit that the agent itself put another in the place of, by amending or
+//! rebasing, is none of them. Bounds: [`REF_BYTES_MAX`] a file, [`REFS_MAX`] refs in all,
 //! [`LOGGED_MAX`] entries of a log.
 
 use std::collections::{BTreeMap, HashSet};
@@ -73,7 +74,27 @@ pub(super) fn tips(git: &Path) -> Tips {
     let aside = PUT_ASIDE.iter().filter_map(|name| commit(text(&git.join(name))?.trim_end()));
     tips.left.extend(aside);
     tips.left.extend(logged(git, "HEAD", &mut tips.notes));
+    let replaced = replaced(git);
+    tips.left.retain(|commit| !replaced.contains(commit));
     tips
+}
+
+/// What the log of `HEAD` says was amended, or rebased to its end.
+fn replaced(git: &Path) -> HashSet<String> {
+    let log = text(&git.join("logs/HEAD")).unwrap_or_default();
+    let (mut replaced, mut ended) = (HashSet::new(), false);
+    for line in log.lines().rev().take(LOGGED_MAX) {
+        let Some((entry, message)) = line.split_once('\t') else { continue };
+        let before = entry.split(' ').next().and_then(commit);
+        if message.starts_with("rebase (finish)") {
+            ended = true;
+        } else if message.starts_with("rebase (start)") {
+            replaced.extend(before.filter(|_| std::mem::take(&mut ended)));
+        } else if message.starts_with("commit (amend)") {
+            replaced.extend(before);
+        }
+    }
+    replaced
 }
 
 fn work_trees(git: &Path, tips: &mut Tips) {

@@ -239,3 +239,19 @@ async fn a_branch_that_is_damaged_costs_nothing_of_the_work() {
     let told = |line: &String| line.starts_with("the agent's other commits: ");
     assert!(collected.unsaved.len() == 1 && collected.unsaved.iter().all(told), "{collected:?}");
 }
+
+/// Whoever amends or rebases means the new commits.
+#[tokio::test]
+async fn what_the_agent_replaced_by_something_better_does_not_come_out() {
+    let place = Place::new();
+    place.commit("a first try");
+    place.write("kept", "better\n");
+    place.git(&["commit", "--quiet", "--all", "--amend", "--message", "better"]);
+    place.git(&["checkout", "--quiet", "-b", "trunk", &place.base]);
+    place.commit("of the trunk");
+    place.git(&["checkout", "--quiet", "main"]);
+    place.git(&["rebase", "--quiet", "trunk"]);
+    let (made, found, collected) = out(&place).await;
+    assert_eq!((made.head, found), (place.git(&["rev-parse", "main"]), others([])));
+    assert!(collected.unsaved.is_empty() && collected.notes.is_empty(), "{collected:?}");
+}
