@@ -89,7 +89,9 @@ impl Engine {
     /// Whether a task would be accepted now, as far as the disk and the database go.
     pub async fn ready(&self) -> Result<(), SubmitError> {
         self.check_disk()?;
-        self.0.store.settled().await.map_err(SubmitError::Store)
+        self.0.store.settled().await.map_err(SubmitError::Store)?;
+        // Something is read as well.
+        self.0.store.counts().await.map(drop).map_err(SubmitError::Store)
     }
 
     async fn store_task(&self, new: NewTask, credential: Option<Credential>) -> Result<TaskId, SubmitError> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use mayfly_core::causes;
 use mayfly_engine::{Clock, Engine};
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{Store, StoreError};
@@ -118,7 +119,7 @@ impl Server {
         let folder = config.data.clone();
         let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
         let key = data.key()?;
-        provider.probe().await.map_err(StartError::Provider)?;
+        try_machines(&*provider).await?;
         let store = open_store(&data.store())?;
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
         let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
@@ -203,6 +204,19 @@ async fn open_port(address: Option<SocketAddr>, data: &DataFolder) -> Result<Opt
     let door = Door::at(address, OWNER_CONNECTIONS_MAX).await;
     let (door, address) = door.map_err(|source| StartError::Port { address, source })?;
     Ok(Some(Port { door, address, opens }))
+}
+
+/// A host that can make no machine is told so now, and not at the first task. What it lacks for the moment alone,
+/// such as room on its disk, is no reason: there may be machines to end, and with them the want.
+async fn try_machines(provider: &dyn Provider) -> Result<(), StartError> {
+    match provider.probe().await {
+        Err(error @ ProviderError::Refused { .. }) => Err(StartError::Provider(error)),
+        Err(error) => {
+            tracing::warn!(cause = %causes(&error), "no machine can be made at the moment");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 fn open_store(path: &Path) -> Result<Store, StartError> {

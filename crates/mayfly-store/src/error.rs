@@ -40,6 +40,12 @@ pub enum StoreError {
     /// The idempotency key was used for another task.
     #[error("this idempotency key was used for another task: choose a new one")]
     KeyConflict,
+    /// The file is broken where it was read or written.
+    #[error(
+        "the database is damaged: end the orchestrator, and put a copy of the file back, or move it away with the files \
+         beside it to start with an empty queue"
+    )]
+    Broken(#[source] rusqlite::Error),
     /// SQLite said no.
     #[error("the database cannot be used")]
     Sqlite(#[source] rusqlite::Error),
@@ -55,6 +61,7 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full(error),
+            Some(rusqlite::ErrorCode::DatabaseCorrupt) => Self::Broken(error),
             _ => Self::Sqlite(error),
         }
     }

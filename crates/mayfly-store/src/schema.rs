@@ -94,7 +94,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
         _ => {}
     }
     let mut connection = checked(path).map_err(|error| match error {
-        StoreError::Sqlite(error) => unreadable(path, error),
+        StoreError::Sqlite(error) | StoreError::Broken(error) => unreadable(path, error),
         other => other,
     })?;
     // Only now is it known to be ours.

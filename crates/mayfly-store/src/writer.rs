@@ -123,6 +123,7 @@ fn undone() -> StoreError {
 fn copy(error: &rusqlite::Error) -> StoreError {
     let code = match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => rusqlite::ffi::SQLITE_FULL,
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => rusqlite::ffi::SQLITE_CORRUPT,
         _ => rusqlite::ffi::SQLITE_IOERR,
     };
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None).into()

@@ -9,6 +9,7 @@
 //! POST /v1/tasks/{id}/cancel         Cancel                  -> 202 Task
 //! POST /v1/tasks/{id}/retry          Retry                   -> 202 Task      a new one (Idempotency-Key)
 //! GET  /v1/tasks/{id}/events?after=N&follow=true             -> 200 NDJSON of `event::Event`
+//! GET  /v1/tasks/{id}/result                                 -> 200 TaskResult
 //! GET  /v1/tasks/{id}/result/bundle                          -> 200 a git bundle
 //! GET  /v1/tasks/{id}/result/transcript                      -> 200 the CLI's session file
 //! ```
@@ -197,6 +198,20 @@ pub struct Outcome {
     /// The reason in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+}
+
+/// How a task ended and what came out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct TaskResult {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The attempt that the work came from, if any did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// What came out of its machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collected: Option<Collected>,
 }
 
 /// What a worker brought out of its machine.

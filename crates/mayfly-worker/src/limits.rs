@@ -51,8 +51,14 @@ impl Limits {
 }
 
 impl Met {
-    /// A sentence for the limit of processes, if it was met: of the other one the outcome itself tells.
-    pub(crate) fn warning(self) -> Option<String> {
+    /// A sentence for each limit that was met, whatever the outcome is.
+    pub(crate) fn warnings(self) -> impl Iterator<Item = String> {
+        let memory = "the machine ran out of memory, and programs in it were killed";
+        self.memory.then(|| memory.to_owned()).into_iter().chain(self.too_many())
+    }
+
+    /// A sentence for the limit of processes, if it was met.
+    pub(crate) fn too_many(self) -> Option<String> {
         self.processes.map(|max| format!("the machine reached its limit of {max} processes and threads"))
     }
 }

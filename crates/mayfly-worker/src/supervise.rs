@@ -114,7 +114,7 @@ impl Supervisor {
         let parts = self.take_apart(child, launch);
         let (status, stop, (interpreter, stderr_tail)) = self.watch(parts).await;
         let met = self.limits.met_since(counted_before);
-        if let Some(text) = met.warning() {
+        for text in met.warnings() {
             self.outlet.report(&Report::Warning { text }).await;
         }
         let end = End {

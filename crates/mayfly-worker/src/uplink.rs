@@ -190,7 +190,10 @@ impl Uplink {
         if let Some(first) = self.order.take() {
             let _ = first.send(*order);
         }
-        self.back_off.reset();
+        // With records to be stored, it is of use only once they are: an orchestrator may let in and store nothing.
+        if !self.outbox.has_unsent() {
+            self.back_off.reset();
+        }
         let end = self.talk(channel).await;
         *alone_since = Instant::now();
         end
@@ -220,7 +223,12 @@ impl Uplink {
 
     fn obey(&mut self, down: Down) -> Result<(), LinkEnd> {
         match down {
-            Down::Ack { stored } => self.outbox.ack(stored)?,
+            Down::Ack { stored } => {
+                if stored > self.outbox.stored() {
+                    self.back_off.reset();
+                }
+                self.outbox.ack(stored)?;
+            }
             Down::Collect => {
                 self.duty.send_replace(Duty::Collect);
             }

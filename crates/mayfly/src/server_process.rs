@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use mayfly_client::Client;
-use mayfly_server::ServerConfig;
+use mayfly_server::{ServerConfig, make_data_folder};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
@@ -29,7 +29,6 @@ use crate::config::Settings;
 use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::Stop;
-use crate::orchestrator::make_private;
 
 /// How long an orchestrator that nobody needs stays.
 const IDLE_EXIT: &str = "60s";
@@ -37,6 +36,9 @@ const IDLE_EXIT: &str = "60s";
 const START_MAX: Duration = Duration::from_secs(120);
 /// The longest first line.
 const READY_BYTES_MAX: u64 = 4 * 1024;
+/// What is written here is no link to something else.
+#[expect(clippy::cast_possible_wrap, reason = "the flags of the system's call are an int")]
+const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 /// How much of the log of a failed start is shown.
 const LOG_BYTES_MAX: u64 = 4 * 1024;
 
@@ -58,7 +60,7 @@ pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
     if client.healthy().await.is_ok() {
         return Ok(Joined { client, was_there: true, claude: None });
     }
-    make_private(data)?;
+    make_data_folder(data).map_err(Stop::usage)?;
     let _starting = lock(data.join("start.lock")).await?;
     if client.healthy().await.is_ok() {
         return Ok(Joined { client, was_there: true, claude: None });
@@ -76,7 +78,9 @@ pub(crate) fn log_file(data: &Path) -> PathBuf {
 /// Held until it is dropped, and released by the kernel if we die.
 async fn lock(path: PathBuf) -> Result<File, Stop> {
     let locked = spawn_blocking(move || {
-        let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
+        let mut options = OpenOptions::new();
+        options.create(true).write(true).truncate(false).mode(0o600).custom_flags(NO_LINK);
+        let file = options.open(&path);
         let lock = |file: File| file.lock().map(|()| file);
         file.and_then(lock).with_context(|| format!("cannot lock `{}`", path.display()))
     });
@@ -90,7 +94,7 @@ async fn start(
     environment: &Environment,
 ) -> Result<(), Stop> {
     let path = log_file(data);
-    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(NO_LINK).open(&path);
     let log = log.with_context(|| format!("cannot write `{}`", path.display()))?;
     let before = log.metadata()?.len();
     let mut child = spawn(data, claude, settings, environment, log)?;

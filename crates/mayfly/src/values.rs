@@ -78,9 +78,15 @@ pub(crate) fn processes(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Reads an address of this host with a port.
+/// Reads an address of the loopback with a port.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:6293".to_owned())
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        Ok(_) => {
+            Err("expected an address that others cannot reach: 127.0.0.1 or [::1], and a port".to_owned())
+        }
+        Err(_) => Err("expected an address and a port, such as 127.0.0.1:6293".to_owned()),
+    }
 }
 
 /// Reads how many processors a machine may use.

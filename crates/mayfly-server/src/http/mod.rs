@@ -67,7 +67,7 @@ pub(crate) fn owner(owner: Owner) -> Router {
     routes
         .route("/v1/openapi.json", get(move || ready(Json(document))))
         .fallback(async || Problem::no_route())
-        .method_not_allowed_fallback(async || Problem::no_route())
+        .method_not_allowed_fallback(async || Problem::no_method())
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
         .with_state(owner)
 }
@@ -86,6 +86,7 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::retry))
         .routes(routes!(events::follow))
+        .routes(routes!(results::summary))
         .routes(routes!(results::bundle))
         .routes(routes!(results::transcript))
 }

@@ -37,6 +37,10 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "no-such-route", "there is no such route here")
     }
 
+    pub(crate) fn no_method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "no-such-method", "this route has no such method")
+    }
+
     /// One answer, whether the id names nothing or is none.
     pub(crate) fn no_task() -> Self {
         Self::new(
@@ -50,6 +54,14 @@ impl Problem {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let detail = format!("the ids of several tasks end so: give more digits ({})", ids.join(", "));
         Self::new(StatusCode::CONFLICT, "ambiguous-task", detail)
+    }
+
+    pub(crate) fn not_over(short: &str) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "not-over",
+            format!("task {short} is not over yet: follow its events"),
+        )
     }
 
     pub(crate) fn no_result() -> Self {
@@ -109,10 +121,14 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        if matches!(error, StoreError::Full(_)) {
-            return Self::disk_full();
+        match error {
+            StoreError::Full(_) => Self::disk_full(),
+            StoreError::Broken(_) => {
+                tracing::error!(cause = %causes(&error), "the database is damaged");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged-database", error.to_string())
+            }
+            error => Self::internal("the database did not answer", &error),
         }
-        Self::internal("the database did not answer", &error)
     }
 }
 

@@ -1,13 +1,32 @@
 //! What came out of a machine, as it came. The bytes are the machine's: the receiver must not trust them.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use mayfly_core::TaskId;
+use mayfly_wire::api::TaskResult;
 
 use super::Owner;
 use super::download;
 use super::extract::Task;
 use super::problem::Problem;
+
+/// `GET /v1/tasks/{id}/result`
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/result",
+    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    responses(
+        (status = 200, description = "How it ended, and what came out", body = TaskResult),
+        (status = 404, description = "No such task", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not over, or the ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn summary(State(app): State<Owner>, Task(id): Task) -> Result<Json<TaskResult>, Problem> {
+    let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
+    let outcome = task.outcome.ok_or_else(|| Problem::not_over(&task.short))?;
+    Ok(Json(TaskResult { outcome, attempt: task.result_attempt, collected: task.result }))
+}
 
 /// `GET /v1/tasks/{id}/result/bundle`
 #[utoipa::path(

@@ -33,7 +33,9 @@ pub(super) async fn create(
     headers: HeaderMap,
     Body(task): Body<api::CreateTask>,
 ) -> Result<(StatusCode, Json<api::Task>), Problem> {
-    let task = app.engine.submit(task, idempotency_key(&headers)?).await?;
+    let key = idempotency_key(&headers)?;
+    require_credential(task.credential.as_ref())?;
+    let task = app.engine.submit(task, key).await?;
     Ok((StatusCode::ACCEPTED, Json(task)))
 }
 
@@ -130,8 +132,18 @@ pub(super) async fn retry(
     headers: HeaderMap,
     Body(retry): Body<api::Retry>,
 ) -> Result<(StatusCode, Json<api::Task>), Problem> {
-    let task = app.engine.retry(id, retry.credential, idempotency_key(&headers)?).await?;
+    let key = idempotency_key(&headers)?;
+    require_credential(retry.credential.as_ref())?;
+    let task = app.engine.retry(id, retry.credential, key).await?;
     Ok((StatusCode::ACCEPTED, Json(task.ok_or_else(Problem::no_task)?)))
+}
+
+/// An orchestrator has none of its own.
+fn require_credential(credential: Option<&api::Credential>) -> Result<(), Problem> {
+    credential.map(drop).ok_or_else(|| {
+        let detail = "`credential` is missing: the task cannot speak to the model without one";
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-task", detail)
+    })
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

@@ -54,6 +54,17 @@ impl Bed {
         Self { server: serve(&self.data, &self.provider, &self.clock).await, ..self }
     }
 
+    /// The same, where it may not start; gives what it says.
+    pub(crate) async fn restart_as_is(self) -> Result<Self, String> {
+        self.server.stop().await;
+        let clock = Arc::new(self.clock.clone());
+        let config = ServerConfig::in_dir(&self.data);
+        match Server::start(config, self.provider.clone(), clock).await {
+            Ok(server) => Ok(Self { server, ..self }),
+            Err(error) => Err(mayfly_core::causes(&error)),
+        }
+    }
+
     pub(crate) fn data(&self) -> &Path {
         &self.data
     }

@@ -177,3 +177,61 @@ async fn what_happened_is_counted() {
     bed.nobody_but(5).await;
     has(&numbers(&bed).await, "mayfly_leaked_machines_total 1");
 }
+
+#[tokio::test]
+async fn how_a_task_ended_is_told_with_what_came_out_of_it() {
+    let mut bed = Bed::start().await;
+    let submitted = bed.client.submit(&task("p", None), "key").await.unwrap();
+    let path = format!("/v1/tasks/{}/result", submitted.short);
+    let mut worker = bed.worker().await;
+    assert_eq!(refused(&bed, &path).await.0, 409);
+    worker.ready().await;
+    worker.finish(mayfly_wire::api::Collected { notes: vec!["n".to_owned()], ..Default::default() }).await;
+    finished(&bed, &submitted.id).await;
+    let result: mayfly_wire::api::TaskResult = get(&bed, &path).await;
+    assert_eq!((result.outcome.name.as_str(), result.attempt), ("succeeded", Some(1)));
+    assert_eq!(result.collected.unwrap().notes, ["n"]);
+}
+
+/// A task that could not speak to the model would only cost a machine.
+#[tokio::test]
+async fn a_task_without_a_credential_is_refused() {
+    let bed = Bed::start().await;
+    let mut without = task("p", None);
+    without.credential = None;
+    let error = bed.client.submit(&without, "key").await.unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(problem) if problem.kind == "invalid-task"), "{error}");
+    assert!(error.to_string().contains("credential"), "{error}");
+    assert!(bed.client.tasks(None, None).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_method_that_a_route_has_not_is_told_from_a_route_that_is_not_there() {
+    let bed = Bed::start().await;
+    let owner = raw(&bed.server.socket());
+    let status = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
+    assert_eq!(status(owner.delete("http://mayfly/v1/tasks")).await, 405);
+    assert_eq!(status(owner.delete("http://mayfly/v1/task")).await, 404);
+}
+
+/// Said where it is met, and with what to do.
+#[tokio::test]
+async fn a_database_that_is_damaged_while_nobody_looks_is_named() {
+    use std::os::unix::fs::FileExt as _;
+    let bed = Bed::start().await;
+    for n in 0..50 {
+        bed.client.submit(&task(&"p".repeat(5000), None), &n.to_string()).await.unwrap();
+    }
+    let file = bed.data().join("mayfly.db");
+    let bed = bed.restart().await;
+    rusqlite::Connection::open(&file).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let bytes = std::fs::metadata(&file).unwrap().len();
+    let spoilt = std::fs::File::options().write(true).open(&file).unwrap();
+    spoilt.write_all_at(&vec![0xa5; usize::try_from(bytes - 4096).unwrap()], 4096).unwrap();
+    let bed = bed.restart_as_is().await;
+    let (status, text) = match &bed {
+        Ok(bed) => refused(bed, "/readyz").await,
+        Err(error) => (503, error.clone()),
+    };
+    assert!(status == 503 && text.contains("damaged"), "{status} {text}");
+}

@@ -93,7 +93,7 @@ impl End<'_> {
         if self.met.memory && self.status.signal() == Some(Signal::KILL.as_raw()) {
             return Verdict::failed(Failure::OutOfMemory, "the machine's memory limit was reached");
         }
-        match self.met.warning() {
+        match self.met.too_many() {
             Some(limit) => Verdict::failed(Failure::ProcessLimit, format!("claude {}; {limit}", self.exit())),
             None => Verdict::failed(Failure::Killed, format!("claude {}", self.exit())),
         }

@@ -106,6 +106,15 @@ async fn a_kill_for_memory_is_told_from_other_kills() {
     assert_eq!(host.ended().0, "out-of-memory");
 }
 
+/// Covers S51 for memory: a tool of the agent was killed, and `claude` went on.
+#[tokio::test]
+async fn a_machine_that_ran_out_of_memory_says_so_whatever_the_outcome() {
+    let host = run("init; echo 'oom_kill 1' > \"$HOME/../memory.events\"; result; cat > /dev/null").await;
+    assert_eq!(host.ended().0, "succeeded");
+    let text = "the machine ran out of memory, and programs in it were killed".to_owned();
+    assert!(host.reports().contains(&Report::Warning { text }), "{:?}", host.reports());
+}
+
 /// Covers S51 for processes: it is told, once, whatever the outcome is.
 #[tokio::test]
 async fn a_machine_that_met_its_limit_of_processes_says_so() {

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mayfly_server::{Server, ServerConfig};
+use mayfly_server::{STOP_MAX, Server, ServerConfig};
 
 use crate::claude;
 use crate::cli::ServeArgs;
@@ -78,7 +78,8 @@ async fn drain(
         1 => "1 task runs".to_owned(),
         alive => format!("{alive} tasks run"),
     };
-    say(&format!("draining: {run}; waiting up to {}s; once more stops now", time.as_secs()));
+    let (wait, hang_up) = (time.as_secs(), STOP_MAX.as_secs());
+    say(&format!("draining: {run}; waiting up to {wait}s, and {hang_up}s to hang up; once more stops now"));
     tokio::select! {
         drained = server.drained() => drained?,
         () = tokio::time::sleep(time) => {}

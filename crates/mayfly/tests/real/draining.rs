@@ -72,7 +72,10 @@ async fn a_server_that_is_asked_to_stop_lets_its_tasks_end_and_begins_no_other()
     let mut second = run(&user, &claude, "[script: hold name=second]");
     second.until("queued").await;
     serving.signal(Signal::TERM);
-    assert_eq!(serving.says().await, "draining: 1 task runs; waiting up to 120s; once more stops now");
+    assert_eq!(
+        serving.says().await,
+        "draining: 1 task runs; waiting up to 120s, and 3s to hang up; once more stops now"
+    );
     user.api.release("first");
     assert_eq!(serving.end().await, (Some(0), String::new()));
     // The runs start the next one, which has the result of the first and begins the second.
