@@ -33,6 +33,8 @@ const ENDING_MAX: Duration = STOP_MAX.saturating_mul(3);
 const PID_BYTES_MAX: usize = 20;
 /// More than a secret has.
 const SECRET_BYTES_MAX: u64 = 1024;
+/// The name of the key's file.
+const KEY: &str = "key";
 /// The name of the token's file.
 pub(crate) const TOKEN: &str = "token";
 /// By this a token is known for what it is, wherever it turns up.
@@ -141,7 +143,7 @@ impl DataFolder {
 
     /// The key, made at the first start. It is whole on disk before anything can depend on it.
     pub(crate) fn key(&self) -> Result<[u8; KEY_BYTES], DataError> {
-        let path = self.root.join("key");
+        let path = self.root.join(KEY);
         let key = secret(&path, |random| random.to_vec())?;
         key.try_into().map_err(|_| DataError::Secret { path, reason: "is not 32 bytes long" })
     }
@@ -157,6 +159,23 @@ impl DataFolder {
         }
         Ok(token)
     }
+}
+
+/// Checks what is in a data folder, and makes nothing: whose it is, and that its secrets are for us alone.
+///
+/// # Errors
+/// What an orchestrator would refuse to start for.
+pub fn check_data_folder(path: &Path) -> Result<(), DataError> {
+    folder(path)?;
+    for name in [KEY, TOKEN] {
+        let path = path.join(name);
+        match File::open(&path) {
+            Ok(file) => drop(read_secret(file, &path)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("read", &path)(error)),
+        }
+    }
+    Ok(())
 }
 
 /// The content of a file that only we can read, made of random bytes if there is none.
@@ -381,6 +400,7 @@ mod tests {
         assert_eq!(token.len(), TOKEN_PREFIX.len() + 64);
         set_mode(&path, 0o644);
         let error = data.token().expect_err("open").to_string();
+        assert!(check_data_folder(parent.path()).is_err());
         assert!(error.contains("read by others") && error.contains(&path.display().to_string()), "{error}");
         set_mode(&path, 0o600);
         for text in ["", "mayfly-owner-", "x", &format!("{token}0"), &token.to_uppercase()] {

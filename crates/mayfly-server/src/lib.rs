@@ -27,6 +27,6 @@ mod listen;
 mod server;
 
 pub use config::ServerConfig;
-pub use data::{DataError, make_data_folder};
+pub use data::{DataError, check_data_folder, make_data_folder};
 pub use doors::MACHINE_CONNECTIONS_MAX;
 pub use server::{STOP_MAX, Server, StartError};

@@ -25,6 +25,9 @@ pub(crate) struct CancelArgs {
     /// Do not wait for the work: end the machines at once
     #[arg(long)]
     force: bool,
+    /// Print the tasks as they ended, one JSON object a line
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     pub(crate) data: DataArgs,
 }
@@ -34,7 +37,7 @@ pub(crate) async fn cancel(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
-    let mut printer = Printer::of_lines(false, environment);
+    let mut printer = Printer::of_lines(args.json, environment);
     let contact = Contact::about_tasks(Origin::new(settings, environment)?).await?;
     // All of them first: where one is wrong, none is cancelled.
     let mut tasks = Vec::new();
@@ -46,7 +49,10 @@ pub(crate) async fn cancel(
     }
     for before in &tasks {
         let task = contact.wait(&mut printer, before).await?;
-        tell(&task, before.outcome.is_some(), &contact, &mut printer);
+        match args.json {
+            true => printer.json(&task),
+            false => tell(&task, before.outcome.is_some(), &contact, &mut printer),
+        }
     }
     printer.exit(Exit::Success)
 }

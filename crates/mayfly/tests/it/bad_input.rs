@@ -200,3 +200,22 @@ fn a_home_that_is_nowhere() {
     command.env_remove("HOME");
     insta::assert_snapshot!(user.said(command));
 }
+
+/// S56: what another user's folder holds is not followed, and nothing is written there.
+#[test]
+fn a_data_folder_of_another_user() {
+    use std::os::unix::fs::{chown, symlink};
+    if !rustix::process::geteuid().is_root() {
+        mayfly_test_needs::skip("only root can give a folder to another user");
+        return;
+    }
+    let user = User::new();
+    let (folder, victim) = (user.cwd().join("theirs"), user.cwd().join("victim"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&victim, "precious").unwrap();
+    symlink(&victim, folder.join("serve.log")).unwrap();
+    chown(&folder, Some(54_321), Some(54_321)).unwrap();
+    insta::assert_snapshot!(user.said(user.with_token(&["run", "--data", "theirs", "fix it"])));
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+}

@@ -1,7 +1,9 @@
 //! R17: the disk fills while a task runs, and is emptied again.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -34,7 +36,9 @@ struct SmallDisk {
     serve: Child,
     /// What the orchestrator says.
     log: Lines<BufReader<ChildStderr>>,
-    _dir: TempDir,
+    /// The orchestrator's command line.
+    program: Vec<OsString>,
+    dir: TempDir,
 }
 
 impl SmallDisk {
@@ -50,28 +54,36 @@ impl SmallDisk {
         let dir = tempfile::tempdir().unwrap();
         let small = dir.path().join("small");
         fs::create_dir(&small).unwrap();
+        let mut program: Vec<OsString> =
+            vec![env!("CARGO_BIN_EXE_mayfly").into(), "--claude".into(), claude.into()];
+        program.extend(["serve", "--listen", "127.0.0.1:0", "--data"].map(OsString::from));
+        program.push(small.join("data").into());
         let script = r#"mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@""#;
         let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "sh", "-c", script, "sh", size])
-            .arg(&small)
-            .arg(env!("CARGO_BIN_EXE_mayfly"));
-        command.arg("--claude").arg(claude).args(["serve", "--listen", "127.0.0.1:0", "--data"]);
-        command.arg(small.join("data"));
-        command.env_clear().env("PATH", PATH).env("HOME", dir.path()).env("MAYFLY_LOG", "info");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut serve = command.spawn().unwrap();
-        let mut said = BufReader::new(serve.stdout.take().unwrap()).lines();
-        let log = BufReader::new(serve.stderr.take().unwrap()).lines();
-        assert!(said.next_line().await.unwrap().expect("it is ready").starts_with("serving on"));
+        command.args(["--mount", "sh", "-c", script, "sh", size]).arg(&small).args(&program);
+        let (serve, log) = serve(command, dir.path()).await;
         let path = PathBuf::from(format!("/proc/{}/root{}", serve.id().unwrap(), small.display()));
         let client = Client::new(&path.join("data/api.sock"));
-        Some(Self { api, client, path, serve, log, _dir: dir })
+        Some(Self { api, client, path, serve, log, program, dir })
     }
 
     fn task(&self, prompt: &str) -> CreateTask {
         let credential = json!({"kind": "oauth-token", "secret": CANARY, "base_url": self.api.base_url()});
         serde_json::from_value(json!({"prompt": prompt, "credential": credential})).unwrap()
+    }
+
+    /// Kills the orchestrator, and starts another that sees the same disk.
+    async fn die_and_start_again(&mut self) {
+        let spaces = File::open(format!("/proc/{}/ns/mnt", self.serve.id().unwrap())).unwrap();
+        self.serve.kill().await.unwrap();
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/fd/{}", std::process::id(), spaces.as_raw_fd()));
+        command.args(&self.program);
+        (self.serve, self.log) = serve(command, self.dir.path()).await;
+        // The same disk, seen by way of another process.
+        let small = self.dir.path().join("small");
+        self.path = PathBuf::from(format!("/proc/{}/root{}", self.serve.id().unwrap(), small.display()));
+        self.client = Client::new(&self.path.join("data/api.sock"));
     }
 
     /// Ends the orchestrator.
@@ -83,6 +95,21 @@ impl SmallDisk {
         assert!(ended.unwrap().success());
         self.api.stop().await;
     }
+}
+
+/// Starts an orchestrator, and waits until it serves.
+async fn serve(mut command: Command, home: &Path) -> (Child, Lines<BufReader<ChildStderr>>) {
+    command.env_clear().env("PATH", PATH).env("HOME", home).env("MAYFLY_LOG", "info");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut serve = command.spawn().unwrap();
+    let mut said = BufReader::new(serve.stdout.take().unwrap()).lines();
+    let mut log = BufReader::new(serve.stderr.take().unwrap()).lines();
+    let first = said.next_line().await.unwrap();
+    if !first.as_ref().is_some_and(|line| line.starts_with("serving on")) {
+        let why = log.next_line().await;
+        panic!("{first:?} {why:?}");
+    }
+    (serve, log)
 }
 
 async fn until(events: &mut EventStream, kind: &str) -> Value {
@@ -133,6 +160,26 @@ async fn a_machine_that_fills_the_disk_is_ended_by_its_time_or_by_force() {
         disk.client.ready().await.unwrap();
         disk.end().await;
     }
+}
+
+/// R17, R18: nobody is there any more, and the disk is as full as before: the next one starts all the same, and can
+/// be asked to end what fills it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestrator_that_died_on_a_full_disk_is_followed_by_another() {
+    let Some(mut disk) = SmallDisk::start("200m").await else { return };
+    let task = disk.task(
+        r#"[script: steps list=[
+            {"tools": [{"name": "Bash", "input": {"command": "head -c 60M /dev/zero > blob"}}]}, {"hold": "on"}
+        ]]"#,
+    );
+    let running = disk.client.submit(&task, "filler").await.unwrap();
+    disk.api.arrived("steps", 2).await;
+    fill(&disk.path.join("filler"));
+    disk.die_and_start_again().await;
+    disk.client.cancel(&running.id, true).await.unwrap();
+    let events = disk.client.events(&running.id, 0);
+    assert_eq!(outcome(&disk.client, &running.id, events).await, "cancelled");
+    disk.end().await;
 }
 
 /// Nothing is acknowledged that is not stored and no task is accepted; once there is room, everything goes on.

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use mayfly_core::causes;
 use mayfly_provider::Provider as _;
 use mayfly_provider_sandbox::{Layer, LayerState, Sandbox, SandboxConfig};
-use mayfly_server::{DataError, make_data_folder};
+use mayfly_server::{DataError, check_data_folder, make_data_folder};
 use mayfly_wire::api::CredentialKind;
 use rustix::fs::statvfs;
 use tempfile::TempDir;
@@ -47,8 +47,9 @@ fn configuration(settings: &Settings, environment: &Environment) -> Check {
 
 fn data_folder(data: &Path) -> Check {
     let (name, shown) = ("data folder", data.display());
-    if let Err(error) = make_data_folder(data) {
+    if let Err(error) = make_data_folder(data).and_then(|()| check_data_folder(data)) {
         let fix = match &error {
+            DataError::Secret { path, .. } => format!("rm {}", shell_word(&path.to_string_lossy())),
             DataError::Shared { .. } => format!("chmod go-w {}", shell_word(&data.to_string_lossy())),
             _ => "mayfly run --data DIR, with a folder of yours".to_owned(),
         };
