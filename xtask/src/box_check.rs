@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// How often to kill the orchestrator
     #[arg(long, default_value_t = 10)]
     kills: usize,
+    /// How long nobody is there after a kill, in seconds [default: up to 1.5, at random]
+    #[arg(long, value_name = "SECONDS")]
+    away: Option<u64>,
     /// Where the random moments come from; the same seed gives the same ones
     #[arg(long, default_value_t = fastrand::u64(..))]
     seed: u64,
@@ -68,7 +71,7 @@ struct Told {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { tasks, kills, seed } = args;
+    let Args { tasks, kills, away, seed } = args;
     println!("{tasks} tasks, {kills} kills, seed {seed}");
     let home = tempfile::tempdir()?;
     let place = Arc::new(Place::prepare(home.path()).await?);
@@ -83,7 +86,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let most = Arc::new(AtomicUsize::new(0));
     let sampler = tokio::spawn(sample(sandbox(&place), Arc::clone(&most)));
     let killer =
-        tokio::spawn(kill_again_and_again(Arc::clone(&place), kills, fastrand::Rng::with_seed(seed)));
+        tokio::spawn(kill_again_and_again(Arc::clone(&place), kills, away, fastrand::Rng::with_seed(seed)));
     let client = Client::new(&place.data().join("api.sock"));
     let mut following = JoinSet::new();
     for number in 0..tasks {
@@ -156,6 +159,7 @@ async fn sample(sandbox: Sandbox, most: Arc<AtomicUsize>) {
 async fn kill_again_and_again(
     place: Arc<Place>,
     kills: usize,
+    away: Option<u64>,
     mut random: fastrand::Rng,
 ) -> anyhow::Result<Serving> {
     for kill in 1..=kills {
@@ -169,7 +173,8 @@ async fn kill_again_and_again(
         );
         serve.child.kill().await?;
         println!("kill {kill} of {kills}, after {life:?}");
-        sleep(Duration::from_millis(random.u64(AWAY_MS))).await;
+        let some = Duration::from_millis(random.u64(AWAY_MS));
+        sleep(away.map_or(some, Duration::from_secs)).await;
     }
     place.serve().await
 }

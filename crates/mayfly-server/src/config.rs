@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mayfly_engine::{EngineConfig, Rules};
+use mayfly_git::Git;
 
 use crate::data::TOKEN;
 
@@ -17,6 +18,8 @@ pub struct ServerConfig {
     pub data: PathBuf,
     /// A port of this machine where the owner's API is served too, to those who have the token. Port 0 is any.
     pub listen: Option<SocketAddr>,
+    /// git, which makes patches of results. Default: the one in the usual places.
+    pub git: Git,
     /// What holds for its tasks.
     pub rules: Rules,
 }
@@ -24,7 +27,8 @@ pub struct ServerConfig {
 impl ServerConfig {
     /// The default rules, in the data folder `data`.
     pub fn in_dir(data: impl Into<PathBuf>) -> Self {
-        Self { data: data.into(), listen: None, rules: Rules::default() }
+        let git = Git::new("/usr/local/bin:/usr/bin:/bin".into(), None, None);
+        Self { data: data.into(), listen: None, git, rules: Rules::default() }
     }
 
     /// The owner's socket.

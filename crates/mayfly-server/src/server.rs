@@ -13,6 +13,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use mayfly_core::causes;
 use mayfly_engine::{Clock, Engine};
+use mayfly_git::Git;
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{Store, StoreError};
 use tokio::sync::{mpsc, watch};
@@ -132,7 +133,7 @@ impl Server {
         let engine = engine.map_err(StartError::Engine)?;
 
         let (owner_count, owners) = watch::channel(0);
-        let api = http::owner(owner(&engine, &data, &house));
+        let api = http::owner(owner(&engine, &data, &house, &config.git));
         let listening = port.as_ref().map(|port| port.address);
         if let Some(Port { door, opens, .. }) = port {
             house.serve(door, http::guarded(api.clone(), opens), owner_count.clone());
@@ -223,12 +224,13 @@ fn open_store(path: &Path) -> Result<Store, StartError> {
     Store::open(path).map_err(|source| StartError::Store { path: path.to_owned(), source })
 }
 
-fn owner(engine: &Engine, data: &DataFolder, house: &House) -> Owner {
+fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git) -> Owner {
     Owner {
         engine: engine.clone(),
         workspaces: data.workspaces().into(),
         results: data.results().into(),
         incoming: data.incoming().into(),
+        git: git.clone(),
         stopping: house.stopping.clone(),
     }
 }

@@ -10,6 +10,7 @@
 //! POST /v1/tasks/{id}/retry          Retry                   -> 202 Task      a new one (Idempotency-Key)
 //! GET  /v1/tasks/{id}/events?after=N&follow=true             -> 200 NDJSON of `event::Event`
 //! GET  /v1/tasks/{id}/result                                 -> 200 TaskResult
+//! GET  /v1/tasks/{id}/result/patch                           -> 200 what was changed, for `git apply`
 //! GET  /v1/tasks/{id}/result/bundle                          -> 200 a git bundle
 //! GET  /v1/tasks/{id}/result/transcript                      -> 200 the CLI's session file
 //! ```

@@ -19,6 +19,11 @@ impl Entry {
         Self { engine, attempt }
     }
 
+    /// Whose door it is.
+    pub(super) fn attempt(&self) -> AttemptId {
+        self.attempt
+    }
+
     /// Lets the attempt's worker in. The engine holds the ticket to be that of the attempt that the hello names.
     pub(super) async fn join(&self, hello: Hello) -> Result<Session, JoinError> {
         if hello.attempt != self.attempt.to_string() {

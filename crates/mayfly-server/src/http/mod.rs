@@ -14,6 +14,7 @@ use axum::{Json, Router};
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use mayfly_engine::Engine;
+use mayfly_git::Git;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -48,6 +49,7 @@ pub(crate) struct Owner {
     pub(crate) workspaces: Arc<Path>,
     pub(crate) results: Arc<Path>,
     pub(crate) incoming: Arc<Path>,
+    pub(crate) git: Git,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -87,6 +89,7 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(tasks::retry))
         .routes(routes!(events::follow))
         .routes(routes!(results::summary))
+        .routes(routes!(results::patch))
         .routes(routes!(results::bundle))
         .routes(routes!(results::transcript))
 }

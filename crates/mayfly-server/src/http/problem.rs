@@ -13,6 +13,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use mayfly_core::{TaskId, causes};
 use mayfly_engine::SubmitError;
+use mayfly_git::GitError;
 use mayfly_store::StoreError;
 use mayfly_wire::api;
 
@@ -94,6 +95,15 @@ impl Problem {
         tracing::error!(cause = %causes(error), "{what}");
         let detail = format!("{what}: the orchestrator's log tells why; try again");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
+    /// What came out of a machine is the machine's: it may be unfit.
+    #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
+    pub(crate) fn git(error: GitError) -> Self {
+        if error.is_refusal() {
+            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unfit-result", causes(&error));
+        }
+        Self::internal("the patch could not be made", &error)
     }
 
     fn disk_full() -> Self {

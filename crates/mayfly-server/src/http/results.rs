@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use mayfly_core::TaskId;
+use mayfly_git::{Base, Work};
 use mayfly_wire::api::TaskResult;
 
 use super::Owner;
@@ -56,6 +57,33 @@ pub(super) async fn bundle(State(app): State<Owner>, Task(id): Task) -> Result<R
 )]
 pub(super) async fn transcript(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
     file(&app, id, "transcript").await
+}
+
+/// `GET /v1/tasks/{id}/result/patch`
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/result/patch",
+    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    responses(
+        (status = 200, description = "What was changed, as `git apply` takes it", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "No such task, or nothing was changed in it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "What came back is not fit for a repository", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn patch(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
+    let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
+    let head = task.result.and_then(|result| result.head.filter(|_| result.bundle));
+    let (head, attempt) = head.zip(task.result_attempt).ok_or_else(Problem::no_result)?;
+    let bundle = app.results.join(id.to_string()).join(attempt.to_string()).join("bundle");
+    let scratch = tempfile::tempdir_in(&app.incoming).map_err(|error| Problem::disk(&error))?;
+    let began = task.workspace.map(|from| (app.workspaces.join(format!("{}.bundle", from.id)), from.base));
+    let base = began.as_ref().map(|(bundle, commit)| Base { bundle, commit });
+    let (git, made) = (&app.git, scratch.path().join("patch"));
+    let work = Work::open(git, scratch.path(), base, &bundle, &head).await.map_err(Problem::git)?;
+    work.patch(&made).await.map_err(Problem::git)?;
+    // It is open by the time that its folder goes.
+    download::file(&made, Problem::no_result).await
 }
 
 async fn file(app: &Owner, id: TaskId, name: &str) -> Result<Response, Problem> {

@@ -19,7 +19,7 @@ use mayfly_link::{Accepting, Channel, Frame, LinkError, Receiver, Sender};
 use mayfly_wire::worker::{self, BadFrame, Down, Hello};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::instrument;
+use tracing::{Instrument as _, info_span};
 
 use super::problem::Problem;
 use super::{Entry, Machine};
@@ -55,12 +55,15 @@ pub(super) async fn join(
 ) -> Result<Response, Problem> {
     let (response, accepting) =
         mayfly_link::accept(&mut request).map_err(|error| Problem::bad_request(error.to_string()))?;
-    app.house.running.spawn(async move {
+    let span = info_span!("link", attempt = %app.entry.attempt());
+    let house = app.house.clone();
+    let link = async move {
         let _guest = guest;
         if let Err(end) = hold(&app.entry, accepting, &app.house.stopping).await {
             tracing::info!(cause = %causes(&end), "a worker's link ended");
         }
-    });
+    };
+    house.running.spawn(link.instrument(span));
     Ok(response.map(|()| Body::empty()))
 }
 
@@ -93,7 +96,6 @@ enum Turn {
     Leave,
 }
 
-#[instrument(name = "link", skip_all, fields(attempt = %session.attempt()))]
 async fn talk(
     mut session: Session,
     mut down: Sender,

@@ -235,3 +235,51 @@ async fn a_database_that_is_damaged_while_nobody_looks_is_named() {
     };
     assert!(status == 503 && text.contains("damaged"), "{status} {text}");
 }
+
+/// git in `folder`.
+fn git(folder: &std::path::Path, args: &[&str]) -> String {
+    let mut command = std::process::Command::new("git");
+    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", folder).current_dir(folder);
+    for who in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{who}_NAME"), "a").env(format!("GIT_{who}_EMAIL"), "a@localhost");
+    }
+    let output = command.args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// S46: made of what came out of a machine, with every object checked.
+#[tokio::test]
+async fn what_was_changed_is_there_as_a_patch() {
+    let mut bed = Bed::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    git(dir.path(), &["init", "-q", "-b", "base", "."]);
+    git(dir.path(), &["commit", "-q", "--allow-empty", "-m", "base"]);
+    git(dir.path(), &["bundle", "create", "-q", "base.bundle", "base"]);
+    let mut asked = task("p", None);
+    asked.workspace = Some(bed.client.upload_workspace("repo", &at("base.bundle")).await.unwrap());
+    let submitted = bed.client.submit(&asked, "key").await.unwrap();
+    let path = format!("/v1/tasks/{}/result/patch", submitted.id);
+    let mut worker = bed.worker().await;
+    worker.ready().await;
+    assert_eq!(refused(&bed, &path).await.0, 404);
+    git(dir.path(), &["checkout", "-q", "-b", "work"]);
+    std::fs::write(at("made.txt"), "new\n").unwrap();
+    git(dir.path(), &["add", "made.txt"]);
+    git(dir.path(), &["commit", "-q", "-m", "work"]);
+    git(dir.path(), &["bundle", "create", "-q", "work.bundle", "refs/heads/work", "^base"]);
+    let put = raw(&worker.door).put("http://mayfly/v1/worker/result/bundle");
+    let put =
+        put.bearer_auth(worker.order.result_token.expose()).body(std::fs::read(at("work.bundle")).unwrap());
+    assert_eq!(put.send().await.unwrap().status(), 204);
+    let head = Some(git(dir.path(), &["rev-parse", "work"]));
+    worker.finish(mayfly_wire::api::Collected { head, bundle: true, ..Default::default() }).await;
+    finished(&bed, &submitted.id).await;
+    let answer = raw(&bed.server.socket()).get(format!("http://mayfly{path}")).send().await.unwrap();
+    std::fs::write(at("patch"), answer.bytes().await.unwrap()).unwrap();
+    git(dir.path(), &["checkout", "-q", "base"]);
+    git(dir.path(), &["apply", "patch"]);
+    assert_eq!(std::fs::read_to_string(at("made.txt")).unwrap(), "new\n");
+    assert_eq!(std::fs::read_dir(bed.data().join("incoming")).unwrap().count(), 0);
+}

@@ -94,6 +94,31 @@ async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
     assert_eq!(store.credential(id(1)).await.unwrap(), Some(vec![1]));
 }
 
+/// R26: half of a step is none.
+#[tokio::test]
+async fn a_file_whose_tables_cannot_be_brought_up_stays_as_it_was() {
+    let (store, dir) = open();
+    submit(&store, 1).await;
+    drop(store);
+    let path = dir.path().join("db");
+    // The last thing that the step makes is there already, and its first things must not stay.
+    let older = "
+        DROP TABLE credentials; CREATE INDEX tasks_by_state ON tasks (state, id);
+        ALTER TABLE attempts DROP COLUMN logged; ALTER TABLE attempts DROP COLUMN started_ms;
+        PRAGMA user_version = 1";
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute_batch(older).unwrap();
+    let tables = || {
+        let sql = "SELECT group_concat(sql, char(10)) FROM sqlite_schema";
+        file.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap()
+    };
+    let before = tables();
+    Store::open(&path).unwrap_err();
+    assert_eq!(tables(), before);
+    let version: i64 = file.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 1);
+}
+
 /// A list of long prompts is short.
 #[tokio::test]
 async fn of_a_listed_prompt_only_the_beginning_is_read() {

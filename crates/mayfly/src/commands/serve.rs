@@ -39,6 +39,7 @@ pub(crate) async fn serve(
     let mut config = ServerConfig::in_dir(data);
     settings.bound_machines(&mut config.rules);
     settings.bound_tasks(&mut config.rules);
+    config.git = environment.git();
     // Nobody knows of one in the background; the socket is enough for who started it.
     config.listen = settings.listen().or((!args.background).then_some(LISTEN));
     let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;

@@ -169,7 +169,7 @@ mod tests {
             Check::warning(
                 "memory limit",
                 "none; machines run without it",
-                Some("sudo mayfly serve".to_owned()),
+                Some("systemd-run --scope mayfly serve".to_owned()),
             ),
             Check::failed(
                 "credential",
