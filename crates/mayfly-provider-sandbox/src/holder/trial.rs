@@ -193,9 +193,8 @@ fn limit(Had { limit, by, why }: Had, ordinary: bool) -> Layer {
     let Some(why) = why else {
         return Layer { name, state: LayerState::Works, detail: by.unwrap_or_default(), fix: None };
     };
-    let fix = limit_fix(ordinary);
-    let alone = if ordinary && fix.is_none() { ", unless it is root who runs mayfly" } else { "" };
-    Layer { name, state: LayerState::Limited, detail: format!("{why}; machines run without it{alone}"), fix }
+    let detail = format!("{why}; machines run without it");
+    Layer { name, state: LayerState::Limited, detail, fix: limit_fix(ordinary) }
 }
 
 /// Version 1 gives them to root alone; version 2 to whoever is alone in a cgroup that was delegated.
@@ -204,7 +203,9 @@ fn limit_fix(ordinary: bool) -> Option<String> {
     let fix = match (Cgroups::has_limits_of_v2() && systemd, ordinary) {
         (true, true) => "systemd-run --user --scope -p Delegate=yes mayfly serve",
         (true, false) => "systemd-run --scope -p Delegate=yes mayfly serve",
-        (false, _) => return None,
+        // With its orchestrator and its data folder: an ordinary user's `run` joins no orchestrator of root's.
+        (false, true) => "sudo -E mayfly run PROMPT",
+        (false, false) => return None,
     };
     Some(fix.to_owned())
 }
