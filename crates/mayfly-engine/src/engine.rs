@@ -180,18 +180,26 @@ impl Engine {
 
     /// Asks for a task's end: with its work, or by `force` without. `None`: there is no such task.
     pub async fn cancel(&self, id: TaskId, force: bool) -> Result<Option<api::Task>, StoreError> {
-        let event = if force { Event::Aborted } else { Event::Cancelled };
-        let step = || self.step(id, event, Some("cancelled by its owner".to_owned()));
-        match step().await {
-            // What fills the disk may be the machine that is to go, and whose work is given up.
-            Err(StoreError::Full(_)) if force && self.destroy_early(id).await? => step().await?,
-            stepped => stepped?,
-        };
+        let detail = "cancelled by its owner".to_owned();
+        match force {
+            true => self.insist(id, Event::Aborted, detail).await?,
+            false => drop(self.step(id, Event::Cancelled, Some(detail)).await?),
+        }
         self.task(id).await
     }
 
+    /// Takes one step that ends a machine's work, also on a full disk: what fills it may be the machine, which then
+    /// goes first.
+    pub(crate) async fn insist(&self, id: TaskId, event: Event, detail: String) -> Result<(), StoreError> {
+        let step = || self.step(id, event, Some(detail.clone()));
+        match step().await {
+            Err(StoreError::Full(_)) if self.destroy_early(id).await? => step().await.map(drop),
+            stepped => stepped.map(drop),
+        }
+    }
+
     /// Unmakes the machine of a task before the store knows of its end. Whether there was one, and it is gone.
-    pub(crate) async fn destroy_early(&self, id: TaskId) -> Result<bool, StoreError> {
+    async fn destroy_early(&self, id: TaskId) -> Result<bool, StoreError> {
         let machine = self.0.store.task(id).await?.and_then(|task| task.state.machine());
         let Some(attempt) = machine.map(|attempt| id.attempt(attempt)) else { return Ok(false) };
         let turn = self.0.links.turn(attempt);

@@ -38,7 +38,7 @@ impl Engine {
                 return Ok(());
             };
             if deadline <= self.0.clock.now() {
-                self.expire(id, limit, words).await?;
+                self.insist(id.task, Event::Expired(id.attempt, limit), words).await?;
                 continue;
             }
             tokio::select! {
@@ -47,15 +47,6 @@ impl Engine {
                 () = follow.until(|now| now.state != head.state) => {}
                 _ = presence.changed() => {}
             }
-        }
-    }
-
-    async fn expire(&self, id: AttemptId, limit: Limit, words: String) -> Result<(), StoreError> {
-        let step = || self.step(id.task, Event::Expired(id.attempt, limit), Some(words.clone()));
-        match step().await {
-            // What fills the disk may be this machine, and nothing of it could be stored.
-            Err(StoreError::Full(_)) if self.destroy_early(id.task).await? => step().await.map(drop),
-            stepped => stepped.map(drop),
         }
     }
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::Owner;
-use super::extract::{Asked, Task};
+use super::extract::{Asked, Task, TaskPath};
 use super::problem::Problem;
 
 /// The query of a log.
@@ -48,7 +48,7 @@ enum BrokeOff {
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/events",
-    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits"), From),
+    params(TaskPath, From),
     responses(
         (status = 200, description = "An event a line, to the end of the task", body = mayfly_wire::event::Event, content_type = "application/x-ndjson"),
         (status = 404, description = "No task has this id, or an end of one", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),

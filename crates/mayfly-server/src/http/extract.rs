@@ -36,6 +36,15 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     }
 }
 
+/// What the document says of a path that names a task.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it is described, and read as [`Task`]")]
+pub(super) struct TaskPath {
+    /// The id of a task, or any end of it with at least 4 hex digits
+    id: String,
+}
+
 /// The task that the path names, by its id or the end of it.
 pub(super) struct Task(pub(super) TaskId);
 

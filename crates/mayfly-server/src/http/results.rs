@@ -1,22 +1,24 @@
 //! What came out of a machine, as it came. The bytes are the machine's: the receiver must not trust them.
 
+use std::path::{Path, PathBuf};
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use mayfly_core::TaskId;
+use mayfly_core::{Attempt, AttemptId, TaskId};
 use mayfly_git::{Base, Work};
 use mayfly_wire::api::TaskResult;
 
 use super::Owner;
 use super::download;
-use super::extract::Task;
+use super::extract::{Task, TaskPath};
 use super::problem::Problem;
 
 /// `GET /v1/tasks/{id}/result`
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/result",
-    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    params(TaskPath),
     responses(
         (status = 200, description = "How it ended, and what came out", body = TaskResult),
         (status = 404, description = "No such task", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -33,7 +35,7 @@ pub(super) async fn summary(State(app): State<Owner>, Task(id): Task) -> Result<
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/result/bundle",
-    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    params(TaskPath),
     responses(
         (status = 200, description = "A git bundle; what it builds on is in the workspace of the task", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or nothing came out of it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -48,7 +50,7 @@ pub(super) async fn bundle(State(app): State<Owner>, Task(id): Task) -> Result<R
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/result/transcript",
-    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    params(TaskPath),
     responses(
         (status = 200, description = "The session file of the CLI", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or nothing came out of it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -63,7 +65,7 @@ pub(super) async fn transcript(State(app): State<Owner>, Task(id): Task) -> Resu
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/result/patch",
-    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    params(TaskPath),
     responses(
         (status = 200, description = "What was changed, as `git apply` takes it", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or nothing was changed in it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -75,7 +77,7 @@ pub(super) async fn patch(State(app): State<Owner>, Task(id): Task) -> Result<Re
     let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
     let head = task.result.and_then(|result| result.head.filter(|_| result.bundle));
     let (head, attempt) = head.zip(task.result_attempt).ok_or_else(Problem::no_result)?;
-    let bundle = app.results.join(id.to_string()).join(attempt.to_string()).join("bundle");
+    let bundle = folder(&app.results, id.attempt(Attempt(attempt))).join("bundle");
     let scratch = tempfile::tempdir_in(&app.incoming).map_err(|error| Problem::disk(&error))?;
     let began = task.workspace.map(|from| (app.workspaces.join(format!("{}.bundle", from.id)), from.base));
     let base = began.as_ref().map(|(bundle, commit)| Base { bundle, commit });
@@ -86,9 +88,14 @@ pub(super) async fn patch(State(app): State<Owner>, Task(id): Task) -> Result<Re
     download::file(&made, Problem::no_result).await
 }
 
+/// Where what came out of an attempt's machine is kept.
+pub(super) fn folder(results: &Path, attempt: AttemptId) -> PathBuf {
+    results.join(attempt.task.to_string()).join(attempt.attempt.0.to_string())
+}
+
 async fn file(app: &Owner, id: TaskId, name: &str) -> Result<Response, Problem> {
     let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
     let attempt = task.result_attempt.ok_or_else(Problem::no_result)?;
-    let folder = app.results.join(id.to_string()).join(attempt.to_string());
+    let folder = folder(&app.results, id.attempt(Attempt(attempt)));
     download::file(&folder.join(name), Problem::no_result).await
 }

@@ -9,7 +9,7 @@ use mayfly_wire::api::{self, IDEMPOTENCY_KEY_BYTES_MAX};
 use serde::Deserialize;
 
 use super::Owner;
-use super::extract::{Asked, Body, Task};
+use super::extract::{Asked, Body, Task, TaskPath};
 use super::problem::Problem;
 
 /// How many tasks a list has that is not asked for more or fewer.
@@ -82,7 +82,7 @@ fn state_name(name: &str) -> Result<&'static str, Problem> {
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}",
-    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    params(TaskPath),
     responses(
         (status = 200, description = "As it stands", body = api::Task),
         (status = 404, description = "No task has this id, or an end of one", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -97,7 +97,7 @@ pub(super) async fn show(State(app): State<Owner>, Task(id): Task) -> Result<Jso
 #[utoipa::path(
     post,
     path = "/v1/tasks/{id}/cancel",
-    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    params(TaskPath),
     request_body = api::Cancel,
     responses(
         (status = 202, description = "Asked for; its events tell of its end", body = api::Task),
@@ -118,7 +118,7 @@ pub(super) async fn cancel(
 #[utoipa::path(
     post,
     path = "/v1/tasks/{id}/retry",
-    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits"), ("Idempotency-Key" = Option<String>, Header, description = "1 to 100 ASCII characters: the same key with the same task is the same task")),
+    params(TaskPath, ("Idempotency-Key" = Option<String>, Header, description = "1 to 100 ASCII characters: the same key with the same task is the same task")),
     request_body = api::Retry,
     responses(
         (status = 202, description = "The new task", body = api::Task),

@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode};
 use super::Machine;
 use super::extract::bearer;
 use super::problem::Problem;
+use super::results;
 use crate::incoming::Incoming;
 
 /// The longest bundle of a result.
@@ -42,7 +43,7 @@ async fn store(
     let token = bearer(headers).ok_or_else(Problem::denied)?;
     let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
     let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, bytes_max).await?;
-    let folder = app.results.join(attempt.task.to_string()).join(attempt.attempt.0.to_string());
+    let folder = results::folder(&app.results, attempt);
     let disk = |error| Problem::disk(&error);
     tokio::fs::create_dir_all(&folder).await.map_err(disk)?;
     incoming.keep(&folder.join(name)).await.map_err(disk)?;

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 
 use super::Owner;
 use super::download;
-use super::extract::{Asked, Task};
+use super::extract::{Asked, Task, TaskPath};
 use super::problem::Problem;
 use crate::bundle;
 use crate::incoming::Incoming;
@@ -62,7 +62,7 @@ pub(super) async fn upload(
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/workspace",
-    params(("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits")),
+    params(TaskPath),
     responses(
         (status = 200, description = "The git bundle that the task started from", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or it started from nothing", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
