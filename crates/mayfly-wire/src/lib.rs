@@ -3,6 +3,7 @@
 //! - [`api`]: the bodies of the HTTP API that the owner's side speaks.
 //! - [`boot`]: what a machine finds when its worker starts.
 //! - [`event`]: one record of a task's log, as clients read it.
+//! - [`tunnel`]: what a tunnel on the user's machine and the orchestrator say to each other.
 //! - [`worker`]: what a worker and the orchestrator say to each other.
 //! - [`secret`]: a credential or token on its way, which no log can print.
 //!
@@ -13,6 +14,7 @@ pub mod api;
 pub mod boot;
 pub mod event;
 pub mod secret;
+pub mod tunnel;
 pub mod worker;
 
 pub use secret::Secret;

@@ -35,8 +35,8 @@ pub const OTHER_NAME_BYTES_MAX: usize = 60;
 pub const PROTOCOL: u32 = 1;
 /// The most bytes of one record; a longer line is several.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
-/// The most bytes of one frame, in either direction.
-pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most bytes of one frame, in either direction; the line of any record fits, however it is written.
+pub const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a record takes in a frame besides its bytes.
 pub const RECORD_HEAD_BYTES: usize = 8 + 8 + 1 + 1 + 4;
 

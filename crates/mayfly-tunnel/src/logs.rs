@@ -1,0 +1,435 @@
+//! The logs of an orchestrator's tasks on the user's machine, a file of lines for each.
+//!
+//! ```text
+//! <folder>/<store>/position              up to here everything is in the logs, for good
+//! <folder>/<store>/logs/<task>.ndjson    the events of one task, a line each, from number 1
+//! ```
+//!
+//! Another database has another folder, since its positions and tasks are others. A log is only ever appended
+//! to, and what comes twice is in it once: after a crash the position is older than the logs, and what is sent
+//! again is known by its numbers. Event N of a log is its Nth line.
+//!
+//! Bound: [`OPEN_MAX`] files.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Buf as _;
+use mayfly_core::TaskId;
+use mayfly_wire::tunnel::{Chunk, Run};
+use serde::Deserialize;
+
+/// How many logs are kept open for more to come.
+const OPEN_MAX: usize = 64;
+/// The end of a file in which its last line is looked for, at first.
+const TAIL_BYTES: u64 = 64 * 1024;
+/// The file that has the position.
+const POSITION: &str = "position";
+
+/// Why the logs cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The system did not let us.
+    #[error("cannot {verb} {}", path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It holds something else.
+    #[error("{} is not a log of ours: move it away, and all of it comes again", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Events are missing before those that came.
+    #[error("of task {task} event {first} came where {} was due", last + 1)]
+    Gap {
+        /// The task.
+        task: TaskId,
+        /// The last event that is there.
+        last: u64,
+        /// The first that came.
+        first: u64,
+    },
+}
+
+/// The logs of one database's tasks.
+#[derive(Debug)]
+pub struct Logs {
+    folder: PathBuf,
+    position: u64,
+    /// The position on disk.
+    durable: u64,
+    open: HashMap<TaskId, Log>,
+}
+
+#[derive(Debug)]
+struct Log {
+    file: File,
+    last: u64,
+    unsynced: bool,
+}
+
+impl Logs {
+    /// Opens the logs of the database `store`, and makes their folder if it is not there.
+    pub fn open(folder: &Path, store: &str) -> Result<Self, LogError> {
+        let folder = folder.join(store);
+        let logs = logs_in(&folder);
+        let make = DirBuilder::new().recursive(true).mode(0o700).create(&logs);
+        make.map_err(failed("make the folder", &logs))?;
+        let path = folder.join(POSITION);
+        let position = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|_| LogError::Foreign { path })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        Ok(Self { folder, position, durable: position, open: HashMap::new() })
+    }
+
+    /// Up to here everything is in the logs.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether something is in the logs that a loss of power could take.
+    pub fn is_unsynced(&self) -> bool {
+        self.durable != self.position
+    }
+
+    /// The file of a task's log.
+    pub fn path(&self, task: TaskId) -> PathBuf {
+        path_in(&self.folder, task)
+    }
+
+    /// Appends what came. Of a chunk that failed nothing counts, and it can come again.
+    pub fn append(&mut self, chunk: &Chunk) -> Result<(), LogError> {
+        for run in &chunk.runs {
+            let path = self.path(run.task);
+            let log = self.log(run.task)?;
+            if let Err(error) = log.append(run) {
+                // What it has now is looked up before more comes.
+                self.open.remove(&run.task);
+                return Err(error.named(&path));
+            }
+        }
+        self.position = chunk.position;
+        Ok(())
+    }
+
+    /// Makes all that was appended durable, and then the position.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        if !self.is_unsynced() {
+            return Ok(());
+        }
+        for (task, log) in self.open.iter_mut().filter(|(_, log)| log.unsynced) {
+            log.sync().map_err(failed("write", &path_in(&self.folder, *task)))?;
+        }
+        let logs = logs_in(&self.folder);
+        File::open(&logs).and_then(|folder| folder.sync_all()).map_err(failed("write", &logs))?;
+        let path = self.folder.join(POSITION);
+        replace(&path, &format!("{}\n", self.position)).map_err(failed("write", &path))?;
+        self.durable = self.position;
+        Ok(())
+    }
+
+    fn log(&mut self, task: TaskId) -> Result<&mut Log, LogError> {
+        if !self.open.contains_key(&task) {
+            if self.open.len() >= OPEN_MAX {
+                self.close_one()?;
+            }
+            let log = Log::open(&self.path(task))?;
+            self.open.insert(task, log);
+        }
+        Ok(self.open.get_mut(&task).expect("it was just put there"))
+    }
+
+    /// Any one: the next line of its task opens it again.
+    fn close_one(&mut self) -> Result<(), LogError> {
+        let Some(task) = self.open.keys().next().copied() else { return Ok(()) };
+        let path = self.path(task);
+        self.open.remove(&task).map_or(Ok(()), |mut log| log.sync()).map_err(failed("write", &path))
+    }
+}
+
+/// Why a run was not appended; the caller knows the file.
+enum NotAppended {
+    Io(io::Error),
+    Gap(LogError),
+}
+
+impl NotAppended {
+    fn named(self, path: &Path) -> LogError {
+        match self {
+            Self::Io(error) => failed("write", path)(error),
+            Self::Gap(error) => error,
+        }
+    }
+}
+
+impl Log {
+    /// Opens it for more. Half a line at its end is cut off: it comes again.
+    fn open(path: &Path) -> Result<Self, LogError> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).append(true).create(true).mode(0o600).open(path);
+        let mut file = file.map_err(failed("open", path))?;
+        let last = last_line(&mut file).map_err(failed("read", path))?;
+        file.set_len(last.end).map_err(failed("write", path))?;
+        let last = match last.line {
+            None => 0,
+            Some(line) => Told::of(&line).ok_or_else(|| LogError::Foreign { path: path.to_owned() })?.seq,
+        };
+        Ok(Self { file, last, unsynced: true })
+    }
+
+    fn append(&mut self, run: &Run) -> Result<(), NotAppended> {
+        if run.last <= self.last {
+            return Ok(());
+        }
+        if run.first > self.last + 1 {
+            let Run { task, first, .. } = *run;
+            return Err(NotAppended::Gap(LogError::Gap { task, last: self.last, first }));
+        }
+        let mut lines = run.lines.clone();
+        for _ in run.first..=self.last {
+            let line = lines.iter().position(|&byte| byte == b'\n').map_or(lines.len(), |end| end + 1);
+            lines.advance(line);
+        }
+        self.file.write_all(&lines).map_err(NotAppended::Io)?;
+        (self.last, self.unsynced) = (run.last, true);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced {
+            self.file.sync_data()?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+}
+
+/// What a log's reader must know of a line.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Told {
+    /// The event's number.
+    pub(crate) seq: u64,
+    #[serde(default)]
+    event: Option<Kind>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Kind {
+    #[serde(rename = "type")]
+    name: String,
+}
+
+impl Told {
+    /// Reads it; `None`: the line is no event.
+    pub(crate) fn of(line: &[u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
+
+    /// Whether nothing follows it.
+    pub(crate) fn is_last(&self) -> bool {
+        self.event.as_ref().is_some_and(|event| event.name == "finished")
+    }
+}
+
+/// The last whole line of a file, and where it ends.
+struct Last {
+    line: Option<Vec<u8>>,
+    end: u64,
+}
+
+fn last_line(file: &mut File) -> io::Result<Last> {
+    let len = file.seek(SeekFrom::End(0))?;
+    let mut span = TAIL_BYTES;
+    loop {
+        let from = len.saturating_sub(span);
+        file.seek(SeekFrom::Start(from))?;
+        let mut tail = Vec::new();
+        file.take(span).read_to_end(&mut tail)?;
+        let end = tail.iter().rposition(|&byte| byte == b'\n');
+        let begin = end.and_then(|end| tail[..end].iter().rposition(|&byte| byte == b'\n')).map(|at| at + 1);
+        match (begin.or((from == 0).then_some(0)), end) {
+            (Some(begin), Some(end)) => {
+                return Ok(Last { line: Some(tail[begin..end].to_vec()), end: from + end as u64 + 1 });
+            }
+            (_, None) if from == 0 => return Ok(Last { line: None, end: 0 }),
+            _ => span *= 8,
+        }
+    }
+}
+
+/// Whether a log has the last event of its task.
+pub(crate) fn is_whole(path: &Path) -> io::Result<bool> {
+    let line = last_line(&mut File::open(path)?)?.line;
+    Ok(line.and_then(|line| Told::of(&line)).is_some_and(|told| told.is_last()))
+}
+
+pub(crate) fn logs_in(folder: &Path) -> PathBuf {
+    folder.join("logs")
+}
+
+pub(crate) fn path_in(folder: &Path, task: TaskId) -> PathBuf {
+    logs_in(folder).join(format!("{task}.ndjson"))
+}
+
+/// The file has the old text or the new, whatever ends us.
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+pub(crate) fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+    let path = path.to_owned();
+    move |source| LogError::Io { verb, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn line(seq: u64) -> String {
+        format!("{{\"task\":\"t\",\"seq\":{seq},\"line\":\"{}\"}}\n", "x".repeat(usize::try_from(seq).expect("small") % 7))
+    }
+
+    fn run(task: u128, first: u64, last: u64) -> Run {
+        let lines: String = (first..=last).map(line).collect();
+        Run { task: TaskId::new(Uuid::from_u128(task)), first, last, lines: lines.into() }
+    }
+
+    fn chunk(position: u64, runs: Vec<Run>) -> Chunk {
+        Chunk { position, head: position, runs }
+    }
+
+    fn text(logs: &Logs, task: u128) -> String {
+        fs::read_to_string(logs.path(TaskId::new(Uuid::from_u128(task)))).unwrap_or_default()
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// The next events of a task.
+        More { task: u128, count: u64 },
+        Sync,
+        /// The process dies, with half a line in one log; what follows the durable position comes again.
+        Crash { task: u128 },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0..4_u128, 1..5_u64).prop_map(|(task, count)| Step::More { task, count }),
+            1 => Just(Step::Sync),
+            1 => (0..4_u128).prop_map(|task| Step::Crash { task }),
+        ];
+        proptest::collection::vec(step, 1..40)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// G3, G8: whatever ends the tunnel, and whatever comes again, each event is in its log once.
+        #[test]
+        fn each_event_is_in_its_log_once_whatever_comes_again(steps in steps()) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let mut logs = Logs::open(folder.path(), "s").expect("opened");
+            let mut sent: Vec<Run> = Vec::new();
+            let mut last = [0_u64; 4];
+            for step in steps {
+                match step {
+                    Step::More { task, count } => {
+                        let last = &mut last[usize::try_from(task).expect("small")];
+                        let next = run(task, *last + 1, *last + count);
+                        *last += count;
+                        sent.push(next.clone());
+                        logs.append(&chunk(sent.len() as u64, vec![next])).expect("appended");
+                    }
+                    Step::Sync => logs.sync().expect("synced"),
+                    Step::Crash { task } => {
+                        let path = logs.path(TaskId::new(Uuid::from_u128(task)));
+                        drop(logs);
+                        let mut file = OpenOptions::new().create(true).append(true).open(path).expect("there");
+                        file.write_all(b"{\"task\":\"t\",\"se").expect("written");
+                        logs = Logs::open(folder.path(), "s").expect("opened");
+                        let after = usize::try_from(logs.position()).expect("small");
+                        // As one chunk, as the orchestrator may send it.
+                        logs.append(&chunk(sent.len() as u64, sent[after..].to_vec())).expect("appended");
+                        // Whether or not something came, the half line is no line.
+                    }
+                }
+            }
+            logs.sync().expect("synced");
+            for (task, &last) in last.iter().enumerate() {
+                let (task, whole): (u128, String) = (task as u128, (1..=last).map(line).collect());
+                let is = text(&logs, task);
+                let complete = is.rfind('\n').map_or("", |end| &is[..=end]);
+                prop_assert_eq!(complete, whole);
+            }
+            prop_assert_eq!(Logs::open(folder.path(), "s").expect("opened").position(), sent.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_gap_is_refused_and_nothing_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut logs = Logs::open(folder.path(), "s").expect("opened");
+        logs.append(&chunk(1, vec![run(1, 1, 2)])).expect("appended");
+        let error = logs.append(&chunk(2, vec![run(1, 4, 4)])).expect_err("3 is missing");
+        assert!(matches!(error, LogError::Gap { last: 2, first: 4, .. }), "{error}");
+        assert_eq!(logs.position(), 1);
+        assert_eq!(text(&logs, 1), (1..=2).map(line).collect::<String>());
+    }
+
+    #[test]
+    fn a_file_that_is_no_log_is_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut logs = Logs::open(folder.path(), "s").expect("opened");
+        fs::write(logs.path(TaskId::new(Uuid::from_u128(1))), "my notes\n").expect("written");
+        let error = logs.append(&chunk(1, vec![run(1, 1, 1)])).expect_err("not ours");
+        assert!(matches!(error, LogError::Foreign { .. }), "{error}");
+        assert_eq!(text(&logs, 1), "my notes\n");
+    }
+
+    #[test]
+    fn a_last_line_longer_than_the_first_look_is_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut logs = Logs::open(folder.path(), "s").expect("opened");
+        let task = TaskId::new(Uuid::from_u128(1));
+        let long = format!("{{\"seq\":2,\"text\":\"{}\"}}\n", "y".repeat(300_000));
+        let lines = format!("{}{long}", line(1));
+        logs.append(&chunk(1, vec![Run { task, first: 1, last: 2, lines: lines.into() }])).expect("appended");
+        let mut logs = Logs::open(folder.path(), "s").expect("opened");
+        logs.append(&chunk(2, vec![run(1, 2, 3)])).expect("appended");
+        assert_eq!(text(&logs, 1), format!("{}{long}{}", line(1), line(3)));
+    }
+
+    #[test]
+    fn more_tasks_than_files_may_be_open_are_all_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut logs = Logs::open(folder.path(), "s").expect("opened");
+        let tasks = OPEN_MAX as u128 + 8;
+        for seq in 1..=2 {
+            let runs = (0..tasks).map(|task| run(task, seq, seq)).collect();
+            logs.append(&chunk(seq, runs)).expect("appended");
+        }
+        assert!(logs.open.len() <= OPEN_MAX);
+        for task in 0..tasks {
+            assert_eq!(text(&logs, task), (1..=2).map(line).collect::<String>());
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Reads a task's log on this machine, and waits for what the tunnel appends to it.
+//!
+//! The file is read to its last whole line; then the reader waits for a newer position and reads on. So there is
+//! no gap and no repeat between what was there and what comes, and a reader holds nobody up.
+//!
+//! Bound: [`CHUNK_BYTES`] at once; one line may be longer.
+
+use std::io::{self, SeekFrom};
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::sync::watch;
+
+use crate::logs::Told;
+
+/// What is read at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A reader of one log.
+#[derive(Debug)]
+pub(crate) struct LogReader {
+    file: File,
+    /// Where the next whole line begins.
+    offset: u64,
+    /// Lines that are still to be passed over.
+    skip: u64,
+    ended: bool,
+    /// Raised with each chunk that was appended to any log; none does not wait.
+    appended: Option<watch::Receiver<u64>>,
+}
+
+impl LogReader {
+    /// Reads the log at `path` from the event after `after` on. `None`: there is no such log.
+    pub(crate) async fn open(
+        path: &Path,
+        after: u64,
+        appended: Option<watch::Receiver<u64>>,
+    ) -> io::Result<Option<Self>> {
+        match File::open(path).await {
+            Ok(file) => Ok(Some(Self { file, offset: 0, skip: after, ended: false, appended })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next whole lines. `None`: the task is over and all was given, or all that is there was given and the
+    /// reader does not wait. Given up half-way, nothing is lost.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            if self.ended {
+                return Ok(None);
+            }
+            // What is appended from here on raises it again.
+            if let Some(appended) = &mut self.appended {
+                appended.borrow_and_update();
+            }
+            let lines = self.lines().await?;
+            if lines.is_empty() {
+                let Some(appended) = &mut self.appended else { return Ok(None) };
+                // Where the tunnel ends, whoever reads comes again.
+                appended.changed().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+                continue;
+            }
+            self.offset += lines.len() as u64;
+            self.ended = last_line(&lines).and_then(Told::of).is_some_and(|told| told.is_last());
+            let wanted = self.wanted(lines);
+            if !wanted.is_empty() {
+                return Ok(Some(wanted));
+            }
+        }
+    }
+
+    /// The whole lines that begin at the offset.
+    async fn lines(&mut self) -> io::Result<Bytes> {
+        self.file.seek(SeekFrom::Start(self.offset)).await?;
+        let mut bytes = BytesMut::with_capacity(CHUNK_BYTES);
+        loop {
+            let more = (&mut self.file).take(CHUNK_BYTES as u64).read_buf(&mut bytes).await?;
+            let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+            if more == 0 || bytes.len() >= CHUNK_BYTES && end > 0 {
+                bytes.truncate(end);
+                return Ok(bytes.freeze());
+            }
+        }
+    }
+
+    /// Without those that are to be passed over.
+    fn wanted(&mut self, mut lines: Bytes) -> Bytes {
+        while self.skip > 0 && !lines.is_empty() {
+            let end = lines.iter().position(|&byte| byte == b'\n').map_or(lines.len(), |end| end + 1);
+            drop(lines.split_to(end));
+            self.skip -= 1;
+        }
+        lines
+    }
+}
+
+fn last_line(lines: &[u8]) -> Option<&[u8]> {
+    let lines = lines.strip_suffix(b"\n")?;
+    Some(lines.rsplit(|&byte| byte == b'\n').next().unwrap_or(lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const FINISHED: &str = "{\"seq\":4,\"event\":{\"type\":\"finished\"}}\n";
+
+    struct Written {
+        path: std::path::PathBuf,
+        file: std::fs::File,
+        appended: watch::Sender<u64>,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Written {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("t.ndjson");
+            let file = std::fs::File::create(&path).expect("made");
+            Self { path, file, appended: watch::channel(0).0, _folder: folder }
+        }
+
+        fn write(&mut self, text: &str) {
+            self.file.write_all(text.as_bytes()).expect("written");
+            self.appended.send_modify(|position| *position += 1);
+        }
+
+        async fn reader(&self, after: u64, waits: bool) -> LogReader {
+            let appended = waits.then(|| self.appended.subscribe());
+            LogReader::open(&self.path, after, appended).await.expect("opened").expect("there")
+        }
+    }
+
+    async fn rest(reader: &mut LogReader) -> String {
+        let mut all = Vec::new();
+        while let Some(lines) = reader.next().await.expect("read") {
+            all.extend_from_slice(&lines);
+        }
+        String::from_utf8(all).expect("text")
+    }
+
+    /// R12: from every number on, the same bytes.
+    #[tokio::test]
+    async fn a_log_is_read_from_any_event_on() {
+        let mut log = Written::new();
+        let lines: Vec<String> = (1..=3).map(|seq| format!("{{\"seq\":{seq}}}\n")).chain([FINISHED.into()]).collect();
+        log.write(&lines.concat());
+        for after in 0..=5 {
+            let whole = lines[after.min(4)..].concat();
+            assert_eq!(rest(&mut log.reader(after as u64, true).await).await, whole, "after {after}");
+            assert_eq!(rest(&mut log.reader(after as u64, false).await).await, whole, "after {after}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_appended_follows_and_half_a_line_waits() {
+        let mut log = Written::new();
+        log.write("{\"seq\":1}\n{\"se");
+        let mut reader = log.reader(0, true).await;
+        assert_eq!(reader.next().await.expect("read").expect("there"), "{\"seq\":1}\n");
+        let mut waiting = tokio::spawn(async move {
+            let next = reader.next().await.expect("read");
+            (reader, next)
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "half a line is none");
+        log.write("q\":2}\n{\"seq\":3}\n");
+        let (mut reader, next) = (&mut waiting).await.expect("it does not panic");
+        assert_eq!(next.expect("there"), "{\"seq\":2}\n{\"seq\":3}\n");
+        log.write(FINISHED);
+        assert_eq!(rest(&mut reader).await, FINISHED);
+    }
+
+    #[tokio::test]
+    async fn a_line_longer_than_a_chunk_comes_whole() {
+        let mut log = Written::new();
+        let long = format!("{{\"seq\":1,\"text\":\"{}\"}}\n", "z".repeat(3 * CHUNK_BYTES));
+        log.write(&long);
+        assert_eq!(rest(&mut log.reader(0, false).await).await, long);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_not_there_is_none() {
+        let log = Written::new();
+        assert!(LogReader::open(&log.path.with_extension("x"), 0, None).await.expect("looked").is_none());
+    }
+}
