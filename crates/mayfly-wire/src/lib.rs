@@ -2,6 +2,7 @@
 //!
 //! - [`api`]: the bodies of the HTTP API that the owner's side speaks.
 //! - [`boot`]: what a machine finds when its worker starts.
+//! - [`endpoint`]: where an orchestrator is reached.
 //! - [`event`]: one record of a task's log, as clients read it.
 //! - [`worker`]: what a worker and the orchestrator say to each other.
 //! - [`secret`]: a credential or token on its way, which no log can print.
@@ -11,8 +12,10 @@
 
 pub mod api;
 pub mod boot;
+pub mod endpoint;
 pub mod event;
 pub mod secret;
 pub mod worker;
 
+pub use endpoint::Endpoint;
 pub use secret::Secret;
