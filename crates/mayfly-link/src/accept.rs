@@ -12,8 +12,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::channel::{Stream, config};
-use crate::{Channel, LinkError};
+use crate::channel::config;
+use crate::{ByteStream, Channel, LinkError};
 
 /// A channel that comes about once the answer has been sent.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Accepting {
     /// Waits for the stream below, and makes the channel.
     pub async fn channel(self) -> Result<Channel, LinkError> {
         let upgraded = self.upgrade.await.map_err(|error| LinkError::Cut(Box::new(error)))?;
-        let stream: Box<dyn Stream> = Box::new(TokioIo::new(upgraded));
+        let stream: Box<dyn ByteStream> = Box::new(TokioIo::new(upgraded));
         Ok(Channel::new(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config())).await))
     }
 }

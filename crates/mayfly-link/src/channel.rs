@@ -11,13 +11,12 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use mayfly_wire::worker::FRAME_BYTES_MAX;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::LinkError;
+use crate::{ByteStream, LinkError};
 
 /// How often the side that dialled shows that it lives.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -40,11 +39,7 @@ pub enum Frame {
     Binary(Bytes),
 }
 
-/// The stream below a channel.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
-type Socket = WebSocketStream<Box<dyn Stream>>;
+type Socket = WebSocketStream<Box<dyn ByteStream>>;
 
 /// Both directions of a link.
 #[derive(Debug)]

@@ -1,26 +1,36 @@
 //! A wire channel: whole messages, both ways, over a WebSocket.
 //!
 //! ```text
-//! dial ──► unix socket ──► HTTP/1.1 upgrade ──► accept
-//!    └────────────── Channel ◄──────► Channel ──────┘
+//! dial ──► Route: unix socket, TCP or TLS, perhaps by a proxy ──► HTTP/1.1 upgrade ──► accept
+//!    └──────────────────────── Channel ◄──────► Channel ─────────────────────────────────┘
 //! ```
+//!
+//! A [`Route`] leads to one [`Endpoint`], and gives its plain connections too ([`Dial::connect`]), for requests of HTTP
+//! beside the channel. Whatever else carries bytes can stand in for it: [`Dial`] is all that is asked of it.
 //!
 //! Both sides hold the same [`Channel`], whichever stream is below it. A channel that breaks stays broken:
 //! dialling again, after a [`BackOff`], and resending are the owner's part.
 //!
 //! Bounds: [`FRAME_BYTES_MAX`](mayfly_wire::worker::FRAME_BYTES_MAX) a message in either direction,
-//! [`DIAL_TIME_MAX`] for the handshake, [`SILENCE_MAX`] without a byte from the other side. There is no
+//! [`DIAL_TIME_MAX`] for the connection and again for the handshake, [`SILENCE_MAX`] without a byte from the other side. There is no
 //! compression. What the messages mean is `mayfly-wire`'s business.
 
 mod accept;
 mod back_off;
 mod channel;
 mod dial;
+mod proxy;
+mod route;
+mod tls;
 
 pub use accept::{Accepting, accept};
 pub use back_off::{BACK_OFF_MAX, BACK_OFF_MIN, BackOff};
 pub use channel::{Channel, Frame, KEEP_ALIVE, Receiver, SILENCE_MAX, Sender};
-pub use dial::{DIAL_TIME_MAX, dial};
+pub use dial::{ByteStream, DIAL_TIME_MAX, Dial, dial};
+pub use mayfly_wire::endpoint::{Address, BadEndpoint, Endpoint, Fingerprint, Trust};
+pub use proxy::{BadProxy, Proxy};
+pub use route::Route;
+pub use tls::fingerprint;
 
 /// Why a channel could not be made, or is over.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +38,31 @@ pub enum LinkError {
     /// Nobody listens there, or the socket broke. Later may be better.
     #[error("cannot reach the other side")]
     Unreachable(#[source] std::io::Error),
-    /// The handshake was refused, or is not one.
+    /// The proxy gives no way. Its settings, or those here, must change, unless it is in trouble itself.
+    #[error("{reason}")]
+    Proxy {
+        /// What it does instead.
+        reason: String,
+    },
+    /// The other side's certificate is not accepted. If a person finds that its fingerprint is the one that the
+    /// orchestrator printed, it can be pinned.
+    #[error("the certificate with the fingerprint {presented} is not trusted")]
+    Untrusted {
+        /// The certificate that was presented.
+        presented: Fingerprint,
+        /// What speaks against it.
+        source: rustls::Error,
+    },
+    /// TLS does not come about for another reason: as a rule the other side speaks something else.
+    #[error("no TLS with the other side")]
+    Tls(#[source] std::io::Error),
+    /// An answer of HTTP that makes no channel: 401 and 403 are about the token, 5xx may be better later.
+    #[error("the other side answers {status} and makes no channel")]
+    Refused {
+        /// Its status.
+        status: u16,
+    },
+    /// The handshake is not one.
     #[error("the handshake is not one: {reason}")]
     Handshake {
         /// What is wrong with it.

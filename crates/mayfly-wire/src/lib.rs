@@ -2,6 +2,7 @@
 //!
 //! - [`api`]: the bodies of the HTTP API that the owner's side speaks.
 //! - [`boot`]: what a machine finds when its worker starts.
+//! - [`endpoint`]: where an orchestrator is reached.
 //! - [`event`]: one record of a task's log, as clients read it.
 //! - [`tunnel`]: what a tunnel on the user's machine and the orchestrator say to each other.
 //! - [`worker`]: what a worker and the orchestrator say to each other.
@@ -12,9 +13,11 @@
 
 pub mod api;
 pub mod boot;
+pub mod endpoint;
 pub mod event;
 pub mod secret;
 pub mod tunnel;
 pub mod worker;
 
+pub use endpoint::Endpoint;
 pub use secret::Secret;

@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use mayfly_link::{BackOff, Channel, Frame, KEEP_ALIVE, LinkError, Receiver, Sender, dial};
+use mayfly_link::{BackOff, Channel, Endpoint, Frame, KEEP_ALIVE, LinkError, Receiver, Route, Sender, dial};
 use mayfly_wire::worker::{Down, End, Hello, Report, Source, WorkOrder};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
@@ -278,7 +278,8 @@ impl From<BadNumber> for LinkEnd {
 /// Dials, says hello, and gives the channel, the last stored number and the order.
 async fn join(endpoint: PathBuf, hello: Hello) -> Result<(Channel, u64, Box<WorkOrder>), LinkEnd> {
     let broken = |error| LinkEnd::Broken(Some(error));
-    let mut channel = dial(&endpoint, JOIN_PATH).await.map_err(broken)?;
+    let way = Route::from(Endpoint::Unix(endpoint));
+    let mut channel = dial(&way, JOIN_PATH, None).await.map_err(broken)?;
     let hello = serde_json::to_string(&hello).expect("a hello is plain data");
     channel.send(Frame::Text(hello)).await.map_err(broken)?;
     let answer = timeout(WELCOME_MAX, channel.recv()).await.map_err(|_| LinkEnd::Broken(None))?;

@@ -1,6 +1,8 @@
-//! Channels over a real unix socket, with hyper on the accepting side as in the orchestrator.
+//! Channels over real sockets, with hyper on the accepting side as in the orchestrator.
 
 #![allow(clippy::unwrap_used, missing_docs)]
+
+mod routes;
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use mayfly_link::{Channel, Frame, LinkError, accept, dial};
+use mayfly_link::{ByteStream, Channel, Endpoint, Frame, LinkError, Route, accept};
 use mayfly_wire::worker::FRAME_BYTES_MAX;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,6 +26,10 @@ struct Host {
     _dir: TempDir,
 }
 
+async fn dial(socket: PathBuf, http_path: &str) -> Result<Channel, LinkError> {
+    mayfly_link::dial(&Route::from(Endpoint::Unix(socket)), http_path, None).await
+}
+
 impl Host {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -32,22 +38,27 @@ impl Host {
         let (made, channels) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let made = made.clone();
-                let service = service_fn(move |mut request: Request<_>| {
-                    let answer = answer(&mut request, made.clone());
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                let server = hyper::server::conn::http1::Builder::new();
-                tokio::spawn(server.serve_connection(TokioIo::new(stream), service).with_upgrades());
+                tokio::spawn(serve(stream, made.clone()));
             }
         });
         Self { socket, channels, _dir: dir }
     }
 
     async fn pair(&mut self) -> (Channel, Channel) {
-        let dialled = dial(&self.socket, "/v1/worker").await.unwrap();
+        let dialled = dial(self.socket.clone(), "/v1/worker").await.unwrap();
         (dialled, self.channels.recv().await.unwrap().unwrap())
     }
+}
+
+/// One connection, of whatever kind.
+async fn serve(stream: impl ByteStream + 'static, made: mpsc::Sender<Result<Channel, LinkError>>) {
+    let service = service_fn(move |mut request: Request<_>| {
+        let answer = answer(&mut request, made.clone());
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let server = hyper::server::conn::http1::Builder::new();
+    // How it ends shows at the channel, if it comes to one.
+    let _ = server.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
 fn answer(
@@ -176,7 +187,7 @@ async fn a_link_cut_inside_a_frame_is_an_error() {
 #[tokio::test]
 async fn nobody_there_and_an_answer_that_is_no_handshake_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let nobody = dial(&dir.path().join("none"), "/v1/worker").await;
+    let nobody = dial(dir.path().join("none"), "/v1/worker").await;
     assert!(matches!(nobody, Err(LinkError::Unreachable(_))), "{nobody:?}");
 
     let socket = dir.path().join("s");
@@ -188,7 +199,7 @@ async fn nobody_there_and_an_answer_that_is_no_handshake_are_told_apart() {
         stream.write_all(accept.as_bytes()).await.unwrap();
         stream.read_to_end(&mut Vec::new()).await
     });
-    let wrong_key = dial(&socket, "/v1/worker").await;
+    let wrong_key = dial(socket, "/v1/worker").await;
     assert!(matches!(wrong_key, Err(LinkError::Handshake { .. })), "{wrong_key:?}");
 }
 

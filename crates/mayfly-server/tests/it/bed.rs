@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mayfly_client::Client;
 use mayfly_core::AttemptId;
-use mayfly_link::{Channel, Frame};
+use mayfly_link::{Channel, Endpoint, Frame, Route};
 use mayfly_provider::{Machine, MachineSpec, Provider, ProviderError};
 use mayfly_server::{Server, ServerConfig};
 use mayfly_testkit::ManualClock;
@@ -139,7 +139,8 @@ pub(crate) struct Worker {
 impl Worker {
     /// `Err`: what the orchestrator said instead of a welcome.
     pub(crate) async fn join(door: &Path, hello: &Hello) -> Result<Self, Down> {
-        let mut channel = mayfly_link::dial(door, "/v1/worker").await.unwrap();
+        let way = Route::from(Endpoint::Unix(door.to_owned()));
+        let mut channel = mayfly_link::dial(&way, "/v1/worker", None).await.unwrap();
         channel.send(Frame::Text(serde_json::to_string(hello).unwrap())).await.unwrap();
         match heard(&mut channel).await.expect("an answer") {
             Down::Welcome { stored, order } => {

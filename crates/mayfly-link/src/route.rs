@@ -1,0 +1,81 @@
+//! The way to an orchestrator: its endpoint, and the proxy before it, if there is one.
+
+use std::io;
+use std::sync::Arc;
+
+use mayfly_wire::endpoint::{Address, Endpoint};
+use rustls::ClientConfig;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use crate::dial::{ByteStream, DIAL_TIME_MAX, Dial};
+use crate::proxy::Proxy;
+use crate::{LinkError, tls};
+
+/// A way that can be taken any number of times, at once too. Clones share what TLS remembers.
+#[derive(Debug, Clone)]
+pub struct Route {
+    endpoint: Endpoint,
+    proxy: Option<Proxy>,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Route {
+    /// The way to `endpoint`, through `proxy` unless it is a unix socket. For TLS that trusts this system's roots,
+    /// they are read now.
+    pub fn new(endpoint: Endpoint, proxy: Option<Proxy>) -> Self {
+        let tls = match &endpoint {
+            Endpoint::Tls { trust, .. } => Some(tls::config(trust)),
+            Endpoint::Unix(_) | Endpoint::Tcp(_) => None,
+        };
+        Self { endpoint, proxy, tls }
+    }
+
+    async fn stream(&self) -> Result<Box<dyn ByteStream>, LinkError> {
+        let address = match &self.endpoint {
+            Endpoint::Unix(path) => {
+                return Ok(Box::new(UnixStream::connect(path).await.map_err(LinkError::Unreachable)?));
+            }
+            Endpoint::Tcp(address) | Endpoint::Tls { address, .. } => address,
+        };
+        let stream = self.tcp(address).await?;
+        match &self.tls {
+            Some(config) => tls::wrap(Arc::clone(config), address.host(), stream).await,
+            None => Ok(stream),
+        }
+    }
+
+    async fn tcp(&self, address: &Address) -> Result<Box<dyn ByteStream>, LinkError> {
+        let next = self.proxy.as_ref().map_or(address, |proxy| &proxy.address);
+        let mut stream: Box<dyn ByteStream> = Box::new(connect(next).await.map_err(LinkError::Unreachable)?);
+        if let Some(proxy) = &self.proxy {
+            proxy.connect(address, &mut *stream).await?;
+        }
+        Ok(stream)
+    }
+}
+
+async fn connect(address: &Address) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((address.host(), address.port())).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl From<Endpoint> for Route {
+    /// Without a proxy.
+    fn from(endpoint: Endpoint) -> Self {
+        Self::new(endpoint, None)
+    }
+}
+
+#[async_trait::async_trait]
+impl Dial for Route {
+    async fn connect(&self) -> Result<Box<dyn ByteStream>, LinkError> {
+        let connected = timeout(DIAL_TIME_MAX, self.stream()).await;
+        connected.map_err(|_| LinkError::Silent { seconds: DIAL_TIME_MAX.as_secs() })?
+    }
+
+    fn host(&self) -> String {
+        self.endpoint.host_header()
+    }
+}
