@@ -63,7 +63,8 @@ async fn status(State(local): State<Local>) -> Json<Status> {
 
 /// The log from here if it is here, else from the orchestrator.
 async fn events(State(local): State<Local>, request: Request) -> Response {
-    match local.log(&request).await {
+    let Some(asked) = Asked::of(&request) else { return pass(State(local), request).await };
+    match local.log(asked).await {
         Ok(Some(reader)) => answer(reader),
         Ok(None) => pass(State(local), request).await,
         Err(error) => {
@@ -77,33 +78,42 @@ async fn events(State(local): State<Local>, request: Request) -> Response {
 async fn pass(State(local): State<Local>, request: Request) -> Response {
     let passed = local.forward.pass(request).await;
     passed.unwrap_or_else(|error| {
-        let detail = format!("the tunnel has no answer from {}: {}", local.status.borrow().to, causes(&error));
+        let detail =
+            format!("the tunnel has no answer from {}: {}", local.status.borrow().to, causes(&error));
         away(detail).into_response()
     })
 }
 
 fn away(detail: String) -> impl IntoResponse {
     let status = StatusCode::BAD_GATEWAY;
-    let problem = Problem {
-        kind: "orchestrator-away".to_owned(),
-        status: status.as_u16(),
-        detail,
-    };
+    let problem = Problem { kind: "orchestrator-away".to_owned(), status: status.as_u16(), detail };
     (status, [(CONTENT_TYPE, "application/problem+json")], Json(problem))
 }
 
+/// A log that can be read here.
+struct Asked {
+    task: TaskId,
+    from: From,
+}
+
+impl Asked {
+    /// A whole id names a log here; only the orchestrator knows which task an end of one means.
+    fn of(request: &Request) -> Option<Self> {
+        let task = request.uri().path().strip_prefix("/v1/tasks/")?.strip_suffix("/events")?;
+        let Query(from) = Query::try_from_uri(request.uri()).ok()?;
+        wants_lines(request.headers()).then_some(Self { task: task.parse().ok()?, from })
+    }
+}
+
 impl Local {
-    /// The log that a request asks for, if it is to be read here.
-    async fn log(&self, request: &Request) -> io::Result<Option<LogReader>> {
-        let Some(task) = task_of(request.uri().path()) else { return Ok(None) };
-        let Ok(Query(From { after, follow })) = Query::<From>::try_from_uri(request.uri()) else {
-            return Ok(None);
-        };
+    /// The log that is asked for, if it is to be read here.
+    async fn log(&self, asked: Asked) -> io::Result<Option<LogReader>> {
+        let Asked { task, from: From { after, follow } } = asked;
         let (connected, store) = {
             let status = self.status.borrow();
             (status.connected, status.store.clone())
         };
-        let Some(store) = store.filter(|_| wants_lines(request.headers())) else { return Ok(None) };
+        let Some(store) = store else { return Ok(None) };
         let path = path_in(&self.folder.join(store), task);
         if connected && !follow && !whole(&path).await? {
             return Ok(None);
@@ -118,11 +128,6 @@ async fn whole(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         looked => looked,
     }
-}
-
-/// A whole id names a log here; only the orchestrator knows which task an end of one means.
-fn task_of(path: &str) -> Option<TaskId> {
-    path.strip_prefix("/v1/tasks/")?.strip_suffix("/events")?.parse().ok()
 }
 
 fn wants_lines(headers: &HeaderMap) -> bool {

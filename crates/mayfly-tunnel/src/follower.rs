@@ -63,7 +63,9 @@ impl LinkEnd {
     fn lasts(&self) -> bool {
         match self {
             Self::Broken(LinkError::Refused { status }) => *status < 500,
-            Self::Broken(LinkError::Untrusted { .. } | LinkError::Tls(_) | LinkError::Handshake { .. }) => true,
+            Self::Broken(LinkError::Untrusted { .. } | LinkError::Tls(_) | LinkError::Handshake { .. }) => {
+                true
+            }
             Self::Broken(_) | Self::Closed | Self::Silent => false,
             Self::Rejected(_) | Self::Nonsense(_) | Self::Logs(_) => true,
         }
@@ -73,7 +75,8 @@ impl LinkEnd {
     fn words(&self) -> String {
         match self {
             Self::Broken(LinkError::Refused { status: 401 | 403 }) => {
-                "the orchestrator refuses the token: `mayfly token add NAME` on its machine makes one".to_owned()
+                "the orchestrator refuses the token: `mayfly token add NAME` on its machine makes one"
+                    .to_owned()
             }
             Self::Broken(LinkError::Refused { status: 404 }) => {
                 "what answers there is no mayfly orchestrator of this version".to_owned()
@@ -82,7 +85,7 @@ impl LinkEnd {
                 "the certificate is not trusted; if `mayfly serve` there printed {presented}, add it to the \
                  address, as in https://HOST:PORT#{presented}"
             ),
-            other => causes(other).to_string(),
+            other => causes(other),
         }
     }
 }
@@ -205,7 +208,11 @@ impl Follower {
     }
 
     /// Takes what comes until the link is over.
-    async fn talk(&mut self, sender: Sender, mut receiver: Receiver) -> Result<std::convert::Infallible, LinkEnd> {
+    async fn talk(
+        &mut self,
+        sender: Sender,
+        mut receiver: Receiver,
+    ) -> Result<std::convert::Infallible, LinkEnd> {
         let mut alive = pin!(keep_alive(sender));
         let mut sync_at = None;
         loop {

@@ -286,7 +286,8 @@ pub(crate) fn path_in(folder: &Path, task: TaskId) -> PathBuf {
 /// The file has the old text or the new, whatever ends us.
 pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let unfinished = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
@@ -306,7 +307,10 @@ mod tests {
     use super::*;
 
     fn line(seq: u64) -> String {
-        format!("{{\"task\":\"t\",\"seq\":{seq},\"line\":\"{}\"}}\n", "x".repeat(usize::try_from(seq).expect("small") % 7))
+        format!(
+            "{{\"task\":\"t\",\"seq\":{seq},\"line\":\"{}\"}}\n",
+            "x".repeat(usize::try_from(seq).expect("small") % 7)
+        )
     }
 
     fn run(task: u128, first: u64, last: u64) -> Run {
@@ -325,10 +329,15 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         /// The next events of a task.
-        More { task: u128, count: u64 },
+        More {
+            task: u128,
+            count: u64,
+        },
         Sync,
         /// The process dies, with half a line in one log; what follows the durable position comes again.
-        Crash { task: u128 },
+        Crash {
+            task: u128,
+        },
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {

@@ -148,7 +148,8 @@ mod tests {
     #[tokio::test]
     async fn a_log_is_read_from_any_event_on() {
         let mut log = Written::new();
-        let lines: Vec<String> = (1..=3).map(|seq| format!("{{\"seq\":{seq}}}\n")).chain([FINISHED.into()]).collect();
+        let lines: Vec<String> =
+            (1..=3).map(|seq| format!("{{\"seq\":{seq}}}\n")).chain([FINISHED.into()]).collect();
         log.write(&lines.concat());
         for after in 0..=5 {
             let whole = lines[after.min(4)..].concat();
@@ -179,9 +180,9 @@ mod tests {
     #[tokio::test]
     async fn a_line_longer_than_a_chunk_comes_whole() {
         let mut log = Written::new();
-        let long = format!("{{\"seq\":1,\"text\":\"{}\"}}\n", "z".repeat(3 * CHUNK_BYTES));
-        log.write(&long);
-        assert_eq!(rest(&mut log.reader(0, false).await).await, long);
+        let line = format!("{{\"seq\":1,\"text\":\"{}\"}}\n", "z".repeat(3 * CHUNK_BYTES));
+        log.write(&line);
+        assert_eq!(rest(&mut log.reader(0, false).await).await, line);
     }
 
     #[tokio::test]

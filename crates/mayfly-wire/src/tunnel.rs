@@ -171,7 +171,7 @@ fn run(frame: &mut Bytes) -> Result<Run, BadChunk> {
         return Err(BadChunk::Truncated);
     }
     let lines = frame.split_to(bytes);
-    let counted = lines.iter().filter(|&&byte| byte == b'\n').count() as u64;
+    let counted = memchr::memchr_iter(b'\n', &lines).count() as u64;
     let numbered = first > 0 && first.checked_add(counted) == last.checked_add(1);
     if !numbered || !lines.ends_with(b"\n") {
         return Err(BadChunk::Lines { task, first, last, counted });
@@ -254,8 +254,13 @@ mod tests {
             Chunk::decode(Chunk { position: 1, head: 1, runs: vec![run] }.encode())
         };
         run(1, 2, "a\nb\n").expect("two lines");
-        for (first, last, lines) in [(1, 2, "a\n"), (1, 1, "a\nb\n"), (0, 0, "a\n"), (1, 2, "a\nb"), (2, 1, "")] {
-            assert!(matches!(run(first, last, lines), Err(BadChunk::Lines { .. })), "{first} {last} {lines:?}");
+        for (first, last, lines) in
+            [(1, 2, "a\n"), (1, 1, "a\nb\n"), (0, 0, "a\n"), (1, 2, "a\nb"), (2, 1, "")]
+        {
+            assert!(
+                matches!(run(first, last, lines), Err(BadChunk::Lines { .. })),
+                "{first} {last} {lines:?}"
+            );
         }
     }
 
