@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_wire::api::{Cancel, CreateTask, Problem, Retry, Task, Workspace};
+use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
@@ -107,6 +108,12 @@ impl Client {
     /// Asks for a task's end; `force` does not wait for its work.
     pub async fn cancel(&self, id: impl Display, force: bool) -> Result<Task, ClientError> {
         self.json(self.about(Method::POST, id, &["cancel"]).json(&Cancel { force })).await
+    }
+
+    /// How the tunnel stands that answers here. An orchestrator has none, and refuses with 404.
+    pub async fn tunnel_status(&self) -> Result<Status, ClientError> {
+        let path: Vec<&str> = STATUS_PATH.split('/').skip(1).collect();
+        self.json(self.request(Method::GET, &path)).await
     }
 
     /// Follows a task's log from the event after `after` (0 is everything) to the task's end.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use mayfly_link::Endpoint;
 use mayfly_wire::api::{PRIORITY_MAX, RETRIES_MAX};
 
 /// The longest duration that a flag takes.
@@ -87,6 +88,11 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
         }
         Err(_) => Err("expected an address and a port, such as 127.0.0.1:6293".to_owned()),
     }
+}
+
+/// Reads where an orchestrator is reached.
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    text.parse().map_err(|error| format!("{error}: expected such as https://box.example:6293"))
 }
 
 /// Reads how many processors a machine may use.
