@@ -11,7 +11,9 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_wire::api::{Cancel, CreateTask, Problem, Retry, Task, Workspace};
+use mayfly_wire::api::{
+    Cancel, CreateTask, CreateToken, NewToken, OwnerToken, Problem, Retry, Task, Workspace,
+};
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
@@ -114,6 +116,22 @@ impl Client {
     pub async fn tunnel_status(&self) -> Result<Status, ClientError> {
         let path: Vec<&str> = STATUS_PATH.split('/').skip(1).collect();
         self.json(self.request(Method::GET, &path)).await
+    }
+
+    /// Makes a token that opens the API on a port. It is shown this once.
+    pub async fn add_token(&self, name: &str) -> Result<NewToken, ClientError> {
+        let token = CreateToken { name: name.to_owned() };
+        self.json(self.request(Method::POST, &["v1", "tokens"]).json(&token)).await
+    }
+
+    /// The tokens that are good, without the tokens themselves.
+    pub async fn tokens(&self) -> Result<Vec<OwnerToken>, ClientError> {
+        self.json(self.request(Method::GET, &["v1", "tokens"])).await
+    }
+
+    /// Ends a token, and with it whatever came in with it.
+    pub async fn revoke_token(&self, name: &str) -> Result<(), ClientError> {
+        self.send(self.request(Method::DELETE, &["v1", "tokens", name])).await.map(drop)
     }
 
     /// Follows a task's log from the event after `after` (0 is everything) to the task's end.

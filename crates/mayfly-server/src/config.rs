@@ -16,7 +16,7 @@ pub(crate) const OWNER_SOCKET: &str = "api.sock";
 pub struct ServerConfig {
     /// The data folder; one orchestrator at a time has it. It is made if it is not there.
     pub data: PathBuf,
-    /// A port of this machine where the owner's API is served too, to those who have the token. Port 0 is any.
+    /// A port of this machine where the owner's API is served too, to those who have a token. Port 0 is any.
     pub listen: Option<SocketAddr>,
     /// git, which makes patches of results. Default: the one in the usual places.
     pub git: Git,
@@ -36,7 +36,7 @@ impl ServerConfig {
         self.data.join(OWNER_SOCKET)
     }
 
-    /// The file of the token that opens the API on a port.
+    /// The file of the token that opens the API on a port for programs of this machine.
     pub fn token_file(&self) -> PathBuf {
         self.data.join(TOKEN)
     }

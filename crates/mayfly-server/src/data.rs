@@ -3,7 +3,7 @@
 //! ```text
 //! lock          held while an orchestrator has the folder; the process id of the last holder is in it
 //! key           32 random bytes, made once; the tokens of all attempts come from it
-//! token         what opens the API on a port; made once, when it is first wanted
+//! token         what opens the API on a port for programs of this machine; a new one once it is revoked
 //! mayfly.db     the store
 //! workspaces/   <sha256>.bundle
 //! results/      <task>/<attempt>/bundle, <task>/<attempt>/transcript
@@ -148,10 +148,15 @@ impl DataFolder {
         key.try_into().map_err(|_| DataError::Secret { path, reason: "is not 32 bytes long" })
     }
 
-    /// What opens the API on a port, made when it is first wanted.
+    /// The file of the token.
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.root.join(TOKEN)
+    }
+
+    /// What opens the API on a port for programs of this machine, made at the first start.
     pub(crate) fn token(&self) -> Result<String, DataError> {
-        let path = self.root.join(TOKEN);
-        let text = secret(&path, |random| format!("{TOKEN_PREFIX}{}\n", hex::encode(random)).into_bytes())?;
+        let path = self.token_file();
+        let text = secret(&path, |random| format!("{}\n", token_of(random)).into_bytes())?;
         let token = String::from_utf8(text).unwrap_or_default().trim_end().to_owned();
         let digits = token.strip_prefix(TOKEN_PREFIX).unwrap_or_default();
         if digits.len() != 2 * KEY_BYTES || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -159,6 +164,22 @@ impl DataFolder {
         }
         Ok(token)
     }
+}
+
+/// A token that nobody knows yet.
+pub(crate) fn new_token() -> io::Result<String> {
+    Ok(token_of(random()?))
+}
+
+/// Puts a new token in the place of the one in the file `path`, and gives it.
+pub(crate) fn renew_token(path: &Path) -> Result<String, DataError> {
+    let text = make_secret(path, |random| format!("{}\n", token_of(random)).into_bytes());
+    let text = text.map_err(io_error("make", path))?;
+    Ok(String::from_utf8(text).expect("it is hex").trim_end().to_owned())
+}
+
+fn token_of(random: [u8; KEY_BYTES]) -> String {
+    format!("{TOKEN_PREFIX}{}", hex::encode(random))
 }
 
 /// Checks what is in a data folder, and makes nothing: whose it is, and that its secrets are for us alone.
@@ -270,9 +291,7 @@ fn read_secret(file: File, path: &Path) -> Result<Vec<u8>, DataError> {
 }
 
 fn make_secret(path: &Path, content: fn([u8; KEY_BYTES]) -> Vec<u8>) -> io::Result<Vec<u8>> {
-    let mut random = [0; KEY_BYTES];
-    File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let content = content(random);
+    let content = content(random()?);
     let unfinished = path.with_extension("new");
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
@@ -281,6 +300,12 @@ fn make_secret(path: &Path, content: fn([u8; KEY_BYTES]) -> Vec<u8>) -> io::Resu
     fs::rename(&unfinished, path)?;
     sync_folder(path)?;
     Ok(content)
+}
+
+fn random() -> io::Result<[u8; KEY_BYTES]> {
+    let mut random = [0; KEY_BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(random)
 }
 
 /// Makes the name of `path` as durable as its bytes.
@@ -394,10 +419,11 @@ mod tests {
         let parent = parent();
         let data = DataFolder::open(parent.path()).expect("free");
         let path = parent.path().join(TOKEN);
-        assert!(!path.exists(), "nobody wanted it");
         let token = data.token().expect("made");
         assert_eq!((data.token().expect("read"), mode(&path)), (token.clone(), 0o600));
         assert_eq!(token.len(), TOKEN_PREFIX.len() + 64);
+        assert_ne!(renew_token(&path).expect("made anew"), token);
+        assert_eq!(mode(&path), 0o600);
         set_mode(&path, 0o644);
         let error = data.token().expect_err("open").to_string();
         assert!(check_data_folder(parent.path()).is_err());

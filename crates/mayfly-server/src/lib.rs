@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! owner   ──► <data>/api.sock                               http::owner     tasks, events, results, workspaces
-//!         ──► a port of the loopback, if asked for          http::guarded   the same, for who has the token
+//!         ──► a port of the loopback, if asked for          http::guarded   the same, for who has a token
 //! machine ──► <data>/way-out/<attempt>/orchestrator.sock    http::machine   worker link, uploads, model API
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! - [`ServerConfig`]: what can be chosen.
 //! - [`Server`]: start, idle, stop.
 //! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
+//! - `tokens`: those of owners, for the port.
 //! - `listen`: one door; `doors`: those of the machines.
 //! - `http`: a file per resource. No handler decides anything: that is the engine's part.
 //!
@@ -25,6 +26,7 @@ mod http;
 mod incoming;
 mod listen;
 mod server;
+mod tokens;
 
 pub use config::ServerConfig;
 pub use data::{DataError, check_data_folder, make_data_folder};

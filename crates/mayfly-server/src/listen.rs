@@ -35,6 +35,9 @@ use crate::STOP_MAX;
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// The time for a request's head.
 const HEAD_MAX: Duration = Duration::from_secs(20);
+/// The time for an answer that is on its way when its connection has to end: who revokes the token that it came with
+/// is told that it is done, and all that goes on is cut off within a second.
+const LEAVE_MAX: Duration = Duration::from_millis(500);
 /// The pause after the system gave no connection, such as for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -156,18 +159,44 @@ impl House {
 /// One connection, counted until the last clone is gone. Each request has one among its extensions, for whoever
 /// takes the connection over.
 #[derive(Debug, Clone)]
-pub(crate) struct Guest(#[expect(dead_code, reason = "held for its end")] Arc<Place>);
+pub(crate) struct Guest(Arc<Place>);
 
 #[derive(Debug)]
 struct Place {
     connections: watch::Sender<usize>,
+    /// With what the connection ends.
+    leave: watch::Sender<Option<CancellationToken>>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Guest {
     fn new(connections: watch::Sender<usize>, permit: OwnedSemaphorePermit) -> Self {
         connections.send_modify(|count| *count += 1);
-        Self(Arc::new(Place { connections, _permit: permit }))
+        Self(Arc::new(Place { connections, leave: watch::Sender::default(), _permit: permit }))
+    }
+
+    /// From here on the connection ends with `leave`, and no more with what was named before: requests come one
+    /// after another, and the last one says whose it is.
+    pub(crate) fn ends_with(&self, leave: CancellationToken) {
+        self.0.leave.send_replace(Some(leave));
+    }
+
+    /// Returns once the connection has to end. An exchange needs not ask; who takes the connection over must.
+    pub(crate) async fn must_leave(&self) {
+        let mut leave = self.0.leave.subscribe();
+        loop {
+            let current = leave.borrow_and_update().clone();
+            let ended = async {
+                match current {
+                    Some(leave) => leave.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = ended => return,
+                changed = leave.changed() => changed.expect("we have the other end"),
+            }
+        }
     }
 }
 
@@ -182,17 +211,23 @@ async fn exchange(stream: Stream, router: Router, stopping: CancellationToken, g
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
     let router = TowerToHyperService::new(router);
+    let host = guest.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(guest.clone());
         router.call(request)
     });
     let connection = http.serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection.with_upgrades());
-    let ended = tokio::select! {
-        ended = &mut connection => Some(ended),
-        () = stopping.cancelled() => {
+    let rest = tokio::select! {
+        ended = &mut connection => Err(ended),
+        () = stopping.cancelled() => Ok(STOP_MAX),
+        () = host.must_leave() => Ok(LEAVE_MAX),
+    };
+    let ended = match rest {
+        Err(ended) => Some(ended),
+        Ok(rest) => {
             connection.as_mut().graceful_shutdown();
-            timeout(STOP_MAX, connection).await.ok()
+            timeout(rest, connection).await.ok()
         }
     };
     if let Some(Err(error)) = ended {

@@ -26,8 +26,9 @@ use crate::ServerConfig;
 use crate::config::OWNER_SOCKET;
 use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
-use crate::http::{self, Entry, Machine, Opens, Owner};
+use crate::http::{self, Entry, Machine, Owner};
 use crate::listen::{Door, House, SOCKET_PATH_BYTES_MAX};
+use crate::tokens::{OwnerTokens, TokenError};
 
 /// How long [`Server::stop`] waits for exchanges that are under way.
 pub const STOP_MAX: Duration = Duration::from_secs(3);
@@ -64,6 +65,9 @@ pub enum StartError {
     /// The engine did not start.
     #[error("the queue could not be taken up again")]
     Engine(#[source] mayfly_engine::StartError),
+    /// The tokens of owners cannot be read.
+    #[error("the tokens of owners cannot be read")]
+    Tokens(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No client for the model API could be made.
     #[error("TLS cannot be used here")]
     Tls(#[source] reqwest::Error),
@@ -125,7 +129,8 @@ impl Server {
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
         let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
         let door = door.map_err(|source| StartError::Listen { path: socket, source })?;
-        let port = open_port(config.listen, &data).await?;
+        let tokens = open_tokens(&store, &data, &clock).await?;
+        let port = open_port(config.listen).await?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone());
         let engine_config = config.engine(&data.workspaces(), &data.results(), key);
@@ -133,10 +138,10 @@ impl Server {
         let engine = engine.map_err(StartError::Engine)?;
 
         let (owner_count, owners) = watch::channel(0);
-        let api = http::owner(owner(&engine, &data, &house, &config.git));
-        let listening = port.as_ref().map(|port| port.address);
-        if let Some(Port { door, opens, .. }) = port {
-            house.serve(door, http::guarded(api.clone(), opens), owner_count.clone());
+        let listening = port.as_ref().map(|(_, address)| *address);
+        let api = http::owner(owner(&engine, &data, &house, &config.git, &tokens));
+        if let Some((door, _)) = port {
+            house.serve(door, http::guarded(api.clone(), tokens), owner_count.clone());
         }
         house.serve(door, api, owner_count);
         let machines = let_in(opened, engine.clone(), client, data.results().into(), data.incoming().into());
@@ -192,19 +197,21 @@ impl Server {
     }
 }
 
-/// A port, and the token that opens it.
-struct Port {
-    door: Door,
-    address: SocketAddr,
-    opens: Opens,
+async fn open_tokens(
+    store: &Store,
+    data: &DataFolder,
+    clock: &Arc<dyn Clock>,
+) -> Result<OwnerTokens, StartError> {
+    OwnerTokens::open(store.clone(), data, clock.clone()).await.map_err(|error| match error {
+        TokenError::Data(error) => error.into(),
+        other => StartError::Tokens(Box::new(other)),
+    })
 }
 
-async fn open_port(address: Option<SocketAddr>, data: &DataFolder) -> Result<Option<Port>, StartError> {
+async fn open_port(address: Option<SocketAddr>) -> Result<Option<(Door, SocketAddr)>, StartError> {
     let Some(address) = address else { return Ok(None) };
-    let opens = Opens::by(&data.token()?);
     let door = Door::at(address, OWNER_CONNECTIONS_MAX).await;
-    let (door, address) = door.map_err(|source| StartError::Port { address, source })?;
-    Ok(Some(Port { door, address, opens }))
+    door.map(Some).map_err(|source| StartError::Port { address, source })
 }
 
 /// A host that can make no machine is told so now, and not at the first task. What it lacks for the moment alone,
@@ -224,13 +231,14 @@ fn open_store(path: &Path) -> Result<Store, StartError> {
     Store::open(path).map_err(|source| StartError::Store { path: path.to_owned(), source })
 }
 
-fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git) -> Owner {
+fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &OwnerTokens) -> Owner {
     Owner {
         engine: engine.clone(),
         workspaces: data.workspaces().into(),
         results: data.results().into(),
         incoming: data.incoming().into(),
         git: git.clone(),
+        tokens: tokens.clone(),
         stopping: house.stopping.clone(),
     }
 }

@@ -1,4 +1,4 @@
-//! Tasks, attempts, events and effects in one SQLite file. The only crate that knows SQL.
+//! Tasks, attempts, events, effects and the tokens of owners in one SQLite file. The only crate that knows SQL.
 //!
 //! One thread writes. It takes every command that waits, carries each out in a savepoint of one transaction,
 //! commits once, and only then answers: so what was answered is on the disk, and a hundred commands cost one
@@ -9,10 +9,12 @@
 //!
 //! - [`Store`]: what can be asked. `writer`: the thread. `schema`: the tables. `row`: how they read back.
 //! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says.
+//! - `owner_tokens`: who may come by the port.
 
 mod change;
 mod error;
 mod ingest;
+mod owner_tokens;
 mod row;
 mod schema;
 mod store;
@@ -21,5 +23,6 @@ mod writer;
 pub use change::{Change, Changed};
 pub use error::StoreError;
 pub use ingest::{IngestError, Ingested};
+pub use owner_tokens::OwnerToken;
 pub use row::{AttemptRow, EventRow, TaskRow};
 pub use store::{Bound, Listing, NewTask, Performed, Store, Submitted};

@@ -15,9 +15,9 @@ const BUSY_MS_MAX: u32 = 5000;
 
 /// What makes the tables of each version out of those of the one before; the first starts from nothing. A step
 /// that was in a release is never changed.
-const STEPS: [&str; VERSION as usize] = [TABLES, QUEUE_AND_CREDENTIALS];
+const STEPS: [&str; VERSION as usize] = [TABLES, QUEUE_AND_CREDENTIALS, OWNER_TOKENS];
 /// The version of the tables after all steps.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 const TABLES: &str = "
 CREATE TABLE tasks (
@@ -83,6 +83,16 @@ ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN result_attempt INTEGER;
 CREATE INDEX tasks_by_turn ON tasks (state, priority DESC, id);
 DROP INDEX tasks_by_state;
+";
+
+const OWNER_TOKENS: &str = "
+-- Who may come by the port. The token itself is with its owner alone.
+CREATE TABLE owner_tokens (
+    name TEXT PRIMARY KEY,
+    -- Its SHA-256.
+    hash BLOB NOT NULL UNIQUE,
+    created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Opens the file, which is made with mode 0600 if it is not there, and brings its tables to this version.

@@ -91,7 +91,7 @@ pub enum Bound {
 /// The file, open.
 #[derive(Debug, Clone)]
 pub struct Store {
-    writer: Writer,
+    pub(crate) writer: Writer,
     reader: Arc<Mutex<Connection>>,
 }
 
@@ -297,7 +297,7 @@ impl Store {
         .await
     }
 
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -29,6 +29,9 @@ pub const PROMPT_BYTES_MAX: usize = 1024 * 1024;
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 100;
 
+/// The longest name of a token, in bytes.
+pub const TOKEN_NAME_BYTES_MAX: usize = 50;
+
 /// The most retries.
 pub const RETRIES_MAX: u32 = 10;
 
@@ -237,6 +240,49 @@ pub struct Collected {
     /// What else is worth knowing, such as a session file that is not there; a line each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// Asks for a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// What to call it; see [`check_token_name`].
+    pub name: String,
+}
+
+/// A token of an owner, without the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct OwnerToken {
+    /// What its owner calls it; `local` is the one in the file of the data folder.
+    pub name: String,
+    /// When it was made.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
+    pub created_at: Timestamp,
+}
+
+/// A new token, which is shown this once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct NewToken {
+    /// What its owner calls it.
+    pub name: String,
+    /// When it was made.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
+    pub created_at: Timestamp,
+    /// What opens the API on a port.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
+    pub token: Secret,
+}
+
+/// Whether a token can have this name: 1 to [`TOKEN_NAME_BYTES_MAX`] ASCII letters, digits, `.`, `_` and `-`, of
+/// which the first is a letter or a digit.
+pub fn check_token_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    name.len() <= TOKEN_NAME_BYTES_MAX
+        && name.bytes().all(plain)
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
 }
 
 /// An error, as RFC 9457 has it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{cancel, logs, ps, result, retry};
+use crate::commands::{cancel, logs, ps, result, retry, token};
 use crate::config::Flags;
 use crate::values;
 
@@ -99,6 +99,7 @@ impl Cli {
             | Verb::Cancel(cancel::CancelArgs { data, .. })
             | Verb::Retry(retry::RetryArgs { data, .. })
             | Verb::Result(result::ResultArgs { data, .. }) => Flags { data: data.folder.clone(), ..flags },
+            Verb::Token(args) => Flags { data: args.data().folder.clone(), ..flags },
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
             Verb::ClaudePath => flags,
         }
@@ -115,6 +116,7 @@ pub(crate) enum Verb {
     Retry(retry::RetryArgs),
     Result(result::ResultArgs),
     Serve(ServeArgs),
+    Token(token::TokenArgs),
     Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
     #[command(hide = true)]

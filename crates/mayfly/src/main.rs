@@ -80,6 +80,7 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
             Verb::Cancel(args) => Box::pin(commands::cancel::cancel(args, &settings, environment)).await,
             Verb::Retry(args) => Box::pin(commands::retry::retry(args, &settings, environment)).await,
             Verb::Result(args) => Box::pin(commands::result::result(args, &settings, environment)).await,
+            Verb::Token(args) => commands::token::token(args, &settings, environment).await,
             Verb::Doctor(args) => Box::pin(commands::doctor::doctor(&args, &settings, environment)).await,
             Verb::ClaudePath => commands::claude_path::claude_path(&settings, environment).await,
             Verb::Serve(args) => Box::pin(commands::serve::serve(args, &settings, environment)).await,

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mayfly_link::Endpoint;
-use mayfly_wire::api::{PRIORITY_MAX, RETRIES_MAX};
+use mayfly_wire::api::{PRIORITY_MAX, RETRIES_MAX, TOKEN_NAME_BYTES_MAX, check_token_name};
 
 /// The longest duration that a flag takes.
 const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -151,6 +151,16 @@ pub(crate) fn task(text: &str) -> Result<String, String> {
     }
 }
 
+/// Reads the name of a token.
+pub(crate) fn token_name(text: &str) -> Result<String, String> {
+    match check_token_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "expected 1 to {TOKEN_NAME_BYTES_MAX} letters, digits, `.`, `_` or `-`, the first a letter or a digit"
+        )),
+    }
+}
+
 /// A time as people read it at a glance, such as `12s`, `3m05s` or `26h40m`.
 pub(crate) fn span(seconds: u64) -> String {
     match seconds {
@@ -262,6 +272,17 @@ mod tests {
         }
         for text in ["", "1a2", "--1a", "1a2g", "../1a2b", "0193b2c4-0000-7000-8000-01231a2b3c4d0"] {
             assert!(task(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_named_as_the_orchestrator_takes_it() {
+        let longest = "x".repeat(50);
+        for text in ["laptop", "CI-2", "a.b_c", "0", &longest] {
+            assert_eq!(token_name(text).as_deref(), Ok(text));
+        }
+        for text in ["", "-x", ".", "a b", "a/b", "ä", "a\u{1b}", &"x".repeat(51)] {
+            assert!(token_name(text).is_err(), "{text}");
         }
     }
 

@@ -20,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::listen::House;
-pub(crate) use bearer::Opens;
+use crate::tokens::OwnerTokens;
 pub(crate) use entry::Entry;
 use problem::Problem;
 
@@ -35,6 +35,7 @@ mod openapi;
 mod problem;
 mod results;
 mod tasks;
+mod tokens;
 mod uploads;
 mod worker_link;
 mod workspaces;
@@ -50,6 +51,7 @@ pub(crate) struct Owner {
     pub(crate) results: Arc<Path>,
     pub(crate) incoming: Arc<Path>,
     pub(crate) git: Git,
+    pub(crate) tokens: OwnerTokens,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -92,11 +94,13 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(results::patch))
         .routes(routes!(results::bundle))
         .routes(routes!(results::transcript))
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::revoke))
 }
 
-/// The owner's API where anybody of this machine can come.
-pub(crate) fn guarded(owner: Router, opens: Opens) -> Router {
-    owner.layer(axum::middleware::from_fn_with_state(opens, bearer::check))
+/// The owner's API where anybody can come.
+pub(crate) fn guarded(owner: Router, tokens: OwnerTokens) -> Router {
+    owner.layer(axum::middleware::from_fn_with_state(tokens, bearer::check))
 }
 
 /// All that a machine can reach; what is in no route here is refused by the gateway.

@@ -4,7 +4,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
 
 const DESCRIPTION: &str = "The API of one orchestrator. On its unix socket the file system decides who may speak; on a \
-    port, the token in the file `token` of the data folder.";
+    port, a token of an owner's: that in the file `token` of the data folder, or one of `/v1/tokens`.";
 
 /// The document without its routes.
 pub(super) fn about() -> OpenApi {

@@ -18,6 +18,7 @@ use mayfly_store::StoreError;
 use mayfly_wire::api;
 
 use crate::incoming::IncomingError;
+use crate::tokens::TokenError;
 
 /// An error on its way to a caller.
 #[derive(Debug)]
@@ -81,8 +82,8 @@ impl Problem {
     }
 
     pub(crate) fn no_token() -> Self {
-        let detail =
-            "send `Authorization: Bearer` with the token that is in the file `token` of the data folder";
+        let detail = "send `Authorization: Bearer` with a token that is good: `mayfly token add NAME` makes one, and on \
+                      this machine there is one in the file `token` of the data folder";
         Self::new(StatusCode::UNAUTHORIZED, "denied", detail)
     }
 
@@ -155,6 +156,22 @@ impl From<SubmitError> for Problem {
             SubmitError::NotOver(_) => Self::new(StatusCode::CONFLICT, "not-over", error.to_string()),
             SubmitError::KeyConflict => Self::new(StatusCode::CONFLICT, "key-conflict", error.to_string()),
         }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        let (status, kind) = match error {
+            TokenError::Store(error) => return error.into(),
+            TokenError::Data(_) | TokenError::Random(_) => {
+                return Self::internal("the token could not be made", &error);
+            }
+            TokenError::Name => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-name"),
+            TokenError::Taken => (StatusCode::CONFLICT, "name-taken"),
+            TokenError::TooMany => (StatusCode::CONFLICT, "too-many-tokens"),
+            TokenError::Unknown => (StatusCode::NOT_FOUND, "no-such-token"),
+        };
+        Self::new(status, kind, error.to_string())
     }
 }
 

@@ -9,3 +9,4 @@ mod owner;
 mod port;
 mod start;
 mod tasks;
+mod tokens;

@@ -9,14 +9,14 @@ use mayfly_server::{Server, ServerConfig, StartError};
 use mayfly_testkit::SimProvider;
 use tempfile::TempDir;
 
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-async fn start(data: &TempDir, listen: SocketAddr) -> Result<Server, StartError> {
+pub(crate) async fn start(data: &TempDir, listen: SocketAddr) -> Result<Server, StartError> {
     let config = ServerConfig { listen: Some(listen), ..ServerConfig::in_dir(data.path()) };
     Server::start(config, Arc::new(SimProvider::new().0), Arc::new(SystemClock)).await
 }
 
-async fn status(server: &Server, path: &str, token: Option<&str>) -> StatusCode {
+pub(crate) async fn status(server: &Server, path: &str, token: Option<&str>) -> StatusCode {
     let url = format!("http://{}{path}", server.listening().expect("a port"));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let request = token.into_iter().fold(client.get(url), reqwest::RequestBuilder::bearer_auth);

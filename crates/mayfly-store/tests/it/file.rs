@@ -82,7 +82,7 @@ async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
     drop(store);
     let path = dir.path().join("db");
     let older = "
-        DROP TABLE credentials; DROP INDEX tasks_by_turn;
+        DROP TABLE owner_tokens; DROP TABLE credentials; DROP INDEX tasks_by_turn;
         CREATE INDEX tasks_by_state ON tasks (state, id);
         ALTER TABLE tasks DROP COLUMN priority; ALTER TABLE tasks DROP COLUMN result_attempt;
         ALTER TABLE attempts DROP COLUMN logged; ALTER TABLE attempts DROP COLUMN started_ms;

@@ -4,6 +4,7 @@
 
 mod file;
 mod frames;
+mod owner_tokens;
 mod steps;
 
 use std::num::NonZeroU32;

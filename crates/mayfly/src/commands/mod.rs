@@ -10,3 +10,4 @@ pub(crate) mod result;
 pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod serve;
+pub(crate) mod token;

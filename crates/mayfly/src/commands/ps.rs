@@ -81,7 +81,8 @@ async fn tasks(client: &Client, all: bool) -> Result<Vec<Task>, ClientError> {
     Ok(found.into_values().rev().collect())
 }
 
-fn unanswered(error: ClientError, origin: &Origin) -> Stop {
+/// Why nothing was asked, in words if no orchestrator runs.
+pub(super) fn unanswered(error: ClientError, origin: &Origin) -> Stop {
     if !nobody_listens(&error) {
         return error.into();
     }

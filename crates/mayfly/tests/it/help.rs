@@ -35,6 +35,14 @@ fn the_help_of_serve() {
 }
 
 #[test]
+fn the_help_of_token_and_its_verbs() {
+    insta::assert_snapshot!("the_help_of_token", help(&["token", "--help"]));
+    for verb in ["add", "ls", "revoke"] {
+        insta::assert_snapshot!(format!("the_help_of_token_{verb}"), help(&["token", verb, "--help"]));
+    }
+}
+
+#[test]
 fn the_help_of_doctor() {
     insta::assert_snapshot!(help(&["doctor", "--help"]));
 }

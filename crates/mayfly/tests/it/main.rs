@@ -6,6 +6,7 @@ mod bad_input;
 mod doctor;
 mod help;
 mod stand_in;
+mod token;
 
 use std::fs;
 use std::path::{Path, PathBuf};

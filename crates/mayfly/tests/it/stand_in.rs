@@ -31,7 +31,7 @@ fn stand_in(user: &User, answers: bool) -> (PathBuf, Arc<Semaphore>) {
 }
 
 /// Serves these routes in the data folder of `user`, which it returns.
-fn serve(user: &User, router: Router) -> PathBuf {
+pub(crate) fn serve(user: &User, router: Router) -> PathBuf {
     let data = user.home().join("data");
     std::fs::create_dir(&data).unwrap();
     let listener = UnixListener::bind(data.join("api.sock")).unwrap();
@@ -40,7 +40,7 @@ fn serve(user: &User, router: Router) -> PathBuf {
     data
 }
 
-fn problem(status: u16, kind: &str, detail: &str) -> Response {
+pub(crate) fn problem(status: u16, kind: &str, detail: &str) -> Response {
     let problem = json!({"type": kind, "status": status, "detail": detail});
     (StatusCode::from_u16(status).unwrap(), problem.to_string()).into_response()
 }
