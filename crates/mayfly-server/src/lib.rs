@@ -10,7 +10,7 @@
 //! A machine has the folder of its own door alone, and proves itself there with its own tokens.
 //!
 //! - [`ServerConfig`]: what can be chosen.
-//! - [`Server`]: start, idle, stop.
+//! - [`Server`]: start, idle, stop. [`Front`]: the owner's side of a data folder for another who serves the API there.
 //! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
 //! - `tokens`: those of owners, for the port.
 //! - `listen`: one door; `doors`: those of the machines.
@@ -22,6 +22,7 @@ mod bundle;
 mod config;
 mod data;
 mod doors;
+mod front;
 mod http;
 mod incoming;
 mod listen;
@@ -31,4 +32,5 @@ mod tokens;
 pub use config::ServerConfig;
 pub use data::{DataError, check_data_folder, make_data_folder};
 pub use doors::MACHINE_CONNECTIONS_MAX;
+pub use front::{Front, Serving};
 pub use server::{STOP_MAX, Server, StartError};

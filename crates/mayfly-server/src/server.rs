@@ -114,9 +114,8 @@ impl Server {
         provider: Arc<dyn Provider>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
-        let socket = config.socket();
-        if !Door::fits(&socket) {
-            return Err(StartError::LongPath { path: socket });
+        if !Door::fits(&config.socket()) {
+            return Err(StartError::LongPath { path: config.socket() });
         }
         if let Some(address) = config.listen.filter(|address| !address.ip().is_loopback()) {
             return Err(StartError::Exposed(address));
@@ -127,8 +126,7 @@ impl Server {
         try_machines(&*provider).await?;
         let store = open_store(&data.store())?;
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
-        let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
-        let door = door.map_err(|source| StartError::Listen { path: socket, source })?;
+        let door = open_socket(&config)?;
         let tokens = open_tokens(&store, &data, &clock).await?;
         let port = open_port(config.listen).await?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
@@ -208,7 +206,18 @@ async fn open_tokens(
     })
 }
 
-async fn open_port(address: Option<SocketAddr>) -> Result<Option<(Door, SocketAddr)>, StartError> {
+/// The owner's socket.
+pub(crate) fn open_socket(config: &ServerConfig) -> Result<Door, StartError> {
+    let path = config.socket();
+    if !Door::fits(&path) {
+        return Err(StartError::LongPath { path });
+    }
+    let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
+    door.map_err(|source| StartError::Listen { path, source })
+}
+
+/// The port that was asked for, with the address that it got.
+pub(crate) async fn open_port(address: Option<SocketAddr>) -> Result<Option<(Door, SocketAddr)>, StartError> {
     let Some(address) = address else { return Ok(None) };
     let door = Door::at(address, OWNER_CONNECTIONS_MAX).await;
     door.map(Some).map_err(|source| StartError::Port { address, source })
@@ -239,7 +248,7 @@ fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &
         incoming: data.incoming().into(),
         git: git.clone(),
         tokens: tokens.clone(),
-        stopping: house.stopping.clone(),
+        house: house.clone(),
     }
 }
 

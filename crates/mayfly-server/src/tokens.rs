@@ -97,12 +97,6 @@ impl OwnerTokens {
         Ok(Self(Arc::new(Inner { store, clock, file, known, changing })))
     }
 
-    /// The key that `token` is, if it is good.
-    pub(crate) fn find(&self, token: &str) -> Option<Key> {
-        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&hash(token)).cloned()
-    }
-
     /// All of them, by name.
     pub(crate) fn list(&self) -> Vec<OwnerToken> {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -162,6 +156,45 @@ impl OwnerTokens {
         for (_, key) in known.extract_if(|_, key| key.about.name == name) {
             key.revoked.cancel();
         }
+    }
+}
+
+/// Which token is good.
+pub(crate) trait Keys: Clone + Send + Sync + 'static {
+    /// The key that `token` is, if it is good.
+    fn find(&self, token: &str) -> Option<Key>;
+}
+
+impl Keys for OwnerTokens {
+    fn find(&self, token: &str) -> Option<Key> {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&hash(token)).cloned()
+    }
+}
+
+/// The one in the data folder's file, where there are no others.
+#[derive(Clone)]
+pub(crate) struct FileToken {
+    hash: [u8; 32],
+    key: Key,
+}
+
+impl fmt::Debug for FileToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileToken(…)")
+    }
+}
+
+impl FileToken {
+    pub(crate) fn of(data: &DataFolder) -> Result<Self, DataError> {
+        let key = Key::new(LOCAL.to_owned(), made(&data.token_file()));
+        Ok(Self { hash: hash(&data.token()?), key })
+    }
+}
+
+impl Keys for FileToken {
+    fn find(&self, token: &str) -> Option<Key> {
+        (hash(token) == self.hash).then(|| self.key.clone())
     }
 }
 

@@ -235,10 +235,13 @@ impl Follower {
             return Err(LinkEnd::Nonsense("a text where only chunks may come".into()));
         };
         let chunk = Chunk::decode(frame)?;
-        let (position, head) = (chunk.position, chunk.head);
+        let Chunk { position, head, skipped, .. } = chunk;
         self.with_logs(move |logs| logs.append(&chunk)).await?;
         self.appended.send_replace(position);
-        self.status.send_modify(|status| (status.position, status.head) = (position, head));
+        self.status.send_modify(|status| {
+            (status.position, status.head) = (position, head);
+            status.skipped += skipped;
+        });
         Ok(())
     }
 

@@ -84,6 +84,7 @@ impl Tunnel {
             version: None,
             position: 0,
             head: 0,
+            skipped: 0,
             connections: 0,
             logs,
         });

@@ -319,7 +319,7 @@ mod tests {
     }
 
     fn chunk(position: u64, runs: Vec<Run>) -> Chunk {
-        Chunk { position, head: position, runs }
+        Chunk { position, head: position, skipped: 0, runs }
     }
 
     fn text(logs: &Logs, task: u128) -> String {

@@ -11,9 +11,9 @@
 //! up to a position needs nothing else to go on from there. Positions of another database mean nothing: its
 //! [`store`](Welcome::store) differs.
 //!
-//! A chunk is `1u8`, the position after it `u64`, the newest position `u64`, then for each run: the task's id
-//! (16 bytes), the numbers of its first and last event `u64` each, length `u32`, all little-endian, then the
-//! lines themselves, as [`Envelope`](crate::event::Envelope) writes them, one for each number. Bound:
+//! A chunk is `1u8`, the position after it, the newest position, how many events before it are not kept any more,
+//! `u64` each, then for each run: the task's id (16 bytes), the numbers of its first and last event `u64` each, length
+//! `u32`, all little-endian, then the lines themselves, as [`Envelope`](crate::event::Envelope) writes them, one for each number. Bound:
 //! [`CHUNK_BYTES_MAX`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -31,7 +31,7 @@ pub const STATUS_PATH: &str = "/v1/tunnel/status";
 /// The most bytes of a chunk: the longest line of an event, and what comes with it.
 pub const CHUNK_BYTES_MAX: usize = crate::worker::FRAME_BYTES_MAX;
 /// What a chunk takes besides its runs.
-const HEAD_BYTES: usize = 1 + 8 + 8;
+const HEAD_BYTES: usize = 1 + 8 + 8 + 8;
 /// What a run takes besides its lines.
 const RUN_HEAD_BYTES: usize = 16 + 8 + 8 + 4;
 
@@ -94,6 +94,8 @@ pub struct Status {
     pub position: u64,
     /// The newest position that is known of.
     pub head: u64,
+    /// How many events were not kept any more when their turn came, since this tunnel was started.
+    pub skipped: u64,
     /// How many links there were.
     pub connections: u64,
     /// The folder of the logs.
@@ -107,6 +109,8 @@ pub struct Chunk {
     pub position: u64,
     /// The newest position when it was made.
     pub head: u64,
+    /// How many events of this part of the feed are not kept any more.
+    pub skipped: u64,
     /// The events, by task.
     pub runs: Vec<Run>,
 }
@@ -132,6 +136,7 @@ impl Chunk {
         frame.put_u8(1);
         frame.put_u64_le(self.position);
         frame.put_u64_le(self.head);
+        frame.put_u64_le(self.skipped);
         for run in &self.runs {
             frame.put_slice(run.task.uuid().as_bytes());
             frame.put_u64_le(run.first);
@@ -150,12 +155,12 @@ impl Chunk {
         if frame.len() < HEAD_BYTES || frame.get_u8() != 1 {
             return Err(BadChunk::Version);
         }
-        let (position, head) = (frame.get_u64_le(), frame.get_u64_le());
+        let (position, head, skipped) = (frame.get_u64_le(), frame.get_u64_le(), frame.get_u64_le());
         let mut runs = Vec::new();
         while frame.has_remaining() {
             runs.push(run(&mut frame)?);
         }
-        Ok(Self { position, head, runs })
+        Ok(Self { position, head, skipped, runs })
     }
 }
 
@@ -222,8 +227,8 @@ mod tests {
             last: first + lines.len() as u64 - 1,
             lines: lines.iter().map(|line| format!("{line}\n")).collect::<String>().into(),
         });
-        (any::<u64>(), any::<u64>(), proptest::collection::vec(run, 0..9))
-            .prop_map(|(position, head, runs)| Chunk { position, head, runs })
+        (any::<[u64; 3]>(), proptest::collection::vec(run, 0..9))
+            .prop_map(|([position, head, skipped], runs)| Chunk { position, head, skipped, runs })
     }
 
     proptest! {
@@ -251,7 +256,7 @@ mod tests {
     fn numbers_and_lines_must_agree() {
         let run = |first, last, lines: &'static str| {
             let run = Run { task: TaskId::new(Uuid::nil()), first, last, lines: lines.into() };
-            Chunk::decode(Chunk { position: 1, head: 1, runs: vec![run] }.encode())
+            Chunk::decode(Chunk { position: 1, head: 1, skipped: 0, runs: vec![run] }.encode())
         };
         run(1, 2, "a\nb\n").expect("two lines");
         for (first, last, lines) in

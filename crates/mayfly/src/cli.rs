@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{cancel, logs, ps, result, retry, token};
+use crate::commands::{cancel, logs, ps, result, retry, token, tunnel};
 use crate::config::Flags;
 use crate::values;
 
@@ -101,6 +101,7 @@ impl Cli {
             | Verb::Result(result::ResultArgs { data, .. }) => Flags { data: data.folder.clone(), ..flags },
             Verb::Token(args) => Flags { data: args.data().folder.clone(), ..flags },
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
+            Verb::Tunnel(args) => Flags { data: args.data(), listen: args.listen, ..flags },
             Verb::ClaudePath => flags,
         }
     }
@@ -116,6 +117,7 @@ pub(crate) enum Verb {
     Retry(retry::RetryArgs),
     Result(result::ResultArgs),
     Serve(ServeArgs),
+    Tunnel(tunnel::TunnelArgs),
     Token(token::TokenArgs),
     Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path

@@ -28,6 +28,7 @@ mod repository;
 mod server_process;
 mod settle;
 mod tasks_file;
+mod tunnel;
 mod values;
 
 use std::process::ExitCode;
@@ -72,6 +73,7 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
             Verb::Cancel(args) => Box::pin(commands::cancel::cancel(args, &settings, environment)).await,
             Verb::Retry(args) => Box::pin(commands::retry::retry(args, &settings, environment)).await,
             Verb::Result(args) => Box::pin(commands::result::result(args, &settings, environment)).await,
+            Verb::Tunnel(args) => Box::pin(commands::tunnel::tunnel(args, &settings, environment)).await,
             Verb::Token(args) => commands::token::token(args, &settings, environment).await,
             Verb::Doctor(args) => Box::pin(commands::doctor::doctor(&args, &settings, environment)).await,
             Verb::ClaudePath => commands::claude_path::claude_path(&settings, environment).await,

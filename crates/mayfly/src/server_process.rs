@@ -30,6 +30,7 @@ use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::machines;
+use crate::tunnel::Saved;
 
 /// How long an orchestrator that nobody needs stays.
 const IDLE_EXIT: &str = "60s";
@@ -61,6 +62,7 @@ pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
     if client.healthy().await.is_ok() {
         return Ok(Joined { client, was_there: true, claude: None });
     }
+    leads_here(data)?;
     can_start(data)?;
     make_data_folder(data).map_err(Stop::usage)?;
     let _starting = lock(data.join("start.lock")).await?;
@@ -70,6 +72,22 @@ pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
     let claude = claude::find(claude.clone(), environment).await?;
     start(data, &claude, settings, environment).await?;
     Ok(Joined { client, was_there: false, claude: Some(claude.path) })
+}
+
+/// Where a tunnel is remembered the tasks are elsewhere, and none is begun here unasked.
+fn leads_here(data: &Path) -> Result<(), Stop> {
+    match Saved::load(data)? {
+        None => Ok(()),
+        Some(saved) => {
+            let (to, file) = (saved.to, Saved::file(data));
+            Err(anyhow!(
+                "the tunnel to {to} does not run: start it with `mayfly tunnel`; or delete `{}`, and tasks run on this \
+                 machine again",
+                file.display()
+            )
+            .into())
+        }
+    }
 }
 
 /// Whether one could be started on this system.

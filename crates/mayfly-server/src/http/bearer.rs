@@ -8,11 +8,11 @@ use axum::response::{IntoResponse, Response};
 use super::extract::bearer;
 use super::problem::Problem;
 use crate::listen::Guest;
-use crate::tokens::OwnerTokens;
+use crate::tokens::Keys;
 
 /// Lets through who has a token, and whoever asks only whether we are alive.
-pub(super) async fn check(State(tokens): State<OwnerTokens>, request: Request, next: Next) -> Response {
-    let key = bearer(request.headers()).and_then(|token| tokens.find(token));
+pub(super) async fn check<K: Keys>(State(keys): State<K>, request: Request, next: Next) -> Response {
+    let key = bearer(request.headers()).and_then(|token| keys.find(token));
     match (key, request.extensions().get::<Guest>()) {
         (Some(key), Some(guest)) => guest.ends_with(key.revoked),
         _ if request.uri().path() == "/healthz" => {}

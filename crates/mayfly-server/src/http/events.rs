@@ -61,7 +61,7 @@ pub(super) async fn follow(
     Asked(From { after, follow }): Asked<From>,
 ) -> Result<Response, Problem> {
     let reader = app.engine.events(id, after, follow).await?.ok_or_else(Problem::no_task)?;
-    let body = Body::from_stream(lines(reader, app.stopping));
+    let body = Body::from_stream(lines(reader, app.house.stopping));
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 

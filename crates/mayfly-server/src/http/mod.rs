@@ -20,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::listen::House;
-use crate::tokens::OwnerTokens;
+use crate::tokens::{Keys, OwnerTokens};
 pub(crate) use entry::Entry;
 use problem::Problem;
 
@@ -36,6 +36,7 @@ mod problem;
 mod results;
 mod tasks;
 mod tokens;
+mod tunnel;
 mod uploads;
 mod worker_link;
 mod workspaces;
@@ -52,7 +53,7 @@ pub(crate) struct Owner {
     pub(crate) incoming: Arc<Path>,
     pub(crate) git: Git,
     pub(crate) tokens: OwnerTokens,
-    pub(crate) stopping: CancellationToken,
+    pub(crate) house: House,
 }
 
 /// What the routes of one machine need.
@@ -96,11 +97,12 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(results::transcript))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(tunnel::join))
 }
 
 /// The owner's API where anybody can come.
-pub(crate) fn guarded(owner: Router, tokens: OwnerTokens) -> Router {
-    owner.layer(axum::middleware::from_fn_with_state(tokens, bearer::check))
+pub(crate) fn guarded<K: Keys>(owner: Router, keys: K) -> Router {
+    owner.layer(axum::middleware::from_fn_with_state(keys, bearer::check::<K>))
 }
 
 /// All that a machine can reach; what is in no route here is refused by the gateway.

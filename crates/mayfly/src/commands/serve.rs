@@ -22,7 +22,7 @@ use crate::orchestrator::Orchestrator;
 use crate::{log, machines};
 
 /// Where the API is served unless another address was asked for: "MAYF" on a telephone.
-const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293);
+pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293);
 
 pub(crate) async fn serve(
     args: ServeArgs,

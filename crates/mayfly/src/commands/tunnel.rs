@@ -134,14 +134,14 @@ async fn keep(
         return Err(stop);
     }
     saved.save(data)?;
-    front.serve(tunnel.api());
     ready(&front, &status.borrow());
+    let serving = front.serve(tunnel.api());
     tokio::select! {
         () = interrupts.next() => {}
         () = tell_changes(status) => {}
     }
     tokio::select! {
-        () = async { tunnel.stop().await; front.stop().await } => {}
+        () = async { tunnel.stop().await; serving.stop().await } => {}
         () = interrupts.next() => {}
     }
     Ok(Exit::Success)
@@ -177,7 +177,9 @@ fn read_token(path: &Path) -> Result<Secret, Stop> {
     let mut text = String::new();
     let read = match path == Path::new("-") {
         true => io::stdin().take(TOKEN_BYTES_MAX).read_to_string(&mut text),
-        false => std::fs::File::open(path).and_then(|file| file.take(TOKEN_BYTES_MAX).read_to_string(&mut text)),
+        false => {
+            std::fs::File::open(path).and_then(|file| file.take(TOKEN_BYTES_MAX).read_to_string(&mut text))
+        }
     };
     read.with_context(|| format!("cannot read the token from `{}`", path.display())).map_err(Stop::usage)?;
     match text.trim() {
@@ -252,7 +254,11 @@ async fn show(data: &Path, json: bool, environment: &Environment) -> Result<Exit
             return Err(anyhow::anyhow!("no tunnel {next}").into());
         }
         Err(ClientError::Refused(problem)) if problem.status == 404 => {
-            return Err(anyhow::anyhow!("there is no tunnel: the orchestrator of `{}` runs on this machine", data.display()).into());
+            return Err(anyhow::anyhow!(
+                "there is no tunnel: the orchestrator of `{}` runs on this machine",
+                data.display()
+            )
+            .into());
         }
         Err(error) => return Err(error.into()),
     };
@@ -272,10 +278,14 @@ fn table(status: &Status) -> Vec<String> {
     };
     let version = version.as_ref().map(|version| format!(" (mayfly {version})")).unwrap_or_default();
     let behind = head.saturating_sub(*position);
+    let skipped = match status.skipped {
+        0 => String::new(),
+        skipped => format!("; {skipped} were not kept there any more"),
+    };
     vec![
         format!("to      {to}{version}"),
         format!("link    {link}"),
-        format!("events  {position} here, {behind} behind"),
+        format!("events  {position} here, {behind} behind{skipped}"),
         format!("links   {connections} since the tunnel was started"),
         format!("logs    {logs}"),
     ]

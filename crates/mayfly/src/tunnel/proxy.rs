@@ -16,7 +16,9 @@ pub(crate) fn proxy_for(endpoint: &Endpoint, environment: &Environment) -> Resul
         Endpoint::Tls { address, .. } => (address, &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
     };
     let named = names.iter().find_map(|name| Some((*name, environment.get(name)?)));
-    let Some((name, value)) = named.filter(|_| !is_exempt(address.host(), environment)) else { return Ok(None) };
+    let Some((name, value)) = named.filter(|_| !is_exempt(address.host(), environment)) else {
+        return Ok(None);
+    };
     let proxy = value.to_str().map(str::parse::<Proxy>).transpose();
     match proxy {
         Ok(Some(proxy)) => Ok(Some(proxy)),
@@ -52,7 +54,9 @@ mod tests {
         assert_eq!(has_proxy("http://box.example", [("http_proxy", proxy)]), Some(true));
         assert_eq!(has_proxy("http://box.example", [("HTTP_PROXY", proxy)]), Some(false));
         assert_eq!(has_proxy("unix:/run/s", [("ALL_PROXY", proxy)]), Some(false));
-        for (list, exempt) in [("*", true), ("a.example, .example", true), ("box.example", true), ("ox.example", false)] {
+        for (list, exempt) in
+            [("*", true), ("a.example, .example", true), ("box.example", true), ("ox.example", false)]
+        {
             let vars = [("ALL_PROXY", proxy), ("NO_PROXY", list)];
             assert_eq!(has_proxy("https://box.example", vars), Some(!exempt), "{list}");
         }
@@ -63,7 +67,8 @@ mod tests {
     fn a_proxy_that_is_none_is_refused_by_its_variable() {
         let environment = Environment::from([("HTTPS_PROXY", "socks5://user:canary@proxy.example:1080")]);
         let stop = proxy_for(&"https://box.example".parse().expect("an endpoint"), &environment);
-        let lines: Vec<String> = stop.expect_err("no HTTP proxy").lines().iter().map(ToString::to_string).collect();
+        let lines: Vec<String> =
+            stop.expect_err("no HTTP proxy").lines().iter().map(ToString::to_string).collect();
         assert!(lines[0].contains("HTTPS_PROXY") && !lines[0].contains("canary"), "{lines:?}");
     }
 }

@@ -48,7 +48,10 @@ impl Saved {
             )));
         }
         let parsed = serde_json::from_str(&text);
-        parsed.map(Some).with_context(|| format!("`{shown}` is not as we wrote it: say `mayfly tunnel --to URL` again")).map_err(Stop::usage)
+        parsed
+            .map(Some)
+            .with_context(|| format!("`{shown}` is not as we wrote it: say `mayfly tunnel --to URL` again"))
+            .map_err(Stop::usage)
     }
 
     /// Remembers it. The file has the old content or the new.
@@ -86,7 +89,10 @@ mod tests {
         let mode = fs::metadata(Saved::file(folder.path())).expect("there").mode();
         assert_eq!(mode & 0o777, 0o600);
         let back = Saved::load(folder.path()).expect("read").expect("there");
-        assert_eq!((back.to.to_string(), back.token.expect("there").expose()), ("https://box.example:6293".into(), "mayfly-owner-canary"));
+        assert_eq!(
+            (back.to.to_string(), back.token.expect("there").expose()),
+            ("https://box.example:6293".into(), "mayfly-owner-canary")
+        );
     }
 
     /// S32: a token that others can read is one no more.
