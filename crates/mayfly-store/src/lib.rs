@@ -9,10 +9,13 @@
 //!
 //! - [`Store`]: what can be asked. `writer`: the thread. `schema`: the tables. `row`: how they read back.
 //! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says.
+//! - `log`: how events are written, as the lines that clients read. `read`: how they are read.
 
 mod change;
 mod error;
 mod ingest;
+mod log;
+mod read;
 mod row;
 mod schema;
 mod store;
@@ -21,5 +24,6 @@ mod writer;
 pub use change::{Change, Changed};
 pub use error::StoreError;
 pub use ingest::{IngestError, Ingested};
-pub use row::{AttemptRow, EventRow, TaskRow};
+pub use read::{FeedChunk, LogError, Run};
+pub use row::{AttemptRow, TaskRow};
 pub use store::{Bound, Listing, NewTask, Performed, Store, Submitted};
