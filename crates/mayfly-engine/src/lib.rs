@@ -19,7 +19,7 @@
 //!
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
-//! - `events`: the log as clients read it. `token`: what machines prove themselves with. `seal`: credentials at rest.
+//! - `events`: the log of a task as clients read it. `feed`: those of all tasks. `token`: what machines prove themselves with. `seal`: credentials at rest.
 //! - `metrics`: what is counted.
 
 mod clock;
@@ -27,6 +27,7 @@ mod config;
 mod doors;
 mod engine;
 mod events;
+mod feed;
 mod heads;
 mod limits;
 mod metrics;
@@ -45,7 +46,8 @@ pub use config::{EngineConfig, Rules};
 pub use doors::Doors;
 pub use engine::{Engine, Found, StartError, TASKS_MAX};
 pub use events::EventReader;
-pub use mayfly_store::{IngestError, Listing, Store, StoreError};
+pub use feed::{Ahead, FeedReader};
+pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError};
 pub use model::{Denied, Gate, GateClosed, ModelAccess};
 pub use session::{JoinError, Session};
 pub use submit::{SubmitError, check_task};

@@ -4,11 +4,11 @@
 use jiff::Timestamp;
 use mayfly_core::{After, Attempt, Earlier, Effect, Event, Limit, Phase, Policy, TaskId, TaskState};
 use mayfly_wire::api;
-use mayfly_wire::event::{EventSource, MayflyEvent};
-use mayfly_wire::worker::End;
+use mayfly_wire::event::MayflyEvent;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::error::{StoreError, corrupt};
+use crate::log::Log;
 use crate::row::{self, TASK_COLUMNS, TaskRow};
 
 /// What is known about a step besides the event itself.
@@ -205,55 +205,5 @@ pub(crate) fn effect_of(kind: &str, attempt: Attempt) -> Result<Effect, StoreErr
         "collect" => Ok(Effect::CollectWork(attempt)),
         "destroy" => Ok(Effect::DestroyMachine(attempt)),
         other => Err(corrupt(format!("effect {other}"))),
-    }
-}
-
-/// A task's log, open for appending: the number of its last event is stored by [`Log::close`].
-#[derive(Debug)]
-pub(crate) struct Log<'a> {
-    connection: &'a Connection,
-    task: String,
-    last: u64,
-}
-
-impl<'a> Log<'a> {
-    pub(crate) fn open(connection: &'a Connection, task: TaskId, last_seq: u64) -> Self {
-        Self { connection, task: task.to_string(), last: last_seq }
-    }
-
-    /// Appends what mayfly itself tells.
-    pub(crate) fn mayfly(
-        &mut self,
-        attempt: u32,
-        at: Timestamp,
-        event: &MayflyEvent,
-    ) -> Result<(), StoreError> {
-        let bytes = serde_json::to_vec(event).expect("our own events are JSON");
-        self.append(attempt, at.as_millisecond(), EventSource::Mayfly, End::Newline, &bytes, true)
-    }
-
-    pub(crate) fn append(
-        &mut self,
-        attempt: u32,
-        at_ms: i64,
-        source: EventSource,
-        end: End,
-        bytes: &[u8],
-        json: bool,
-    ) -> Result<(), StoreError> {
-        self.last += 1;
-        let sql = "INSERT INTO events (task, seq, attempt, at_ms, source, ending, json, bytes) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let (source, end) = (row::source_number(source), row::end_number(end));
-        let values = params![self.task, self.last, attempt, at_ms, source, end, json, bytes];
-        self.connection.prepare_cached(sql)?.execute(values)?;
-        Ok(())
-    }
-
-    /// Stores the number of the last event, and gives it.
-    pub(crate) fn close(&self) -> Result<u64, StoreError> {
-        let sql = "UPDATE tasks SET last_seq = ?2 WHERE id = ?1";
-        self.connection.prepare_cached(sql)?.execute(params![self.task, self.last])?;
-        Ok(self.last)
     }
 }

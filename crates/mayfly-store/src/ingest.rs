@@ -10,8 +10,9 @@ use mayfly_wire::event::{EventSource, MayflyEvent, is_json};
 use mayfly_wire::worker::{End, Record, Report, Source};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::change::{Change, Changed, Log, apply, find};
+use crate::change::{Change, Changed, apply, find};
 use crate::error::StoreError;
+use crate::log::{Log, Said};
 
 /// What became of a frame.
 #[derive(Debug)]
@@ -129,9 +130,9 @@ impl Frame<'_> {
     fn append(&mut self, source: EventSource, record: &Record) -> Result<(), IngestError> {
         let json = record.end != End::More && is_json(&record.bytes);
         // The machine's clock is hostile too: a time that does not exist is the beginning of time.
-        let at_ms = i64::try_from(record.at_ms).ok().filter(|&ms| Timestamp::from_millisecond(ms).is_ok());
-        let attempt = self.attempt.attempt.0;
-        self.log.append(attempt, at_ms.unwrap_or(0), source, record.end, &record.bytes, json)?;
+        let at = i64::try_from(record.at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let (attempt, at) = (self.attempt.attempt.0, at.unwrap_or(Timestamp::UNIX_EPOCH));
+        self.log.append(&Said { attempt, at, source, end: record.end, bytes: &record.bytes, json })?;
         self.count(record.bytes.len() as u64)
     }
 

@@ -10,11 +10,14 @@
 //! - [`Store`]: what can be asked. `writer`: the thread. `schema`: the tables. `row`: how they read back.
 //! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says.
 //! - `owner_tokens`: who may come by the port.
+//! - `log`: how events are written, as the lines that clients read. `read`: how they are read.
 
 mod change;
 mod error;
 mod ingest;
+mod log;
 mod owner_tokens;
+mod read;
 mod row;
 mod schema;
 mod store;
@@ -24,5 +27,6 @@ pub use change::{Change, Changed};
 pub use error::StoreError;
 pub use ingest::{IngestError, Ingested};
 pub use owner_tokens::OwnerToken;
-pub use row::{AttemptRow, EventRow, TaskRow};
+pub use read::{FeedChunk, LogError, Run};
+pub use row::{AttemptRow, TaskRow};
 pub use store::{Bound, Listing, NewTask, Performed, Store, Submitted};

@@ -1,6 +1,5 @@
 //! How rows read back as values.
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use mayfly_core::{After, Attempt, AttemptId, Outcome, Phase, TaskId, TaskState};
 use mayfly_wire::api::{Collected, CreateTask};
@@ -9,6 +8,7 @@ use mayfly_wire::worker::End;
 use rusqlite::Row;
 
 use crate::error::{StoreError, corrupt};
+use crate::log::Said;
 
 /// A task as stored.
 #[derive(Debug, Clone)]
@@ -54,25 +54,6 @@ pub struct AttemptRow {
     pub ready: bool,
 }
 
-/// An event as stored.
-#[derive(Debug, Clone)]
-pub struct EventRow {
-    /// The attempt; 0 before the first.
-    pub attempt: u32,
-    /// The number in the task's log.
-    pub seq: u64,
-    /// When.
-    pub at: Timestamp,
-    /// From whom.
-    pub source: EventSource,
-    /// How the bytes end.
-    pub end: End,
-    /// The bytes.
-    pub bytes: Bytes,
-    /// Whether they are one JSON value.
-    pub json: bool,
-}
-
 pub(crate) const TASK_COLUMNS: &str =
     "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms, result_attempt";
 
@@ -112,47 +93,22 @@ pub(crate) fn attempt(row: &Row<'_>) -> Result<AttemptRow, StoreError> {
     })
 }
 
-pub(crate) const EVENT_COLUMNS: &str = "attempt, seq, at_ms, source, ending, json, bytes";
-
-pub(crate) fn event(row: &Row<'_>) -> Result<EventRow, StoreError> {
-    let source = match row.get::<_, i64>(3)? {
+/// An event as earlier versions stored it: attempt, time, source, ending, whether it is JSON, bytes.
+pub(crate) fn event<'a>(row: &'a Row<'_>) -> Result<Said<'a>, StoreError> {
+    let source = match row.get::<_, i64>(2)? {
         0 => EventSource::Claude,
         1 => EventSource::Stderr,
         2 => EventSource::Mayfly,
         other => return Err(corrupt(format!("source {other}"))),
     };
-    let end = match row.get::<_, i64>(4)? {
+    let end = match row.get::<_, i64>(3)? {
         0 => End::Newline,
         1 => End::More,
         2 => End::Eof,
         other => return Err(corrupt(format!("ending {other}"))),
     };
-    let bytes: Vec<u8> = row.get(6)?;
-    Ok(EventRow {
-        attempt: row.get(0)?,
-        seq: row.get(1)?,
-        at: time(row.get(2)?)?,
-        source,
-        end,
-        bytes: bytes.into(),
-        json: row.get(5)?,
-    })
-}
-
-pub(crate) const fn source_number(source: EventSource) -> i64 {
-    match source {
-        EventSource::Claude => 0,
-        EventSource::Stderr => 1,
-        EventSource::Mayfly => 2,
-    }
-}
-
-pub(crate) const fn end_number(end: End) -> i64 {
-    match end {
-        End::Newline => 0,
-        End::More => 1,
-        End::Eof => 2,
-    }
+    let bytes = row.get_ref(5)?.as_blob().map_err(corrupt)?;
+    Ok(Said { attempt: row.get(0)?, at: time(row.get(1)?)?, source, end, bytes, json: row.get(4)? })
 }
 
 fn time(ms: i64) -> Result<Timestamp, StoreError> {

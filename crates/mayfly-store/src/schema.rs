@@ -6,7 +6,9 @@ use std::{fs, io};
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::error::StoreError;
+use crate::error::{StoreError, corrupt};
+use crate::log::Log;
+use crate::row;
 
 /// "mayf": says that the file is ours.
 const APPLICATION: i64 = 0x6d61_7966;
@@ -15,9 +17,16 @@ const BUSY_MS_MAX: u32 = 5000;
 
 /// What makes the tables of each version out of those of the one before; the first starts from nothing. A step
 /// that was in a release is never changed.
-const STEPS: [&str; VERSION as usize] = [TABLES, QUEUE_AND_CREDENTIALS, OWNER_TOKENS];
+const STEPS: [Step; VERSION as usize] =
+    [Step::Sql(TABLES), Step::Sql(QUEUE_AND_CREDENTIALS), Step::Sql(OWNER_TOKENS), Step::Work(runs_and_feed)];
 /// The version of the tables after all steps.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
+
+/// How a version's tables are made.
+enum Step {
+    Sql(&'static str),
+    Work(fn(&Connection) -> Result<(), StoreError>),
+}
 
 const TABLES: &str = "
 CREATE TABLE tasks (
@@ -95,6 +104,45 @@ CREATE TABLE owner_tokens (
 ) STRICT, WITHOUT ROWID;
 ";
 
+const RUNS_AND_FEED: &str = "
+-- Consecutive events of one task, as the lines that clients read.
+CREATE TABLE runs (
+    -- The place of its last event among those of all tasks, in the order of their commits.
+    pos INTEGER PRIMARY KEY,
+    task TEXT NOT NULL REFERENCES tasks (id),
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    lines BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX runs_by_task ON runs (task, last_seq);
+-- One row: which store this is, and the newest place; a place is never given twice, also when its event is gone.
+CREATE TABLE feed (
+    store BLOB NOT NULL,
+    head INTEGER NOT NULL
+) STRICT;
+INSERT INTO feed (store, head) VALUES (randomblob(16), 0);
+-- The first event that is still kept.
+ALTER TABLE tasks ADD COLUMN first_seq INTEGER NOT NULL DEFAULT 1;
+";
+
+/// Writes what each event was as the line that it is.
+fn runs_and_feed(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch(RUNS_AND_FEED)?;
+    let mut tasks = connection.prepare("SELECT DISTINCT task FROM events ORDER BY task")?;
+    let tasks = tasks.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    let sql = "SELECT attempt, at_ms, source, ending, json, bytes FROM events WHERE task = ?1 ORDER BY seq";
+    let mut events = connection.prepare(sql)?;
+    for task in tasks {
+        let mut log = Log::open(connection, task.parse().map_err(corrupt)?, 0);
+        let mut rows = events.query([&task])?;
+        while let Some(row) = rows.next()? {
+            log.append(&row::event(row)?)?;
+        }
+        log.close()?;
+    }
+    Ok(connection.execute_batch("DROP TABLE events")?)
+}
+
 /// Opens the file, which is made with mode 0600 if it is not there, and brings its tables to this version.
 pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     let unopened = |source| StoreError::Open { path: path.to_owned(), source };
@@ -115,7 +163,10 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     if found < VERSION.into() {
         // All steps are one commit: whatever ends us, the file has the old tables or the new.
         for step in STEPS.iter().skip(usize::try_from(found).unwrap_or_default()) {
-            transaction.execute_batch(step)?;
+            match step {
+                Step::Sql(sql) => transaction.execute_batch(sql)?,
+                Step::Work(work) => work(&transaction)?,
+            }
         }
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.pragma_update(None, "user_version", VERSION)?;

@@ -9,12 +9,15 @@ use mayfly_wire::api::CreateTask;
 use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::Record;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use crate::change::{Change, Changed, Log, apply, effect_of, effect_parts, find};
+use crate::change::{Change, Changed, apply, effect_of, effect_parts, find};
 use crate::error::{StoreError, corrupt};
 use crate::ingest::{IngestError, Ingested, ingest};
-use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, EVENT_COLUMNS, EventRow, TASK_COLUMNS, TaskRow};
+use crate::log::Log;
+use crate::read::{self, FeedChunk, LogError, Run};
+use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, TASK_COLUMNS, TaskRow};
 use crate::schema;
 use crate::writer::Writer;
 
@@ -23,9 +26,6 @@ const LIVE: &str = "('launching', 'running', 'collecting', 'releasing')";
 
 /// How much of a prompt is in a listing.
 const LISTED_PROMPT_CHARS: u32 = 1000;
-
-/// What an event counts for besides its bytes.
-const EVENT_BYTES: usize = 200;
 
 /// A task to be stored.
 #[derive(Debug, Clone)]
@@ -93,14 +93,19 @@ pub enum Bound {
 pub struct Store {
     pub(crate) writer: Writer,
     reader: Arc<Mutex<Connection>>,
+    head: watch::Receiver<u64>,
+    id: [u8; 16],
 }
 
 impl Store {
     /// Opens the database at `path`, and makes it if it is not there.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let writer = Writer::start(schema::open(path)?);
+        let connection = schema::open(path)?;
+        let (id, newest) = (read::store_id(&connection)?, watch::Sender::new(read::head(&connection)?));
+        let head = newest.subscribe();
+        let writer = Writer::start(connection, newest);
         let reader = Arc::new(Mutex::new(schema::connect(path)?));
-        Ok(Self { writer, reader })
+        Ok(Self { writer, reader, head, id })
     }
 
     /// Stores a task; when this returns, it is durable.
@@ -270,37 +275,37 @@ impl Store {
         .await
     }
 
-    /// A task's events after `after`, in order: at least one if there is one, and no more once they take
-    /// `bytes_max` bytes.
-    pub async fn events(
-        &self,
-        task: TaskId,
-        after: u64,
-        bytes_max: usize,
-    ) -> Result<Vec<EventRow>, StoreError> {
-        let sql = format!("SELECT {EVENT_COLUMNS} FROM events WHERE task = ?1 AND seq > ?2 ORDER BY seq");
-        let after = i64::try_from(after).unwrap_or(i64::MAX);
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&sql)?;
-            let mut rows = statement.query(params![task.to_string(), after])?;
-            let (mut events, mut bytes) = (Vec::new(), 0);
-            while let Some(row) = rows.next()? {
-                let event = row::event(row)?;
-                bytes += event.bytes.len() + EVENT_BYTES;
-                events.push(event);
-                if bytes >= bytes_max {
-                    break;
-                }
-            }
-            Ok(events)
-        })
-        .await
+    /// A task's events after `after`: at least one if there is one, and no more once they take `bytes_max` bytes.
+    /// `None`: there is none after it.
+    pub async fn log(&self, task: TaskId, after: u64, bytes_max: usize) -> Result<Option<Run>, LogError> {
+        self.read(move |connection| read::log(connection, task, after, bytes_max)).await
     }
 
-    pub(crate) async fn read<T: Send + 'static>(
+    /// Whether all of a task's log after `after` is still kept.
+    pub async fn check_kept(&self, task: TaskId, after: u64) -> Result<(), LogError> {
+        self.read(move |connection| read::check_kept(connection, task, after)).await
+    }
+
+    /// What all tasks said after the position `after`, in the order of their commits: no more once it takes
+    /// `bytes_max` bytes, but one run.
+    pub async fn feed(&self, after: u64, bytes_max: usize) -> Result<FeedChunk, StoreError> {
+        self.read(move |connection| read::feed(connection, after, bytes_max)).await
+    }
+
+    /// The position of the newest event, now and whenever there is another.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
+    }
+
+    /// Which store this is: positions of one mean nothing in another.
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    pub(crate) async fn read<T: Send + 'static, E: From<StoreError> + Send + 'static>(
         &self,
-        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
+        query: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
         let reader = Arc::clone(&self.reader);
         let read = spawn_blocking(move || {
             let connection = reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -4,9 +4,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use rusqlite::{Connection, TransactionBehavior};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::error::StoreError;
+use crate::read;
 
 /// The most commands of one transaction.
 const BATCH_MAX: usize = 512;
@@ -20,11 +21,12 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub(crate) struct Writer(Sender<Job>);
 
 impl Writer {
-    pub(crate) fn start(connection: Connection) -> Self {
+    /// `head` is told of the newest position after each commit.
+    pub(crate) fn start(connection: Connection, head: watch::Sender<u64>) -> Self {
         let (jobs, queue) = channel();
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || write(connection, &queue))
+            .spawn(move || write(connection, &queue, &head))
             .expect("a thread can be started at start-up");
         Self(jobs)
     }
@@ -77,16 +79,16 @@ impl Drop for Last {
     }
 }
 
-fn write(mut connection: Connection, queue: &Receiver<Job>) {
+fn write(mut connection: Connection, queue: &Receiver<Job>, head: &watch::Sender<u64>) {
     let _last = Last;
     while let Ok(first) = queue.recv() {
         let rest = std::iter::from_fn(|| queue.try_recv().ok());
         let batch: Vec<Job> = std::iter::once(first).chain(rest.take(BATCH_MAX - 1)).collect();
-        commit(&mut connection, batch);
+        commit(&mut connection, batch, head);
     }
 }
 
-fn commit(connection: &mut Connection, batch: Vec<Job>) {
+fn commit(connection: &mut Connection, batch: Vec<Job>, head: &watch::Sender<u64>) {
     let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,
         Err(error) => {
@@ -103,8 +105,17 @@ fn commit(connection: &mut Connection, batch: Vec<Job>) {
         false => Ok(&*transaction),
     };
     let answers: Vec<Answer> = batch.into_iter().map(|job| job(open())).collect();
+    let newest = read::head(&transaction).ok();
     match transaction.commit() {
-        Ok(()) => answers.into_iter().for_each(|answer| answer(Ok(()))),
+        Ok(()) => {
+            // Before the answers: who was answered finds it.
+            head.send_if_modified(|head| {
+                newest.is_some_and(|newest| std::mem::replace(head, newest) != newest)
+            });
+            for answer in answers {
+                answer(Ok(()));
+            }
+        }
         Err(error) => {
             tracing::error!(%error, "commit failed");
             for answer in answers {
@@ -151,7 +162,7 @@ mod tests {
                 "PRAGMA journal_mode = WAL; CREATE TABLE notes (number, bytes); PRAGMA max_page_count = 9",
             )
             .expect("a table");
-        let writer = Writer::start(connection);
+        let writer = Writer::start(connection, watch::Sender::new(0));
         // Holds the thread, so that all that follow are one transaction.
         let (release, held) = channel::<()>();
         let holding = writer.run(move |_| {

@@ -117,8 +117,8 @@ impl TestEngine {
         let reader = self.engine.events(id, after, false).await.expect("a store that works");
         let mut reader = reader.expect("a task that is there");
         let mut log = Vec::new();
-        while let Some(lines) = reader.next().await.expect("a store that works") {
-            log.extend_from_slice(&lines);
+        while let Some(run) = reader.next().await.expect("a store that works") {
+            log.extend_from_slice(&run.lines);
         }
         String::from_utf8(log).expect("a log is text")
     }

@@ -1,5 +1,5 @@
 use mayfly_core::{Outcome, TaskId};
-use mayfly_engine::EventReader;
+use mayfly_engine::{EventReader, Run};
 use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::worker::Source;
 
@@ -24,7 +24,7 @@ async fn follow(mayfly: &TestEngine, id: TaskId, after: u64) -> EventReader {
 
 async fn rest(mut reader: EventReader) -> String {
     let mut all = Vec::new();
-    while let Some(lines) = reader.next().await.unwrap() {
+    while let Some(Run { lines, .. }) = reader.next().await.unwrap() {
         assert!(lines.ends_with(b"\n") && !lines.is_empty(), "whole lines");
         all.extend_from_slice(&lines);
     }
@@ -80,7 +80,7 @@ async fn a_reader_that_was_there_before_gets_all_as_it_comes_and_then_the_end() 
     let mut live = follow(&mayfly, id, 3).await;
     leave(live.next()).await;
     machine.says("now").await;
-    let lines = live.next().await.unwrap().unwrap();
+    let Run { lines, .. } = live.next().await.unwrap().unwrap();
     assert!(lines.ends_with(b"\"text\":\"now\"}\n"), "{lines:?}");
     leave(live.next()).await;
     machine.starts().await;
@@ -125,7 +125,7 @@ async fn a_chunk_is_bounded_also_when_its_lines_are_empty() {
     let mut reader = mayfly.engine.events(id, 0, false).await.unwrap().unwrap();
     let mut chunks = 0;
     while let Some(chunk) = reader.next().await.unwrap() {
-        assert!(chunk.len() <= 512 * 1024, "{}", chunk.len());
+        assert!(chunk.lines.len() <= 512 * 1024, "{}", chunk.lines.len());
         chunks += 1;
     }
     assert!(chunks > 1);

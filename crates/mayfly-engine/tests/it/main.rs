@@ -5,6 +5,7 @@
 mod cancel;
 mod doors;
 mod events;
+mod feed;
 mod ingest;
 mod life;
 mod limits;

@@ -9,8 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
 use http::header::CONTENT_TYPE;
 use mayfly_core::causes;
-use mayfly_engine::EventReader;
-use mayfly_store::StoreError;
+use mayfly_engine::{EventReader, LogError};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -40,8 +39,8 @@ impl Default for From {
 enum BrokeOff {
     #[error("the orchestrator stops")]
     Stopping,
-    #[error("the database did not answer")]
-    Store(#[from] StoreError),
+    #[error("the log was not read")]
+    Log(#[from] LogError),
 }
 
 /// `GET /v1/tasks/{id}/events?after=N&follow=true`
@@ -75,5 +74,5 @@ fn lines(reader: EventReader, stopping: CancellationToken) -> impl Stream<Item =
 
 async fn next(reader: &mut EventReader, stopping: &CancellationToken) -> Result<Option<Bytes>, BrokeOff> {
     let next = stopping.run_until_cancelled(reader.next()).await;
-    Ok(next.ok_or(BrokeOff::Stopping)??)
+    Ok(next.ok_or(BrokeOff::Stopping)??.map(|run| run.lines))
 }

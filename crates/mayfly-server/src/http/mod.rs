@@ -15,7 +15,6 @@ use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use mayfly_engine::Engine;
 use mayfly_git::Git;
-use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use mayfly_core::{TaskId, causes};
-use mayfly_engine::SubmitError;
+use mayfly_engine::{LogError, SubmitError};
 use mayfly_git::GitError;
 use mayfly_store::StoreError;
 use mayfly_wire::api;
@@ -139,6 +139,15 @@ impl From<StoreError> for Problem {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged-database", error.to_string())
             }
             error => Self::internal("the database did not answer", &error),
+        }
+    }
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Store(error) => error.into(),
+            LogError::Gone { .. } => Self::new(StatusCode::GONE, "gone", error.to_string()),
         }
     }
 }

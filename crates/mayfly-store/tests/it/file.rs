@@ -2,13 +2,31 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use mayfly_core::{Attempt, Event};
+use mayfly_core::{Attempt, Event as Step};
 use mayfly_store::{Listing, Store, StoreError, Submitted};
-use mayfly_wire::event::MayflyEvent;
+use mayfly_wire::event::{Event, MayflyEvent};
 
-use crate::{AT, change, id, new, open, policy, submit};
+use crate::{AT, change, id, log, new, open, policy, submit};
 
 const ALL: Listing = Listing { state: None, before: None, most: 1000 };
+
+/// Makes the tables of the second version out of these.
+const SECOND: &str = "
+    DROP TABLE runs; DROP TABLE feed; DROP TABLE owner_tokens; ALTER TABLE tasks DROP COLUMN first_seq;
+    CREATE TABLE events (
+        task TEXT NOT NULL REFERENCES tasks (id), seq INTEGER NOT NULL, attempt INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL, source INTEGER NOT NULL, ending INTEGER NOT NULL, json INTEGER NOT NULL,
+        bytes BLOB NOT NULL, PRIMARY KEY (task, seq)
+    ) STRICT;
+    PRAGMA user_version = 2";
+
+/// Makes those of the first out of the second.
+const FIRST: &str = "
+    DROP TABLE credentials; DROP INDEX tasks_by_turn;
+    CREATE INDEX tasks_by_state ON tasks (state, id);
+    ALTER TABLE tasks DROP COLUMN priority; ALTER TABLE tasks DROP COLUMN result_attempt;
+    ALTER TABLE attempts DROP COLUMN logged; ALTER TABLE attempts DROP COLUMN started_ms;
+    PRAGMA user_version = 1";
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -78,18 +96,23 @@ async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
     let (store, dir) = open();
     submit(&store, 1).await;
     store.claim(policy(), "sim", AT).await.unwrap().unwrap();
-    let before = format!("{:?}", store.live().await.unwrap());
+    let (before, told) = (format!("{:?}", store.live().await.unwrap()), log(&store, id(1), 0).await);
     drop(store);
     let path = dir.path().join("db");
-    let older = "
-        DROP TABLE owner_tokens; DROP TABLE credentials; DROP INDEX tasks_by_turn;
-        CREATE INDEX tasks_by_state ON tasks (state, id);
-        ALTER TABLE tasks DROP COLUMN priority; ALTER TABLE tasks DROP COLUMN result_attempt;
-        ALTER TABLE attempts DROP COLUMN logged; ALTER TABLE attempts DROP COLUMN started_ms;
-        PRAGMA user_version = 1";
-    rusqlite::Connection::open(&path).unwrap().execute_batch(older).unwrap();
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute_batch(SECOND).unwrap();
+    for (seq, line) in told.iter().enumerate() {
+        let event = Event::parse(line).unwrap();
+        let bytes = serde_json::to_vec(&event.event).unwrap();
+        let sql = "INSERT INTO events VALUES (?1, ?2, ?3, ?4, 2, 0, 1, ?5)";
+        let values = (id(1).to_string(), seq + 1, event.attempt, event.at.as_millisecond(), bytes);
+        file.execute(sql, values).unwrap();
+    }
+    file.execute_batch(FIRST).unwrap();
     let store = Store::open(&path).unwrap();
     assert_eq!(format!("{:?}", store.live().await.unwrap()), before);
+    assert_eq!(log(&store, id(1), 0).await, told);
+    assert_eq!(*store.head().borrow(), 2, "each has a position");
     store.keep_credential(id(1), vec![1]).await.unwrap();
     assert_eq!(store.credential(id(1)).await.unwrap(), Some(vec![1]));
 }
@@ -101,13 +124,11 @@ async fn a_file_whose_tables_cannot_be_brought_up_stays_as_it_was() {
     submit(&store, 1).await;
     drop(store);
     let path = dir.path().join("db");
-    // The last thing that the step makes is there already, and its first things must not stay.
-    let older = "
-        DROP TABLE credentials; CREATE INDEX tasks_by_state ON tasks (state, id);
-        ALTER TABLE attempts DROP COLUMN logged; ALTER TABLE attempts DROP COLUMN started_ms;
-        PRAGMA user_version = 1";
     let file = rusqlite::Connection::open(&path).unwrap();
-    file.execute_batch(older).unwrap();
+    file.execute_batch(SECOND).unwrap();
+    file.execute_batch(FIRST).unwrap();
+    // The last thing that a step makes is there already, and its first things must not stay.
+    file.execute_batch("CREATE INDEX tasks_by_turn ON tasks (id)").unwrap();
     let tables = || {
         let sql = "SELECT group_concat(sql, char(10)) FROM sqlite_schema";
         file.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap()
@@ -182,13 +203,12 @@ async fn what_was_answered_is_there_when_it_is_opened_again() {
     submit(&store, 1).await;
     store.submit(new(2, Some("key"))).await.unwrap();
     let claimed = store.claim(policy(), "sim", AT).await.unwrap().unwrap();
-    let (log, effects) = (store.events(id(1), 0, 1000).await.unwrap(), store.effects().await.unwrap());
+    let (told, effects) = (log(&store, id(1), 0).await, store.effects().await.unwrap());
     drop(store);
     let store = Store::open(&dir.path().join("db")).unwrap();
     assert_eq!(store.task(id(1)).await.unwrap().unwrap().state, claimed.state);
     assert_eq!(store.effects().await.unwrap(), effects);
-    let again = store.events(id(1), 0, 1000).await.unwrap();
-    assert_eq!(format!("{again:?}"), format!("{log:?}"));
+    assert_eq!(log(&store, id(1), 0).await, told);
     assert_eq!(store.submit(new(3, Some("key"))).await.unwrap(), Submitted::Known(id(2)));
     assert_eq!((store.unfinished().await.unwrap(), store.live().await.unwrap().len()), (2, 1));
 }
@@ -228,13 +248,11 @@ async fn nothing_is_told_of_an_attempt_that_is_over() {
     warn("early").await.unwrap();
     store.claim(policy(), "sim", AT).await.unwrap().unwrap();
     warn("in time").await.unwrap();
-    for event in [Event::Aborted, Event::Gone(Attempt(1))] {
+    for event in [Step::Aborted, Step::Gone(Attempt(1))] {
         store.apply(id(1), change(event)).await.unwrap().unwrap();
     }
     warn("late").await.unwrap();
-    let events = store.events(id(1), 0, usize::MAX).await.unwrap();
-    let texts: Vec<String> =
-        events.iter().map(|event| String::from_utf8_lossy(&event.bytes).into_owned()).collect();
+    let texts = log(&store, id(1), 0).await;
     assert_eq!(texts.len(), 5, "{texts:?}");
     assert!(texts[2].contains("in time") && texts[4].contains("finished"), "{texts:?}");
 }

@@ -2,11 +2,11 @@
 
 use mayfly_core::{Attempt, AttemptId, Event};
 use mayfly_store::{IngestError, Store};
-use mayfly_wire::event::{EventSource, is_json};
+use mayfly_wire::event::{EventSource, MayflyEvent, is_json};
 use mayfly_wire::worker::{End, Record, Report, Source};
 use proptest::prelude::*;
 
-use crate::{AT, change, id, open, policy, submit};
+use crate::{AT, change, id, log, open, policy, submit};
 
 /// A frame, by where it begins beside what is stored, and how many records it has.
 #[derive(Debug, Clone, Copy)]
@@ -48,18 +48,23 @@ async fn send(store: &Store, attempt: AttemptId, first: u64, records: u64) -> Re
 
 /// The log after the machine's hello is what it said, up to the last record stored.
 async fn compare(store: &Store, attempt: AttemptId, before: u64, stored: u64) {
-    let events = store.events(attempt.task, before, usize::MAX).await.unwrap();
-    assert!(events.iter().map(|event| event.seq).eq(before + 1..=before + stored), "no gap, no repeat");
-    for (event, said) in events.iter().zip((1..).map(record)) {
-        if said.source == Source::Report {
-            assert_eq!(event.source, EventSource::Mayfly);
-            assert!(event.bytes.ends_with(format!("\"text\":\"{}\"}}", said.number).as_bytes()));
-        } else {
-            let source =
-                if said.source == Source::Claude { EventSource::Claude } else { EventSource::Stderr };
-            assert_eq!((event.source, event.end, &event.bytes), (source, said.end, &said.bytes));
-            assert_eq!(event.json, said.end != End::More && is_json(&said.bytes));
+    let lines = log(store, attempt.task, before).await;
+    assert_eq!(lines.len() as u64, stored);
+    for (line, said) in lines.iter().zip((1..).map(record)) {
+        let event = mayfly_wire::event::Event::parse(line).unwrap();
+        if let Some(told) = event.event {
+            let text = said.number.to_string();
+            assert_eq!((said.source, told), (Source::Report, MayflyEvent::Warning { text }));
+            continue;
         }
+        let source = if said.source == Source::Claude { EventSource::Claude } else { EventSource::Stderr };
+        assert_eq!(event.source, source);
+        let (more, eof) = (line.contains(r#","end":"more""#), line.contains(r#","end":"eof""#));
+        assert_eq!((more, eof), (said.end == End::More, said.end == End::Eof));
+        let mut bytes = said.bytes.to_vec();
+        bytes.extend((said.end == End::Newline).then_some(b'\n'));
+        assert_eq!(event.raw(), bytes);
+        assert_eq!(event.line.is_some(), said.end != End::More && is_json(&said.bytes));
     }
     assert_eq!(store.attempt(attempt).await.unwrap().unwrap().stored, stored);
 }

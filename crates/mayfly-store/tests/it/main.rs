@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod feed;
 mod file;
 mod frames;
 mod owner_tokens;
@@ -10,9 +11,10 @@ mod steps;
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
-use mayfly_core::{Event, Policy, TaskId};
+use mayfly_core::{Policy, TaskId};
 use mayfly_store::{Change, NewTask, Store, Submitted};
 use mayfly_wire::api::CreateTask;
+use mayfly_wire::event::Event;
 use tempfile::TempDir;
 
 const AT: Timestamp = Timestamp::UNIX_EPOCH;
@@ -22,7 +24,7 @@ fn policy() -> Policy {
     Policy { machines_max: two, launches_max: two, ..Policy::default() }
 }
 
-fn change(event: Event) -> Change {
+fn change(event: mayfly_core::Event) -> Change {
     Change { event, at: AT, detail: None, provider: "sim", policy: policy() }
 }
 
@@ -42,4 +44,15 @@ fn new(number: u32, key: Option<&str>) -> NewTask {
 
 async fn submit(store: &Store, number: u32) {
     assert_eq!(store.submit(new(number, None)).await.unwrap(), Submitted::New(id(number)));
+}
+
+/// A task's whole log after `after`, a line each.
+async fn log(store: &Store, task: TaskId, after: u64) -> Vec<String> {
+    let run = store.log(task, after, usize::MAX).await.unwrap();
+    let Some(run) = run else { return Vec::new() };
+    let lines: Vec<String> = std::str::from_utf8(&run.lines).unwrap().lines().map(str::to_owned).collect();
+    let events = lines.iter().map(|line| Event::parse(line).unwrap());
+    assert!(events.map(|event| event.seq).eq(run.first_seq..=run.last_seq), "no gap, no repeat");
+    assert_eq!((run.task, run.first_seq), (task, after + 1));
+    lines
 }

@@ -46,7 +46,7 @@ async fn tokens_are_made_listed_and_revoked() {
         &["token", "revoke", "nobody"],
     ] {
         let said = user.said(user.mayfly(&[args, &["--data", data]].concat()));
-        all.push_str(&format!("$ mayfly {}\n{said}", args.join(" ")));
+        all.extend(["$ mayfly ", &args.join(" "), "\n", &said]);
     }
     insta::assert_snapshot!(all);
     let output = user.mayfly(&["token", "add", "ci", "--data", data]).output().unwrap();
