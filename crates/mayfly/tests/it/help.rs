@@ -35,6 +35,12 @@ fn the_help_of_serve() {
 }
 
 #[test]
+fn the_help_of_tunnel_and_its_verb() {
+    insta::assert_snapshot!("the_help_of_tunnel", help(&["tunnel", "--help"]));
+    insta::assert_snapshot!("the_help_of_tunnel_status", help(&["tunnel", "status", "--help"]));
+}
+
+#[test]
 fn the_help_of_token_and_its_verbs() {
     insta::assert_snapshot!("the_help_of_token", help(&["token", "--help"]));
     for verb in ["add", "ls", "revoke"] {

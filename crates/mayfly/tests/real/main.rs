@@ -13,5 +13,6 @@ mod isolation;
 mod limits;
 mod service;
 mod stream;
+mod tunnel;
 mod verbs;
 mod world;

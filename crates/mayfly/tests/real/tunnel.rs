@@ -1,0 +1,220 @@
+//! Two machines: an orchestrator on the one, `mayfly tunnel` on the other, and every verb there.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
+
+use super::service::User;
+use super::world::{Run, Said, processes_in};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mayfly");
+
+/// A process that says where it serves, once it does.
+struct Serving {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Serving {
+    /// Starts it, and waits until its socket is there.
+    async fn start(user: &User, args: &[&str]) -> Self {
+        let mut command = user.command(Path::new(PROGRAM), args);
+        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next_line().await.unwrap();
+        assert!(first.as_ref().is_some_and(|line| line.starts_with("serving on ")), "{first:?}");
+        Self { child, lines }
+    }
+
+    /// The port that it tells of next.
+    async fn port(&mut self) -> u16 {
+        let line = self.lines.next_line().await.unwrap().unwrap();
+        let address = line.split_once("http://").unwrap().1.split_once(',').unwrap().0;
+        address.rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+
+    async fn end(mut self, signal: Signal) {
+        kill_process(Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap(), signal).unwrap();
+        self.child.wait().await.unwrap();
+    }
+}
+
+fn data(user: &User, name: &str) -> String {
+    user.dir.path().join(name).to_str().unwrap().to_owned()
+}
+
+/// A verb, in the data folder with this name. It could start no orchestrator: there is no such CLI.
+fn verb(user: &User, folder: &str, args: &[&str]) -> tokio::process::Command {
+    let data = data(user, folder);
+    user.command(Path::new(PROGRAM), &[&["--claude", "/nowhere"], args, &["--data", &data]].concat())
+}
+
+/// An orchestrator there and a data folder here.
+struct Two {
+    user: User,
+    claude: PathBuf,
+    port: u16,
+    orchestrator: Serving,
+}
+
+impl Two {
+    async fn start() -> Option<Self> {
+        let claude = mayfly_test_needs::claude()?;
+        let user = User::new().await;
+        let (there, path) = (user.dir.path().join("there"), claude.to_str().unwrap());
+        let args = ["--claude", path, "serve", "--listen", "127.0.0.1:0", "--data", there.to_str().unwrap()];
+        let mut orchestrator = Serving::start(&user, &args).await;
+        let port = orchestrator.port().await;
+        Some(Self { user, claude, port, orchestrator })
+    }
+
+    fn data(&self, name: &str) -> String {
+        data(&self.user, name)
+    }
+
+    /// Ends the orchestrator, and starts the next one in its place.
+    async fn restart(self, signal: Signal) -> Self {
+        let Self { user, claude, port, orchestrator } = self;
+        orchestrator.end(signal).await;
+        let (there, address) = (data(&user, "there"), format!("127.0.0.1:{port}"));
+        let args = ["--claude", claude.to_str().unwrap(), "serve", "--listen", &address, "--data", &there];
+        let orchestrator = Serving::start(&user, &args).await;
+        Self { user, claude, port, orchestrator }
+    }
+
+    /// From here on nobody is there.
+    async fn end_orchestrator(self) -> User {
+        self.orchestrator.end(Signal::TERM).await;
+        self.user
+    }
+
+    /// `mayfly tunnel` here.
+    async fn tunnel(&self, args: &[&str]) -> Serving {
+        let here = self.data("here");
+        let args = [&["tunnel", "--listen", "127.0.0.1:0", "--data", &here], args].concat();
+        Serving::start(&self.user, &args).await
+    }
+
+    /// The first time, it must be told where to.
+    async fn first_tunnel(&self) -> Serving {
+        let (to, token) = (format!("http://127.0.0.1:{}", self.port), self.data("there") + "/token");
+        self.tunnel(&["--to", &to, "--token-file", &token]).await
+    }
+
+    async fn said(&self, folder: &str, args: &[&str]) -> Said {
+        Said::from(verb(&self.user, folder, args).output().await.unwrap())
+    }
+
+    /// The logs that the tunnel has written, by the ids of their tasks.
+    fn logs(&self) -> Vec<(String, String)> {
+        let status: Vec<_> =
+            std::fs::read_dir(self.data("here") + "/tunnel").unwrap().map(Result::unwrap).collect();
+        let store =
+            status.iter().find(|entry| entry.path().is_dir()).expect("a database was followed").path();
+        let logs = std::fs::read_dir(store.join("logs")).unwrap().map(|entry| entry.unwrap().path());
+        let log = |path: PathBuf| {
+            (path.file_stem().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(path).unwrap())
+        };
+        logs.map(log).collect()
+    }
+
+    async fn end(self) {
+        let user = self.end_orchestrator().await;
+        assert_eq!(processes_in(user.dir.path()).len(), 0);
+        user.api.stop().await;
+    }
+}
+
+/// The tunnel's promise: the verbs here need not know where the orchestrator is, and the log here has the very bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_verb_works_through_a_tunnel_and_the_log_is_here() {
+    let Some(two) = Two::start().await else { return };
+    let tunnel = two.first_tunnel().await;
+    let ended =
+        Run::start(verb(&two.user, "here", &["run", "--json", "[script: write path=made.txt]"])).end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(0), "succeeded"), "{}", ended.stderr);
+    ended.assert_whole();
+    let made = std::fs::read_dir(two.user.dir.path().join("cwd")).unwrap().next().unwrap().unwrap().path();
+    assert!(made.join("made.txt").is_file(), "the work came back through it");
+    let task = ended.events[0]["task"].as_str().unwrap();
+    assert!(two.said("here", &["ps", "--all"]).await.text().contains(&task[task.len() - 8..]));
+
+    let raw = two.said("there", &["logs", "--raw", task]).await;
+    assert_eq!(two.said("here", &["logs", "--raw", task]).await.stdout, raw.stdout);
+    assert!(!raw.stdout.is_empty());
+    let whole = two.said("there", &["logs", "--json", task]).await.text();
+    assert_eq!(two.logs(), [(task.to_owned(), whole.clone())]);
+
+    let status: Value =
+        serde_json::from_str(&two.said("here", &["tunnel", "status", "--json"]).await.text()).unwrap();
+    assert_eq!((&status["connected"], &status["position"]), (&json!(true), &status["head"]), "{status}");
+    tunnel.end(Signal::TERM).await;
+
+    // From here on it knows where to; what it has comes no second time.
+    let tunnel = two.tunnel(&[]).await;
+    assert_eq!(two.logs(), [(task.to_owned(), whole.clone())]);
+    tunnel.end(Signal::TERM).await;
+    let nobody = two.said("here", &["run", "[script: text]"]).await;
+    assert_eq!(nobody.code, Some(3));
+    assert!(nobody.stderr.contains("does not run: start it with `mayfly tunnel`"), "{}", nobody.stderr);
+    two.end().await;
+}
+
+/// R03, R07: the orchestrator is killed and comes back, the tunnel is killed and comes back; each event is here once.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_dies_the_log_here_has_each_event_once() {
+    let Some(two) = Two::start().await else { return };
+    let tunnel = two.first_tunnel().await;
+    let submitted =
+        two.said("here", &["run", "--detach", "[script: hold name=one text=answered]"]).await.text();
+    let task = submitted.split_once(' ').unwrap().0.to_owned();
+    two.user.api.held("one", 1).await;
+    tunnel.end(Signal::KILL).await;
+    let tunnel = two.tunnel(&[]).await;
+    let two = two.restart(Signal::KILL).await;
+    two.user.api.release("one");
+    let followed = two.said("here", &["logs", "--json", "--follow", &task]).await;
+    assert_eq!(followed.code, Some(0), "{}", followed.stderr);
+    let whole = two.said("there", &["logs", "--json", &task]).await.text();
+    assert_eq!(String::from_utf8(followed.stdout).unwrap(), whole);
+    assert_eq!(two.logs()[0].1, whole);
+
+    // What is whole here can be read while nobody is there.
+    let ps = two.said("here", &["ps", "--all", "--json"]).await.text();
+    let id =
+        serde_json::from_str::<Value>(ps.lines().next().unwrap()).unwrap()["id"].as_str().unwrap().to_owned();
+    let user = two.end_orchestrator().await;
+    let verb = async |args: &[&str]| Said::from(verb(&user, "here", args).output().await.unwrap());
+    let away = verb(&["logs", "--json", &id]).await;
+    assert_eq!(away.stdout, whole.as_bytes(), "{}", away.stderr);
+    let status = verb(&["tunnel", "status"]).await;
+    assert_eq!(status.code, Some(3));
+    assert!(String::from_utf8_lossy(&status.stdout).contains("link    none since"), "{status:?}");
+    tunnel.end(Signal::TERM).await;
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
+/// Bad input: what is refused, and that nothing is remembered of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_that_cannot_be_is_refused_in_words() {
+    let Some(two) = Two::start().await else { return };
+    let (to, wrong) = (format!("http://127.0.0.1:{}", two.port), two.data("wrong-token"));
+    std::fs::write(&wrong, "mayfly-owner-of-nothing\n").unwrap();
+    let listen = ["--listen", "127.0.0.1:0"];
+    let refused =
+        two.said("here", &[&["tunnel", "--to", &to, "--token-file", &wrong][..], &listen].concat()).await;
+    assert_eq!(refused.code, Some(3));
+    assert!(refused.stderr.contains("refuses the token: `mayfly token add NAME`"), "{}", refused.stderr);
+    let unknown = two.said("here", &["tunnel"]).await.refusal();
+    assert!(unknown.contains("no orchestrator is known yet: name it with --to"), "{unknown}");
+    let without = two.said("here", &[&["tunnel", "--to", &to][..], &listen].concat()).await.refusal();
+    assert!(without.contains("wants a token"), "{without}");
+    let busy = two.said("there", &["tunnel", "--to", &to, "--token-file", &wrong]).await;
+    assert!(busy.stderr.contains("already is the orchestrator of"), "{}", busy.stderr);
+    two.end().await;
+}
