@@ -1,10 +1,12 @@
 //! The tables, and how a file is known to be ours.
 
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::{fs, io};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::StoreError;
 
@@ -93,10 +95,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unopened(error)),
         _ => {}
     }
-    let mut connection = checked(path).map_err(|error| match error {
-        StoreError::Sqlite(error) | StoreError::Broken(error) => unreadable(path, error),
-        other => other,
-    })?;
+    let mut connection = checked(path, tuned(path))?;
     // Only now is it known to be ours.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(unopened)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -114,11 +113,54 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// A connection to a file that is empty, or ours.
-fn checked(path: &Path) -> Result<Connection, StoreError> {
-    let connection = tuned(path)?;
-    check(&connection, path)?;
+/// Whether [`open`] would take the file. Nothing is written, neither into it nor beside it.
+///
+/// For a file that nobody has open: no lock is taken.
+pub(crate) fn look(path: &Path) -> Result<(), StoreError> {
+    match path.try_exists() {
+        Ok(true) => checked(path, untouched(path)).map(drop),
+        Ok(false) => Ok(()),
+        Err(source) => Err(StoreError::Open { path: path.to_owned(), source }),
+    }
+}
+
+/// A connection that leaves everything as it is. What is still in the log beside the file counts, and is read
+/// without the index that others would share; without a log, none is made.
+fn untouched(path: &Path) -> rusqlite::Result<Connection> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let logged = fs::metadata(log).is_ok_and(|log| log.len() > 0);
+    let how = if logged { "vfs=unix-none" } else { "immutable=1" };
+    let uri = format!("file:{}?mode=ro&{how}", escaped(path));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(uri, flags)?;
+    if logged {
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    }
     Ok(connection)
+}
+
+/// A path as a part of a URI.
+fn escaped(path: &Path) -> String {
+    path.as_os_str().as_bytes().iter().fold(String::new(), |mut escaped, byte| {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => escaped.push(char::from(*byte)),
+            _ => write!(escaped, "%{byte:02x}").expect("a string takes all"),
+        }
+        escaped
+    })
+}
+
+/// The connection, if the file is empty, or ours.
+fn checked(path: &Path, opened: rusqlite::Result<Connection>) -> Result<Connection, StoreError> {
+    let checked = opened.map_err(StoreError::from).and_then(|connection| {
+        check(&connection, path)?;
+        Ok(connection)
+    });
+    checked.map_err(|error| match error {
+        StoreError::Sqlite(error) | StoreError::Broken(error) => unreadable(path, error),
+        other => other,
+    })
 }
 
 fn unreadable(path: &Path, error: rusqlite::Error) -> StoreError {

@@ -103,6 +103,12 @@ impl Store {
         Ok(Self { writer, reader })
     }
 
+    /// Whether [`open`](Self::open) would take the file at `path`, in the same words. One that is not there is
+    /// taken, and not made; nothing is written. For a file that nobody has open.
+    pub fn look(path: &Path) -> Result<(), StoreError> {
+        schema::look(path)
+    }
+
     /// Stores a task; when this returns, it is durable.
     pub async fn submit(&self, mut new: NewTask) -> Result<Submitted, StoreError> {
         new.spec.credential = None;
