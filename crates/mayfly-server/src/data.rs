@@ -37,6 +37,8 @@ const SECRET_BYTES_MAX: u64 = 1024;
 const KEY: &str = "key";
 /// The name of the token's file.
 pub(crate) const TOKEN: &str = "token";
+/// The name of the store's file.
+pub(crate) const STORE: &str = "mayfly.db";
 /// By this a token is known for what it is, wherever it turns up.
 const TOKEN_PREFIX: &str = "mayfly-owner-";
 /// The bits of a mode that let others than the owner write.
@@ -66,7 +68,7 @@ pub enum DataError {
         mode: u32,
     },
     /// It is something else.
-    #[error("{} is not a folder: choose another data folder", path.display())]
+    #[error("{} is not a folder: name a folder for the data, or one that can be made, with --data", path.display())]
     NoFolder {
         /// What it is not.
         path: PathBuf,
@@ -122,7 +124,7 @@ impl DataFolder {
     }
 
     pub(crate) fn store(&self) -> PathBuf {
-        self.root.join("mayfly.db")
+        self.root.join(STORE)
     }
 
     pub(crate) fn workspaces(&self) -> PathBuf {

@@ -11,6 +11,7 @@
 //!
 //! - [`ServerConfig`]: what can be chosen.
 //! - [`Server`]: start, idle, stop.
+//! - `check`: what a start would be refused for.
 //! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
 //! - `listen`: one door; `doors`: those of the machines.
 //! - `http`: a file per resource. No handler decides anything: that is the engine's part.
@@ -18,6 +19,7 @@
 //! Which provider makes the machines is the caller's choice; nothing here knows one.
 
 mod bundle;
+mod check;
 mod config;
 mod data;
 mod doors;
@@ -26,6 +28,7 @@ mod incoming;
 mod listen;
 mod server;
 
+pub use check::{check_database, check_port, check_socket};
 pub use config::ServerConfig;
 pub use data::{DataError, check_data_folder, make_data_folder};
 pub use doors::MACHINE_CONNECTIONS_MAX;

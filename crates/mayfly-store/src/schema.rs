@@ -144,7 +144,9 @@ fn untouched(path: &Path) -> rusqlite::Result<Connection> {
 fn escaped(path: &Path) -> String {
     path.as_os_str().as_bytes().iter().fold(String::new(), |mut escaped, byte| {
         match byte {
-            b'/' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => escaped.push(char::from(*byte)),
+            b'/' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                escaped.push(char::from(*byte));
+            }
             _ => write!(escaped, "%{byte:02x}").expect("a string takes all"),
         }
         escaped

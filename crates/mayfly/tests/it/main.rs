@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod doctor;
 mod help;
+mod place;
 mod stand_in;
 
 use std::fs;

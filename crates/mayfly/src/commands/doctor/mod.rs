@@ -4,6 +4,7 @@
 //! What is made for that is below the data folder, and gone at the end; so is the folder if it was not there.
 
 mod checks;
+mod place;
 mod report;
 
 use std::io::{self, Write as _};
