@@ -233,7 +233,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "N", value_parser = values::cpus)]
     pub(crate) cpus: Option<f64>,
     /// What the files of each machine may take on the disk [default: 20GiB]
-    #[arg(long, value_name = "SIZE", value_parser = values::memory)]
+    #[arg(long, value_name = "SIZE", value_parser = values::disk)]
     pub(crate) disk: Option<u64>,
 }
 

@@ -52,18 +52,33 @@ const BYTE_UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB"
 pub(crate) fn memory(text: &str) -> Result<u64, String> {
     /// Less than `claude` itself takes.
     const BYTES_MIN: u64 = 256 << 20;
+    match bytes(text)? {
+        ..BYTES_MIN => Err("the least memory is 256MiB: claude takes most of that".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Reads what a machine's files may take on the disk, such as `512MiB` or `20GiB`.
+pub(crate) fn disk(text: &str) -> Result<u64, String> {
+    /// Less than a checkout and what `claude` keeps of its session can take.
+    const BYTES_MIN: u64 = 256 << 20;
+    match bytes(text)? {
+        ..BYTES_MIN => {
+            Err("the least disk is 256MiB: the code and what is made of it take most of that".to_owned())
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
     let bytes = BYTE_UNITS.iter().find_map(|(unit, size)| {
         let digits = text.strip_suffix(unit).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
         digits.parse::<u64>().ok()?.checked_mul(*size)
     });
-    match bytes {
-        None => Err("expected a size such as 512MiB or 4GiB".to_owned()),
-        Some(bytes) if bytes < BYTES_MIN => Err("the least is 256MiB: claude takes most of that".to_owned()),
-        Some(bytes) => Ok(bytes),
-    }
+    bytes.ok_or_else(|| "expected a size such as 512MiB or 4GiB".to_owned())
 }
 
-/// A size as [`memory`] reads it.
+/// A size as [`memory`] and [`disk`] read it.
 pub(crate) fn show_bytes(bytes: u64) -> String {
     let whole = BYTE_UNITS.iter().find(|(_, size)| bytes.is_multiple_of(*size) && bytes > 0);
     whole.map_or_else(|| bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
@@ -145,6 +160,15 @@ pub(crate) fn task(text: &str) -> Result<String, String> {
     }
 }
 
+/// Reads the number of the last event that is not wanted.
+pub(crate) fn event(text: &str) -> Result<u64, String> {
+    let number = Some(text).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let number = number.and_then(|text| text.parse().ok());
+    number.ok_or_else(|| {
+        "expected the number of an event, as in `seq` of --json; 0 is before the first".to_owned()
+    })
+}
+
 /// A time as people read it at a glance, such as `12s`, `3m05s` or `26h40m`.
 pub(crate) fn span(seconds: u64) -> String {
     match seconds {
@@ -217,8 +241,9 @@ mod tests {
             assert_eq!(memory(text).map(show_bytes).as_deref(), Ok(text));
         }
         for text in ["", "4", "4GB", "4 GiB", "-1GiB", "1.5GiB", "GiB", "99999999999TiB", "255MiB"] {
-            assert!(memory(text).is_err(), "{text}");
+            assert!(memory(text).is_err() && disk(text).is_err(), "{text}");
         }
+        assert_eq!(disk("256MiB"), Ok(256 << 20));
         for text in ["63", "0", "-1", "4194305", "many", "64.5"] {
             assert!(processes(text).is_err(), "{text}");
         }
@@ -233,6 +258,14 @@ mod tests {
         assert_eq!(count("5").map(NonZeroU32::get), Ok(5));
         for text in ["", "0", "-1", "1.5", "five", "4294967296"] {
             assert!(count(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_named_by_its_number() {
+        assert_eq!(["0", "7", "18446744073709551615"].map(event), [Ok(0), Ok(7), Ok(u64::MAX)]);
+        for text in ["", "-1", "+1", "1.5", "18446744073709551616", "last"] {
+            assert!(event(text).is_err(), "{text}");
         }
     }
 

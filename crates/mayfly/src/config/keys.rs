@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 #[cfg(test)]
 use super::kind::toml;
-use super::kind::{Address, Count, Cpus, Dollars, Kind, Memory, Model, Place, Processes, Time};
+use super::kind::{Address, Count, Cpus, Disk, Dollars, Kind, Memory, Model, Place, Processes, Time};
 use super::{Given, Row, Source};
 
 /// A key, as the reference shows it.
@@ -191,7 +191,7 @@ keys! {
         /// Its processors.
         cpus: Cpus = Limits::default().cpus_max;
         /// What its files may take on the disk.
-        disk: Memory = Limits::default().disk_bytes_max;
+        disk: Disk = Limits::default().disk_bytes_max;
     }
 
     /// What a task gets that does not say otherwise.

@@ -68,6 +68,8 @@ kinds! {
     Dollars: f64, quoted false, values::dollars, ToString::to_string;
     /// A size of memory.
     Memory: u64, quoted true, values::memory, |bytes| values::show_bytes(*bytes);
+    /// A size on the disk.
+    Disk: u64, quoted true, values::disk, |bytes| values::show_bytes(*bytes);
     /// A span of time.
     Time: Duration, quoted true, values::duration, |time| values::show_duration(*time);
     /// Where to listen.

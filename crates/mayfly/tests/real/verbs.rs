@@ -149,7 +149,9 @@ async fn a_result_is_taken_in_every_form() {
     assert!(branch.contains(&format!("git merge {name}")), "{branch}");
     assert_eq!(world.git(&["show", &format!("{name}:made.txt")]), "Written by the script.");
     let taken = result(&["--branch"]).await.refusal();
-    assert!(taken.contains(&format!("the branch `{name}` is there already")), "{taken}");
+    let words =
+        format!("mayfly: the branch `{name}` is there already, and may hold this very work: choose another");
+    assert!(taken.starts_with(&words) && taken.contains("--branch NAME"), "{taken}");
     result(&["--branch", "other"]).await.text();
     assert_eq!(world.git(&["rev-parse", "other"]), world.git(&["rev-parse", &name]));
     assert!(result(&["--branch", "a..b"]).await.refusal().contains("cannot be the name of a branch"));

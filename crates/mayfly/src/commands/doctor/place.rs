@@ -119,17 +119,17 @@ async fn port(settings: &Settings, orchestrator: Option<i32>) -> Check {
         );
     }
     let who = format!("ss -ltnp 'sport = :{}'   # shows the program that has it", address.port());
-    match asked {
-        Some(_) => {
-            let place = settings.rows().into_iter().find(|row| row.key == "serve.listen");
-            let place = place.map_or_else(String::new, |row| format!(" at {}", settings.origin(&row)));
-            Check::failed(name, causes(&error), Some(format!("{who}\nor another port for `listen`{place}")))
-        }
-        None => {
-            let detail = format!("{}; `mayfly run` needs no port", causes(&error));
-            Check::warning(name, detail, Some(format!("{who}\nmayfly serve --listen {}:0", address.ip())))
-        }
+    if asked.is_none() {
+        let detail = format!("{}; `mayfly run` needs no port", causes(&error));
+        return Check::warning(
+            name,
+            detail,
+            Some(format!("{who}\nmayfly serve --listen {}:0", address.ip())),
+        );
     }
+    let place = settings.rows().into_iter().find(|row| row.key == "serve.listen");
+    let place = place.map_or_else(String::new, |row| format!(" at {}", settings.origin(&row)));
+    Check::failed(name, causes(&error), Some(format!("{who}\nor another port for `listen`{place}")))
 }
 
 /// Whether a process of this user listens on an address.
@@ -157,7 +157,8 @@ fn hex(ip: IpAddr) -> String {
         IpAddr::V6(ip) => ip.octets().to_vec(),
     };
     let (words, _) = bytes.as_chunks::<4>();
-    words.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word))).collect()
+    let words: Vec<String> = words.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word))).collect();
+    words.concat()
 }
 
 #[cfg(test)]
