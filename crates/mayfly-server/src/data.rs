@@ -204,7 +204,10 @@ fn folder(path: &Path) -> Result<(), DataError> {
     // What is there and is no folder is named below, in better words.
     if !path.exists() {
         let making = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        making.map_err(io_error("make the folder", path))?;
+        making.map_err(|source| match path.ancestors().find(|above| above.exists()) {
+            Some(above) if !above.is_dir() => DataError::NoFolder { path: above.to_owned() },
+            _ => io_error("make the folder", path)(source),
+        })?;
     }
     let is = fs::metadata(path).map_err(io_error("look at", path))?;
     let user = rustix::process::geteuid().as_raw();
@@ -352,9 +355,10 @@ mod tests {
         let parent = parent();
         let path = parent.path().join("file");
         File::create(&path).expect("a file");
-        assert!(matches!(DataFolder::open(&path), Err(DataError::NoFolder { .. })));
-        let below = path.join("below");
-        assert!(matches!(DataFolder::open(&below), Err(DataError::Io { .. })));
+        for wanted in [path.clone(), path.join("below"), path.join("far/below")] {
+            let error = DataFolder::open(&wanted).expect_err("a file");
+            assert!(matches!(&error, DataError::NoFolder { path: named } if *named == path), "{error}");
+        }
     }
 
     /// R21: the second is told who the first is; once that one is gone, the folder is free.

@@ -27,6 +27,8 @@ mod http;
 mod incoming;
 mod listen;
 mod server;
+#[cfg(test)]
+mod told;
 
 pub use check::{check_database, check_port, check_socket};
 pub use config::ServerConfig;

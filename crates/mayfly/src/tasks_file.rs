@@ -149,6 +149,8 @@ fn without_values(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mayfly_test_needs::one_of_each;
+
     use super::*;
 
     fn defaults() -> CreateTask {
@@ -221,6 +223,33 @@ mod tests {
         let said: Vec<String> = bad.iter().map(|bad| said(&format!("{good}\n\n{bad}\n{good}\n"))).collect();
         assert!(said.iter().all(|said| said.starts_with("line 3 of standard input is no task")), "{said:#?}");
         insta::assert_snapshot!(said.join("\n"));
+    }
+
+    #[test]
+    fn each_reason_to_refuse_a_file_is_told_in_these_words() {
+        let place = || "`tasks.jsonl`".to_owned();
+        let task = CreateTask { prompt: "a".to_owned(), priority: 1001, ..CreateTask::default() };
+        let reasons = one_of_each![BadLine:
+            BadLine::TooLong => BadLine::TooLong,
+            BadLine::NotText => BadLine::NotText,
+            BadLine::NoObject => BadLine::NoObject,
+            BadLine::Json(_) => BadLine::Json("[what]".to_owned()),
+            BadLine::Invalid(_) => BadLine::Invalid(check_task(&task).expect_err("no such priority")),
+        ];
+        let mut files = one_of_each![BadFile:
+            BadFile::Unreadable { .. } => {
+                BadFile::unreadable(&place(), io::ErrorKind::PermissionDenied.into())
+            },
+            BadFile::Empty(_) => BadFile::Empty(place()),
+            BadFile::TooMany(_) => BadFile::TooMany(place()),
+            BadFile::Line { .. } => {
+                BadFile::Line { place: place(), number: 1, reason: BadLine::NoObject }
+            },
+        ];
+        let line = |reason| BadFile::Line { place: place(), number: 1, reason };
+        files.extend(reasons.into_iter().map(line));
+        let lines: Vec<String> = files.iter().map(|file| mayfly_core::causes(file)).collect();
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]

@@ -127,6 +127,32 @@ fn a_file_that_anybody_may_change_or_that_is_none_is_not_read() {
     assert!(matches!(read(dir.path()), Err(BadConfig::NoFile { .. })));
 }
 
+/// What the parser says of a text has snapshots of its own, above.
+#[test]
+fn each_reason_to_refuse_a_file_is_told_in_these_words() {
+    let path = || PathBuf::from("/etc/mayfly.toml");
+    let text = |text: &str| text.to_owned();
+    let reasons = mayfly_test_needs::one_of_each![BadConfig:
+        BadConfig::Missing { .. } => BadConfig::Missing { path: path() },
+        BadConfig::NoFile { .. } => BadConfig::NoFile { path: path() },
+        BadConfig::Unreadable { .. } => {
+            BadConfig::Unreadable { path: path(), source: io::ErrorKind::PermissionDenied.into() }
+        },
+        BadConfig::Open { .. } => BadConfig::Open { path: path() },
+        BadConfig::TooLong { .. } => BadConfig::TooLong { path: path() },
+        BadConfig::NotText { .. } => BadConfig::NotText { path: path() },
+        BadConfig::Syntax { .. } => BadConfig::Syntax { place: text("[place]"), said: text("[what]") },
+        BadConfig::UnknownKey { .. } => {
+            BadConfig::UnknownKey { key: text("[key]"), place: text("[place]"), advice: text("[advice]") }
+        },
+        BadConfig::WrongValue { .. } => {
+            BadConfig::WrongValue { key: text("[key]"), place: text("[place]"), said: text("[what]") }
+        },
+    ];
+    let lines: Vec<String> = reasons.iter().map(|reason| mayfly_core::causes(reason)).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
 /// After a change of the keys: `MAYFLY_RENEW_REFERENCE=1 cargo nextest run -p mayfly the_reference` writes it anew.
 #[test]
 fn the_reference_is_what_the_keys_say() {

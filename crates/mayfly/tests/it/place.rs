@@ -58,8 +58,8 @@ fn a_database_that_a_start_would_refuse_is_named_with_what_to_type() {
         all.push((name, said("detail"), said("fix")));
     }
     let home = fs::canonicalize(user.home()).unwrap().display().to_string();
-    let text: String = all.iter().map(|(_, detail, fix)| format!("{detail}\n{fix}\n")).collect();
-    insta::assert_snapshot!(text.replace(&home, "[home]"));
+    let lines: Vec<String> = all.iter().map(|(_, detail, fix)| format!("{detail}\n{fix}")).collect();
+    insta::assert_snapshot!(lines.join("\n").replace(&home, "[home]"));
 
     let Some(claude) = mayfly_test_needs::claude() else { return };
     for (name, detail, _) in all {
