@@ -35,8 +35,8 @@ const PRIO: usize = 4;
 const PS_EXAMPLES: &str = "\
 TIME is since the task was accepted, or, once it is over, until it was. HEARD is how long ago its
 machine last said something, LEFT is the rest of its --timeout. LIMITS are its --timeout and, after
-the slash, its --idle-timeout, then its --max-turns (t) and its --max-budget-usd ($). The last line is
-what each machine may use; --json has all of it for each task.
+the slash, its --idle-timeout, then its --max-turns (t) and its --max-budget-usd ($). The last line
+says what each machine may use; --json has all of it for each task.
 
 It only asks the orchestrator that runs: it starts none, and exits with 3 if there is none.";
 
