@@ -29,7 +29,7 @@ impl Policy {
     pub fn chances(&self, earlier: Earlier, retries: u32) -> Chances {
         Chances {
             relaunch: earlier.unstarted + 1 < self.launches_max.get(),
-            // An attempt that ended in between is no launch that was lost, and no retry that was used.
+            // One that ends before `claude` has started uses up no retry: it is bounded by the launches.
             retry: earlier.started < retries && earlier.unstarted < self.launches_max.get(),
         }
     }
