@@ -17,9 +17,9 @@ const BUSY_MS_MAX: u32 = 5000;
 
 /// What makes the tables of each version out of those of the one before; the first starts from nothing. A step
 /// that was in a release is never changed.
-const STEPS: [&str; VERSION as usize] = [TABLES, QUEUE_AND_CREDENTIALS];
+const STEPS: [&str; VERSION as usize] = [TABLES, QUEUE_AND_CREDENTIALS, RETRIES_LATER];
 /// The version of the tables after all steps.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 const TABLES: &str = "
 CREATE TABLE tasks (
@@ -29,7 +29,7 @@ CREATE TABLE tasks (
     idempotency_key TEXT UNIQUE,
     state TEXT NOT NULL,
     attempt INTEGER NOT NULL,
-    -- What the state carries besides its attempt: a phase, an outcome, or `requeue`.
+    -- What the state carries besides its attempt: a phase, an outcome, `requeue` or `retry`.
     word TEXT,
     detail TEXT,
     result TEXT,
@@ -85,6 +85,15 @@ ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tasks ADD COLUMN result_attempt INTEGER;
 CREATE INDEX tasks_by_turn ON tasks (state, priority DESC, id);
 DROP INDEX tasks_by_state;
+";
+
+const RETRIES_LATER: &str = "
+-- Before when a task that is tried again is not claimed.
+ALTER TABLE tasks ADD COLUMN due_ms INTEGER;
+CREATE INDEX tasks_by_due ON tasks (due_ms) WHERE due_ms IS NOT NULL;
+-- A task that ended in the queue has the number of the attempt before; if there was none, 0.
+UPDATE tasks SET attempt = attempt - 1 WHERE state = 'finished' AND NOT EXISTS
+    (SELECT 1 FROM attempts WHERE attempts.task = tasks.id AND attempts.attempt = tasks.attempt);
 ";
 
 /// Opens the file, which is made with mode 0600 if it is not there, and brings its tables to this version.

@@ -38,6 +38,23 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads how long a worker may be silent before its owner is told: a link that was cut is back within seconds.
+pub(crate) fn silence(text: &str) -> Result<Duration, String> {
+    at_least(text, Duration::from_secs(5), "a link that was cut is back within seconds")
+}
+
+/// Reads how long a machine goes on alone: every restart of the orchestrator must fit.
+pub(crate) fn loneliness(text: &str) -> Result<Duration, String> {
+    at_least(text, Duration::from_secs(60), "the next orchestrator must have time to start")
+}
+
+fn at_least(text: &str, least: Duration, why: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time < least => Err(format!("the least is {}: {why}", show_duration(least))),
+        time => Ok(time),
+    }
+}
+
 /// A duration as [`duration`] reads it.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -232,6 +249,20 @@ mod tests {
             "१s",
         ] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn silence_and_loneliness_have_a_least() {
+        assert_eq!(
+            (silence("5s"), loneliness("1m")),
+            (Ok(Duration::from_secs(5)), Ok(Duration::from_secs(60)))
+        );
+        for text in ["4s", "0s", "", "169h"] {
+            assert!(silence(text).is_err(), "{text}");
+        }
+        for text in ["59s", "0s", "", "169h"] {
+            assert!(loneliness(text).is_err(), "{text}");
         }
     }
 

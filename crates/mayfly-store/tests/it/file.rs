@@ -130,6 +130,7 @@ async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
     let older = "
         DROP TABLE credentials; DROP INDEX tasks_by_turn;
         CREATE INDEX tasks_by_state ON tasks (state, id);
+        DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
         ALTER TABLE tasks DROP COLUMN priority; ALTER TABLE tasks DROP COLUMN result_attempt;
         ALTER TABLE attempts DROP COLUMN logged; ALTER TABLE attempts DROP COLUMN started_ms;
         PRAGMA user_version = 1";
@@ -138,6 +139,28 @@ async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
     assert_eq!(format!("{:?}", store.live().await.unwrap()), before);
     store.keep_credential(id(1), vec![1]).await.unwrap();
     assert_eq!(store.credential(id(1)).await.unwrap(), Some(vec![1]));
+}
+
+/// R26: a task that ended in the queue was said to have had an attempt.
+#[tokio::test]
+async fn what_an_older_version_wrote_wrongly_is_set_right() {
+    let (store, dir) = open();
+    for number in [1, 2] {
+        submit(&store, number).await;
+    }
+    store.claim(policy(), "sim", AT).await.unwrap().unwrap();
+    for (number, event) in [(1, Event::Aborted), (1, Event::Gone(Attempt(1))), (2, Event::Cancelled)] {
+        store.apply(id(number), change(event)).await.unwrap().unwrap();
+    }
+    drop(store);
+    let path = dir.path().join("db");
+    let older = "
+        DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
+        UPDATE tasks SET attempt = 1; PRAGMA user_version = 2";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(older).unwrap();
+    let store = Store::open(&path).unwrap();
+    let attempts = store.tasks(ALL).await.unwrap().into_iter().map(|task| (task.id, task.attempt));
+    assert_eq!(attempts.collect::<Vec<_>>(), [(id(2), 0), (id(1), 1)]);
 }
 
 /// R26: half of a step is none.
