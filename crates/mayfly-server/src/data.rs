@@ -18,10 +18,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use crate::STOP_MAX;
 use crate::config::OWNER_SOCKET;
@@ -231,8 +230,8 @@ fn lock(root: &Path) -> Result<File, DataError> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(io_error("open", &path))?;
     let mut locked = file.try_lock();
-    if matches!(locked, Err(TryLockError::WouldBlock)) && !root.join(OWNER_SOCKET).exists() {
-        wait_for_end(&holder(&file));
+    if matches!(locked, Err(TryLockError::WouldBlock)) && is_ending(root, &file) {
+        wait_until_free(&path);
         locked = file.try_lock();
     }
     match locked {
@@ -254,14 +253,22 @@ fn holder(lock: &File) -> String {
     String::from_utf8_lossy(&pid[..read]).trim().to_owned()
 }
 
-/// Waits until a process is gone, though not for ever.
-fn wait_for_end(pid: &str) {
-    let pid = pid.parse().ok().and_then(Pid::from_raw).filter(|pid| *pid != getpid());
-    let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    if let Some(process) = process {
-        let max = Timespec::try_from(ENDING_MAX).expect("seconds");
-        let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&max));
-    }
+/// Whether the holder has closed its door, and is another process than this one.
+fn is_ending(root: &Path, lock: &File) -> bool {
+    !root.join(OWNER_SOCKET).exists() && holder(lock) != std::process::id().to_string()
+}
+
+/// Waits until the lock can be had, though not for ever. No system waits for a lock with a bound: a thread does
+/// without one, and lets go of what it got too late.
+fn wait_until_free(path: &Path) {
+    let Ok(lock) = File::open(path) else { return };
+    let (free, freed) = mpsc::channel();
+    thread::spawn(move || {
+        let locked = lock.lock();
+        drop(lock);
+        free.send(locked)
+    });
+    let _ = freed.recv_timeout(ENDING_MAX);
 }
 
 fn read_secret(file: File, path: &Path) -> Result<Vec<u8>, DataError> {

@@ -16,6 +16,7 @@ use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::printer::{Printer, Shown};
+use crate::server_process::can_start;
 use crate::values::{show_bytes, show_duration, span};
 
 /// The states before the end, in the order of a task's life: who goes on while we ask is seen at least once.
@@ -97,6 +98,9 @@ async fn tasks(client: &Client, all: bool) -> Result<Vec<Task>, ClientError> {
 fn unanswered(error: ClientError, origin: &Origin) -> Stop {
     if !nobody_listens(&error) {
         return error.into();
+    }
+    if let Err(stop) = can_start(&origin.data) {
+        return stop;
     }
     anyhow::anyhow!(
         "no orchestrator runs for the data folder `{}`: `{}` starts one that stays, and `mayfly run` one for its tasks",

@@ -18,8 +18,8 @@ use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
-use crate::log;
 use crate::orchestrator::Orchestrator;
+use crate::{log, machines};
 
 /// Where the API is served unless another address was asked for: "MAYF" on a telephone.
 pub(crate) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293);
@@ -29,6 +29,7 @@ pub(crate) async fn serve(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
+    machines::can_be_made("mayfly serve")?;
     if args.background {
         rustix::process::setsid().context("cannot leave the terminal's session")?;
     }

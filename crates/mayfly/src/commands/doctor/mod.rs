@@ -10,12 +10,11 @@ mod report;
 
 use std::io::{self, Write as _};
 
-use mayfly_provider_sandbox::Sandbox;
-
 use crate::cli::DoctorArgs;
 use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
+pub(crate) use report::Check;
 use report::{Listing, Report};
 
 pub(crate) async fn doctor(
@@ -28,8 +27,6 @@ pub(crate) async fn doctor(
         say(&if args.json { json(&listing)? } else { listing.text() })?;
         return Ok(Exit::Success);
     }
-    // As an orchestrator does: else what it could limit would not be seen.
-    Sandbox::step_aside();
     let report = Report { checks: checks::all(settings, environment).await? };
     say(&if args.json { json(&report)? } else { report.text() })?;
     Ok(report.exit())
