@@ -36,6 +36,8 @@ const SECRET_BYTES_MAX: u64 = 1024;
 const KEY: &str = "key";
 /// The name of the token's file.
 pub(crate) const TOKEN: &str = "token";
+/// The name of the store's file.
+pub(crate) const STORE: &str = "mayfly.db";
 /// By this a token is known for what it is, wherever it turns up.
 const TOKEN_PREFIX: &str = "mayfly-owner-";
 /// The bits of a mode that let others than the owner write.
@@ -65,7 +67,7 @@ pub enum DataError {
         mode: u32,
     },
     /// It is something else.
-    #[error("{} is not a folder: choose another data folder", path.display())]
+    #[error("{} is not a folder: name a folder for the data, or one that can be made, with --data", path.display())]
     NoFolder {
         /// What it is not.
         path: PathBuf,
@@ -121,7 +123,7 @@ impl DataFolder {
     }
 
     pub(crate) fn store(&self) -> PathBuf {
-        self.root.join("mayfly.db")
+        self.root.join(STORE)
     }
 
     pub(crate) fn workspaces(&self) -> PathBuf {
@@ -222,7 +224,10 @@ fn folder(path: &Path) -> Result<(), DataError> {
     // What is there and is no folder is named below, in better words.
     if !path.exists() {
         let making = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        making.map_err(io_error("make the folder", path))?;
+        making.map_err(|source| match path.ancestors().find(|above| above.exists()) {
+            Some(above) if !above.is_dir() => DataError::NoFolder { path: above.to_owned() },
+            _ => io_error("make the folder", path)(source),
+        })?;
     }
     let is = fs::metadata(path).map_err(io_error("look at", path))?;
     let user = rustix::process::geteuid().as_raw();
@@ -382,9 +387,10 @@ mod tests {
         let parent = parent();
         let path = parent.path().join("file");
         File::create(&path).expect("a file");
-        assert!(matches!(DataFolder::open(&path), Err(DataError::NoFolder { .. })));
-        let below = path.join("below");
-        assert!(matches!(DataFolder::open(&below), Err(DataError::Io { .. })));
+        for wanted in [path.clone(), path.join("below"), path.join("far/below")] {
+            let error = DataFolder::open(&wanted).expect_err("a file");
+            assert!(matches!(&error, DataError::NoFolder { path: named } if *named == path), "{error}");
+        }
     }
 
     /// R21: the second is told who the first is; once that one is gone, the folder is free.

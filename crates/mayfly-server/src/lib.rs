@@ -11,6 +11,7 @@
 //!
 //! - [`ServerConfig`]: what can be chosen.
 //! - [`Server`]: start, idle, stop. [`Front`]: the owner's side of a data folder for another who serves the API there.
+//! - `check`: what a start would be refused for.
 //! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
 //! - `tokens`: those of owners, for the port.
 //! - `listen`: one door; `doors`: those of the machines.
@@ -19,6 +20,7 @@
 //! Which provider makes the machines is the caller's choice; nothing here knows one.
 
 mod bundle;
+mod check;
 mod config;
 mod data;
 mod doors;
@@ -28,7 +30,10 @@ mod incoming;
 mod listen;
 mod server;
 mod tokens;
+#[cfg(test)]
+mod told;
 
+pub use check::{check_database, check_port, check_socket};
 pub use config::ServerConfig;
 pub use data::{DataError, check_data_folder, make_data_folder};
 pub use doors::MACHINE_CONNECTIONS_MAX;

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::ServerConfig;
-use crate::config::OWNER_SOCKET;
+use crate::check::{self, check_socket};
+use crate::config::{OWNER_SOCKET, ServerConfig};
 use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
 use crate::http::{self, Entry, Machine, Owner};
@@ -114,9 +114,7 @@ impl Server {
         provider: Arc<dyn Provider>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
-        if !Door::fits(&config.socket()) {
-            return Err(StartError::LongPath { path: config.socket() });
-        }
+        check_socket(&config)?;
         if let Some(address) = config.listen.filter(|address| !address.ip().is_loopback()) {
             return Err(StartError::Exposed(address));
         }
@@ -124,7 +122,7 @@ impl Server {
         let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
         let key = data.key()?;
         try_machines(&*provider).await?;
-        let store = open_store(&data.store())?;
+        let store = Store::open(&data.store()).map_err(check::unusable(&data.store()))?;
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
         let door = open_socket(&config)?;
         let tokens = open_tokens(&store, &data, &clock).await?;
@@ -209,9 +207,7 @@ async fn open_tokens(
 /// The owner's socket.
 pub(crate) fn open_socket(config: &ServerConfig) -> Result<Door, StartError> {
     let path = config.socket();
-    if !Door::fits(&path) {
-        return Err(StartError::LongPath { path });
-    }
+    check_socket(config)?;
     let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
     door.map_err(|source| StartError::Listen { path, source })
 }
@@ -219,8 +215,7 @@ pub(crate) fn open_socket(config: &ServerConfig) -> Result<Door, StartError> {
 /// The port that was asked for, with the address that it got.
 pub(crate) async fn open_port(address: Option<SocketAddr>) -> Result<Option<(Door, SocketAddr)>, StartError> {
     let Some(address) = address else { return Ok(None) };
-    let door = Door::at(address, OWNER_CONNECTIONS_MAX).await;
-    door.map(Some).map_err(|source| StartError::Port { address, source })
+    check::listen(address, OWNER_CONNECTIONS_MAX).await.map(Some)
 }
 
 /// A host that can make no machine is told so now, and not at the first task. What it lacks for the moment alone,
@@ -234,10 +229,6 @@ async fn try_machines(provider: &dyn Provider) -> Result<(), StartError> {
         }
         Ok(()) => Ok(()),
     }
-}
-
-fn open_store(path: &Path) -> Result<Store, StartError> {
-    Store::open(path).map_err(|source| StartError::Store { path: path.to_owned(), source })
 }
 
 fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &OwnerTokens) -> Owner {

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 /// What a person typed. A wrong flag ends here, with clap's words and code.
 fn owner() -> ExitCode {
     let cli = Cli::parse();
-    match perform(cli, &Environment::of_process()) {
+    match Environment::of_process().and_then(|environment| perform(cli, &environment)) {
         Ok(exit) => exit.into(),
         Err(stop) => stop.report(),
     }

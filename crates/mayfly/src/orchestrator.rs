@@ -1,11 +1,7 @@
 //! Puts the parts of an orchestrator together: the provider and the server, on one data folder.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use mayfly_engine::SystemClock;
 use mayfly_provider::Provider;
 use mayfly_server::{Server, ServerConfig};
@@ -27,16 +23,9 @@ impl Orchestrator {
     /// Starts one. What cannot work here is refused now, and not at the first task.
     pub(crate) async fn start(mut config: ServerConfig, claude: Claude) -> Result<Self, Stop> {
         machines::step_aside();
-        make_private(&config.data)?;
         config.rules.claude_version = claude.version.map(str::to_owned);
         let provider = machines::provider(&config.data, claude.path)?;
         let server = Server::start(config, Arc::clone(&provider), Arc::new(SystemClock)).await?;
         Ok(Self { server, provider })
     }
-}
-
-/// Makes a folder that only this user can enter, if it is not there.
-pub(crate) fn make_private(folder: &Path) -> anyhow::Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.with_context(|| format!("cannot make the folder `{}`", folder.display()))
 }

@@ -13,6 +13,7 @@ mod link;
 mod machines;
 mod queue;
 mod restart;
+mod spans;
 mod submit;
 mod tokens;
 

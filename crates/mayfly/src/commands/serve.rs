@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mayfly_server::{STOP_MAX, Server, ServerConfig};
+use mayfly_server::{STOP_MAX, Server, ServerConfig, make_data_folder};
 
 use crate::claude;
 use crate::cli::ServeArgs;
@@ -22,7 +22,7 @@ use crate::orchestrator::Orchestrator;
 use crate::{log, machines};
 
 /// Where the API is served unless another address was asked for: "MAYF" on a telephone.
-pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293);
+pub(crate) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293);
 
 pub(crate) async fn serve(
     args: ServeArgs,
@@ -35,6 +35,7 @@ pub(crate) async fn serve(
     }
     log::to_stderr(environment.get("MAYFLY_LOG"));
     let data = environment.data_folder(settings.data())?;
+    make_data_folder(&data).map_err(Stop::usage)?;
     let mut interrupts = Interrupts::install()?;
     let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
     let mut config = ServerConfig::in_dir(data);

@@ -54,7 +54,7 @@ HTTPS_PROXY and NO_PROXY. Ctrl-C ends it; the tasks go on.";
 pub(crate) struct TunnelArgs {
     #[command(subcommand)]
     verb: Option<TunnelVerb>,
-    /// The orchestrator: https://HOST[:PORT][#sha256:FINGERPRINT] [default: the one of the last time]
+    /// The orchestrator, as in `https://HOST[:PORT][#sha256:FINGERPRINT]` [default: the one of the last time]
     #[arg(long, value_name = "URL", value_parser = values::endpoint)]
     to: Option<Endpoint>,
     /// The file of the token that opens it; `-` is standard input

@@ -15,8 +15,8 @@ pub(crate) fn proxy_for(endpoint: &Endpoint, environment: &Environment) -> Resul
         Endpoint::Tcp(address) => (address, &["http_proxy", "all_proxy", "ALL_PROXY"]),
         Endpoint::Tls { address, .. } => (address, &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
     };
-    let named = names.iter().find_map(|name| Some((*name, environment.get(name)?)));
-    let Some((name, value)) = named.filter(|_| !is_exempt(address.host(), environment)) else {
+    let set = names.iter().find_map(|name| Some((*name, environment.get(name)?)));
+    let Some((name, value)) = set.filter(|_| !is_exempt(address.host(), environment)) else {
         return Ok(None);
     };
     let proxy = value.to_str().map(str::parse::<Proxy>).transpose();

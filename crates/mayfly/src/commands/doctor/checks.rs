@@ -4,10 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mayfly_core::causes;
-use mayfly_server::{DataError, check_data_folder, make_data_folder};
 use mayfly_wire::api::CredentialKind;
-use rustix::fs::statvfs;
 
+use super::place;
 use super::report::Check;
 use crate::claude::{self, Claude, ClaudeError, pin};
 use crate::config::Settings;
@@ -15,17 +14,14 @@ use crate::credential::{self, BadCredential, Found};
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::machines;
-use crate::values::shell_word;
-
-/// With less room than this, a few tasks fill the disk.
-const ROOM_BYTES_MIN: u64 = 1 << 30;
 
 /// Tries everything.
 pub(super) async fn all(settings: &Settings, environment: &Environment) -> Result<Vec<Check>, Stop> {
     let data = environment.data_folder(settings.data())?;
     let unmade = Unmade::before(&data);
     let seen = claude::look(settings.claude(), environment).await;
-    let mut checks = vec![configuration(settings, environment), data_folder(&data)];
+    let mut checks = vec![configuration(settings, environment)];
+    checks.extend(place::all(&data, settings).await);
     checks.extend(machines::checks(&data, seen.as_ref().ok().and_then(Option::as_ref)).await?);
     checks.extend([git(environment).await, cli(seen, environment), credential(environment)]);
     drop(unmade);
@@ -40,30 +36,6 @@ fn configuration(settings: &Settings, environment: &Environment) -> Check {
         (None, None) => "all as by default: there is no home to look for one in".to_owned(),
     };
     Check::ok("configuration", detail)
-}
-
-fn data_folder(data: &Path) -> Check {
-    let (name, shown) = ("data folder", data.display());
-    if let Err(error) = make_data_folder(data).and_then(|()| check_data_folder(data)) {
-        let fix = match &error {
-            DataError::Secret { path, .. } => format!("rm {}", shell_word(&path.to_string_lossy())),
-            DataError::Shared { .. } => format!("chmod go-w {}", shell_word(&data.to_string_lossy())),
-            _ => "mayfly run --data DIR, with a folder of yours".to_owned(),
-        };
-        return Check::failed(name, causes(&error), Some(fix));
-    }
-    match statvfs(data).map(|room| room.f_bavail.saturating_mul(room.f_frsize)) {
-        Ok(free) if free < ROOM_BYTES_MIN => {
-            let detail = format!("{shown}, with {} MiB free, which a few tasks fill", free >> 20);
-            Check::warning(
-                name,
-                detail,
-                Some("mayfly run --data DIR, with a folder on a bigger disk".to_owned()),
-            )
-        }
-        Ok(free) => Check::ok(name, format!("{shown}, {} GiB free", free >> 30)),
-        Err(errno) => Check::failed(name, format!("cannot look at {shown}: {errno}"), None),
-    }
 }
 
 async fn git(environment: &Environment) -> Check {

@@ -1,9 +1,11 @@
 //! `mayfly doctor`: what a task needs, tried on this host; and what is in force, with its origin.
 //!
 //! Nothing is concluded from versions: a machine is made and unmade, and each part of it is tried by itself.
-//! What is made for that is below the data folder, and gone at the end; so is the folder if it was not there.
+//! The folder, the database and the port are looked at by the checks of a start, and no file there is changed.
+//! What is made for a trial is below the data folder, and gone at the end; so is the folder if it was not there.
 
 mod checks;
+mod place;
 mod report;
 
 use std::io::{self, Write as _};
