@@ -27,5 +27,5 @@ pub(crate) fn provider(_data: &Path, _claude: PathBuf) -> anyhow::Result<Arc<dyn
 
 /// What the doctor says instead of trying one.
 pub(crate) async fn checks(_data: &Path, _claude: Option<&Claude>) -> Result<Vec<Check>, Stop> {
-    Ok(vec![Check::failed("sandbox", refusal("a machine").into_error().to_string(), None)])
+    Ok(vec![Check::failed("sandbox", refusal("a task").into_error().to_string(), None)])
 }

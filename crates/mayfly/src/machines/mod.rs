@@ -26,7 +26,8 @@ pub(crate) fn can_be_made(what: &str) -> Result<(), Stop> {
 }
 
 fn refusal(what: &str) -> Stop {
-    anyhow!("{what} needs Linux, where machines can be made: run `mayfly serve` on a Linux box").into()
+    anyhow!("{what} needs Linux, since machines are Linux sandboxes: run `mayfly serve` on a Linux box")
+        .into()
 }
 
 #[cfg(test)]
@@ -38,8 +39,7 @@ mod tests {
     fn a_refusal_names_what_was_wanted_and_where_it_can_be_had() {
         let stop = refusal("mayfly demo");
         let lines: Vec<String> = stop.lines().iter().map(ToString::to_string).collect();
-        let words =
-            "mayfly: mayfly demo needs Linux, where machines can be made: run `mayfly serve` on a Linux box";
+        let words = "mayfly: mayfly demo needs Linux, since machines are Linux sandboxes: run `mayfly serve` on a Linux box";
         assert_eq!((stop.exit, lines), (Exit::Trouble, vec![words.to_owned()]));
     }
 }

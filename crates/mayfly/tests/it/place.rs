@@ -59,7 +59,11 @@ fn a_database_that_a_start_would_refuse_is_named_with_what_to_type() {
     }
     let home = fs::canonicalize(user.home()).unwrap().display().to_string();
     let lines: Vec<String> = all.iter().map(|(_, detail, fix)| format!("{detail}\n{fix}")).collect();
-    insta::assert_snapshot!(lines.join("\n").replace(&home, "[home]"));
+    // What this one knows grows with each version of its tables.
+    let lines = lines.join("\n").replace(&home, "[home]");
+    let (before, rest) = lines.split_once("this one knows ").unwrap();
+    let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    insta::assert_snapshot!(format!("{before}this one knows N{rest}"));
 
     let Some(claude) = mayfly_test_needs::claude() else { return };
     for (name, detail, _) in all {
