@@ -13,13 +13,13 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use mayfly_link::{BackOff, Channel, Endpoint, Frame, KEEP_ALIVE, LinkError, Receiver, Route, Sender, dial};
-use mayfly_wire::worker::{Down, End, Hello, Report, Source, WorkOrder};
+use mayfly_link::{BackOff, Channel, Dial, Frame, KEEP_ALIVE, LinkError, Receiver, Sender, dial};
+use mayfly_wire::worker::{Down, End, Hello, PROTOCOL, Report, Source, WorkOrder};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
 
@@ -107,12 +107,12 @@ pub(crate) struct Link {
 }
 
 /// Begins to dial, on the current runtime and until it ends.
-pub(crate) fn start(endpoint: PathBuf, hello: Hello, back_off: BackOff) -> Link {
+pub(crate) fn start(way: Arc<dyn Dial>, hello: Hello, back_off: BackOff) -> Link {
     let (pieces_in, pieces) = mpsc::channel(PIECES_MAX);
     let (duty_in, duty) = watch::channel(Duty::Work);
     let (order_in, order) = oneshot::channel();
     let uplink = Uplink {
-        endpoint,
+        way,
         hello,
         back_off,
         pieces,
@@ -127,7 +127,7 @@ pub(crate) fn start(endpoint: PathBuf, hello: Hello, back_off: BackOff) -> Link 
 }
 
 struct Uplink {
-    endpoint: PathBuf,
+    way: Arc<dyn Dial>,
     hello: Hello,
     back_off: BackOff,
     pieces: mpsc::Receiver<Piece>,
@@ -148,7 +148,7 @@ enum LinkEnd {
     #[error("the orchestrator is not to be understood")]
     Nonsense(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The machine has no business any more.
-    #[error("the orchestrator rejects this machine: {0}")]
+    #[error("the orchestrator and this machine part: {0}")]
     Rejected(String),
 }
 
@@ -177,7 +177,7 @@ impl Uplink {
 
     /// One link, from dialling to its end.
     async fn link(&mut self, alone_since: &mut Instant) -> LinkEnd {
-        let join = join(self.endpoint.clone(), self.hello.clone());
+        let join = join(Arc::clone(&self.way), self.hello.clone());
         let (channel, stored, order) = match self.meanwhile(join).await {
             Ok(joined) => joined,
             Err(end) => return end,
@@ -276,20 +276,25 @@ impl From<BadNumber> for LinkEnd {
 }
 
 /// Dials, says hello, and gives the channel, the last stored number and the order.
-async fn join(endpoint: PathBuf, hello: Hello) -> Result<(Channel, u64, Box<WorkOrder>), LinkEnd> {
+async fn join(way: Arc<dyn Dial>, hello: Hello) -> Result<(Channel, u64, Box<WorkOrder>), LinkEnd> {
     let broken = |error| LinkEnd::Broken(Some(error));
-    let way = Route::from(Endpoint::Unix(endpoint));
-    let mut channel = dial(&way, JOIN_PATH, None).await.map_err(broken)?;
+    let mut channel = dial(&*way, JOIN_PATH, None).await.map_err(broken)?;
     let hello = serde_json::to_string(&hello).expect("a hello is plain data");
     channel.send(Frame::Text(hello)).await.map_err(broken)?;
     let answer = timeout(WELCOME_MAX, channel.recv()).await.map_err(|_| LinkEnd::Broken(None))?;
     match read(answer)? {
-        Down::Welcome { stored, order } => Ok((channel, stored, order)),
+        Down::Welcome { protocol: PROTOCOL, stored, order } => Ok((channel, stored, order)),
+        Down::Welcome { protocol, .. } => Err(other_version(protocol)),
         Down::Reject { reason } => Err(LinkEnd::Rejected(reason)),
         Down::Ack { .. } | Down::Collect => {
             Err(LinkEnd::Nonsense("it answers a hello with another word".into()))
         }
     }
+}
+
+/// What it says may mean something else than it would here.
+fn other_version(protocol: u32) -> LinkEnd {
+    LinkEnd::Rejected(format!("it speaks version {protocol} of the worker link, and this worker {PROTOCOL}"))
 }
 
 async fn listen(receiver: &mut Receiver) -> Result<Down, LinkEnd> {
@@ -318,5 +323,18 @@ async fn write(mut sender: Sender, mut frames: mpsc::Receiver<Bytes>) -> LinkErr
         if let Err(error) = sent {
             return error;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Covers R26.
+    #[test]
+    fn another_version_is_refused_with_both_versions() {
+        let words = other_version(PROTOCOL + 1).to_string();
+        let versions = [format!("version {} ", PROTOCOL + 1), format!("worker {PROTOCOL}")];
+        assert!(versions.iter().all(|version| words.contains(version)), "{words}");
     }
 }
