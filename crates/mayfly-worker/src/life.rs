@@ -22,6 +22,7 @@ use crate::collect::Collector;
 use crate::limits::Limits;
 use crate::reaper::Reaper;
 use crate::relay::Relay;
+use crate::spool::Spool;
 use crate::supervise::Supervisor;
 use crate::uplink::{self, Duty, Link};
 
@@ -36,7 +37,11 @@ pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(
         link: Secret::from(surroundings.link_secret.clone()),
     };
     let way: Arc<dyn Dial> = Arc::new(Route::from(boot.endpoint.clone()));
-    let mut link = uplink::start(Arc::clone(&way), hello, BackOff::new(surroundings.random));
+    // Before anything of the agent's runs: nothing can be in its way, or open the file while it has a name.
+    let bounds = surroundings.bounds.within(boot.disk.as_ref());
+    let spool = Spool::on_disk_of(&boot.home, bounds.spool);
+    let back_off = BackOff::new(surroundings.random);
+    let mut link = uplink::start(Arc::clone(&way), hello, back_off, (bounds, spool));
     let Ok(order) = (&mut link.order).await else { return Err(LifeError::NoOrder) };
     let away_max = Duration::from_millis(order.orphan_after_ms);
     let relay = crate::relay::start(Arc::clone(&way), surroundings.random, away_max);

@@ -31,6 +31,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::claude::command::tests::order;
 use crate::life::{LifeError, live};
+use crate::outbox::Bounds;
 use crate::reaper::Realm;
 use crate::supervise::Graces;
 use crate::{Surroundings, claude};
@@ -63,11 +64,35 @@ pub(crate) struct Desk {
     pub(crate) protocol: u32,
 }
 
+impl Desk {
+    /// One that is content with everything, and where its hellos come out.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Hello>) {
+        let (hello_in, hellos) = mpsc::unbounded_channel();
+        let mut order = order();
+        order.collect_ms_max = 30_000;
+        order.orphan_after_ms = 30_000;
+        let desk = Self {
+            order,
+            records: watch::Sender::new(Vec::new()),
+            acks: watch::Sender::new(u64::MAX),
+            downs: broadcast::channel(8).0,
+            hellos: hello_in,
+            results: Arc::default(),
+            takes_results: true,
+            result_path: "/v1/worker/result/",
+            model: |_| None,
+            protocol: PROTOCOL,
+        };
+        (desk, hellos)
+    }
+}
+
 pub(crate) struct Host {
     pub(crate) desk: Desk,
     pub(crate) hellos: mpsc::UnboundedReceiver<Hello>,
     pub(crate) dir: TempDir,
     pub(crate) graces: Graces,
+    pub(crate) bounds: Bounds,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -82,25 +107,10 @@ impl Host {
         for folder in ["home", "workspace", "scratch"] {
             fs::create_dir(dir.path().join(folder)).unwrap();
         }
-        let (hello_in, hellos) = mpsc::unbounded_channel();
-        let mut order = order();
-        order.collect_ms_max = 30_000;
-        order.orphan_after_ms = 30_000;
-        let mut desk = Desk {
-            order,
-            records: watch::Sender::new(Vec::new()),
-            acks: watch::Sender::new(u64::MAX),
-            downs: broadcast::channel(8).0,
-            hellos: hello_in,
-            results: Arc::default(),
-            takes_results: true,
-            result_path: "/v1/worker/result/",
-            model: |_| None,
-            protocol: PROTOCOL,
-        };
+        let (mut desk, hellos) = Desk::new();
         adjust(&mut desk);
         let server = tokio::spawn(serve(dir.path().join("s"), desk.clone()));
-        let host = Self { desk, hellos, dir, graces: SHORT, server };
+        let host = Self { desk, hellos, dir, graces: SHORT, bounds: Bounds::USUAL, server };
         host.install(script);
         host
     }
@@ -151,6 +161,7 @@ impl Host {
             realm: Realm::Children,
             place: None,
             graces: self.graces,
+            bounds: self.bounds,
             base: self.dir.path().join("base"),
             scratch: self.dir.path().join("scratch"),
             random: || 7,
