@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use mayfly_core::{AttemptId, Event, TaskState};
 use mayfly_store::{AttemptRow, Bound, IngestError, StoreError, TaskRow};
-use mayfly_wire::worker::{Down, Hello, OrderedWorkspace, PROTOCOL, Record, WorkOrder};
+use mayfly_wire::worker::{BadHello, Down, Hello, OrderedWorkspace, PROTOCOL, Record, WorkOrder};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -25,9 +25,9 @@ const LINK_BYTES_MIN: usize = 16;
 /// Why a worker was not let in. The words go to the worker, and say nothing about other tasks.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// It speaks another version.
-    #[error("this orchestrator speaks version {PROTOCOL} of the worker link, and the worker {0}")]
-    Protocol(u32),
+    /// It speaks another version, or not at all.
+    #[error(transparent)]
+    Hello(#[from] BadHello),
     /// Its ticket is not the attempt's.
     #[error("the ticket does not belong to this attempt")]
     Ticket,
@@ -174,7 +174,7 @@ impl Engine {
     /// Lets a worker in.
     pub async fn join(&self, hello: Hello) -> Result<Session, JoinError> {
         if hello.protocol != PROTOCOL {
-            return Err(JoinError::Protocol(hello.protocol));
+            return Err(BadHello::Protocol(hello.protocol).into());
         }
         let attempt = self.0.tokens.check(Route::Ticket, hello.ticket.expose()).ok_or(JoinError::Ticket)?;
         if attempt.to_string() != hello.attempt || hello.link.expose().len() < LINK_BYTES_MIN {
@@ -198,7 +198,11 @@ impl Engine {
             self.0.metrics.reconnects.inc();
         }
         let follow = self.follow(attempt.task).await?.ok_or(JoinError::Over)?;
-        let welcome = Down::Welcome { stored: row.stored, order: Box::new(self.order(&task, &row)) };
+        let welcome = Down::Welcome {
+            protocol: PROTOCOL,
+            stored: row.stored,
+            order: Box::new(self.order(&task, &row)),
+        };
         Ok(Session { engine: self.clone(), attempt, fence, follow, told_to_collect: false, welcome })
     }
 

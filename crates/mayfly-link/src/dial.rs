@@ -3,14 +3,22 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderValue};
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONNECTION, HOST, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{Request, StatusCode};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use mayfly_wire::Secret;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_tungstenite::client_async_with_config;
-use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::channel::config;
 use crate::{Channel, LinkError};
@@ -42,24 +50,58 @@ pub trait Dial: fmt::Debug + Send + Sync {
 pub async fn dial(way: &dyn Dial, http_path: &str, bearer: Option<&Secret>) -> Result<Channel, LinkError> {
     let request = request(&way.host(), http_path, bearer)?;
     let stream = way.connect().await?;
-    let shaken = timeout(DIAL_TIME_MAX, client_async_with_config(request, stream, Some(config()))).await;
-    match shaken.map_err(|_| LinkError::Silent { seconds: DIAL_TIME_MAX.as_secs() })? {
-        Ok((socket, _)) => Ok(Channel::new(socket)),
-        Err(Error::Io(error)) => Err(LinkError::Unreachable(error)),
-        Err(Error::Http(response)) => Err(LinkError::Refused { status: response.status().as_u16() }),
-        Err(other) => Err(LinkError::Handshake { reason: other.to_string() }),
-    }
+    let shaken = timeout(DIAL_TIME_MAX, shake_hands(stream, request)).await;
+    shaken.map_err(|_| LinkError::Silent { seconds: DIAL_TIME_MAX.as_secs() })?
 }
 
-fn request(host: &str, http_path: &str, bearer: Option<&Secret>) -> Result<Request, LinkError> {
-    let request = format!("ws://{host}{http_path}").into_client_request();
-    let mut request = request.map_err(|error| LinkError::Handshake { reason: error.to_string() })?;
+fn request(host: &str, http_path: &str, bearer: Option<&Secret>) -> Result<Request<Empty<Bytes>>, LinkError> {
+    let mut request = Request::get(http_path)
+        .header(HOST, host)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, generate_key());
     if let Some(bearer) = bearer {
         let value = HeaderValue::try_from(format!("Bearer {}", bearer.expose()));
-        let mut value = value
-            .map_err(|_| LinkError::Handshake { reason: "the token is no text for a header".to_owned() })?;
+        let mut value = value.map_err(|_| unfit("the token is no text for a header"))?;
         value.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, value);
+        request = request.header(AUTHORIZATION, value);
     }
-    Ok(request)
+    request.body(Empty::new()).map_err(|_| unfit("the host or the path is no text for a request"))
+}
+
+async fn shake_hands(
+    stream: Box<dyn ByteStream>,
+    request: Request<Empty<Bytes>>,
+) -> Result<Channel, LinkError> {
+    let key = derive_accept_key(request.headers()[SEC_WEBSOCKET_KEY].as_bytes());
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(sort)?;
+    // Ends with the sender, or hands the stream over.
+    tokio::spawn(connection.with_upgrades());
+    let response = sender.send_request(request).await.map_err(sort)?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(LinkError::Refused { status: response.status().as_u16() });
+    }
+    let headers = response.headers();
+    if headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| *accept != *key) {
+        return Err(unfit("Sec-WebSocket-Accept is not the answer to our key"));
+    }
+    if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+        return Err(unfit("it has extensions that were not asked for"));
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(sort)?;
+    let parts = upgraded.downcast::<TokioIo<Box<dyn ByteStream>>>().expect("what was put into it");
+    let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+    Ok(Channel::new(WebSocketStream::from_partially_read(stream, read, Role::Client, Some(config())).await))
+}
+
+fn unfit(reason: &str) -> LinkError {
+    LinkError::Handshake { reason: reason.to_owned() }
+}
+
+fn sort(error: hyper::Error) -> LinkError {
+    match error.is_parse() {
+        true => LinkError::Protocol(Box::new(error)),
+        false => LinkError::Cut(Box::new(error)),
+    }
 }

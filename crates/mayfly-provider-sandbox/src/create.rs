@@ -16,7 +16,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use mayfly_provider::{Machine, MachineSpec, ProviderError};
-use mayfly_wire::boot;
+use mayfly_wire::{Endpoint, boot};
 use rustix::pipe::{PipeFlags, pipe_with};
 use secrecy::ExposeSecret;
 
@@ -143,7 +143,7 @@ fn boot_of(spec: &MachineSpec) -> boot::Boot {
     boot::Boot {
         attempt: spec.attempt.to_string(),
         ticket: spec.ticket.expose_secret().to_owned().into(),
-        endpoint: Path::new(boot::WAY_OUT).join(boot::WAY_OUT_SOCKET),
+        endpoint: Endpoint::Unix(Path::new(boot::WAY_OUT).join(boot::WAY_OUT_SOCKET)),
         claude: PathBuf::from(boot::CLAUDE),
         home: PathBuf::from(boot::HOME),
         workspace: boot::WORKSPACE.into(),

@@ -6,10 +6,12 @@
 //!
 //! - [`clock`]: time. [`sim`]: a provider and its machines. [`doors`]: doors that lead nowhere. [`engine`]: an
 //!   engine over all of them, which can be restarted.
+//! - [`faulty`]: connections that fail, for whatever speaks over a link; no engine is needed for them.
 
 pub mod clock;
 pub mod doors;
 pub mod engine;
+pub mod faulty;
 pub mod sim;
 
 pub use clock::ManualClock;

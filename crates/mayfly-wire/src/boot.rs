@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::endpoint::Endpoint;
 use crate::secret::Secret;
 
 /// Our binary.
@@ -43,8 +44,8 @@ pub struct Boot {
     pub attempt: String,
     /// Proves the attempt in the hello.
     pub ticket: Secret,
-    /// The orchestrator's socket, as the machine sees it.
-    pub endpoint: PathBuf,
+    /// Where the orchestrator is reached, as the machine sees it.
+    pub endpoint: Endpoint,
     /// The CLI.
     pub claude: PathBuf,
     /// The agent's home, an empty and writable folder.

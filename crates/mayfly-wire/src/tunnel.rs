@@ -225,7 +225,7 @@ mod tests {
             task: TaskId::new(Uuid::from_u128(id)),
             first,
             last: first + lines.len() as u64 - 1,
-            lines: lines.iter().map(|line| format!("{line}\n")).collect::<String>().into(),
+            lines: (lines.join("\n") + "\n").into(),
         });
         (any::<[u64; 3]>(), proptest::collection::vec(run, 0..9))
             .prop_map(|([position, head, skipped], runs)| Chunk { position, head, skipped, runs })

@@ -60,12 +60,41 @@ pub struct Hello {
     pub link: Secret,
 }
 
+impl Hello {
+    /// Reads one. What another version may have added is left alone; the version is told from whatever names one, since
+    /// nothing else of another version need be as it is here.
+    pub fn parse(text: &str) -> Result<Self, BadHello> {
+        #[derive(Deserialize)]
+        struct Version {
+            protocol: u32,
+        }
+        let Version { protocol } = serde_json::from_str(text).map_err(|_| BadHello::None)?;
+        if protocol != PROTOCOL {
+            return Err(BadHello::Protocol(protocol));
+        }
+        serde_json::from_str(text).map_err(|_| BadHello::None)
+    }
+}
+
+/// A first message with which nobody can join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadHello {
+    /// It is of another version.
+    #[error("this orchestrator speaks version {PROTOCOL} of the worker link, and the worker {0}")]
+    Protocol(u32),
+    /// It is no hello.
+    #[error("the first message is no hello")]
+    None,
+}
+
 /// What the orchestrator says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Down {
     /// The answer to a hello.
     Welcome {
+        /// Must equal [`PROTOCOL`].
+        protocol: u32,
         /// The last number stored from this attempt; 0 is none.
         stored: u64,
         /// What to do. A worker that has it already ignores it.
@@ -355,6 +384,30 @@ mod tests {
         frame.put_slice(&[0, 0]);
         frame.put_u32_le(u32::MAX);
         assert_eq!(decode(frame.freeze()), Err(BadFrame::TooLong { bytes: u32::MAX as usize }));
+    }
+
+    /// Covers R26 for the first message.
+    #[test]
+    fn a_hello_of_another_version_is_known_for_one_whatever_else_it_has() {
+        let good = r#"{"protocol":1,"attempt":"a.1","ticket":"t","link":"l","later":{"x":1}}"#;
+        assert_eq!(Hello::parse(good).expect("a hello").attempt, "a.1");
+        assert_eq!(Hello::parse(r#"{"protocol":2,"tickets":[]}"#).expect_err("newer"), BadHello::Protocol(2));
+        let words = BadHello::Protocol(2).to_string();
+        assert!(words.contains("version 1 ") && words.ends_with("worker 2"), "{words}");
+        for none in [r#"{"protocol":1}"#, r#"{"protocol":-1}"#, "[]", ""] {
+            assert_eq!(Hello::parse(none).expect_err(none), BadHello::None);
+        }
+    }
+
+    /// Covers R26 for the answer.
+    #[test]
+    fn what_a_later_orchestrator_adds_to_its_words_is_left_alone() {
+        let ack = r#"{"type":"ack","stored":3,"later":true}"#;
+        assert!(matches!(serde_json::from_str(ack), Ok(Down::Ack { stored: 3 })));
+        let welcome = r#"{"type":"welcome","protocol":1,"stored":0,"later":1,"order":{"prompt":"p","workspace":null,
+            "model":"m","session_id":"s","max_turns":null,"max_budget_usd":null,"claude_version":null,
+            "model_token":"t","result_token":"t","collect_ms_max":1,"orphan_after_ms":1,"later":[]}}"#;
+        assert!(matches!(serde_json::from_str(welcome), Ok(Down::Welcome { stored: 0, .. })));
     }
 
     #[test]

@@ -35,7 +35,8 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpStream, UnixStream};
+use mayfly_link::ByteStream;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 /// The longest body of a held request: what the gateway lets pass.
@@ -75,7 +76,7 @@ pub(crate) enum Cut {
 /// Holds the next request of `near`. `back` gives a connection to the orchestrator, or nothing if it stays away.
 pub(crate) async fn hold<B>(near: TcpStream, back: impl Fn() -> B) -> Result<(), hyper::Error>
 where
-    B: Future<Output = Option<UnixStream>> + Send + 'static,
+    B: Future<Output = Option<Box<dyn ByteStream>>> + Send + 'static,
 {
     let service = service_fn(|request| answer(request, back()));
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -86,7 +87,7 @@ where
 
 async fn answer<B>(request: Request<Incoming>, back: B) -> Result<Response<Body>, Cut>
 where
-    B: Future<Output = Option<UnixStream>> + Send + 'static,
+    B: Future<Output = Option<Box<dyn ByteStream>>> + Send + 'static,
 {
     let (mut parts, body) = request.into_parts();
     let body = match Limited::new(body, HELD_BYTES_MAX).collect().await {
@@ -112,7 +113,7 @@ where
 /// Sends the request, once there is somebody to send it to.
 async fn replay(
     request: Request<Full<Bytes>>,
-    back: impl Future<Output = Option<UnixStream>>,
+    back: impl Future<Output = Option<Box<dyn ByteStream>>>,
 ) -> Result<Response<Incoming>, Cut> {
     let far = back.await.ok_or(Cut::Away)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(far)).await?;

@@ -1,7 +1,7 @@
 //! Our process in a machine: PID 1, the `claude` child, the outbox, the collected result.
 //!
 //! ```text
-//! boot ─► life ─┬─► uplink ─ outbox ─ link ─► orchestrator
+//! boot ─► life ─┬─► uplink ─ outbox, spool ─ link ─► orchestrator
 //!               ├─► relay: claude's way out; hold: while nobody is at its other end
 //!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict); limits, disk: what it may use
 //!               ├─► collect: bundle and session file
@@ -26,6 +26,7 @@ mod outbox;
 mod reaper;
 mod relay;
 mod shortage;
+mod spool;
 mod supervise;
 mod uplink;
 
@@ -44,6 +45,7 @@ use rustix::process::{DumpableBehavior, getpid, set_dumpable_behavior};
 
 pub use crate::claude::command::Launch;
 pub use crate::claude::input::opening;
+use crate::outbox::Bounds;
 use crate::reaper::Realm;
 use crate::shortage::Place;
 use crate::supervise::Graces;
@@ -63,6 +65,8 @@ pub(crate) struct Surroundings {
     pub(crate) place: Option<Place>,
     /// How long it waits for `claude`.
     pub(crate) graces: Graces,
+    /// How much may wait for the orchestrator, on a disk without a limit.
+    pub(crate) bounds: Bounds,
     /// The code as it was handed over.
     pub(crate) base: PathBuf,
     /// Where temporary files go.
@@ -93,6 +97,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
         realm: if getpid().is_init() { Realm::Machine } else { Realm::Children },
         place: Some(place),
         graces: Graces::USUAL,
+        bounds: Bounds::USUAL,
         base: BASE.into(),
         scratch: std::env::temp_dir(),
         random: || RandomState::new().hash_one(0),

@@ -6,10 +6,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_core::{Failure, Outcome};
-use mayfly_link::BackOff;
+use mayfly_link::{BackOff, Dial, Route};
 use mayfly_wire::Secret;
 use mayfly_wire::boot::Boot;
 use mayfly_wire::worker::{Hello, PROTOCOL, Report, WorkOrder};
@@ -21,6 +22,7 @@ use crate::collect::Collector;
 use crate::limits::Limits;
 use crate::reaper::Reaper;
 use crate::relay::Relay;
+use crate::spool::Spool;
 use crate::supervise::Supervisor;
 use crate::uplink::{self, Duty, Link};
 
@@ -34,12 +36,17 @@ pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(
         ticket: boot.ticket.clone(),
         link: Secret::from(surroundings.link_secret.clone()),
     };
-    let mut link = uplink::start(boot.endpoint.clone(), hello, BackOff::new(surroundings.random));
+    let way: Arc<dyn Dial> = Arc::new(Route::from(boot.endpoint.clone()));
+    // Before anything of the agent's runs: nothing can be in its way, or open the file while it has a name.
+    let bounds = surroundings.bounds.within(boot.disk.as_ref());
+    let spool = Spool::on_disk_of(&boot.home, bounds.spool);
+    let back_off = BackOff::new(surroundings.random);
+    let mut link = uplink::start(Arc::clone(&way), hello, back_off, (bounds, spool));
     let Ok(order) = (&mut link.order).await else { return Err(LifeError::NoOrder) };
     let away_max = Duration::from_millis(order.orphan_after_ms);
-    let relay = crate::relay::start(boot.endpoint.clone(), surroundings.random, away_max);
+    let relay = crate::relay::start(Arc::clone(&way), surroundings.random, away_max);
     let relay = relay.await.map_err(LifeError::NoRelay)?;
-    let life = Life { boot, surroundings, reaper, relay, order };
+    let life = Life { boot, surroundings, reaper, way, relay, order };
     let mut duty = link.duty.clone();
     tokio::select! {
         () = life.work(link) => Ok(()),
@@ -54,6 +61,7 @@ struct Life {
     boot: Boot,
     surroundings: Surroundings,
     reaper: Reaper,
+    way: Arc<dyn Dial>,
     relay: Relay,
     order: WorkOrder,
 }
@@ -129,7 +137,7 @@ impl Life {
             reaper: self.reaper.clone(),
             surroundings: &self.surroundings,
             order: &self.order,
-            endpoint: &self.boot.endpoint,
+            way: &*self.way,
             workspace,
             home: &self.boot.home,
         }

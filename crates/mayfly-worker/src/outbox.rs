@@ -5,61 +5,173 @@
 //! sent again: it sees each record at least once, in order, and stores it exactly once.
 //!
 //! ```text
-//! claude ─stdout─► outbox ─► link ─► orchestrator
-//!                    ▲── Ack(number) ─────┘
+//! claude ─stdout─► tail ─► chunks in the spool ─► kept ─► link ─► orchestrator
+//!                    └── nothing spooled, room ──►│ ▲── Ack(number) ──┘
 //! ```
 //!
-//! Bound: [`OUTBOX_BYTES_MAX`], and what one read gives more. When it is full nobody takes from `claude`'s output,
-//! and `claude` waits on its pipe; nothing is dropped. There is no I/O here.
+//! What is kept is in memory and the oldest: it alone is sent, and sent again. What finds no room there queues
+//! behind it in the spool, each record written once and read once. Which bytes go where is decided here, as
+//! [`Job`]s of one at a time; [`Spool`](crate::spool::Spool) does them. There is no I/O here.
+//!
+//! Bounds: [`Bounds`], and what one read of `claude`'s output gives more. When all is full, or the disk takes no
+//! more, nobody takes from `claude`'s output, and `claude` waits on its pipe; nothing is dropped.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use mayfly_wire::worker::{End, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, Record, Source, encode};
+use mayfly_wire::boot::DiskLimit;
+use mayfly_wire::worker::{
+    BadFrame, End, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, Record, Source, decode, encode,
+};
 
-/// What may wait for its `Ack`.
-pub(crate) const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What goes into one frame; one record of any size fits.
 const BATCH_BYTES_MAX: usize = RECORD_BYTES_MAX + RECORD_HEAD_BYTES;
+/// The spool takes at most this part of what the machine's own files may take, and beside it.
+const SPOOL_SHARE: u64 = 8;
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// In memory, for its `Ack`.
+    pub(crate) memory: usize,
+    /// What is gathered for the spool before it is written; in memory as well, and again while it is written or read.
+    pub(crate) chunk: usize,
+    /// On the disk.
+    pub(crate) spool: u64,
+}
+
+impl Bounds {
+    /// What a machine uses.
+    pub(crate) const USUAL: Self =
+        Self { memory: 16 * 1024 * 1024, chunk: 1024 * 1024, spool: 256 * 1024 * 1024 };
+
+    /// The same, on a disk with this limit.
+    pub(crate) fn within(self, disk: Option<&DiskLimit>) -> Self {
+        let share = disk.map_or(u64::MAX, |disk| disk.max / SPOOL_SHARE);
+        Self { spool: self.spool.min(share), ..self }
+    }
+}
+
+/// What is to be done with the spool. Positions only grow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// Write these bytes.
+    Write {
+        /// Where.
+        at: u64,
+        /// What.
+        chunk: Bytes,
+    },
+    /// Read what was written there.
+    Read {
+        /// Where.
+        at: u64,
+        /// How much.
+        bytes: usize,
+        /// Nothing else is in the spool: its room can be given back.
+        is_last: bool,
+    },
+}
+
+/// What came of a [`Job`].
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// It was written.
+    Written,
+    /// It was not; as a rule the disk is full.
+    Unwritten,
+    /// What was read.
+    Read(Bytes),
+}
+
+/// Some records, as one frame.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    /// The frame's length.
+    bytes: usize,
+    /// What the records take in memory.
+    cost: usize,
+}
 
 /// Records in the order of their numbers, from the first that the orchestrator is not known to have.
 #[derive(Debug)]
 pub(crate) struct Outbox {
+    bounds: Bounds,
     kept: VecDeque<Record>,
-    bytes: usize,
+    kept_bytes: usize,
+    /// What is in the spool, one after the other, from `begin` to `end`.
+    chunks: VecDeque<Chunk>,
+    begin: u64,
+    end: u64,
+    /// What is to follow in the spool.
+    tail: VecDeque<Record>,
+    tail_bytes: usize,
+    /// What is being written to the spool, or could not be: it comes before the tail.
+    writing: Option<(Chunk, Bytes)>,
+    /// The spool took no more when it was last asked.
+    is_refused: bool,
+    is_busy: bool,
     /// The last number that the orchestrator has.
     stored: u64,
     /// The last number that this link has carried.
     sent: u64,
+    /// The last number given.
+    last: u64,
 }
 
 impl Outbox {
-    pub(crate) fn new() -> Self {
-        Self { kept: VecDeque::new(), bytes: 0, stored: 0, sent: 0 }
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            chunks: VecDeque::new(),
+            begin: 0,
+            end: 0,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            writing: None,
+            is_refused: false,
+            is_busy: false,
+            stored: 0,
+            sent: 0,
+            last: 0,
+        }
     }
 
     /// Takes a piece and gives the number that it has from now on.
     pub(crate) fn push(&mut self, at_ms: u64, source: Source, end: End, bytes: Bytes) -> u64 {
-        let number = self.last() + 1;
-        let record = Record { number, at_ms, source, end, bytes };
-        self.bytes += cost(&record);
-        self.kept.push_back(record);
-        number
+        self.last += 1;
+        let record = Record { number: self.last, at_ms, source, end, bytes };
+        self.tail_bytes += cost(&record);
+        self.tail.push_back(record);
+        self.move_tail();
+        self.last
     }
 
     /// Whether another piece may come.
     pub(crate) fn has_room(&self) -> bool {
-        self.bytes < OUTBOX_BYTES_MAX
+        self.tail_bytes < self.bounds.chunk
     }
 
     /// Whether there is something that this link has not carried.
     pub(crate) fn has_unsent(&self) -> bool {
-        self.sent < self.last()
+        self.sent < self.last
+    }
+
+    /// Whether there is a next frame for this link now.
+    pub(crate) fn has_batch(&self) -> bool {
+        self.sent < self.last_kept()
     }
 
     /// The last number that the orchestrator has.
     pub(crate) fn stored(&self) -> u64 {
         self.stored
+    }
+
+    /// What waits on the disk, in bytes.
+    fn spooled(&self) -> u64 {
+        self.end - self.begin
     }
 
     /// Begins a new link, on which the orchestrator has named its last number.
@@ -71,14 +183,15 @@ impl Outbox {
 
     /// Forgets all up to this number.
     pub(crate) fn ack(&mut self, stored: u64) -> Result<(), BadNumber> {
-        if stored < self.stored || stored > self.last() {
-            return Err(BadNumber { named: stored, first: self.stored, last: self.last() });
+        if stored < self.stored || stored > self.last_kept() {
+            return Err(BadNumber { named: stored, first: self.stored, last: self.last_kept() });
         }
         for record in self.kept.drain(..index(stored - self.stored)) {
-            self.bytes -= cost(&record);
+            self.kept_bytes -= cost(&record);
         }
         self.stored = stored;
         self.sent = self.sent.max(stored);
+        self.move_tail();
         Ok(())
     }
 
@@ -97,7 +210,101 @@ impl Outbox {
         Some(encode(batch))
     }
 
-    fn last(&self) -> u64 {
+    /// What is to be done with the spool now. There is no other until [`Outbox::done`].
+    pub(crate) fn job(&mut self) -> Option<Job> {
+        if self.is_busy {
+            return None;
+        }
+        let job = self.read().or_else(|| self.write())?;
+        self.is_busy = true;
+        Some(job)
+    }
+
+    fn read(&self) -> Option<Job> {
+        let chunk = self.chunks.front()?;
+        let read = || Job::Read { at: self.begin, bytes: chunk.bytes, is_last: self.chunks.len() == 1 };
+        self.fits(*chunk).then(read)
+    }
+
+    fn write(&mut self) -> Option<Job> {
+        if self.is_refused || (self.writing.is_none() && self.has_room()) {
+            return None;
+        }
+        let room = self.bounds.spool - self.spooled();
+        let waiting = self.writing.take().unwrap_or_else(|| self.next_chunk());
+        let (chunk, bytes) = self.writing.insert(waiting);
+        let job = Job::Write { at: self.end, chunk: bytes.clone() };
+        (chunk.bytes as u64 <= room).then_some(job)
+    }
+
+    fn next_chunk(&mut self) -> (Chunk, Bytes) {
+        let (mut records, mut total) = (Vec::new(), 0);
+        while total < self.bounds.chunk
+            && let Some(record) = self.tail.pop_front()
+        {
+            total += cost(&record);
+            records.push(record);
+        }
+        self.tail_bytes -= total;
+        let frame = encode(&records);
+        (Chunk { bytes: frame.len(), cost: total }, frame)
+    }
+
+    /// Whether memory has room for it. Where there is nothing, there is room for anything.
+    fn fits(&self, chunk: Chunk) -> bool {
+        self.kept.is_empty() || self.kept_bytes + chunk.cost <= self.bounds.memory
+    }
+
+    /// What came of the job. An error: the spool does not give back what it was given.
+    pub(crate) fn done(&mut self, done: Done) -> Result<(), BadFrame> {
+        self.is_busy = false;
+        match done {
+            Done::Written => {
+                let (chunk, _) = self.writing.take().expect("the job was to write it");
+                self.chunks.push_back(chunk);
+                self.end += chunk.bytes as u64;
+            }
+            Done::Unwritten => self.is_refused = true,
+            Done::Read(chunk) => {
+                let read = self.chunks.pop_front().expect("the job was to read it");
+                self.begin += read.bytes as u64;
+                self.is_refused = false;
+                self.keep(decode(chunk)?);
+            }
+        }
+        self.move_tail();
+        Ok(())
+    }
+
+    /// Lets what waits for the spool go past it, as far as there is nothing before it and room.
+    fn move_tail(&mut self) {
+        if self.is_busy || !self.chunks.is_empty() {
+            return;
+        }
+        if let Some((chunk, frame)) = self.writing.take() {
+            if !self.fits(chunk) {
+                self.writing = Some((chunk, frame));
+                return;
+            }
+            self.is_refused = false;
+            self.keep(decode(frame).expect("it was encoded here"));
+        }
+        while self.kept_bytes < self.bounds.memory
+            && let Some(record) = self.tail.pop_front()
+        {
+            self.tail_bytes -= cost(&record);
+            self.keep([record]);
+        }
+    }
+
+    fn keep(&mut self, records: impl IntoIterator<Item = Record>) {
+        for record in records {
+            self.kept_bytes += cost(&record);
+            self.kept.push_back(record);
+        }
+    }
+
+    fn last_kept(&self) -> u64 {
         self.stored + u64::try_from(self.kept.len()).expect("fits in memory")
     }
 }
@@ -121,116 +328,4 @@ pub(crate) struct BadNumber {
 }
 
 #[cfg(test)]
-mod tests {
-    use mayfly_wire::worker::{FRAME_BYTES_MAX, decode};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Push(usize),
-        /// Sends a frame; it arrives, or the link is cut before it does.
-        Send {
-            arrives: bool,
-        },
-        /// The orchestrator acknowledges what it has.
-        Ack,
-        /// A new link.
-        Resume,
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            4 => (0..400_000_usize).prop_map(Step::Push),
-            4 => any::<bool>().prop_map(|arrives| Step::Send { arrives }),
-            2 => Just(Step::Ack),
-            2 => Just(Step::Resume),
-        ];
-        proptest::collection::vec(step, 0..80)
-    }
-
-    /// An orchestrator that stores by number, as the real one does.
-    #[derive(Default)]
-    struct Far {
-        stored: Vec<Record>,
-    }
-
-    impl Far {
-        fn take(&mut self, frame: Bytes) {
-            assert!(frame.len() <= FRAME_BYTES_MAX);
-            for record in decode(frame).expect("a good frame") {
-                let next = self.last() + 1;
-                assert!(record.number <= next, "a gap before {}", record.number);
-                if record.number == next {
-                    self.stored.push(record);
-                }
-            }
-        }
-
-        fn last(&self) -> u64 {
-            u64::try_from(self.stored.len()).expect("small")
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        /// Covers R07 and R11 for the numbers: each record arrives once, in order, whatever is cut.
-        #[test]
-        fn each_record_is_delivered_once_and_in_order_whatever_is_cut(steps in steps()) {
-            let (mut outbox, mut far, mut pushed, mut cut) = (Outbox::new(), Far::default(), Vec::new(), false);
-            for step in steps.into_iter().chain([Step::Resume]) {
-                match step {
-                    Step::Push(len) => {
-                        let bytes = Bytes::from(vec![u8::try_from(len % 251).unwrap(); len]);
-                        let number = outbox.push(1, Source::Claude, End::Newline, bytes.clone());
-                        pushed.push(bytes);
-                        prop_assert_eq!(number, u64::try_from(pushed.len()).unwrap());
-                    }
-                    Step::Send { .. } if cut => {}
-                    Step::Send { arrives } => {
-                        let frame = outbox.batch();
-                        cut = !arrives && frame.is_some();
-                        frame.filter(|_| arrives).into_iter().for_each(|frame| far.take(frame));
-                    }
-                    Step::Ack => outbox.ack(far.last()).expect("a number it has"),
-                    Step::Resume => {
-                        cut = false;
-                        outbox.resume(far.last()).expect("a number it has");
-                    }
-                }
-            }
-            while let Some(frame) = outbox.batch() {
-                far.take(frame);
-            }
-            prop_assert!(!outbox.has_unsent());
-            prop_assert!(far.stored.iter().map(|record| &record.bytes).eq(&pushed));
-            outbox.ack(far.last()).expect("a number it has");
-            prop_assert_eq!((outbox.bytes, outbox.kept.len()), (0, 0));
-        }
-    }
-
-    /// Covers R16.
-    #[test]
-    fn a_full_outbox_has_room_again_once_it_is_acknowledged() {
-        let mut outbox = Outbox::new();
-        let mut last = 0;
-        while outbox.has_room() {
-            last = outbox.push(1, Source::Claude, End::More, Bytes::from(vec![0; RECORD_BYTES_MAX]));
-        }
-        assert!(outbox.bytes < OUTBOX_BYTES_MAX + RECORD_BYTES_MAX + RECORD_HEAD_BYTES + 64);
-        outbox.ack(last).expect("a number it has");
-        assert!(outbox.has_room());
-    }
-
-    #[test]
-    fn numbers_that_were_never_given_or_are_forgotten_are_refused() {
-        let mut outbox = Outbox::new();
-        outbox.push(1, Source::Claude, End::Newline, Bytes::new());
-        outbox.push(1, Source::Claude, End::Newline, Bytes::new());
-        assert!(outbox.ack(3).is_err());
-        outbox.ack(2).expect("a number it has");
-        assert!(outbox.resume(1).is_err(), "record 2 is gone and cannot be sent again");
-    }
-}
+mod tests;

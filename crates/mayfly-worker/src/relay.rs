@@ -1,7 +1,7 @@
 //! The way out of the machine, as `claude` sees it: a port on loopback.
 //!
 //! ```text
-//! claude ─► 127.0.0.1:port ─► relay ─► a new connection to the orchestrator's socket, for each
+//! claude ─► 127.0.0.1:port ─► relay ─► a new connection to the orchestrator, for each
 //!                               └ nobody there ─► hold, until there is
 //! ```
 //!
@@ -15,13 +15,12 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_link::BackOff;
-use tokio::io::{AsyncWriteExt as _, copy};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use mayfly_link::{BackOff, ByteStream, Dial};
+use tokio::io::{AsyncWriteExt as _, copy, split};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -36,8 +35,8 @@ pub(crate) const HELD_MAX: usize = 16;
 /// The way to the orchestrator.
 #[derive(Debug, Clone)]
 struct Way {
-    /// Its socket.
-    endpoint: Arc<Path>,
+    /// What is dialled.
+    dial: Arc<dyn Dial>,
     /// For jitter.
     random: Random,
     /// How long it is waited for.
@@ -54,11 +53,11 @@ pub(crate) struct Relay {
 }
 
 /// Begins to listen, on the current runtime and until it ends.
-pub(crate) async fn start(endpoint: PathBuf, random: Random, away_max: Duration) -> io::Result<Relay> {
+pub(crate) async fn start(dial: Arc<dyn Dial>, random: Random, away_max: Duration) -> io::Result<Relay> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let port = listener.local_addr()?.port();
     let (count, busy) = watch::channel(0);
-    tokio::spawn(serve(listener, Way { endpoint: endpoint.into(), random, away_max }, count));
+    tokio::spawn(serve(listener, Way { dial, random, away_max }, count));
     Ok(Relay { port, busy })
 }
 
@@ -100,19 +99,19 @@ async fn serve(listener: TcpListener, way: Way, count: watch::Sender<usize>) {
 
 async fn pass(mut near: TcpStream, way: &Way, held: &Semaphore) -> io::Result<()> {
     near.set_nodelay(true)?;
-    let mut far = match UnixStream::connect(&way.endpoint).await {
+    let far = match way.dial.connect().await {
         Ok(far) => far,
         Err(_) => match held.try_acquire() {
             Ok(_place) => return hold(near, || way.clone().back()).await.map_err(io::Error::other),
             Err(_) => way.clone().back().await.ok_or(io::ErrorKind::TimedOut)?,
         },
     };
-    carry(&mut near, &mut far).await
+    carry(&mut near, far).await
 }
 
 /// Passes bytes both ways until the answer ends; the end of the question is passed on by itself.
-async fn carry(near: &mut TcpStream, far: &mut UnixStream) -> io::Result<()> {
-    let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.split(), far.split());
+async fn carry(near: &mut TcpStream, far: Box<dyn ByteStream>) -> io::Result<()> {
+    let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.split(), split(far));
     let question = async {
         copy(&mut near_in, &mut far_out).await?;
         far_out.shutdown().await?;
@@ -130,14 +129,14 @@ async fn carry(near: &mut TcpStream, far: &mut UnixStream) -> io::Result<()> {
 
 impl Way {
     /// Connects to the orchestrator. `None`: it stayed away for too long.
-    async fn back(self) -> Option<UnixStream> {
+    async fn back(self) -> Option<Box<dyn ByteStream>> {
         timeout(self.away_max, self.reach()).await.ok()
     }
 
-    async fn reach(&self) -> UnixStream {
+    async fn reach(&self) -> Box<dyn ByteStream> {
         let mut back_off = BackOff::new(self.random);
         loop {
-            match UnixStream::connect(&self.endpoint).await {
+            match self.dial.connect().await {
                 Ok(stream) => return stream,
                 Err(_) => sleep(back_off.wait()).await,
             }
@@ -147,6 +146,7 @@ impl Way {
 
 #[cfg(test)]
 mod tests {
+    use mayfly_link::{Endpoint, Route};
     use tokio::io::AsyncReadExt as _;
     use tokio::net::UnixListener;
 
@@ -157,7 +157,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let endpoint = dir.path().join("s");
         let listener = UnixListener::bind(&endpoint).unwrap();
-        let Relay { port, mut busy } = start(endpoint, || 1, Duration::MAX).await.unwrap();
+        let way = Arc::new(Route::from(Endpoint::Unix(endpoint)));
+        let Relay { port, mut busy } = start(way, || 1, Duration::MAX).await.unwrap();
         let mut near = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         near.write_all(b"question").await.unwrap();
         near.shutdown().await.unwrap();

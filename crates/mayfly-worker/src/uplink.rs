@@ -9,21 +9,28 @@
 //! and goes on taking pieces; the rest of the machine does not notice. What ends it: an orchestrator that
 //! rejects the attempt, or none at all for as long as the order allows.
 //!
+//! What finds no room in memory goes through the [`Spool`], beside all this and one job at a time. When nothing takes
+//! any more, one warning says so.
+//!
 //! Bounds: the outbox's own, and [`PIECES_MAX`] pieces on the way to it, each of one read.
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::path::PathBuf;
+use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use mayfly_link::{BackOff, Channel, Endpoint, Frame, KEEP_ALIVE, LinkError, Receiver, Route, Sender, dial};
-use mayfly_wire::worker::{Down, End, Hello, Report, Source, WorkOrder};
+use mayfly_core::causes;
+use mayfly_link::{BackOff, Channel, Dial, Frame, KEEP_ALIVE, LinkError, Receiver, Sender, dial};
+use mayfly_wire::worker::{BadFrame, Down, End, Hello, PROTOCOL, Report, Source, WorkOrder};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
 
-use crate::outbox::{BadNumber, Outbox};
+use crate::outbox::{BadNumber, Bounds, Done, Outbox};
+use crate::spool::Spool;
 
 /// Where a worker joins.
 const JOIN_PATH: &str = "/v1/worker";
@@ -33,6 +40,10 @@ const PIECES_MAX: usize = 4;
 const WELCOME_MAX: Duration = Duration::from_secs(30);
 /// How long a machine goes on without ever having had an order.
 const ORDERLESS_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// Said once, when nothing more can wait.
+const FULL: &str =
+    "the orchestrator takes nothing, and no more can wait for it here: claude is held until it does";
 
 /// What the orchestrator wants of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,16 +118,20 @@ pub(crate) struct Link {
 }
 
 /// Begins to dial, on the current runtime and until it ends.
-pub(crate) fn start(endpoint: PathBuf, hello: Hello, back_off: BackOff) -> Link {
+pub(crate) fn start(way: Arc<dyn Dial>, hello: Hello, back_off: BackOff, waiting: (Bounds, Spool)) -> Link {
+    let (bounds, spool) = waiting;
     let (pieces_in, pieces) = mpsc::channel(PIECES_MAX);
     let (duty_in, duty) = watch::channel(Duty::Work);
     let (order_in, order) = oneshot::channel();
     let uplink = Uplink {
-        endpoint,
+        way,
         hello,
         back_off,
         pieces,
-        outbox: Outbox::new(),
+        outbox: Outbox::new(bounds),
+        spool,
+        job: None,
+        has_warned: false,
         durable: VecDeque::new(),
         duty: duty_in,
         order: Some(order_in),
@@ -127,11 +142,16 @@ pub(crate) fn start(endpoint: PathBuf, hello: Hello, back_off: BackOff) -> Link 
 }
 
 struct Uplink {
-    endpoint: PathBuf,
+    way: Arc<dyn Dial>,
     hello: Hello,
     back_off: BackOff,
     pieces: mpsc::Receiver<Piece>,
     outbox: Outbox,
+    spool: Spool,
+    /// What is being done with the spool.
+    job: Option<JoinHandle<io::Result<Done>>>,
+    /// It was told that the outbox is full.
+    has_warned: bool,
     durable: VecDeque<(u64, oneshot::Sender<()>)>,
     duty: watch::Sender<Duty>,
     order: Option<oneshot::Sender<WorkOrder>>,
@@ -148,7 +168,7 @@ enum LinkEnd {
     #[error("the orchestrator is not to be understood")]
     Nonsense(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The machine has no business any more.
-    #[error("the orchestrator rejects this machine: {0}")]
+    #[error("the orchestrator and this machine part: {0}")]
     Rejected(String),
 }
 
@@ -177,7 +197,7 @@ impl Uplink {
 
     /// One link, from dialling to its end.
     async fn link(&mut self, alone_since: &mut Instant) -> LinkEnd {
-        let join = join(self.endpoint.clone(), self.hello.clone());
+        let join = join(Arc::clone(&self.way), self.hello.clone());
         let (channel, stored, order) = match self.meanwhile(join).await {
             Ok(joined) => joined,
             Err(end) => return end,
@@ -211,7 +231,8 @@ impl Uplink {
                     Ok(Err(end)) | Err(end) => return end,
                 },
                 Some(piece) = self.pieces.recv(), if self.outbox.has_room() => self.take(piece),
-                Ok(permit) = frames.reserve(), if self.outbox.has_unsent() => {
+                done = finished(&mut self.job), if self.job.is_some() => self.done(done),
+                Ok(permit) = frames.reserve(), if self.outbox.has_batch() => {
                     if let Some(frame) = self.outbox.batch() {
                         permit.send(frame);
                     }
@@ -246,6 +267,7 @@ impl Uplink {
             tokio::select! {
                 done = &mut other => return done,
                 Some(piece) = self.pieces.recv(), if self.outbox.has_room() => self.take(piece),
+                done = finished(&mut self.job), if self.job.is_some() => self.done(done),
             }
         }
     }
@@ -256,16 +278,60 @@ impl Uplink {
             last = self.outbox.push(piece.at_ms, piece.source, end, bytes);
         }
         self.durable.extend(piece.durable.map(|durable| (last, durable)));
+        self.spool();
+    }
+
+    /// Has the next thing done with the spool. Once, it is told that all is full.
+    fn spool(&mut self) {
+        if self.job.is_none() {
+            self.job = self.outbox.job().map(|job| self.spool.start(job));
+        }
+        if self.job.is_none() && !self.outbox.has_room() && !self.has_warned {
+            self.has_warned = true;
+            let bytes = serde_json::to_vec(&Report::Warning { text: FULL.to_owned() });
+            let bytes = bytes.expect("a report is plain data").into();
+            self.outbox.push(now_ms(), Source::Report, End::Newline, bytes);
+        }
+    }
+
+    /// Without what it has put away, the machine's account would have a gap: then there is none at all.
+    fn done(&mut self, done: Result<Done, SpoolError>) {
+        self.job = None;
+        match done.and_then(|done| self.outbox.done(done).map_err(SpoolError::Mangled)) {
+            Ok(()) => self.spool(),
+            Err(error) => {
+                tracing::error!(error = causes(&error), "the spool is lost");
+                self.duty.send_replace(Duty::Quit);
+            }
+        }
     }
 
     /// Tells those who wait for a number that the orchestrator has.
     fn settle(&mut self) {
+        self.spool();
         let stored = self.outbox.stored();
         let settled = self.durable.partition_point(|(number, _)| *number <= stored);
         for (_, durable) in self.durable.drain(..settled) {
             // Not everybody stays to hear it.
             let _ = durable.send(());
         }
+    }
+}
+
+/// What was put away does not come back.
+#[derive(Debug, thiserror::Error)]
+enum SpoolError {
+    #[error("it cannot be read")]
+    Unreadable(#[source] io::Error),
+    #[error("it gives back other bytes")]
+    Mangled(#[source] BadFrame),
+}
+
+/// Waits for what is being done, if there is something.
+async fn finished(job: &mut Option<JoinHandle<io::Result<Done>>>) -> Result<Done, SpoolError> {
+    match job {
+        Some(job) => job.await.expect("files do not panic").map_err(SpoolError::Unreadable),
+        None => std::future::pending().await,
     }
 }
 
@@ -276,20 +342,25 @@ impl From<BadNumber> for LinkEnd {
 }
 
 /// Dials, says hello, and gives the channel, the last stored number and the order.
-async fn join(endpoint: PathBuf, hello: Hello) -> Result<(Channel, u64, Box<WorkOrder>), LinkEnd> {
+async fn join(way: Arc<dyn Dial>, hello: Hello) -> Result<(Channel, u64, Box<WorkOrder>), LinkEnd> {
     let broken = |error| LinkEnd::Broken(Some(error));
-    let way = Route::from(Endpoint::Unix(endpoint));
-    let mut channel = dial(&way, JOIN_PATH, None).await.map_err(broken)?;
+    let mut channel = dial(&*way, JOIN_PATH, None).await.map_err(broken)?;
     let hello = serde_json::to_string(&hello).expect("a hello is plain data");
     channel.send(Frame::Text(hello)).await.map_err(broken)?;
     let answer = timeout(WELCOME_MAX, channel.recv()).await.map_err(|_| LinkEnd::Broken(None))?;
     match read(answer)? {
-        Down::Welcome { stored, order } => Ok((channel, stored, order)),
+        Down::Welcome { protocol: PROTOCOL, stored, order } => Ok((channel, stored, order)),
+        Down::Welcome { protocol, .. } => Err(other_version(protocol)),
         Down::Reject { reason } => Err(LinkEnd::Rejected(reason)),
         Down::Ack { .. } | Down::Collect => {
             Err(LinkEnd::Nonsense("it answers a hello with another word".into()))
         }
     }
+}
+
+/// What it says may mean something else than it would here.
+fn other_version(protocol: u32) -> LinkEnd {
+    LinkEnd::Rejected(format!("it speaks version {protocol} of the worker link, and this worker {PROTOCOL}"))
 }
 
 async fn listen(receiver: &mut Receiver) -> Result<Down, LinkEnd> {
@@ -318,5 +389,18 @@ async fn write(mut sender: Sender, mut frames: mpsc::Receiver<Bytes>) -> LinkErr
         if let Err(error) = sent {
             return error;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Covers R26.
+    #[test]
+    fn another_version_is_refused_with_both_versions() {
+        let words = other_version(PROTOCOL + 1).to_string();
+        let versions = [format!("version {} ", PROTOCOL + 1), format!("worker {PROTOCOL}")];
+        assert!(versions.iter().all(|version| words.contains(version)), "{words}");
     }
 }

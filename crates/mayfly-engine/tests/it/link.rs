@@ -3,7 +3,7 @@ use mayfly_engine::{IngestError, JoinError};
 use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::Secret;
 use mayfly_wire::api::{CreateTask, Workspace};
-use mayfly_wire::worker::{Down, Hello, PROTOCOL, Source, WorkOrder};
+use mayfly_wire::worker::{BadHello, Down, Hello, PROTOCOL, Source, WorkOrder};
 
 use crate::{at_once, leave, minutes};
 
@@ -122,7 +122,7 @@ async fn a_hello_that_is_not_the_attempts_own_is_refused() {
         assert!(matches!(mayfly.engine.join(hello.clone()).await, Err(JoinError::Ticket)), "{hello:?}");
     }
     let old = Hello { protocol: PROTOCOL + 1, ..hello };
-    assert!(matches!(mayfly.engine.join(old).await, Err(JoinError::Protocol(_))));
+    assert!(matches!(mayfly.engine.join(old).await, Err(JoinError::Hello(BadHello::Protocol(_)))));
     machine.says("undisturbed").await;
 }
 

@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
 
+use mayfly_wire::Endpoint;
 use mayfly_wire::boot::Boot;
 use serde_json::{Value, json};
 
@@ -33,7 +34,8 @@ fn worker() -> ExitCode {
     let started =
         json!({ "fds": open, "env": environment, "args": args, "cwd": std::env::current_dir().unwrap() });
     let boot = read_boot();
-    let mut link = UnixStream::connect(&boot.endpoint).unwrap();
+    let Endpoint::Unix(endpoint) = &boot.endpoint else { panic!("a sandbox has a socket") };
+    let mut link = UnixStream::connect(endpoint).unwrap();
     let hello = json!({ "attempt": boot.attempt, "ticket": boot.ticket, "started": started, "boot": boot });
     writeln!(link, "{hello}").unwrap();
     for line in BufReader::new(link.try_clone().unwrap()).lines() {

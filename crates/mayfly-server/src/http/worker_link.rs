@@ -16,7 +16,7 @@ use axum::response::Response;
 use mayfly_core::causes;
 use mayfly_engine::{IngestError, JoinError, Session};
 use mayfly_link::{Accepting, Channel, Frame, LinkError, Receiver, Sender};
-use mayfly_wire::worker::{self, BadFrame, Down, Hello};
+use mayfly_wire::worker::{self, BadFrame, BadHello, Down, Hello};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
@@ -33,8 +33,6 @@ const HELLO_MAX: Duration = Duration::from_secs(10);
 enum LinkEnd {
     #[error("no hello came in time")]
     NoHello,
-    #[error("the first message is no hello")]
-    BadHello,
     #[error("the worker could not be let in now")]
     Join(#[source] JoinError),
     #[error("a text where only records may come")]
@@ -71,7 +69,11 @@ async fn hold(entry: &Entry, accepting: Accepting, stopping: &CancellationToken)
     let mut channel = accepting.channel().await?;
     let hello = timeout(HELLO_MAX, hello(&mut channel)).await.map_err(|_| LinkEnd::NoHello)??;
     let (mut down, up) = channel.split();
-    match entry.join(hello).await {
+    let joined = match hello {
+        Ok(hello) => entry.join(hello).await,
+        Err(bad) => Err(bad.into()),
+    };
+    match joined {
         Ok(session) => talk(session, down, up, stopping).await,
         // The worker is still wanted, and dials again.
         Err(error @ JoinError::Store(_)) => Err(LinkEnd::Join(error)),
@@ -82,10 +84,10 @@ async fn hold(entry: &Entry, accepting: Accepting, stopping: &CancellationToken)
     }
 }
 
-async fn hello(channel: &mut Channel) -> Result<Hello, LinkEnd> {
+async fn hello(channel: &mut Channel) -> Result<Result<Hello, BadHello>, LinkEnd> {
     match channel.recv().await.ok_or(LinkEnd::NoHello)?? {
-        Frame::Text(text) => serde_json::from_str(&text).map_err(|_| LinkEnd::BadHello),
-        Frame::Binary(_) => Err(LinkEnd::BadHello),
+        Frame::Text(text) => Ok(Hello::parse(&text)),
+        Frame::Binary(_) => Ok(Err(BadHello::None)),
     }
 }
 

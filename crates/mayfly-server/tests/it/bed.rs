@@ -143,7 +143,7 @@ impl Worker {
         let mut channel = mayfly_link::dial(&way, "/v1/worker", None).await.unwrap();
         channel.send(Frame::Text(serde_json::to_string(hello).unwrap())).await.unwrap();
         match heard(&mut channel).await.expect("an answer") {
-            Down::Welcome { stored, order } => {
+            Down::Welcome { stored, order, .. } => {
                 let (door, hello) = (door.to_owned(), hello.clone());
                 Ok(Self { channel, door, hello, order: *order, number: stored })
             }

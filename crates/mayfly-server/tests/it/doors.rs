@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use mayfly_link::Frame;
 use mayfly_wire::api::Problem;
-use mayfly_wire::worker::Down;
+use mayfly_wire::worker::{Down, Hello, PROTOCOL};
 
 use crate::bed::{Bed, Worker, door, hello, raw, task};
 
@@ -133,6 +133,18 @@ async fn a_worker_with_a_wrong_ticket_is_rejected() {
         assert!(matches!(answer, Err(Down::Reject { .. })), "{:?}", answer.err());
     }
     assert!(Worker::join(&door, &good).await.is_ok(), "the right one still may");
+}
+
+/// R26: told in words, which its log keeps, and for good: dialling again would change nothing.
+#[tokio::test]
+async fn a_worker_of_another_version_is_rejected_with_both_versions() {
+    let mut bed = Bed::start().await;
+    bed.client.submit(&task("p", None), "key").await.unwrap();
+    let spec = bed.machines.recv().await.unwrap();
+    let newer = Hello { protocol: PROTOCOL + 1, ..hello(&spec) };
+    let Err(Down::Reject { reason }) = Worker::join(&door(&spec), &newer).await else { panic!("let in") };
+    let versions = [format!("version {PROTOCOL} "), format!("worker {}", PROTOCOL + 1)];
+    assert!(versions.iter().all(|version| reason.contains(version)), "{reason}");
 }
 
 /// S38: whatever is no frame of records ends the link; the worker may dial again.

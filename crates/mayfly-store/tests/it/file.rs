@@ -13,6 +13,7 @@ const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 /// Makes the tables of the second version out of these.
 const SECOND: &str = "
     DROP TABLE runs; DROP TABLE feed; DROP TABLE owner_tokens; ALTER TABLE tasks DROP COLUMN first_seq;
+    DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
     CREATE TABLE events (
         task TEXT NOT NULL REFERENCES tasks (id), seq INTEGER NOT NULL, attempt INTEGER NOT NULL,
         at_ms INTEGER NOT NULL, source INTEGER NOT NULL, ending INTEGER NOT NULL, json INTEGER NOT NULL,
@@ -23,7 +24,6 @@ const SECOND: &str = "
 /// Makes those of the first out of the second.
 const FIRST: &str = "
     DROP TABLE credentials; DROP INDEX tasks_by_turn;
-    DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
     CREATE INDEX tasks_by_state ON tasks (state, id);
     ALTER TABLE tasks DROP COLUMN priority; ALTER TABLE tasks DROP COLUMN result_attempt;
     ALTER TABLE attempts DROP COLUMN logged; ALTER TABLE attempts DROP COLUMN started_ms;
@@ -172,15 +172,14 @@ async fn what_an_older_version_wrote_wrongly_is_set_right() {
         submit(&store, number).await;
     }
     store.claim(policy(), "sim", AT).await.unwrap().unwrap();
-    for (number, event) in [(1, Event::Aborted), (1, Event::Gone(Attempt(1))), (2, Event::Cancelled)] {
+    for (number, event) in [(1, Step::Aborted), (1, Step::Gone(Attempt(1))), (2, Step::Cancelled)] {
         store.apply(id(number), change(event)).await.unwrap().unwrap();
     }
     drop(store);
     let path = dir.path().join("db");
-    let older = "
-        DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
-        UPDATE tasks SET attempt = 1; PRAGMA user_version = 2";
-    rusqlite::Connection::open(&path).unwrap().execute_batch(older).unwrap();
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute_batch(SECOND).unwrap();
+    file.execute_batch("UPDATE tasks SET attempt = 1").unwrap();
     let store = Store::open(&path).unwrap();
     let attempts = store.tasks(ALL).await.unwrap().into_iter().map(|task| (task.id, task.attempt));
     assert_eq!(attempts.collect::<Vec<_>>(), [(id(2), 0), (id(1), 1)]);

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mayfly_core::causes;
+use mayfly_link::Dial;
 use mayfly_wire::api::Collected;
 use mayfly_wire::worker::WorkOrder;
 use tokio::time::{Instant, timeout_at};
@@ -37,8 +38,8 @@ pub(crate) struct Collector<'a> {
     pub(crate) reaper: Reaper,
     pub(crate) surroundings: &'a Surroundings,
     pub(crate) order: &'a WorkOrder,
-    /// The orchestrator's socket.
-    pub(crate) endpoint: &'a Path,
+    /// To the orchestrator.
+    pub(crate) way: &'a dyn Dial,
     /// Where the agent worked.
     pub(crate) workspace: &'a Path,
     /// The agent's home.
@@ -108,7 +109,7 @@ impl Collector<'_> {
     }
 
     fn upload(&self) -> Upload<'_> {
-        Upload { endpoint: self.endpoint, token: &self.order.result_token, random: self.surroundings.random }
+        Upload { way: self.way, token: &self.order.result_token, random: self.surroundings.random }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Hands a file over: `PUT /v1/worker/result/<name>` on the orchestrator's socket.
+//! Hands a file over: `PUT /v1/worker/result/<name>`, by a connection of its own.
 //!
 //! While the orchestrator is away, or in trouble of its own, it is tried again, as long as the caller waits.
 
@@ -13,10 +13,9 @@ use http_body_util::{BodyExt as _, Limited, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use mayfly_link::BackOff;
+use mayfly_link::{BackOff, Dial};
 use mayfly_wire::Secret;
 use tokio::fs::File;
-use tokio::net::UnixStream;
 use tokio::time::sleep;
 use tokio_util::io::ReaderStream;
 
@@ -31,7 +30,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// The way to hand over.
 #[derive(Debug)]
 pub(crate) struct Upload<'a> {
-    pub(crate) endpoint: &'a Path,
+    pub(crate) way: &'a dyn Dial,
     pub(crate) token: &'a Secret,
     pub(crate) random: Random,
 }
@@ -54,20 +53,19 @@ impl Upload<'_> {
     async fn once(&self, name: &str, file: &Path) -> Result<(), UploadError> {
         let file = File::open(file).await.map_err(UploadError::Unreadable)?;
         let length = file.metadata().await.map_err(UploadError::Unreadable)?.len();
-        let stream = ReaderStream::with_capacity(file, CHUNK_BYTES).map_ok(Frame::<Bytes>::data);
+        let body = ReaderStream::with_capacity(file, CHUNK_BYTES).map_ok(Frame::<Bytes>::data);
         let request = Request::put(format!("/v1/worker/result/{name}"))
-            .header(HOST, "mayfly")
+            .header(HOST, self.way.host())
             .header(AUTHORIZATION, format!("Bearer {}", self.token.expose()))
             .header(CONTENT_LENGTH, length)
-            .body(StreamBody::new(stream))
+            .body(StreamBody::new(body))
             .map_err(|error| UploadError::Refused {
                 status: StatusCode::BAD_REQUEST,
                 answer: error.to_string(),
             })?;
         let broken = |error: hyper::Error| UploadError::Broken(Box::new(error));
-        let socket =
-            UnixStream::connect(self.endpoint).await.map_err(|error| UploadError::Broken(error.into()))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(broken)?;
+        let stream = self.way.connect().await.map_err(|error| UploadError::Broken(error.into()))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let driver = tokio::spawn(connection);
         let answer = sender.send_request(request).await.map_err(broken)?;
         let status = answer.status();

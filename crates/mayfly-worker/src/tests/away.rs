@@ -3,9 +3,11 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use mayfly_link::{Endpoint, Route};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
@@ -33,7 +35,10 @@ impl WayOut {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let endpoint = dir.path().join("s");
-        let port = relay::start(endpoint.clone(), || 1, AWAY_MAX).await.unwrap().port;
+        let port = relay::start(Arc::new(Route::from(Endpoint::Unix(endpoint.clone()))), || 1, AWAY_MAX)
+            .await
+            .unwrap()
+            .port;
         Self { port, endpoint, _dir: dir }
     }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -14,18 +15,23 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use mayfly_link::{Channel, Frame, accept};
+use mayfly_link::{ByteStream, Channel, Endpoint, Fingerprint, Frame, accept, fingerprint};
 use mayfly_wire::api::Collected;
 use mayfly_wire::boot::{Boot, ProcessLimit};
-use mayfly_wire::worker::{Down, End, Hello, Record, Report, Source, WorkOrder, decode};
+use mayfly_wire::worker::{Down, End, Hello, PROTOCOL, Record, Report, Source, WorkOrder, decode};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustix::fs::{CWD, Mode, mkfifoat};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
-use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 
 use crate::claude::command::tests::order;
 use crate::life::{LifeError, live};
+use crate::outbox::Bounds;
 use crate::reaper::Realm;
 use crate::supervise::Graces;
 use crate::{Surroundings, claude};
@@ -55,6 +61,30 @@ pub(crate) struct Desk {
     /// Where results are taken; elsewhere requests wait for ever.
     pub(crate) result_path: &'static str,
     pub(crate) model: Model,
+    pub(crate) protocol: u32,
+}
+
+impl Desk {
+    /// One that is content with everything, and where its hellos come out.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Hello>) {
+        let (hello_in, hellos) = mpsc::unbounded_channel();
+        let mut order = order();
+        order.collect_ms_max = 30_000;
+        order.orphan_after_ms = 30_000;
+        let desk = Self {
+            order,
+            records: watch::Sender::new(Vec::new()),
+            acks: watch::Sender::new(u64::MAX),
+            downs: broadcast::channel(8).0,
+            hellos: hello_in,
+            results: Arc::default(),
+            takes_results: true,
+            result_path: "/v1/worker/result/",
+            model: |_| None,
+            protocol: PROTOCOL,
+        };
+        (desk, hellos)
+    }
 }
 
 pub(crate) struct Host {
@@ -62,6 +92,7 @@ pub(crate) struct Host {
     pub(crate) hellos: mpsc::UnboundedReceiver<Hello>,
     pub(crate) dir: TempDir,
     pub(crate) graces: Graces,
+    pub(crate) bounds: Bounds,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -76,24 +107,10 @@ impl Host {
         for folder in ["home", "workspace", "scratch"] {
             fs::create_dir(dir.path().join(folder)).unwrap();
         }
-        let (hello_in, hellos) = mpsc::unbounded_channel();
-        let mut order = order();
-        order.collect_ms_max = 30_000;
-        order.orphan_after_ms = 30_000;
-        let mut desk = Desk {
-            order,
-            records: watch::Sender::new(Vec::new()),
-            acks: watch::Sender::new(u64::MAX),
-            downs: broadcast::channel(8).0,
-            hellos: hello_in,
-            results: Arc::default(),
-            takes_results: true,
-            result_path: "/v1/worker/result/",
-            model: |_| None,
-        };
+        let (mut desk, hellos) = Desk::new();
         adjust(&mut desk);
         let server = tokio::spawn(serve(dir.path().join("s"), desk.clone()));
-        let host = Self { desk, hellos, dir, graces: SHORT, server };
+        let host = Self { desk, hellos, dir, graces: SHORT, bounds: Bounds::USUAL, server };
         host.install(script);
         host
     }
@@ -124,7 +141,7 @@ impl Host {
         Boot {
             attempt: "0193b2c4-0000-7000-8000-0123456789ab.1".to_owned(),
             ticket: "ticket".to_owned().into(),
-            endpoint: at("s"),
+            endpoint: Endpoint::Unix(at("s")),
             claude: at("claude"),
             home: at("home"),
             workspace: at("workspace"),
@@ -144,12 +161,39 @@ impl Host {
             realm: Realm::Children,
             place: None,
             graces: self.graces,
+            bounds: self.bounds,
             base: self.dir.path().join("base"),
             scratch: self.dir.path().join("scratch"),
             random: || 7,
             link_secret: "link".to_owned(),
         };
         Box::pin(live(boot, surroundings)).await
+    }
+
+    /// Listens on loopback as well, until the test is over.
+    pub(crate) async fn over_tcp(&self) -> Endpoint {
+        let (listener, address) = loopback().await;
+        let desk = self.desk.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(connection(stream, desk.clone()));
+            }
+        });
+        format!("http://{address}").parse().unwrap()
+    }
+
+    /// Listens on loopback as well, with a certificate of its own.
+    pub(crate) async fn over_tls(&self) -> Endpoint {
+        let (listener, address) = loopback().await;
+        let (acceptor, pin) = acceptor();
+        let desk = self.desk.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let stream = acceptor.accept(stream).await.unwrap();
+                tokio::spawn(connection(stream, desk.clone()));
+            }
+        });
+        format!("https://{address}#{pin}").parse().unwrap()
     }
 
     /// Waits for a record that answers this, and gives the answer.
@@ -228,14 +272,37 @@ pub(crate) fn reports(records: &[Record]) -> Vec<Report> {
     reports.map(|record| serde_json::from_slice(&record.bytes).unwrap()).collect()
 }
 
+async fn loopback() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn acceptor() -> (TlsAcceptor, Fingerprint) {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["mayfly".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), fingerprint(cert.der()))
+}
+
 async fn serve(socket: PathBuf, desk: Desk) {
     let listener = UnixListener::bind(Path::new(&socket)).unwrap();
     while let Ok((stream, _)) = listener.accept().await {
-        let desk = desk.clone();
-        let service = service_fn(move |request| answer(request, desk.clone()));
-        let server = hyper::server::conn::http1::Builder::new();
-        tokio::spawn(server.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        tokio::spawn(connection(stream, desk.clone()));
     }
+}
+
+/// One connection, of whatever kind.
+pub(crate) async fn connection(stream: impl ByteStream + 'static, desk: Desk) {
+    let service = service_fn(move |request| answer(request, desk.clone()));
+    let server = hyper::server::conn::http1::Builder::new();
+    // How it ends, its other side sees.
+    let _ = server.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
 async fn answer(mut request: Request<Incoming>, desk: Desk) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -267,7 +334,8 @@ async fn session(mut channel: Channel, desk: Desk) {
     let mut acks = desk.acks.subscribe();
     let Some(Ok(Frame::Text(hello))) = channel.recv().await else { panic!("no hello") };
     let stored = count(&desk);
-    say(&mut channel, &Down::Welcome { stored, order: Box::new(desk.order.clone()) }).await;
+    let order = Box::new(desk.order.clone());
+    say(&mut channel, &Down::Welcome { protocol: desk.protocol, stored, order }).await;
     desk.hellos.send(serde_json::from_str(&hello).unwrap()).unwrap();
     let mut acked = stored;
     loop {

@@ -7,6 +7,7 @@ mod beside_the_work;
 mod host;
 mod left_out;
 mod real_cli;
+mod routes;
 mod runs;
 mod the_link;
 mod the_work;

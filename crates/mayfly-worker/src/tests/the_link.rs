@@ -1,15 +1,23 @@
 //! What happens to a run when the link, or the orchestrator, does not behave.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_wire::worker::{Down, Report, Source};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use mayfly_link::BackOff;
+use mayfly_testkit::faulty::{Fault, FaultyWay, InMemory, in_memory};
+use mayfly_wire::worker::{Down, End, Hello, PROTOCOL, Record, Report, Source};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use super::host::{Host, reports};
+use super::host::{Desk, Host, connection, reports};
 use crate::life::LifeError;
-use crate::outbox::OUTBOX_BYTES_MAX;
+use crate::outbox::Bounds;
+use crate::spool::Spool;
+use crate::uplink;
 
 fn lines(to: u32) -> Vec<u8> {
     (1..=to).flat_map(|number| format!("{number}\n").into_bytes()).collect()
@@ -38,35 +46,92 @@ async fn a_cut_link_loses_nothing_and_repeats_nothing() {
     assert!(secrets.iter().all(|secret| secret == "link"), "each hello proves the same worker");
 }
 
-/// Covers R16: without acknowledgements the worker keeps to its bound, and `claude` waits.
+/// Many times what is kept in memory, in lines of 10,000 bytes.
+const FLOOD: usize = 40_000_000;
+const FLOODS: &str = "yes $(head -c 9999 /dev/zero | tr '\\0' y) | head -c 40000000";
+
+/// Covers R16: without acknowledgements the worker keeps to its bounds, and `claude` waits.
 #[tokio::test]
-async fn without_acknowledgements_claude_waits_and_nothing_is_dropped() {
-    let host = Host::start(
-        "init; yes $(head -c 9999 /dev/zero | tr '\\0' y) | head -c 40000000; result; cat > /dev/null",
-    );
+async fn with_the_spool_full_claude_waits_and_nothing_is_dropped() {
+    let mut host = Host::start(&format!("exec 9> alive; init; {FLOODS}; exec 9>&-; result; cat > /dev/null"));
+    host.bounds = Bounds { memory: 2 << 20, chunk: 1 << 18, spool: 3 << 20 };
+    let (least, most) = (3 << 19, (2 << 20) + (1 << 20));
+    let mut wrote = host.lifeline();
     let (lived, ()) = tokio::join!(host.live(), async {
         host.reported(|report| matches!(report, Report::Ready { .. })).await;
-        for _ in 0..2 {
-            let acked = u64::try_from(host.desk.records.borrow().len()).unwrap();
-            host.desk.acks.send_replace(acked);
-            let held = host.until(|records| {
-                let held: usize = records[usize::try_from(acked).unwrap()..]
-                    .iter()
-                    .map(|record| record.bytes.len() + size_of_val(record))
-                    .sum();
-                (held >= OUTBOX_BYTES_MAX).then_some(held)
-            });
-            assert!(held.await < OUTBOX_BYTES_MAX + 2 * 1024 * 1024);
+        for _ in 0..4 {
+            let acked = host.desk.records.borrow().len();
+            host.desk.acks.send_replace(u64::try_from(acked).unwrap());
+            let held = host.until(|records| Some(held(&records[acked..])).filter(|held| *held >= least));
+            assert!(held.await < most);
         }
+        assert!(wrote.read_u8().now_or_never().is_none(), "claude did not wait");
         host.desk.acks.send_replace(u64::MAX);
     });
     lived.unwrap();
-    let flood: usize = lines_of(&host.bytes(Source::Claude))
-        .filter(|line| line.starts_with(b"y"))
-        .map(|line| line.len() + 1)
-        .sum();
-    assert_eq!(flood, 40_000_000);
-    assert_eq!(host.ended().0, "succeeded");
+    assert_eq!((flood(&host), host.ended().0.as_str()), (FLOOD, "succeeded"));
+}
+
+/// Covers R16: the outlet waits once memory and spool are full, one warning says so, and then all comes.
+#[tokio::test(start_paused = true)]
+async fn a_full_spool_is_told_once_and_takes_no_more_until_it_is_read() {
+    let (dir, (desk, _hellos)) = (tempfile::tempdir().unwrap(), Desk::new());
+    let bounds = Bounds { memory: 20_000, chunk: 5_000, spool: 50_000 };
+    let spool = Spool::on_disk_of(dir.path(), bounds.spool);
+    let link = uplink::start(Arc::new(at(&desk)), hello(), BackOff::new(|| 7), (bounds, spool));
+    desk.acks.send_replace(0);
+    let mut sent: Vec<Bytes> = Vec::new();
+    for round in 0..3_u8 {
+        // The clock moves when nothing else does: then it is full.
+        let more = || vec![(Bytes::from(vec![round; 1000]), End::Newline)];
+        while timeout(Duration::from_secs(1), link.outlet.say(Source::Claude, more())).await.is_ok() {
+            sent.push(vec![round; 1000].into());
+        }
+        let waiting = sent.len() - desk.records.borrow().len();
+        assert!((50..80).contains(&waiting), "{waiting} records wait");
+        let stored = u64::try_from(desk.records.borrow().len()).unwrap();
+        desk.acks.send_replace(stored);
+    }
+    desk.acks.send_replace(u64::MAX);
+    assert!(link.outlet.report_durably(&Report::Started).await);
+    let records = desk.records.borrow().clone();
+    let said = records.iter().filter(|record| record.source == Source::Claude);
+    assert!(said.map(|record| &record.bytes).eq(&sent), "not what was said");
+    let told = reports(&records).into_iter().filter(|report| matches!(report, Report::Warning { .. }));
+    assert_eq!(told.count(), 1);
+}
+
+/// Covers R07: `claude` goes on while nothing is acknowledged, and afterwards all of it comes, in order.
+#[tokio::test]
+async fn what_finds_no_room_in_memory_waits_on_the_disk_and_claude_does_not() {
+    let host = Host::start(&format!(
+        "exec 9> alive; init; {FLOODS}; seq 1 20000; exec 9>&-; result; cat > /dev/null"
+    ));
+    let mut wrote = host.lifeline();
+    let (lived, ()) = tokio::join!(host.live(), async {
+        host.reported(|report| matches!(report, Report::Ready { .. })).await;
+        let acked = u64::try_from(host.desk.records.borrow().len()).unwrap();
+        host.desk.acks.send_replace(acked);
+        assert_eq!(wrote.read(&mut [0]).await.unwrap(), 0, "claude has written all");
+        assert!(held(&host.desk.records.borrow()) < FLOOD / 2, "more than memory was sent");
+        host.cut();
+        host.desk.acks.send_replace(u64::MAX);
+    });
+    lived.unwrap();
+    assert_eq!((flood(&host), host.ended().0.as_str()), (FLOOD, "succeeded"));
+    let said = host.bytes(Source::Claude);
+    let counted = said.windows(3).position(|bytes| bytes == b"y\n1").unwrap() + 2;
+    assert!(said[counted..].starts_with(&lines(20_000)));
+}
+
+fn held(records: &[Record]) -> usize {
+    records.iter().map(|record| record.bytes.len() + size_of_val(record)).sum()
+}
+
+/// How much of the flood came.
+fn flood(host: &Host) -> usize {
+    let said = host.bytes(Source::Claude);
+    lines_of(&said).filter(|line| line.starts_with(b"y")).map(|line| line.len() + 1).sum()
 }
 
 fn lines_of(said: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -120,4 +185,55 @@ async fn a_machine_without_an_orchestrator_ends_itself() {
 async fn is_over(mut lifeline: pipe::Receiver) {
     let read = timeout(Duration::from_secs(20), lifeline.read(&mut [0])).await;
     assert_eq!(read.expect("claude is still alive").unwrap(), 0);
+}
+
+/// Covers R10, with whatever the worker sends on a link: its handshake, its hello, and a frame of more than 4 KiB.
+#[test]
+fn a_reset_after_any_byte_loses_nothing_and_repeats_nothing() {
+    let sent: Vec<Bytes> = (0..40_u8).map(|number| vec![number; 120].into()).collect();
+    for cut in 0..5000 {
+        // A new world each time, whose clock stands still while something happens.
+        let world = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        let (links, stored) = world.unwrap().block_on(over_a_cut(cut, &sent));
+        assert!(stored.iter().eq(&sent), "after {cut} bytes: {} records", stored.len());
+        assert!(links <= 2 && (links == 2 || cut < 700), "after {cut} bytes: {links} hellos");
+    }
+}
+
+/// The way to an orchestrator in memory.
+fn at(desk: &Desk) -> InMemory {
+    let ((way, mut connections), desk) = (in_memory(), desk.clone());
+    tokio::spawn(async move {
+        while let Some(stream) = connections.recv().await {
+            tokio::spawn(connection(stream, desk.clone()));
+        }
+    });
+    way
+}
+
+fn hello() -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        attempt: "a.1".to_owned(),
+        ticket: "t".to_owned().into(),
+        link: "l".to_owned().into(),
+    }
+}
+
+/// How many hellos came, and what `claude` said, when the first connection is reset after so many bytes.
+async fn over_a_cut(cut: usize, sent: &[Bytes]) -> (usize, Vec<Bytes>) {
+    let (desk, mut hellos) = Desk::new();
+    let way = Arc::new(FaultyWay::new(at(&desk), [Fault::CutAfter(cut)]));
+    let nowhere = Spool::on_disk_of(Path::new("/none"), 0);
+    let link = uplink::start(way, hello(), BackOff::new(|| 7), (Bounds::USUAL, nowhere));
+    let records = sent.iter().map(|bytes| (bytes.clone(), End::Newline)).collect();
+    link.outlet.say(Source::Claude, records).await;
+    assert!(link.outlet.report_durably(&Report::Started).await, "it is stored in the end");
+    let mut links = 0;
+    while hellos.try_recv().is_ok() {
+        links += 1;
+    }
+    let stored = desk.records.borrow();
+    let said = stored.iter().filter(|record| record.source == Source::Claude);
+    (links, said.map(|record| record.bytes.clone()).collect())
 }
