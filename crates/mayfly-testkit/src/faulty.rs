@@ -4,7 +4,7 @@
 //! dial ─► FaultyWay ─ the next Fault of its plan ─► Faulty ─► any way, such as in_memory() ─► accept
 //! ```
 //!
-//! Faults are counted in bytes that the dialling side has written, never in time.
+//! Faults are counted in bytes that the dialling side has written or read, never in time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,6 +26,8 @@ pub enum Fault {
     None,
     /// It is reset once this many bytes were written: they arrive, and no more.
     CutAfter(usize),
+    /// It is reset once this many bytes were read: the other side may think that more has arrived.
+    CutAfterReading(usize),
     /// It is half-open once this many bytes were written: nothing passes any more, and nobody is told.
     DeafAfter(usize),
     /// Bytes pass one at a time, both ways.
@@ -39,6 +41,7 @@ pub struct Faulty<S> {
     stream: Option<S>,
     fault: Fault,
     written: usize,
+    read: usize,
     /// Who waits for bytes, and must hear of the cut.
     reader: Option<Waker>,
 }
@@ -46,13 +49,13 @@ pub struct Faulty<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Faulty<S> {
     /// Gives `stream` this fault.
     pub fn new(stream: S, fault: Fault) -> Self {
-        Self { stream: Some(stream), fault, written: 0, reader: None }
+        Self { stream: Some(stream), fault, written: 0, read: 0, reader: None }
     }
 
     /// How many of the next bytes may be written; none: they go nowhere.
     fn passes(&self) -> Option<usize> {
         match self.fault {
-            Fault::None => Some(usize::MAX),
+            Fault::None | Fault::CutAfterReading(_) => Some(usize::MAX),
             Fault::OneByte => Some(1),
             Fault::CutAfter(bytes) => Some(bytes - self.written),
             Fault::DeafAfter(bytes) => Some(bytes - self.written).filter(|left| *left > 0),
@@ -60,11 +63,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Faulty<S> {
     }
 
     fn cut_if_due(&mut self) {
-        if self.fault == Fault::CutAfter(self.written) {
+        if [Fault::CutAfter(self.written), Fault::CutAfterReading(self.read)].contains(&self.fault) {
             self.stream = None;
             self.reader.take().into_iter().for_each(Waker::wake);
         }
     }
+}
+
+/// Reads no more than `most`.
+fn read_some(
+    stream: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+    most: usize,
+) -> Poll<io::Result<usize>> {
+    let mut some = vec![0; most.min(buf.remaining())];
+    let mut read = ReadBuf::new(&mut some);
+    let polled = Pin::new(stream).poll_read(cx, &mut read);
+    buf.put_slice(read.filled());
+    polled.map_ok(|()| read.filled().len())
 }
 
 fn reset<T>() -> Poll<io::Result<T>> {
@@ -78,16 +95,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Faulty<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.reader = Some(cx.waker().clone());
-        let (passes, fault) = (self.passes(), self.fault);
+        self.cut_if_due();
+        let (passes, fault, before) = (self.passes(), self.fault, self.read);
         let Some(stream) = &mut self.stream else { return reset() };
         match (passes, fault) {
             (None, _) => Poll::Pending,
-            (_, Fault::OneByte) => {
-                let mut one = [0];
-                let mut read = ReadBuf::new(&mut one);
-                let polled = Pin::new(stream).poll_read(cx, &mut read);
-                buf.put_slice(read.filled());
-                polled
+            (_, Fault::OneByte) => read_some(stream, cx, buf, 1).map_ok(drop),
+            (_, Fault::CutAfterReading(bytes)) => {
+                let polled = read_some(stream, cx, buf, bytes - before);
+                if let Poll::Ready(Ok(read)) = polled {
+                    self.read += read;
+                }
+                polled.map_ok(drop)
             }
             _ => Pin::new(stream).poll_read(cx, buf),
         }

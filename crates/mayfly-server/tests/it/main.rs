@@ -10,3 +10,4 @@ mod port;
 mod start;
 mod tasks;
 mod tokens;
+mod tunnel;
