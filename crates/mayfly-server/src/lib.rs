@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! owner   ──► <data>/api.sock                               http::owner     tasks, events, results, workspaces
-//!         ──► a port of the loopback, if asked for          http::guarded   the same, for who has a token
+//!         ──► a port, if asked for, with TLS or without     http::guarded   the same, for who has a token
 //! machine ──► <data>/way-out/<attempt>/orchestrator.sock    http::machine   worker link, uploads, model API
 //! ```
 //!
@@ -13,7 +13,8 @@
 //! - [`Server`]: start, idle, stop.
 //! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
 //! - `tokens`: those of owners, for the port.
-//! - `listen`: one door; `doors`: those of the machines.
+//! - `listen`: one door, `stream`: what comes through it; `doors`: those of the machines; `port`: the one for others,
+//!   with `tls`; `files`: how many connections there can be.
 //! - `http`: a file per resource. No handler decides anything: that is the engine's part.
 //!
 //! Which provider makes the machines is the caller's choice; nothing here knows one.
@@ -22,13 +23,19 @@ mod bundle;
 mod config;
 mod data;
 mod doors;
+mod files;
 mod http;
 mod incoming;
 mod listen;
+mod port;
 mod server;
+mod stream;
+mod tls;
 mod tokens;
 
 pub use config::ServerConfig;
 pub use data::{DataError, check_data_folder, make_data_folder};
 pub use doors::MACHINE_CONNECTIONS_MAX;
+pub use files::raise_open_files;
 pub use server::{STOP_MAX, Server, StartError};
+pub use tls::{Tls, TlsError};

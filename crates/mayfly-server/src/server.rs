@@ -28,6 +28,8 @@ use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
 use crate::http::{self, Entry, Machine, Owner};
 use crate::listen::{Door, House, SOCKET_PATH_BYTES_MAX};
+use crate::port::Port;
+use crate::tls::TlsError;
 use crate::tokens::{OwnerTokens, TokenError};
 
 /// How long [`Server::stop`] waits for exchanges that are under way.
@@ -71,9 +73,16 @@ pub enum StartError {
     /// No client for the model API could be made.
     #[error("TLS cannot be used here")]
     Tls(#[source] reqwest::Error),
-    /// The address is one that others can reach.
-    #[error("{0} is not on the loopback: listen on 127.0.0.1 or [::1]")]
+    /// The address is one that others can reach, and there is no TLS.
+    #[error(
+        "others can reach {0}, and without TLS a token that is sent there can be read on its way: say --tls self-signed, \
+         or --tls-cert and --tls-key, or listen on 127.0.0.1; where something else encrypts, such as a VPN or a proxy, \
+         say --listen-without-tls"
+    )]
     Exposed(SocketAddr),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] TlsError),
     /// A port cannot be had.
     #[error("cannot listen on {address}: choose another with --listen")]
     Port {
@@ -101,7 +110,7 @@ pub struct Server {
     engine: Engine,
     clock: Arc<dyn Clock>,
     owners: watch::Receiver<usize>,
-    listening: Option<SocketAddr>,
+    listening: Option<(SocketAddr, Option<String>)>,
     house: House,
     _stop: DropGuard,
     _data: DataFolder,
@@ -118,9 +127,7 @@ impl Server {
         if !Door::fits(&socket) {
             return Err(StartError::LongPath { path: socket });
         }
-        if let Some(address) = config.listen.filter(|address| !address.ip().is_loopback()) {
-            return Err(StartError::Exposed(address));
-        }
+        config.check_listen()?;
         let folder = config.data.clone();
         let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
         let key = data.key()?;
@@ -130,7 +137,7 @@ impl Server {
         let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
         let door = door.map_err(|source| StartError::Listen { path: socket, source })?;
         let tokens = open_tokens(&store, &data, &clock).await?;
-        let port = open_port(config.listen).await?;
+        let port = Port::open(&config, &data).await?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone());
         let engine_config = config.engine(&data.workspaces(), &data.results(), key);
@@ -138,12 +145,12 @@ impl Server {
         let engine = engine.map_err(StartError::Engine)?;
 
         let (owner_count, owners) = watch::channel(0);
-        let listening = port.as_ref().map(|(_, address)| *address);
+        let listening = port.as_ref().map(|port| (port.address, port.fingerprint.clone()));
         let api = http::owner(owner(&engine, &data, &house, &config.git, &tokens));
-        if let Some((door, _)) = port {
-            house.serve(door, http::guarded(api.clone(), tokens), owner_count.clone());
+        if let Some(Port { door, hosts, .. }) = port {
+            house.serve(door, http::guarded(api.clone(), tokens, hosts), owner_count.clone());
         }
-        house.serve(door, api, owner_count);
+        house.serve(door, http::private(api), owner_count);
         let machines = let_in(opened, engine.clone(), client, data.results().into(), data.incoming().into());
         let stopping = house.stopping.clone();
         house.running.spawn(async move { stopping.run_until_cancelled(machines).await });
@@ -158,7 +165,18 @@ impl Server {
 
     /// The address on which the API is served too, with the port that it got.
     pub fn listening(&self) -> Option<SocketAddr> {
-        self.listening
+        self.listening.as_ref().map(|(address, _)| *address)
+    }
+
+    /// Whether it is served there with TLS.
+    pub fn tls(&self) -> bool {
+        self.config.tls.is_some()
+    }
+
+    /// By what others know that address to be this orchestrator's, if its certificate signed itself: `sha256:` and
+    /// the hash of the certificate in hex.
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.listening.as_ref().and_then(|(_, fingerprint)| fingerprint.as_deref())
     }
 
     /// The file of the token that opens it there.
@@ -206,12 +224,6 @@ async fn open_tokens(
         TokenError::Data(error) => error.into(),
         other => StartError::Tokens(Box::new(other)),
     })
-}
-
-async fn open_port(address: Option<SocketAddr>) -> Result<Option<(Door, SocketAddr)>, StartError> {
-    let Some(address) = address else { return Ok(None) };
-    let door = Door::at(address, OWNER_CONNECTIONS_MAX).await;
-    door.map(Some).map_err(|source| StartError::Port { address, source })
 }
 
 /// A host that can make no machine is told so now, and not at the first task. What it lacks for the moment alone,

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use mayfly_engine::SystemClock;
 use mayfly_provider::Provider;
 use mayfly_provider_sandbox::{Sandbox, SandboxConfig};
-use mayfly_server::{Server, ServerConfig};
+use mayfly_server::{Server, ServerConfig, StartError};
 
 use crate::claude::Claude;
 use crate::exit::Stop;
@@ -36,7 +36,11 @@ impl Orchestrator {
             claude: claude.path,
             mayfly,
         }));
-        let server = Server::start(config, Arc::clone(&provider), Arc::new(SystemClock)).await?;
+        let server = Server::start(config, Arc::clone(&provider), Arc::new(SystemClock)).await;
+        let server = server.map_err(|error| match error {
+            StartError::Certificate(_) => Stop::usage(error),
+            error => error.into(),
+        })?;
         Ok(Self { server, provider })
     }
 }

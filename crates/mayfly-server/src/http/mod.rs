@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::map_response;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{get, put};
 use axum::{Json, Router};
@@ -22,6 +22,7 @@ use utoipa_axum::routes;
 use crate::listen::House;
 use crate::tokens::OwnerTokens;
 pub(crate) use entry::Entry;
+pub(crate) use hosts::Hosts;
 use problem::Problem;
 
 mod admission;
@@ -31,6 +32,7 @@ mod entry;
 mod events;
 mod extract;
 mod health;
+mod hosts;
 mod openapi;
 mod problem;
 mod results;
@@ -98,9 +100,15 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(tokens::revoke))
 }
 
-/// The owner's API where anybody can come.
-pub(crate) fn guarded(owner: Router, tokens: OwnerTokens) -> Router {
-    owner.layer(axum::middleware::from_fn_with_state(tokens, bearer::check))
+/// The owner's API where only its owner can come.
+pub(crate) fn private(owner: Router) -> Router {
+    owner.layer(from_fn(hosts::no_page))
+}
+
+/// The owner's API where anybody can come. The last layer is the first to be asked.
+pub(crate) fn guarded(owner: Router, tokens: OwnerTokens, hosts: Hosts) -> Router {
+    let with_token = owner.layer(from_fn_with_state(tokens, bearer::check));
+    with_token.layer(from_fn_with_state(hosts, hosts::known)).layer(from_fn(hosts::no_page))
 }
 
 /// All that a machine can reach; what is in no route here is refused by the gateway.

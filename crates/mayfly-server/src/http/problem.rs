@@ -87,6 +87,17 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "denied", detail)
     }
 
+    pub(crate) fn page() -> Self {
+        let detail = "a web page asks (`Origin`), and pages have no business here";
+        Self::new(StatusCode::FORBIDDEN, "page", detail)
+    }
+
+    pub(crate) fn unknown_host() -> Self {
+        let detail = "this orchestrator is not called what `Host` says: use its address or `localhost`, or list the name \
+                      with `mayfly serve --host-names`";
+        Self::new(StatusCode::FORBIDDEN, "unknown-host", detail)
+    }
+
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
     }

@@ -4,9 +4,12 @@
 
 mod bed;
 mod doors;
+mod matrix;
 mod neighbours;
 mod owner;
 mod port;
+mod readers;
 mod start;
 mod tasks;
+mod tls;
 mod tokens;
