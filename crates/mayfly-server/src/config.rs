@@ -26,6 +26,8 @@ pub struct ServerConfig {
     pub listen_without_tls: bool,
     /// What it is called there, besides `localhost` and by its address.
     pub host_names: Vec<String>,
+    /// Whether machines can come there too, each with its own tokens. Default: no.
+    pub machines_by_port: bool,
     /// git, which makes patches of results. Default: the one in the usual places.
     pub git: Git,
     /// What holds for its tasks.
@@ -42,6 +44,7 @@ impl ServerConfig {
             tls: None,
             listen_without_tls: false,
             host_names: Vec::new(),
+            machines_by_port: false,
             git,
             rules: Rules::default(),
         }

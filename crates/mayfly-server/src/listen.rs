@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,6 +23,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, openat, statat, unlinkat};
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::STOP_MAX;
-use crate::stream::Impatient;
+use crate::stream::{Impatient, STALL_MAX};
 
 /// The longest path of a socket; the systems' own bounds are 103 (macOS) and 107 (Linux).
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 100;
@@ -46,6 +47,8 @@ const HEAD_MAX: Duration = Duration::from_secs(20);
 /// The time for an answer that is on its way when its connection has to end: who revokes the token that it came with
 /// is told that it is done, and all that goes on is cut off within a second.
 const LEAVE_MAX: Duration = Duration::from_millis(500);
+/// How long a connection of a port is silent before its other side is asked whether it is there.
+const ABSENCE_ASKED: Duration = Duration::from_secs(15);
 /// The pause after the system gave no connection, such as for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -75,10 +78,21 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                notice_absence(&stream)?;
                 Ok(Impatient::new(Either::Right(stream)))
             }
         }
     }
+}
+
+/// A machine that was unplugged, or sleeps, says nothing: it is asked, and what it does not confirm is not kept for
+/// ever.
+fn notice_absence(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, ABSENCE_ASKED)?;
+    sockopt::set_tcp_keepintvl(stream, ABSENCE_ASKED)?;
+    let most = STALL_MAX.as_millis().try_into().expect("seconds");
+    Ok(sockopt::set_tcp_user_timeout(stream, most)?)
 }
 
 /// The file of a bound socket, removed with it.
@@ -118,6 +132,11 @@ impl Door {
         let address = listener.local_addr()?;
         let listener = Listener::Tcp(listener);
         Ok((Self { listener, tls, places: Arc::new(Semaphore::new(places)) }, address))
+    }
+
+    /// Its places, for others that lead to the same.
+    pub(crate) fn places(&self) -> Arc<Semaphore> {
+        self.places.clone()
     }
 
     /// Whether a client could name a socket with this path.
@@ -185,13 +204,21 @@ struct Place {
     connections: watch::Sender<usize>,
     /// With what the connection ends.
     leave: watch::Sender<Option<CancellationToken>>,
+    /// At the door, and with whom it visits, if that has places of its own.
     _permit: OwnedSemaphorePermit,
+    seat: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Guest {
     fn new(connections: watch::Sender<usize>, permit: OwnedSemaphorePermit) -> Self {
         connections.send_modify(|count| *count += 1);
-        Self(Arc::new(Place { connections, leave: watch::Sender::default(), _permit: permit }))
+        let (leave, seat) = (watch::Sender::default(), Mutex::default());
+        Self(Arc::new(Place { connections, leave, _permit: permit, seat }))
+    }
+
+    /// From here on the connection has this place too.
+    pub(crate) fn sits_at(&self, place: OwnedSemaphorePermit) {
+        *self.0.seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
     }
 
     /// From here on the connection ends with `leave`, and no more with what was named before: requests come one

@@ -140,20 +140,31 @@ impl Server {
         let port = Port::open(&config, &data).await?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone());
+        let doors = Arc::new(doors);
         let engine_config = config.engine(&data.workspaces(), &data.results(), key);
-        let engine = Engine::start(engine_config, store, provider, Arc::new(doors), clock.clone()).await;
+        let engine = Engine::start(engine_config, store, provider, doors.clone(), clock.clone()).await;
         let engine = engine.map_err(StartError::Engine)?;
 
         let (owner_count, owners) = watch::channel(0);
         let listening = port.as_ref().map(|port| (port.address, port.fingerprint.clone()));
         let api = http::owner(owner(&engine, &data, &house, &config.git, &tokens));
+        let machines = Machines {
+            engine: engine.clone(),
+            client,
+            results: data.results().into(),
+            incoming: data.incoming().into(),
+        };
         if let Some(Port { door, hosts, .. }) = port {
-            house.serve(door, http::guarded(api.clone(), tokens, hosts), owner_count.clone());
+            let mut routes = http::guarded(api.clone(), tokens);
+            if config.machines_by_port {
+                let machine = machines.machine(Entry::by_port(engine.clone(), doors), house.clone());
+                routes = http::machines(machine, machines.client.clone(), routes);
+            }
+            house.serve(door, http::port(routes, hosts), owner_count.clone());
         }
         house.serve(door, http::private(api), owner_count);
-        let machines = let_in(opened, engine.clone(), client, data.results().into(), data.incoming().into());
         let stopping = house.stopping.clone();
-        house.running.spawn(async move { stopping.run_until_cancelled(machines).await });
+        house.running.spawn(async move { stopping.run_until_cancelled(machines.let_in(opened)).await });
         let stop = house.stopping.clone().drop_guard();
         Ok(Self { config, engine, clock, owners, listening, house, _stop: stop, _data: data })
     }
@@ -255,22 +266,25 @@ fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &
     }
 }
 
-/// Lets machines in by each door that was opened, for its attempt alone.
-async fn let_in(
-    mut opened: mpsc::UnboundedReceiver<Opened>,
+/// What the routes of machines need.
+struct Machines {
     engine: Engine,
     client: reqwest::Client,
     results: Arc<Path>,
     incoming: Arc<Path>,
-) {
-    while let Some(Opened { attempt, door, house }) = opened.recv().await {
-        let machine = Machine {
-            entry: Entry::new(engine.clone(), attempt),
-            results: results.clone(),
-            incoming: incoming.clone(),
-            house: house.clone(),
-        };
-        house.serve(door, http::machine(machine, client.clone()), watch::channel(0).0);
+}
+
+impl Machines {
+    fn machine(&self, entry: Entry, house: House) -> Machine {
+        Machine { entry, results: self.results.clone(), incoming: self.incoming.clone(), house }
+    }
+
+    /// Lets machines in by each door that was opened, for its attempt alone.
+    async fn let_in(self, mut opened: mpsc::UnboundedReceiver<Opened>) {
+        while let Some(Opened { attempt, door, house }) = opened.recv().await {
+            let machine = self.machine(Entry::by_door(self.engine.clone(), attempt), house.clone());
+            house.serve(door, http::machine(machine, self.client.clone()), watch::channel(0).0);
+        }
     }
 }
 

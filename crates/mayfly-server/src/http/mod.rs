@@ -105,10 +105,20 @@ pub(crate) fn private(owner: Router) -> Router {
     owner.layer(from_fn(hosts::no_page))
 }
 
-/// The owner's API where anybody can come. The last layer is the first to be asked.
-pub(crate) fn guarded(owner: Router, tokens: OwnerTokens, hosts: Hosts) -> Router {
-    let with_token = owner.layer(from_fn_with_state(tokens, bearer::check));
-    with_token.layer(from_fn_with_state(hosts, hosts::known)).layer(from_fn(hosts::no_page))
+/// The owner's API where anybody can come.
+pub(crate) fn guarded(owner: Router, tokens: OwnerTokens) -> Router {
+    owner.layer(from_fn_with_state(tokens, bearer::check))
+}
+
+/// What machines elsewhere can reach; all else is the owner's.
+pub(crate) fn machines(machine: Machine, client: reqwest::Client, owner: Router) -> Router {
+    let seat = from_fn_with_state(machine.entry.clone(), entry::seat);
+    self::machine(machine, client).layer(seat).fallback_service(owner)
+}
+
+/// All that a port leads to. The last layer is the first to be asked.
+pub(crate) fn port(routes: Router, hosts: Hosts) -> Router {
+    routes.layer(from_fn_with_state(hosts, hosts::known)).layer(from_fn(hosts::no_page))
 }
 
 /// All that a machine can reach; what is in no route here is refused by the gateway.

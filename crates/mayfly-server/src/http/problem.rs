@@ -81,6 +81,11 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "denied", "the token of this request opens nothing here")
     }
 
+    pub(crate) fn busy() -> Self {
+        let detail = "this attempt has as many connections as it may have: try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+    }
+
     pub(crate) fn no_token() -> Self {
         let detail = "send `Authorization: Bearer` with a token that is good: `mayfly token add NAME` makes one, and on \
                       this machine there is one in the file `token` of the data folder";

@@ -4,6 +4,7 @@
 
 mod bed;
 mod doors;
+mod elsewhere;
 mod matrix;
 mod neighbours;
 mod owner;

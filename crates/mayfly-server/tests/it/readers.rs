@@ -6,11 +6,12 @@ use std::time::Duration;
 use mayfly_client::Client;
 use mayfly_wire::worker::{End, Source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::bed::{Bed, task};
+use crate::port::{ANY, start};
 
 /// More than all buffers on the way hold.
 const LINES: usize = 60;
@@ -63,6 +64,43 @@ async fn a_reader_that_takes_nothing_is_cut_and_resumes_at_its_position() {
     let got = lines(&Client::new(&way), &id).await;
     assert!(given.await.unwrap() < LINES * LINE_BYTES, "it was cut");
     assert!(got == expected, "no gap, no repeat");
+}
+
+/// Ten thousand of them, of which these are a part, have room in 200 MB.
+#[tokio::test]
+async fn a_reader_that_waits_takes_little_memory() {
+    const READERS: usize = 500;
+    const BYTES_MAX: usize = 20 * 1024;
+    let data = tempfile::tempdir().unwrap();
+    let server = start(&data, ANY).await.unwrap();
+    let id = Client::new(&server.socket()).submit(&task("p", None), "key").await.unwrap().id;
+    let token = std::fs::read_to_string(server.token_file()).unwrap();
+    let (host, token) = (server.listening().unwrap(), token.trim_end());
+    let path = format!("/v1/tasks/{id}/events");
+    let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\n\r\n");
+    let read = async || {
+        let mut stream = TcpStream::connect(host).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"}\n\r\n") {
+            said.push(stream.read_u8().await.unwrap());
+        }
+        stream
+    };
+    // Those before it make what is there once for all.
+    let mut readers = vec![read().await, read().await];
+    let before = resident_bytes();
+    for _ in 0..READERS {
+        readers.push(read().await);
+    }
+    let each = resident_bytes().saturating_sub(before) / READERS;
+    assert!(each <= BYTES_MAX, "{each} bytes each");
+}
+
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
 }
 
 async fn lines(client: &Client, id: &str) -> Vec<String> {
