@@ -27,7 +27,8 @@ use mayfly_wire::boot::WAY_OUT_SOCKET;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::listen::{Door, Guest, House};
+use crate::guest::Guest;
+use crate::listen::{Door, House};
 
 /// Connections at once through one machine's door: as many as its worker lets `claude` have (64, one a request),
 /// and some for the link, a newer link beside it, and uploads.

@@ -13,7 +13,7 @@
 //! - [`Server`]: start, idle, stop.
 //! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
 //! - `tokens`: those of owners, for the port.
-//! - `listen`: one door, `stream`: what comes through it; `doors`: those of the machines; `port`: the one for others,
+//! - `listen`: one door; `guest` and `stream`: a connection through it; `doors`: those of the machines; `port`: the one for others,
 //!   with `tls`; `files`: how many connections there can be.
 //! - `http`: a file per resource. No handler decides anything: that is the engine's part.
 //!
@@ -24,6 +24,7 @@ mod config;
 mod data;
 mod doors;
 mod files;
+mod guest;
 mod http;
 mod incoming;
 mod listen;

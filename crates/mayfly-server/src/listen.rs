@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -25,7 +25,7 @@ use hyper_util::service::TowerToHyperService;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, openat, statat, unlinkat};
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::STOP_MAX;
+use crate::guest::Guest;
 use crate::stream::{Impatient, STALL_MAX};
 
 /// The longest path of a socket; the systems' own bounds are 103 (macOS) and 107 (Linux).
@@ -191,64 +192,6 @@ impl House {
                 }
             }
         }
-    }
-}
-
-/// One connection, counted until the last clone is gone. Each request has one among its extensions, for whoever
-/// takes the connection over.
-#[derive(Debug, Clone)]
-pub(crate) struct Guest(Arc<Place>);
-
-#[derive(Debug)]
-struct Place {
-    connections: watch::Sender<usize>,
-    /// With what the connection ends.
-    leave: watch::Sender<Option<CancellationToken>>,
-    /// At the door, and with whom it visits, if that has places of its own.
-    _permit: OwnedSemaphorePermit,
-    seat: Mutex<Option<OwnedSemaphorePermit>>,
-}
-
-impl Guest {
-    fn new(connections: watch::Sender<usize>, permit: OwnedSemaphorePermit) -> Self {
-        connections.send_modify(|count| *count += 1);
-        let (leave, seat) = (watch::Sender::default(), Mutex::default());
-        Self(Arc::new(Place { connections, leave, _permit: permit, seat }))
-    }
-
-    /// From here on the connection has this place too.
-    pub(crate) fn sits_at(&self, place: OwnedSemaphorePermit) {
-        *self.0.seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
-    }
-
-    /// From here on the connection ends with `leave`, and no more with what was named before: requests come one
-    /// after another, and the last one says whose it is.
-    pub(crate) fn ends_with(&self, leave: CancellationToken) {
-        self.0.leave.send_replace(Some(leave));
-    }
-
-    /// Returns once the connection has to end. An exchange needs not ask; who takes the connection over must.
-    pub(crate) async fn must_leave(&self) {
-        let mut leave = self.0.leave.subscribe();
-        loop {
-            let current = leave.borrow_and_update().clone();
-            let ended = async {
-                match current {
-                    Some(leave) => leave.cancelled().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = ended => return,
-                changed = leave.changed() => changed.expect("we have the other end"),
-            }
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.connections.send_modify(|count| *count -= 1);
     }
 }
 

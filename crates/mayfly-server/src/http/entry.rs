@@ -19,7 +19,7 @@ use mayfly_wire::worker::Hello;
 use super::extract::bearer;
 use super::problem::Problem;
 use crate::doors::{Doors, NoEntry};
-use crate::listen::Guest;
+use crate::guest::Guest;
 
 /// The way to the engine.
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@ mod endings;
 mod full_disk;
 mod isolation;
 mod limits;
+mod port;
 mod service;
 mod stream;
 mod verbs;
