@@ -73,14 +73,7 @@ async fn hold(app: &Machine, accepting: Accepting, guest: &Guest) -> Result<(), 
     let mut channel = accepting.channel().await?;
     let hello = timeout(HELLO_MAX, hello(&mut channel)).await.map_err(|_| LinkEnd::NoHello)??;
     let (mut down, up) = channel.split();
-    // An attempt that is over has no places; to that it is no, and so the worker is told.
-    if app.entry.seat(hello.ticket.expose(), guest) == Err(NoEntry::Full) {
-        return Err(LinkEnd::Full);
-    }
-    if let Ok(attempt) = hello.attempt.parse::<AttemptId>() {
-        Span::current().record("attempt", field::display(attempt));
-    }
-    match app.entry.join(hello).await {
+    match admit(app, hello, guest).await? {
         Ok(session) => talk(session, down, up, leave(app, guest)).await,
         // The worker is still wanted, and dials again.
         Err(error @ JoinError::Store(_)) => Err(LinkEnd::Join(error)),
@@ -95,6 +88,18 @@ async fn hello(channel: &mut Channel) -> Result<Hello, LinkEnd> {
     match channel.recv().await.ok_or(LinkEnd::NoHello)?? {
         Frame::Text(text) => serde_json::from_str(&text).map_err(|_| LinkEnd::BadHello),
         Frame::Binary(_) => Err(LinkEnd::BadHello),
+    }
+}
+
+/// Gives the link a place, and lets its worker in.
+async fn admit(app: &Machine, hello: Hello, guest: &Guest) -> Result<Result<Session, JoinError>, LinkEnd> {
+    if let Ok(attempt) = hello.attempt.parse::<AttemptId>() {
+        Span::current().record("attempt", field::display(attempt));
+    }
+    // An attempt that is over has no places: to that the engine says no, and so the worker is told.
+    match app.entry.seat(hello.ticket.expose(), guest) {
+        Err(NoEntry::Full) => Err(LinkEnd::Full),
+        Ok(()) | Err(NoEntry::Closed) => Ok(app.entry.join(hello).await),
     }
 }
 
