@@ -6,7 +6,7 @@
 //! - [`id`]: how tasks and attempts are named.
 //! - [`task`]: the state machine of one task.
 //! - [`outcome`]: the ways a task can end.
-//! - [`policy`]: how many at once, and when an attempt is worth another try.
+//! - [`policy`]: how many at once, and when an attempt is worth another try, and how soon.
 //! - [`causes`](causes()): an error with all its causes, in one line.
 
 mod causes;

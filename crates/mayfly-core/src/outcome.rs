@@ -27,6 +27,8 @@ pub enum Failure {
     MaxTurns,
     /// The limit of money is reached.
     MaxBudget,
+    /// An answer did not fit into what the model may say at once, also where `claude` had asked it to go on.
+    MaxTokens,
     /// `claude` exited with 0 and never printed a result.
     NoResult,
     /// `claude` could not start, or exited before its first message.
@@ -58,20 +60,30 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the same task may end otherwise when it is run again. What its owner's limits ended, or what no
-    /// run can mend, would end so again.
+    /// Whether the same task may end otherwise when it is run again: the one place that says for which failures a
+    /// retry is worth its price.
     pub fn may_pass(self) -> bool {
         use Failure::*;
         match self {
-            Claude | Api | NoResult | Startup | Killed | IdleTimeout | LaunchTimeout | Lost => true,
-            UsageLimit | MaxTurns | MaxBudget | OutOfMemory | ProcessLimit | DiskLimit | InitMismatch
-            | Workspace | LogFull | Timeout | Refused => false,
+            // The model's service has its bad hours, and a new credential may be handed in meanwhile.
+            Api => true,
+            // An agent takes another way each time, and what killed or hung it once may not be there again.
+            Claude | NoResult | Startup | Killed | IdleTimeout => true,
+            // The machine, or all of this host, was what failed.
+            LaunchTimeout | Lost => true,
+            // It ends in hours, or at a time that its owner knows better.
+            UsageLimit => false,
+            // What its owner allows is used up, and would be again; a whole run was paid for to know it.
+            MaxTurns | MaxBudget | MaxTokens | Timeout => false,
+            OutOfMemory | ProcessLimit | DiskLimit | LogFull => false,
+            // The CLI, the workspace and the provider are the same for the next attempt.
+            InitMismatch | Workspace | Refused => false,
         }
     }
 }
 
 /// Each ending with the one word that it has in the database, on the wire and on a screen.
-const NAMES: [(Outcome, &str); 21] = [
+const NAMES: [(Outcome, &str); 22] = [
     (Outcome::Succeeded, "succeeded"),
     (Outcome::Cancelled, "cancelled"),
     (Outcome::Failed(Failure::Claude), "claude-error"),
@@ -79,6 +91,7 @@ const NAMES: [(Outcome, &str); 21] = [
     (Outcome::Failed(Failure::UsageLimit), "usage-limit"),
     (Outcome::Failed(Failure::MaxTurns), "max-turns"),
     (Outcome::Failed(Failure::MaxBudget), "max-budget"),
+    (Outcome::Failed(Failure::MaxTokens), "max-tokens"),
     (Outcome::Failed(Failure::NoResult), "no-result"),
     (Outcome::Failed(Failure::Startup), "startup"),
     (Outcome::Failed(Failure::Killed), "killed"),
@@ -140,6 +153,7 @@ mod tests {
             Outcome::Failed(failure) => match failure {
                 Failure::Claude | Failure::Api | Failure::UsageLimit | Failure::MaxTurns => 1,
                 Failure::MaxBudget | Failure::NoResult | Failure::Startup | Failure::Killed => 2,
+                Failure::MaxTokens => 2,
                 Failure::OutOfMemory | Failure::InitMismatch | Failure::Workspace | Failure::LogFull => 3,
                 Failure::Timeout | Failure::IdleTimeout | Failure::LaunchTimeout => 4,
                 Failure::Refused | Failure::Lost | Failure::ProcessLimit | Failure::DiskLimit => 5,
@@ -149,9 +163,30 @@ mod tests {
             counts[place(outcome)] += 1;
             counts
         });
-        assert_eq!(counts, [2, 4, 4, 4, 3, 4]);
+        assert_eq!(counts, [2, 4, 5, 4, 3, 4]);
         for outcome in Outcome::all() {
             assert_eq!(outcome.name().parse(), Ok(outcome));
         }
+    }
+
+    #[test]
+    fn a_retry_is_spent_only_on_what_another_run_may_mend() {
+        let failures = Outcome::all().filter_map(|outcome| match outcome {
+            Outcome::Failed(failure) => Some((failure, outcome.name())),
+            _ => None,
+        });
+        let worth_it: Vec<_> =
+            failures.filter(|(failure, _)| failure.may_pass()).map(|(_, name)| name).collect();
+        let expected = [
+            "claude-error",
+            "api-error",
+            "no-result",
+            "startup",
+            "killed",
+            "idle-timeout",
+            "launch-timeout",
+            "lost",
+        ];
+        assert_eq!(worth_it, expected);
     }
 }

@@ -1,6 +1,12 @@
 //! How many at once, when an attempt is worth another try, and how much one may say.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// The pause before the first retry; that before each further one is twice as long.
+const RETRY_PAUSE_FIRST: Duration = Duration::from_secs(5);
+/// The longest pause before a retry.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// The rules of one orchestrator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +29,17 @@ impl Policy {
     pub fn chances(&self, earlier: Earlier, retries: u32) -> Chances {
         Chances {
             relaunch: earlier.unstarted + 1 < self.launches_max.get(),
-            retry: earlier.started < retries,
+            // One that ends before `claude` has started uses up no retry: it is bounded by the launches.
+            retry: earlier.started < retries && earlier.unstarted < self.launches_max.get(),
         }
+    }
+
+    /// How long the retry waits that follows an attempt with these before it: what failed, such as a model's service
+    /// that is overloaded, needs time, and longer each time that it fails again.
+    pub fn retry_pause(&self, earlier: Earlier) -> Duration {
+        // More doublings than this are beyond the longest.
+        let doublings = earlier.started.min(16);
+        (RETRY_PAUSE_FIRST * (1 << doublings)).min(RETRY_PAUSE_MAX)
     }
 }
 
@@ -72,5 +87,16 @@ mod tests {
         assert_eq!(chances(0, 2, 1), (false, true), "the third launch is the last");
         assert_eq!(chances(1, 0, 1), (true, false), "the one retry is this one");
         assert_eq!(chances(9, 0, 10), (true, true));
+        assert_eq!(
+            chances(0, 3, 10),
+            (false, false),
+            "what ends before `claude` each time is not tried for ever"
+        );
+    }
+
+    #[test]
+    fn each_retry_waits_longer_than_the_one_before_up_to_five_minutes() {
+        let pause = |started| Policy::default().retry_pause(Earlier { started, unstarted: 1 }).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, u32::MAX].map(pause), [5, 10, 20, 40, 80, 160, 300, 300, 300]);
     }
 }

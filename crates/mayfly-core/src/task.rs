@@ -9,7 +9,7 @@
 //!    │                     │ cancelled     Collecting(outcome)
 //!    │                     │                   │ Collected, Expired(Collect), Vanished
 //!    │                     ▼                   ▼
-//!    └─ Gone, requeue ── Releasing(after) ◄────┘     requeue: lost before `claude`, or a retry that was asked for
+//!    └─ Gone, another ── Releasing(after) ◄────┘     another: lost before `claude`, or a retry that was asked for
 //!                          │ Gone
 //!                          ▼
 //!                      Finished(outcome)
@@ -22,7 +22,8 @@
 //! - Once `claude` has started, the task never goes back to the queue, unless its owner asked for retries.
 //! - The first ending wins: later ones cannot change the outcome. An attempt that is to be retried is no ending.
 //!
-//! Time is not here: [`Event::Expired`] says which limit ran out, and the engine has the clocks.
+//! Time is not here: [`Event::Expired`] says which limit ran out, and the engine has the clocks. How long a retry is
+//! put off is the [policy](crate::policy)'s to say.
 
 use crate::outcome::{Failure, Outcome};
 use crate::policy::Chances;
@@ -62,8 +63,10 @@ pub enum Phase {
 pub enum After {
     /// The task is over.
     Finish(Outcome),
-    /// The task gets another attempt.
+    /// The task gets another attempt: this one was lost before `claude` had started.
     Requeue,
+    /// The task gets another attempt, after a pause: this one failed, and its owner asked for retries.
+    Retry,
 }
 
 /// What can happen to a task.
@@ -134,7 +137,7 @@ impl TaskState {
         let is_retried =
             |outcome| matches!(outcome, Outcome::Failed(failure) if chances.retry && failure.may_pass());
         let over = |a, outcome| match is_retried(outcome) {
-            true => release(a, After::Requeue),
+            true => release(a, After::Retry),
             false => finish(a, outcome),
         };
         Some(match (self, event) {
@@ -168,11 +171,13 @@ impl TaskState {
             (Collecting(a, outcome), Aborted) if is_retried(outcome) => finish(a, Outcome::Cancelled),
             (Collecting(a, outcome), Aborted) => finish(a, outcome),
 
-            (Releasing(a, After::Requeue), Cancelled | Aborted) => {
+            (Releasing(a, After::Requeue | After::Retry), Cancelled | Aborted) => {
                 (Releasing(a, After::Finish(Outcome::Cancelled)), vec![])
             }
             (Releasing(a, After::Finish(outcome)), Gone(b)) if a == b => (Finished(outcome), vec![]),
-            (Releasing(a, After::Requeue), Gone(b)) if a == b => (Queued(Attempt(a.0 + 1)), vec![]),
+            (Releasing(a, After::Requeue | After::Retry), Gone(b)) if a == b => {
+                (Queued(Attempt(a.0 + 1)), vec![])
+            }
 
             // Spelled out, so that a new event does not compile until it is placed.
             (
@@ -291,9 +296,9 @@ mod tests {
         });
         names.insert(TaskState::NEW.name());
         assert_eq!(names, HashSet::from(TaskState::NAMES));
-        // Three attempts: queued, launching, seeding, claude, 21 ways of collecting, and of releasing
-        // 21 (every ending) or fewer, plus the requeue of the first two; and the 21 endings.
-        assert!(states > 3 * (4 + 21) + 21, "{states} states");
+        // Three attempts: queued, launching, seeding, claude, 22 ways of collecting, and of releasing
+        // 22 (every ending) or fewer, plus the two ways back of the first two; and the 22 endings.
+        assert!(states > 3 * (4 + 22) + 22, "{states} states");
     }
 
     #[test]
@@ -351,10 +356,10 @@ mod tests {
         each_step(|from, event, to, _| {
             let Some(outcome) = from.ending() else { return };
             let may_pass = matches!(outcome, Outcome::Failed(failure) if failure.may_pass());
-            let requeued = matches!(to, TaskState::Releasing(_, After::Requeue));
+            let retried = matches!(to, TaskState::Releasing(_, After::Retry));
             let given_up =
                 matches!(from, TaskState::Collecting(..)) && to.ending() == Some(Outcome::Cancelled);
-            let is_retry = may_pass && (requeued || given_up);
+            let is_retry = may_pass && (retried || given_up);
             assert!(to.ending() == Some(outcome) || is_retry, "{from:?} + {event:?} -> {to:?}");
         });
     }
@@ -367,7 +372,7 @@ mod tests {
             let collecting = TaskState::Collecting(Attempt(1), outcome);
             let next = |event| collecting.apply(event, retry).map(|(state, _)| state);
             let may_pass = matches!(outcome, Outcome::Failed(failure) if failure.may_pass());
-            let after = if may_pass { After::Requeue } else { After::Finish(outcome) };
+            let after = if may_pass { After::Retry } else { After::Finish(outcome) };
             let collected = Event::Collected(Attempt(1));
             assert_eq!(next(collected), Some(TaskState::Releasing(Attempt(1), after)), "{outcome}");
             let cancelled = TaskState::Collecting(Attempt(1), Outcome::Cancelled);
@@ -377,7 +382,7 @@ mod tests {
             assert_eq!(next(Event::Aborted), Some(aborted), "{outcome}");
         }
         let lost = TaskState::Running(Attempt(1), Phase::Claude).apply(Event::Vanished(Attempt(1)), retry);
-        assert_eq!(lost.map(|(state, _)| state), Some(TaskState::Releasing(Attempt(1), After::Requeue)));
+        assert_eq!(lost.map(|(state, _)| state), Some(TaskState::Releasing(Attempt(1), After::Retry)));
     }
 
     #[test]

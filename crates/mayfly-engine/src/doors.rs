@@ -10,7 +10,7 @@ use std::io;
 use std::path::PathBuf;
 
 use mayfly_core::{AttemptId, TaskState};
-use tracing::warn;
+use tracing::{Instrument as _, Span, info_span, warn};
 
 use crate::engine::{Engine, StartError};
 use crate::perform::RETRY_FIRST;
@@ -39,12 +39,12 @@ impl Engine {
                 && let Err(error) = self.0.doors.close(attempt)
             {
                 // The next start tries again.
-                warn!(%attempt, error = %error, "door not removed");
+                span(attempt).in_scope(|| warn!(error = %error, "door not removed"));
             }
         }
         for attempt in live {
             if let Err(error) = self.0.doors.open(attempt) {
-                warn!(%attempt, error = %error, "door not opened yet");
+                span(attempt).in_scope(|| warn!(error = %error, "door not opened yet"));
                 self.open_later(attempt);
             }
         }
@@ -54,14 +54,15 @@ impl Engine {
     /// Tries again until the door is open or nobody needs it.
     fn open_later(&self, attempt: AttemptId) {
         let engine = self.clone();
-        self.spawn(async move {
+        let opening = async move {
             let mut wait = RETRY_FIRST;
             engine.pause(&mut wait).await;
             while let Err(error) = engine.open_if_owed(attempt).await {
-                warn!(%attempt, error = %error, "door not opened yet");
+                warn!(error = %error, "door not opened yet");
                 engine.pause(&mut wait).await;
             }
-        });
+        };
+        self.spawn(opening.instrument(span(attempt)));
     }
 
     async fn open_if_owed(&self, attempt: AttemptId) -> io::Result<()> {
@@ -78,4 +79,9 @@ impl Engine {
             _ => Ok(()),
         }
     }
+}
+
+/// What is logged of the attempt's door.
+fn span(attempt: AttemptId) -> Span {
+    info_span!("door", task = %attempt.task, %attempt)
 }

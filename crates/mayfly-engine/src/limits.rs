@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mayfly_core::{AttemptId, Event, Limit, TaskState};
 use mayfly_store::{AttemptRow, StoreError, TaskRow};
+use tracing::{Instrument as _, info, info_span};
 
 use crate::clock::after;
 use crate::engine::Engine;
@@ -17,10 +18,9 @@ use crate::engine::Engine;
 impl Engine {
     /// Starts watching the limits of an attempt, until its machine is being destroyed.
     pub(crate) fn watch_limits(&self, attempt: AttemptId) {
-        let engine = self.clone();
-        self.spawn(async move {
-            engine.until_stored(|| engine.keep_limits(attempt)).await;
-        });
+        let (engine, span) = (self.clone(), info_span!("limits", task = %attempt.task, %attempt));
+        let watch = async move { engine.until_stored(|| engine.keep_limits(attempt)).await };
+        self.spawn(watch.instrument(span));
     }
 
     async fn keep_limits(&self, id: AttemptId) -> Result<(), StoreError> {
@@ -38,6 +38,7 @@ impl Engine {
                 return Ok(());
             };
             if deadline <= self.0.clock.now() {
+                info!(?limit, "limit of time reached");
                 self.insist(id.task, Event::Expired(id.attempt, limit), words).await?;
                 continue;
             }

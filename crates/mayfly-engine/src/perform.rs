@@ -53,7 +53,7 @@ impl Engine {
     }
 
     /// Gives what the owner should know about the machine, and what follows.
-    #[instrument(skip_all, fields(%attempt))]
+    #[instrument(skip_all, fields(task = %attempt.task, %attempt))]
     async fn create_machine(
         &self,
         attempt: AttemptId,
@@ -99,7 +99,7 @@ impl Engine {
         }
     }
 
-    #[instrument(skip_all, fields(%attempt))]
+    #[instrument(skip_all, fields(task = %attempt.task, %attempt))]
     async fn destroy_machine(&self, attempt: AttemptId) -> Change {
         let turn = self.0.links.turn(attempt);
         let _turn = turn.lock().await;

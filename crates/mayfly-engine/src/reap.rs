@@ -12,7 +12,7 @@ use mayfly_core::{AttemptId, Event, TaskState, causes};
 use mayfly_store::StoreError;
 use mayfly_wire::event::MayflyEvent;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, info_span, instrument, warn};
 
 use crate::clock::after;
 use crate::engine::{Engine, StartError};
@@ -45,11 +45,7 @@ impl Engine {
         self.spawn(async move {
             loop {
                 for attempt in strangers {
-                    info!(%attempt, "machine of no live attempt");
-                    engine.0.metrics.leaked.inc();
-                    if let Err(error) = engine.0.provider.destroy(attempt).await {
-                        warn!(%attempt, error = causes(&error), "machine not destroyed yet");
-                    }
+                    engine.reap_one(attempt).await;
                 }
                 engine.0.clock.sleep_until(after(engine.0.clock.now(), REAP_EVERY)).await;
                 strangers = engine.strangers().await.unwrap_or_else(|error| {
@@ -60,12 +56,20 @@ impl Engine {
         });
     }
 
+    #[instrument(name = "reap", skip_all, fields(task = %attempt.task, %attempt))]
+    async fn reap_one(&self, attempt: AttemptId) {
+        info!("machine of no live attempt");
+        self.0.metrics.leaked.inc();
+        if let Err(error) = self.0.provider.destroy(attempt).await {
+            warn!(error = causes(&error), "machine not destroyed yet");
+        }
+    }
+
     /// Starts looking after a machine that was made, until its worker is heard.
     pub(crate) fn watch_launch(&self, attempt: AttemptId) {
-        let engine = self.clone();
-        self.spawn(async move {
-            engine.until_stored(|| engine.keep_launch(attempt)).await;
-        });
+        let (engine, span) = (self.clone(), info_span!("launch", task = %attempt.task, %attempt));
+        let watch = async move { engine.until_stored(|| engine.keep_launch(attempt)).await };
+        self.spawn(watch.instrument(span));
     }
 
     async fn keep_launch(&self, attempt: AttemptId) -> Result<(), StoreError> {
@@ -85,10 +89,9 @@ impl Engine {
 
     /// Starts watching whether the worker of an attempt has a link, until the attempt is over.
     pub(crate) fn watch_absence(&self, attempt: AttemptId) {
-        let engine = self.clone();
-        self.spawn(async move {
-            engine.until_stored(|| engine.keep_watch(attempt)).await;
-        });
+        let (engine, span) = (self.clone(), info_span!("presence", task = %attempt.task, %attempt));
+        let watch = async move { engine.until_stored(|| engine.keep_watch(attempt)).await };
+        self.spawn(watch.instrument(span));
     }
 
     async fn keep_watch(&self, attempt: AttemptId) -> Result<(), StoreError> {
@@ -143,6 +146,7 @@ impl Engine {
     }
 
     async fn lose(&self, attempt: AttemptId, detail: String) -> Result<(), StoreError> {
+        info!(why = detail, "machine lost");
         self.step(attempt.task, Event::Vanished(attempt.attempt), Some(detail)).await.map(drop)
     }
 

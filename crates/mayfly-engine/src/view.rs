@@ -21,6 +21,7 @@ pub(crate) fn view(task: TaskRow, live: Option<&AttemptRow>, rules: &Rules) -> a
         TaskState::Queued(attempt) => attempt.0 - 1,
         state => state.machine().map_or(task.attempt, |attempt| attempt.0),
     };
+    let limits = task.state.outcome().is_none().then(|| limits(&task.spec, rules));
     api::Task {
         id: task.id.to_string(),
         short: task.id.short(),
@@ -38,8 +39,25 @@ pub(crate) fn view(task: TaskRow, live: Option<&AttemptRow>, rules: &Rules) -> a
         result: task.result,
         result_attempt: task.result_attempt,
         priority: task.spec.priority,
+        due_at: task.due,
+        limits,
         heard_at: live.and_then(|attempt| attempt.heard),
         deadline_at: joined.filter(|_| running).map(|joined| after(joined, timeout)),
+    }
+}
+
+/// What bounds the task, by its own words and by ours.
+fn limits(spec: &api::CreateTask, rules: &Rules) -> api::Limits {
+    let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    api::Limits {
+        timeout_ms: spec.timeout_ms.unwrap_or(ms(rules.timeout)),
+        idle_timeout_ms: spec.idle_timeout_ms.unwrap_or(ms(rules.idle_timeout)),
+        max_turns: spec.max_turns,
+        max_budget_usd: spec.max_budget_usd,
+        memory_bytes: rules.limits.memory_bytes_max,
+        processes: rules.limits.pids_max,
+        cpus: rules.limits.cpus_max,
+        disk_bytes: rules.limits.disk_bytes_max,
     }
 }
 

@@ -36,6 +36,7 @@ impl Repo {
             **there == name || there.starts_with(&inside) || folders.clone().any(|f| f == **there)
         };
         match found.lines().find(in_the_way) {
+            Some(there) if there == name => Err(GitError::Exists(branch.to_owned())),
             Some(there) => Err(GitError::Taken {
                 there: there.trim_start_matches("refs/heads/").to_owned(),
                 wanted: branch.to_owned(),

@@ -255,8 +255,16 @@ pub enum GitError {
     /// A name that no branch can have.
     #[error("`{0}` cannot be the name of a branch: choose another one")]
     BadBranch(String),
-    /// A branch, or the folder that it would be in, is there already.
-    #[error("the branch `{there}` is there already, and is in the way of `{wanted}`: choose another name")]
+    /// A branch of this name is there already.
+    #[error(
+        "the branch `{0}` is there already, and may hold this very work: choose another name with --branch NAME"
+    )]
+    Exists(String),
+    /// A branch that rules the name out is there already.
+    #[error(
+        "the branch `{there}` is there already, and git allows no `{wanted}` beside it: choose another name with \
+         --branch NAME"
+    )]
     Taken {
         /// What is there.
         there: String,

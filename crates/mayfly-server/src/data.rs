@@ -19,10 +19,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use crate::STOP_MAX;
 use crate::config::OWNER_SOCKET;
@@ -40,6 +39,8 @@ const KEY: &str = "key";
 pub(crate) const TOKEN: &str = "token";
 /// The name of the file with the certificate that signed itself.
 const TLS: &str = "tls.pem";
+/// The name of the store's file.
+pub(crate) const STORE: &str = "mayfly.db";
 /// By this a token is known for what it is, wherever it turns up.
 const TOKEN_PREFIX: &str = "mayfly-owner-";
 /// The bits of a mode that let others than the owner write.
@@ -69,7 +70,7 @@ pub enum DataError {
         mode: u32,
     },
     /// It is something else.
-    #[error("{} is not a folder: choose another data folder", path.display())]
+    #[error("{} is not a folder: name a folder for the data, or one that can be made, with --data", path.display())]
     NoFolder {
         /// What it is not.
         path: PathBuf,
@@ -125,7 +126,7 @@ impl DataFolder {
     }
 
     pub(crate) fn store(&self) -> PathBuf {
-        self.root.join("mayfly.db")
+        self.root.join(STORE)
     }
 
     pub(crate) fn workspaces(&self) -> PathBuf {
@@ -235,7 +236,10 @@ fn folder(path: &Path) -> Result<(), DataError> {
     // What is there and is no folder is named below, in better words.
     if !path.exists() {
         let making = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        making.map_err(io_error("make the folder", path))?;
+        making.map_err(|source| match path.ancestors().find(|above| above.exists()) {
+            Some(above) if !above.is_dir() => DataError::NoFolder { path: above.to_owned() },
+            _ => io_error("make the folder", path)(source),
+        })?;
     }
     let is = fs::metadata(path).map_err(io_error("look at", path))?;
     let user = rustix::process::geteuid().as_raw();
@@ -259,8 +263,8 @@ fn lock(root: &Path) -> Result<File, DataError> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(io_error("open", &path))?;
     let mut locked = file.try_lock();
-    if matches!(locked, Err(TryLockError::WouldBlock)) && !root.join(OWNER_SOCKET).exists() {
-        wait_for_end(&holder(&file));
+    if matches!(locked, Err(TryLockError::WouldBlock)) && is_ending(root, &file) {
+        wait_until_free(&path);
         locked = file.try_lock();
     }
     match locked {
@@ -282,14 +286,22 @@ fn holder(lock: &File) -> String {
     String::from_utf8_lossy(&pid[..read]).trim().to_owned()
 }
 
-/// Waits until a process is gone, though not for ever.
-fn wait_for_end(pid: &str) {
-    let pid = pid.parse().ok().and_then(Pid::from_raw).filter(|pid| *pid != getpid());
-    let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    if let Some(process) = process {
-        let max = Timespec::try_from(ENDING_MAX).expect("seconds");
-        let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&max));
-    }
+/// Whether the holder has closed its door, and is another process than this one.
+fn is_ending(root: &Path, lock: &File) -> bool {
+    !root.join(OWNER_SOCKET).exists() && holder(lock) != std::process::id().to_string()
+}
+
+/// Waits until the lock can be had, though not for ever. No system waits for a lock with a bound: a thread does
+/// without one, and lets go of what it got too late.
+fn wait_until_free(path: &Path) {
+    let Ok(lock) = File::open(path) else { return };
+    let (free, freed) = mpsc::channel();
+    thread::spawn(move || {
+        let locked = lock.lock();
+        drop(lock);
+        free.send(locked)
+    });
+    let _ = freed.recv_timeout(ENDING_MAX);
 }
 
 fn read_secret(file: File, path: &Path) -> Result<Vec<u8>, DataError> {
@@ -387,9 +399,10 @@ mod tests {
         let parent = parent();
         let path = parent.path().join("file");
         File::create(&path).expect("a file");
-        assert!(matches!(DataFolder::open(&path), Err(DataError::NoFolder { .. })));
-        let below = path.join("below");
-        assert!(matches!(DataFolder::open(&below), Err(DataError::Io { .. })));
+        for wanted in [path.clone(), path.join("below"), path.join("far/below")] {
+            let error = DataFolder::open(&wanted).expect_err("a file");
+            assert!(matches!(&error, DataError::NoFolder { path: named } if *named == path), "{error}");
+        }
     }
 
     /// R21: the second is told who the first is; once that one is gone, the folder is free.

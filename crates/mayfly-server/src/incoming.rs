@@ -21,7 +21,7 @@ pub(crate) enum IncomingError {
     #[error("the file is longer than {bytes_max} bytes")]
     TooLong { bytes_max: u64 },
     /// It stopped before its end.
-    #[error("the file broke off")]
+    #[error("the file broke off before its end: send it again")]
     BrokeOff,
     /// It could not be written.
     #[error("the file could not be stored")]

@@ -11,6 +11,7 @@
 //!
 //! - [`ServerConfig`]: what can be chosen.
 //! - [`Server`]: start, idle, stop.
+//! - `check`: what a start would be refused for.
 //! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
 //! - `tokens`: those of owners, for the port.
 //! - `listen`: one door; `guest` and `stream`: a connection through it; `doors`: those of the machines; `port`: the one for others,
@@ -20,6 +21,7 @@
 //! Which provider makes the machines is the caller's choice; nothing here knows one.
 
 mod bundle;
+mod check;
 mod config;
 mod data;
 mod doors;
@@ -33,7 +35,10 @@ mod server;
 mod stream;
 mod tls;
 mod tokens;
+#[cfg(test)]
+mod told;
 
+pub use check::{check_database, check_port, check_socket};
 pub use config::ServerConfig;
 pub use data::{DataError, check_data_folder, make_data_folder};
 pub use doors::MACHINE_CONNECTIONS_MAX;

@@ -22,7 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, chmodat, openat, statat, unlinkat};
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -107,16 +107,15 @@ impl Door {
     /// Binds `name` in `folder`, for at most `places` connections at once. The data folder's lock is held, so a
     /// socket that is there already is a dead one's.
     ///
-    /// The folder is named by its descriptor: its path may be longer than a socket's can be.
-    pub(crate) fn open(folder: &Path, name: &'static str, mode: u32, places: usize) -> io::Result<Self> {
+    /// The folder is named by its descriptor where the system can: its path may be longer than a socket's can be.
+    pub(crate) fn open(path: &Path, name: &'static str, mode: RawMode, places: usize) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-        let folder = File::from(openat(rustix::fs::CWD, folder, flags, Mode::empty())?);
+        let folder = File::from(openat(rustix::fs::CWD, path, flags, Mode::empty())?);
         let found = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW);
         if found.is_ok_and(|is| FileType::from_raw_mode(is.st_mode) == FileType::Socket) {
             unlinkat(&folder, name, AtFlags::empty())?;
         }
-        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
-        let listener = UnixListener::bind(path)?;
+        let listener = UnixListener::bind(short(path, &folder).join(name))?;
         let file = SocketFile { folder, name };
         chmodat(&file.folder, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
         let listener = Listener::Unix(listener, file);
@@ -143,6 +142,14 @@ impl Door {
     /// Whether a client could name a socket with this path.
     pub(crate) fn fits(path: &Path) -> bool {
         path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX
+    }
+}
+
+/// A way to `folder`, which is at `path`, that a socket's path has room for.
+fn short(path: &Path, folder: &File) -> PathBuf {
+    match cfg!(target_os = "linux") {
+        true => format!("/proc/self/fd/{}", folder.as_raw_fd()).into(),
+        false => path.to_owned(),
     }
 }
 

@@ -8,6 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ServerConfig;
+use crate::check;
 use crate::data::DataFolder;
 use crate::files;
 use crate::http::Hosts;
@@ -38,8 +39,7 @@ impl Port {
             Some(Identity { tls, fingerprint }) => (Some(tls), fingerprint),
             None => (None, None),
         };
-        let door = Door::at(address, tls, files::connections(CONNECTIONS_MAX)).await;
-        let (door, address) = door.map_err(|source| StartError::Port { address, source })?;
+        let (door, address) = check::listen(address, tls, files::connections(CONNECTIONS_MAX)).await?;
         let hosts = Hosts::new(&config.host_names, address.ip());
         Ok(Some(Self { door, address, hosts, fingerprint }))
     }

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::ServerConfig;
-use crate::config::OWNER_SOCKET;
+use crate::check::{self, check_socket};
+use crate::config::{OWNER_SOCKET, ServerConfig};
 use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
 use crate::http::{self, Entry, Machine, Owner};
@@ -124,15 +124,13 @@ impl Server {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         let socket = config.socket();
-        if !Door::fits(&socket) {
-            return Err(StartError::LongPath { path: socket });
-        }
+        check_socket(&config)?;
         config.check_listen()?;
         let folder = config.data.clone();
         let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
         let key = data.key()?;
         try_machines(&*provider).await?;
-        let store = open_store(&data.store())?;
+        let store = Store::open(&data.store()).map_err(check::unusable(&data.store()))?;
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
         let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
         let door = door.map_err(|source| StartError::Listen { path: socket, source })?;
@@ -248,10 +246,6 @@ async fn try_machines(provider: &dyn Provider) -> Result<(), StartError> {
         }
         Ok(()) => Ok(()),
     }
-}
-
-fn open_store(path: &Path) -> Result<Store, StartError> {
-    Store::open(path).map_err(|source| StartError::Store { path: path.to_owned(), source })
 }
 
 fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &OwnerTokens) -> Owner {

@@ -103,11 +103,18 @@ impl Tls {
                 let fingerprint = Some(fingerprint(&certs[0]));
                 Ok(Identity { tls: config(certs, key(&pem, &path)?, &path, &path)?, fingerprint })
             }
-            Self::Files { cert, key: key_file } => {
-                let certs = certs(&read(cert, false)?, cert)?;
-                let key = key(&read(key_file, true)?, key_file)?;
-                Ok(Identity { tls: config(certs, key, cert, key_file)?, fingerprint: None })
-            }
+            Self::Files { cert, key } => Ok(Identity { tls: of_files(cert, key)?, fingerprint: None }),
+        }
+    }
+
+    /// Looks at the owner's files, and makes nothing.
+    ///
+    /// # Errors
+    /// If no port could show them.
+    pub fn check(&self) -> Result<(), TlsError> {
+        match self {
+            Self::SelfSigned => Ok(()),
+            Self::Files { cert, key } => of_files(cert, key).map(drop),
         }
     }
 }
@@ -119,6 +126,12 @@ fn self_signed(names: Vec<String>) -> Result<Vec<u8>, rcgen::Error> {
     let mut about = CertificateParams::new(names)?;
     about.distinguished_name.push(DnType::CommonName, "mayfly");
     Ok((key.serialize_pem() + &about.self_signed(&key)?.pem()).into_bytes())
+}
+
+fn of_files(cert: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let certs = certs(&read(cert, false)?, cert)?;
+    let key = key(&read(key_file, true)?, key_file)?;
+    config(certs, key, cert, key_file)
 }
 
 fn fingerprint(cert: &CertificateDer<'_>) -> String {

@@ -1,7 +1,9 @@
 //! A step of a task's state machine, with all that belongs to it: the state, the effects to perform, the
 //! times, and the events that tell of it. The caller's transaction makes them one.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use mayfly_core::{After, Attempt, Earlier, Effect, Event, Limit, Phase, Policy, TaskId, TaskState};
 use mayfly_wire::api;
 use mayfly_wire::event::{EventSource, MayflyEvent};
@@ -53,15 +55,17 @@ pub(crate) fn apply(
     change: &Change,
 ) -> Result<Option<Changed>, StoreError> {
     let Some(task) = find(connection, id)? else { return Ok(None) };
-    let chances = change.policy.chances(earlier(connection, &task)?, task.spec.retries);
+    let earlier = earlier(connection, &task)?;
+    let chances = change.policy.chances(earlier, task.spec.retries);
     let Some((state, effects)) = task.state.apply(change.event, chances) else { return Ok(None) };
     // The first reason of an ending stays; why an attempt failed is none once the task goes on or is cancelled.
-    let requeued = matches!(state, TaskState::Releasing(_, After::Requeue));
+    let requeued = matches!(state, TaskState::Releasing(_, After::Requeue | After::Retry));
     let goes_on = task.state.ending().is_some() && (state.ending() == task.state.ending() || requeued);
     let ending = task.detail.filter(|_| goes_on);
     let unsaved = is_left_behind(task.state, change.event).then(|| unsaved_words(change.detail.as_deref()));
     let detail = ending.or_else(|| change.detail.clone());
-    store_state(connection, id, state, detail.as_deref(), change.at)?;
+    let due = due(task.due, state, change.at, change.policy.retry_pause(earlier));
+    store_state(connection, id, (task.state, state), detail.as_deref(), due, change.at)?;
     note_time(connection, id, task.state, state, change)?;
     for &effect in &effects {
         let (kind, attempt) = effect_parts(effect);
@@ -70,7 +74,7 @@ pub(crate) fn apply(
     }
     let mut log = Log::open(connection, id, task.last_seq);
     let unsaved = unsaved.map(|text| MayflyEvent::Warning { text });
-    for told in unsaved.into_iter().chain(tell(task.state, state, detail, change)) {
+    for told in unsaved.into_iter().chain(tell(task.state, state, detail, due, change)) {
         log.mayfly(attempt_of(task.state, state), change.at, &told)?;
     }
     Ok(Some(Changed { task: id, state, effects, last_seq: log.close()? }))
@@ -84,23 +88,38 @@ fn earlier(connection: &Connection, task: &TaskRow) -> Result<Earlier, StoreErro
     Ok(connection.prepare_cached(sql)?.query_row(key, row)?)
 }
 
+/// Before when the task is not claimed: known from the moment on when its attempt failed.
+fn due(before: Option<Timestamp>, state: TaskState, at: Timestamp, pause: Duration) -> Option<Timestamp> {
+    match state {
+        TaskState::Releasing(_, After::Retry) => {
+            let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
+            Some(at.checked_add(pause).unwrap_or(Timestamp::MAX))
+        }
+        TaskState::Queued(_) => before,
+        _ => None,
+    }
+}
+
 fn store_state(
     connection: &Connection,
     id: TaskId,
-    state: TaskState,
+    (from, state): (TaskState, TaskState),
     detail: Option<&str>,
+    due: Option<Timestamp>,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    // A finished task keeps the number of its last attempt.
-    let attempt = match state {
-        TaskState::Queued(attempt) => Some(attempt.0),
-        state => state.machine().map(|attempt| attempt.0),
+    // A finished task keeps the number of its last attempt; one that ended in the queue never had its next.
+    let attempt = match (from, state) {
+        (_, TaskState::Queued(attempt)) => Some(attempt.0),
+        (TaskState::Queued(next), TaskState::Finished(_)) => Some(next.0 - 1),
+        (_, state) => state.machine().map(|attempt| attempt.0),
     };
     let finished = state.outcome().map(|_| at.as_millisecond());
     let detail = detail.filter(|_| !matches!(state, TaskState::Queued(_)));
     let sql = "UPDATE tasks SET state = ?2, attempt = coalesce(?3, attempt), word = ?4, detail = ?5, \
-               finished_ms = ?6 WHERE id = ?1";
-    let values = params![id.to_string(), state.name(), attempt, row::word(state), detail, finished];
+               finished_ms = ?6, due_ms = ?7 WHERE id = ?1";
+    let (name, due) = (state.name(), due.map(Timestamp::as_millisecond));
+    let values = params![id.to_string(), name, attempt, row::word(state), detail, finished, due];
     connection.prepare_cached(sql)?.execute(values)?;
     if finished.is_some() {
         connection.prepare_cached("DELETE FROM credentials WHERE task = ?1")?.execute([id.to_string()])?;
@@ -139,7 +158,13 @@ fn note_time(
 }
 
 /// What the log says of a step.
-fn tell(from: TaskState, to: TaskState, detail: Option<String>, change: &Change) -> Option<MayflyEvent> {
+fn tell(
+    from: TaskState,
+    to: TaskState,
+    detail: Option<String>,
+    due_at: Option<Timestamp>,
+    change: &Change,
+) -> Option<MayflyEvent> {
     use TaskState::*;
     let outcome =
         |name: mayfly_core::Outcome| api::Outcome { name: name.name().to_owned(), detail: detail.clone() };
@@ -152,8 +177,8 @@ fn tell(from: TaskState, to: TaskState, detail: Option<String>, change: &Change)
         (_, Finished(name)) => Some(MayflyEvent::Finished { outcome: outcome(name) }),
         (Releasing(..), Queued(_)) => Some(MayflyEvent::Queued),
         (Releasing(..), Releasing(..)) => None,
-        (_, Releasing(_, After::Requeue)) => {
-            Some(MayflyEvent::Requeued { detail: why_requeued(from, detail, change.event) })
+        (_, Releasing(_, After::Requeue | After::Retry)) => {
+            Some(MayflyEvent::Requeued { detail: why_requeued(from, detail, change.event), due_at })
         }
         (_, Releasing(_, After::Finish(_))) => Some(MayflyEvent::Releasing),
         (_, Queued(_)) => None,

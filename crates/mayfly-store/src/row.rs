@@ -19,7 +19,7 @@ pub struct TaskRow {
     pub spec: CreateTask,
     /// Where it stands.
     pub state: TaskState,
-    /// The current, next or last attempt.
+    /// The current, next or last attempt; 0 is none.
     pub attempt: u32,
     /// The reason of its ending in words.
     pub detail: Option<String>,
@@ -33,6 +33,8 @@ pub struct TaskRow {
     pub created: Timestamp,
     /// When it ended.
     pub finished: Option<Timestamp>,
+    /// Before when it is not claimed: it is tried again after a pause.
+    pub due: Option<Timestamp>,
 }
 
 /// An attempt as stored.
@@ -73,8 +75,8 @@ pub struct EventRow {
     pub json: bool,
 }
 
-pub(crate) const TASK_COLUMNS: &str =
-    "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms, result_attempt";
+pub(crate) const TASK_COLUMNS: &str = "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms, result_attempt, \
+     due_ms";
 
 pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
     let id: String = row.get(0)?;
@@ -92,6 +94,7 @@ pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
         last_seq: row.get(7)?,
         created: time(row.get(8)?)?,
         finished: row.get::<_, Option<i64>>(9)?.map(time).transpose()?,
+        due: row.get::<_, Option<i64>>(11)?.map(time).transpose()?,
     })
 }
 
@@ -155,7 +158,7 @@ pub(crate) const fn end_number(end: End) -> i64 {
     }
 }
 
-fn time(ms: i64) -> Result<Timestamp, StoreError> {
+pub(crate) fn time(ms: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_millisecond(ms).map_err(corrupt)
 }
 
@@ -166,6 +169,7 @@ pub(crate) fn word(state: TaskState) -> Option<&'static str> {
         TaskState::Running(_, Phase::Seeding) => Some("seeding"),
         TaskState::Running(_, Phase::Claude) => Some("claude"),
         TaskState::Releasing(_, After::Requeue) => Some("requeue"),
+        TaskState::Releasing(_, After::Retry) => Some("retry"),
         TaskState::Collecting(_, outcome)
         | TaskState::Releasing(_, After::Finish(outcome))
         | TaskState::Finished(outcome) => Some(outcome.name()),
@@ -181,6 +185,7 @@ fn state(name: &str, attempt: Attempt, word: Option<&str>) -> Result<TaskState, 
         ("running", Some("claude")) => TaskState::Running(attempt, Phase::Claude),
         ("collecting", _) => TaskState::Collecting(attempt, outcome()?),
         ("releasing", Some("requeue")) => TaskState::Releasing(attempt, After::Requeue),
+        ("releasing", Some("retry")) => TaskState::Releasing(attempt, After::Retry),
         ("releasing", _) => TaskState::Releasing(attempt, After::Finish(outcome()?)),
         ("finished", _) => TaskState::Finished(outcome()?),
         _ => return Err(corrupt(format!("state {name}"))),

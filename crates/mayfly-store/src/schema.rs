@@ -1,10 +1,12 @@
 //! The tables, and how a file is known to be ours.
 
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::{fs, io};
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::StoreError;
 
@@ -15,9 +17,9 @@ const BUSY_MS_MAX: u32 = 5000;
 
 /// What makes the tables of each version out of those of the one before; the first starts from nothing. A step
 /// that was in a release is never changed.
-const STEPS: [&str; VERSION as usize] = [TABLES, QUEUE_AND_CREDENTIALS, OWNER_TOKENS];
+const STEPS: [&str; VERSION as usize] = [TABLES, QUEUE_AND_CREDENTIALS, RETRIES_LATER, OWNER_TOKENS];
 /// The version of the tables after all steps.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 const TABLES: &str = "
 CREATE TABLE tasks (
@@ -27,7 +29,7 @@ CREATE TABLE tasks (
     idempotency_key TEXT UNIQUE,
     state TEXT NOT NULL,
     attempt INTEGER NOT NULL,
-    -- What the state carries besides its attempt: a phase, an outcome, or `requeue`.
+    -- What the state carries besides its attempt: a phase, an outcome, `requeue` or `retry`.
     word TEXT,
     detail TEXT,
     result TEXT,
@@ -85,6 +87,15 @@ CREATE INDEX tasks_by_turn ON tasks (state, priority DESC, id);
 DROP INDEX tasks_by_state;
 ";
 
+const RETRIES_LATER: &str = "
+-- Before when a task that is tried again is not claimed.
+ALTER TABLE tasks ADD COLUMN due_ms INTEGER;
+CREATE INDEX tasks_by_due ON tasks (due_ms) WHERE due_ms IS NOT NULL;
+-- A task that ended in the queue has the number of the attempt before; if there was none, 0.
+UPDATE tasks SET attempt = attempt - 1 WHERE state = 'finished' AND NOT EXISTS
+    (SELECT 1 FROM attempts WHERE attempts.task = tasks.id AND attempts.attempt = tasks.attempt);
+";
+
 const OWNER_TOKENS: &str = "
 -- Who may come by the port. The token itself is with its owner alone.
 CREATE TABLE owner_tokens (
@@ -103,10 +114,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unopened(error)),
         _ => {}
     }
-    let mut connection = checked(path).map_err(|error| match error {
-        StoreError::Sqlite(error) | StoreError::Broken(error) => unreadable(path, error),
-        other => other,
-    })?;
+    let mut connection = checked(path, tuned(path))?;
     // Only now is it known to be ours.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(unopened)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -124,11 +132,56 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// A connection to a file that is empty, or ours.
-fn checked(path: &Path) -> Result<Connection, StoreError> {
-    let connection = tuned(path)?;
-    check(&connection, path)?;
+/// Whether [`open`] would take the file. Nothing is written, neither into it nor beside it.
+///
+/// For a file that nobody has open: no lock is taken.
+pub(crate) fn look(path: &Path) -> Result<(), StoreError> {
+    match path.try_exists() {
+        Ok(true) => checked(path, untouched(path)).map(drop),
+        Ok(false) => Ok(()),
+        Err(source) => Err(StoreError::Open { path: path.to_owned(), source }),
+    }
+}
+
+/// A connection that leaves everything as it is. What is still in the log beside the file counts, and is read
+/// without the index that others would share; without a log, none is made.
+fn untouched(path: &Path) -> rusqlite::Result<Connection> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let logged = fs::metadata(log).is_ok_and(|log| log.len() > 0);
+    let how = if logged { "vfs=unix-none" } else { "immutable=1" };
+    let uri = format!("file:{}?mode=ro&{how}", escaped(path));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(uri, flags)?;
+    if logged {
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    }
     Ok(connection)
+}
+
+/// A path as a part of a URI.
+fn escaped(path: &Path) -> String {
+    path.as_os_str().as_bytes().iter().fold(String::new(), |mut escaped, byte| {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                escaped.push(char::from(*byte));
+            }
+            _ => write!(escaped, "%{byte:02x}").expect("a string takes all"),
+        }
+        escaped
+    })
+}
+
+/// The connection, if the file is empty, or ours.
+fn checked(path: &Path, opened: rusqlite::Result<Connection>) -> Result<Connection, StoreError> {
+    let checked = opened.map_err(StoreError::from).and_then(|connection| {
+        check(&connection, path)?;
+        Ok(connection)
+    });
+    checked.map_err(|error| match error {
+        StoreError::Sqlite(error) | StoreError::Broken(error) => unreadable(path, error),
+        other => other,
+    })
 }
 
 fn unreadable(path: &Path, error: rusqlite::Error) -> StoreError {

@@ -103,14 +103,20 @@ impl Store {
         Ok(Self { writer, reader })
     }
 
+    /// Whether [`open`](Self::open) would take the file at `path`, in the same words. One that is not there is
+    /// taken, and not made; nothing is written. For a file that nobody has open.
+    pub fn look(path: &Path) -> Result<(), StoreError> {
+        schema::look(path)
+    }
+
     /// Stores a task; when this returns, it is durable.
     pub async fn submit(&self, mut new: NewTask) -> Result<Submitted, StoreError> {
         new.spec.credential = None;
         self.writer.run(move |connection| submit(connection, &new)).await
     }
 
-    /// Gives a machine to the waiting task whose turn it is, if one more is allowed: the one of the highest
-    /// priority, of several the oldest.
+    /// Gives a machine to the waiting task whose turn it is, if one more is allowed: of those that are due, the one of
+    /// the highest priority, of several the oldest.
     pub async fn claim(
         &self,
         policy: Policy,
@@ -119,6 +125,17 @@ impl Store {
     ) -> Result<Option<Changed>, StoreError> {
         let change = Change { event: Event::Claimed, at, detail: None, provider, policy };
         self.writer.run(move |connection| claim(connection, &change)).await
+    }
+
+    /// When the first of the tasks that are put off is due, of those that are not yet at `at`.
+    pub async fn next_due(&self, at: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.read(move |connection| {
+            let sql = "SELECT min(due_ms) FROM tasks WHERE due_ms > ?1";
+            let first: Option<i64> =
+                connection.prepare_cached(sql)?.query_row([at.as_millisecond()], |row| row.get(0))?;
+            first.map(row::time).transpose()
+        })
+        .await
     }
 
     /// Takes one step of a task. `None`: it changes nothing.
@@ -377,8 +394,10 @@ fn claim(connection: &Connection, change: &Change) -> Result<Option<Changed>, St
     if !change.policy.admits(alive) {
         return Ok(None);
     }
-    let sql = "SELECT id FROM tasks WHERE state = 'queued' ORDER BY priority DESC, id LIMIT 1";
-    let next = connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, String>(0)).optional()?;
+    let sql = "SELECT id FROM tasks WHERE state = 'queued' AND (due_ms IS NULL OR due_ms <= ?1) \
+               ORDER BY priority DESC, id LIMIT 1";
+    let id = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+    let next = connection.prepare_cached(sql)?.query_row([change.at.as_millisecond()], id).optional()?;
     match next {
         Some(id) => apply(connection, id.parse().map_err(corrupt)?, change),
         None => Ok(None),

@@ -1,4 +1,4 @@
-//! What a test needs from its machine, and how it says so when that is missing.
+//! What a test needs from its machine, and how it says so when that is missing; and a list that forgets no variant.
 //!
 //! A test that cannot run here says it by [`skip`] and returns. The skip is a line in the file that
 //! `MAYFLY_TEST_SKIPPED` names, so that whoever runs the tests can print them all. Where
@@ -9,6 +9,22 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::thread;
+
+/// A list with one value of each variant of an enum, written as `pattern => value`: a variant that is in no line
+/// does not compile, and a value that is not of its line's variant panics.
+#[macro_export]
+macro_rules! one_of_each {
+    ($type:ty: $($pattern:pat => $value:expr),+ $(,)?) => {{
+        let _each_has_a_line = |value: &$type| match value {
+            $($pattern => {})+
+        };
+        vec![$({
+            let value: $type = $value;
+            assert!(matches!(&value, $pattern), "not of its variant: {value:?}");
+            value
+        }),+]
+    }};
+}
 
 /// The pinned `claude`, as `MAYFLY_TEST_CLAUDE` names it; without it the test is skipped.
 pub fn claude() -> Option<PathBuf> {

@@ -147,7 +147,7 @@ pub struct Task {
     pub title: String,
     /// `queued`, `launching`, `running`, `collecting`, `releasing` or `finished`.
     pub state: String,
-    /// The current or last attempt, from 1.
+    /// The current or last attempt, from 1; 0 if there was none.
     pub attempt: u32,
     /// The number of the last event in the log; 0 is none.
     pub last_seq: u64,
@@ -173,6 +173,13 @@ pub struct Task {
     /// Its place in the queue: higher first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
+    /// Before when its next attempt is not begun, while it waits to be tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
+    pub due_at: Option<Timestamp>,
+    /// What bounds it, until it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// When its machine last said something, while it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
@@ -181,6 +188,31 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub deadline_at: Option<Timestamp>,
+}
+
+/// What bounds a task: what it asked for, and the orchestrator's settings. A machine keeps those of the time when it was
+/// made.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Limits {
+    /// The time for the whole run of an attempt, in milliseconds.
+    pub timeout_ms: u64,
+    /// The longest silence of `claude`, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// The most turns of the agent; none is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_turns: Option<u32>,
+    /// The most money to spend, in US dollars, as the CLI counts it; none is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_budget_usd: Option<f64>,
+    /// The memory of its machine.
+    pub memory_bytes: u64,
+    /// The processes and threads in its machine.
+    pub processes: u32,
+    /// The processors of its machine.
+    pub cpus: f64,
+    /// What its machine's files may take on the disk.
+    pub disk_bytes: u64,
 }
 
 /// Asks for a task like one that is over.

@@ -61,6 +61,10 @@ pub enum MayflyEvent {
     Requeued {
         /// What became of it.
         detail: String,
+        /// Before when the other is not begun.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
+        due_at: Option<Timestamp>,
     },
     /// The task is over; no machine of it is left.
     Finished {

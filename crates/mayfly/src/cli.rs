@@ -157,7 +157,8 @@ pub(crate) struct RunArgs {
     /// Who comes first: higher before lower, from -1000 to 1000
     #[arg(long, value_name = "N", default_value = "0", value_parser = values::priority, allow_negative_numbers = true)]
     pub(crate) priority: i32,
-    /// How often an attempt that failed in a way that may pass is followed by another, at most 10
+    /// How often an attempt that failed in a way that may pass is followed by another, at most 10; after
+    /// 5s, and twice as long each time, up to 5m
     #[arg(long, value_name = "N", default_value = "0", value_parser = values::retries)]
     pub(crate) retries: u32,
     /// The git repository to work on a copy of, uncommitted and untracked work included [default: the one
@@ -253,7 +254,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "N", value_parser = values::cpus)]
     pub(crate) cpus: Option<f64>,
     /// What the files of each machine may take on the disk [default: 20GiB]
-    #[arg(long, value_name = "SIZE", value_parser = values::memory)]
+    #[arg(long, value_name = "SIZE", value_parser = values::disk)]
     pub(crate) disk: Option<u64>,
 }
 

@@ -16,9 +16,19 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// What this process was started with.
-    pub(crate) fn of_process() -> Self {
-        Self { vars: std::env::vars_os().collect() }
+    /// What this process was started with. A home that is elsewhere from each folder is none.
+    pub(crate) fn of_process() -> Result<Self, Stop> {
+        Self { vars: std::env::vars_os().collect() }.checked()
+    }
+
+    fn checked(self) -> Result<Self, Stop> {
+        match self.home() {
+            Some(home) if !home.is_absolute() => Err(Stop::wrong(format!(
+                "HOME is `{}`, which is no absolute path: set HOME to your home folder, such as /home/you",
+                home.display()
+            ))),
+            _ => Ok(self),
+        }
     }
 
     /// A variable's value; an empty one counts as absent.
@@ -53,10 +63,13 @@ impl Environment {
     }
 
     fn xdg(&self, name: &str, below_home: &str) -> Option<PathBuf> {
-        // The specification has relative values ignored.
-        let named = self.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = named.or_else(|| Some(self.home()?.join(below_home)))?;
+        let base = self.xdg_named(name).or_else(|| Some(self.home()?.join(below_home)))?;
         Some(base.join("mayfly"))
+    }
+
+    /// The specification has relative values ignored.
+    fn xdg_named(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
 
     /// Where programs are looked for.
@@ -66,7 +79,7 @@ impl Environment {
 
     /// git, as this user has it.
     pub(crate) fn git(&self) -> Git {
-        Git::new(self.path(), self.home(), self.get("XDG_CONFIG_HOME").map(PathBuf::from))
+        Git::new(self.path(), self.home(), self.xdg_named("XDG_CONFIG_HOME"))
     }
 
     /// Every variable but those that carry credentials or settings of `claude`: what a process in the
@@ -110,6 +123,17 @@ mod tests {
         let relative = Environment::from([("HOME", "/home/u"), ("XDG_DATA_HOME", "x")]);
         assert_eq!(folder(&relative, None).as_deref(), Some("/home/u/.local/share/mayfly"));
         assert_eq!(folder(&Environment::default(), None), None);
+    }
+
+    #[test]
+    fn a_home_that_depends_on_where_one_stands_is_refused() {
+        for home in ["rel", ".", "~"] {
+            let refused = Environment::from([("HOME", home)]).checked().expect_err("relative");
+            assert!(refused.lines()[0].to_string().contains(&format!("HOME is `{home}`")));
+        }
+        for home in ["/home/u", ""] {
+            Environment::from([("HOME", home)]).checked().expect("usable, or none");
+        }
     }
 
     /// S14: the process in the background has no credential to show.

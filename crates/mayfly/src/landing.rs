@@ -3,7 +3,9 @@
 //! It lands by one last step (a ref, a rename), so that what is given up half-way has landed or has not. What has not
 //! is still with the orchestrator, and the user is told the command that takes it.
 
-use std::path::PathBuf;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use mayfly_git::{Git, GitError, Quarantine, Repo, Snapshot, unbundle};
@@ -11,7 +13,6 @@ use mayfly_wire::api::{Collected, Task, Workspace};
 use tempfile::TempDir;
 
 use crate::contact::Contact;
-use crate::orchestrator::make_private;
 use crate::printer::Printer;
 use crate::values::{shell_word, slug};
 
@@ -278,6 +279,12 @@ pub(crate) fn lines(landed: &Landed) -> Vec<(&'static str, String)> {
     lines.extend(landed.notes.iter().map(|note| ("note", note.clone())));
     lines.extend(landed.transcript.iter().map(|path| ("transcript", path.display().to_string())));
     lines
+}
+
+/// Makes a folder that only this user can enter, if it is not there.
+fn make_private(folder: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.with_context(|| format!("cannot make the folder `{}`", folder.display()))
 }
 
 #[cfg(test)]

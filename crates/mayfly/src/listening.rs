@@ -10,7 +10,7 @@ use crate::exit::Stop;
 use crate::values::HostNames;
 
 /// Where the API is served unless another address was asked for: "MAYF" on a telephone.
-const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293);
+pub(crate) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293);
 
 /// Sets where to listen and what to show there; `usual` is whether also if nobody asked.
 pub(crate) fn set(config: &mut ServerConfig, settings: &Settings, usual: bool) -> Result<(), Stop> {

@@ -1,8 +1,8 @@
 //! The one binary: the owner's commands, the orchestrator, and what runs in and beside a machine.
 //!
 //! Two roles are told apart by their first argument alone, before anything else starts, since every machine
-//! waits for them: `worker` (PID 1 of a machine) and `sandbox-holder` (the keeper of one sandbox). All else
-//! is [`cli`]: flags to values, then one function of [`commands`], then an [`exit`] code.
+//! waits for them: `worker` (PID 1 of a machine) and `sandbox-holder` (the keeper of one sandbox), both of
+//! [`machines`]. All else is [`cli`]: flags to values, then one function of [`commands`], then an [`exit`] code.
 //!
 //! The process's environment, clock and signals are read here and in [`environment`], and passed on.
 
@@ -21,6 +21,7 @@ mod interrupts;
 mod landing;
 mod listening;
 mod log;
+mod machines;
 mod orchestrator;
 mod printer;
 mod prompt;
@@ -34,7 +35,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use mayfly_provider_sandbox::HOLDER_VERB;
 
 use crate::cli::{Cli, Verb};
 use crate::config::Settings;
@@ -43,25 +43,17 @@ use crate::exit::{Exit, Stop};
 
 /// How long a thread that was told to end is waited for.
 const CLEAN_UP_MAX: Duration = Duration::from_secs(2);
-/// What the first process of a machine is started as.
-const WORKER_VERB: &str = "worker";
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    match args.next() {
-        Some(role) if role == HOLDER_VERB => mayfly_provider_sandbox::holder_main(args),
-        Some(role) if role == WORKER_VERB => {
-            log::to_stderr(None);
-            mayfly_worker::main()
-        }
-        _ => owner(),
-    }
+    let role = args.next().and_then(|first| machines::role(&first, args));
+    role.unwrap_or_else(owner)
 }
 
 /// What a person typed. A wrong flag ends here, with clap's words and code.
 fn owner() -> ExitCode {
     let cli = Cli::parse();
-    match perform(cli, &Environment::of_process()) {
+    match Environment::of_process().and_then(|environment| perform(cli, &environment)) {
         Ok(exit) => exit.into(),
         Err(stop) => stop.report(),
     }

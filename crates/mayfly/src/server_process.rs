@@ -29,6 +29,7 @@ use crate::config::Settings;
 use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::Stop;
+use crate::machines;
 
 /// How long an orchestrator that nobody needs stays.
 const IDLE_EXIT: &str = "60s";
@@ -60,6 +61,7 @@ pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
     if client.healthy().await.is_ok() {
         return Ok(Joined { client, was_there: true, claude: None });
     }
+    can_start(data)?;
     make_data_folder(data).map_err(Stop::usage)?;
     let _starting = lock(data.join("start.lock")).await?;
     if client.healthy().await.is_ok() {
@@ -68,6 +70,12 @@ pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
     let claude = claude::find(claude.clone(), environment).await?;
     start(data, &claude, settings, environment).await?;
     Ok(Joined { client, was_there: false, claude: Some(claude.path) })
+}
+
+/// Whether one could be started on this system.
+pub(crate) fn can_start(data: &Path) -> Result<(), Stop> {
+    let socket = ServerConfig::in_dir(data).socket();
+    machines::can_be_made(&format!("no orchestrator answers at `{}`, and to start one", socket.display()))
 }
 
 /// The log of the orchestrator in the background.

@@ -2,7 +2,7 @@
 //!
 //! What a line leaves out is taken from the flags. Every line is read and checked before the first task is
 //! submitted, and the first bad one is named by its number. No message repeats a value, which may be a credential
-//! in the wrong place. Lines of white space are skipped.
+//! in the wrong place. Lines of white space are skipped, and so is a mark of the byte order at the very start.
 //!
 //! Bounds: [`LINE_BYTES_MAX`] and [`TASKS_MAX`].
 
@@ -18,6 +18,9 @@ use serde_json::{Map, Value};
 const LINE_BYTES_MAX: usize = 6 * PROMPT_BYTES_MAX + 64 * 1024;
 /// The most tasks of one file.
 const TASKS_MAX: usize = 10_000;
+
+/// What some editors put before UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The tasks of the file at `path`, where `-` is `stdin`.
 pub(crate) fn read(path: &Path, defaults: &CreateTask, stdin: impl Read) -> Result<Vec<CreateTask>, BadFile> {
@@ -36,7 +39,11 @@ fn tasks(mut from: impl BufRead, place: &str, defaults: &CreateTask) -> Result<V
         let bad = |reason| BadFile::Line { place: place.to_owned(), number, reason };
         let mut line = Vec::new();
         let read = from.by_ref().take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line);
-        match read.map_err(|error| BadFile::unreadable(place, error))? {
+        let read = read.map_err(|error| BadFile::unreadable(place, error))?;
+        if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
+        }
+        match read {
             0 => break,
             _ if line.len() > LINE_BYTES_MAX => return Err(bad(BadLine::TooLong)),
             _ if line.iter().all(u8::is_ascii_whitespace) => {}
@@ -142,6 +149,8 @@ fn without_values(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mayfly_test_needs::one_of_each;
+
     use super::*;
 
     fn defaults() -> CreateTask {
@@ -185,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_of_the_byte_order_is_passed_over_at_the_very_start_alone() {
+        let line = "{\"prompt\":\"a\"}\n";
+        for text in [format!("\u{feff}{line}"), format!("\u{feff}\n{line}")] {
+            assert_eq!(read_text(&text).expect("tasks").len(), 1, "{text:?}");
+        }
+        assert!(said(&format!("{line}\u{feff}{line}")).starts_with("line 2 of"));
+        assert!(said(&format!("\u{feff}\u{feff}{line}")).starts_with("line 1 of"));
+        assert!(said("\u{feff}").contains("has no task in it"));
+    }
+
+    #[test]
     fn a_bad_line_is_named_by_its_number_and_what_is_wrong() {
         let good = r#"{"prompt":"a"}"#;
         let bad = [
@@ -203,6 +223,33 @@ mod tests {
         let said: Vec<String> = bad.iter().map(|bad| said(&format!("{good}\n\n{bad}\n{good}\n"))).collect();
         assert!(said.iter().all(|said| said.starts_with("line 3 of standard input is no task")), "{said:#?}");
         insta::assert_snapshot!(said.join("\n"));
+    }
+
+    #[test]
+    fn each_reason_to_refuse_a_file_is_told_in_these_words() {
+        let place = || "`tasks.jsonl`".to_owned();
+        let task = CreateTask { prompt: "a".to_owned(), priority: 1001, ..CreateTask::default() };
+        let reasons = one_of_each![BadLine:
+            BadLine::TooLong => BadLine::TooLong,
+            BadLine::NotText => BadLine::NotText,
+            BadLine::NoObject => BadLine::NoObject,
+            BadLine::Json(_) => BadLine::Json("[what]".to_owned()),
+            BadLine::Invalid(_) => BadLine::Invalid(check_task(&task).expect_err("no such priority")),
+        ];
+        let mut files = one_of_each![BadFile:
+            BadFile::Unreadable { .. } => {
+                BadFile::unreadable(&place(), io::ErrorKind::PermissionDenied.into())
+            },
+            BadFile::Empty(_) => BadFile::Empty(place()),
+            BadFile::TooMany(_) => BadFile::TooMany(place()),
+            BadFile::Line { .. } => {
+                BadFile::Line { place: place(), number: 1, reason: BadLine::NoObject }
+            },
+        ];
+        let line = |reason| BadFile::Line { place: place(), number: 1, reason };
+        files.extend(reasons.into_iter().map(line));
+        let lines: Vec<String> = files.iter().map(|file| mayfly_core::causes(file)).collect();
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]

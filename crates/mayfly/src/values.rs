@@ -38,6 +38,23 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads how long a worker may be silent before its owner is told: a link that was cut is back within seconds.
+pub(crate) fn silence(text: &str) -> Result<Duration, String> {
+    at_least(text, Duration::from_secs(5), "a link that was cut is back within seconds")
+}
+
+/// Reads how long a machine goes on alone: every restart of the orchestrator must fit.
+pub(crate) fn loneliness(text: &str) -> Result<Duration, String> {
+    at_least(text, Duration::from_secs(60), "the next orchestrator must have time to start")
+}
+
+fn at_least(text: &str, least: Duration, why: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time < least => Err(format!("the least is {}: {why}", show_duration(least))),
+        time => Ok(time),
+    }
+}
+
 /// A duration as [`duration`] reads it.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -52,18 +69,33 @@ const BYTE_UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB"
 pub(crate) fn memory(text: &str) -> Result<u64, String> {
     /// Less than `claude` itself takes.
     const BYTES_MIN: u64 = 256 << 20;
+    match bytes(text)? {
+        ..BYTES_MIN => Err("the least memory is 256MiB: claude takes most of that".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Reads what a machine's files may take on the disk, such as `512MiB` or `20GiB`.
+pub(crate) fn disk(text: &str) -> Result<u64, String> {
+    /// Less than a checkout and what `claude` keeps of its session can take.
+    const BYTES_MIN: u64 = 256 << 20;
+    match bytes(text)? {
+        ..BYTES_MIN => {
+            Err("the least disk is 256MiB: the code and what is made of it take most of that".to_owned())
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
     let bytes = BYTE_UNITS.iter().find_map(|(unit, size)| {
         let digits = text.strip_suffix(unit).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
         digits.parse::<u64>().ok()?.checked_mul(*size)
     });
-    match bytes {
-        None => Err("expected a size such as 512MiB or 4GiB".to_owned()),
-        Some(bytes) if bytes < BYTES_MIN => Err("the least is 256MiB: claude takes most of that".to_owned()),
-        Some(bytes) => Ok(bytes),
-    }
+    bytes.ok_or_else(|| "expected a size such as 512MiB or 4GiB".to_owned())
 }
 
-/// A size as [`memory`] reads it.
+/// A size as [`memory`] and [`disk`] read it.
 pub(crate) fn show_bytes(bytes: u64) -> String {
     let whole = BYTE_UNITS.iter().find(|(_, size)| bytes.is_multiple_of(*size) && bytes > 0);
     whole.map_or_else(|| bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
@@ -198,6 +230,15 @@ pub(crate) fn token_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// Reads the number of the last event that is not wanted.
+pub(crate) fn event(text: &str) -> Result<u64, String> {
+    let number = Some(text).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let number = number.and_then(|text| text.parse().ok());
+    number.ok_or_else(|| {
+        "expected the number of an event, as in `seq` of --json; 0 is before the first".to_owned()
+    })
+}
+
 /// A time as people read it at a glance, such as `12s`, `3m05s` or `26h40m`.
 pub(crate) fn span(seconds: u64) -> String {
     match seconds {
@@ -265,13 +306,28 @@ mod tests {
     }
 
     #[test]
+    fn silence_and_loneliness_have_a_least() {
+        assert_eq!(
+            (silence("5s"), loneliness("1m")),
+            (Ok(Duration::from_secs(5)), Ok(Duration::from_secs(60)))
+        );
+        for text in ["4s", "0s", "", "169h"] {
+            assert!(silence(text).is_err(), "{text}");
+        }
+        for text in ["59s", "0s", "", "169h"] {
+            assert!(loneliness(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_a_machine_may_use_is_read_and_shown_as_people_write_it() {
         for text in ["256MiB", "4GiB", "1TiB", "1000000KiB"] {
             assert_eq!(memory(text).map(show_bytes).as_deref(), Ok(text));
         }
         for text in ["", "4", "4GB", "4 GiB", "-1GiB", "1.5GiB", "GiB", "99999999999TiB", "255MiB"] {
-            assert!(memory(text).is_err(), "{text}");
+            assert!(memory(text).is_err() && disk(text).is_err(), "{text}");
         }
+        assert_eq!(disk("256MiB"), Ok(256 << 20));
         for text in ["63", "0", "-1", "4194305", "many", "64.5"] {
             assert!(processes(text).is_err(), "{text}");
         }
@@ -286,6 +342,14 @@ mod tests {
         assert_eq!(count("5").map(NonZeroU32::get), Ok(5));
         for text in ["", "0", "-1", "1.5", "five", "4294967296"] {
             assert!(count(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_named_by_its_number() {
+        assert_eq!(["0", "7", "18446744073709551615"].map(event), [Ok(0), Ok(7), Ok(u64::MAX)]);
+        for text in ["", "-1", "+1", "1.5", "18446744073709551616", "last"] {
+            assert!(event(text).is_err(), "{text}");
         }
     }
 

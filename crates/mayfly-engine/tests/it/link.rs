@@ -5,7 +5,7 @@ use mayfly_wire::Secret;
 use mayfly_wire::api::{CreateTask, Workspace};
 use mayfly_wire::worker::{Down, Hello, PROTOCOL, Source, WorkOrder};
 
-use crate::{at_once, leave};
+use crate::{at_once, leave, minutes};
 
 async fn running(mayfly: &mut TestEngine) -> (TaskId, SimMachine) {
     let id = mayfly.submit(task("x")).await;
@@ -25,6 +25,7 @@ fn order(welcome: Down) -> WorkOrder {
 async fn a_worker_is_welcomed_with_its_order() {
     let mut mayfly = TestEngine::start(|config| {
         config.rules.model = "opus".to_owned();
+        config.rules.orphan_after = minutes(5);
         config.rules.claude_version = Some("2.1.0".to_owned());
         std::fs::create_dir(&config.workspaces).unwrap();
         std::fs::write(config.workspaces.join(format!("{}.bundle", "a".repeat(64))), "").unwrap();
@@ -46,7 +47,7 @@ async fn a_worker_is_welcomed_with_its_order() {
     assert_eq!((order.max_turns, order.max_budget_usd), (Some(7), Some(1.5)));
     assert_eq!(order.claude_version.as_deref(), Some("2.1.0"));
     assert_eq!(order.workspace.unwrap().name, "repo");
-    assert_eq!((order.collect_ms_max, order.orphan_after_ms), (120_000, 3_600_000));
+    assert_eq!((order.collect_ms_max, order.orphan_after_ms), (120_000, 300_000));
 }
 
 /// R11: the newest link wins, and nothing of the older one is stored between.

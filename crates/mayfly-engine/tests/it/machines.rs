@@ -20,7 +20,7 @@ async fn running(mayfly: &mut TestEngine) -> (TaskId, SimMachine) {
 }
 
 fn requeued(detail: &str) -> MayflyEvent {
-    MayflyEvent::Requeued { detail: detail.to_owned() }
+    MayflyEvent::Requeued { detail: detail.to_owned(), due_at: None }
 }
 
 #[tokio::test]

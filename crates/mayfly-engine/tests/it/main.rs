@@ -12,6 +12,7 @@ mod link;
 mod machines;
 mod queue;
 mod restart;
+mod spans;
 mod submit;
 mod tokens;
 

@@ -1,14 +1,16 @@
 //! Who comes next, and who comes again.
 
+use std::time::Duration;
+
 use mayfly_core::{Attempt, Failure, Outcome, TaskId};
-use mayfly_engine::SubmitError;
+use mayfly_engine::{Clock as _, SubmitError};
 use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::api::CreateTask;
-use mayfly_wire::event::MayflyEvent;
+use mayfly_wire::event::{Event, MayflyEvent};
 use mayfly_wire::worker::Down;
 use tokio::task::JoinSet;
 
-use crate::at_once;
+use crate::{at_once, minutes, seconds};
 
 fn retried(retries: u32) -> CreateTask {
     CreateTask { retries, ..task("x") }
@@ -24,13 +26,27 @@ async fn ends(mayfly: &mut TestEngine, outcome: Outcome) -> SimMachine {
     machine
 }
 
-async fn requeued(mayfly: &TestEngine, id: TaskId) -> Vec<(u32, String)> {
-    let told = mayfly.told(id).await.into_iter();
-    let requeued = told.filter_map(|(attempt, event)| match event {
-        MayflyEvent::Requeued { detail } => Some((attempt, detail)),
+/// What was told of the attempts that another followed, with the pause in seconds.
+async fn requeued(mayfly: &TestEngine, id: TaskId) -> Vec<(u32, String, i64)> {
+    let log = mayfly.log(id, 0).await;
+    let events = log.lines().map(|line| Event::parse(line).expect("an event"));
+    let requeued = events.filter_map(|event| match event.event? {
+        MayflyEvent::Requeued { detail, due_at } => {
+            let pause = due_at.map_or(0, |due| due.duration_since(event.at).as_secs());
+            Some((event.attempt, detail, pause))
+        }
         _ => None,
     });
     requeued.collect()
+}
+
+/// A task whose attempt has failed, and that waits for `pause` from then on.
+async fn put_off(mayfly: &mut TestEngine, retries: u32, pause: Duration) -> TaskId {
+    let id = mayfly.submit(retried(retries)).await;
+    ends(mayfly, Outcome::Failed(Failure::Api)).await.collected().await;
+    mayfly.until_state(id, "queued").await;
+    mayfly.clock.sleeper_for(pause).await;
+    id
 }
 
 #[tokio::test]
@@ -50,21 +66,82 @@ async fn of_those_that_wait_the_highest_priority_comes_first_and_then_the_oldest
     }
 }
 
-/// G2: as often as was asked for, and the last attempt decides.
+/// G2: as often as was asked for, later each time, and the last attempt decides.
 #[tokio::test]
-async fn a_task_that_fails_is_tried_again_if_its_owner_asked_for_it() {
+async fn a_task_that_fails_is_tried_again_after_growing_pauses_if_its_owner_asked_for_it() {
     let mut mayfly = TestEngine::start(|_| {}).await;
-    let id = mayfly.submit(retried(2)).await;
-    for _ in 0..2 {
-        ends(&mut mayfly, Outcome::Failed(Failure::Api)).await.collected().await;
-    }
+    let id = put_off(&mut mayfly, 2, seconds(5)).await;
+    let waits = mayfly.task(id).await;
+    assert_eq!((waits.attempt, waits.due_at), (1, Some(mayfly.clock.now() + seconds(5))));
+    mayfly.clock.advance(seconds(4));
+    mayfly.clock.sleeper_for(seconds(1)).await;
+    assert_eq!(mayfly.machines.seen().made, 1);
+    mayfly.clock.advance(seconds(1));
+    ends(&mut mayfly, Outcome::Failed(Failure::Api)).await.collected().await;
+    mayfly.clock.sleeper_for(seconds(10)).await;
+    mayfly.clock.advance(seconds(10));
     let mut last = ends(&mut mayfly, Outcome::Failed(Failure::Killed)).await;
-    assert_eq!(last.attempt(), id.attempt(Attempt(3)));
+    assert_eq!((last.attempt(), mayfly.task(id).await.due_at), (id.attempt(Attempt(3)), None));
     last.collected().await;
     assert_eq!(mayfly.outcome(id).await, ("killed".to_owned(), None));
-    let words = |attempt| (attempt, "api-error".to_owned());
-    assert_eq!(requeued(&mayfly, id).await, [words(1), words(2)]);
+    let told = |attempt, pause| (attempt, "api-error".to_owned(), pause);
+    assert_eq!(requeued(&mayfly, id).await, [told(1, 5), told(2, 10)]);
     assert_eq!(mayfly.task(id).await.result_attempt, Some(3));
+}
+
+/// A slot is not kept for it, and neither does its priority hold up others.
+#[tokio::test]
+async fn who_waits_to_be_tried_again_lets_others_go_first() {
+    let mut mayfly = TestEngine::start(at_once(1)).await;
+    let first = mayfly.submit(CreateTask { priority: 5, ..retried(1) }).await;
+    let second = mayfly.submit(task("y")).await;
+    ends(&mut mayfly, Outcome::Failed(Failure::Api)).await.collected().await;
+    let mut machine = mayfly.machines.next().await;
+    assert_eq!(machine.attempt().task, second);
+    mayfly.clock.advance(seconds(5));
+    machine.succeeds(&mayfly.engine).await;
+    assert_eq!(mayfly.machines.next().await.attempt(), first.attempt(Attempt(2)));
+}
+
+/// R01: the pause is neither begun anew nor forgotten.
+#[tokio::test]
+async fn a_pause_goes_on_whoever_ends_meanwhile() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = put_off(&mut mayfly, 1, seconds(5)).await;
+    mayfly.restart_after(seconds(3)).await;
+    mayfly.clock.sleeper_for(seconds(2)).await;
+    assert_eq!((mayfly.machines.seen().made, mayfly.task(id).await.state.as_str()), (1, "queued"));
+    mayfly.restart_after(seconds(30)).await;
+    mayfly.machines.next().await.succeeds(&mayfly.engine).await;
+    assert_eq!(mayfly.outcome(id).await.0, "succeeded");
+}
+
+/// R32
+#[tokio::test]
+async fn a_task_that_waits_to_be_tried_again_can_be_cancelled() {
+    for force in [false, true] {
+        let mut mayfly = TestEngine::start(|_| {}).await;
+        let id = put_off(&mut mayfly, 1, seconds(5)).await;
+        mayfly.engine.cancel(id, force).await.unwrap();
+        let cancelled = ("cancelled".to_owned(), Some("cancelled by its owner".to_owned()));
+        assert_eq!(mayfly.outcome(id).await, cancelled);
+        assert_eq!((mayfly.task(id).await.attempt, mayfly.task(id).await.due_at), (1, None));
+        mayfly.clock.advance(minutes(10));
+        mayfly.restart().await;
+        assert_eq!((mayfly.machines.seen().made, mayfly.machines.left()), (1, vec![]));
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_was_cancelled_in_the_queue_had_no_attempt() {
+    let mut mayfly = TestEngine::start(at_once(1)).await;
+    mayfly.submit(task("x")).await;
+    let _running = mayfly.machines.next().await;
+    let id = mayfly.submit(task("y")).await;
+    assert_eq!(mayfly.task(id).await.attempt, 0);
+    mayfly.engine.cancel(id, false).await.unwrap();
+    let task = mayfly.task(id).await;
+    assert_eq!((task.attempt, task.state.as_str()), (0, "finished"));
 }
 
 /// A machine that is lost after `claude` has started is a failure like any other.
@@ -78,6 +155,8 @@ async fn a_lost_machine_is_followed_by_another_only_if_its_owner_asked_for_it() 
         machine.starts().await;
         machine.vanish();
         if retries == 1 {
+            mayfly.clock.sleeper_for(seconds(5)).await;
+            mayfly.clock.advance(seconds(5));
             mayfly.machines.next().await.succeeds(&mayfly.engine).await;
         }
         let outcome = if retries == 1 { "succeeded" } else { "lost" };
@@ -90,12 +169,12 @@ async fn a_lost_machine_is_followed_by_another_only_if_its_owner_asked_for_it() 
 async fn a_failure_that_cannot_pass_is_final() {
     let mut mayfly = TestEngine::start(|_| {}).await;
     let id = mayfly.submit(retried(3)).await;
-    ends(&mut mayfly, Outcome::Failed(Failure::MaxTurns)).await.collected().await;
-    assert_eq!(mayfly.outcome(id).await.0, "max-turns");
+    ends(&mut mayfly, Outcome::Failed(Failure::MaxTokens)).await.collected().await;
+    assert_eq!(mayfly.outcome(id).await.0, "max-tokens");
     assert_eq!(mayfly.machines.seen().made, 1);
 }
 
-/// R32: while the work of an attempt is brought out, and while the task waits for the next.
+/// R32: while the work of an attempt is brought out.
 #[tokio::test]
 async fn a_cancelled_task_is_not_tried_again() {
     let mut mayfly = TestEngine::start(at_once(1)).await;
@@ -104,14 +183,6 @@ async fn a_cancelled_task_is_not_tried_again() {
     mayfly.engine.cancel(id, false).await.unwrap();
     machine.collected().await;
     let cancelled = ("cancelled".to_owned(), Some("cancelled by its owner".to_owned()));
-    assert_eq!(mayfly.outcome(id).await, cancelled);
-
-    let id = mayfly.submit(retried(3)).await;
-    let mut machine = ends(&mut mayfly, Outcome::Failed(Failure::Api)).await;
-    mayfly.submit(CreateTask { priority: 1, ..task("in between") }).await;
-    machine.collected().await;
-    mayfly.until(id, |task| task.state == "queued" && task.attempt == 1).await;
-    mayfly.engine.cancel(id, false).await.unwrap();
     assert_eq!(mayfly.outcome(id).await, cancelled);
 }
 

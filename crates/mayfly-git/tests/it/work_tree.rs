@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use mayfly_git::{GitError, Repo};
-use rustix::thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities};
 
 use super::Place;
 
@@ -62,7 +61,12 @@ async fn untracked_repositories_inside_are_left_out_and_named() {
 }
 
 /// Takes from this thread, and from what it starts, the right to read everything.
+#[cfg(target_os = "linux")]
 fn be_ordinary() {
+    use rustix::thread::{
+        CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities,
+    };
+
     let rights = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
     let mut sets = capabilities(None).unwrap();
     for right in rights.iter() {
@@ -74,6 +78,10 @@ fn be_ordinary() {
     sets.inheritable -= rights;
     set_capabilities(None, sets).unwrap();
 }
+
+/// Elsewhere the tests are an ordinary user's.
+#[cfg(not(target_os = "linux"))]
+fn be_ordinary() {}
 
 #[tokio::test]
 async fn a_file_that_cannot_be_read_is_named_with_what_to_do() {

@@ -20,13 +20,61 @@ use mayfly_wire::api;
 use crate::incoming::IncomingError;
 use crate::tokens::TokenError;
 
+macro_rules! kinds {
+    ($($kind:ident: $word:literal,)+) => {
+        /// What a problem is, for programs: these words are kept.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Kind {
+            $($kind,)+
+        }
+
+        impl Kind {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$kind),+];
+
+            fn word(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $word,)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    NoSuchRoute: "no-such-route",
+    NoSuchMethod: "no-such-method",
+    NoSuchTask: "no-such-task",
+    NoSuchResult: "no-such-result",
+    NoSuchWorkspace: "no-such-workspace",
+    NoSuchToken: "no-such-token",
+    AmbiguousTask: "ambiguous-task",
+    NotOver: "not-over",
+    Denied: "denied",
+    Page: "page",
+    UnknownHost: "unknown-host",
+    Busy: "busy",
+    BadRequest: "bad-request",
+    TooLarge: "too-large",
+    InvalidTask: "invalid-task",
+    InvalidWorkspace: "invalid-workspace",
+    InvalidName: "invalid-name",
+    KeyConflict: "key-conflict",
+    NameTaken: "name-taken",
+    TooManyTokens: "too-many-tokens",
+    UnfitResult: "unfit-result",
+    DiskFull: "disk-full",
+    DamagedDatabase: "damaged-database",
+    Internal: "internal",
+}
+
 /// An error on its way to a caller.
 #[derive(Debug)]
 pub(crate) struct Problem(api::Problem);
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, kind: &str, detail: impl Into<String>) -> Self {
-        Self(api::Problem { kind: kind.to_owned(), status: status.as_u16(), detail: detail.into() })
+    pub(crate) fn new(status: StatusCode, kind: Kind, detail: impl Into<String>) -> Self {
+        Self(api::Problem { kind: kind.word().to_owned(), status: status.as_u16(), detail: detail.into() })
     }
 
     /// The same, where something else follows from it.
@@ -36,18 +84,18 @@ impl Problem {
     }
 
     pub(crate) fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "no-such-route", "there is no such route here")
+        Self::new(StatusCode::NOT_FOUND, Kind::NoSuchRoute, "there is no such route here")
     }
 
     pub(crate) fn no_method() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "no-such-method", "this route has no such method")
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, Kind::NoSuchMethod, "this route has no such method")
     }
 
     /// One answer, whether the id names nothing or is none.
     pub(crate) fn no_task() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
-            "no-such-task",
+            Kind::NoSuchTask,
             "no task has this id, or an id that ends so: see `GET /v1/tasks`",
         )
     }
@@ -55,70 +103,70 @@ impl Problem {
     pub(crate) fn several_tasks(ids: &[TaskId]) -> Self {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let detail = format!("the ids of several tasks end so: give more digits ({})", ids.join(", "));
-        Self::new(StatusCode::CONFLICT, "ambiguous-task", detail)
+        Self::new(StatusCode::CONFLICT, Kind::AmbiguousTask, detail)
     }
 
     pub(crate) fn not_over(short: &str) -> Self {
         Self::new(
             StatusCode::CONFLICT,
-            "not-over",
+            Kind::NotOver,
             format!("task {short} is not over yet: follow its events"),
         )
     }
 
     pub(crate) fn no_result() -> Self {
         let detail = "no task has this id, or it brought out no such file: its `result` tells";
-        Self::new(StatusCode::NOT_FOUND, "no-such-result", detail)
+        Self::new(StatusCode::NOT_FOUND, Kind::NoSuchResult, detail)
     }
 
     pub(crate) fn no_workspace() -> Self {
         let detail = "this task started from no code, or the code is not kept any more";
-        Self::new(StatusCode::NOT_FOUND, "no-such-workspace", detail)
+        Self::new(StatusCode::NOT_FOUND, Kind::NoSuchWorkspace, detail)
     }
 
     /// One answer, whether the token is missing, wrong, of another route, or of an attempt that is over.
     pub(crate) fn denied() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "denied", "the token of this request opens nothing here")
+        Self::new(StatusCode::UNAUTHORIZED, Kind::Denied, "the token of this request opens nothing here")
     }
 
     pub(crate) fn busy() -> Self {
         let detail = "this attempt has as many connections as it may have: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Kind::Busy, detail)
     }
 
     pub(crate) fn no_token() -> Self {
         let detail = "send `Authorization: Bearer` with a token that is good: `mayfly token add NAME` makes one, and on \
                       this machine there is one in the file `token` of the data folder";
-        Self::new(StatusCode::UNAUTHORIZED, "denied", detail)
+        Self::new(StatusCode::UNAUTHORIZED, Kind::Denied, detail)
     }
 
     pub(crate) fn page() -> Self {
         let detail = "a web page asks (`Origin`), and pages have no business here";
-        Self::new(StatusCode::FORBIDDEN, "page", detail)
+        Self::new(StatusCode::FORBIDDEN, Kind::Page, detail)
     }
 
     pub(crate) fn unknown_host() -> Self {
         let detail = "this orchestrator is not called what `Host` says: use its address or `localhost`, or list the name \
                       with `mayfly serve --host-names`";
-        Self::new(StatusCode::FORBIDDEN, "unknown-host", detail)
+        Self::new(StatusCode::FORBIDDEN, Kind::UnknownHost, detail)
     }
 
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail)
+        Self::new(StatusCode::BAD_REQUEST, Kind::BadRequest, detail)
     }
 
     /// Our own trouble; the caller can only try again, or look at the log.
     pub(crate) fn internal(what: &'static str, error: &(dyn Error + 'static)) -> Self {
         tracing::error!(cause = %causes(error), "{what}");
         let detail = format!("{what}: the orchestrator's log tells why; try again");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Internal, detail)
     }
 
     /// What came out of a machine is the machine's: it may be unfit.
     #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
     pub(crate) fn git(error: GitError) -> Self {
         if error.is_refusal() {
-            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unfit-result", causes(&error));
+            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::UnfitResult, causes(&error));
         }
         Self::internal("the patch could not be made", &error)
     }
@@ -126,7 +174,7 @@ impl Problem {
     fn disk_full() -> Self {
         let detail =
             "the orchestrator's disk is full: make room in its data folder, or end what fills it by force";
-        Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", detail)
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, Kind::DiskFull, detail)
     }
 
     pub(crate) fn disk(error: &io::Error) -> Self {
@@ -152,7 +200,7 @@ impl From<StoreError> for Problem {
             StoreError::Full(_) => Self::disk_full(),
             StoreError::Broken(_) => {
                 tracing::error!(cause = %causes(&error), "the database is damaged");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged-database", error.to_string())
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::DamagedDatabase, error.to_string())
             }
             error => Self::internal("the database did not answer", &error),
         }
@@ -164,13 +212,13 @@ impl From<SubmitError> for Problem {
         match error {
             SubmitError::Store(error) => error.into(),
             SubmitError::Invalid { .. } => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-task", error.to_string())
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidTask, error.to_string())
             }
             SubmitError::DiskFull { .. } => {
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", error.to_string())
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, Kind::DiskFull, error.to_string())
             }
-            SubmitError::NotOver(_) => Self::new(StatusCode::CONFLICT, "not-over", error.to_string()),
-            SubmitError::KeyConflict => Self::new(StatusCode::CONFLICT, "key-conflict", error.to_string()),
+            SubmitError::NotOver(_) => Self::new(StatusCode::CONFLICT, Kind::NotOver, error.to_string()),
+            SubmitError::KeyConflict => Self::new(StatusCode::CONFLICT, Kind::KeyConflict, error.to_string()),
         }
     }
 }
@@ -182,10 +230,10 @@ impl From<TokenError> for Problem {
             TokenError::Data(_) | TokenError::Random(_) => {
                 return Self::internal("the token could not be made", &error);
             }
-            TokenError::Name => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-name"),
-            TokenError::Taken => (StatusCode::CONFLICT, "name-taken"),
-            TokenError::TooMany => (StatusCode::CONFLICT, "too-many-tokens"),
-            TokenError::Unknown => (StatusCode::NOT_FOUND, "no-such-token"),
+            TokenError::Name => (StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidName),
+            TokenError::Taken => (StatusCode::CONFLICT, Kind::NameTaken),
+            TokenError::TooMany => (StatusCode::CONFLICT, Kind::TooManyTokens),
+            TokenError::Unknown => (StatusCode::NOT_FOUND, Kind::NoSuchToken),
         };
         Self::new(status, kind, error.to_string())
     }
@@ -195,7 +243,7 @@ impl From<IncomingError> for Problem {
     fn from(error: IncomingError) -> Self {
         match error {
             IncomingError::TooLong { .. } => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", error.to_string())
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge, error.to_string())
             }
             IncomingError::BrokeOff => Self::bad_request(error.to_string()),
             IncomingError::Disk(error) => Self::disk(&error),
@@ -208,9 +256,9 @@ impl From<JsonRejection> for Problem {
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
                 let detail = format!("the request is longer than {} bytes", super::JSON_BYTES_MAX);
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge, detail)
             }
-            status => Self::new(status, "bad-request", without_values(&rejection.body_text())),
+            status => Self::new(status, Kind::BadRequest, without_values(&rejection.body_text())),
         }
     }
 }
@@ -236,52 +284,4 @@ fn without_values(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::extract::FromRequest;
-
-    use super::*;
-
-    async fn refused(body: &str) -> api::Problem {
-        let request = http::Request::post("/").header(CONTENT_TYPE, "application/json");
-        let request = request.body(axum::body::Body::from(body.to_owned())).expect("a request");
-        let rejection = Json::<api::CreateTask>::from_request(request, &()).await.expect_err("bad");
-        Problem::from(rejection).0
-    }
-
-    #[tokio::test]
-    async fn an_unknown_field_is_named() {
-        let problem = refused(r#"{"prompt":"p","colour":"red"}"#).await;
-        assert_eq!((problem.status, problem.kind.as_str()), (422, "bad-request"));
-        assert!(problem.detail.contains("`colour`"), "{}", problem.detail);
-    }
-
-    /// S30: a credential in the wrong place is not repeated.
-    #[tokio::test]
-    async fn a_value_is_not_repeated() {
-        for body in [
-            r#"{"prompt":"p","credential":"canary"}"#,
-            r#"{"prompt":"p","credential":{"kind":"canary \" x","secret":"s"}}"#,
-            r#"{"prompt":"p","timeout_ms":"canary"}"#,
-            r#"{"prompt":"p","credential":{"kind":"api-key","secret":"canary"},"max_turns":-1}"#,
-        ] {
-            let problem = refused(body).await;
-            assert!(!problem.detail.contains("canary"), "{}", problem.detail);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_is_told_from_other_trouble() {
-        let full = Problem::disk(&io::ErrorKind::StorageFull.into()).0;
-        assert_eq!((full.status, full.kind.as_str()), (507, "disk-full"));
-        let other = Problem::disk(&io::ErrorKind::PermissionDenied.into()).0;
-        assert_eq!((other.status, other.kind.as_str()), (500, "internal"));
-        assert!(!other.detail.contains("permission"), "the cause is for the log");
-    }
-
-    #[tokio::test]
-    async fn a_problem_is_problem_json() {
-        let response = Problem::no_task().into_response();
-        assert_eq!(response.status(), 404);
-        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::Owner;
 use super::extract::{Asked, Body, Task, TaskPath};
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 
 /// How many tasks a list has that is not asked for more or fewer.
 const LIMIT: u32 = 100;
@@ -67,13 +67,16 @@ pub(super) async fn list(
     Asked(Which { state, cursor, limit }): Asked<Which>,
 ) -> Result<Json<Vec<api::Task>>, Problem> {
     let state = state.map(|name| state_name(&name)).transpose()?;
-    let before = cursor.map(|id| id.parse::<TaskId>()).transpose();
-    let before = before.map_err(|error| Problem::bad_request(format!("`cursor`: {error}")))?;
+    let before = cursor.map(|id| cursor_id(&id)).transpose()?;
     let listing = Listing { state, before, most: limit.unwrap_or(LIMIT) };
     Ok(Json(app.engine.tasks(listing).await?))
 }
 
-fn state_name(name: &str) -> Result<&'static str, Problem> {
+pub(super) fn cursor_id(id: &str) -> Result<TaskId, Problem> {
+    id.parse().map_err(|error| Problem::bad_request(format!("`cursor`: {error}")))
+}
+
+pub(super) fn state_name(name: &str) -> Result<&'static str, Problem> {
     let known = TaskState::NAMES.into_iter().find(|known| *known == name);
     known.ok_or_else(|| Problem::bad_request(format!("`state` is one of {}", TaskState::NAMES.join(", "))))
 }
@@ -139,14 +142,14 @@ pub(super) async fn retry(
 }
 
 /// An orchestrator has none of its own.
-fn require_credential(credential: Option<&api::Credential>) -> Result<(), Problem> {
+pub(super) fn require_credential(credential: Option<&api::Credential>) -> Result<(), Problem> {
     credential.map(drop).ok_or_else(|| {
         let detail = "`credential` is missing: the task cannot speak to the model without one";
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-task", detail)
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidTask, detail)
     })
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
     let bad = || {

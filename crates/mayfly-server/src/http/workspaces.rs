@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 use super::Owner;
 use super::download;
 use super::extract::{Asked, Task, TaskPath};
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use crate::bundle;
 use crate::incoming::Incoming;
 
@@ -76,8 +76,8 @@ pub(super) async fn download(State(app): State<Owner>, Task(id): Task) -> Result
     download::file(&path, Problem::no_workspace).await
 }
 
-fn invalid(reason: &str) -> Problem {
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-workspace", format!("the workspace {reason}"))
+pub(super) fn invalid(reason: &str) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidWorkspace, format!("the workspace {reason}"))
 }
 
 async fn head(path: &Path) -> io::Result<Vec<u8>> {

@@ -33,6 +33,7 @@ async fn time_that_runs_out_ends_a_task_for_its_owner() {
     for (timeout_ms, idle_timeout_ms, seconds, outcome) in limits {
         let mut asked = task("p", None);
         (asked.timeout_ms, asked.idle_timeout_ms) = (timeout_ms, idle_timeout_ms);
+        asked.max_turns = Some(7);
         let submitted = bed.client.submit(&asked, outcome).await.unwrap();
         let mut worker = bed.worker().await;
         worker.ready().await;
@@ -40,12 +41,17 @@ async fn time_that_runs_out_ends_a_task_for_its_owner() {
         let running = bed.client.task(&submitted.id).await.unwrap();
         assert_eq!(running.state, "running");
         assert!(running.heard_at.is_some() && running.deadline_at > running.heard_at, "{running:?}");
+        let limits = running.limits.unwrap();
+        assert_eq!(limits.timeout_ms, timeout_ms.unwrap_or(1_800_000));
+        assert_eq!(limits.idle_timeout_ms, idle_timeout_ms.unwrap_or(600_000));
+        assert_eq!((limits.memory_bytes, limits.processes, limits.disk_bytes), (4 << 30, 1024, 20 << 30));
+        assert_eq!((limits.cpus, limits.max_turns), (2.0, Some(7)));
         bed.clock.advance(Duration::from_secs(seconds));
         assert!(matches!(worker.heard().await, Some(Down::Collect)));
         worker.report(&mayfly_wire::worker::Report::Collected(mayfly_wire::api::Collected::default())).await;
         let ended = finished(&bed, &submitted.id).await;
         assert_eq!(ended.outcome.unwrap().name, outcome);
-        assert_eq!((bed.machines_alive(), ended.deadline_at), (0, None));
+        assert_eq!((bed.machines_alive(), ended.deadline_at, ended.limits), (0, None, None));
     }
 }
 

@@ -1,6 +1,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mayfly_core::{Attempt, Event};
 use mayfly_store::{Listing, Store, StoreError, Submitted};
@@ -12,6 +12,22 @@ const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// Why a file is not opened; whoever only looks at it is told the same.
+fn refused(path: &Path) -> StoreError {
+    let looked = Store::look(path).unwrap_err();
+    let refused = Store::open(path).unwrap_err();
+    assert_eq!(looked.to_string(), refused.to_string());
+    refused
+}
+
+/// The names and contents of a folder's files.
+fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut content: Vec<_> = paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    content.sort();
+    content
 }
 
 /// S32
@@ -37,7 +53,7 @@ fn a_file_of_another_program_is_refused_and_left_alone() {
     for path in [text, other] {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let before = fs::read(&path).unwrap();
-        let refused = Store::open(&path).unwrap_err();
+        let refused = refused(&path);
         assert!(matches!(&refused, StoreError::Foreign(named) if *named == path), "{refused:?}");
         assert_eq!((fs::read(&path).unwrap() == before, mode(&path)), (true, 0o644));
     }
@@ -50,7 +66,7 @@ async fn a_file_of_a_newer_version_is_refused() {
     submit(&store, 1).await;
     let path = dir.path().join("db");
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 1000).unwrap();
-    let refused = Store::open(&path).unwrap_err();
+    let refused = refused(&path);
     assert!(matches!(refused, StoreError::Newer { found: 1000, .. }), "{refused:?}");
 }
 
@@ -66,10 +82,40 @@ async fn a_damaged_file_is_refused_with_what_to_do() {
     // The first page's header stays, and with it what the file is known by.
     bytes[100..4096].fill(0xa5);
     fs::write(&path, &bytes).unwrap();
-    let refused = Store::open(&path).unwrap_err();
+    let refused = refused(&path);
     assert!(matches!(&refused, StoreError::Damaged(named) if *named == path), "{refused:?}");
     assert!(refused.to_string().contains("move it away"), "{refused}");
     assert!(fs::read(&path).unwrap() == bytes);
+}
+
+/// R27: what a killed process left in the log counts, and looking leaves each file as it was.
+#[tokio::test]
+async fn whoever_looks_sees_what_is_in_the_log_and_writes_nothing() {
+    let (store, dir) = open();
+    submit(&store, 1).await;
+    let left = tempfile::tempdir().unwrap();
+    let leave = |name: &str, files: &[&str]| {
+        let folder = left.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        for file in files {
+            fs::copy(dir.path().join(file), folder.join(file)).unwrap();
+        }
+        folder
+    };
+    let ours = leave("ours, 100% of it?", &["db", "db-wal"]);
+    let file = rusqlite::Connection::open(dir.path().join("db")).unwrap();
+    file.pragma_update(None, "user_version", 1000).unwrap();
+    let newer = leave("newer", &["db", "db-wal"]);
+    file.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let whole = leave("whole", &["db"]);
+    let before = [&ours, &newer, &whole].map(|folder| content(folder));
+    Store::look(&ours.join("db")).unwrap();
+    for newer in [&newer, &whole] {
+        let seen = Store::look(&newer.join("db")).unwrap_err();
+        assert!(matches!(seen, StoreError::Newer { found: 1000, .. }), "{seen:?}");
+    }
+    Store::look(&whole.join("none")).unwrap();
+    assert!([&ours, &newer, &whole].map(|folder| content(folder)) == before);
 }
 
 /// R26: what is in it is kept.
@@ -84,6 +130,7 @@ async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
     let older = "
         DROP TABLE owner_tokens; DROP TABLE credentials; DROP INDEX tasks_by_turn;
         CREATE INDEX tasks_by_state ON tasks (state, id);
+        DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
         ALTER TABLE tasks DROP COLUMN priority; ALTER TABLE tasks DROP COLUMN result_attempt;
         ALTER TABLE attempts DROP COLUMN logged; ALTER TABLE attempts DROP COLUMN started_ms;
         PRAGMA user_version = 1";
@@ -92,6 +139,28 @@ async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
     assert_eq!(format!("{:?}", store.live().await.unwrap()), before);
     store.keep_credential(id(1), vec![1]).await.unwrap();
     assert_eq!(store.credential(id(1)).await.unwrap(), Some(vec![1]));
+}
+
+/// R26: a task that ended in the queue was said to have had an attempt.
+#[tokio::test]
+async fn what_an_older_version_wrote_wrongly_is_set_right() {
+    let (store, dir) = open();
+    for number in [1, 2] {
+        submit(&store, number).await;
+    }
+    store.claim(policy(), "sim", AT).await.unwrap().unwrap();
+    for (number, event) in [(1, Event::Aborted), (1, Event::Gone(Attempt(1))), (2, Event::Cancelled)] {
+        store.apply(id(number), change(event)).await.unwrap().unwrap();
+    }
+    drop(store);
+    let path = dir.path().join("db");
+    let older = "
+        DROP TABLE owner_tokens; DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
+        UPDATE tasks SET attempt = 1; PRAGMA user_version = 2";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(older).unwrap();
+    let store = Store::open(&path).unwrap();
+    let attempts = store.tasks(ALL).await.unwrap().into_iter().map(|task| (task.id, task.attempt));
+    assert_eq!(attempts.collect::<Vec<_>>(), [(id(2), 0), (id(1), 1)]);
 }
 
 /// R26: half of a step is none.

@@ -1,9 +1,13 @@
 //! Random events against the pure state machine: the file never knows anything else.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use mayfly_core::{Attempt, Earlier, Effect, Event, Failure, Limit, Outcome, Phase, TaskId, TaskState};
-use mayfly_store::{NewTask, Performed, Store};
+use jiff::Timestamp;
+use mayfly_core::{
+    After, Attempt, Earlier, Effect, Event, Failure, Limit, Outcome, Phase, TaskId, TaskState,
+};
+use mayfly_store::{Change, NewTask, Performed, Store};
 use proptest::prelude::*;
 
 use crate::{AT, change, id, new, open, policy};
@@ -31,6 +35,8 @@ enum Step {
     Event(u32, Event),
     /// The oldest effect was performed; unmaking leads to the machine's being gone.
     Perform,
+    /// So many seconds pass.
+    Wait(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -56,14 +62,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         2 => Just(Step::Claim),
         2 => Just(Step::Perform),
+        1 => (1..10_u8).prop_map(Step::Wait),
         8 => (1..=TASKS, event).prop_map(|(task, event)| Step::Event(task, event)),
     ];
     proptest::collection::vec(step, 1..80)
 }
 
 /// What the state machine alone makes of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Model {
+    now: Timestamp,
+    /// Before when a task is not claimed.
+    due: HashMap<TaskId, Timestamp>,
     states: HashMap<TaskId, TaskState>,
     earlier: HashMap<TaskId, Earlier>,
     /// Whether `claude` was started in the current attempt.
@@ -72,10 +82,19 @@ struct Model {
 }
 
 impl Model {
+    fn new() -> Self {
+        let (due, states, earlier, started) =
+            (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        Self { now: AT, due, states, earlier, started, effects: Vec::new() }
+    }
+
     fn apply(&mut self, task: TaskId, event: Event) -> Option<TaskState> {
         let before = self.states[&task];
         let earlier = self.earlier.entry(task).or_default();
         let (state, effects) = before.apply(event, policy().chances(*earlier, RETRIES))?;
+        if matches!(state, TaskState::Releasing(_, After::Retry)) {
+            self.due.insert(task, self.now + policy().retry_pause(*earlier));
+        }
         let started = self.started.entry(task).or_default();
         *started |= matches!(state, TaskState::Running(_, Phase::Claude));
         if matches!(state, TaskState::Queued(_)) {
@@ -88,12 +107,18 @@ impl Model {
         Some(state)
     }
 
+    fn change(&self, event: Event) -> Change {
+        Change { at: self.now, ..change(event) }
+    }
+
     fn alive(&self) -> usize {
         self.states.values().filter(|state| state.machine().is_some()).count()
     }
 
     fn claim(&mut self) -> Option<TaskState> {
+        let is_due = |task| self.due.get(task).is_none_or(|due| *due <= self.now);
         let queued = self.states.iter().filter(|(_, state)| matches!(state, TaskState::Queued(_)));
+        let queued = queued.filter(|(task, _)| is_due(task));
         // The last ones have priority.
         let next = *queued.map(|(task, _)| task).min_by_key(|task| (!has_priority(**task), **task))?;
         if self.alive() == 2 { None } else { self.apply(next, Event::Claimed) }
@@ -102,9 +127,13 @@ impl Model {
 
 async fn take(store: &Store, model: &mut Model, step: Step) {
     let (expected, found) = match step {
-        Step::Claim => (model.claim(), store.claim(policy(), "sim", AT).await.unwrap()),
+        Step::Claim => (model.claim(), store.claim(policy(), "sim", model.now).await.unwrap()),
         Step::Event(task, event) => {
-            (model.apply(id(task), event), store.apply(id(task), change(event)).await.unwrap())
+            (model.apply(id(task), event), store.apply(id(task), model.change(event)).await.unwrap())
+        }
+        Step::Wait(seconds) => {
+            model.now += Duration::from_secs(seconds.into());
+            return;
         }
         Step::Perform => {
             let Some((task, effect)) = model.effects.pop() else { return };
@@ -112,7 +141,13 @@ async fn take(store: &Store, model: &mut Model, step: Step) {
                 Effect::DestroyMachine(attempt) => Some(Event::Gone(attempt)),
                 _ => None,
             };
-            let performed = Performed { task, effect, at: AT, notes: Vec::new(), next: gone.map(change) };
+            let performed = Performed {
+                task,
+                effect,
+                at: model.now,
+                notes: Vec::new(),
+                next: gone.map(|event| model.change(event)),
+            };
             let found = store.performed(performed).await.unwrap();
             (gone.and_then(|event| model.apply(task, event)), found)
         }
@@ -126,6 +161,8 @@ async fn compare(store: &Store, model: &Model) {
         let row = store.task(task).await.unwrap().unwrap();
         assert_eq!(row.state, state);
         assert_eq!(row.finished.is_some(), state.outcome().is_some());
+        let is_put_off = matches!(state, TaskState::Queued(_) | TaskState::Releasing(_, After::Retry));
+        assert_eq!(row.due, model.due.get(&task).copied().filter(|_| is_put_off));
         let events = store.events(task, 0, usize::MAX).await.unwrap();
         assert!(events.iter().map(|event| event.seq).eq(1..=row.last_seq), "no gap, no repeat");
     }
@@ -141,6 +178,12 @@ async fn compare(store: &Store, model: &Model) {
     assert!(live.len() <= 2, "more machines than allowed");
     let unfinished = model.states.values().filter(|state| state.outcome().is_none()).count();
     assert_eq!(store.unfinished().await.unwrap(), unfinished);
+    let put_off = model.due.iter().filter(|(task, due)| {
+        let waits =
+            matches!(model.states[task], TaskState::Queued(_) | TaskState::Releasing(_, After::Retry));
+        waits && **due > model.now
+    });
+    assert_eq!(store.next_due(model.now).await.unwrap(), put_off.map(|(_, due)| *due).min());
 }
 
 proptest! {
@@ -152,7 +195,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let (store, dir) = open();
-            let mut model = Model::default();
+            let mut model = Model::new();
             for number in 1..=TASKS {
                 store.submit(new_task(number)).await.unwrap();
                 model.states.insert(id(number), TaskState::NEW);

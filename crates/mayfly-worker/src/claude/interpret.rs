@@ -46,6 +46,8 @@ pub(crate) struct TurnResult {
     pub(crate) terminal_reason: String,
     pub(crate) api_status: Option<u64>,
     pub(crate) usage_limit: bool,
+    /// The answer did not fit, however often `claude` asked the model to go on.
+    pub(crate) token_limit: bool,
     /// Its text or errors, shortened.
     pub(crate) words: String,
 }
@@ -221,6 +223,7 @@ impl Interpreter {
             terminal_reason: result.terminal_reason.clone().or(result.subtype.clone()).unwrap_or_default(),
             api_status: result.api_error_status,
             usage_limit: result.api_error.as_deref() == Some("usage_limit_reached"),
+            token_limit: result.api_error.as_deref() == Some("max_output_tokens"),
             words: shorten(&said),
         });
         Vec::new()

@@ -70,6 +70,7 @@ impl End<'_> {
     fn error(&self, last: &TurnResult) -> Verdict {
         match last.terminal_reason.as_str() {
             "api_error" if last.usage_limit => Verdict::failed(Failure::UsageLimit, self.usage_limit(last)),
+            "api_error" if last.token_limit => Verdict::failed(Failure::MaxTokens, last.words.clone()),
             "api_error" => {
                 let status = last.api_status.map(|status| format!(" ({status})")).unwrap_or_default();
                 Verdict::failed(Failure::Api, format!("{}{status}", last.words))
@@ -125,6 +126,7 @@ mod tests {
             terminal_reason,
             api_status: None,
             usage_limit: false,
+            token_limit: false,
             words: "words".to_owned(),
         }
     }
@@ -170,6 +172,12 @@ mod tests {
         let limit = TurnResult { usage_limit: true, ..result(true, "api_error") };
         let verdict = End { resets_at: Some(4_102_444_800), ..end(FAILURE, Some(&limit)) }.verdict();
         assert_eq!(verdict, Verdict::failed(Failure::UsageLimit, "words (ends at 2100-01-01T00:00:00Z)"));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_is_no_error_of_the_api() {
+        let limit = TurnResult { token_limit: true, ..result(true, "api_error") };
+        assert_eq!(end(FAILURE, Some(&limit)).verdict(), Verdict::failed(Failure::MaxTokens, "words"));
     }
 
     #[test]

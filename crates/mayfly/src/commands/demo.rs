@@ -31,6 +31,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::landing::{Code, Landing};
+use crate::machines;
 use crate::orchestrator::Orchestrator;
 use crate::printer::Printer;
 
@@ -44,6 +45,7 @@ pub(crate) async fn demo(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
+    machines::can_be_made("mayfly demo")?;
     let mut interrupts = Interrupts::install()?;
     let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
     let git = environment.git();

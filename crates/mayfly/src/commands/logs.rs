@@ -30,7 +30,7 @@ pub(crate) struct LogsArgs {
     #[arg(long)]
     follow: bool,
     /// Start after the event with this number; 0 is everything
-    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    #[arg(long, value_name = "SEQ", default_value = "0", value_parser = values::event, allow_negative_numbers = true)]
     after: u64,
     /// Print only what `claude` wrote to its standard output, byte for byte
     #[arg(long, conflicts_with = "json")]

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use mayfly_client::{Client, ClientError};
 use mayfly_server::ServerConfig;
-use mayfly_wire::api::Task;
+use mayfly_wire::api::{Limits, Task};
 
 use crate::cli::DataArgs;
 use crate::config::Settings;
@@ -15,18 +16,28 @@ use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::printer::{Printer, Shown};
-use crate::values::span;
+use crate::server_process::can_start;
+use crate::values::{show_bytes, show_duration, span};
 
 /// The states before the end, in the order of a task's life: who goes on while we ask is seen at least once.
 const UNFINISHED: [&str; 5] = ["queued", "launching", "running", "collecting", "releasing"];
-/// The most characters of a title.
+/// The most characters of a title, and those that it has on the narrowest terminal.
 const TITLE_CHARS_MAX: usize = 60;
+const TITLE_CHARS_MIN: usize = 20;
 /// The most characters of any other word of an orchestrator's.
 const WORD_CHARS_MAX: usize = 20;
+/// What stands in a cell for nothing.
+const NONE: &str = "-";
+/// The columns, but for the title.
+const HEADINGS: [&str; 8] = ["ID", "STATE", "TIME", "TRY", "PRIO", "HEARD", "LEFT", "LIMITS"];
+/// That of the priority.
+const PRIO: usize = 4;
 
 const PS_EXAMPLES: &str = "\
 TIME is since the task was accepted, or, once it is over, until it was. HEARD is how long ago its
-machine last said something, LEFT is the rest of its --timeout.
+machine last said something, LEFT is the rest of its --timeout. LIMITS are its --timeout and, after
+the slash, its --idle-timeout, then its --max-turns (t) and its --max-budget-usd ($). The last line
+says what each machine may use; --json has all of it for each task.
 
 It only asks the orchestrator that runs: it starts none, and exits with 3 if there is none.";
 
@@ -56,8 +67,11 @@ pub(crate) async fn ps(args: PsArgs, settings: &Settings, environment: &Environm
             printer.aside(&format!("no task waits or runs; `{}` lists all", origin.command("ps --all")));
         }
         (false, false) => {
-            for line in table(&tasks, Timestamp::now()) {
+            for line in table(&tasks, Timestamp::now(), terminal_width()) {
                 printer.closing(&line);
+            }
+            if let Some(limits) = tasks.iter().find_map(|task| task.limits) {
+                printer.aside(&machine_words(&limits));
             }
         }
     }
@@ -86,6 +100,9 @@ pub(super) fn unanswered(error: ClientError, origin: &Origin) -> Stop {
     if !nobody_listens(&error) {
         return error.into();
     }
+    if let Err(stop) = can_start(&origin.data) {
+        return stop;
+    }
     anyhow::anyhow!(
         "no orchestrator runs for the data folder `{}`: `{}` starts one that stays, and `mayfly run` one for its tasks",
         origin.data.display(),
@@ -101,39 +118,82 @@ fn nobody_listens(error: &ClientError) -> bool {
     matches!(kind, Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused))
 }
 
-/// A heading and a line for each; the priority has a column only if there is one.
-fn table(tasks: &[Task], now: Timestamp) -> Vec<String> {
+/// How wide the terminal of standard output is, if it is one.
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(size.ws_col.into()).filter(|width| *width > 0)
+}
+
+/// A heading and a line for each; the priority has a column only if there is one. The titles are cut where the
+/// terminal ends, so that no line goes on in the next.
+fn table(tasks: &[Task], now: Timestamp, width: Option<usize>) -> Vec<String> {
     let priorities = tasks.iter().any(|task| task.priority != 0);
-    let mut rows = vec![["ID", "STATE", "TIME", "TRY", "PRIO", "HEARD", "LEFT", "TITLE"].map(str::to_owned)];
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(tasks.iter().map(|task| row(task, now)));
-    let widths: Vec<usize> =
-        (0..8).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..HEADINGS.len())
+        .map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0))
+        .collect();
     let line = |row: &[String; 8]| {
-        let cells = row.iter().zip(&widths).enumerate().filter(|(at, _)| *at != 4 || priorities);
-        let cells: Vec<String> = cells.map(|(_, (cell, width))| format!("{cell:width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
+        let cells = row.iter().zip(&widths).enumerate().filter(|(at, _)| *at != PRIO || priorities);
+        cells.map(|(_, (cell, width))| format!("{cell:width$}  ")).collect::<Vec<_>>().concat()
     };
-    rows.iter().map(line).collect()
+    let rest = width.map_or(TITLE_CHARS_MAX, |width| width.saturating_sub(line(&rows[0]).chars().count()));
+    // One that is cut ends with a character more.
+    let most = rest.saturating_sub(1).clamp(TITLE_CHARS_MIN, TITLE_CHARS_MAX);
+    let titles = tasks.iter().map(|task| Shown::line(&task.title, most).to_string());
+    let titles = std::iter::once("TITLE".to_owned()).chain(titles);
+    rows.iter().zip(titles).map(|(row, title)| (line(row) + &title).trim_end().to_owned()).collect()
 }
 
 fn row(task: &Task, now: Timestamp) -> [String; 8] {
     let word = |text: &str| Shown::line(text, WORD_CHARS_MAX).to_string();
-    let between = |from: Timestamp, to: Timestamp| {
-        let seconds = to.duration_since(from).as_secs();
-        span(u64::try_from(seconds).unwrap_or(0))
-    };
-    let state = task.outcome.as_ref().map_or(&task.state, |outcome| &outcome.name);
-    let maybe = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let maybe = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
     [
         word(&task.short),
-        word(state),
+        state(task, now),
         between(task.created_at, task.finished_at.unwrap_or(now)),
-        task.attempt.to_string(),
+        maybe((task.attempt > 0).then(|| task.attempt.to_string())),
         task.priority.to_string(),
         maybe(task.heard_at.map(|at| between(at, now))),
         maybe(task.deadline_at.map(|at| between(now, at))),
-        Shown::line(&task.title, TITLE_CHARS_MAX).to_string(),
+        maybe(task.limits.map(|limits| word(&limit_words(&limits)))),
     ]
+}
+
+/// Its state, or how it ended; of one that waits to be tried again, for how long.
+fn state(task: &Task, now: Timestamp) -> String {
+    let state = task.outcome.as_ref().map_or(&task.state, |outcome| &outcome.name);
+    match task.due_at.filter(|due| *due > now && state == "queued") {
+        Some(due) => format!("retry in {}", between(now, due)),
+        None => Shown::line(state, WORD_CHARS_MAX).to_string(),
+    }
+}
+
+fn between(from: Timestamp, to: Timestamp) -> String {
+    span(u64::try_from(to.duration_since(from).as_secs()).unwrap_or(0))
+}
+
+/// What bounds the task itself, such as `30m/10m 50t $2`.
+fn limit_words(limits: &Limits) -> String {
+    let turns = limits.max_turns.map(|turns| format!(" {turns}t"));
+    let money = limits.max_budget_usd.map(|money| format!(" ${money}"));
+    let (whole, idle) = (time(limits.timeout_ms), time(limits.idle_timeout_ms));
+    format!("{whole}/{idle}{}{}", turns.unwrap_or_default(), money.unwrap_or_default())
+}
+
+/// A limit of time; the API takes those that no flag does.
+fn time(ms: u64) -> String {
+    match ms.is_multiple_of(1000) {
+        true => show_duration(Duration::from_millis(ms)),
+        false => format!("{ms}ms"),
+    }
+}
+
+/// What bounds a machine: the same for all of one orchestrator.
+fn machine_words(limits: &Limits) -> String {
+    let (memory, disk) = (show_bytes(limits.memory_bytes), show_bytes(limits.disk_bytes));
+    let (processes, cpus) = (limits.processes, limits.cpus);
+    format!("each machine may use {memory} of memory, {processes} processes, {cpus} cpus, {disk} of disk")
 }
 
 #[cfg(test)]
@@ -148,17 +208,61 @@ mod tests {
         serde_json::from_str(&task).expect("a task")
     }
 
-    #[test]
-    fn a_table_tells_where_each_task_stands() {
-        let now: Timestamp = "2026-01-01T00:10:00Z".parse().expect("a time");
-        let tasks = [
-            task("queued", r#","priority":-5"#),
-            task("running", r#","heard_at":"2026-01-01T00:09:58Z","deadline_at":"2026-01-01T00:30:30Z""#),
+    /// As the orchestrator tells of a task that is not over.
+    fn limits(more: &str) -> String {
+        format!(
+            r#","limits":{{"timeout_ms":1800000,"idle_timeout_ms":600000,"memory_bytes":4294967296,"processes":1024,
+                "cpus":2.0,"disk_bytes":21474836480{more}}}"#
+        )
+    }
+
+    fn some_tasks() -> [Task; 6] {
+        let limits = limits("");
+        let heard = |at: &str| format!(r#","heard_at":"2026-01-01T00:{at}Z","deadline_at":"2026-01-01T00"#);
+        [
+            task("queued", &format!(r#","priority":-5{limits}"#)),
+            task("running", &format!(r#"{}:30:30Z"{limits}"#, heard("09:58"))),
             // Its clock is a little ahead of ours, and its time is over.
-            task("running", r#","heard_at":"2026-01-01T00:10:01Z","deadline_at":"2026-01-01T00:09:59Z""#),
+            task(
+                "running",
+                &format!(
+                    r#"{}:09:59Z"{}"#,
+                    heard("10:01"),
+                    self::limits(r#","max_turns":50,"max_budget_usd":2.5"#)
+                ),
+            ),
+            task("queued", &format!(r#","due_at":"2026-01-01T00:10:40Z"{limits}"#)),
+            task("queued", &format!(r#","due_at":"2026-01-01T00:09:40Z"{limits}"#)),
             task("finished", r#","finished_at":"2026-01-01T00:01:05Z","outcome":{"name":"succeeded"}"#),
-        ];
-        insta::assert_snapshot!(table(&tasks, now).join("\n"));
-        insta::assert_snapshot!("without_priorities", table(&tasks[1..2], now).join("\n"));
+        ]
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:10:00Z".parse().expect("a time")
+    }
+
+    #[test]
+    fn a_table_tells_where_each_task_stands_and_what_bounds_it() {
+        let mut tasks = some_tasks();
+        tasks[0].attempt = 0;
+        insta::assert_snapshot!(table(&tasks, now(), None).join("\n"));
+        insta::assert_snapshot!("without_priorities", table(&tasks[1..2], now(), None).join("\n"));
+        let limits = tasks[0].limits.expect("limits");
+        let words = "each machine may use 4GiB of memory, 1024 processes, 2 cpus, 20GiB of disk";
+        assert_eq!(machine_words(&limits), words);
+        assert_eq!(limit_words(&Limits { timeout_ms: 1500, ..limits }), "1500ms/10m");
+    }
+
+    #[test]
+    fn a_long_title_ends_where_the_terminal_does() {
+        let mut tasks = some_tasks();
+        tasks[1].title = "long ".repeat(20);
+        let longest = |width| {
+            let lines = table(&tasks[1..2], now(), width).into_iter();
+            lines.map(|line| line.chars().count()).max().expect("lines")
+        };
+        assert_eq!(longest(Some(80)), 80);
+        assert!(longest(None) > 100);
+        assert_eq!(longest(Some(10)), longest(Some(60)), "some of it is always there");
     }
 }

@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mayfly_server::{STOP_MAX, Server, ServerConfig};
+use mayfly_server::{STOP_MAX, Server, ServerConfig, make_data_folder};
 
 use crate::claude;
 use crate::cli::ServeArgs;
@@ -17,24 +17,25 @@ use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
-use crate::listening;
-use crate::log;
 use crate::orchestrator::Orchestrator;
+use crate::{listening, log, machines};
 
 pub(crate) async fn serve(
     args: ServeArgs,
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
+    machines::can_be_made("mayfly serve")?;
     if args.background {
         rustix::process::setsid().context("cannot leave the terminal's session")?;
     }
     log::to_stderr(environment.get("MAYFLY_LOG"));
     let data = environment.data_folder(settings.data())?;
-    let mut interrupts = Interrupts::install()?;
-    let mut config = ServerConfig::in_dir(data);
+    let mut config = ServerConfig::in_dir(&data);
     // Nobody knows of one in the background; the socket is enough for who started it.
     listening::set(&mut config, settings, !args.background)?;
+    make_data_folder(&data).map_err(Stop::usage)?;
+    let mut interrupts = Interrupts::install()?;
     let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
     settings.bound_machines(&mut config.rules);
     settings.bound_tasks(&mut config.rules);

@@ -12,7 +12,8 @@ use serde::Deserialize;
 #[cfg(test)]
 use super::kind::toml;
 use super::kind::{
-    Address, Count, Cpus, Dollars, Kind, Memory, Model, Names, OwnTls, Place, Processes, Switch, Time,
+    Address, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Names, OwnTls, Place, Processes,
+    Silence, Switch, Time,
 };
 use super::{Given, Row, Source};
 
@@ -192,6 +193,11 @@ keys! {
         drain: Time = Duration::from_secs(30);
         /// Exit once there was nothing to do for this long.
         idle_exit: Time, else "never; after 60s if `mayfly run` started it" such as "\"10m\"";
+        /// How long a machine may be silent before its task's log says so; nothing else follows from that.
+        silent_after: Silence = Rules::default().silent_after;
+        /// How long a machine goes on without an orchestrator before it gives up, and an orchestrator waits for a
+        /// machine that is silent before it does.
+        orphan_after: Loneliness = Rules::default().orphan_after;
     }
 
     /// What one machine may use.
@@ -203,7 +209,7 @@ keys! {
         /// Its processors.
         cpus: Cpus = Limits::default().cpus_max;
         /// What its files may take on the disk.
-        disk: Memory = Limits::default().disk_bytes_max;
+        disk: Disk = Limits::default().disk_bytes_max;
     }
 
     /// What a task gets that does not say otherwise.

@@ -68,8 +68,14 @@ kinds! {
     Dollars: f64, quoted false, values::dollars, ToString::to_string;
     /// A size of memory.
     Memory: u64, quoted true, values::memory, |bytes| values::show_bytes(*bytes);
+    /// A size on the disk.
+    Disk: u64, quoted true, values::disk, |bytes| values::show_bytes(*bytes);
     /// A span of time.
     Time: Duration, quoted true, values::duration, |time| values::show_duration(*time);
+    /// A span of silence.
+    Silence: Duration, quoted true, values::silence, |time| values::show_duration(*time);
+    /// A span of being alone.
+    Loneliness: Duration, quoted true, values::loneliness, |time| values::show_duration(*time);
     /// Where to listen.
     Address: SocketAddr, quoted true, values::address, ToString::to_string;
     /// A certificate of our own.

@@ -152,8 +152,10 @@ impl Settings {
         }
     }
 
-    /// Sets how many machines there may be, and what each may use.
+    /// Sets how many machines there may be, what each may use, and how long it may be out of reach.
     pub(crate) fn bound_machines(&self, rules: &mut Rules) {
+        rules.silent_after = self.values.silent_after.value;
+        rules.orphan_after = self.values.orphan_after.value;
         rules.policy.machines_max = self.values.parallel.value;
         rules.limits.memory_bytes_max = self.values.memory.value;
         rules.limits.pids_max = self.values.processes.value;

@@ -30,13 +30,15 @@ fn a_flag_comes_before_the_file_and_the_file_before_the_default() {
 
 #[test]
 fn what_is_in_force_reaches_the_rules() {
-    let text = "[serve]\nparallel = 7\n[machine]\nmemory = \"1GiB\"\nprocesses = 100\ncpus = 1\n[task]\n\
+    let text = "[serve]\nparallel = 7\nsilent_after = \"1m\"\norphan_after = \"2h\"\n\
+                [machine]\nmemory = \"1GiB\"\nprocesses = 100\ncpus = 1\n[task]\n\
                 model = \"opus\"\ntimeout = \"1h\"\nidle_timeout = \"5m\"\n";
     let settings = read_text(Flags::default(), text).expect("settings");
     let mut rules = Rules::default();
     settings.bound_machines(&mut rules);
     settings.bound_tasks(&mut rules);
     assert_eq!(rules.policy.machines_max.get(), 7);
+    assert_eq!((rules.silent_after.as_secs(), rules.orphan_after.as_secs()), (60, 7200));
     assert_eq!((rules.limits.memory_bytes_max, rules.limits.pids_max), (1 << 30, 100));
     assert!((rules.limits.cpus_max - 1.0).abs() < f64::EPSILON);
     assert_eq!(
@@ -67,6 +69,8 @@ fn a_wrong_value_is_refused_with_its_place_and_what_it_must_be() {
         "[serve]\nparallel = \"5\"\n",
         "[serve]\nparallel = [5]\n",
         "[serve]\nidle_exit = 10\n",
+        "[serve]\nsilent_after = \"4s\"\n",
+        "[serve]\norphan_after = \"59s\"\n",
         "[machine]\nmemory = \"4 GB\"\n",
         "[machine]\nmemory = \"1MiB\"\n",
         "[machine]\nprocesses = 1\n",
@@ -125,6 +129,32 @@ fn a_file_that_anybody_may_change_or_that_is_none_is_not_read() {
     fs::write(&path, " ".repeat(64 * 1024 + 1)).expect("written");
     assert!(matches!(read(&path), Err(BadConfig::TooLong { .. })));
     assert!(matches!(read(dir.path()), Err(BadConfig::NoFile { .. })));
+}
+
+/// What the parser says of a text has snapshots of its own, above.
+#[test]
+fn each_reason_to_refuse_a_file_is_told_in_these_words() {
+    let path = || PathBuf::from("/etc/mayfly.toml");
+    let text = |text: &str| text.to_owned();
+    let reasons = mayfly_test_needs::one_of_each![BadConfig:
+        BadConfig::Missing { .. } => BadConfig::Missing { path: path() },
+        BadConfig::NoFile { .. } => BadConfig::NoFile { path: path() },
+        BadConfig::Unreadable { .. } => {
+            BadConfig::Unreadable { path: path(), source: io::ErrorKind::PermissionDenied.into() }
+        },
+        BadConfig::Open { .. } => BadConfig::Open { path: path() },
+        BadConfig::TooLong { .. } => BadConfig::TooLong { path: path() },
+        BadConfig::NotText { .. } => BadConfig::NotText { path: path() },
+        BadConfig::Syntax { .. } => BadConfig::Syntax { place: text("[place]"), said: text("[what]") },
+        BadConfig::UnknownKey { .. } => {
+            BadConfig::UnknownKey { key: text("[key]"), place: text("[place]"), advice: text("[advice]") }
+        },
+        BadConfig::WrongValue { .. } => {
+            BadConfig::WrongValue { key: text("[key]"), place: text("[place]"), said: text("[what]") }
+        },
+    ];
+    let lines: Vec<String> = reasons.iter().map(|reason| mayfly_core::causes(reason)).collect();
+    insta::assert_snapshot!(lines.join("\n"));
 }
 
 /// After a change of the keys: `MAYFLY_RENEW_REFERENCE=1 cargo nextest run -p mayfly the_reference` writes it anew.

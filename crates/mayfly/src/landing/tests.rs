@@ -51,7 +51,9 @@ impl Place {
             true => Some(Repo::discover(&git, &self.repo()).await.expect("a repository")),
             false => None,
         };
-        Landing { repo, code: None, folder: self.repo(), saved: self.dir.path().join("saved"), git }
+        // As the system names the current folder.
+        let folder = self.repo().canonicalize().expect("there");
+        Landing { repo, code: None, folder, saved: self.dir.path().join("saved"), git }
     }
 }
 

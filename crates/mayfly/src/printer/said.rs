@@ -8,6 +8,7 @@ use mayfly_wire::event::{Event, EventSource, MayflyEvent};
 use serde_json::Value;
 
 use super::shown::Shown;
+use crate::values::span;
 
 /// The most lines shown of one message.
 const MESSAGE_LINES_MAX: usize = 12;
@@ -84,9 +85,11 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
             said
         }
         Releasing => state("releasing"),
-        Requeued { detail } => {
+        Requeued { detail, due_at } => {
+            let pause = due_at.map(|due| u64::try_from(due.duration_since(at).as_secs()).unwrap_or(0));
+            let pause = pause.map(|seconds| format!(" in {}", span(seconds))).unwrap_or_default();
             let mut said = state("queued");
-            said.extend(note(&format!("another attempt follows: {detail}")));
+            said.extend(note(&format!("another attempt follows{pause}: {detail}")));
             said
         }
         Finished { outcome } => vec![Said::Finished(Shown::line(&outcome.name, WORD_CHARS_MAX), at)],
@@ -233,6 +236,13 @@ mod tests {
             said(r#"{"type":"denied","tool":"Bash","message":"no"}"#),
             [Said::Note(shown("denied Bash: no"))]
         );
+        assert_eq!(
+            said(r#"{"type":"requeued","detail":"lost"}"#),
+            [Said::State(shown("queued"), at), Said::Note(shown("another attempt follows: lost"))]
+        );
+        let put_off = r#"{"type":"requeued","detail":"api-error: 529","due_at":"2026-01-01T00:01:20Z"}"#;
+        let note = shown("another attempt follows in 1m20s: api-error: 529");
+        assert_eq!(said(put_off), [Said::State(shown("queued"), at), Said::Note(note)]);
         assert_eq!(
             said(r#"{"type":"limit","limit":"five_hour","resets_at":1767225600}"#),
             [Said::Note(shown("limit five_hour, until 2026-01-01T00:00:00Z"))]

@@ -1,5 +1,6 @@
 //! The map is of this house.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -41,6 +42,35 @@ fn every_test_that_the_readme_names_exists() {
         count += 1;
     }
     assert!(count > 20, "{count} tests named");
+}
+
+/// The user's side builds on macOS: what needs Linux comes in by one table of one manifest, and by one folder.
+#[test]
+fn what_needs_linux_is_named_by_the_machines_of_the_program_alone() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (mut todo, mut seen) = (vec!["mayfly".to_owned()], BTreeSet::new());
+    while let Some(room) = todo.pop() {
+        let manifest = fs::read_to_string(crates.join(&room).join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        let needed = manifest.get("dependencies").and_then(toml::Value::as_table);
+        for name in needed.into_iter().flat_map(toml::Table::keys) {
+            if seen.insert(name.clone()) && crates.join(name).is_dir() {
+                todo.push(name.clone());
+            }
+        }
+    }
+    assert!(seen.contains("mayfly-client") && seen.contains("mayfly-server"), "{seen:?}");
+    for linux in ["mayfly-provider-sandbox", "mayfly-worker", "landlock", "seccompiler", "libc"] {
+        assert!(!seen.contains(linux), "{linux}");
+    }
+    let mut code = String::new();
+    read_all(&crates.join("mayfly/src"), &mut code);
+    let mut machines = String::new();
+    read_all(&crates.join("mayfly/src/machines"), &mut machines);
+    for room in ["mayfly_worker::", "mayfly_provider_sandbox::", "target_os"] {
+        let (all, there) = (code.matches(room).count(), machines.matches(room).count());
+        assert!(all == there && there > 0, "{room}: {all} in the program, {there} in its machines");
+    }
 }
 
 fn read_all(folder: &Path, into: &mut String) {

@@ -23,6 +23,9 @@ fn a_flag_with_a_wrong_value() {
     insta::assert_snapshot!("wrong_model", said(&["run", "--model", "", "fix it"]));
     insta::assert_snapshot!("wrong_tasks", said(&["demo", "--tasks", "0"]));
     insta::assert_snapshot!("wrong_parallel", said(&["serve", "--parallel", "0"]));
+    insta::assert_snapshot!("little_memory", said(&["serve", "--memory", "200MiB"]));
+    insta::assert_snapshot!("little_disk", said(&["serve", "--disk", "200MiB"]));
+    insta::assert_snapshot!("wrong_after", said(&["logs", "1a2b", "--after", "-1"]));
 }
 
 #[test]
@@ -113,6 +116,7 @@ fn verbs_about_tasks_where_there_were_none() {
 #[test]
 fn flags_that_exclude_one_another() {
     insta::assert_snapshot!("two_forms", said(&["result", "1a2b", "--diff", "--apply"]));
+    insta::assert_snapshot!("two_branches", said(&["result", "1a2b", "--branch", "a", "--branch", "b"]));
     insta::assert_snapshot!("raw_json", said(&["logs", "1a2b", "--raw", "--json"]));
     insta::assert_snapshot!("wrong_priority", said(&["run", "--priority", "high", "fix it"]));
     insta::assert_snapshot!("wrong_retries", said(&["run", "--retries", "11", "fix it"]));
@@ -199,6 +203,46 @@ fn a_home_that_is_nowhere() {
     let mut command = user.with_token(&["run", "fix it"]);
     command.env_remove("HOME");
     insta::assert_snapshot!(user.said(command));
+}
+
+/// What is meant would depend on where one stands; of the folders that have a name of their own, such a one is ignored.
+#[test]
+fn a_home_that_is_no_absolute_path() {
+    let user = User::new();
+    let with = |vars: &[(&str, &str)], args: &[&str]| {
+        let mut command = user.with_token(args);
+        command.envs(vars.iter().copied());
+        user.said(command)
+    };
+    insta::assert_snapshot!("relative_home", with(&[("HOME", "rel")], &["run", "fix it"]));
+    for verb in ["ps", "doctor", "serve"] {
+        assert_eq!(with(&[("HOME", "rel")], &[verb]), with(&[("HOME", "rel")], &["run", "fix it"]), "{verb}");
+    }
+    let ignored = [("XDG_DATA_HOME", "rel"), ("XDG_CONFIG_HOME", "rel"), ("XDG_CACHE_HOME", "rel")];
+    assert_eq!(with(&ignored, &["ps"]), with(&[], &["ps"]));
+    assert_eq!(std::fs::read_dir(user.cwd()).unwrap().count(), 0);
+    assert!(user.untouched());
+}
+
+/// The folder is named before a CLI is looked for, or fetched.
+#[test]
+fn a_data_folder_that_is_a_file() {
+    let user = User::new();
+    std::fs::write(user.cwd().join("file"), "").unwrap();
+    let serve = user.said(user.mayfly(&["serve", "--data", "file"]));
+    assert_eq!(user.said(user.with_token(&["run", "--data", "file", "fix it"])), serve);
+    insta::assert_snapshot!("data_file", serve);
+    insta::assert_snapshot!("data_below_a_file", user.said(user.mayfly(&["serve", "--data", "file/below"])));
+    assert!(user.untouched());
+}
+
+/// Some editors begin a file with a mark of the byte order.
+#[test]
+fn a_file_of_tasks_that_begins_with_a_mark_of_the_byte_order() {
+    let user = User::new();
+    std::fs::write(user.cwd().join("tasks.jsonl"), "\u{feff}{\"prompt\":\"fix it\"}\n{}\n").unwrap();
+    insta::assert_snapshot!(user.said(user.with_token(&["run", "--file", "tasks.jsonl"])));
+    assert!(user.untouched());
 }
 
 /// S56: what another user's folder holds is not followed, and nothing is written there.

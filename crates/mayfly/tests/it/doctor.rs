@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -14,18 +14,26 @@ use super::User;
 /// Nobody's id.
 const ORDINARY: u32 = 54_321;
 /// A program that a machine can show; its digest is not the pinned one.
-const STAND_IN: [&str; 2] = ["--claude", "/bin/true"];
+pub(crate) const STAND_IN: [&str; 2] = ["--claude", "/bin/true"];
 /// What no task can run without.
 const PARTS: [&str; 6] = ["user namespaces", "other namespaces", "overlay", "Landlock", "seccomp", "sandbox"];
 
 /// The checks by name, with the exit code.
-fn checks(output: &Output) -> (i32, Vec<(String, Value)>) {
+pub(crate) fn checks(output: &Output) -> (i32, Vec<(String, Value)>) {
     let said = String::from_utf8_lossy(&output.stdout);
     let report: Value = serde_json::from_str(&said)
         .unwrap_or_else(|_| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)));
     let checks = report["checks"].as_array().unwrap();
     let named = checks.iter().map(|check| (check["name"].as_str().unwrap().to_owned(), check.clone()));
     (output.status.code().unwrap(), named.collect())
+}
+
+/// The names and contents of a folder's files.
+pub(crate) fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut content: Vec<_> = paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    content.sort();
+    content
 }
 
 fn state<'a>(checks: &'a [(String, Value)], name: &str) -> &'a str {

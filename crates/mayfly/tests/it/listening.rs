@@ -22,3 +22,19 @@ fn an_address_that_others_can_reach_needs_tls_or_the_word() {
     insta::assert_snapshot!(said.concat());
     assert!(user.untouched());
 }
+
+/// The doctor asks what a start asks.
+#[test]
+fn a_doctor_tells_of_a_port_that_a_start_would_refuse() {
+    let user = User::new();
+    let files = [
+        ("listen = \"0.0.0.0:6293\"", "--listen-without-tls"),
+        ("tls_cert = \"/nowhere.pem\"", "needs its key"),
+        ("tls_cert = \"/nowhere.pem\"\ntls_key = \"/nowhere.pem\"", "cannot read /nowhere.pem"),
+    ];
+    for (keys, word) in files {
+        std::fs::write(user.cwd().join("mayfly.toml"), format!("[serve]\n{keys}\n")).unwrap();
+        let said = user.said(user.mayfly(&["doctor", "--config", "mayfly.toml"]));
+        assert!(said.starts_with("exit 3\n") && said.contains(word), "{said}");
+    }
+}

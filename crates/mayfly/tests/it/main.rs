@@ -6,6 +6,7 @@ mod bad_input;
 mod doctor;
 mod help;
 mod listening;
+mod place;
 mod stand_in;
 mod token;
 
@@ -65,7 +66,10 @@ impl User {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let (stdout, stderr) = (text(output.stdout), text(output.stderr));
         let said = format!("exit {}\n{stdout}{stderr}", output.status.code().unwrap());
-        said.replace(&fs::canonicalize(self.home()).unwrap().display().to_string(), "[home]")
+        // It may be named by a link.
+        let real = fs::canonicalize(self.home()).unwrap();
+        said.replace(&real.display().to_string(), "[home]")
+            .replace(&self.home().display().to_string(), "[home]")
     }
 
     /// Whether the user has no more than before: no data, no process that would have left some.

@@ -11,7 +11,7 @@ use super::service::{User, end};
 use super::world::{Run, processes_in};
 
 /// A `mayfly serve` in the foreground.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     /// It says more there.
     _stdout: BufReader<ChildStdout>,
@@ -20,7 +20,7 @@ struct Serving {
 
 impl Serving {
     /// Starts one, and waits until it is ready.
-    async fn start(user: &User, claude: &Path, args: &[&str]) -> Self {
+    pub(crate) async fn start(user: &User, claude: &Path, args: &[&str]) -> Self {
         let mut command =
             user.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &["serve", "--listen", "127.0.0.1:0"]);
         command.env("MAYFLY_LOG", "off").arg("--claude").arg(claude).args(args).kill_on_drop(true);
@@ -36,7 +36,7 @@ impl Serving {
         Self { child, _stdout: stdout, stderr }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
         kill_process(pid, signal).unwrap();
     }
@@ -49,7 +49,7 @@ impl Serving {
     }
 
     /// Waits for its end; what it still said.
-    async fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) async fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.stderr.read_to_string(&mut rest).await.unwrap();
         (self.child.wait().await.unwrap().code(), rest)

@@ -107,6 +107,16 @@ async fn the_limit_of_turns_ends_a_loop() {
     world.end().await;
 }
 
+/// Another run would be paid for, and end the same way.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_does_not_fit_is_not_asked_for_again() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let ended = world.outcome_of(&["--retries", "3", "[script: max-tokens]"]).await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(1), "max-tokens"), "{}", ended.stderr);
+    assert_eq!(ended.own("started").count(), 1);
+    world.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_limit_of_money_ends_a_loop() {
     let Some(world) = World::start(|_| {}).await else { return };

@@ -4,6 +4,7 @@
 //! the other by the gateway alone.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod away;
 mod cancelling;
 mod demo;
 mod draining;

@@ -48,14 +48,19 @@ async fn detached_tasks_are_listed_followed_and_cancelled() {
     assert_eq!(log.end().await.code, None);
     world.ends(writes, 0).await;
 
-    let listed = world.mayfly(&["ps"]).await.text();
+    let listed = world.mayfly(&["ps"]).await;
+    let machine = "each machine may use 4GiB of memory, 1024 processes, 2 cpus, 20GiB of disk";
+    assert!(listed.stderr.contains(machine), "{}", listed.stderr);
+    let listed = listed.text();
     let lines: Vec<&str> = listed.lines().collect();
     assert_eq!(lines.len(), 2, "{listed}");
     assert!(lines[1].starts_with(waits.as_str()) && lines[1].contains("  running  "), "{listed}");
+    assert!(lines[1].contains("  30m/10m  "), "{listed}");
     let all = world.mayfly(&["ps", "--all", "--json"]).await.text();
     let all: Vec<Value> = all.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let brief: Vec<_> =
         all.iter().map(|task| (task["short"].as_str().unwrap(), task["state"].as_str().unwrap())).collect();
+    assert_eq!(all[0]["limits"]["processes"], 1024);
     assert_eq!(brief, [(waits.as_str(), "running"), (writes.as_str(), "finished")]);
 
     let refused = world.mayfly(&["cancel", waits, "deadbeef"]).await.refusal();
@@ -149,7 +154,9 @@ async fn a_result_is_taken_in_every_form() {
     assert!(branch.contains(&format!("git merge {name}")), "{branch}");
     assert_eq!(world.git(&["show", &format!("{name}:made.txt")]), "Written by the script.");
     let taken = result(&["--branch"]).await.refusal();
-    assert!(taken.contains(&format!("the branch `{name}` is there already")), "{taken}");
+    let words =
+        format!("mayfly: the branch `{name}` is there already, and may hold this very work: choose another");
+    assert!(taken.starts_with(&words) && taken.contains("--branch NAME"), "{taken}");
     result(&["--branch", "other"]).await.text();
     assert_eq!(world.git(&["rev-parse", "other"]), world.git(&["rev-parse", &name]));
     assert!(result(&["--branch", "a..b"]).await.refusal().contains("cannot be the name of a branch"));

@@ -5,13 +5,13 @@
 //! folder is left to a later demo.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use mayfly_provider::{Provider as _, ProviderError};
-use mayfly_provider_sandbox::{Sandbox, SandboxConfig};
+use anyhow::Context as _;
 use rustix::fs::OFlags;
+
+use crate::machines;
 
 /// What the folders of data are called.
 pub(super) const DATA: &str = "mayfly-data-";
@@ -24,7 +24,7 @@ pub(super) async fn remove(folder: &Path) {
         match unmake(&data.path()).await {
             Ok(removed) => tracing::debug!(data = %data.path().display(), removed, "data of a killed demo"),
             Err(error) => {
-                tracing::warn!(%error, data = %data.path().display(), "cannot remove a demo's data");
+                tracing::warn!(error = format!("{error:#}"), data = %data.path().display(), "cannot remove a demo's data");
             }
         }
     }
@@ -45,29 +45,18 @@ fn take(data: &Path) -> Option<File> {
 }
 
 /// Removes a folder, unless one of its machines lives.
-async fn unmake(data: &Path) -> Result<bool, Unremoved> {
-    let (machines, bases) = (data.join("machines"), data.join("bases"));
-    // To list and to unmake, no binary is needed.
-    let binary = PathBuf::new;
-    let sandbox = Sandbox::new(SandboxConfig { machines, bases, claude: binary(), mayfly: binary() });
-    let machines = sandbox.list().await?;
+async fn unmake(data: &Path) -> anyhow::Result<bool> {
+    // To list and to unmake, no CLI is needed.
+    let provider = machines::provider(data, PathBuf::new())?;
+    let machines = provider.list().await.context("its machines cannot be listed")?;
     if machines.iter().any(|machine| machine.alive) {
         return Ok(false);
     }
     for machine in machines {
-        sandbox.destroy(machine.attempt).await?;
+        provider.destroy(machine.attempt).await.context("its machines cannot be removed")?;
     }
-    fs::remove_dir_all(data)?;
+    fs::remove_dir_all(data).context("its files cannot be removed")?;
     Ok(true)
-}
-
-/// Why a folder is still there.
-#[derive(Debug, thiserror::Error)]
-enum Unremoved {
-    #[error("its machines cannot be removed")]
-    Machines(#[from] ProviderError),
-    #[error("its files cannot be removed")]
-    Files(#[from] io::Error),
 }
 
 #[cfg(test)]

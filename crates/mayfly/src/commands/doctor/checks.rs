@@ -3,33 +3,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use mayfly_core::causes;
-use mayfly_provider::Provider as _;
-use mayfly_provider_sandbox::{Layer, LayerState, Sandbox, SandboxConfig};
-use mayfly_server::{DataError, check_data_folder, make_data_folder};
 use mayfly_wire::api::CredentialKind;
-use rustix::fs::statvfs;
-use tempfile::TempDir;
 
+use super::place;
 use super::report::Check;
 use crate::claude::{self, Claude, ClaudeError, pin};
 use crate::config::Settings;
 use crate::credential::{self, BadCredential, Found};
 use crate::environment::Environment;
 use crate::exit::Stop;
-use crate::values::shell_word;
-
-/// With less room than this, a few tasks fill the disk.
-const ROOM_BYTES_MIN: u64 = 1 << 30;
+use crate::machines;
 
 /// Tries everything.
 pub(super) async fn all(settings: &Settings, environment: &Environment) -> Result<Vec<Check>, Stop> {
     let data = environment.data_folder(settings.data())?;
     let unmade = Unmade::before(&data);
     let seen = claude::look(settings.claude(), environment).await;
-    let mut checks = vec![configuration(settings, environment), data_folder(&data)];
-    checks.extend(machines(&data, seen.as_ref().ok().and_then(Option::as_ref)).await?);
+    let mut checks = vec![configuration(settings, environment)];
+    checks.extend(place::all(&data, settings).await);
+    checks.extend(machines::checks(&data, seen.as_ref().ok().and_then(Option::as_ref)).await?);
     checks.extend([git(environment).await, cli(seen, environment), credential(environment)]);
     drop(unmade);
     Ok(checks)
@@ -43,66 +36,6 @@ fn configuration(settings: &Settings, environment: &Environment) -> Check {
         (None, None) => "all as by default: there is no home to look for one in".to_owned(),
     };
     Check::ok("configuration", detail)
-}
-
-fn data_folder(data: &Path) -> Check {
-    let (name, shown) = ("data folder", data.display());
-    if let Err(error) = make_data_folder(data).and_then(|()| check_data_folder(data)) {
-        let fix = match &error {
-            DataError::Secret { path, .. } => format!("rm {}", shell_word(&path.to_string_lossy())),
-            DataError::Shared { .. } => format!("chmod go-w {}", shell_word(&data.to_string_lossy())),
-            _ => "mayfly run --data DIR, with a folder of yours".to_owned(),
-        };
-        return Check::failed(name, causes(&error), Some(fix));
-    }
-    match statvfs(data).map(|room| room.f_bavail.saturating_mul(room.f_frsize)) {
-        Ok(free) if free < ROOM_BYTES_MIN => {
-            let detail = format!("{shown}, with {} MiB free, which a few tasks fill", free >> 20);
-            Check::warning(
-                name,
-                detail,
-                Some("mayfly run --data DIR, with a folder on a bigger disk".to_owned()),
-            )
-        }
-        Ok(free) => Check::ok(name, format!("{shown}, {} GiB free", free >> 30)),
-        Err(errno) => Check::failed(name, format!("cannot look at {shown}: {errno}"), None),
-    }
-}
-
-/// The sandbox's layers, and the whole of it: a machine is made and unmade.
-async fn machines(data: &Path, claude: Option<&Claude>) -> Result<Vec<Check>, Stop> {
-    let folder = scratch(data)?;
-    let mayfly = std::env::current_exe().context("cannot tell where this program is")?;
-    // A CLI that is not here yet has a stand-in: this program is one that a machine can show.
-    let claude = claude.map_or_else(|| mayfly.clone(), |claude| claude.path.clone());
-    let (machines, bases) = (folder.path().join("machines"), folder.path().join("bases"));
-    let sandbox = Sandbox::new(SandboxConfig { machines, bases, claude, mayfly });
-    let mut checks = match sandbox.layers().await {
-        Ok(layers) => layers.into_iter().map(Check::from).collect(),
-        Err(error) => vec![Check::failed("layers", causes(&error), None)],
-    };
-    checks.push(match sandbox.probe().await {
-        Ok(()) => Check::ok("sandbox", "a machine was made, and unmade"),
-        Err(error) => Check::failed("sandbox", causes(&error), None),
-    });
-    Ok(checks)
-}
-
-/// Where machines are to be, and out of the way of those that are there.
-fn scratch(data: &Path) -> Result<TempDir, Stop> {
-    let mut builder = tempfile::Builder::new();
-    let made = builder.prefix("doctor-").tempdir_in(data).or_else(|_| builder.tempdir());
-    made.context("cannot make a temporary folder (is TMPDIR right, and has it room?)").map_err(Stop::from)
-}
-
-impl From<Layer> for Check {
-    fn from(Layer { name, state, detail, fix }: Layer) -> Self {
-        match state {
-            LayerState::Works => Self::ok(&name, detail),
-            LayerState::Limited => Self::warning(&name, detail, fix),
-            LayerState::Missing => Self::failed(&name, detail, fix),
-        }
-    }
 }
 
 async fn git(environment: &Environment) -> Check {

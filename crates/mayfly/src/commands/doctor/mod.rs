@@ -1,19 +1,20 @@
 //! `mayfly doctor`: what a task needs, tried on this host; and what is in force, with its origin.
 //!
 //! Nothing is concluded from versions: a machine is made and unmade, and each part of it is tried by itself.
-//! What is made for that is below the data folder, and gone at the end; so is the folder if it was not there.
+//! The folder, the database and the port are looked at by the checks of a start, and no file there is changed.
+//! What is made for a trial is below the data folder, and gone at the end; so is the folder if it was not there.
 
 mod checks;
+mod place;
 mod report;
 
 use std::io::{self, Write as _};
-
-use mayfly_provider_sandbox::Sandbox;
 
 use crate::cli::DoctorArgs;
 use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
+pub(crate) use report::Check;
 use report::{Listing, Report};
 
 pub(crate) async fn doctor(
@@ -26,8 +27,6 @@ pub(crate) async fn doctor(
         say(&if args.json { json(&listing)? } else { listing.text() })?;
         return Ok(Exit::Success);
     }
-    // As an orchestrator does: else what it could limit would not be seen.
-    Sandbox::step_aside();
     let report = Report { checks: checks::all(settings, environment).await? };
     say(&if args.json { json(&report)? } else { report.text() })?;
     Ok(report.exit())

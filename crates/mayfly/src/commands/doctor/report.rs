@@ -18,20 +18,20 @@ pub(super) struct Report {
 
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Check {
+pub(crate) struct Check {
     /// What it is.
-    pub(super) name: String,
-    pub(super) state: State,
+    pub(crate) name: String,
+    pub(crate) state: State,
     /// What was found.
-    pub(super) detail: String,
+    pub(crate) detail: String,
     /// The command that puts it right, if there is one.
-    pub(super) fix: Option<String>,
+    pub(crate) fix: Option<String>,
 }
 
 /// How it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum State {
+pub(crate) enum State {
     /// As it should be.
     Ok,
     /// A task can run all the same.
@@ -51,15 +51,15 @@ impl State {
 }
 
 impl Check {
-    pub(super) fn ok(name: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn ok(name: &str, detail: impl Into<String>) -> Self {
         Self { name: name.to_owned(), state: State::Ok, detail: detail.into(), fix: None }
     }
 
-    pub(super) fn warning(name: &str, detail: impl Into<String>, fix: Option<String>) -> Self {
+    pub(crate) fn warning(name: &str, detail: impl Into<String>, fix: Option<String>) -> Self {
         Self { state: State::Warning, fix, ..Self::ok(name, detail) }
     }
 
-    pub(super) fn failed(name: &str, detail: impl Into<String>, fix: Option<String>) -> Self {
+    pub(crate) fn failed(name: &str, detail: impl Into<String>, fix: Option<String>) -> Self {
         Self { state: State::Failed, fix, ..Self::ok(name, detail) }
     }
 }

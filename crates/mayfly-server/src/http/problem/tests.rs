@@ -1,0 +1,194 @@
+//! What callers are told, and what they are not.
+
+use std::path::PathBuf;
+
+use axum::extract::{FromRequest, Query};
+use http::HeaderMap;
+use mayfly_test_needs::one_of_each;
+
+use super::super::{events, tasks, workspaces};
+use super::*;
+use crate::data::DataError;
+use crate::told::{store_errors, variant};
+
+async fn refused(body: &str) -> api::Problem {
+    refused_as("application/json", body).await.0
+}
+
+async fn refused_as(content_type: &str, body: &str) -> Problem {
+    let request = http::Request::post("/").header(CONTENT_TYPE, content_type);
+    let request = request.body(axum::body::Body::from(body.to_owned())).expect("a request");
+    Json::<api::CreateTask>::from_request(request, &()).await.expect_err("bad").into()
+}
+
+#[tokio::test]
+async fn an_unknown_field_is_named() {
+    let problem = refused(r#"{"prompt":"p","colour":"red"}"#).await;
+    assert_eq!((problem.status, problem.kind.as_str()), (422, "bad-request"));
+    assert!(problem.detail.contains("`colour`"), "{}", problem.detail);
+}
+
+/// S30: a credential in the wrong place is not repeated.
+#[tokio::test]
+async fn a_value_is_not_repeated() {
+    for body in [
+        r#"{"prompt":"p","credential":"canary"}"#,
+        r#"{"prompt":"p","credential":{"kind":"canary \" x","secret":"s"}}"#,
+        r#"{"prompt":"p","timeout_ms":"canary"}"#,
+        r#"{"prompt":"p","credential":{"kind":"api-key","secret":"canary"},"max_turns":-1}"#,
+    ] {
+        let problem = refused(body).await;
+        assert!(!problem.detail.contains("canary"), "{}", problem.detail);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_from_other_trouble() {
+    let full = Problem::disk(&io::ErrorKind::StorageFull.into()).0;
+    assert_eq!((full.status, full.kind.as_str()), (507, "disk-full"));
+    let other = Problem::disk(&io::ErrorKind::PermissionDenied.into()).0;
+    assert_eq!((other.status, other.kind.as_str()), (500, "internal"));
+    assert!(!other.detail.contains("permission"), "the cause is for the log");
+}
+
+#[tokio::test]
+async fn a_problem_is_problem_json() {
+    let response = Problem::no_task().into_response();
+    assert_eq!(response.status(), 404);
+    assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+}
+
+fn full() -> io::Error {
+    io::ErrorKind::StorageFull.into()
+}
+
+fn git_errors() -> Vec<GitError> {
+    let (path, text) = (|| PathBuf::from("/repo"), || "x".to_owned());
+    one_of_each![GitError:
+        GitError::Missing(_) => GitError::Missing(io::ErrorKind::NotFound.into()),
+        GitError::NoRepository(_) => GitError::NoRepository(path()),
+        GitError::Bare(_) => GitError::Bare(path()),
+        GitError::NoCommit(_) => GitError::NoCommit(path()),
+        GitError::Shallow(_) => GitError::Shallow(path()),
+        GitError::WrongHead { .. } => GitError::WrongHead { found: text(), announced: text() },
+        GitError::BadName(_) => GitError::BadName(text()),
+        GitError::Unrelated(_) => GitError::Unrelated(path()),
+        GitError::BadBranch(_) => GitError::BadBranch(text()),
+        GitError::Exists(_) => GitError::Exists(text()),
+        GitError::Taken { .. } => GitError::Taken { there: text(), wanted: text() },
+        GitError::NoFit { .. } => GitError::NoFit { top: path(), said: text() },
+        GitError::BadObject(_) => GitError::BadObject(text()),
+        GitError::Unreadable { .. } => GitError::Unreadable { path: path(), advice: "x" },
+        GitError::TooLong(_) => GitError::TooLong(text()),
+        GitError::Failed { .. } => GitError::Failed { what: text(), said: text() },
+        GitError::File { .. } => GitError::File { path: path(), source: full() },
+    ]
+}
+
+fn submit_errors() -> Vec<SubmitError> {
+    one_of_each![SubmitError:
+        SubmitError::Invalid { .. } => {
+            SubmitError::Invalid { field: "prompt", reason: "is empty".to_owned() }
+        },
+        SubmitError::DiskFull { .. } => SubmitError::DiskFull { folder: "/data".into(), free: 1000 },
+        SubmitError::NotOver(_) => SubmitError::NotOver("1a2b3c4d".to_owned()),
+        SubmitError::KeyConflict => SubmitError::KeyConflict,
+        SubmitError::Store(_) => SubmitError::Store(StoreError::Closed),
+    ]
+}
+
+fn token_errors() -> Vec<TokenError> {
+    one_of_each![TokenError:
+        TokenError::Name => TokenError::Name,
+        TokenError::Taken => TokenError::Taken,
+        TokenError::TooMany => TokenError::TooMany,
+        TokenError::Unknown => TokenError::Unknown,
+        TokenError::Store(_) => TokenError::Store(StoreError::Closed),
+        TokenError::Data(_) => TokenError::Data(DataError::NoFolder { path: "/data".into() }),
+        TokenError::Random(_) => TokenError::Random(io::ErrorKind::NotFound.into()),
+    ]
+}
+
+fn incoming_errors() -> Vec<IncomingError> {
+    one_of_each![IncomingError:
+        IncomingError::TooLong { .. } => IncomingError::TooLong { bytes_max: 1000 },
+        IncomingError::BrokeOff => IncomingError::BrokeOff,
+        IncomingError::Disk(_) => IncomingError::Disk(full()),
+    ]
+}
+
+/// A query that is not one.
+fn refused_query() -> Problem {
+    let uri = "/?after=canary".parse().expect("a URI");
+    Query::<events::From>::try_from_uri(&uri).map(drop).expect_err("no number").into()
+}
+
+/// The requests that are no good by themselves.
+async fn bad_requests() -> Vec<Problem> {
+    let mut no_key = HeaderMap::new();
+    no_key.insert("idempotency-key", HeaderValue::from_static(""));
+    vec![
+        refused_as("application/json", r#"{"prompt":"p","colour":"red"}"#).await,
+        refused_as("application/json", "{").await,
+        refused_as("text/plain", "{}").await,
+        // Longer than any body may be that has no bound of its own.
+        refused_as("application/json", &" ".repeat(3 << 20)).await,
+        refused_query(),
+        tasks::cursor_id("x").map(drop).expect_err("no id"),
+        tasks::state_name("flying").map(drop).expect_err("no state"),
+        tasks::idempotency_key(&no_key).map(drop).expect_err("no key"),
+        tasks::require_credential(None).expect_err("none"),
+        workspaces::invalid(crate::bundle::base(b"").expect_err("no bundle")),
+    ]
+}
+
+fn fixed() -> Vec<Problem> {
+    let ids = ["00000000-0000-7000-8000-00000000abcd", "00000000-0000-7000-8000-00000001abcd"];
+    vec![
+        Problem::no_route(),
+        Problem::no_method(),
+        Problem::no_task(),
+        Problem::several_tasks(&ids.map(|id| id.parse().expect("an id"))),
+        Problem::not_over("1a2b3c4d"),
+        Problem::no_result(),
+        Problem::no_workspace(),
+        Problem::denied(),
+        Problem::busy(),
+        Problem::no_token(),
+        Problem::page(),
+        Problem::unknown_host(),
+        Problem::disk(&io::ErrorKind::PermissionDenied.into()),
+    ]
+}
+
+/// Each error by the name of its variant, and what becomes of it.
+fn told<E: Error>(errors: Vec<E>, tell: impl Fn(E) -> Problem) -> Vec<(String, Problem)> {
+    errors.into_iter().map(|error| (variant(&error), tell(error))).collect()
+}
+
+/// In the order of each list; a new variant of an error, or a new kind, has to find its place here.
+#[tokio::test]
+async fn each_problem_is_told_in_these_words() {
+    let nameless =
+        |problems: Vec<Problem>| problems.into_iter().map(|problem| ("-".to_owned(), problem)).collect();
+    let (mut kinds, mut lines) = (Vec::new(), Vec::new());
+    for (heading, problems) in [
+        ("by itself", nameless(fixed())),
+        ("what was asked", nameless(bad_requests().await)),
+        ("SubmitError", told(submit_errors(), Problem::from)),
+        ("TokenError", told(token_errors(), Problem::from)),
+        ("IncomingError", told(incoming_errors(), Problem::from)),
+        ("StoreError", told(store_errors(), Problem::from)),
+        ("GitError", told(git_errors(), Problem::git)),
+    ] {
+        lines.push(format!("# {heading}"));
+        for (name, Problem(api::Problem { kind, status, detail })) in problems {
+            lines.push(format!("{name} => {status} {kind}: {detail}"));
+            kinds.push(kind);
+        }
+    }
+    for kind in Kind::ALL {
+        assert!(kinds.iter().any(|told| told == kind.word()), "{kind:?} is nowhere in the table");
+    }
+    insta::assert_snapshot!(lines.join("\n"));
+}

@@ -1,0 +1,87 @@
+//! Machines as sandboxes on this box, and the roles that this program has in and beside one.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use mayfly_core::causes;
+use mayfly_provider::Provider;
+use mayfly_provider_sandbox::{HOLDER_VERB, Layer, LayerState, Sandbox, SandboxConfig};
+use tempfile::TempDir;
+
+use crate::claude::Claude;
+use crate::commands::doctor::Check;
+use crate::exit::Stop;
+use crate::log;
+
+/// What the first process of a machine is started as.
+const WORKER_VERB: &str = "worker";
+
+/// Plays the part that `first`, the program's first argument, names; none if it names none.
+pub(crate) fn role(first: &OsStr, rest: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    if first == HOLDER_VERB {
+        return Some(mayfly_provider_sandbox::holder_main(rest));
+    }
+    (first == WORKER_VERB).then(|| {
+        log::to_stderr(None);
+        mayfly_worker::main()
+    })
+}
+
+/// Has limits handed down to machines that this process makes. To be called before the first is made.
+pub(crate) fn step_aside() {
+    Sandbox::step_aside();
+}
+
+/// What makes the machines of the data folder `data`, with the CLI `claude` in them.
+pub(crate) fn provider(data: &Path, claude: PathBuf) -> anyhow::Result<Arc<dyn Provider>> {
+    Ok(Arc::new(sandbox(data, claude, this_program()?)))
+}
+
+fn sandbox(data: &Path, claude: PathBuf, mayfly: PathBuf) -> Sandbox {
+    let (machines, bases) = (data.join("machines"), data.join("bases"));
+    Sandbox::new(SandboxConfig { machines, bases, claude, mayfly })
+}
+
+fn this_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot tell where this program is")
+}
+
+/// What the doctor says: the sandbox's layers, and the whole of it, where a machine is made and unmade.
+pub(crate) async fn checks(data: &Path, claude: Option<&Claude>) -> Result<Vec<Check>, Stop> {
+    // As an orchestrator does: else what it could limit would not be seen.
+    step_aside();
+    let folder = scratch(data)?;
+    let mayfly = this_program()?;
+    // A CLI that is not here yet has a stand-in: this program is one that a machine can show.
+    let claude = claude.map_or_else(|| mayfly.clone(), |claude| claude.path.clone());
+    let sandbox = sandbox(folder.path(), claude, mayfly);
+    let mut checks = match sandbox.layers().await {
+        Ok(layers) => layers.into_iter().map(Check::from).collect(),
+        Err(error) => vec![Check::failed("layers", causes(&error), None)],
+    };
+    checks.push(match sandbox.probe().await {
+        Ok(()) => Check::ok("sandbox", "a machine was made, and unmade"),
+        Err(error) => Check::failed("sandbox", causes(&error), None),
+    });
+    Ok(checks)
+}
+
+/// Where machines are to be, and out of the way of those that are there.
+fn scratch(data: &Path) -> Result<TempDir, Stop> {
+    let mut builder = tempfile::Builder::new();
+    let made = builder.prefix("doctor-").tempdir_in(data).or_else(|_| builder.tempdir());
+    made.context("cannot make a temporary folder (is TMPDIR right, and has it room?)").map_err(Stop::from)
+}
+
+impl From<Layer> for Check {
+    fn from(Layer { name, state, detail, fix }: Layer) -> Self {
+        match state {
+            LayerState::Works => Self::ok(&name, detail),
+            LayerState::Limited => Self::warning(&name, detail, fix),
+            LayerState::Missing => Self::failed(&name, detail, fix),
+        }
+    }
+}
