@@ -50,6 +50,12 @@ impl Gate {
 }
 
 impl Engine {
+    /// The attempt that a token of a machine is of, whichever route it is for, and whether or not it still opens that.
+    pub fn attempt_of(&self, token: &str) -> Option<AttemptId> {
+        let routes = [Route::Ticket, Route::Model, Route::Result];
+        routes.into_iter().find_map(|route| self.0.tokens.check(route, token))
+    }
+
     /// Takes the placeholder that a machine sent to the model API.
     pub async fn admit_model(&self, token: &str) -> Result<ModelAccess, Denied> {
         let attempt = self.0.tokens.check(Route::Model, token).ok_or(Denied)?;

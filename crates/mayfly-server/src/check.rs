@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mayfly_store::{Store, StoreError};
 
@@ -34,12 +35,16 @@ pub fn check_database(data: &Path) -> Result<Option<PathBuf>, StartError> {
 /// # Errors
 /// If it cannot be had.
 pub async fn check_port(address: SocketAddr) -> Result<(), StartError> {
-    listen(address, 1).await.map(drop)
+    listen(address, None, 1).await.map(drop)
 }
 
 /// A door on a port, with the address that it got.
-pub(crate) async fn listen(address: SocketAddr, places: usize) -> Result<(Door, SocketAddr), StartError> {
-    Door::at(address, places).await.map_err(|source| StartError::Port { address, source })
+pub(crate) async fn listen(
+    address: SocketAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    places: usize,
+) -> Result<(Door, SocketAddr), StartError> {
+    Door::at(address, tls, places).await.map_err(|source| StartError::Port { address, source })
 }
 
 /// What is wrong with a database.

@@ -7,6 +7,8 @@ use mayfly_engine::{EngineConfig, Rules};
 use mayfly_git::Git;
 
 use crate::data::TOKEN;
+use crate::server::StartError;
+use crate::tls::Tls;
 
 /// The name of the owner's socket in the data folder.
 pub(crate) const OWNER_SOCKET: &str = "api.sock";
@@ -16,8 +18,16 @@ pub(crate) const OWNER_SOCKET: &str = "api.sock";
 pub struct ServerConfig {
     /// The data folder; one orchestrator at a time has it. It is made if it is not there.
     pub data: PathBuf,
-    /// A port of this machine where the owner's API is served too, to those who have a token. Port 0 is any.
+    /// An address where the owner's API is served too, to those who have a token. Port 0 is any.
     pub listen: Option<SocketAddr>,
+    /// What it shows of itself there. Default: no TLS.
+    pub tls: Option<Tls>,
+    /// Whether an address that others can reach may be one without TLS, where a token can be read on its way.
+    pub listen_without_tls: bool,
+    /// What it is called there, besides `localhost` and by its address.
+    pub host_names: Vec<String>,
+    /// Whether machines can come there too, each with its own tokens. Default: no.
+    pub machines_by_port: bool,
     /// git, which makes patches of results. Default: the one in the usual places.
     pub git: Git,
     /// What holds for its tasks.
@@ -28,7 +38,16 @@ impl ServerConfig {
     /// The default rules, in the data folder `data`.
     pub fn in_dir(data: impl Into<PathBuf>) -> Self {
         let git = Git::new("/usr/local/bin:/usr/bin:/bin".into(), None, None);
-        Self { data: data.into(), listen: None, git, rules: Rules::default() }
+        Self {
+            data: data.into(),
+            listen: None,
+            tls: None,
+            listen_without_tls: false,
+            host_names: Vec::new(),
+            machines_by_port: false,
+            git,
+            rules: Rules::default(),
+        }
     }
 
     /// The owner's socket.
@@ -39,6 +58,21 @@ impl ServerConfig {
     /// The file of the token that opens the API on a port for programs of this machine.
     pub fn token_file(&self) -> PathBuf {
         self.data.join(TOKEN)
+    }
+
+    /// Whether the address to listen on may be one: where others can come, a token must not be readable on its way.
+    ///
+    /// # Errors
+    /// [`StartError::Exposed`].
+    pub fn check_listen(&self) -> Result<(), StartError> {
+        match self.listen {
+            Some(address)
+                if !address.ip().is_loopback() && self.tls.is_none() && !self.listen_without_tls =>
+            {
+                Err(StartError::Exposed(address))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn engine(&self, workspaces: &Path, results: &Path, key: [u8; 32]) -> EngineConfig {

@@ -4,6 +4,7 @@
 //! lock          held while an orchestrator has the folder; the process id of the last holder is in it
 //! key           32 random bytes, made once; the tokens of all attempts come from it
 //! token         what opens the API on a port for programs of this machine; a new one once it is revoked
+//! tls.pem       the key and the certificate that signed itself, made when it is first asked for
 //! mayfly.db     the store
 //! workspaces/   <sha256>.bundle
 //! results/      <task>/<attempt>/bundle, <task>/<attempt>/transcript
@@ -31,11 +32,13 @@ const ENDING_MAX: Duration = STOP_MAX.saturating_mul(3);
 /// More than a process id has.
 const PID_BYTES_MAX: usize = 20;
 /// More than a secret has.
-const SECRET_BYTES_MAX: u64 = 1024;
+const SECRET_BYTES_MAX: u64 = 16 * 1024;
 /// The name of the key's file.
 const KEY: &str = "key";
 /// The name of the token's file.
 pub(crate) const TOKEN: &str = "token";
+/// The name of the file with the certificate that signed itself.
+const TLS: &str = "tls.pem";
 /// The name of the store's file.
 pub(crate) const STORE: &str = "mayfly.db";
 /// By this a token is known for what it is, wherever it turns up.
@@ -145,7 +148,7 @@ impl DataFolder {
     /// The key, made at the first start. It is whole on disk before anything can depend on it.
     pub(crate) fn key(&self) -> Result<[u8; KEY_BYTES], DataError> {
         let path = self.root.join(KEY);
-        let key = secret(&path, |random| random.to_vec())?;
+        let key = secret(&path, || Ok(random()?.to_vec()))?;
         key.try_into().map_err(|_| DataError::Secret { path, reason: "is not 32 bytes long" })
     }
 
@@ -157,7 +160,7 @@ impl DataFolder {
     /// What opens the API on a port for programs of this machine, made at the first start.
     pub(crate) fn token(&self) -> Result<String, DataError> {
         let path = self.token_file();
-        let text = secret(&path, |random| format!("{}\n", token_of(random)).into_bytes())?;
+        let text = secret(&path, token_line)?;
         let token = String::from_utf8(text).unwrap_or_default().trim_end().to_owned();
         let digits = token.strip_prefix(TOKEN_PREFIX).unwrap_or_default();
         if digits.len() != 2 * KEY_BYTES || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -165,22 +168,31 @@ impl DataFolder {
         }
         Ok(token)
     }
+
+    /// The file of the certificate that signed itself, and what is in it; `make` gives that at the first time.
+    pub(crate) fn tls(
+        &self,
+        make: impl FnOnce() -> io::Result<Vec<u8>>,
+    ) -> Result<(PathBuf, Vec<u8>), DataError> {
+        let path = self.root.join(TLS);
+        let pem = secret(&path, make)?;
+        Ok((path, pem))
+    }
 }
 
 /// A token that nobody knows yet.
 pub(crate) fn new_token() -> io::Result<String> {
-    Ok(token_of(random()?))
+    Ok(format!("{TOKEN_PREFIX}{}", hex::encode(random()?)))
+}
+
+fn token_line() -> io::Result<Vec<u8>> {
+    Ok(format!("{}\n", new_token()?).into_bytes())
 }
 
 /// Puts a new token in the place of the one in the file `path`, and gives it.
 pub(crate) fn renew_token(path: &Path) -> Result<String, DataError> {
-    let text = make_secret(path, |random| format!("{}\n", token_of(random)).into_bytes());
-    let text = text.map_err(io_error("make", path))?;
+    let text = make_secret(path, token_line).map_err(io_error("make", path))?;
     Ok(String::from_utf8(text).expect("it is hex").trim_end().to_owned())
-}
-
-fn token_of(random: [u8; KEY_BYTES]) -> String {
-    format!("{TOKEN_PREFIX}{}", hex::encode(random))
 }
 
 /// Checks what is in a data folder, and makes nothing: whose it is, and that its secrets are for us alone.
@@ -189,7 +201,7 @@ fn token_of(random: [u8; KEY_BYTES]) -> String {
 /// What an orchestrator would refuse to start for.
 pub fn check_data_folder(path: &Path) -> Result<(), DataError> {
     folder(path)?;
-    for name in [KEY, TOKEN] {
+    for name in [KEY, TOKEN, TLS] {
         let path = path.join(name);
         match File::open(&path) {
             Ok(file) => drop(read_secret(file, &path)?),
@@ -200,8 +212,8 @@ pub fn check_data_folder(path: &Path) -> Result<(), DataError> {
     Ok(())
 }
 
-/// The content of a file that only we can read, made of random bytes if there is none.
-fn secret(path: &Path, content: fn([u8; KEY_BYTES]) -> Vec<u8>) -> Result<Vec<u8>, DataError> {
+/// The content of a file that only we can read, made if there is none.
+fn secret(path: &Path, content: impl FnOnce() -> io::Result<Vec<u8>>) -> Result<Vec<u8>, DataError> {
     match File::open(path) {
         Ok(file) => read_secret(file, path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -302,8 +314,8 @@ fn read_secret(file: File, path: &Path) -> Result<Vec<u8>, DataError> {
     Ok(content)
 }
 
-fn make_secret(path: &Path, content: fn([u8; KEY_BYTES]) -> Vec<u8>) -> io::Result<Vec<u8>> {
-    let content = content(random()?);
+fn make_secret(path: &Path, content: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+    let content = content()?;
     let unfinished = path.with_extension("new");
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;

@@ -9,6 +9,9 @@
 //! each new socket in it. A door is bound when the engine asks for it, and from then on what dials waits in the
 //! system's queue; it is answered once the server lets it in ([`Opened`]), which needs an engine that runs.
 //!
+//! A machine elsewhere has no folder, and comes by the port: what its token is of, it is treated as if it had come
+//! through that attempt's door ([`Doors::enter`]).
+//!
 //! Bound: [`MACHINE_CONNECTIONS_MAX`] for each door, so that a machine can fill none but its own.
 
 use std::collections::HashMap;
@@ -17,13 +20,14 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mayfly_core::AttemptId;
 use mayfly_wire::boot::WAY_OUT_SOCKET;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::guest::Guest;
 use crate::listen::{Door, House};
 
 /// Connections at once through one machine's door: as many as its worker lets `claude` have (64, one a request),
@@ -35,9 +39,26 @@ pub const MACHINE_CONNECTIONS_MAX: usize = 72;
 pub(crate) struct Doors {
     way_out: PathBuf,
     house: House,
-    /// What closes each.
-    open: Mutex<HashMap<AttemptId, CancellationToken>>,
+    open: Mutex<HashMap<AttemptId, Inside>>,
     opened: mpsc::UnboundedSender<Opened>,
+}
+
+/// What an open door leads to.
+#[derive(Debug)]
+struct Inside {
+    /// Ends what came in.
+    closing: CancellationToken,
+    /// Its own and those by the port are the same.
+    places: Arc<Semaphore>,
+}
+
+/// Why a connection by the port has no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoEntry {
+    /// The attempt is over.
+    Closed,
+    /// All are taken.
+    Full,
 }
 
 /// A door that nobody is let in by yet.
@@ -61,7 +82,18 @@ impl Doors {
         self.way_out.join(attempt.to_string())
     }
 
-    fn open_now(&self) -> MutexGuard<'_, HashMap<AttemptId, CancellationToken>> {
+    /// Treats a connection that came by the port as one through the attempt's own door: it has a place of that, and
+    /// ends with it.
+    pub(crate) fn enter(&self, attempt: AttemptId, guest: &Guest) -> Result<(), NoEntry> {
+        let open = self.open_now();
+        let inside = open.get(&attempt).ok_or(NoEntry::Closed)?;
+        let place = inside.places.clone().try_acquire_owned().map_err(|_| NoEntry::Full)?;
+        guest.sits_at(place);
+        guest.ends_with(inside.closing.clone());
+        Ok(())
+    }
+
+    fn open_now(&self) -> MutexGuard<'_, HashMap<AttemptId, Inside>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -73,7 +105,7 @@ impl mayfly_engine::Doors for Doors {
         make(&folder)?;
         let door = Door::open(&folder, WAY_OUT_SOCKET, 0o666, MACHINE_CONNECTIONS_MAX)?;
         let house = self.house.room();
-        entry.insert(house.stopping.clone());
+        entry.insert(Inside { closing: house.stopping.clone(), places: door.places() });
         // A server that has ended lets nobody in, and the door goes with it.
         let _ = self.opened.send(Opened { attempt, door, house });
         Ok(folder)
@@ -81,7 +113,7 @@ impl mayfly_engine::Doors for Doors {
 
     fn close(&self, attempt: AttemptId) -> io::Result<()> {
         let mut open = self.open_now();
-        if let Some(closing) = open.remove(&attempt) {
+        if let Some(Inside { closing, .. }) = open.remove(&attempt) {
             closing.cancel();
         }
         match fs::remove_dir_all(self.folder(attempt)) {

@@ -3,6 +3,7 @@
 //!
 //! One process at a time has a data folder, so that whoever asks at its socket always finds the one that is meant.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -17,23 +18,27 @@ use crate::config::ServerConfig;
 use crate::data::DataFolder;
 use crate::http;
 use crate::listen::{Door, House};
-use crate::server::{STOP_MAX, StartError, open_port, open_socket};
+use crate::port::Port;
+use crate::server::{STOP_MAX, StartError, open_socket};
 use crate::tokens::FileToken;
 
 /// A data folder that is ours while this value lives, and its doors.
-#[derive(Debug)]
 pub struct Front {
     config: ServerConfig,
     doors: Doors,
-    listening: Option<SocketAddr>,
     house: House,
     data: DataFolder,
 }
 
-#[derive(Debug)]
 struct Doors {
     socket: Door,
-    port: Option<(Door, FileToken)>,
+    port: Option<(Port, FileToken)>,
+}
+
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Front").field("socket", &self.socket()).finish_non_exhaustive()
+    }
 }
 
 /// An API that is being served.
@@ -52,11 +57,10 @@ impl Front {
         let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
         let socket = open_socket(&config)?;
         let token = FileToken::of(&data)?;
-        let port = open_port(config.listen).await?;
-        let listening = port.as_ref().map(|(_, address)| *address);
-        let doors = Doors { socket, port: port.map(|(door, _)| (door, token)) };
+        let port = Port::open(&config, &data).await?;
+        let doors = Doors { socket, port: port.map(|port| (port, token)) };
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
-        Ok(Self { config, doors, listening, house, data })
+        Ok(Self { config, doors, house, data })
     }
 
     /// The socket.
@@ -66,7 +70,7 @@ impl Front {
 
     /// The port, if there is one.
     pub fn listening(&self) -> Option<SocketAddr> {
-        self.listening
+        self.doors.port.as_ref().map(|(port, _)| port.address)
     }
 
     /// The file of the token that opens it.
@@ -77,10 +81,11 @@ impl Front {
     /// Serves `api` to all who come.
     pub fn serve(self, api: Router) -> Serving {
         let count = watch::channel(0).0;
-        if let Some((door, token)) = self.doors.port {
-            self.house.serve(door, http::guarded(api.clone(), token), count.clone());
+        if let Some((Port { door, hosts, .. }, token)) = self.doors.port {
+            let routes = http::guarded(api.clone(), token);
+            self.house.serve(door, http::port(routes, hosts), count.clone());
         }
-        self.house.serve(self.doors.socket, api, count);
+        self.house.serve(self.doors.socket, http::private(api), count);
         Serving { house: self.house, _data: self.data }
     }
 }

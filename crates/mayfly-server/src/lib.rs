@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! owner   ──► <data>/api.sock                               http::owner     tasks, events, results, workspaces
-//!         ──► a port of the loopback, if asked for          http::guarded   the same, for who has a token
+//!         ──► a port, if asked for, with TLS or without     http::guarded   the same, for who has a token
 //! machine ──► <data>/way-out/<attempt>/orchestrator.sock    http::machine   worker link, uploads, model API
 //! ```
 //!
@@ -14,7 +14,8 @@
 //! - `check`: what a start would be refused for.
 //! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
 //! - `tokens`: those of owners, for the port.
-//! - `listen`: one door; `doors`: those of the machines.
+//! - `listen`: one door; `guest` and `stream`: a connection through it; `doors`: those of the machines; `port`: the one for others,
+//!   with `tls`; `files`: how many connections there can be.
 //! - `http`: a file per resource. No handler decides anything: that is the engine's part.
 //!
 //! Which provider makes the machines is the caller's choice; nothing here knows one.
@@ -24,11 +25,16 @@ mod check;
 mod config;
 mod data;
 mod doors;
+mod files;
 mod front;
+mod guest;
 mod http;
 mod incoming;
 mod listen;
+mod port;
 mod server;
+mod stream;
+mod tls;
 mod tokens;
 #[cfg(test)]
 mod told;
@@ -37,5 +43,7 @@ pub use check::{check_database, check_port, check_socket};
 pub use config::ServerConfig;
 pub use data::{DataError, check_data_folder, make_data_folder};
 pub use doors::MACHINE_CONNECTIONS_MAX;
+pub use files::raise_open_files;
 pub use front::{Front, Serving};
 pub use server::{STOP_MAX, Server, StartError};
+pub use tls::{Tls, TlsError};

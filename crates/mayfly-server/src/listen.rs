@@ -1,7 +1,8 @@
-//! A door: a unix socket or a port of this machine, and the connections that come through it.
+//! A door: a unix socket or a port, with TLS or without, and the connections that come through it.
 //!
 //! Bounds: [`SOCKET_PATH_BYTES_MAX`] where clients name the path, the places of each door (who finds none waits in
-//! the system's queue of that door), [`HEAD_MAX`] for a request to say what it wants. A connection that becomes a
+//! the system's queue of that door), [`HANDSHAKE_MAX`] for TLS, [`HEAD_MAX`] for a request to say what it wants,
+//! [`BUFFER_BYTES_MAX`] for what is on its way, [`STALL_MAX`](crate::stream::STALL_MAX) for who takes nothing. A connection that becomes a
 //! link keeps its place until the link ends. When a door closes, each connection ends after the exchange that it
 //! is in, or after [`STOP_MAX`].
 
@@ -22,22 +23,33 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, chmodat, openat, statat, unlinkat};
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::STOP_MAX;
+use crate::guest::Guest;
+use crate::stream::{Impatient, STALL_MAX};
 
 /// The longest path of a socket; the systems' own bounds are 103 (macOS) and 107 (Linux).
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// The time for a handshake of TLS.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// The most that is read ahead on a connection, or waits to be written there; the longest head of a request.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// The time for a request's head.
 const HEAD_MAX: Duration = Duration::from_secs(20);
 /// The time for an answer that is on its way when its connection has to end: who revokes the token that it came with
 /// is told that it is done, and all that goes on is cut off within a second.
 const LEAVE_MAX: Duration = Duration::from_millis(500);
+/// How long a connection of a port is silent before its other side is asked whether it is there.
+const ABSENCE_ASKED: Duration = Duration::from_secs(15);
 /// The pause after the system gave no connection, such as for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,6 +57,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Door {
     listener: Listener,
+    tls: Option<Arc<rustls::ServerConfig>>,
     places: Arc<Semaphore>,
 }
 
@@ -54,19 +67,33 @@ enum Listener {
     Tcp(TcpListener),
 }
 
-type Stream = Either<UnixStream, TcpStream>;
+/// As it comes from the system.
+type Bare = Impatient<Either<UnixStream, TcpStream>>;
+/// As requests come through it.
+type Stream = Either<Bare, Box<TlsStream<Bare>>>;
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<Bare> {
         match self {
-            Self::Unix(listener, _) => Ok(Either::Left(listener.accept().await?.0)),
+            Self::Unix(listener, _) => Ok(Impatient::new(Either::Left(listener.accept().await?.0))),
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Either::Right(stream))
+                notice_absence(&stream)?;
+                Ok(Impatient::new(Either::Right(stream)))
             }
         }
     }
+}
+
+/// A machine that was unplugged, or sleeps, says nothing: it is asked, and what it does not confirm is not kept for
+/// ever.
+fn notice_absence(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, ABSENCE_ASKED)?;
+    sockopt::set_tcp_keepintvl(stream, ABSENCE_ASKED)?;
+    let most = STALL_MAX.as_millis().try_into().expect("seconds");
+    Ok(sockopt::set_tcp_user_timeout(stream, most)?)
 }
 
 /// The file of a bound socket, removed with it.
@@ -91,14 +118,25 @@ impl Door {
         let listener = UnixListener::bind(short(path, &folder).join(name))?;
         let file = SocketFile { folder, name };
         chmodat(&file.folder, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
-        Ok(Self { listener: Listener::Unix(listener, file), places: Arc::new(Semaphore::new(places)) })
+        let listener = Listener::Unix(listener, file);
+        Ok(Self { listener, tls: None, places: Arc::new(Semaphore::new(places)) })
     }
 
     /// Listens on a port, for at most `places` connections at once. Gives the address with the port that it got.
-    pub(crate) async fn at(address: SocketAddr, places: usize) -> io::Result<(Self, SocketAddr)> {
+    pub(crate) async fn at(
+        address: SocketAddr,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        places: usize,
+    ) -> io::Result<(Self, SocketAddr)> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        Ok((Self { listener: Listener::Tcp(listener), places: Arc::new(Semaphore::new(places)) }, address))
+        let listener = Listener::Tcp(listener);
+        Ok((Self { listener, tls, places: Arc::new(Semaphore::new(places)) }, address))
+    }
+
+    /// Its places, for others that lead to the same.
+    pub(crate) fn places(&self) -> Arc<Semaphore> {
+        self.places.clone()
     }
 
     /// Whether a client could name a socket with this path.
@@ -152,7 +190,8 @@ impl House {
             match door.listener.accept().await {
                 Ok(stream) => {
                     let guest = Guest::new(connections.clone(), place);
-                    self.running.spawn(exchange(stream, router.clone(), self.stopping.clone(), guest));
+                    let (tls, router, stopping) = (door.tls.clone(), router.clone(), self.stopping.clone());
+                    self.running.spawn(receive(stream, tls, router, stopping, guest));
                 }
                 Err(error) => {
                     tracing::warn!(cause = %error, "no connection could be accepted");
@@ -163,60 +202,29 @@ impl House {
     }
 }
 
-/// One connection, counted until the last clone is gone. Each request has one among its extensions, for whoever
-/// takes the connection over.
-#[derive(Debug, Clone)]
-pub(crate) struct Guest(Arc<Place>);
-
-#[derive(Debug)]
-struct Place {
-    connections: watch::Sender<usize>,
-    /// With what the connection ends.
-    leave: watch::Sender<Option<CancellationToken>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Guest {
-    fn new(connections: watch::Sender<usize>, permit: OwnedSemaphorePermit) -> Self {
-        connections.send_modify(|count| *count += 1);
-        Self(Arc::new(Place { connections, leave: watch::Sender::default(), _permit: permit }))
-    }
-
-    /// From here on the connection ends with `leave`, and no more with what was named before: requests come one
-    /// after another, and the last one says whose it is.
-    pub(crate) fn ends_with(&self, leave: CancellationToken) {
-        self.0.leave.send_replace(Some(leave));
-    }
-
-    /// Returns once the connection has to end. An exchange needs not ask; who takes the connection over must.
-    pub(crate) async fn must_leave(&self) {
-        let mut leave = self.0.leave.subscribe();
-        loop {
-            let current = leave.borrow_and_update().clone();
-            let ended = async {
-                match current {
-                    Some(leave) => leave.cancelled().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = ended => return,
-                changed = leave.changed() => changed.expect("we have the other end"),
-            }
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.connections.send_modify(|count| *count -= 1);
+/// One connection, from its handshake on.
+async fn receive(
+    stream: Bare,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    stopping: CancellationToken,
+    guest: Guest,
+) {
+    let Some(tls) = tls else { return exchange(Either::Left(stream), router, stopping, guest).await };
+    let shaken =
+        stopping.run_until_cancelled(timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(stream))).await;
+    match shaken {
+        Some(Ok(Ok(stream))) => exchange(Either::Right(Box::new(stream)), router, stopping, guest).await,
+        Some(Ok(Err(error))) => tracing::debug!(cause = %error, "a handshake failed"),
+        Some(Err(_)) => tracing::debug!("a handshake took too long"),
+        None => {}
     }
 }
 
 /// The requests of one connection, one after another.
 async fn exchange(stream: Stream, router: Router, stopping: CancellationToken, guest: Guest) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(BUFFER_BYTES_MAX);
     let router = TowerToHyperService::new(router);
     let host = guest.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -253,6 +261,8 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::data::DataFolder;
+    use crate::tls::Tls;
 
     struct Street {
         house: House,
@@ -264,10 +274,14 @@ mod tests {
     impl Street {
         fn with(router: Router) -> Self {
             let dir = tempfile::tempdir().expect("a folder");
+            let door = Door::open(dir.path(), "door", 0o600, 2).expect("free");
+            Self::behind(door, router, dir)
+        }
+
+        fn behind(door: Door, router: Router, dir: TempDir) -> Self {
             let path = dir.path().join("door");
             let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
             let (count, connections) = watch::channel(0);
-            let door = Door::open(dir.path(), "door", 0o600, 2).expect("free");
             house.serve(door, router, count);
             Self { house, connections, path, _dir: dir }
         }
@@ -346,5 +360,25 @@ mod tests {
         let mut slow = UnixStream::connect(&street.path).await.expect("listening");
         slow.write_all(b"GET / HTTP/1.1\r\nhost").await.expect("it listens");
         assert!(!rest(slow).await.contains("200"));
+    }
+
+    /// S38: nor does who is slow to shake hands, or says something else.
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_that_comes_to_nothing_ends() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let data = DataFolder::open(dir.path()).expect("free");
+        let tls = Tls::SelfSigned.identity(&data, Vec::new()).expect("made").tls;
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let (door, address) = Door::at(any, Some(tls), 2).await.expect("free");
+        let mut street = Street::behind(door, Router::new(), dir);
+        let mut silent = TcpStream::connect(address).await.expect("listening");
+        let mut plain = TcpStream::connect(address).await.expect("listening");
+        street.connections.wait_for(|&count| count == 2).await.expect("serving");
+        plain.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.expect("it listens");
+        street.connections.wait_for(|&count| count == 1).await.expect("serving");
+        silent.write_all(&[0x16, 3, 1]).await.expect("it listens");
+        let begun = tokio::time::Instant::now();
+        street.connections.wait_for(|&count| count == 0).await.expect("serving");
+        assert!(begun.elapsed() <= HANDSHAKE_MAX, "{:?}", begun.elapsed());
     }
 }

@@ -28,6 +28,8 @@ use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
 use crate::http::{self, Entry, Machine, Owner};
 use crate::listen::{Door, House, SOCKET_PATH_BYTES_MAX};
+use crate::port::Port;
+use crate::tls::TlsError;
 use crate::tokens::{OwnerTokens, TokenError};
 
 /// How long [`Server::stop`] waits for exchanges that are under way.
@@ -71,9 +73,16 @@ pub enum StartError {
     /// No client for the model API could be made.
     #[error("TLS cannot be used here")]
     Tls(#[source] reqwest::Error),
-    /// The address is one that others can reach.
-    #[error("{0} is not on the loopback: listen on 127.0.0.1 or [::1]")]
+    /// The address is one that others can reach, and there is no TLS.
+    #[error(
+        "others can reach {0}, and without TLS a token that is sent there can be read on its way: say --tls self-signed, \
+         or --tls-cert and --tls-key, or listen on 127.0.0.1; where something else encrypts, such as a VPN or a proxy, \
+         say --listen-without-tls"
+    )]
     Exposed(SocketAddr),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] TlsError),
     /// A port cannot be had.
     #[error("cannot listen on {address}: choose another with --listen")]
     Port {
@@ -101,7 +110,7 @@ pub struct Server {
     engine: Engine,
     clock: Arc<dyn Clock>,
     owners: watch::Receiver<usize>,
-    listening: Option<SocketAddr>,
+    listening: Option<(SocketAddr, Option<String>)>,
     house: House,
     _stop: DropGuard,
     _data: DataFolder,
@@ -115,9 +124,7 @@ impl Server {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         check_socket(&config)?;
-        if let Some(address) = config.listen.filter(|address| !address.ip().is_loopback()) {
-            return Err(StartError::Exposed(address));
-        }
+        config.check_listen()?;
         let folder = config.data.clone();
         let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
         let key = data.key()?;
@@ -126,23 +133,34 @@ impl Server {
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
         let door = open_socket(&config)?;
         let tokens = open_tokens(&store, &data, &clock).await?;
-        let port = open_port(config.listen).await?;
+        let port = Port::open(&config, &data).await?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone());
+        let doors = Arc::new(doors);
         let engine_config = config.engine(&data.workspaces(), &data.results(), key);
-        let engine = Engine::start(engine_config, store, provider, Arc::new(doors), clock.clone()).await;
+        let engine = Engine::start(engine_config, store, provider, doors.clone(), clock.clone()).await;
         let engine = engine.map_err(StartError::Engine)?;
 
         let (owner_count, owners) = watch::channel(0);
-        let listening = port.as_ref().map(|(_, address)| *address);
+        let listening = port.as_ref().map(|port| (port.address, port.fingerprint.clone()));
         let api = http::owner(owner(&engine, &data, &house, &config.git, &tokens));
-        if let Some((door, _)) = port {
-            house.serve(door, http::guarded(api.clone(), tokens), owner_count.clone());
+        let machines = Machines {
+            engine: engine.clone(),
+            client,
+            results: data.results().into(),
+            incoming: data.incoming().into(),
+        };
+        if let Some(Port { door, hosts, .. }) = port {
+            let mut routes = http::guarded(api.clone(), tokens);
+            if config.machines_by_port {
+                let machine = machines.machine(Entry::by_port(engine.clone(), doors), house.clone());
+                routes = http::machines(machine, machines.client.clone(), routes);
+            }
+            house.serve(door, http::port(routes, hosts), owner_count.clone());
         }
-        house.serve(door, api, owner_count);
-        let machines = let_in(opened, engine.clone(), client, data.results().into(), data.incoming().into());
+        house.serve(door, http::private(api), owner_count);
         let stopping = house.stopping.clone();
-        house.running.spawn(async move { stopping.run_until_cancelled(machines).await });
+        house.running.spawn(async move { stopping.run_until_cancelled(machines.let_in(opened)).await });
         let stop = house.stopping.clone().drop_guard();
         Ok(Self { config, engine, clock, owners, listening, house, _stop: stop, _data: data })
     }
@@ -154,7 +172,18 @@ impl Server {
 
     /// The address on which the API is served too, with the port that it got.
     pub fn listening(&self) -> Option<SocketAddr> {
-        self.listening
+        self.listening.as_ref().map(|(address, _)| *address)
+    }
+
+    /// Whether it is served there with TLS.
+    pub fn tls(&self) -> bool {
+        self.config.tls.is_some()
+    }
+
+    /// By what others know that address to be this orchestrator's, if its certificate signed itself: `sha256:` and
+    /// the hash of the certificate in hex.
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.listening.as_ref().and_then(|(_, fingerprint)| fingerprint.as_deref())
     }
 
     /// The file of the token that opens it there.
@@ -212,12 +241,6 @@ pub(crate) fn open_socket(config: &ServerConfig) -> Result<Door, StartError> {
     door.map_err(|source| StartError::Listen { path, source })
 }
 
-/// The port that was asked for, with the address that it got.
-pub(crate) async fn open_port(address: Option<SocketAddr>) -> Result<Option<(Door, SocketAddr)>, StartError> {
-    let Some(address) = address else { return Ok(None) };
-    check::listen(address, OWNER_CONNECTIONS_MAX).await.map(Some)
-}
-
 /// A host that can make no machine is told so now, and not at the first task. What it lacks for the moment alone,
 /// such as room on its disk, is no reason: there may be machines to end, and with them the want.
 async fn try_machines(provider: &dyn Provider) -> Result<(), StartError> {
@@ -243,22 +266,25 @@ fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &
     }
 }
 
-/// Lets machines in by each door that was opened, for its attempt alone.
-async fn let_in(
-    mut opened: mpsc::UnboundedReceiver<Opened>,
+/// What the routes of machines need.
+struct Machines {
     engine: Engine,
     client: reqwest::Client,
     results: Arc<Path>,
     incoming: Arc<Path>,
-) {
-    while let Some(Opened { attempt, door, house }) = opened.recv().await {
-        let machine = Machine {
-            entry: Entry::new(engine.clone(), attempt),
-            results: results.clone(),
-            incoming: incoming.clone(),
-            house: house.clone(),
-        };
-        house.serve(door, http::machine(machine, client.clone()), watch::channel(0).0);
+}
+
+impl Machines {
+    fn machine(&self, entry: Entry, house: House) -> Machine {
+        Machine { entry, results: self.results.clone(), incoming: self.incoming.clone(), house }
+    }
+
+    /// Lets machines in by each door that was opened, for its attempt alone.
+    async fn let_in(self, mut opened: mpsc::UnboundedReceiver<Opened>) {
+        while let Some(Opened { attempt, door, house }) = opened.recv().await {
+            let machine = self.machine(Entry::by_door(self.engine.clone(), attempt), house.clone());
+            house.serve(door, http::machine(machine, self.client.clone()), watch::channel(0).0);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use mayfly_test_needs::one_of_each;
 
 use crate::data::DataError;
 use crate::server::StartError;
+use crate::tls::TlsError;
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from("/data").join(name)
@@ -67,11 +68,26 @@ fn start_errors() -> Vec<StartError> {
             StartError::Store { path: path("mayfly.db"), source: StoreError::Damaged(path("mayfly.db")) }
         },
         StartError::Engine(_) => StartError::Engine(mayfly_engine::StartError::Provider(provider())),
-        StartError::Tokens(_) => StartError::Tokens(Box::new(StoreError::Closed)),
+        StartError::Tokens(_) => StartError::Tokens(Box::new(denied())),
+        StartError::Certificate(_) => StartError::Certificate(TlsError::OpenKey { path: path("key.pem"), mode: 0o644 }),
         StartError::Tls(_) => StartError::Tls(no_url),
         StartError::Exposed(_) => StartError::Exposed("0.0.0.0:80".parse().expect("an address")),
         StartError::Port { .. } => StartError::Port { address, source: io::ErrorKind::AddrInUse.into() },
         StartError::Listen { .. } => StartError::Listen { path: path("api.sock"), source: denied() },
+    ]
+}
+
+fn tls_errors() -> Vec<TlsError> {
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    one_of_each![TlsError:
+        TlsError::File { .. } => TlsError::File { path: path("cert.pem"), source: denied() },
+        TlsError::OpenKey { .. } => TlsError::OpenKey { path: path("key.pem"), mode: 0o644 },
+        TlsError::Missing { .. } => TlsError::Missing { what: "certificate", path: path("cert.pem") },
+        TlsError::Unfit { .. } => {
+            let source = rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch);
+            TlsError::Unfit { cert, key, source }
+        },
+        TlsError::Data(_) => TlsError::Data(DataError::Io { verb: "make", path: path("tls.pem"), source: denied() }),
     ]
 }
 
@@ -94,6 +110,11 @@ fn what_is_wrong_with_a_database_is_told_in_these_words() {
 #[test]
 fn what_is_wrong_with_a_data_folder_is_told_in_these_words() {
     insta::assert_snapshot!(lines(&data_errors()));
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_is_told_in_these_words() {
+    insta::assert_snapshot!(lines(&tls_errors()));
 }
 
 #[test]

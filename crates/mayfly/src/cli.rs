@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{cancel, logs, ps, result, retry, token, tunnel};
 use crate::config::Flags;
-use crate::values;
+use crate::values::{self, HostNames, SelfSigned};
 
 const EXAMPLES: &str = "\
 Try it, without an account and without the internet:
@@ -57,6 +57,10 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   mayfly serve                    # until Ctrl-C
   mayfly serve --idle-exit 10m    # until there was nothing to do for ten minutes
+  mayfly serve --listen 0.0.0.0:6293 --tls self-signed    # for other machines too
+
+Whoever comes by --listen needs a token: `mayfly token add` makes one. Where other machines can
+come, TLS is needed too, or the word --listen-without-tls.
 
 `mayfly run` starts one by itself when there is none; it needs no attention. Ctrl-C or SIGTERM begins
 no more tasks and lets those that run end, for as long as --drain says. What still runs then goes on,
@@ -101,7 +105,7 @@ impl Cli {
             | Verb::Result(result::ResultArgs { data, .. }) => Flags { data: data.folder.clone(), ..flags },
             Verb::Token(args) => Flags { data: args.data().folder.clone(), ..flags },
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
-            Verb::Tunnel(args) => Flags { data: args.data(), listen: args.listen, ..flags },
+            Verb::Tunnel(args) => Flags { data: args.data(), ..flags },
             Verb::ClaudePath => flags,
         }
     }
@@ -197,10 +201,24 @@ pub(crate) struct ServeArgs {
     /// How long a signal to stop waits for the tasks that run; a second one does not [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) drain: Option<Duration>,
-    /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port [default:
-    /// 127.0.0.1:6293]
+    /// Serve the API on this address too, to whoever has a token; port 0 is any [default: 127.0.0.1:6293]
     #[arg(long, value_name = "ADDR", value_parser = values::address)]
     pub(crate) listen: Option<SocketAddr>,
+    /// TLS there with a certificate of its own, which others know by its fingerprint: `self-signed`
+    #[arg(long, value_name = "KIND", value_parser = values::own_tls)]
+    pub(crate) tls: Option<SelfSigned>,
+    /// TLS there with this certificate, in PEM, and those that lead from it to one that others trust
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM, which nobody else may be able to read
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// What it is called there besides its address and localhost, with commas between the names
+    #[arg(long, value_name = "NAMES", value_parser = values::host_names)]
+    pub(crate) host_names: Option<HostNames>,
+    /// Listen without TLS where others can come too, and could read a token on its way
+    #[arg(long)]
+    pub(crate) listen_without_tls: bool,
     /// Leave the terminal's session; `mayfly run` starts it so
     #[arg(long, hide = true)]
     pub(crate) background: bool,
@@ -265,8 +283,19 @@ impl RunArgs {
 
 impl ServeArgs {
     fn over(&self, flags: Flags) -> Flags {
-        let Self { listen, idle_exit, drain, .. } = *self;
-        let flags = Flags { data: self.data.folder.clone(), listen, idle_exit, drain, ..flags };
+        let Self { listen, tls, idle_exit, drain, .. } = *self;
+        let flags = Flags {
+            data: self.data.folder.clone(),
+            listen,
+            tls,
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
+            host_names: self.host_names.clone(),
+            listen_without_tls: self.listen_without_tls.then_some(true),
+            idle_exit,
+            drain,
+            ..flags
+        };
         self.machines.over(flags)
     }
 }

@@ -19,6 +19,7 @@ mod exit;
 mod follow;
 mod interrupts;
 mod landing;
+mod listening;
 mod log;
 mod machines;
 mod orchestrator;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mayfly_engine::SystemClock;
 use mayfly_provider::Provider;
-use mayfly_server::{Server, ServerConfig};
+use mayfly_server::{Server, ServerConfig, StartError};
 
 use crate::claude::Claude;
 use crate::exit::Stop;
@@ -25,7 +25,11 @@ impl Orchestrator {
         machines::step_aside();
         config.rules.claude_version = claude.version.map(str::to_owned);
         let provider = machines::provider(&config.data, claude.path)?;
-        let server = Server::start(config, Arc::clone(&provider), Arc::new(SystemClock)).await?;
+        let server = Server::start(config, Arc::clone(&provider), Arc::new(SystemClock)).await;
+        let server = server.map_err(|error| match error {
+            StartError::Certificate(_) => Stop::usage(error),
+            error => error.into(),
+        })?;
         Ok(Self { server, provider })
     }
 }

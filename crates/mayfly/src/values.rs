@@ -1,6 +1,6 @@
 //! The values that flags take, each read into what it means or refused in words.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -111,20 +111,63 @@ pub(crate) fn processes(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Reads an address of the loopback with a port.
+/// Reads an address with a port. Whether it may be listened on, the orchestrator knows.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => Ok(address),
-        Ok(_) => {
-            Err("expected an address that others cannot reach: 127.0.0.1 or [::1], and a port".to_owned())
-        }
-        Err(_) => Err("expected an address and a port, such as 127.0.0.1:6293".to_owned()),
+    text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:6293".to_owned())
+}
+
+/// A certificate that signs itself: the only one of our own that there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SelfSigned;
+
+/// How it is asked for.
+pub(crate) const SELF_SIGNED: &str = "self-signed";
+
+/// Reads which certificate of our own to use.
+pub(crate) fn own_tls(text: &str) -> Result<SelfSigned, String> {
+    match text {
+        SELF_SIGNED => Ok(SelfSigned),
+        _ => Err("expected `self-signed`".to_owned()),
     }
 }
 
 /// Reads where an orchestrator is reached.
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
     text.parse().map_err(|error| format!("{error}: expected such as https://box.example:6293"))
+}
+
+/// What a host is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostNames(pub(crate) Vec<String>);
+
+/// Reads names of a host, with commas between them.
+pub(crate) fn host_names(text: &str) -> Result<HostNames, String> {
+    const NAMES_MAX: usize = 20;
+    const NAME_BYTES_MAX: usize = 253;
+    let plain = |label: &str| {
+        let bytes = || label.bytes();
+        !label.is_empty()
+            && bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let good = |name: &str| {
+        let address = name.parse::<IpAddr>().is_ok();
+        !address && name.len() <= NAME_BYTES_MAX && name.split('.').all(plain)
+    };
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    match names.len() <= NAMES_MAX && names.iter().all(|name| good(name)) {
+        true => Ok(HostNames(names)),
+        false => {
+            Err("expected names of this host with commas between them, such as mayfly.example.com,box"
+                .to_owned())
+        }
+    }
+}
+
+/// Reads yes or no, as TOML has them.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "expected true or false".to_owned())
 }
 
 /// Reads how many processors a machine may use.
@@ -336,6 +379,29 @@ mod tests {
         }
         for text in ["", "1a2", "--1a", "1a2g", "../1a2b", "0193b2c4-0000-7000-8000-01231a2b3c4d0"] {
             assert!(task(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_called_by_names() {
+        let two = ["box", "mayfly.example.com"].map(str::to_owned).into();
+        assert_eq!(host_names("Box, mayfly.example.com"), Ok(HostNames(two)));
+        for text in [
+            "",
+            "a,",
+            "a b",
+            "http://a",
+            "a:1",
+            "127.0.0.1",
+            "::1",
+            "-a",
+            "a.-b",
+            "a..b",
+            "ä",
+            "*",
+            &"a,".repeat(20),
+        ] {
+            assert!(host_names(text).is_err(), "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::extract::bearer;
 use super::problem::Problem;
-use crate::listen::Guest;
+use crate::guest::Guest;
 use crate::tokens::Keys;
 
 /// Lets through who has a token, and whoever asks only whether we are alive.

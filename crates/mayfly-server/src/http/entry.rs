@@ -1,32 +1,64 @@
-//! The engine, as far as one machine's door leads: to one attempt.
+//! The engine, as far as a machine can reach it: one attempt.
 //!
-//! A machine's routes have nothing of the engine but this. A good token of another attempt opens nothing here, and
-//! the answer is the one that a bad token gets.
+//! By the door of its own, a machine reaches its own attempt and no other: a good token of another attempt opens nothing
+//! there, and the answer is the one that a bad token gets. By the port, which is there for machines elsewhere, the token
+//! alone says whose it is; the connection then has one of the places of that attempt, and ends with it.
+//!
+//! A machine's routes have nothing of the engine but this.
 
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
 use mayfly_core::AttemptId;
 use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, Session};
 use mayfly_wire::worker::Hello;
 
-/// The way from one door to the engine.
+use super::extract::bearer;
+use super::problem::Problem;
+use crate::doors::{Doors, NoEntry};
+use crate::guest::Guest;
+
+/// The way to the engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     engine: Engine,
-    attempt: AttemptId,
+    way: Way,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    /// The door of this attempt.
+    Door(AttemptId),
+    /// The port, for whichever attempt has its door open.
+    Port(Arc<Doors>),
 }
 
 impl Entry {
-    pub(crate) fn new(engine: Engine, attempt: AttemptId) -> Self {
-        Self { engine, attempt }
+    /// By the door of `attempt`.
+    pub(crate) fn by_door(engine: Engine, attempt: AttemptId) -> Self {
+        Self { engine, way: Way::Door(attempt) }
     }
 
-    /// Whose door it is.
-    pub(super) fn attempt(&self) -> AttemptId {
-        self.attempt
+    /// By the port.
+    pub(crate) fn by_port(engine: Engine, doors: Arc<Doors>) -> Self {
+        Self { engine, way: Way::Port(doors) }
+    }
+
+    /// Gives a connection that came with `token` a place, where it has none yet. What is no token is for others to
+    /// refuse.
+    pub(super) fn seat(&self, token: &str, guest: &Guest) -> Result<(), NoEntry> {
+        match (&self.way, self.engine.attempt_of(token)) {
+            (Way::Port(doors), Some(attempt)) => doors.enter(attempt, guest),
+            _ => Ok(()),
+        }
     }
 
     /// Lets the attempt's worker in. The engine holds the ticket to be that of the attempt that the hello names.
     pub(super) async fn join(&self, hello: Hello) -> Result<Session, JoinError> {
-        if hello.attempt != self.attempt.to_string() {
+        if matches!(self.way, Way::Door(attempt) if hello.attempt != attempt.to_string()) {
             return Err(JoinError::Ticket);
         }
         self.engine.join(hello).await
@@ -44,6 +76,27 @@ impl Entry {
     }
 
     fn own(&self, attempt: AttemptId) -> Result<AttemptId, Denied> {
-        if attempt == self.attempt { Ok(attempt) } else { Err(Denied) }
+        match self.way {
+            Way::Door(own) if own != attempt => Err(Denied),
+            _ => Ok(attempt),
+        }
     }
+}
+
+/// Gives each request that came by the port with a machine's token a place of its attempt.
+pub(super) async fn seat(State(entry): State<Entry>, request: Request, next: Next) -> Response {
+    let seated = match (token(request.headers()), request.extensions().get::<Guest>()) {
+        (Some(token), Some(guest)) => entry.seat(token, guest),
+        _ => Ok(()),
+    };
+    match seated {
+        Ok(()) => next.run(request).await,
+        Err(NoEntry::Closed) => Problem::denied().into_response(),
+        Err(NoEntry::Full) => Problem::busy().into_response(),
+    }
+}
+
+/// As `claude` sends it, whichever kind it takes it for.
+fn token(headers: &HeaderMap) -> Option<&str> {
+    bearer(headers).or_else(|| headers.get("x-api-key")?.to_str().ok())
 }

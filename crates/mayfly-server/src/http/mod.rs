@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::map_response;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{get, put};
 use axum::{Json, Router};
@@ -21,6 +21,7 @@ use utoipa_axum::routes;
 use crate::listen::House;
 use crate::tokens::{Keys, OwnerTokens};
 pub(crate) use entry::Entry;
+pub(crate) use hosts::Hosts;
 use problem::Problem;
 
 mod admission;
@@ -30,6 +31,7 @@ mod entry;
 mod events;
 mod extract;
 mod health;
+mod hosts;
 mod openapi;
 mod problem;
 mod results;
@@ -99,9 +101,25 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(tunnel::join))
 }
 
+/// The owner's API where only its owner can come.
+pub(crate) fn private(owner: Router) -> Router {
+    owner.layer(from_fn(hosts::no_page))
+}
+
 /// The owner's API where anybody can come.
 pub(crate) fn guarded<K: Keys>(owner: Router, keys: K) -> Router {
-    owner.layer(axum::middleware::from_fn_with_state(keys, bearer::check::<K>))
+    owner.layer(from_fn_with_state(keys, bearer::check::<K>))
+}
+
+/// What machines elsewhere can reach; all else is the owner's.
+pub(crate) fn machines(machine: Machine, client: reqwest::Client, owner: Router) -> Router {
+    let seat = from_fn_with_state(machine.entry.clone(), entry::seat);
+    self::machine(machine, client).layer(seat).fallback_service(owner)
+}
+
+/// All that a port leads to. The last layer is the first to be asked.
+pub(crate) fn port(routes: Router, hosts: Hosts) -> Router {
+    routes.layer(from_fn_with_state(hosts, hosts::known)).layer(from_fn(hosts::no_page))
 }
 
 /// All that a machine can reach; what is in no route here is refused by the gateway.

@@ -52,14 +52,17 @@ kinds! {
     NotOver: "not-over",
     Gone: "gone",
     Denied: "denied",
+    Page: "page",
+    UnknownHost: "unknown-host",
+    Busy: "busy",
     BadRequest: "bad-request",
     TooLarge: "too-large",
     InvalidTask: "invalid-task",
     InvalidWorkspace: "invalid-workspace",
     InvalidName: "invalid-name",
+    KeyConflict: "key-conflict",
     NameTaken: "name-taken",
     TooManyTokens: "too-many-tokens",
-    KeyConflict: "key-conflict",
     UnfitResult: "unfit-result",
     DiskFull: "disk-full",
     DamagedDatabase: "damaged-database",
@@ -127,10 +130,26 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, Kind::Denied, "the token of this request opens nothing here")
     }
 
+    pub(crate) fn busy() -> Self {
+        let detail = "this attempt has as many connections as it may have: try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Kind::Busy, detail)
+    }
+
     pub(crate) fn no_token() -> Self {
         let detail = "send `Authorization: Bearer` with a token that is good: `mayfly token add NAME` makes one, and on \
                       this machine there is one in the file `token` of the data folder";
         Self::new(StatusCode::UNAUTHORIZED, Kind::Denied, detail)
+    }
+
+    pub(crate) fn page() -> Self {
+        let detail = "a web page asks (`Origin`), and pages have no business here";
+        Self::new(StatusCode::FORBIDDEN, Kind::Page, detail)
+    }
+
+    pub(crate) fn unknown_host() -> Self {
+        let detail = "this orchestrator is not called what `Host` says: use its address or `localhost`, or list the name \
+                      with `mayfly serve --host-names`";
+        Self::new(StatusCode::FORBIDDEN, Kind::UnknownHost, detail)
     }
 
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {

@@ -24,7 +24,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::Owner;
 use super::problem::Problem;
-use crate::listen::Guest;
+use crate::guest::Guest;
 
 /// The time from the handshake to the hello.
 const HELLO_MAX: Duration = Duration::from_secs(10);

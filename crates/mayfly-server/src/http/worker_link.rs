@@ -8,22 +8,23 @@
 //! An ack is sent only after the engine has stored the records. Whatever does not keep to the protocol ends
 //! the link; a worker that is still wanted dials again. Bounds of frames and silence are the link's own.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
-use mayfly_core::causes;
+use mayfly_core::{AttemptId, causes};
 use mayfly_engine::{IngestError, JoinError, Session};
 use mayfly_link::{Accepting, Channel, Frame, LinkError, Receiver, Sender};
 use mayfly_wire::worker::{self, BadFrame, BadHello, Down, Hello};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, Span, field, info_span};
 
+use super::Machine;
 use super::problem::Problem;
-use super::{Entry, Machine};
-use crate::listen::Guest;
+use crate::doors::NoEntry;
+use crate::guest::Guest;
 
 /// The time from the handshake to the hello.
 const HELLO_MAX: Duration = Duration::from_secs(10);
@@ -33,6 +34,8 @@ const HELLO_MAX: Duration = Duration::from_secs(10);
 enum LinkEnd {
     #[error("no hello came in time")]
     NoHello,
+    #[error("its attempt has as many connections as it may have")]
+    Full,
     #[error("the worker could not be let in now")]
     Join(#[source] JoinError),
     #[error("a text where only records may come")]
@@ -53,11 +56,10 @@ pub(super) async fn join(
 ) -> Result<Response, Problem> {
     let (response, accepting) =
         mayfly_link::accept(&mut request).map_err(|error| Problem::bad_request(error.to_string()))?;
-    let span = info_span!("link", attempt = %app.entry.attempt());
+    let span = info_span!("link", attempt = field::Empty);
     let house = app.house.clone();
     let link = async move {
-        let _guest = guest;
-        if let Err(end) = hold(&app.entry, accepting, &app.house.stopping).await {
+        if let Err(end) = hold(&app, accepting, &guest).await {
             tracing::info!(cause = %causes(&end), "a worker's link ended");
         }
     };
@@ -65,16 +67,12 @@ pub(super) async fn join(
     Ok(response.map(|()| Body::empty()))
 }
 
-async fn hold(entry: &Entry, accepting: Accepting, stopping: &CancellationToken) -> Result<(), LinkEnd> {
+async fn hold(app: &Machine, accepting: Accepting, guest: &Guest) -> Result<(), LinkEnd> {
     let mut channel = accepting.channel().await?;
     let hello = timeout(HELLO_MAX, hello(&mut channel)).await.map_err(|_| LinkEnd::NoHello)??;
     let (mut down, up) = channel.split();
-    let joined = match hello {
-        Ok(hello) => entry.join(hello).await,
-        Err(bad) => Err(bad.into()),
-    };
-    match joined {
-        Ok(session) => talk(session, down, up, stopping).await,
+    match admit(app, hello, guest).await? {
+        Ok(session) => talk(session, down, up, leave(app, guest)).await,
         // The worker is still wanted, and dials again.
         Err(error @ JoinError::Store(_)) => Err(LinkEnd::Join(error)),
         Err(denied) => {
@@ -91,6 +89,34 @@ async fn hello(channel: &mut Channel) -> Result<Result<Hello, BadHello>, LinkEnd
     }
 }
 
+/// Gives the link a place, and lets its worker in.
+async fn admit(
+    app: &Machine,
+    hello: Result<Hello, BadHello>,
+    guest: &Guest,
+) -> Result<Result<Session, JoinError>, LinkEnd> {
+    let hello = match hello {
+        Ok(hello) => hello,
+        Err(bad) => return Ok(Err(bad.into())),
+    };
+    if let Ok(attempt) = hello.attempt.parse::<AttemptId>() {
+        Span::current().record("attempt", field::display(attempt));
+    }
+    // An attempt that is over has no places: to that the engine says no, and so the worker is told.
+    match app.entry.seat(hello.ticket.expose(), guest) {
+        Err(NoEntry::Full) => Err(LinkEnd::Full),
+        Ok(()) | Err(NoEntry::Closed) => Ok(app.entry.join(hello).await),
+    }
+}
+
+/// Returns once the link has to end.
+async fn leave(app: &Machine, guest: &Guest) {
+    tokio::select! {
+        () = app.house.stopping.cancelled() => {}
+        () = guest.must_leave() => {}
+    }
+}
+
 /// What comes next on a link.
 enum Turn {
     Heard(Option<Result<Frame, LinkError>>),
@@ -102,14 +128,15 @@ async fn talk(
     mut session: Session,
     mut down: Sender,
     mut up: Receiver,
-    stopping: &CancellationToken,
+    leave: impl Future<Output = ()>,
 ) -> Result<(), LinkEnd> {
+    let mut leave = pin!(leave);
     tell(&mut down, &session.welcome()).await?;
     loop {
         let turn = tokio::select! {
             heard = up.recv() => Turn::Heard(heard),
             order = session.next() => Turn::Tell(order),
-            () = stopping.cancelled() => Turn::Leave,
+            () = &mut leave => Turn::Leave,
         };
         match turn {
             Turn::Heard(Some(frame)) => {

@@ -29,6 +29,7 @@ pub(crate) struct Bed {
     /// Its time.
     pub(crate) clock: ManualClock,
     provider: Arc<Played>,
+    adjust: Adjust,
     data: PathBuf,
     _dir: TempDir,
 }
@@ -39,19 +40,30 @@ impl Bed {
         Self::start_in(dir.path().to_owned(), dir).await
     }
 
+    /// With a configuration that differs from the usual one in this.
+    pub(crate) async fn start_with(adjust: impl Fn(&mut ServerConfig) + Send + Sync + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_as(dir.path().to_owned(), dir, Arc::new(adjust)).await
+    }
+
     /// With its data in `data`, which is in `dir`.
     pub(crate) async fn start_in(data: PathBuf, dir: TempDir) -> Self {
+        Self::start_as(data, dir, Arc::new(|_: &mut ServerConfig| {})).await
+    }
+
+    async fn start_as(data: PathBuf, dir: TempDir, adjust: Adjust) -> Self {
         let (made, machines) = mpsc::unbounded_channel();
         let provider = Arc::new(Played { made, alive: watch::Sender::default() });
         let clock = ManualClock::default();
-        let server = serve(&data, &provider, &clock).await;
-        Self { client: Client::new(&server.socket()), server, machines, clock, provider, data, _dir: dir }
+        let server = serve(&data, &provider, &clock, &adjust).await;
+        let client = Client::new(&server.socket());
+        Self { client, server, machines, clock, provider, adjust, data, _dir: dir }
     }
 
     /// Ends the orchestrator and starts another in the same folder, with the same machines alive.
     pub(crate) async fn restart(self) -> Self {
         self.server.stop().await;
-        Self { server: serve(&self.data, &self.provider, &self.clock).await, ..self }
+        Self { server: serve(&self.data, &self.provider, &self.clock, &self.adjust).await, ..self }
     }
 
     /// The same, where it may not start; gives what it says.
@@ -91,9 +103,13 @@ impl Bed {
     }
 }
 
-async fn serve(data: &Path, provider: &Arc<Played>, clock: &ManualClock) -> Server {
-    let clock = Arc::new(clock.clone());
-    Server::start(ServerConfig::in_dir(data), provider.clone(), clock).await.unwrap()
+/// What a configuration has that is not usual.
+type Adjust = Arc<dyn Fn(&mut ServerConfig) + Send + Sync>;
+
+async fn serve(data: &Path, provider: &Arc<Played>, clock: &ManualClock, adjust: &Adjust) -> Server {
+    let mut config = ServerConfig::in_dir(data);
+    adjust(&mut config);
+    Server::start(config, provider.clone(), Arc::new(clock.clone())).await.unwrap()
 }
 
 /// A client for one of the doors, without any manners.

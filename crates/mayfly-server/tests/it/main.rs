@@ -4,10 +4,14 @@
 
 mod bed;
 mod doors;
+mod elsewhere;
+mod matrix;
 mod neighbours;
 mod owner;
 mod port;
+mod readers;
 mod start;
 mod tasks;
+mod tls;
 mod tokens;
 mod tunnel;

@@ -60,7 +60,7 @@ async fn time_that_runs_out_ends_a_task_for_its_owner() {
 async fn a_machine_that_never_dials_again_is_lost_in_the_end() {
     let mut bed = Bed::start().await;
     let mut asked = task("p", None);
-    asked.timeout_ms = Some(10 * 3_600_000);
+    asked.timeout_ms = Some(160 * 3_600_000);
     let submitted = bed.client.submit(&asked, "key").await.unwrap();
     let mut worker = bed.worker().await;
     worker.ready().await;

@@ -5,14 +5,22 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use mayfly_engine::SystemClock;
-use mayfly_server::{Server, ServerConfig, StartError};
+use mayfly_server::{Server, ServerConfig, StartError, Tls};
 use mayfly_testkit::SimProvider;
 use tempfile::TempDir;
 
 pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 pub(crate) async fn start(data: &TempDir, listen: SocketAddr) -> Result<Server, StartError> {
-    let config = ServerConfig { listen: Some(listen), ..ServerConfig::in_dir(data.path()) };
+    start_with(data, |config| config.listen = Some(listen)).await
+}
+
+pub(crate) async fn start_with(
+    data: &TempDir,
+    adjust: impl FnOnce(&mut ServerConfig),
+) -> Result<Server, StartError> {
+    let mut config = ServerConfig { listen: Some(ANY), ..ServerConfig::in_dir(data.path()) };
+    adjust(&mut config);
     Server::start(config, Arc::new(SimProvider::new().0), Arc::new(SystemClock)).await
 }
 
@@ -44,15 +52,65 @@ async fn only_the_token_opens_the_port() {
     assert_eq!(status(&again, "/v1/tasks", Some(token)).await, 200, "it is the same after a restart");
 }
 
-/// S37: nothing listens for the world.
+/// S64: nothing listens for the world without TLS, unless it was said in words; the token is wanted also then.
 #[tokio::test]
-async fn an_address_that_others_can_reach_is_refused() {
-    let data = tempfile::tempdir().unwrap();
+async fn an_address_that_others_can_reach_is_refused_without_tls() {
+    let dir = tempfile::tempdir().unwrap();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
-        let error = start(&data, address.parse().unwrap()).await.unwrap_err();
+        let error = start(&dir, address.parse().unwrap()).await.unwrap_err();
         assert!(matches!(error, StartError::Exposed(_)), "{error}");
-        assert!(error.to_string().contains("127.0.0.1"), "{error}");
+        assert!(error.to_string().contains("--listen-without-tls"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was touched");
     }
+    let everywhere = Some("0.0.0.0:0".parse().unwrap());
+    let told = start_with(&dir, |config| {
+        (config.listen, config.listen_without_tls) = (everywhere, true);
+    });
+    let told = told.await.unwrap();
+    let port = told.listening().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}/v1/tasks");
+    assert_eq!(reqwest::get(url).await.unwrap().status(), 401);
+    told.stop().await;
+    let with_tls = start_with(&dir, |config| {
+        (config.listen, config.tls) = (everywhere, Some(Tls::SelfSigned));
+    });
+    with_tls.await.unwrap();
+}
+
+/// S39, CVE-2025-52882's kind: a page of the owner's browser, or one whose name leads here.
+#[tokio::test]
+async fn a_web_page_is_refused_whatever_it_has() {
+    let data = tempfile::tempdir().unwrap();
+    let server =
+        start_with(&data, |config| config.host_names = vec!["box.example".to_owned()]).await.unwrap();
+    let token = std::fs::read_to_string(server.token_file()).unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{}", server.listening().unwrap());
+    let ask = async |path: &str, header: &str, value: &str, token: Option<&str>| {
+        let request = http.get(format!("{url}{path}")).header(header, value);
+        let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+        request.send().await.unwrap().status().as_u16()
+    };
+    for token in [None, Some(token.trim_end())] {
+        for path in ["/v1/tasks", "/healthz", "/v1/nowhere"] {
+            for origin in ["http://evil.test", "null", &url, ""] {
+                assert_eq!(ask(path, "origin", origin, token).await, 403, "{path} {origin} {token:?}");
+            }
+            for host in ["evil.test", "evil.test:6293", "localhost.evil.test", "192.0.2.1"] {
+                assert_eq!(ask(path, "host", host, token).await, 403, "{path} {host} {token:?}");
+            }
+        }
+        let (with_a_good_name, expected) =
+            (["localhost", "box.example:1", "[::1]"], token.map_or(401, |_| 200));
+        for host in with_a_good_name {
+            assert_eq!(ask("/v1/tasks", "host", host, token).await, expected, "{host} {token:?}");
+        }
+    }
+    let owner = crate::bed::raw(&server.socket());
+    let page = owner.get("http://mayfly/v1/tasks").header("origin", "http://evil.test");
+    assert_eq!(page.send().await.unwrap().status(), 403, "also where somebody leads a port to the socket");
+    let other = owner.get("http://whatever/v1/tasks").send().await.unwrap();
+    assert_eq!(other.status(), 200, "a socket has no name");
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@
 //! ```
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,10 +18,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::orchestrator::Orchestrator;
-use crate::{log, machines};
-
-/// Where the API is served unless another address was asked for: "MAYF" on a telephone.
-pub(crate) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6293);
+use crate::{listening, log, machines};
 
 pub(crate) async fn serve(
     args: ServeArgs,
@@ -35,17 +31,19 @@ pub(crate) async fn serve(
     }
     log::to_stderr(environment.get("MAYFLY_LOG"));
     let data = environment.data_folder(settings.data())?;
+    let mut config = ServerConfig::in_dir(&data);
+    // Nobody knows of one in the background; the socket is enough for who started it.
+    listening::set(&mut config, settings, !args.background)?;
     make_data_folder(&data).map_err(Stop::usage)?;
     let mut interrupts = Interrupts::install()?;
     let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
-    let mut config = ServerConfig::in_dir(data);
     settings.bound_machines(&mut config.rules);
     settings.bound_tasks(&mut config.rules);
     config.git = environment.git();
-    // Nobody knows of one in the background; the socket is enough for who started it.
-    config.listen = settings.listen().or((!args.background).then_some(LISTEN));
+    mayfly_server::raise_open_files();
+    let host = config.host_names.first().cloned();
     let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;
-    ready(&server);
+    ready(&server, host.as_deref());
     let idle = async {
         match settings.idle_exit() {
             Some(idle) => server.idle_for(idle).await,
@@ -98,12 +96,8 @@ fn say(line: &str) {
 
 /// The first line of standard output says that we are ready: who started us may be waiting for it. Nobody else
 /// need read what comes out there, and so an error is none.
-fn ready(server: &Server) {
-    let port = server.listening().map(|address| {
-        let token = server.token_file();
-        format!("       and http://{address}, with the token in {}\n", token.display())
-    });
-    let text = format!("serving on {}\n{}", server.socket().display(), port.unwrap_or_default());
+fn ready(server: &Server, host: Option<&str>) {
+    let text = format!("serving on {}\n{}", server.socket().display(), listening::words(server, host));
     let mut stdout = io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

@@ -16,11 +16,11 @@ use mayfly_wire::tunnel::Status;
 use tokio::sync::watch;
 
 use crate::cli::DataArgs;
-use crate::commands::serve::LISTEN;
 use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
+use crate::listening::LISTEN;
 use crate::log;
 use crate::printer::Printer;
 use crate::tunnel::{Saved, proxy_for};
@@ -62,7 +62,7 @@ pub(crate) struct TunnelArgs {
     token_file: Option<PathBuf>,
     /// Serve the API on this port of the loopback; 0 is any port [default: 127.0.0.1:6293]
     #[arg(long, value_name = "ADDR", value_parser = values::address)]
-    pub(crate) listen: Option<SocketAddr>,
+    listen: Option<SocketAddr>,
     #[command(flatten)]
     data: DataArgs,
 }
@@ -100,25 +100,26 @@ pub(crate) async fn tunnel(
     let data = environment.data_folder(settings.data())?;
     match &args.verb {
         Some(TunnelVerb::Status(status)) => show(&data, status.json, environment).await,
-        None => keep(args, &data, settings, environment).await,
+        None => keep(args, &data, environment).await,
     }
 }
 
 /// Keeps it up until a signal.
-async fn keep(
-    args: TunnelArgs,
-    data: &Path,
-    settings: &Settings,
-    environment: &Environment,
-) -> Result<Exit, Stop> {
+async fn keep(args: TunnelArgs, data: &Path, environment: &Environment) -> Result<Exit, Stop> {
     log::to_stderr(environment.get("MAYFLY_LOG").or(Some("warn".as_ref())));
+    let listen = args.listen.unwrap_or(LISTEN);
+    if !listen.ip().is_loopback() {
+        return Err(Stop::wrong(format!(
+            "the tunnel is for this machine alone, and others could reach {listen}: --listen 127.0.0.1:PORT"
+        )));
+    }
     let known = Saved::load(data)?;
     let is_new = args.to.is_some();
     let saved = wanted(args, known, environment)?;
     let way = Arc::new(Route::new(saved.to.clone(), proxy_for(&saved.to, environment)?));
     make_data_folder(data).map_err(Stop::usage)?;
     let mut interrupts = Interrupts::install()?;
-    let front = Front::open(data, Some(settings.listen().unwrap_or(LISTEN))).await?;
+    let front = Front::open(data, Some(listen)).await?;
     let tunnel = Tunnel::start(TunnelConfig {
         way,
         to: saved.to.to_string(),

@@ -12,7 +12,8 @@ use serde::Deserialize;
 #[cfg(test)]
 use super::kind::toml;
 use super::kind::{
-    Address, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Place, Processes, Silence, Time,
+    Address, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Names, OwnTls, Place, Processes,
+    Silence, Switch, Time,
 };
 use super::{Given, Row, Source};
 
@@ -176,8 +177,18 @@ keys! {
     serve Serve {
         /// How many machines may run at once.
         parallel: Count = Rules::default().policy.machines_max;
-        /// Serve the API on this port of the loopback too, to whoever has the token; 0 is any port.
+        /// Serve the API on this address too, to whoever has a token; port 0 is any.
         listen: Address, else "127.0.0.1:6293; nowhere if `mayfly run` started it" such as "\"127.0.0.1:8080\"";
+        /// TLS there with a certificate of its own, which others know by its fingerprint: `self-signed`.
+        tls: OwnTls, else "TLS only if there is a tls_cert" such as "\"self-signed\"";
+        /// TLS there with this certificate, in PEM, and those that lead from it to one that others trust.
+        tls_cert: Place, else "none" such as "\"/etc/mayfly/cert.pem\"";
+        /// The certificate's key, in PEM, which nobody else may be able to read.
+        tls_key: Place, else "none" such as "\"/etc/mayfly/key.pem\"";
+        /// What it is called there besides its address and localhost; a request for another name is refused.
+        host_names: Names, else "none" such as "\"mayfly.example.com,box\"";
+        /// Listen without TLS where others can come too, and could read a token on its way.
+        listen_without_tls: Switch = false;
         /// How long a signal to stop waits for the tasks that run; a second one does not.
         drain: Time = Duration::from_secs(30);
         /// Exit once there was nothing to do for this long.

@@ -1,7 +1,7 @@
 //! The kinds of values that keys have: how each is read, written, and said to be wrong.
 //!
-//! A flag and a key of the same kind are read by the same function of [`values`](crate::values). Numbers are
-//! bare in TOML, all else is in quotes.
+//! A flag and a key of the same kind are read by the same function of [`values`](crate::values). Numbers,
+//! `true` and `false` are bare in TOML, all else is in quotes.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
-use crate::values;
+use crate::values::{self, HostNames, SelfSigned};
 
 /// What the value of a key is.
 pub(crate) trait Kind {
@@ -78,6 +78,12 @@ kinds! {
     Loneliness: Duration, quoted true, values::loneliness, |time| values::show_duration(*time);
     /// Where to listen.
     Address: SocketAddr, quoted true, values::address, ToString::to_string;
+    /// A certificate of our own.
+    OwnTls: SelfSigned, quoted true, values::own_tls, |SelfSigned| values::SELF_SIGNED.to_owned();
+    /// Names of a host.
+    Names: HostNames, quoted true, values::host_names, |HostNames(names)| names.join(",");
+    /// Yes or no.
+    Switch: bool, quoted false, values::switch, ToString::to_string;
     /// The name of a model.
     Model: String, quoted true, values::model, Clone::clone;
     /// A place on this host, the same wherever one stands.
@@ -104,7 +110,7 @@ impl<'de, K: Kind> Deserialize<'de> for Raw<K> {
 struct Plain<K>(std::marker::PhantomData<K>);
 
 impl<K: Kind> Plain<K> {
-    fn number<E: de::Error>(&self, text: &str, is: Unexpected<'_>) -> Result<K::Value, E> {
+    fn bare<E: de::Error>(&self, text: &str, is: Unexpected<'_>) -> Result<K::Value, E> {
         match K::QUOTED {
             true => Err(E::invalid_type(is, self)),
             false => K::read(text).map_err(|_| E::invalid_value(is, self)),
@@ -120,12 +126,16 @@ impl<K: Kind> Visitor<'_> for Plain<K> {
         f.write_str(said.strip_prefix("expected ").unwrap_or(&said))
     }
 
+    fn visit_bool<E: de::Error>(self, yes: bool) -> Result<K::Value, E> {
+        self.bare(&yes.to_string(), Unexpected::Bool(yes))
+    }
+
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<K::Value, E> {
-        self.number(&number.to_string(), Unexpected::Signed(number))
+        self.bare(&number.to_string(), Unexpected::Signed(number))
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<K::Value, E> {
-        self.number(&number.to_string(), Unexpected::Float(number))
+        self.bare(&number.to_string(), Unexpected::Float(number))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<K::Value, E> {

@@ -19,7 +19,6 @@ mod reference;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -125,11 +124,6 @@ impl Settings {
     /// The data folder that was named.
     pub(crate) fn data(&self) -> Option<&Path> {
         self.values.data.as_ref().map(|given| given.value.as_path())
-    }
-
-    /// Where the API is to be served as well.
-    pub(crate) fn listen(&self) -> Option<SocketAddr> {
-        self.values.listen.as_ref().map(|given| given.value)
     }
 
     /// How long a signal to stop waits for the tasks that run.

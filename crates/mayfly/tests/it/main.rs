@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod doctor;
 mod help;
+mod listening;
 mod place;
 mod stand_in;
 mod token;

@@ -36,19 +36,19 @@ async fn tokens_are_made_listed_and_revoked() {
     let user = User::new();
     let data = serve(&user, router());
     let data = data.to_str().unwrap();
-    let mut all = String::new();
-    for args in [
+    let all = [
         &["token", "add", "ci"][..],
         &["token", "add", "laptop"],
         &["token", "ls", "--json"],
         &["token", "revoke", "ci"],
         &["token", "revoke", "local"],
         &["token", "revoke", "nobody"],
-    ] {
+    ];
+    let said = all.map(|args| {
         let said = user.said(user.mayfly(&[args, &["--data", data]].concat()));
-        all.extend(["$ mayfly ", &args.join(" "), "\n", &said]);
-    }
-    insta::assert_snapshot!(all);
+        format!("$ mayfly {}\n{said}", args.join(" "))
+    });
+    insta::assert_snapshot!(said.concat());
     let output = user.mayfly(&["token", "add", "ci", "--data", data]).output().unwrap();
     assert_eq!(output.stdout, b"mayfly-owner-00\n");
 }

@@ -12,6 +12,7 @@ mod endings;
 mod full_disk;
 mod isolation;
 mod limits;
+mod port;
 mod service;
 mod stream;
 mod tunnel;

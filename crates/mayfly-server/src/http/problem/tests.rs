@@ -8,6 +8,7 @@ use mayfly_test_needs::one_of_each;
 
 use super::super::{events, tasks, workspaces};
 use super::*;
+use crate::data::DataError;
 use crate::told::{store_errors, variant};
 
 async fn refused(body: &str) -> api::Problem {
@@ -110,8 +111,8 @@ fn token_errors() -> Vec<TokenError> {
         TokenError::TooMany => TokenError::TooMany,
         TokenError::Unknown => TokenError::Unknown,
         TokenError::Store(_) => TokenError::Store(StoreError::Closed),
-        TokenError::Data(_) => TokenError::Data(crate::data::DataError::NoFolder { path: "/data".into() }),
-        TokenError::Random(_) => TokenError::Random(full()),
+        TokenError::Data(_) => TokenError::Data(DataError::NoFolder { path: "/data".into() }),
+        TokenError::Random(_) => TokenError::Random(io::ErrorKind::NotFound.into()),
     ]
 }
 
@@ -159,7 +160,10 @@ fn fixed() -> Vec<Problem> {
         Problem::no_result(),
         Problem::no_workspace(),
         Problem::denied(),
+        Problem::busy(),
         Problem::no_token(),
+        Problem::page(),
+        Problem::unknown_host(),
         Problem::disk(&io::ErrorKind::PermissionDenied.into()),
     ]
 }

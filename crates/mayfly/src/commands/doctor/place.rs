@@ -10,15 +10,16 @@ use std::path::Path;
 use mayfly_core::causes;
 use mayfly_engine::StoreError;
 use mayfly_server::{
-    DataError, ServerConfig, StartError, check_data_folder, check_database, check_port, check_socket,
+    DataError, ServerConfig, StartError, Tls, check_data_folder, check_database, check_port, check_socket,
     make_data_folder,
 };
 use rustix::fs::statvfs;
 use tokio::net::UnixStream;
 
 use super::report::{Check, State};
-use crate::commands::serve::LISTEN;
 use crate::config::Settings;
+use crate::exit::Stop;
+use crate::listening::{self, LISTEN};
 use crate::values::shell_word;
 
 /// With less room than this, a few tasks fill the disk.
@@ -36,7 +37,7 @@ pub(super) async fn all(data: &Path, settings: &Settings) -> Vec<Check> {
         orchestrator = orchestrator_of(data).await;
         checks.push(database(data, orchestrator));
     }
-    checks.push(port(settings, orchestrator).await);
+    checks.push(port(data, settings, orchestrator).await);
     checks
 }
 
@@ -105,10 +106,15 @@ fn put_away(data: &Path, database: &Path) -> String {
 }
 
 /// A port that was asked for must be had; the usual one is that of a `mayfly serve` started by hand alone.
-async fn port(settings: &Settings, orchestrator: Option<i32>) -> Check {
+async fn port(data: &Path, settings: &Settings, orchestrator: Option<i32>) -> Check {
     let name = "port";
-    let asked = settings.listen();
-    let address = asked.unwrap_or(LISTEN);
+    let mut config = ServerConfig::in_dir(data);
+    let set = listening::set(&mut config, settings, true).map_err(Stop::into_error);
+    let shown = set.and_then(|()| Ok(config.tls.as_ref().map_or(Ok(()), Tls::check)?));
+    if let Err(error) = shown {
+        return Check::failed(name, format!("{error:#}"), None);
+    }
+    let (asked, address) = (settings.values.listen.as_ref(), config.listen.unwrap_or(LISTEN));
     let Err(error) = check_port(address).await else {
         return Check::ok(name, format!("{address} can be had"));
     };
