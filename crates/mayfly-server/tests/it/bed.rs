@@ -155,12 +155,21 @@ pub(crate) struct Worker {
 impl Worker {
     /// `Err`: what the orchestrator said instead of a welcome.
     pub(crate) async fn join(door: &Path, hello: &Hello) -> Result<Self, Down> {
-        let way = Route::from(Endpoint::Unix(door.to_owned()));
+        Self::join_by(Endpoint::Unix(door.to_owned()), hello).await
+    }
+
+    /// The same, by whatever leads there.
+    pub(crate) async fn join_by(endpoint: Endpoint, hello: &Hello) -> Result<Self, Down> {
+        let door = match &endpoint {
+            Endpoint::Unix(door) => door.clone(),
+            Endpoint::Tcp(_) | Endpoint::Tls { .. } => PathBuf::new(),
+        };
+        let way = Route::from(endpoint);
         let mut channel = mayfly_link::dial(&way, "/v1/worker", None).await.unwrap();
         channel.send(Frame::Text(serde_json::to_string(hello).unwrap())).await.unwrap();
         match heard(&mut channel).await.expect("an answer") {
             Down::Welcome { stored, order, .. } => {
-                let (door, hello) = (door.to_owned(), hello.clone());
+                let hello = hello.clone();
                 Ok(Self { channel, door, hello, order: *order, number: stored })
             }
             other => Err(other),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mayfly_link::{Endpoint, LinkError, Route};
 use mayfly_server::{MACHINE_CONNECTIONS_MAX, Tls};
 use mayfly_wire::api::Collected;
 use mayfly_wire::worker::Down;
@@ -202,4 +203,20 @@ async fn without_the_setting_no_machine_comes_by_the_port() {
     for request in [result, model, http.get(format!("{url}/v1/worker")), http.head(url.clone())] {
         assert_eq!(request.body("{}").send().await.unwrap().status(), 401);
     }
+}
+
+/// By what `mayfly serve` prints: the address and the fingerprint.
+#[tokio::test]
+async fn a_worker_elsewhere_pins_the_fingerprint() {
+    let mut bed = bed().await;
+    submit(&bed, "key").await;
+    let spec = bed.machines.recv().await.unwrap();
+    let (address, fingerprint) = (bed.server.listening().unwrap(), bed.server.fingerprint().unwrap());
+    let endpoint = format!("https://{address}#{fingerprint}");
+    let mut worker = Worker::join_by(endpoint.parse().unwrap(), &hello(&spec)).await.unwrap();
+    worker.ready().await;
+    let other = format!("https://{address}#sha256:{}", "0".repeat(64));
+    let dialled =
+        mayfly_link::dial(&Route::from(other.parse::<Endpoint>().unwrap()), "/v1/worker", None).await;
+    assert!(matches!(dialled, Err(LinkError::Untrusted { .. })), "{dialled:?}");
 }
