@@ -2,7 +2,8 @@
 //! enough. While it is remembered, no verb starts an orchestrator here.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::ErrorKind::{NotADirectory, NotFound};
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,8 @@ impl Saved {
         let path = Self::file(data);
         let shown = path.display();
         let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // What is wrong with a folder that is none, others say in better words.
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
             read => read.with_context(|| format!("cannot read `{shown}`"))?,
         };
         if fs::metadata(&path).is_ok_and(|is| is.mode() & OTHERS != 0) {

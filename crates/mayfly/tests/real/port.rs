@@ -95,8 +95,9 @@ async fn another_machine_is_told_the_fingerprint_which_stays() {
         assert!(serving.line().await.contains("https://0.0.0.0:"));
         serving.line().await;
         let line = serving.line().await;
-        let (command, fingerprint) = line.split_once(" --fingerprint sha256:").unwrap();
-        assert!(command.trim_start().starts_with("mayfly tunnel --to https://box.example:"), "{line}");
+        let (command, rest) = line.split_once("#sha256:").unwrap();
+        assert!(command.trim_start().starts_with("mayfly tunnel --to 'https://box.example:"), "{line}");
+        let fingerprint = rest.split_once('\'').unwrap().0;
         assert_eq!(fingerprint.len(), 64);
         told.push(fingerprint.to_owned());
         serving.end().await;
