@@ -18,6 +18,7 @@ use crate::config::EngineConfig;
 use crate::doors::Doors;
 use crate::heads::{Follow, Head, Heads};
 use crate::metrics::Metrics;
+use crate::prune::Workspaces;
 use crate::seal::Seal;
 use crate::session::Links;
 use crate::token::Tokens;
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) tokens: Tokens,
     pub(crate) heads: Heads,
     pub(crate) links: Links,
+    pub(crate) workspaces: Workspaces,
     pub(crate) seal: Seal,
     pub(crate) metrics: Metrics,
     /// Told whenever a task or a slot is new.
@@ -108,6 +110,7 @@ impl Engine {
             clock,
             heads: Heads::default(),
             links: Links::default(),
+            workspaces: Workspaces::default(),
             slots: watch::Sender::new(()),
             claiming: Mutex::new(true),
             unfinished,
@@ -131,6 +134,7 @@ impl Engine {
             engine.perform(task, effect);
         }
         engine.schedule();
+        engine.prune();
         Ok(engine)
     }
 
@@ -205,6 +209,11 @@ impl Engine {
         let turn = self.0.links.turn(attempt);
         let _turn = turn.lock().await;
         Ok(self.0.provider.destroy(attempt).await.is_ok())
+    }
+
+    /// Its time.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
     }
 
     /// How many tasks are not finished.

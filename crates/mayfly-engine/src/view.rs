@@ -37,6 +37,7 @@ pub(crate) fn view(task: TaskRow, live: Option<&AttemptRow>, rules: &Rules) -> a
             .map(|outcome| api::Outcome { name: outcome.name().to_owned(), detail: task.detail }),
         result: task.result,
         result_attempt: task.result_attempt,
+        pruned: task.pruned,
         priority: task.spec.priority,
         heard_at: live.and_then(|attempt| attempt.heard),
         deadline_at: joined.filter(|_| running).map(|joined| after(joined, timeout)),

@@ -10,11 +10,13 @@
 //! - [`Store`]: what can be asked. `writer`: the thread. `schema`: the tables. `row`: how they read back.
 //! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says.
 //! - `log`: how events are written, as the lines that clients read. `read`: how they are read.
+//! - `prune`: what is old goes.
 
 mod change;
 mod error;
 mod ingest;
 mod log;
+mod prune;
 mod read;
 mod row;
 mod schema;

@@ -33,6 +33,8 @@ pub struct TaskRow {
     pub created: Timestamp,
     /// When it ended.
     pub finished: Option<Timestamp>,
+    /// Whether its log and its result are not kept any more.
+    pub pruned: bool,
 }
 
 /// An attempt as stored.
@@ -54,8 +56,7 @@ pub struct AttemptRow {
     pub ready: bool,
 }
 
-pub(crate) const TASK_COLUMNS: &str =
-    "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms, result_attempt";
+pub(crate) const TASK_COLUMNS: &str = "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms, result_attempt, pruned > 0";
 
 pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
     let id: String = row.get(0)?;
@@ -73,6 +74,7 @@ pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
         last_seq: row.get(7)?,
         created: time(row.get(8)?)?,
         finished: row.get::<_, Option<i64>>(9)?.map(time).transpose()?,
+        pruned: row.get(11)?,
     })
 }
 

@@ -113,6 +113,9 @@ CREATE TABLE feed (
 INSERT INTO feed (store, head) VALUES (randomblob(16), 0);
 -- The first event that is still kept.
 ALTER TABLE tasks ADD COLUMN first_seq INTEGER NOT NULL DEFAULT 1;
+-- 0: log and result are kept; 1: they are being taken away; 2: they are gone.
+ALTER TABLE tasks ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX tasks_by_end ON tasks (finished_ms) WHERE pruned < 2 AND finished_ms IS NOT NULL;
 ";
 
 /// Writes what each event was as the line that it is.

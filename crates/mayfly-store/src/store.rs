@@ -16,6 +16,7 @@ use crate::change::{Change, Changed, apply, effect_of, effect_parts, find};
 use crate::error::{StoreError, corrupt};
 use crate::ingest::{IngestError, Ingested, ingest};
 use crate::log::Log;
+use crate::prune;
 use crate::read::{self, FeedChunk, LogError, Run};
 use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, TASK_COLUMNS, TaskRow};
 use crate::schema;
@@ -290,6 +291,26 @@ impl Store {
     /// `bytes_max` bytes, but one run.
     pub async fn feed(&self, after: u64, bytes_max: usize) -> Result<FeedChunk, StoreError> {
         self.read(move |connection| read::feed(connection, after, bytes_max)).await
+    }
+
+    /// Tasks that were over before `before` and of which something is kept, the oldest first, at most `most`.
+    pub async fn expired(&self, before: Timestamp, most: u32) -> Result<Vec<TaskId>, StoreError> {
+        self.read(move |connection| prune::expired(connection, before, most)).await
+    }
+
+    /// Marks a task that is over: its log and its result count as gone from here on.
+    pub async fn begin_to_prune(&self, task: TaskId) -> Result<(), StoreError> {
+        self.writer.run(move |connection| prune::begin(connection, task)).await
+    }
+
+    /// Takes away a piece of a marked task's log, so small that nobody waits for it. Whether some is left.
+    pub async fn prune_step(&self, task: TaskId) -> Result<bool, StoreError> {
+        self.writer.run(move |connection| prune::step(connection, task)).await
+    }
+
+    /// The ids of the workspaces that the tasks name of which something is kept.
+    pub async fn workspaces(&self) -> Result<Vec<String>, StoreError> {
+        self.read(prune::workspaces).await
     }
 
     /// The position of the newest event, now and whenever there is another.

@@ -25,7 +25,12 @@ pub(crate) struct Problem(api::Problem);
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, kind: &str, detail: impl Into<String>) -> Self {
-        Self(api::Problem { kind: kind.to_owned(), status: status.as_u16(), detail: detail.into() })
+        Self(api::Problem {
+            kind: kind.to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            first: None,
+        })
     }
 
     /// The same, where something else follows from it.
@@ -68,6 +73,12 @@ impl Problem {
     pub(crate) fn no_result() -> Self {
         let detail = "no task has this id, or it brought out no such file: its `result` tells";
         Self::new(StatusCode::NOT_FOUND, "no-such-result", detail)
+    }
+
+    /// It was there once.
+    pub(crate) fn pruned(short: &str) -> Self {
+        let detail = format!("what came out of task {short} is not kept any more: it was over too long ago");
+        Self::new(StatusCode::GONE, "gone", detail)
     }
 
     pub(crate) fn no_workspace() -> Self {
@@ -146,7 +157,11 @@ impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Store(error) => error.into(),
-            LogError::Gone { .. } => Self::new(StatusCode::GONE, "gone", error.to_string()),
+            LogError::Gone { first } => {
+                let mut problem = Self::new(StatusCode::GONE, "gone", error.to_string());
+                problem.0.first = Some(first);
+                problem
+            }
         }
     }
 }

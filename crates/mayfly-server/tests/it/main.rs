@@ -8,4 +8,5 @@ mod neighbours;
 mod owner;
 mod port;
 mod start;
+mod stream;
 mod tasks;

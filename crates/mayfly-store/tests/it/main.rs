@@ -5,6 +5,7 @@
 mod feed;
 mod file;
 mod frames;
+mod prune;
 mod steps;
 
 use std::num::NonZeroU32;

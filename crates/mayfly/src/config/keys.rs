@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 #[cfg(test)]
 use super::kind::toml;
-use super::kind::{Address, Count, Cpus, Dollars, Kind, Memory, Model, Place, Processes, Time};
+use super::kind::{Address, Age, Count, Cpus, Dollars, Kind, Memory, Model, Place, Processes, Time};
 use super::{Given, Row, Source};
 
 /// A key, as the reference shows it.
@@ -180,6 +180,8 @@ keys! {
         drain: Time = Duration::from_secs(30);
         /// Exit once there was nothing to do for this long.
         idle_exit: Time, else "never; after 60s if `mayfly run` started it" such as "\"10m\"";
+        /// How long the log and the result of a task that is over are kept; that it was, and how it ended, stays.
+        keep_finished: Age = Rules::default().keep_finished;
     }
 
     /// What one machine may use.

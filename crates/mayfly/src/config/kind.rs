@@ -70,6 +70,8 @@ kinds! {
     Memory: u64, quoted true, values::memory, |bytes| values::show_bytes(*bytes);
     /// A span of time.
     Time: Duration, quoted true, values::duration, |time| values::show_duration(*time);
+    /// How old something may become.
+    Age: Duration, quoted true, values::age, |age| values::show_age(*age);
     /// Where to listen.
     Address: SocketAddr, quoted true, values::address, ToString::to_string;
     /// The name of a model.
