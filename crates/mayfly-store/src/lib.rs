@@ -2,7 +2,7 @@
 //!
 //! One thread writes. It takes every command that waits, carries each out in a savepoint of one transaction,
 //! commits once, and only then answers: so what was answered is on the disk, and a hundred commands cost one
-//! `fsync`. Reads have a connection of their own and never wait for a writer.
+//! `fsync`. Reads have connections of their own and never wait for a writer.
 //!
 //! A task's state, the effects of a change and the events that tell of it are written together, so there is
 //! no moment at which one is true without the others.
@@ -18,6 +18,7 @@ mod ingest;
 mod log;
 mod prune;
 mod read;
+mod readers;
 mod row;
 mod schema;
 mod store;

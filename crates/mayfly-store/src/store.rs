@@ -1,7 +1,6 @@
 //! What can be asked of the store.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use mayfly_core::{Attempt, AttemptId, Effect, Event, Policy, TaskId, TaskState};
@@ -10,7 +9,6 @@ use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::Record;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
 use crate::change::{Change, Changed, apply, effect_of, effect_parts, find};
 use crate::error::{StoreError, corrupt};
@@ -18,6 +16,7 @@ use crate::ingest::{IngestError, Ingested, ingest};
 use crate::log::Log;
 use crate::prune;
 use crate::read::{self, FeedChunk, LogError, Run};
+use crate::readers::Readers;
 use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, TASK_COLUMNS, TaskRow};
 use crate::schema;
 use crate::writer::Writer;
@@ -93,7 +92,7 @@ pub enum Bound {
 #[derive(Debug, Clone)]
 pub struct Store {
     writer: Writer,
-    reader: Arc<Mutex<Connection>>,
+    readers: Readers,
     head: watch::Receiver<u64>,
     id: [u8; 16],
 }
@@ -105,8 +104,7 @@ impl Store {
         let (id, newest) = (read::store_id(&connection)?, watch::Sender::new(read::head(&connection)?));
         let head = newest.subscribe();
         let writer = Writer::start(connection, newest);
-        let reader = Arc::new(Mutex::new(schema::connect(path)?));
-        Ok(Self { writer, reader, head, id })
+        Ok(Self { writer, readers: Readers::open(path)?, head, id })
     }
 
     /// Stores a task; when this returns, it is durable.
@@ -175,7 +173,7 @@ impl Store {
 
     /// The sealed credential of a task that is not over.
     pub async fn credential(&self, task: TaskId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read(move |connection| {
+        self.readers.read(move |connection| {
             let sql = "SELECT sealed FROM credentials WHERE task = ?1";
             let mut statement = connection.prepare_cached(sql)?;
             Ok(statement.query_row([task.to_string()], |row| row.get(0)).optional()?)
@@ -185,7 +183,7 @@ impl Store {
 
     /// A task.
     pub async fn task(&self, id: TaskId) -> Result<Option<TaskRow>, StoreError> {
-        self.read(move |connection| find(connection, id)).await
+        self.readers.read(move |connection| find(connection, id)).await
     }
 
     /// Tasks, newest first; of each prompt only the beginning.
@@ -197,7 +195,7 @@ impl Store {
             "SELECT {columns} FROM tasks \
              WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3"
         );
-        self.read(move |connection| {
+        self.readers.read(move |connection| {
             let mut statement = connection.prepare_cached(&sql)?;
             let Listing { state, before, most } = listing;
             let before = before.map(|id| id.to_string());
@@ -210,7 +208,7 @@ impl Store {
     pub async fn tasks_ending(&self, digits: String, most: u32) -> Result<Vec<TaskId>, StoreError> {
         let sql = "SELECT id FROM tasks WHERE substr(replace(id, '-', ''), -length(?1)) = ?1 \
                    ORDER BY id DESC LIMIT ?2";
-        self.read(move |connection| {
+        self.readers.read(move |connection| {
             let mut statement = connection.prepare_cached(sql)?;
             let ids = statement.query_and_then(params![digits, most], |row| {
                 row.get::<_, String>(0)?.parse::<TaskId>().map_err(corrupt)
@@ -223,7 +221,7 @@ impl Store {
     /// Every task that owns a machine, with its attempt.
     pub async fn live(&self) -> Result<Vec<(TaskRow, AttemptRow)>, StoreError> {
         let sql = format!("SELECT {TASK_COLUMNS} FROM tasks WHERE state IN {LIVE} ORDER BY id");
-        self.read(move |connection| {
+        self.readers.read(move |connection| {
             let mut statement = connection.prepare_cached(&sql)?;
             let tasks: Vec<TaskRow> =
                 statement.query_and_then([], row::task)?.collect::<Result<_, StoreError>>()?;
@@ -239,12 +237,12 @@ impl Store {
 
     /// One attempt.
     pub async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        self.read(move |connection| find_attempt(connection, id)).await
+        self.readers.read(move |connection| find_attempt(connection, id)).await
     }
 
     /// How many tasks are not finished.
     pub async fn unfinished(&self) -> Result<usize, StoreError> {
-        self.read(|connection| {
+        self.readers.read(|connection| {
             let sql = "SELECT count(*) FROM tasks WHERE state <> 'finished'";
             Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
         })
@@ -253,7 +251,7 @@ impl Store {
 
     /// How many tasks are in each state that has any, by its name.
     pub async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
-        self.read(|connection| {
+        self.readers.read(|connection| {
             let mut statement =
                 connection.prepare_cached("SELECT state, count(*) FROM tasks GROUP BY state")?;
             let counts = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -264,7 +262,7 @@ impl Store {
 
     /// What is still to be performed, oldest task first.
     pub async fn effects(&self) -> Result<Vec<(TaskId, Effect)>, StoreError> {
-        self.read(|connection| {
+        self.readers.read(|connection| {
             let mut statement =
                 connection.prepare_cached("SELECT task, attempt, kind FROM effects ORDER BY task")?;
             let rows = statement.query_and_then([], |row| {
@@ -279,23 +277,23 @@ impl Store {
     /// A task's events after `after`: at least one if there is one, and no more once they take `bytes_max` bytes.
     /// `None`: there is none after it.
     pub async fn log(&self, task: TaskId, after: u64, bytes_max: usize) -> Result<Option<Run>, LogError> {
-        self.read(move |connection| read::log(connection, task, after, bytes_max)).await
+        self.readers.read(move |connection| read::log(connection, task, after, bytes_max)).await
     }
 
     /// Whether all of a task's log after `after` is still kept.
     pub async fn check_kept(&self, task: TaskId, after: u64) -> Result<(), LogError> {
-        self.read(move |connection| read::check_kept(connection, task, after)).await
+        self.readers.read(move |connection| read::check_kept(connection, task, after)).await
     }
 
     /// What all tasks said after the position `after`, in the order of their commits: no more once it takes
     /// `bytes_max` bytes, but one run.
     pub async fn feed(&self, after: u64, bytes_max: usize) -> Result<FeedChunk, StoreError> {
-        self.read(move |connection| read::feed(connection, after, bytes_max)).await
+        self.readers.read(move |connection| read::feed(connection, after, bytes_max)).await
     }
 
     /// Tasks that were over before `before` and of which something is kept, the oldest first, at most `most`.
     pub async fn expired(&self, before: Timestamp, most: u32) -> Result<Vec<TaskId>, StoreError> {
-        self.read(move |connection| prune::expired(connection, before, most)).await
+        self.readers.read(move |connection| prune::expired(connection, before, most)).await
     }
 
     /// Marks a task that is over: its log and its result count as gone from here on.
@@ -310,7 +308,7 @@ impl Store {
 
     /// The ids of the workspaces that the tasks name of which something is kept.
     pub async fn workspaces(&self) -> Result<Vec<String>, StoreError> {
-        self.read(prune::workspaces).await
+        self.readers.read(prune::workspaces).await
     }
 
     /// The position of the newest event, now and whenever there is another.
@@ -321,18 +319,6 @@ impl Store {
     /// Which store this is: positions of one mean nothing in another.
     pub fn id(&self) -> [u8; 16] {
         self.id
-    }
-
-    async fn read<T: Send + 'static, E: From<StoreError> + Send + 'static>(
-        &self,
-        query: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E> {
-        let reader = Arc::clone(&self.reader);
-        let read = spawn_blocking(move || {
-            let connection = reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            query(&connection)
-        });
-        read.await.map_err(|_| StoreError::Closed)?
     }
 }
 
