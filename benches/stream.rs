@@ -183,7 +183,11 @@ impl Ours {
                 }
             }
             for line in lines {
-                if line.ends_with(b"\n") { take(line, sink, &mut times) } else { rest.extend_from_slice(line) }
+                if line.ends_with(b"\n") {
+                    take(line, sink, &mut times)
+                } else {
+                    rest.extend_from_slice(line)
+                }
             }
         }
         let task = self.client.task(&task.id).await?;

@@ -257,9 +257,10 @@ impl Engine {
         event: Event,
         detail: Option<String>,
     ) -> Result<bool, StoreError> {
-        let (engine, change) = (self.clone(), self.change(event, detail));
+        let engine = self.clone();
+        let applying = self.0.store.apply(task, self.change(event, detail));
         self.whole(async move {
-            let changed = engine.0.store.apply(task, change).await?;
+            let changed = applying.await?;
             Ok(changed.map(|changed| engine.follow_up(&changed)).is_some())
         })
         .await
@@ -321,16 +322,22 @@ impl Engine {
         Ok(Some(follow))
     }
 
-    /// Runs `work` to its end even if the caller is dropped: nobody may leave between a commit and what follows
+    /// Runs `work`, from now on, to its end even if the caller is dropped: nobody may leave between a commit and what follows
     /// from it.
-    pub(crate) async fn whole<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        match self.0.tracker.spawn(work).await {
-            Ok(done) => done,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The process is ending.
-                Err(_) => std::future::pending().await,
-            },
+    pub(crate) fn whole<T: Send + 'static, W: Future<Output = T> + Send + 'static>(
+        &self,
+        work: W,
+    ) -> impl Future<Output = T> + Send + use<T, W> {
+        let working = self.0.tracker.spawn(work);
+        async move {
+            match working.await {
+                Ok(done) => done,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The process is ending.
+                    Err(_) => std::future::pending().await,
+                },
+            }
         }
     }
 

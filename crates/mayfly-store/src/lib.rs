@@ -10,9 +10,10 @@
 //! - [`Store`]: what can be asked. `writer`: the thread. `schema`: the tables. `row`: how they read back.
 //! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says.
 //! - `log`: how events are written, as the lines that clients read. `read`: how they are read.
-//! - `prune`: what is old goes.
+//! - `tail`: the newest of them, in memory. `prune`: what is old goes.
 
 mod change;
+mod desk;
 mod error;
 mod ingest;
 mod log;
@@ -22,6 +23,7 @@ mod readers;
 mod row;
 mod schema;
 mod store;
+mod tail;
 mod writer;
 
 pub use change::{Change, Changed};
