@@ -1,4 +1,5 @@
 //! What the benchmarks share: a table of two contenders that ran in turn, and where things are.
+#![allow(dead_code, reason = "no benchmark takes all of it")]
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 use std::path::{Path, PathBuf};
@@ -59,6 +60,11 @@ fn quantile(times: &[Duration], part: f64) -> Duration {
     )]
     let index = ((sorted.len() - 1) as f64 * part).round() as usize;
     sorted[index]
+}
+
+/// A folder on a disk, where an `fsync` is one.
+pub(crate) fn scratch() -> &'static Path {
+    Path::new("/var/tmp")
 }
 
 /// The pinned `claude`, as the tests find it.

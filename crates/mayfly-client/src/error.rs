@@ -37,6 +37,12 @@ pub enum ClientError {
         /// The one that came.
         seq: u64,
     },
+    /// Events that were asked for are not kept any more.
+    #[error("the log before event {first} is not kept any more: what is left begins after {}", first - 1)]
+    Gone {
+        /// The first event that is kept; the one after the last if none is.
+        first: u64,
+    },
     /// The answer is longer than anything that an orchestrator sends.
     #[error("the orchestrator's answer is longer than {bytes_max} bytes")]
     TooLong {

@@ -30,6 +30,8 @@ pub use events::{EventStream, LINE_BYTES_MAX, RECONNECTS_MAX};
 
 /// The longest JSON answer.
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The status of what was there once.
+const GONE: u16 = 410;
 /// How long an unused connection is kept: no longer than it could make an orchestrator look busy.
 const IDLE_CONNECTION: Duration = Duration::from_secs(5);
 /// What is read of a file at once.
@@ -178,7 +180,11 @@ impl Client {
         }
         let status = response.status();
         let problem: Option<Problem> = serde_json::from_slice(&self.body(response).await?).ok();
-        Err(problem.map_or(ClientError::Status { status: status.as_u16() }, ClientError::Refused))
+        Err(match problem {
+            None => ClientError::Status { status: status.as_u16() },
+            Some(Problem { status: GONE, first: Some(first @ 1..), .. }) => ClientError::Gone { first },
+            Some(problem) => ClientError::Refused(problem),
+        })
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {

@@ -36,6 +36,12 @@ impl Clock for SystemClock {
     }
 }
 
+/// `at` minus `span`, or the beginning of time.
+pub(crate) fn before(at: Timestamp, span: Duration) -> Timestamp {
+    let span = SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
+    at.checked_sub(span).unwrap_or(Timestamp::MIN)
+}
+
 /// `at` plus `span`, or the end of time.
 pub(crate) fn after(at: Timestamp, span: Duration) -> Timestamp {
     let span = SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);

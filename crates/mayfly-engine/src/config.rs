@@ -29,6 +29,8 @@ pub struct Rules {
     pub silent_after: Duration,
     /// How long a machine goes on without an orchestrator. Default: 1 h.
     pub orphan_after: Duration,
+    /// How long the log and the result of a task that is over are kept. Default: 30 days.
+    pub keep_finished: Duration,
 }
 
 impl Default for Rules {
@@ -44,6 +46,7 @@ impl Default for Rules {
             collect_max: Duration::from_secs(2 * 60),
             silent_after: Duration::from_secs(30),
             orphan_after: Duration::from_secs(60 * 60),
+            keep_finished: Duration::from_secs(30 * 24 * 60 * 60),
         }
     }
 }

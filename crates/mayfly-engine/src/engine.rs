@@ -18,6 +18,7 @@ use crate::config::EngineConfig;
 use crate::doors::Doors;
 use crate::heads::{Follow, Head, Heads};
 use crate::metrics::Metrics;
+use crate::prune::Workspaces;
 use crate::seal::Seal;
 use crate::session::Links;
 use crate::token::Tokens;
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) tokens: Tokens,
     pub(crate) heads: Heads,
     pub(crate) links: Links,
+    pub(crate) workspaces: Workspaces,
     pub(crate) seal: Seal,
     pub(crate) metrics: Metrics,
     /// Told whenever a task or a slot is new.
@@ -108,6 +110,7 @@ impl Engine {
             clock,
             heads: Heads::default(),
             links: Links::default(),
+            workspaces: Workspaces::default(),
             slots: watch::Sender::new(()),
             claiming: Mutex::new(true),
             unfinished,
@@ -131,6 +134,7 @@ impl Engine {
             engine.perform(task, effect);
         }
         engine.schedule();
+        engine.prune();
         Ok(engine)
     }
 
@@ -207,6 +211,11 @@ impl Engine {
         Ok(self.0.provider.destroy(attempt).await.is_ok())
     }
 
+    /// Its time.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
     /// How many tasks are not finished.
     pub fn unfinished(&self) -> watch::Receiver<usize> {
         self.0.unfinished.subscribe()
@@ -248,9 +257,10 @@ impl Engine {
         event: Event,
         detail: Option<String>,
     ) -> Result<bool, StoreError> {
-        let (engine, change) = (self.clone(), self.change(event, detail));
+        let engine = self.clone();
+        let applying = self.0.store.apply(task, self.change(event, detail));
         self.whole(async move {
-            let changed = engine.0.store.apply(task, change).await?;
+            let changed = applying.await?;
             Ok(changed.map(|changed| engine.follow_up(&changed)).is_some())
         })
         .await
@@ -312,16 +322,22 @@ impl Engine {
         Ok(Some(follow))
     }
 
-    /// Runs `work` to its end even if the caller is dropped: nobody may leave between a commit and what follows
+    /// Runs `work`, from now on, to its end even if the caller is dropped: nobody may leave between a commit and what follows
     /// from it.
-    pub(crate) async fn whole<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        match self.0.tracker.spawn(work).await {
-            Ok(done) => done,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The process is ending.
-                Err(_) => std::future::pending().await,
-            },
+    pub(crate) fn whole<T: Send + 'static, W: Future<Output = T> + Send + 'static>(
+        &self,
+        work: W,
+    ) -> impl Future<Output = T> + Send + use<T, W> {
+        let working = self.0.tracker.spawn(work);
+        async move {
+            match working.await {
+                Ok(done) => done,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The process is ending.
+                    Err(_) => std::future::pending().await,
+                },
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use mayfly_core::TaskId;
 use mayfly_store::{LogError, Run};
 
 use crate::engine::Engine;
-use crate::heads::Follow;
+use crate::heads::{Follow, Head};
 
 /// The bytes after which a chunk is full; one run of the store may go over it.
 pub(crate) const CHUNK_BYTES_MAX: usize = 256 * 1024;
@@ -33,19 +33,29 @@ impl Engine {
 }
 
 impl EventReader {
+    /// Whether all was given, and nothing more will come.
+    pub fn is_over(&self) -> bool {
+        self.ends_at(self.follow.peek())
+    }
+
+    fn ends_at(&self, head: Head) -> bool {
+        self.after >= head.last_seq && (head.state.outcome().is_some() || !self.waits)
+    }
+
     /// The next events. `None`: the task is finished and all was given, or all that is there was given and the
     /// reader does not wait. Given up half-way, nothing is lost.
     pub async fn next(&mut self) -> Result<Option<Run>, LogError> {
         loop {
+            // Only what was looked at here counts as seen.
             let head = self.follow.head();
+            if self.ends_at(head) {
+                return Ok(None);
+            }
             if self.after < head.last_seq
                 && let Some(run) = self.engine.0.store.log(self.task, self.after, CHUNK_BYTES_MAX).await?
             {
                 self.after = run.last_seq;
                 return Ok(Some(run));
-            }
-            if head.state.outcome().is_some() || !self.waits {
-                return Ok(None);
             }
             self.follow.changed().await;
         }

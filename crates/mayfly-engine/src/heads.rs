@@ -65,6 +65,11 @@ impl Follow {
         *self.receiver().borrow_and_update()
     }
 
+    /// The head now; it does not count as seen.
+    pub(crate) fn peek(&self) -> Head {
+        *self.receiver.as_ref().expect("it is taken only when dropped").borrow()
+    }
+
     /// Waits for a head that is so.
     pub(crate) async fn until(&mut self, so: impl Fn(&Head) -> bool) {
         while !so(&self.head()) {

@@ -20,7 +20,7 @@
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
 //! - `events`: the log of a task as clients read it. `feed`: those of all tasks. `token`: what machines prove themselves with. `seal`: credentials at rest.
-//! - `metrics`: what is counted.
+//! - `prune`: what is old goes. `metrics`: what is counted.
 
 mod clock;
 mod config;
@@ -33,6 +33,7 @@ mod limits;
 mod metrics;
 mod model;
 mod perform;
+mod prune;
 mod reap;
 mod schedule;
 mod seal;

@@ -206,19 +206,27 @@ impl Engine {
         Ok(Session { engine: self.clone(), attempt, fence, follow, told_to_collect: false, welcome })
     }
 
-    async fn store_records(&self, attempt: AttemptId, records: Vec<Record>) -> Result<u64, IngestError> {
-        let inner = &self.0;
-        let rules = (inner.provider.name(), inner.config.rules.policy);
+    /// Stores records behind those of earlier calls; what follows from them is done whoever waits for the answer.
+    fn store_records(
+        &self,
+        attempt: AttemptId,
+        records: Vec<Record>,
+    ) -> impl Future<Output = Result<u64, IngestError>> + Send + use<> {
+        let rules = (self.0.provider.name(), self.0.config.rules.policy);
         let said = records.last().and_then(said_at);
-        let now = inner.clock.now();
-        let ingested = inner.store.ingest(attempt, records, now, rules).await?;
-        inner.metrics.stored(ingested.new, said.filter(|_| ingested.new > 0), inner.clock.now());
-        for changed in &ingested.changed {
-            self.follow_up(changed);
-        }
-        let head = Head { last_seq: ingested.last_seq, state: ingested.state, ready: ingested.ready };
-        inner.heads.raise(attempt.task, head);
-        Ok(ingested.stored)
+        let storing = self.0.store.ingest(attempt, records, self.0.clock.now(), rules);
+        let engine = self.clone();
+        self.whole(async move {
+            let ingested = storing.await?;
+            let inner = &engine.0;
+            inner.metrics.stored(ingested.new, said.filter(|_| ingested.new > 0), inner.clock.now());
+            for changed in &ingested.changed {
+                engine.follow_up(changed);
+            }
+            let head = Head { last_seq: ingested.last_seq, state: ingested.state, ready: ingested.ready };
+            inner.heads.raise(attempt.task, head);
+            Ok(ingested.stored)
+        })
     }
 
     fn order(&self, task: &TaskRow, attempt: &AttemptRow) -> WorkOrder {
@@ -264,14 +272,14 @@ impl Session {
         self.welcome.clone()
     }
 
-    /// Stores a frame of records; the number returned can be acknowledged. After an error the link is of no
-    /// more use.
-    pub async fn ingest(&self, records: Vec<Record>) -> Result<u64, IngestError> {
-        if !self.fence.is_open() {
-            return Err(IngestError::Over);
-        }
-        let (engine, attempt) = (self.engine.clone(), self.attempt);
-        self.engine.whole(async move { engine.store_records(attempt, records).await }).await
+    /// Stores a frame of records, behind those of earlier calls; the number returned can be acknowledged. After an
+    /// error the link is of no more use.
+    pub fn ingest(
+        &self,
+        records: Vec<Record>,
+    ) -> impl Future<Output = Result<u64, IngestError>> + Send + use<> {
+        let storing = self.fence.is_open().then(|| self.engine.store_records(self.attempt, records));
+        async move { storing.ok_or(IngestError::Over)?.await }
     }
 
     /// Waits for the next thing that the worker must be told.

@@ -130,10 +130,12 @@ impl Engine {
 
     fn check(&self, task: &CreateTask, idempotency_key: Option<&str>) -> Result<(), SubmitError> {
         check_task(task)?;
-        if let Some(workspace) = &task.workspace
-            && !self.0.config.workspaces.join(format!("{}.bundle", workspace.id)).is_file()
-        {
-            return Err(invalid("workspace.id", "names no bundle that was handed over: upload it first"));
+        if let Some(workspace) = &task.workspace {
+            let bundle = self.0.config.workspaces.join(format!("{}.bundle", workspace.id));
+            if !self.0.workspaces.ask_for(&bundle, self.0.clock.now()) {
+                let reason = "names no bundle that is kept here: upload it first";
+                return Err(invalid("workspace.id", reason));
+            }
         }
         let key = idempotency_key.is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
         require(key, "Idempotency-Key", "must have 1 to 100 bytes")

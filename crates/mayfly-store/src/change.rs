@@ -9,6 +9,7 @@ use mayfly_wire::api;
 use mayfly_wire::event::MayflyEvent;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use crate::desk::Desk;
 use crate::error::{StoreError, corrupt};
 use crate::log::Log;
 use crate::row::{self, TASK_COLUMNS, TaskRow};
@@ -50,7 +51,7 @@ pub(crate) fn find(connection: &Connection, id: TaskId) -> Result<Option<TaskRow
 
 /// Takes one step. `None`: the event was late, early or repeated.
 pub(crate) fn apply(
-    connection: &Connection,
+    connection: &Desk<'_>,
     id: TaskId,
     change: &Change,
 ) -> Result<Option<Changed>, StoreError> {

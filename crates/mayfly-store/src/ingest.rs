@@ -11,6 +11,7 @@ use mayfly_wire::worker::{End, Record, Report, Source};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::change::{Change, Changed, apply, find};
+use crate::desk::Desk;
 use crate::error::StoreError;
 use crate::log::{Log, Said};
 
@@ -65,7 +66,7 @@ impl From<rusqlite::Error> for IngestError {
 /// One frame being stored.
 #[derive(Debug)]
 struct Frame<'a> {
-    connection: &'a Connection,
+    connection: &'a Desk<'a>,
     attempt: AttemptId,
     at: Timestamp,
     provider: &'static str,
@@ -76,10 +77,10 @@ struct Frame<'a> {
     done: Ingested,
 }
 
-pub(crate) fn ingest(
-    connection: &Connection,
+pub(crate) fn ingest<'a>(
+    connection: &'a Desk<'a>,
     attempt: AttemptId,
-    records: &[Record],
+    records: impl Iterator<Item = (&'a Record, bool)>,
     at: Timestamp,
     (provider, policy): (&'static str, Policy),
 ) -> Result<Ingested, IngestError> {
@@ -98,10 +99,15 @@ pub(crate) fn ingest(
     };
     let log = Log::open(connection, attempt.task, task.last_seq);
     let mut frame = Frame { connection, attempt, at, provider, policy, log, logged, done };
-    for record in records.iter().filter(|record| record.number > stored) {
-        frame.take(record)?;
+    for (record, json) in records.filter(|(record, _)| record.number > stored) {
+        frame.take(record, json)?;
     }
     frame.close()
+}
+
+/// Whether what a record carries is one JSON value on a line.
+pub(crate) fn stands_as_json(record: &Record) -> bool {
+    record.end != End::More && record.source != Source::Report && is_json(&record.bytes)
 }
 
 /// The last number stored, and the bytes that the log took.
@@ -113,7 +119,7 @@ fn stored_before(connection: &Connection, attempt: AttemptId) -> Result<Option<(
 }
 
 impl Frame<'_> {
-    fn take(&mut self, record: &Record) -> Result<(), IngestError> {
+    fn take(&mut self, record: &Record, json: bool) -> Result<(), IngestError> {
         let expected = self.done.stored + 1;
         if record.number != expected {
             return Err(IngestError::Gap { found: record.number, expected });
@@ -121,14 +127,13 @@ impl Frame<'_> {
         self.done.stored = record.number;
         self.done.new += 1;
         match record.source {
-            Source::Claude => self.append(EventSource::Claude, record),
-            Source::Stderr => self.append(EventSource::Stderr, record),
+            Source::Claude => self.append(EventSource::Claude, record, json),
+            Source::Stderr => self.append(EventSource::Stderr, record, json),
             Source::Report => self.report(record),
         }
     }
 
-    fn append(&mut self, source: EventSource, record: &Record) -> Result<(), IngestError> {
-        let json = record.end != End::More && is_json(&record.bytes);
+    fn append(&mut self, source: EventSource, record: &Record, json: bool) -> Result<(), IngestError> {
         // The machine's clock is hostile too: a time that does not exist is the beginning of time.
         let at = i64::try_from(record.at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let (attempt, at) = (self.attempt.attempt.0, at.unwrap_or(Timestamp::UNIX_EPOCH));

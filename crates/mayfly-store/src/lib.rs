@@ -2,7 +2,7 @@
 //!
 //! One thread writes. It takes every command that waits, carries each out in a savepoint of one transaction,
 //! commits once, and only then answers: so what was answered is on the disk, and a hundred commands cost one
-//! `fsync`. Reads have a connection of their own and never wait for a writer.
+//! `fsync`. Reads have connections of their own and never wait for a writer.
 //!
 //! A task's state, the effects of a change and the events that tell of it are written together, so there is
 //! no moment at which one is true without the others.
@@ -11,16 +11,21 @@
 //! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says.
 //! - `owner_tokens`: who may come by the port.
 //! - `log`: how events are written, as the lines that clients read. `read`: how they are read.
+//! - `tail`: the newest of them, in memory. `prune`: what is old goes.
 
 mod change;
+mod desk;
 mod error;
 mod ingest;
 mod log;
 mod owner_tokens;
+mod prune;
 mod read;
+mod readers;
 mod row;
 mod schema;
 mod store;
+mod tail;
 mod writer;
 
 pub use change::{Change, Changed};

@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use mayfly_core::TaskId;
 use mayfly_wire::event::{Envelope, EventSource, MayflyEvent};
 use mayfly_wire::worker::End;
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
+use crate::desk::Desk;
 use crate::error::StoreError;
+use crate::read::Run;
 
 /// The bytes after which a run is full.
 const RUN_BYTES_MAX: usize = 256 * 1024;
@@ -31,7 +33,8 @@ pub(crate) struct Said<'a> {
 /// A task's log, open for appending: what was appended is stored by [`Log::close`].
 #[derive(Debug)]
 pub(crate) struct Log<'a> {
-    connection: &'a Connection,
+    desk: &'a Desk<'a>,
+    id: TaskId,
     task: String,
     last: u64,
     /// The last event that is in a row.
@@ -40,9 +43,8 @@ pub(crate) struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    pub(crate) fn open(connection: &'a Connection, task: TaskId, last_seq: u64) -> Self {
-        let task = task.to_string();
-        Self { connection, task, last: last_seq, written: last_seq, lines: Vec::new() }
+    pub(crate) fn open(desk: &'a Desk<'a>, id: TaskId, last_seq: u64) -> Self {
+        Self { desk, id, task: id.to_string(), last: last_seq, written: last_seq, lines: Vec::new() }
     }
 
     /// Appends what mayfly itself tells.
@@ -69,7 +71,7 @@ impl<'a> Log<'a> {
     pub(crate) fn close(&mut self) -> Result<u64, StoreError> {
         self.write_run()?;
         let sql = "UPDATE tasks SET last_seq = ?2 WHERE id = ?1";
-        self.connection.prepare_cached(sql)?.execute(params![self.task, self.last])?;
+        self.desk.prepare_cached(sql)?.execute(params![self.task, self.last])?;
         Ok(self.last)
     }
 
@@ -79,12 +81,13 @@ impl<'a> Log<'a> {
         }
         let sql = "UPDATE feed SET head = head + ?1 RETURNING head";
         let count = self.last - self.written;
-        let pos: u64 = self.connection.prepare_cached(sql)?.query_row([count], |row| row.get(0))?;
+        let pos: u64 = self.desk.prepare_cached(sql)?.query_row([count], |row| row.get(0))?;
         let sql = "INSERT INTO runs (pos, task, first_seq, last_seq, lines) VALUES (?1, ?2, ?3, ?4, ?5)";
         let values = params![pos, self.task, self.written + 1, self.last, self.lines];
-        self.connection.prepare_cached(sql)?.execute(values)?;
+        self.desk.prepare_cached(sql)?.execute(values)?;
+        let (first_seq, lines) = (self.written + 1, std::mem::take(&mut self.lines).into());
+        self.desk.note(pos, Run { task: self.id, first_seq, last_seq: self.last, lines });
         self.written = self.last;
-        self.lines.clear();
         Ok(())
     }
 }

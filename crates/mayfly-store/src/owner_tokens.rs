@@ -20,16 +20,17 @@ pub struct OwnerToken {
 impl Store {
     /// Every owner's token, by name.
     pub async fn owner_tokens(&self) -> Result<Vec<OwnerToken>, StoreError> {
-        self.read(|connection| {
-            let sql = "SELECT name, hash, created_ms FROM owner_tokens ORDER BY name";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_and_then([], |row| {
-                let created = Timestamp::from_millisecond(row.get(2)?).map_err(corrupt)?;
-                Ok(OwnerToken { name: row.get(0)?, hash: row.get(1)?, created })
-            })?;
-            rows.collect()
-        })
-        .await
+        self.readers
+            .read(|connection| {
+                let sql = "SELECT name, hash, created_ms FROM owner_tokens ORDER BY name";
+                let mut statement = connection.prepare_cached(sql)?;
+                let rows = statement.query_and_then([], |row| {
+                    let created = Timestamp::from_millisecond(row.get(2)?).map_err(corrupt)?;
+                    Ok(OwnerToken { name: row.get(0)?, hash: row.get(1)?, created })
+                })?;
+                rows.collect()
+            })
+            .await
     }
 
     /// Keeps an owner's token. Whether its name was free.

@@ -19,6 +19,25 @@ pub struct Run {
     pub lines: Bytes,
 }
 
+impl Run {
+    /// The events from `first` on, which is one of them.
+    pub(crate) fn from(mut self, first: u64) -> Self {
+        let cut = end_of(&self.lines, first - self.first_seq);
+        self.lines = self.lines.slice(cut..);
+        self.first_seq = first;
+        self
+    }
+}
+
+/// Where the first `count` lines end.
+fn end_of(lines: &[u8], count: u64) -> usize {
+    let mut end = 0;
+    for _ in 0..count {
+        end += lines[end..].iter().position(|&byte| byte == b'\n').map_or(lines.len() - end, |at| at + 1);
+    }
+    end
+}
+
 /// A part of what all tasks said, in the order of their commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedChunk {
@@ -81,10 +100,7 @@ impl<'a> Piece<'a> {
 
     /// Leaves its first `count` events out.
     fn skip(&mut self, count: u64) {
-        for _ in 0..count {
-            let end = self.lines.iter().position(|&byte| byte == b'\n').map_or(self.lines.len(), |at| at + 1);
-            self.lines = &self.lines[end..];
-        }
+        self.lines = &self.lines[end_of(self.lines, count)..];
         self.first_seq += count;
     }
 }

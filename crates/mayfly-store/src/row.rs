@@ -35,6 +35,8 @@ pub struct TaskRow {
     pub finished: Option<Timestamp>,
     /// Before when it is not claimed: it is tried again after a pause.
     pub due: Option<Timestamp>,
+    /// Whether its log and its result are not kept any more.
+    pub pruned: bool,
 }
 
 /// An attempt as stored.
@@ -57,7 +59,7 @@ pub struct AttemptRow {
 }
 
 pub(crate) const TASK_COLUMNS: &str = "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms, result_attempt, \
-     due_ms";
+     due_ms, pruned > 0";
 
 pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
     let id: String = row.get(0)?;
@@ -76,6 +78,7 @@ pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
         created: time(row.get(8)?)?,
         finished: row.get::<_, Option<i64>>(9)?.map(time).transpose()?,
         due: row.get::<_, Option<i64>>(11)?.map(time).transpose()?,
+        pruned: row.get(12)?,
     })
 }
 

@@ -8,12 +8,17 @@ use std::{fs, io};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::desk::Desk;
 use crate::error::{StoreError, corrupt};
 use crate::log::Log;
 use crate::row;
 
 /// "mayf": says that the file is ours.
 const APPLICATION: i64 = 0x6d61_7966;
+/// The page of a file that we make: a long log takes fewer of the larger ones, and one line more of their bytes.
+const PAGE_BYTES: u32 = 8192;
+/// The pages of changes after which they are moved into the file.
+const CHECKPOINT_PAGES: u32 = 2000;
 /// How long a reader waits for a checkpoint that holds the file, in milliseconds.
 const BUSY_MS_MAX: u32 = 5000;
 
@@ -139,22 +144,27 @@ CREATE TABLE feed (
 INSERT INTO feed (store, head) VALUES (randomblob(16), 0);
 -- The first event that is still kept.
 ALTER TABLE tasks ADD COLUMN first_seq INTEGER NOT NULL DEFAULT 1;
+-- 0: log and result are kept; 1: they are being taken away; 2: they are gone.
+ALTER TABLE tasks ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX tasks_by_end ON tasks (finished_ms) WHERE pruned < 2 AND finished_ms IS NOT NULL;
 ";
 
 /// Writes what each event was as the line that it is.
 fn runs_and_feed(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch(RUNS_AND_FEED)?;
+    let desk = Desk::new(connection);
     let mut tasks = connection.prepare("SELECT DISTINCT task FROM events ORDER BY task")?;
     let tasks = tasks.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
     let sql = "SELECT attempt, at_ms, source, ending, json, bytes FROM events WHERE task = ?1 ORDER BY seq";
     let mut events = connection.prepare(sql)?;
     for task in tasks {
-        let mut log = Log::open(connection, task.parse().map_err(corrupt)?, 0);
+        let mut log = Log::open(&desk, task.parse().map_err(corrupt)?, 0);
         let mut rows = events.query([&task])?;
         while let Some(row) = rows.next()? {
             log.append(&row::event(row)?)?;
         }
         log.close()?;
+        desk.undo(0);
     }
     Ok(connection.execute_batch("DROP TABLE events")?)
 }
@@ -256,6 +266,9 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
 fn tuned(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS_MAX.into()))?;
+    // Of no effect on a file that has pages already.
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     // What is deleted may be a credential, sealed though it is.

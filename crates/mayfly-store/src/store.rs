@@ -1,7 +1,6 @@
 //! What can be asked of the store.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use mayfly_core::{Attempt, AttemptId, Effect, Event, Policy, TaskId, TaskState};
@@ -10,15 +9,18 @@ use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::Record;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
 use crate::change::{Change, Changed, apply, effect_of, effect_parts, find};
+use crate::desk::Desk;
 use crate::error::{StoreError, corrupt};
-use crate::ingest::{IngestError, Ingested, ingest};
+use crate::ingest::{IngestError, Ingested, ingest, stands_as_json};
 use crate::log::Log;
+use crate::prune;
 use crate::read::{self, FeedChunk, LogError, Run};
+use crate::readers::Readers;
 use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, TASK_COLUMNS, TaskRow};
 use crate::schema;
+use crate::tail::Tail;
 use crate::writer::Writer;
 
 /// The states that own a machine: spelled out, so that the index finds them among many tasks that are over.
@@ -92,7 +94,8 @@ pub enum Bound {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) writer: Writer,
-    reader: Arc<Mutex<Connection>>,
+    pub(crate) readers: Readers,
+    tail: Tail,
     head: watch::Receiver<u64>,
     id: [u8; 16],
 }
@@ -103,9 +106,9 @@ impl Store {
         let connection = schema::open(path)?;
         let (id, newest) = (read::store_id(&connection)?, watch::Sender::new(read::head(&connection)?));
         let head = newest.subscribe();
-        let writer = Writer::start(connection, newest);
-        let reader = Arc::new(Mutex::new(schema::connect(path)?));
-        Ok(Self { writer, reader, head, id })
+        let tail = Tail::default();
+        let writer = Writer::start(connection, newest, tail.clone());
+        Ok(Self { writer, readers: Readers::open(path)?, tail, head, id })
     }
 
     /// Whether [`open`](Self::open) would take the file at `path`, in the same words. One that is not there is
@@ -134,18 +137,23 @@ impl Store {
 
     /// When the first of the tasks that are put off is due, of those that are not yet at `at`.
     pub async fn next_due(&self, at: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.read(move |connection| {
-            let sql = "SELECT min(due_ms) FROM tasks WHERE due_ms > ?1";
-            let first: Option<i64> =
-                connection.prepare_cached(sql)?.query_row([at.as_millisecond()], |row| row.get(0))?;
-            first.map(row::time).transpose()
-        })
-        .await
+        self.readers
+            .read(move |connection| {
+                let sql = "SELECT min(due_ms) FROM tasks WHERE due_ms > ?1";
+                let first: Option<i64> =
+                    connection.prepare_cached(sql)?.query_row([at.as_millisecond()], |row| row.get(0))?;
+                first.map(row::time).transpose()
+            })
+            .await
     }
 
-    /// Takes one step of a task. `None`: it changes nothing.
-    pub async fn apply(&self, task: TaskId, change: Change) -> Result<Option<Changed>, StoreError> {
-        self.writer.run(move |connection| apply(connection, task, &change)).await
+    /// Takes one step of a task, in the order of these calls. `None`: it changes nothing.
+    pub fn apply(
+        &self,
+        task: TaskId,
+        change: Change,
+    ) -> impl Future<Output = Result<Option<Changed>, StoreError>> + Send + use<> {
+        self.writer.begin(move |desk| apply(desk, task, &change))
     }
 
     /// Forgets an effect that was performed, and takes the step that it leads to, in one.
@@ -158,15 +166,17 @@ impl Store {
         self.writer.run(|_| Ok(())).await
     }
 
-    /// Stores what a machine says.
-    pub async fn ingest(
+    /// Stores what a machine says, in the order of these calls, whenever their answers are waited for.
+    pub fn ingest(
         &self,
         attempt: AttemptId,
         records: Vec<Record>,
         at: Timestamp,
         rules: (&'static str, Policy),
-    ) -> Result<Ingested, IngestError> {
-        self.writer.run(move |connection| ingest(connection, attempt, &records, at, rules)).await
+    ) -> impl Future<Output = Result<Ingested, IngestError>> + Send + use<> {
+        // Looked at here, so that the one thread that writes has less to do.
+        let json: Vec<bool> = records.iter().map(stands_as_json).collect();
+        self.writer.begin(move |desk| ingest(desk, attempt, records.iter().zip(json), at, rules))
     }
 
     /// Appends an event of mayfly's own, while the attempt is the task's own: nothing follows a task's end.
@@ -191,17 +201,18 @@ impl Store {
 
     /// The sealed credential of a task that is not over.
     pub async fn credential(&self, task: TaskId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read(move |connection| {
-            let sql = "SELECT sealed FROM credentials WHERE task = ?1";
-            let mut statement = connection.prepare_cached(sql)?;
-            Ok(statement.query_row([task.to_string()], |row| row.get(0)).optional()?)
-        })
-        .await
+        self.readers
+            .read(move |connection| {
+                let sql = "SELECT sealed FROM credentials WHERE task = ?1";
+                let mut statement = connection.prepare_cached(sql)?;
+                Ok(statement.query_row([task.to_string()], |row| row.get(0)).optional()?)
+            })
+            .await
     }
 
     /// A task.
     pub async fn task(&self, id: TaskId) -> Result<Option<TaskRow>, StoreError> {
-        self.read(move |connection| find(connection, id)).await
+        self.readers.read(move |connection| find(connection, id)).await
     }
 
     /// Tasks, newest first; of each prompt only the beginning.
@@ -213,100 +224,135 @@ impl Store {
             "SELECT {columns} FROM tasks \
              WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3"
         );
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&sql)?;
-            let Listing { state, before, most } = listing;
-            let before = before.map(|id| id.to_string());
-            statement.query_and_then(params![state, before, most], row::task)?.collect()
-        })
-        .await
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(&sql)?;
+                let Listing { state, before, most } = listing;
+                let before = before.map(|id| id.to_string());
+                statement.query_and_then(params![state, before, most], row::task)?.collect()
+            })
+            .await
     }
 
     /// The newest of the tasks whose ids end with these hex digits, at most `most`.
     pub async fn tasks_ending(&self, digits: String, most: u32) -> Result<Vec<TaskId>, StoreError> {
         let sql = "SELECT id FROM tasks WHERE substr(replace(id, '-', ''), -length(?1)) = ?1 \
                    ORDER BY id DESC LIMIT ?2";
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(sql)?;
-            let ids = statement.query_and_then(params![digits, most], |row| {
-                row.get::<_, String>(0)?.parse::<TaskId>().map_err(corrupt)
-            })?;
-            ids.collect()
-        })
-        .await
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(sql)?;
+                let ids = statement.query_and_then(params![digits, most], |row| {
+                    row.get::<_, String>(0)?.parse::<TaskId>().map_err(corrupt)
+                })?;
+                ids.collect()
+            })
+            .await
     }
 
     /// Every task that owns a machine, with its attempt.
     pub async fn live(&self) -> Result<Vec<(TaskRow, AttemptRow)>, StoreError> {
         let sql = format!("SELECT {TASK_COLUMNS} FROM tasks WHERE state IN {LIVE} ORDER BY id");
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&sql)?;
-            let tasks: Vec<TaskRow> =
-                statement.query_and_then([], row::task)?.collect::<Result<_, StoreError>>()?;
-            let with_attempt = |task: TaskRow| {
-                let attempt = task.state.machine().ok_or_else(|| corrupt("a live task without attempt"))?;
-                Ok((find_attempt(connection, task.id.attempt(attempt))?, task))
-            };
-            let rows = tasks.into_iter().map(with_attempt).collect::<Result<Vec<_>, StoreError>>()?;
-            Ok(rows.into_iter().filter_map(|(attempt, task)| Some((task, attempt?))).collect())
-        })
-        .await
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(&sql)?;
+                let tasks: Vec<TaskRow> =
+                    statement.query_and_then([], row::task)?.collect::<Result<_, StoreError>>()?;
+                let with_attempt = |task: TaskRow| {
+                    let attempt =
+                        task.state.machine().ok_or_else(|| corrupt("a live task without attempt"))?;
+                    Ok((find_attempt(connection, task.id.attempt(attempt))?, task))
+                };
+                let rows = tasks.into_iter().map(with_attempt).collect::<Result<Vec<_>, StoreError>>()?;
+                Ok(rows.into_iter().filter_map(|(attempt, task)| Some((task, attempt?))).collect())
+            })
+            .await
     }
 
     /// One attempt.
     pub async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        self.read(move |connection| find_attempt(connection, id)).await
+        self.readers.read(move |connection| find_attempt(connection, id)).await
     }
 
     /// How many tasks are not finished.
     pub async fn unfinished(&self) -> Result<usize, StoreError> {
-        self.read(|connection| {
-            let sql = "SELECT count(*) FROM tasks WHERE state <> 'finished'";
-            Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
-        })
-        .await
+        self.readers
+            .read(|connection| {
+                let sql = "SELECT count(*) FROM tasks WHERE state <> 'finished'";
+                Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+            })
+            .await
     }
 
     /// How many tasks are in each state that has any, by its name.
     pub async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
-        self.read(|connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT state, count(*) FROM tasks GROUP BY state")?;
-            let counts = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(counts.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.readers
+            .read(|connection| {
+                let mut statement =
+                    connection.prepare_cached("SELECT state, count(*) FROM tasks GROUP BY state")?;
+                let counts = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                Ok(counts.collect::<Result<_, _>>()?)
+            })
+            .await
     }
 
     /// What is still to be performed, oldest task first.
     pub async fn effects(&self) -> Result<Vec<(TaskId, Effect)>, StoreError> {
-        self.read(|connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT task, attempt, kind FROM effects ORDER BY task")?;
-            let rows = statement.query_and_then([], |row| {
-                let task: TaskId = row.get::<_, String>(0)?.parse().map_err(corrupt)?;
-                Ok((task, effect_of(&row.get::<_, String>(2)?, Attempt(row.get(1)?))?))
-            })?;
-            rows.collect()
-        })
-        .await
+        self.readers
+            .read(|connection| {
+                let mut statement =
+                    connection.prepare_cached("SELECT task, attempt, kind FROM effects ORDER BY task")?;
+                let rows = statement.query_and_then([], |row| {
+                    let task: TaskId = row.get::<_, String>(0)?.parse().map_err(corrupt)?;
+                    Ok((task, effect_of(&row.get::<_, String>(2)?, Attempt(row.get(1)?))?))
+                })?;
+                rows.collect()
+            })
+            .await
     }
 
-    /// A task's events after `after`: at least one if there is one, and no more once they take `bytes_max` bytes.
-    /// `None`: there is none after it.
+    /// A task's events after `after`: at least one if there is one, and no more once they take `bytes_max` bytes, but
+    /// for one run. `None`: there is none after it.
     pub async fn log(&self, task: TaskId, after: u64, bytes_max: usize) -> Result<Option<Run>, LogError> {
-        self.read(move |connection| read::log(connection, task, after, bytes_max)).await
+        if let Some(run) = self.tail.log(task, after) {
+            return Ok(Some(run));
+        }
+        self.readers.read(move |connection| read::log(connection, task, after, bytes_max)).await
     }
 
     /// Whether all of a task's log after `after` is still kept.
     pub async fn check_kept(&self, task: TaskId, after: u64) -> Result<(), LogError> {
-        self.read(move |connection| read::check_kept(connection, task, after)).await
+        self.readers.read(move |connection| read::check_kept(connection, task, after)).await
     }
 
     /// What all tasks said after the position `after`, in the order of their commits: no more once it takes
     /// `bytes_max` bytes, but one run.
     pub async fn feed(&self, after: u64, bytes_max: usize) -> Result<FeedChunk, StoreError> {
-        self.read(move |connection| read::feed(connection, after, bytes_max)).await
+        if let Some(chunk) = self.tail.feed(after, *self.head.borrow()) {
+            return Ok(chunk);
+        }
+        self.readers.read(move |connection| read::feed(connection, after, bytes_max)).await
+    }
+
+    /// Tasks that were over before `before` and of which something is kept, the oldest first, at most `most`.
+    pub async fn expired(&self, before: Timestamp, most: u32) -> Result<Vec<TaskId>, StoreError> {
+        self.readers.read(move |connection| prune::expired(connection, before, most)).await
+    }
+
+    /// Marks a task that is over: its log and its result count as gone from here on.
+    pub async fn begin_to_prune(&self, task: TaskId) -> Result<(), StoreError> {
+        self.writer.run(move |connection| prune::begin(connection, task)).await
+    }
+
+    /// Takes away a piece of a marked task's log, so small that nobody waits for it. Whether some is left.
+    pub async fn prune_step(&self, task: TaskId) -> Result<bool, StoreError> {
+        let left = self.writer.run(move |connection| prune::step(connection, task)).await?;
+        self.tail.forget(task);
+        Ok(left)
+    }
+
+    /// The ids of the workspaces that the tasks name of which something is kept.
+    pub async fn workspaces(&self) -> Result<Vec<String>, StoreError> {
+        self.readers.read(prune::workspaces).await
     }
 
     /// The position of the newest event, now and whenever there is another.
@@ -318,21 +364,9 @@ impl Store {
     pub fn id(&self) -> [u8; 16] {
         self.id
     }
-
-    pub(crate) async fn read<T: Send + 'static, E: From<StoreError> + Send + 'static>(
-        &self,
-        query: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E> {
-        let reader = Arc::clone(&self.reader);
-        let read = spawn_blocking(move || {
-            let connection = reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            query(&connection)
-        });
-        read.await.map_err(|_| StoreError::Closed)?
-    }
 }
 
-fn submit(connection: &Connection, new: &NewTask) -> Result<Submitted, StoreError> {
+fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError> {
     let spec = serde_json::to_string(&new.spec).map_err(corrupt)?;
     if let Some(key) = &new.idempotency_key {
         let sql = "SELECT id, spec FROM tasks WHERE idempotency_key = ?1";
@@ -367,7 +401,7 @@ fn keep_credential(connection: &Connection, task: TaskId, sealed: &[u8]) -> Resu
     Ok(())
 }
 
-fn forget_effect(connection: &Connection, performed: &Performed) -> Result<Option<Changed>, StoreError> {
+fn forget_effect(connection: &Desk<'_>, performed: &Performed) -> Result<Option<Changed>, StoreError> {
     let Performed { task, effect, at, notes, next } = performed;
     let (kind, attempt) = effect_parts(*effect);
     let sql = "DELETE FROM effects WHERE task = ?1 AND attempt = ?2 AND kind = ?3";
@@ -379,7 +413,7 @@ fn forget_effect(connection: &Connection, performed: &Performed) -> Result<Optio
 }
 
 fn tell(
-    connection: &Connection,
+    connection: &Desk<'_>,
     attempt: AttemptId,
     at: Timestamp,
     events: &[MayflyEvent],
@@ -393,7 +427,7 @@ fn tell(
     log.close().map(drop)
 }
 
-fn claim(connection: &Connection, change: &Change) -> Result<Option<Changed>, StoreError> {
+fn claim(connection: &Desk<'_>, change: &Change) -> Result<Option<Changed>, StoreError> {
     let sql = format!("SELECT count(*) FROM tasks WHERE state IN {LIVE}");
     let alive: u32 = connection.prepare_cached(&sql)?.query_row([], |row| row.get(0))?;
     if !change.policy.admits(alive) {

@@ -6,14 +6,16 @@ use std::thread;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
+use crate::desk::Desk;
 use crate::error::StoreError;
-use crate::read;
+use crate::read::{self, Run};
+use crate::tail::Tail;
 
 /// The most commands of one transaction.
 const BATCH_MAX: usize = 512;
 
 /// Carries a command out, if there is a transaction for it, and leaves what is to be answered after the commit.
-type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Answer + Send>;
+type Job = Box<dyn FnOnce(Result<&Desk<'_>, StoreError>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// Hands commands to the writing thread, which ends when all of these are gone.
@@ -21,12 +23,13 @@ type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub(crate) struct Writer(Sender<Job>);
 
 impl Writer {
-    /// `head` is told of the newest position after each commit.
-    pub(crate) fn start(connection: Connection, head: watch::Sender<u64>) -> Self {
+    /// `head` is told of the newest position after each commit, and `tail` of what was written.
+    pub(crate) fn start(connection: Connection, head: watch::Sender<u64>, tail: Tail) -> Self {
+        let news = News { head, tail };
         let (jobs, queue) = channel();
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || write(connection, &queue, &head))
+            .spawn(move || write(connection, &queue, &news))
             .expect("a thread can be started at start-up");
         Self(jobs)
     }
@@ -35,31 +38,60 @@ impl Writer {
     /// undoes it alone.
     pub(crate) async fn run<T: Send + 'static, E: From<StoreError> + Send + 'static>(
         &self,
-        command: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        command: impl FnOnce(&Desk<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
+        self.begin(command).await
+    }
+
+    /// The same; the command has its place among the others once this returns.
+    pub(crate) fn begin<T: Send + 'static, E: From<StoreError> + Send + 'static, C>(
+        &self,
+        command: C,
+    ) -> impl Future<Output = Result<T, E>> + Send + use<T, E, C>
+    where
+        C: FnOnce(&Desk<'_>) -> Result<T, E> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(move |connection: Result<&Connection, StoreError>| {
-            let result = connection.map_err(E::from).and_then(|open| in_savepoint(open, command));
+        let job = Box::new(move |desk: Result<&Desk<'_>, StoreError>| {
+            let result = desk.map_err(E::from).and_then(|open| in_savepoint(open, command));
             Box::new(move |committed: Result<(), StoreError>| {
                 // Nobody waits any more: the command stands all the same.
                 let _ = answer.send(result.and_then(|done| committed.map_err(E::from).map(|()| done)));
             }) as Answer
         });
-        self.0.send(job).map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+        // A job that cannot be sent is dropped, and its answer with it.
+        let _ = self.0.send(job);
+        async move { answered.await.map_err(|_| StoreError::Closed)? }
+    }
+}
+
+/// Where what was committed is told.
+#[derive(Debug)]
+struct News {
+    head: watch::Sender<u64>,
+    tail: Tail,
+}
+
+impl News {
+    fn tell(&self, newest: Option<u64>, written: Vec<(u64, Run)>) {
+        self.tail.put(written);
+        self.head
+            .send_if_modified(|head| newest.is_some_and(|newest| std::mem::replace(head, newest) != newest));
     }
 }
 
 fn in_savepoint<T, E: From<StoreError>>(
-    connection: &Connection,
-    command: impl FnOnce(&Connection) -> Result<T, E>,
+    desk: &Desk<'_>,
+    command: impl FnOnce(&Desk<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
-    let batch = |sql| connection.execute_batch(sql).map_err(StoreError::from);
+    let batch = |sql| desk.execute_batch(sql).map_err(StoreError::from);
     batch("SAVEPOINT command")?;
-    let result = command(connection);
+    let mark = desk.mark();
+    let result = command(desk);
     // A full or failing disk can undo the whole transaction, and the savepoint with it.
-    if !connection.is_autocommit() {
+    if !desk.is_autocommit() {
         if result.is_err() {
+            desk.undo(mark);
             batch("ROLLBACK TO command")?;
         }
         batch("RELEASE command")?;
@@ -79,16 +111,16 @@ impl Drop for Last {
     }
 }
 
-fn write(mut connection: Connection, queue: &Receiver<Job>, head: &watch::Sender<u64>) {
+fn write(mut connection: Connection, queue: &Receiver<Job>, news: &News) {
     let _last = Last;
     while let Ok(first) = queue.recv() {
         let rest = std::iter::from_fn(|| queue.try_recv().ok());
         let batch: Vec<Job> = std::iter::once(first).chain(rest.take(BATCH_MAX - 1)).collect();
-        commit(&mut connection, batch, head);
+        commit(&mut connection, batch, news);
     }
 }
 
-fn commit(connection: &mut Connection, batch: Vec<Job>, head: &watch::Sender<u64>) {
+fn commit(connection: &mut Connection, batch: Vec<Job>, news: &News) {
     let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,
         Err(error) => {
@@ -99,19 +131,18 @@ fn commit(connection: &mut Connection, batch: Vec<Job>, head: &watch::Sender<u64
             return;
         }
     };
+    let desk = Desk::new(&transaction);
     let open = || match transaction.is_autocommit() {
         // Outside a transaction each statement would be committed by itself, and its caller told otherwise.
         true => Err(undone()),
-        false => Ok(&*transaction),
+        false => Ok(&desk),
     };
     let answers: Vec<Answer> = batch.into_iter().map(|job| job(open())).collect();
-    let newest = read::head(&transaction).ok();
+    let (newest, written) = (read::head(&transaction).ok(), desk.into_written());
     match transaction.commit() {
         Ok(()) => {
             // Before the answers: who was answered finds it.
-            head.send_if_modified(|head| {
-                newest.is_some_and(|newest| std::mem::replace(head, newest) != newest)
-            });
+            news.tell(newest, written);
             for answer in answers {
                 answer(Ok(()));
             }
@@ -145,7 +176,7 @@ mod tests {
     use super::*;
 
     async fn note(writer: &Writer, number: u32, bytes: u32) -> Result<(), StoreError> {
-        let insert = move |connection: &Connection| {
+        let insert = move |connection: &Desk<'_>| {
             let sql = "INSERT INTO notes VALUES (?1, zeroblob(?2))";
             connection.execute(sql, (number, bytes)).map(drop).map_err(StoreError::from)
         };
@@ -162,7 +193,7 @@ mod tests {
                 "PRAGMA journal_mode = WAL; CREATE TABLE notes (number, bytes); PRAGMA max_page_count = 9",
             )
             .expect("a table");
-        let writer = Writer::start(connection, watch::Sender::new(0));
+        let writer = Writer::start(connection, watch::Sender::new(0), Tail::default());
         // Holds the thread, so that all that follow are one transaction.
         let (release, held) = channel::<()>();
         let holding = writer.run(move |_| {
@@ -177,7 +208,7 @@ mod tests {
         };
         let (_, (first, huge, last)) = tokio::join!(biased; holding, queued);
         assert!(matches!(huge, Err(StoreError::Full(_))), "{huge:?}");
-        let count = |connection: &Connection| {
+        let count = |connection: &Desk<'_>| {
             let sql = "SELECT group_concat(number) FROM notes";
             connection.query_row(sql, [], |row| row.get::<_, Option<String>>(0)).map_err(StoreError::from)
         };

@@ -86,7 +86,8 @@ async fn pass(State(local): State<Local>, request: Request) -> Response {
 
 fn away(detail: String) -> impl IntoResponse {
     let status = StatusCode::BAD_GATEWAY;
-    let problem = Problem { kind: "orchestrator-away".to_owned(), status: status.as_u16(), detail };
+    let problem =
+        Problem { kind: "orchestrator-away".to_owned(), status: status.as_u16(), detail, first: None };
     (status, [(CONTENT_TYPE, "application/problem+json")], Json(problem))
 }
 

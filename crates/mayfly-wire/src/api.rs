@@ -85,6 +85,11 @@ fn is_none(count: &u32) -> bool {
     *count == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(it_is: &bool) -> bool {
+    !*it_is
+}
+
 /// A repository that was handed over, and the commit to start from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -170,6 +175,9 @@ pub struct Task {
     /// The attempt that the result came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_attempt: Option<u32>,
+    /// Whether its log and its result were old, and are not kept any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pruned: bool,
     /// Its place in the queue: higher first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
@@ -328,4 +336,7 @@ pub struct Problem {
     pub status: u16,
     /// What happened, to what, and what to do next.
     pub detail: String,
+    /// Of a log whose beginning is `gone`: its first event that is kept; the one after the last if none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<u64>,
 }

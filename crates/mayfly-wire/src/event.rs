@@ -133,36 +133,107 @@ pub struct Envelope<'a> {
 impl Envelope<'_> {
     /// Appends the event's line, with its newline.
     pub fn write(&self, out: &mut Vec<u8>) {
-        use std::io::Write as _;
-        const NEVER: &str = "a Vec takes every byte";
-        let (source, body) = match self.source {
-            EventSource::Claude => ("claude", "line"),
-            EventSource::Stderr => ("stderr", "line"),
-            EventSource::Mayfly => ("mayfly", "event"),
+        let (source, body): (&[u8], &[u8]) = match self.source {
+            EventSource::Claude => (b"claude", br#","line":"#),
+            EventSource::Stderr => (b"stderr", br#","line":"#),
+            EventSource::Mayfly => (b"mayfly", br#","event":"#),
         };
-        let (task, attempt, seq) = (self.task, self.attempt, self.seq);
-        let at = self.at;
-        write!(
-            out,
-            r#"{{"task":"{task}","attempt":{attempt},"seq":{seq},"at":"{at:.3}","source":"{source}""#
-        )
-        .expect(NEVER);
-        match self.end {
-            End::Newline => {}
-            End::More => out.extend_from_slice(br#","end":"more""#),
-            End::Eof => out.extend_from_slice(br#","end":"eof""#),
-        }
+        let mut put = |bytes: &[u8]| out.extend_from_slice(bytes);
+        put(br#"{"task":""#);
+        put(self.task.as_bytes());
+        put(br#"","attempt":"#);
+        put(Decimal::of(self.attempt.into()).digits());
+        put(br#","seq":"#);
+        put(Decimal::of(self.seq).digits());
+        put(br#","at":""#);
+        put_time(out, self.at);
+        let mut put = |bytes: &[u8]| out.extend_from_slice(bytes);
+        put(br#"","source":""#);
+        put(source);
+        put(match self.end {
+            End::Newline => br#"""#,
+            End::More => br#"","end":"more""#,
+            End::Eof => br#"","end":"eof""#,
+        });
         if self.json {
-            write!(out, r#","{body}":"#).expect(NEVER);
-            out.extend_from_slice(self.bytes);
+            put(body);
+            put(self.bytes);
         } else if let Ok(text) = std::str::from_utf8(self.bytes) {
-            out.extend_from_slice(br#","text":"#);
-            serde_json::to_writer(&mut *out, text).expect(NEVER);
+            put(br#","text":"#);
+            serde_json::to_writer(&mut *out, text).expect("a Vec takes every byte");
         } else {
-            write!(out, r#","bytes":"{}""#, STANDARD.encode(self.bytes)).expect(NEVER);
+            put(br#","bytes":""#);
+            put(STANDARD.encode(self.bytes).as_bytes());
+            put(br#"""#);
         }
         out.extend_from_slice(b"}\n");
     }
+}
+
+/// A number in decimal. A log has millions of them: the usual way of writing takes longer than all the rest.
+struct Decimal {
+    buffer: [u8; 20],
+    start: usize,
+}
+
+impl Decimal {
+    fn of(mut number: u64) -> Self {
+        let (mut buffer, mut start) = ([b'0'; 20], 20);
+        loop {
+            start -= 1;
+            buffer[start] += u8::try_from(number % 10).expect("a digit");
+            number /= 10;
+            if number == 0 {
+                return Self { buffer, start };
+            }
+        }
+    }
+
+    fn digits(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    /// With at least so many digits.
+    fn padded(&self, digits: usize) -> &[u8] {
+        &self.buffer[self.start.min(20 - digits)..]
+    }
+}
+
+/// Writes a time to the millisecond, as `{at:.3}` does.
+fn put_time(out: &mut Vec<u8>, at: Timestamp) {
+    const DAY_MS: i64 = 86_400_000;
+    let ms = at.as_millisecond();
+    let Some(days) = u64::try_from(ms).ok().map(|ms| ms / DAY_MS.unsigned_abs()) else {
+        return out.extend_from_slice(format!("{at:.3}").as_bytes());
+    };
+    let (year, month, day) = civil(days);
+    let in_day = ms.unsigned_abs() % DAY_MS.unsigned_abs();
+    let parts = [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (in_day / 3_600_000, 2, b':'),
+        (in_day / 60_000 % 60, 2, b':'),
+        (in_day / 1000 % 60, 2, b'.'),
+        (in_day % 1000, 3, b'Z'),
+    ];
+    for (number, digits, end) in parts {
+        out.extend_from_slice(Decimal::of(number).padded(digits));
+        out.push(end);
+    }
+}
+
+/// Year, month and day of a number of days after 1970 began: counted from a 1 March, so that a leap day is a year's last,
+/// in eras of 400 years.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, in_era) = (days / 146_097, days % 146_097);
+    let year = (in_era - in_era / 1460 + in_era / 36_524 - in_era / 146_096) / 365;
+    let in_year = in_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * in_year + 2) / 153;
+    let day = in_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
 /// Whether `bytes` can stand as `line`: one JSON value, nested no deeper than readers can follow, with no
@@ -271,6 +342,25 @@ mod tests {
     }
 
     proptest! {
+        /// As the library writes it, over all the time that there is.
+        #[test]
+        fn times_and_numbers_are_written_as_usual(
+            ms in prop_oneof![
+                Timestamp::MIN.as_millisecond()..=Timestamp::MAX.as_millisecond(),
+                0..5_000_000_000_000_i64,
+            ],
+            number in any::<u64>(),
+            shift in 0..64_u32,
+        ) {
+            let at = Timestamp::from_millisecond(ms).expect("in range");
+            let mut out = Vec::new();
+            put_time(&mut out, at);
+            prop_assert_eq!(String::from_utf8(out).expect("ASCII"), format!("{at:.3}"));
+            let number = number >> shift;
+            let (written, usual) = (Decimal::of(number), number.to_string());
+            prop_assert_eq!(written.digits(), usual.as_bytes());
+        }
+
         /// S35, S36: whatever `claude` writes comes back byte for byte.
         #[test]
         fn what_claude_wrote_comes_back(

@@ -63,6 +63,33 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     part(seconds / 3600, "h") + &part(seconds / 60 % 60, "m") + &part(seconds % 60, "s")
 }
 
+/// The longest age: some hundred years.
+const AGE_MAX: Duration = Duration::from_secs(36_500 * DAY);
+const DAY: u64 = 24 * 60 * 60;
+
+/// Reads an age: days, such as `30d`, or less, as [`duration`] reads it.
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
+    const EXPECTED: &str = "expected an age such as 12h or 30d";
+    let Some(days) = text.strip_suffix('d') else {
+        return duration(text).map_err(|_| EXPECTED.to_owned());
+    };
+    let days: u64 = days.parse().ok().filter(|_| days.bytes().all(|b| b.is_ascii_digit())).ok_or(EXPECTED)?;
+    let age = Duration::from_secs(days.saturating_mul(DAY));
+    match () {
+        () if age.is_zero() => Err("expected more than nothing".to_owned()),
+        () if age > AGE_MAX => Err("the longest is 36500d".to_owned()),
+        () => Ok(age),
+    }
+}
+
+/// An age as [`age`] reads it.
+pub(crate) fn show_age(age: Duration) -> String {
+    match age.as_secs() {
+        seconds if seconds % DAY == 0 => format!("{}d", seconds / DAY),
+        _ => show_duration(age),
+    }
+}
+
 /// The units of bytes, the greatest first.
 const BYTE_UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
@@ -322,6 +349,18 @@ mod tests {
         }
         for text in ["59s", "0s", "", "169h"] {
             assert!(loneliness(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ages_are_read_as_people_write_them() {
+        for (text, hours) in [("30d", 720), ("1d", 24), ("12h", 12), ("24h", 24), ("36500d", 876_000)] {
+            let read = age(text);
+            assert_eq!(read, Ok(Duration::from_secs(hours * 3600)), "{text}");
+            assert_eq!(age(&show_age(read.expect("just read"))), Ok(Duration::from_secs(hours * 3600)));
+        }
+        for text in ["", "d", "0d", "+1d", "1d12h", "36501d", "99999999999999999999d", "forever"] {
+            assert!(age(text).is_err(), "{text}");
         }
     }
 

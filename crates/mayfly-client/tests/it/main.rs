@@ -76,7 +76,8 @@ fn broken(text: impl Into<String>) -> Response {
 }
 
 fn problem(status: u16, kind: &str) -> Response {
-    let problem = Problem { kind: kind.to_owned(), status, detail: format!("a detail of {kind}") };
+    let problem =
+        Problem { kind: kind.to_owned(), status, detail: format!("a detail of {kind}"), first: None };
     (StatusCode::from_u16(status).unwrap(), serde_json::to_string(&problem).unwrap()).into_response()
 }
 
@@ -128,6 +129,21 @@ async fn a_line_may_come_in_pieces_and_many_in_one() {
     for expected in [Some(one), Some(two), Some(three), None] {
         assert_eq!(events.next().await.unwrap(), expected);
     }
+}
+
+/// R14, G8
+#[tokio::test]
+async fn a_log_whose_beginning_is_gone_says_where_it_begins() {
+    let detail = "not kept any more".to_owned();
+    let gone = Problem { kind: "gone".to_owned(), status: 410, detail, first: Some(5) };
+    let answer = (StatusCode::GONE, serde_json::to_string(&gone).unwrap()).into_response();
+    let orchestrator = Orchestrator::answering([answer, problem(410, "gone")]);
+    let mut events = orchestrator.client.events(TASK, 2);
+    let error = events.next().await.unwrap_err();
+    assert!(matches!(error, ClientError::Gone { first: 5 }), "{error:?}");
+    assert!(error.to_string().contains("begins after 4"), "{error}");
+    let result = orchestrator.client.bundle(TASK, &orchestrator.dir.path().join("x")).await.unwrap_err();
+    assert!(matches!(result, ClientError::Refused(_)), "{result:?}");
 }
 
 #[tokio::test]

@@ -75,7 +75,12 @@ pub(crate) struct Problem(api::Problem);
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, kind: Kind, detail: impl Into<String>) -> Self {
-        Self(api::Problem { kind: kind.word().to_owned(), status: status.as_u16(), detail: detail.into() })
+        Self(api::Problem {
+            kind: kind.word().to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            first: None,
+        })
     }
 
     /// The same, where something else follows from it.
@@ -118,6 +123,12 @@ impl Problem {
     pub(crate) fn no_result() -> Self {
         let detail = "no task has this id, or it brought out no such file: its `result` tells";
         Self::new(StatusCode::NOT_FOUND, Kind::NoSuchResult, detail)
+    }
+
+    /// It was there once.
+    pub(crate) fn pruned(short: &str) -> Self {
+        let detail = format!("what came out of task {short} is not kept any more: it was over too long ago");
+        Self::new(StatusCode::GONE, Kind::Gone, detail)
     }
 
     pub(crate) fn no_workspace() -> Self {
@@ -212,7 +223,11 @@ impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Store(error) => error.into(),
-            LogError::Gone { .. } => Self::new(StatusCode::GONE, Kind::Gone, error.to_string()),
+            LogError::Gone { first } => {
+                let mut problem = Self::new(StatusCode::GONE, Kind::Gone, error.to_string());
+                problem.0.first = Some(first);
+                problem
+            }
         }
     }
 }

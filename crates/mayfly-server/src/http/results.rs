@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use mayfly_core::{Attempt, AttemptId, TaskId};
 use mayfly_git::{Base, Work};
-use mayfly_wire::api::TaskResult;
+use mayfly_wire::api::{self, TaskResult};
 
 use super::Owner;
 use super::download;
@@ -22,11 +22,12 @@ use super::problem::Problem;
     responses(
         (status = 200, description = "How it ended, and what came out", body = TaskResult),
         (status = 404, description = "No such task", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 410, description = "It was over too long ago, and is not kept any more", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "It is not over, or the ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn summary(State(app): State<Owner>, Task(id): Task) -> Result<Json<TaskResult>, Problem> {
-    let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
+    let task = kept(&app, id).await?;
     let outcome = task.outcome.ok_or_else(|| Problem::not_over(&task.short))?;
     Ok(Json(TaskResult { outcome, attempt: task.result_attempt, collected: task.result }))
 }
@@ -39,6 +40,7 @@ pub(super) async fn summary(State(app): State<Owner>, Task(id): Task) -> Result<
     responses(
         (status = 200, description = "A git bundle; what it builds on is in the workspace of the task", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or nothing came out of it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 410, description = "It was over too long ago, and is not kept any more", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -54,6 +56,7 @@ pub(super) async fn bundle(State(app): State<Owner>, Task(id): Task) -> Result<R
     responses(
         (status = 200, description = "The session file of the CLI", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or nothing came out of it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 410, description = "It was over too long ago, and is not kept any more", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -69,12 +72,13 @@ pub(super) async fn transcript(State(app): State<Owner>, Task(id): Task) -> Resu
     responses(
         (status = 200, description = "What was changed, as `git apply` takes it", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or nothing was changed in it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 410, description = "It was over too long ago, and is not kept any more", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 422, description = "What came back is not fit for a repository", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn patch(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
-    let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
+    let task = kept(&app, id).await?;
     let head = task.result.and_then(|result| result.head.filter(|_| result.bundle));
     let (head, attempt) = head.zip(task.result_attempt).ok_or_else(Problem::no_result)?;
     let bundle = folder(&app.results, id.attempt(Attempt(attempt))).join("bundle");
@@ -88,13 +92,19 @@ pub(super) async fn patch(State(app): State<Owner>, Task(id): Task) -> Result<Re
     download::file(&made, Problem::no_result).await
 }
 
+/// A task of which the result is kept, if it has one.
+async fn kept(app: &Owner, id: TaskId) -> Result<api::Task, Problem> {
+    let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
+    if task.pruned { Err(Problem::pruned(&task.short)) } else { Ok(task) }
+}
+
 /// Where what came out of an attempt's machine is kept.
 pub(super) fn folder(results: &Path, attempt: AttemptId) -> PathBuf {
     results.join(attempt.task.to_string()).join(attempt.attempt.0.to_string())
 }
 
 async fn file(app: &Owner, id: TaskId, name: &str) -> Result<Response, Problem> {
-    let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
+    let task = kept(app, id).await?;
     let attempt = task.result_attempt.ok_or_else(Problem::no_result)?;
     let folder = folder(&app.results, id.attempt(Attempt(attempt)));
     download::file(&folder.join(name), Problem::no_result).await

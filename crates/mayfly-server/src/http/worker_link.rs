@@ -14,6 +14,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use mayfly_core::{AttemptId, causes};
 use mayfly_engine::{IngestError, JoinError, Session};
 use mayfly_link::{Accepting, Channel, Frame, LinkError, Receiver, Sender};
@@ -26,6 +28,8 @@ use super::problem::Problem;
 use crate::doors::NoEntry;
 use crate::guest::Guest;
 
+/// The frames that may be on their way to the disk: the next ones are read while one is written.
+const FRAMES_MAX: usize = 3;
 /// The time from the handshake to the hello.
 const HELLO_MAX: Duration = Duration::from_secs(10);
 
@@ -119,6 +123,7 @@ async fn leave(app: &Machine, guest: &Guest) {
 
 /// What comes next on a link.
 enum Turn {
+    Stored(Result<u64, IngestError>),
     Heard(Option<Result<Frame, LinkError>>),
     Tell(Down),
     Leave,
@@ -132,18 +137,22 @@ async fn talk(
 ) -> Result<(), LinkEnd> {
     let mut leave = pin!(leave);
     tell(&mut down, &session.welcome()).await?;
+    let mut storing = FuturesOrdered::new();
     loop {
         let turn = tokio::select! {
-            heard = up.recv() => Turn::Heard(heard),
+            Some(stored) = storing.next() => Turn::Stored(stored),
+            heard = up.recv(), if storing.len() < FRAMES_MAX => Turn::Heard(heard),
             order = session.next() => Turn::Tell(order),
             () = &mut leave => Turn::Leave,
         };
         match turn {
-            Turn::Heard(Some(frame)) => {
-                let stored = session.ingest(records(frame?)?).await?;
-                tell(&mut down, &Down::Ack { stored }).await?;
-            }
+            Turn::Heard(Some(frame)) => storing.push_back(session.ingest(records(frame?)?)),
+            Turn::Stored(stored) => tell(&mut down, &Down::Ack { stored: stored? }).await?,
             Turn::Tell(order) => {
+                // What it follows from may be stored and not acknowledged yet.
+                while let Some(stored) = storing.next().await {
+                    tell(&mut down, &Down::Ack { stored: stored? }).await?;
+                }
                 tell(&mut down, &order).await?;
                 if matches!(order, Down::Reject { .. }) {
                     return Ok(down.close().await?);

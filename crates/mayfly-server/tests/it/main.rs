@@ -11,6 +11,7 @@ mod owner;
 mod port;
 mod readers;
 mod start;
+mod stream;
 mod tasks;
 mod tls;
 mod tokens;

@@ -66,7 +66,7 @@ async fn a_machine_that_never_dials_again_is_lost_in_the_end() {
     worker.ready().await;
     drop(worker);
     let mut bed = bed.restart().await;
-    bed.clock.run(Duration::from_secs(3600), finished(&bed, &submitted.id)).await;
+    bed.clock.run(Duration::from_secs(60), finished(&bed, &submitted.id)).await;
     let lost = bed.client.task(&submitted.id).await.unwrap().outcome.unwrap();
     assert_eq!(
         (lost.name.as_str(), lost.detail.as_deref()),

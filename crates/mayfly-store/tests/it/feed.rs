@@ -7,14 +7,14 @@ use proptest::prelude::*;
 
 use crate::{AT, change, id, open, policy, submit};
 
-async fn running(store: &Store, number: u32) {
+pub(crate) async fn running(store: &Store, number: u32) {
     submit(store, number).await;
     store.claim(policy(), "sim", AT).await.unwrap().unwrap();
     store.apply(id(number), change(Event::Joined(Attempt(1)))).await.unwrap().unwrap();
 }
 
 /// Says `lines` after those that are stored.
-async fn say(store: &Store, number: u32, lines: &[String]) {
+pub(crate) async fn say(store: &Store, number: u32, lines: &[String]) {
     let attempt = id(number).attempt(Attempt(1));
     let stored = store.attempt(attempt).await.unwrap().unwrap().stored;
     let record = |(number, line): (u64, &String)| Record {

@@ -14,6 +14,8 @@ const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 const SECOND: &str = "
     DROP TABLE runs; DROP TABLE feed; DROP TABLE owner_tokens; ALTER TABLE tasks DROP COLUMN first_seq;
     DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
+    DROP INDEX tasks_by_end;
+    ALTER TABLE tasks DROP COLUMN pruned;
     CREATE TABLE events (
         task TEXT NOT NULL REFERENCES tasks (id), seq INTEGER NOT NULL, attempt INTEGER NOT NULL,
         at_ms INTEGER NOT NULL, source INTEGER NOT NULL, ending INTEGER NOT NULL, json INTEGER NOT NULL,

@@ -6,6 +6,7 @@ mod feed;
 mod file;
 mod frames;
 mod owner_tokens;
+mod prune;
 mod steps;
 
 use std::num::NonZeroU32;
@@ -48,11 +49,13 @@ async fn submit(store: &Store, number: u32) {
 
 /// A task's whole log after `after`, a line each.
 async fn log(store: &Store, task: TaskId, after: u64) -> Vec<String> {
-    let run = store.log(task, after, usize::MAX).await.unwrap();
-    let Some(run) = run else { return Vec::new() };
-    let lines: Vec<String> = std::str::from_utf8(&run.lines).unwrap().lines().map(str::to_owned).collect();
+    let (mut lines, mut last) = (Vec::new(), after);
+    while let Some(run) = store.log(task, last, usize::MAX).await.unwrap() {
+        assert_eq!((run.task, run.first_seq), (task, last + 1));
+        lines.extend(std::str::from_utf8(&run.lines).unwrap().lines().map(str::to_owned));
+        last = run.last_seq;
+    }
     let events = lines.iter().map(|line| Event::parse(line).unwrap());
-    assert!(events.map(|event| event.seq).eq(run.first_seq..=run.last_seq), "no gap, no repeat");
-    assert_eq!((run.task, run.first_seq), (task, after + 1));
+    assert!(events.map(|event| event.seq).eq(after + 1..=last), "no gap, no repeat");
     lines
 }

@@ -1,5 +1,7 @@
 //! `mayfly logs`: what a task has said, as `run` prints it, as events, or as the bytes of `claude` alone.
 
+use mayfly_client::ClientError;
+use mayfly_wire::api::Task;
 use mayfly_wire::event::{Event, EventSource};
 
 use crate::cli::DataArgs;
@@ -65,6 +67,7 @@ pub(crate) async fn logs(
                 }
             }
             Ok(None) => break,
+            Err(ClientError::Gone { first }) => return Err(gone(&contact, &task, first)),
             Err(error) => printer.aside(contact.again(error).await?),
         }
     }
@@ -75,6 +78,22 @@ pub(crate) async fn logs(
         false => None,
     };
     printer.exit(exit.unwrap_or(Exit::Success))
+}
+
+/// What was asked for was there once.
+fn gone(contact: &Contact, task: &Task, first: u64) -> Stop {
+    let Task { short, last_seq, .. } = task;
+    if first > *last_seq {
+        return Stop::wrong(format!(
+            "the log of task {short} is not kept any more: it was over longer ago than `keep_finished` of the \
+             orchestrator says; `mayfly ps --all` still tells how it ended"
+        ));
+    }
+    let rest = format!("logs {short} --after {}", first - 1);
+    let rest = contact.origin().map_or_else(String::new, |origin| origin.command(&rest));
+    Stop::wrong(format!(
+        "the log of task {short} is not kept any more before event {first}: `{rest}` prints what is left"
+    ))
 }
 
 /// The bytes of `claude` that an event carries.

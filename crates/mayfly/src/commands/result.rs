@@ -249,6 +249,9 @@ impl Taking {
         if let Some(reason) = outcome.and_then(|outcome| outcome.detail.as_deref()) {
             self.detail("reason", reason);
         }
+        if task.pruned {
+            return self.detail("not kept", "what came out of it: it was over too long ago");
+        }
         let Some(result) = &task.result else {
             return self.detail("no result", "nothing came out of a machine");
         };
@@ -314,6 +317,13 @@ impl Taking {
 
 /// What came out of the machine of a task.
 fn brought_out(task: &Task) -> Result<&Collected, Stop> {
+    if task.pruned {
+        return Err(Stop::wrong(format!(
+            "what came out of task {} is not kept any more: it was over longer ago than `keep_finished` of the \
+             orchestrator says",
+            task.short
+        )));
+    }
     let outcome = task.outcome.as_ref().map_or("", |outcome| outcome.name.as_str());
     task.result.as_ref().ok_or_else(|| {
         anyhow!("nothing came out of a machine of task {} ({outcome}): there is nothing to take", task.short)

@@ -12,8 +12,8 @@ use serde::Deserialize;
 #[cfg(test)]
 use super::kind::toml;
 use super::kind::{
-    Address, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Names, OwnTls, Place, Processes,
-    Silence, Switch, Time,
+    Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Names, OwnTls, Place,
+    Processes, Silence, Switch, Time,
 };
 use super::{Given, Row, Source};
 
@@ -198,6 +198,8 @@ keys! {
         /// How long a machine goes on without an orchestrator before it gives up, and an orchestrator waits for a
         /// machine that is silent before it does.
         orphan_after: Loneliness = Rules::default().orphan_after;
+        /// How long the log and the result of a task that is over are kept; that it was, and how it ended, stays.
+        keep_finished: Age = Rules::default().keep_finished;
     }
 
     /// What one machine may use.

@@ -76,6 +76,8 @@ kinds! {
     Silence: Duration, quoted true, values::silence, |time| values::show_duration(*time);
     /// A span of being alone.
     Loneliness: Duration, quoted true, values::loneliness, |time| values::show_duration(*time);
+    /// How old something may become.
+    Age: Duration, quoted true, values::age, |age| values::show_age(*age);
     /// Where to listen.
     Address: SocketAddr, quoted true, values::address, ToString::to_string;
     /// A certificate of our own.

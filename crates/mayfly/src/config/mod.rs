@@ -163,11 +163,12 @@ impl Settings {
         rules.limits.disk_bytes_max = self.values.disk.value;
     }
 
-    /// Sets what holds for tasks that do not say otherwise.
+    /// Sets what holds for tasks that do not say otherwise, and how long they are kept.
     pub(crate) fn bound_tasks(&self, rules: &mut Rules) {
         rules.model.clone_from(&self.values.model.value);
         rules.timeout = self.values.timeout.value;
         rules.idle_timeout = self.values.idle_timeout.value;
+        rules.keep_finished = self.values.keep_finished.value;
     }
 }
 

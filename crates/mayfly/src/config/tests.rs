@@ -30,14 +30,14 @@ fn a_flag_comes_before_the_file_and_the_file_before_the_default() {
 
 #[test]
 fn what_is_in_force_reaches_the_rules() {
-    let text = "[serve]\nparallel = 7\nsilent_after = \"1m\"\norphan_after = \"2h\"\n\
+    let text = "[serve]\nparallel = 7\nsilent_after = \"1m\"\norphan_after = \"2h\"\nkeep_finished = \"2d\"\n\
                 [machine]\nmemory = \"1GiB\"\nprocesses = 100\ncpus = 1\n[task]\n\
                 model = \"opus\"\ntimeout = \"1h\"\nidle_timeout = \"5m\"\n";
     let settings = read_text(Flags::default(), text).expect("settings");
     let mut rules = Rules::default();
     settings.bound_machines(&mut rules);
     settings.bound_tasks(&mut rules);
-    assert_eq!(rules.policy.machines_max.get(), 7);
+    assert_eq!((rules.policy.machines_max.get(), rules.keep_finished.as_secs()), (7, 172_800));
     assert_eq!((rules.silent_after.as_secs(), rules.orphan_after.as_secs()), (60, 7200));
     assert_eq!((rules.limits.memory_bytes_max, rules.limits.pids_max), (1 << 30, 100));
     assert!((rules.limits.cpus_max - 1.0).abs() < f64::EPSILON);

@@ -1,0 +1,120 @@
+//! What is old goes: the log and the result of a task that was over long ago, and code that no other task names.
+//!
+//! Looked for from time to time, and taken away in steps between which everybody else has their turn. The task itself
+//! stays, and says what is gone.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use mayfly_core::{TaskId, causes};
+use mayfly_store::StoreError;
+use tracing::{info, warn};
+
+use crate::clock::{after, before};
+use crate::engine::Engine;
+
+/// The pause between two looks.
+const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// The most tasks of one look.
+const TASKS_MAX: u32 = 10_000;
+
+/// Why something was not taken away yet.
+#[derive(Debug, thiserror::Error)]
+enum PruneError {
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    #[error("files could not be removed")]
+    Files(#[from] io::Error),
+}
+
+impl Engine {
+    /// Begins to look for what is old.
+    pub(crate) fn prune(&self) {
+        let engine = self.clone();
+        self.spawn(async move {
+            loop {
+                let now = engine.0.clock.now();
+                let cutoff = before(now, engine.0.config.rules.keep_finished);
+                if let Err(error) = engine.prune_once(cutoff).await {
+                    warn!(error = causes(&error), "what is old was not looked for");
+                }
+                engine.0.clock.sleep_until(after(now, PRUNE_EVERY)).await;
+            }
+        });
+    }
+
+    async fn prune_once(&self, cutoff: Timestamp) -> Result<(), PruneError> {
+        for task in self.0.store.expired(cutoff, TASKS_MAX).await? {
+            match self.prune_task(task).await {
+                Ok(()) => info!(%task, "log and result taken away"),
+                Err(error) => warn!(%task, error = causes(&error), "log and result not taken away yet"),
+            }
+        }
+        let named = self.0.store.workspaces().await?.into_iter().collect();
+        let (workspaces, folder) = (self.0.workspaces.clone(), self.0.config.workspaces.clone());
+        Ok(blocking(move || workspaces.remove_unused(&folder, &named, cutoff)).await?)
+    }
+
+    async fn prune_task(&self, task: TaskId) -> Result<(), PruneError> {
+        self.0.store.begin_to_prune(task).await?;
+        let folder = self.0.config.results.join(task.to_string());
+        blocking(move || absent_is_fine(fs::remove_dir_all(folder))).await?;
+        while self.0.store.prune_step(task).await? {}
+        Ok(())
+    }
+}
+
+async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// The bundles of code. When one was last asked for is its file's time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Workspaces(Arc<Mutex<()>>);
+
+impl Workspaces {
+    /// Notes that the bundle at `path` is asked for now: it is not taken away before long. Whether it is there.
+    pub(crate) fn ask_for(&self, path: &Path, now: Timestamp) -> bool {
+        let _held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = File::options().write(true).open(path);
+        file.and_then(|file| file.set_modified(SystemTime::from(now))).is_ok()
+    }
+
+    /// Removes the bundles that nobody names, and nobody asked for since `cutoff`.
+    fn remove_unused(&self, folder: &Path, named: &HashSet<String>, cutoff: Timestamp) -> io::Result<()> {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".bundle"));
+            if id.is_some_and(|id| !named.contains(id)) {
+                self.remove_if_old(&path, cutoff)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody can ask for it between the look at its time and its end.
+    fn remove_if_old(&self, path: &Path, cutoff: Timestamp) -> io::Result<()> {
+        let _held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if fs::metadata(path)?.modified()? < SystemTime::from(cutoff) {
+            info!(bundle = %path.display(), "code that no task names taken away");
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+}
