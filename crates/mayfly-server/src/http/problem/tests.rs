@@ -190,8 +190,9 @@ async fn each_problem_is_told_in_these_words() {
         ("GitError", told(git_errors(), Problem::git)),
     ] {
         lines.push(format!("# {heading}"));
-        for (name, Problem(api::Problem { kind, status, detail })) in problems {
-            lines.push(format!("{name} => {status} {kind}: {detail}"));
+        for (name, Problem(api::Problem { kind, status, detail, first })) in problems {
+            let first = first.map(|first| format!(" (first: {first})")).unwrap_or_default();
+            lines.push(format!("{name} => {status} {kind}: {detail}{first}"));
             kinds.push(kind);
         }
     }
