@@ -1,6 +1,7 @@
 //! `mayfly logs`: what a task has said, as `run` prints it, as events, or as the bytes of `claude` alone.
 
-use mayfly_wire::event::{Event, EventSource};
+use mayfly_wire::api::Outcome;
+use mayfly_wire::event::{Event, EventSource, MayflyEvent};
 
 use crate::cli::DataArgs;
 use crate::config::Settings;
@@ -49,12 +50,18 @@ pub(crate) async fn logs(
 ) -> Result<Exit, Stop> {
     let mut printer = Printer::of_lines(args.json, environment);
     let contact = Contact::about_tasks(Origin::new(settings, environment)?).await?;
-    let task = contact.find(&mut printer, &args.task).await?;
-    printer.follow(vec![Row::new(&task.short, &task.title)]);
+    // A tunnel has the log here, also while it cannot ask what the task is called.
+    let task = contact.find_if_reached(&mut printer, &args.task).await?;
+    let id = task.as_ref().map_or(&args.task, |task| &task.id);
+    printer.follow(vec![match &task {
+        Some(task) => Row::new(&task.short, &task.title),
+        None => Row::new(last_digits(id), ""),
+    }]);
     let mut events = match args.follow {
-        true => contact.client.events(&task.id, args.after),
-        false => contact.client.events_so_far(&task.id, args.after),
+        true => contact.client.events(id, args.after),
+        false => contact.client.events_so_far(id, args.after),
     };
+    let mut last = None;
     while !printer.unread() {
         match events.next().await {
             Ok(Some(line)) => {
@@ -63,18 +70,35 @@ pub(crate) async fn logs(
                     true => printer.bytes(&claude_wrote(&line)?),
                     false => printer.event(0, &line),
                 }
+                last = Some(line);
             }
             Ok(None) => break,
             Err(error) => printer.aside(contact.again(error).await?),
         }
     }
-    let exit = match args.follow && !printer.unread() {
-        true => {
-            contact.find(&mut printer, &task.id).await?.outcome.map(|outcome| Exit::of_outcome(&outcome.name))
-        }
-        false => None,
+    if !args.follow || printer.unread() {
+        return printer.exit(Exit::Success);
+    }
+    let outcome = match last.and_then(|line| outcome_in(&line)) {
+        // All of it was before the first event that was asked for.
+        None => contact.find(&mut printer, id).await?.outcome,
+        told => told,
     };
-    printer.exit(exit.unwrap_or(Exit::Success))
+    printer.exit(outcome.map_or(Exit::Success, |outcome| Exit::of_outcome(&outcome.name)))
+}
+
+/// How the task ended, if the event says so.
+fn outcome_in(line: &str) -> Option<Outcome> {
+    match Event::parse(line).ok()?.event? {
+        MayflyEvent::Finished { outcome } => Some(outcome),
+        _ => None,
+    }
+}
+
+/// As many of an id as people see.
+fn last_digits(id: &str) -> &str {
+    const DIGITS: usize = 8;
+    id.len().checked_sub(DIGITS).and_then(|at| id.get(at..)).unwrap_or(id)
 }
 
 /// The bytes of `claude` that an event carries.
