@@ -24,9 +24,11 @@ use tokio_util::io::ReaderStream;
 
 mod error;
 mod events;
+mod lines;
 
 pub use error::ClientError;
-pub use events::{EventStream, LINE_BYTES_MAX, RECONNECTS_MAX};
+pub use events::{EventStream, RECONNECTS_MAX};
+pub use lines::{EventLines, LINE_BYTES_MAX};
 
 /// The longest JSON answer.
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;

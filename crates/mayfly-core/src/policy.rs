@@ -15,7 +15,8 @@ pub struct Policy {
     pub machines_max: NonZeroU32,
     /// How often a task may be launched while `claude` has not yet started in it. Default: 3.
     pub launches_max: NonZeroU32,
-    /// What one attempt's machine may write to its log, in bytes, before the attempt is ended. Default: 1 GiB.
+    /// What the lines of one attempt's machine may take in its log, in bytes, before the attempt is ended. Default:
+    /// 1 GiB.
     pub log_bytes_max: u64,
 }
 

@@ -72,7 +72,7 @@ struct Frame<'a> {
     provider: &'static str,
     policy: Policy,
     log: Log<'a>,
-    /// What the attempt's machine has written to the log, in bytes.
+    /// What the lines of the attempt's machine take in the log, in bytes.
     logged: u64,
     done: Ingested,
 }
@@ -137,11 +137,13 @@ impl Frame<'_> {
         // The machine's clock is hostile too: a time that does not exist is the beginning of time.
         let at = i64::try_from(record.at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let (attempt, at) = (self.attempt.attempt.0, at.unwrap_or(Timestamp::UNIX_EPOCH));
-        self.log.append(&Said { attempt, at, source, end: record.end, bytes: &record.bytes, json })?;
-        self.count(record.bytes.len() as u64)
+        let said = Said { attempt, at, source, end: record.end, bytes: &record.bytes, json };
+        let taken = self.log.append(&said)?;
+        self.count(taken as u64)
     }
 
-    /// Ends the attempt when its log is full; what its machine still says is stored all the same.
+    /// Ends the attempt when its log is full; what its machine still says is stored all the same. The lines are
+    /// counted as they are stored: of what says little, they are many times what was said.
     fn count(&mut self, bytes: u64) -> Result<(), IngestError> {
         let most = self.policy.log_bytes_max;
         let was_full = self.logged >= most;

@@ -56,15 +56,21 @@ impl<'a> Log<'a> {
     ) -> Result<(), StoreError> {
         let bytes = serde_json::to_vec(event).expect("our own events are JSON");
         let (source, end) = (EventSource::Mayfly, End::Newline);
-        self.append(&Said { attempt, at, source, end, bytes: &bytes, json: true })
+        self.append(&Said { attempt, at, source, end, bytes: &bytes, json: true }).map(drop)
     }
 
-    pub(crate) fn append(&mut self, said: &Said<'_>) -> Result<(), StoreError> {
+    /// Returns how many bytes its line has.
+    pub(crate) fn append(&mut self, said: &Said<'_>) -> Result<usize, StoreError> {
+        let before = self.lines.len();
         self.last += 1;
         let Said { attempt, at, source, end, bytes, json } = *said;
         let envelope = Envelope { task: &self.task, attempt, seq: self.last, at, source, end, bytes, json };
         envelope.write(&mut self.lines);
-        if self.lines.len() < RUN_BYTES_MAX { Ok(()) } else { self.write_run() }
+        let taken = self.lines.len() - before;
+        if self.lines.len() >= RUN_BYTES_MAX {
+            self.write_run()?;
+        }
+        Ok(taken)
     }
 
     /// Stores the number of the last event, and gives it.

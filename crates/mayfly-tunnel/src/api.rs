@@ -1,7 +1,8 @@
 //! The orchestrator's API on this machine: logs from here, everything else from there.
 //!
 //! A log that is whole is read here, also while the orchestrator is away; one that still grows is followed here.
-//! What a log holds so far is asked of the orchestrator, if it can be reached: it may be ahead.
+//! What a log holds so far is asked of the orchestrator, if it can be reached: it may be ahead. It also knows best
+//! which task an end of an id means; while it is away, the logs here do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,13 +17,14 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use mayfly_core::{TaskId, causes};
 use mayfly_wire::api::Problem;
-use mayfly_wire::tunnel::{STATUS_PATH, Status};
+use mayfly_wire::tunnel::{AWAY, STATUS_PATH, Status};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use crate::forward::Forward;
+use crate::forward::{Forward, ForwardError};
 use crate::logs::{is_whole, path_in};
+use crate::names::ending_with;
 use crate::reader::LogReader;
 
 /// What the routes need.
@@ -63,8 +65,9 @@ async fn status(State(local): State<Local>) -> Json<Status> {
 
 /// The log from here if it is here, else from the orchestrator.
 async fn events(State(local): State<Local>, request: Request) -> Response {
-    let Some(asked) = Asked::of(&request) else { return pass(State(local), request).await };
-    match local.log(asked).await {
+    let Some(Asked { name, from }) = Asked::of(&request) else { return pass(State(local), request).await };
+    let Ok(task) = name.parse() else { return local.by_end(request, &name, from).await };
+    match local.log(task, from).await {
         Ok(Some(reader)) => answer(reader),
         Ok(None) => pass(State(local), request).await,
         Err(error) => {
@@ -77,49 +80,92 @@ async fn events(State(local): State<Local>, request: Request) -> Response {
 /// Everything else is the orchestrator's.
 async fn pass(State(local): State<Local>, request: Request) -> Response {
     let passed = local.forward.pass(request).await;
-    passed.unwrap_or_else(|error| {
-        let detail =
-            format!("the tunnel has no answer from {}: {}", local.status.borrow().to, causes(&error));
-        away(detail).into_response()
-    })
+    passed.unwrap_or_else(|error| away(local.away_words(&error)))
 }
 
-fn away(detail: String) -> impl IntoResponse {
-    let status = StatusCode::BAD_GATEWAY;
-    let problem =
-        Problem { kind: "orchestrator-away".to_owned(), status: status.as_u16(), detail, first: None };
-    (status, [(CONTENT_TYPE, "application/problem+json")], Json(problem))
+fn away(detail: String) -> Response {
+    problem(StatusCode::BAD_GATEWAY, AWAY, detail)
 }
 
-/// A log that can be read here.
+fn problem(status: StatusCode, kind: &str, detail: String) -> Response {
+    let problem = Problem { kind: kind.to_owned(), status: status.as_u16(), detail, first: None };
+    (status, [(CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+}
+
+/// A log that may be read here: the lines of a task that is named by its id or by an end of it.
 struct Asked {
-    task: TaskId,
+    name: String,
     from: From,
 }
 
 impl Asked {
-    /// A whole id names a log here; only the orchestrator knows which task an end of one means.
     fn of(request: &Request) -> Option<Self> {
-        let task = request.uri().path().strip_prefix("/v1/tasks/")?.strip_suffix("/events")?;
+        let name = request.uri().path().strip_prefix("/v1/tasks/")?.strip_suffix("/events")?;
         let Query(from) = Query::try_from_uri(request.uri()).ok()?;
-        wants_lines(request.headers()).then_some(Self { task: task.parse().ok()?, from })
+        wants_lines(request.headers()).then_some(Self { name: name.to_owned(), from })
     }
 }
 
 impl Local {
-    /// The log that is asked for, if it is to be read here.
-    async fn log(&self, asked: Asked) -> io::Result<Option<LogReader>> {
-        let Asked { task, from: From { after, follow } } = asked;
-        let (connected, store) = {
-            let status = self.status.borrow();
-            (status.connected, status.store.clone())
-        };
-        let Some(store) = store else { return Ok(None) };
-        let path = path_in(&self.folder.join(store), task);
+    /// The log of `task`, if it is to be read here.
+    async fn log(&self, task: TaskId, From { after, follow }: From) -> io::Result<Option<LogReader>> {
+        let connected = self.status.borrow().connected;
+        let Some(folder) = self.of_store() else { return Ok(None) };
+        let path = path_in(&folder, task);
         if connected && !follow && !whole(&path).await? {
             return Ok(None);
         }
         LogReader::open(&path, after, follow.then(|| self.appended.clone())).await
+    }
+
+    /// The log of the task whose id ends with `end`: which one that is, the orchestrator knows, and if it cannot
+    /// be reached, it is the one log here.
+    async fn by_end(&self, request: Request, end: &str, from: From) -> Response {
+        let error = match self.forward.pass(request).await {
+            Ok(passed) => return passed,
+            Err(error) => error,
+        };
+        let away_words = self.away_words(&error);
+        match self.read_by_end(end, from).await {
+            Ok(Ok(reader)) => answer(reader),
+            Ok(Err(found)) if found.is_empty() => {
+                away(format!("{away_words}; and no log on this machine is of a task whose id ends so"))
+            }
+            Ok(Err(found)) => {
+                let ids: Vec<String> = found.iter().map(ToString::to_string).collect();
+                let ids = ids.join(", ");
+                let detail = format!("the ids of several logs here end so: give more digits ({ids})");
+                problem(StatusCode::CONFLICT, "ambiguous-task", detail)
+            }
+            Err(error) => away(format!("{away_words}; and no log here can be read: {}", causes(&error))),
+        }
+    }
+
+    /// The one log whose task's id ends so, or those that do.
+    async fn read_by_end(&self, end: &str, from: From) -> io::Result<Result<LogReader, Vec<TaskId>>> {
+        let Some(folder) = self.of_store() else { return Ok(Err(Vec::new())) };
+        let (logs, end) = (folder.clone(), end.to_owned());
+        let found = spawn_blocking(move || ending_with(&logs, &end)).await.expect("it does not panic")?;
+        let &[task] = &found[..] else { return Ok(Err(found)) };
+        let appended = from.follow.then(|| self.appended.clone());
+        let reader = LogReader::open(&path_in(&folder, task), from.after, appended).await?;
+        Ok(reader.ok_or_else(Vec::new))
+    }
+
+    /// The folder of the database that is followed, if one is known.
+    fn of_store(&self) -> Option<PathBuf> {
+        self.status.borrow().store.as_ref().map(|store| self.folder.join(store))
+    }
+
+    /// Why the orchestrator does not answer.
+    fn away_words(&self, error: &ForwardError) -> String {
+        let Status { connected, to, since, trouble, .. } = &*self.status.borrow();
+        match trouble {
+            Some(trouble) if !connected => {
+                format!("the tunnel has no link to {to} since {since:.0}: {trouble}")
+            }
+            _ => format!("the tunnel has no answer from {to}: {}", causes(error)),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod api;
 mod follower;
 mod forward;
 mod logs;
+mod names;
 mod reader;
 
 use std::path::PathBuf;

@@ -28,6 +28,8 @@ pub const PROTOCOL: u32 = 1;
 pub const JOIN_PATH: &str = "/v1/tunnel";
 /// Where a tunnel's own API tells how it stands.
 pub const STATUS_PATH: &str = "/v1/tunnel/status";
+/// The type of the problem that a tunnel answers with while it cannot reach the orchestrator.
+pub const AWAY: &str = "orchestrator-away";
 /// The most bytes of a chunk: the longest line of an event, and what comes with it.
 pub const CHUNK_BYTES_MAX: usize = crate::worker::FRAME_BYTES_MAX;
 /// What a chunk takes besides its runs.

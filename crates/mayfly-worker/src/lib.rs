@@ -45,6 +45,7 @@ use rustix::process::{DumpableBehavior, getpid, set_dumpable_behavior};
 
 pub use crate::claude::command::Launch;
 pub use crate::claude::input::opening;
+pub use crate::lines::Lines;
 use crate::outbox::Bounds;
 use crate::reaper::Realm;
 use crate::shortage::Place;

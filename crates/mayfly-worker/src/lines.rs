@@ -14,7 +14,7 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// The bytes that have been read and make no whole record yet.
 #[derive(Debug, Default)]
-pub(crate) struct Lines {
+pub struct Lines {
     read: BytesMut,
     /// How many of them are known to hold no newline.
     searched: usize,
@@ -22,13 +22,13 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// Where the next bytes are to be read to.
-    pub(crate) fn room(&mut self) -> &mut BytesMut {
+    pub fn room(&mut self) -> &mut BytesMut {
         self.read.reserve(READ_BYTES);
         &mut self.read
     }
 
     /// The next record, if there is a whole one.
-    pub(crate) fn next(&mut self) -> Option<(Bytes, End)> {
+    pub fn take(&mut self) -> Option<(Bytes, End)> {
         let within = self.read.len().min(RECORD_BYTES_MAX + 1);
         if let Some(found) = self.read[self.searched..within].iter().position(|&byte| byte == b'\n') {
             let line = self.read.split_to(self.searched + found + 1).freeze();
@@ -43,8 +43,8 @@ impl Lines {
         Some((self.read.split_to(RECORD_BYTES_MAX).freeze(), End::More))
     }
 
-    /// What is left when the stream is over, once [`Lines::next`] gives no more.
-    pub(crate) fn rest(self) -> Option<(Bytes, End)> {
+    /// What is left when the stream is over, once [`Lines::take`] gives no more.
+    pub fn rest(self) -> Option<(Bytes, End)> {
         (!self.read.is_empty()).then(|| (self.read.freeze(), End::Eof))
     }
 }
@@ -61,7 +61,7 @@ mod tests {
         for size in sizes.iter().cycle() {
             let (piece, rest) = left.split_at((*size).min(left.len()));
             lines.room().extend_from_slice(piece);
-            records.extend(std::iter::from_fn(|| lines.next()));
+            records.extend(std::iter::from_fn(|| lines.take()));
             left = rest;
             if left.is_empty() {
                 break;

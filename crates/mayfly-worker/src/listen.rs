@@ -49,7 +49,7 @@ impl Listener {
     pub(crate) async fn listen(mut self, mut stdout: pipe::Receiver) -> Interpreter {
         let (mut lines, mut copy) = (Lines::default(), Copy::default());
         while read(&mut stdout, &mut lines, &mut self.exited, self.drain).await {
-            self.take(&mut copy, std::iter::from_fn(|| lines.next()).collect()).await;
+            self.take(&mut copy, std::iter::from_fn(|| lines.take()).collect()).await;
         }
         self.take(&mut copy, lines.rest().into_iter().collect()).await;
         self.interpreter
@@ -119,7 +119,7 @@ pub(crate) async fn stderr(
 ) -> String {
     let (mut lines, mut tail, mut room) = (Lines::default(), Tail::default(), STDERR_BYTES_MAX);
     while read(&mut stderr, &mut lines, &mut exited, drain).await {
-        let records = std::iter::from_fn(|| lines.next()).collect();
+        let records = std::iter::from_fn(|| lines.take()).collect();
         pass(&outlet, &mut room, tail.take(records)).await;
     }
     pass(&outlet, &mut room, tail.take(lines.rest().into_iter().collect())).await;

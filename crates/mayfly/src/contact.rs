@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use mayfly_client::{Client, ClientError};
 use mayfly_wire::api::Task;
+use mayfly_wire::tunnel::AWAY;
 
 use crate::config::Settings;
 use crate::environment::Environment;
@@ -109,6 +110,25 @@ impl Contact {
     pub(crate) async fn find(&self, printer: &mut Printer, name: &str) -> Result<Task, Stop> {
         let asked = self.ask(printer, async |client| client.task(name).await).await;
         asked.map_err(|error| self.not_found(name, error))
+    }
+
+    /// The same through a tunnel. `None`: the tunnel cannot ask its orchestrator now, and the user is told so.
+    pub(crate) async fn find_if_reached(
+        &self,
+        printer: &mut Printer,
+        name: &str,
+    ) -> Result<Option<Task>, Stop> {
+        let asked = self.ask(printer, async |client| client.task(name).await).await;
+        match asked {
+            Ok(task) => Ok(Some(task)),
+            Err(error) => match error.downcast_ref() {
+                Some(ClientError::Refused(problem)) if problem.kind == AWAY => {
+                    printer.aside(&problem.detail);
+                    Ok(None)
+                }
+                _ => Err(self.not_found(name, error)),
+            },
+        }
     }
 
     fn not_found(&self, name: &str, error: anyhow::Error) -> Stop {

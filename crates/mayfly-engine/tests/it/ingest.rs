@@ -34,7 +34,7 @@ async fn records_that_come_again_are_stored_once() {
 /// G3: nothing of it is dropped, and the attempt ends; stderr counts too, and what mayfly tells does not.
 #[tokio::test]
 async fn a_log_that_is_full_ends_the_attempt() {
-    let mut mayfly = TestEngine::start(|config| config.rules.policy.log_bytes_max = 10).await;
+    let mut mayfly = TestEngine::start(|config| config.rules.policy.log_bytes_max = 300).await;
     let (id, mut machine) = running(&mut mayfly).await;
     machine.starts().await;
     machine.says("12345").await;
@@ -45,9 +45,22 @@ async fn a_log_that_is_full_ends_the_attempt() {
     assert!(matches!(machine.told().await, Down::Collect));
     machine.says("what was on its way").await;
     machine.collected().await;
-    let words = "its log reached the limit of 10 bytes";
+    let words = "its log reached the limit of 300 bytes";
     assert_eq!(mayfly.outcome(id).await, ("log-full".to_owned(), Some(words.to_owned())));
     assert_eq!(said(&mayfly, id).await, [&b"12345"[..], b"6789", b"a", b"what was on its way"]);
+}
+
+/// S37: what counts is what the log takes, however little each line says.
+#[tokio::test]
+async fn a_log_of_empty_lines_is_full_as_well() {
+    let mut mayfly = TestEngine::start(|config| config.rules.policy.log_bytes_max = 100_000).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    let lines = (0..1000).map(|_| machine.record(Source::Claude, "")).collect();
+    machine.send(lines).await.unwrap();
+    assert!(matches!(machine.told().await, Down::Collect));
+    machine.collected().await;
+    assert_eq!(mayfly.outcome(id).await.0, "log-full");
 }
 
 /// A report that comes again tells nothing twice either.

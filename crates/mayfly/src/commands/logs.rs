@@ -1,8 +1,8 @@
 //! `mayfly logs`: what a task has said, as `run` prints it, as events, or as the bytes of `claude` alone.
 
 use mayfly_client::ClientError;
-use mayfly_wire::api::Task;
-use mayfly_wire::event::{Event, EventSource};
+use mayfly_wire::api::Outcome;
+use mayfly_wire::event::{Event, EventSource, MayflyEvent};
 
 use crate::cli::DataArgs;
 use crate::config::Settings;
@@ -51,12 +51,18 @@ pub(crate) async fn logs(
 ) -> Result<Exit, Stop> {
     let mut printer = Printer::of_lines(args.json, environment);
     let contact = Contact::about_tasks(Origin::new(settings, environment)?).await?;
-    let task = contact.find(&mut printer, &args.task).await?;
-    printer.follow(vec![Row::new(&task.short, &task.title)]);
+    // A tunnel has the log here, also while it cannot ask what the task is called.
+    let task = contact.find_if_reached(&mut printer, &args.task).await?;
+    let id = task.as_ref().map_or(&args.task, |task| &task.id);
+    printer.follow(vec![match &task {
+        Some(task) => Row::new(&task.short, &task.title),
+        None => Row::new(last_digits(id), ""),
+    }]);
     let mut events = match args.follow {
-        true => contact.client.events(&task.id, args.after),
-        false => contact.client.events_so_far(&task.id, args.after),
+        true => contact.client.events(id, args.after),
+        false => contact.client.events_so_far(id, args.after),
     };
+    let mut last = None;
     while !printer.unread() {
         match events.next().await {
             Ok(Some(line)) => {
@@ -65,25 +71,44 @@ pub(crate) async fn logs(
                     true => printer.bytes(&claude_wrote(&line)?),
                     false => printer.event(0, &line),
                 }
+                last = Some(line);
             }
             Ok(None) => break,
-            Err(ClientError::Gone { first }) => return Err(gone(&contact, &task, first)),
+            Err(ClientError::Gone { first }) => {
+                let last = task.as_ref().map(|task| task.last_seq);
+                return Err(gone(&contact, last_digits(id), last, first));
+            }
             Err(error) => printer.aside(contact.again(error).await?),
         }
     }
-    let exit = match args.follow && !printer.unread() {
-        true => {
-            contact.find(&mut printer, &task.id).await?.outcome.map(|outcome| Exit::of_outcome(&outcome.name))
-        }
-        false => None,
+    if !args.follow || printer.unread() {
+        return printer.exit(Exit::Success);
+    }
+    let outcome = match last.and_then(|line| outcome_in(&line)) {
+        // All of it was before the first event that was asked for.
+        None => contact.find(&mut printer, id).await?.outcome,
+        told => told,
     };
-    printer.exit(exit.unwrap_or(Exit::Success))
+    printer.exit(outcome.map_or(Exit::Success, |outcome| Exit::of_outcome(&outcome.name)))
+}
+
+/// How the task ended, if the event says so.
+fn outcome_in(line: &str) -> Option<Outcome> {
+    match Event::parse(line).ok()?.event? {
+        MayflyEvent::Finished { outcome } => Some(outcome),
+        _ => None,
+    }
+}
+
+/// As many of an id as people see.
+fn last_digits(id: &str) -> &str {
+    const DIGITS: usize = 8;
+    id.len().checked_sub(DIGITS).and_then(|at| id.get(at..)).unwrap_or(id)
 }
 
 /// What was asked for was there once.
-fn gone(contact: &Contact, task: &Task, first: u64) -> Stop {
-    let Task { short, last_seq, .. } = task;
-    if first > *last_seq {
+fn gone(contact: &Contact, short: &str, last: Option<u64>, first: u64) -> Stop {
+    if last.is_some_and(|last| first > last) {
         return Stop::wrong(format!(
             "the log of task {short} is not kept any more: it was over longer ago than `keep_finished` of the \
              orchestrator says; `mayfly ps --all` still tells how it ended"

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use mayfly_client::{Client, ClientError};
 use mayfly_server::ServerConfig;
 use mayfly_wire::api::{Limits, Task};
+use mayfly_wire::tunnel::AWAY;
 
 use crate::cli::DataArgs;
 use crate::config::Settings;
@@ -97,6 +98,12 @@ async fn tasks(client: &Client, all: bool) -> Result<Vec<Task>, ClientError> {
 
 /// Why nothing was asked, in words if no orchestrator runs.
 pub(super) fn unanswered(error: ClientError, origin: &Origin) -> Stop {
+    if let ClientError::Refused(problem) = &error
+        && problem.kind == AWAY
+    {
+        let logs = origin.command("logs TASK");
+        return anyhow::anyhow!("{}; `{logs}` still prints what has come here", problem.detail).into();
+    }
     if !nobody_listens(&error) {
         return error.into();
     }

@@ -10,6 +10,7 @@ mod demo;
 mod draining;
 mod endings;
 mod full_disk;
+mod hostile;
 mod isolation;
 mod limits;
 mod port;

@@ -180,20 +180,35 @@ async fn whatever_dies_the_log_here_has_each_event_once() {
     let followed = two.said("here", &["logs", "--json", "--follow", &task]).await;
     assert_eq!(followed.code, Some(0), "{}", followed.stderr);
     let whole = two.said("there", &["logs", "--json", &task]).await.text();
-    assert_eq!(String::from_utf8(followed.stdout).unwrap(), whole);
-    assert_eq!(two.logs()[0].1, whole);
+    assert!(followed.stdout == whole.as_bytes(), "{}", followed.stderr);
+    let [(id, log)] = &two.logs()[..] else { panic!("one task has one log") };
+    assert!(*log == whole);
 
-    // What is whole here can be read while nobody is there.
-    let ps = two.said("here", &["ps", "--all", "--json"]).await.text();
-    let id =
-        serde_json::from_str::<Value>(ps.lines().next().unwrap()).unwrap()["id"].as_str().unwrap().to_owned();
+    // What is whole here can be read while nobody is there, by an end of its id too.
+    let port = two.port;
     let user = two.end_orchestrator().await;
     let verb = async |args: &[&str]| Said::from(verb(&user, "here", args).output().await.unwrap());
-    let away = verb(&["logs", "--json", &id]).await;
-    assert_eq!(away.stdout, whole.as_bytes(), "{}", away.stderr);
+    for name in [id, &task] {
+        let away = verb(&["logs", "--json", name]).await;
+        assert!(away.stdout == whole.as_bytes(), "{}", away.stderr);
+        assert!(away.stderr.contains("the tunnel has no"), "{}", away.stderr);
+    }
+    let followed = verb(&["logs", "--follow", &task]).await;
+    assert_eq!(followed.code, Some(0), "{}", followed.stderr);
+    let unknown = verb(&["logs", "00000000"]).await;
+    assert_eq!(unknown.code, Some(3));
+    assert!(
+        unknown.stderr.contains("no log on this machine is of a task whose id ends so"),
+        "{}",
+        unknown.stderr
+    );
     let status = verb(&["tunnel", "status"]).await;
     assert_eq!(status.code, Some(3));
     assert!(String::from_utf8_lossy(&status.stdout).contains("link    none since"), "{status:?}");
+    let ps = verb(&["ps"]).await;
+    assert_eq!(ps.code, Some(3));
+    let words = format!("the tunnel has no link to http://127.0.0.1:{port} since 2");
+    assert!(ps.stderr.contains(&words), "{}", ps.stderr);
     tunnel.end(Signal::TERM).await;
     assert_eq!(processes_in(user.dir.path()).len(), 0);
     user.api.stop().await;

@@ -34,7 +34,11 @@ impl World {
     /// Starts one whose rules differ from the default only in what the test is about. `None`: there is no
     /// `claude` here, and the test is skipped.
     pub(crate) async fn start(adjust: impl FnOnce(&mut Rules)) -> Option<Self> {
-        let claude = mayfly_test_needs::claude()?;
+        Some(Self::with(mayfly_test_needs::claude()?, adjust).await)
+    }
+
+    /// The same, with another program as `claude`.
+    pub(crate) async fn with(claude: PathBuf, adjust: impl FnOnce(&mut Rules)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let loopback = "127.0.0.1:0".parse().unwrap();
         let api = ScriptedApi::start_paced(loopback, Accepted::Oauth(CANARY.to_owned()), 0.0).await.unwrap();
@@ -51,7 +55,7 @@ impl World {
         let server = Server::start(config, Arc::clone(&provider) as Arc<dyn Provider>, clock).await.unwrap();
         let world = Self { api, dir, provider, server };
         world.make_repository();
-        Some(world)
+        world
     }
 
     /// The user's repository: one commit, one changed file, one new file.
