@@ -184,9 +184,9 @@ impl Ours {
             }
             for line in lines {
                 if line.ends_with(b"\n") {
-                    take(line, sink, &mut times)
+                    take(line, sink, &mut times);
                 } else {
-                    rest.extend_from_slice(line)
+                    rest.extend_from_slice(line);
                 }
             }
         }
