@@ -3,7 +3,11 @@
 //! What to write comes as the prompt, or as an argument: `stream LINE_BYTES TOTAL_BYTES`, or
 //! `ticks LINE_BYTES PAUSE_US COUNT`, where each line begins with the time at which it was written.
 
-#![allow(dead_code, reason = "no benchmark takes all of it")]
+#![allow(
+    dead_code,
+    clippy::print_stdout,
+    reason = "no benchmark takes all of it; it is asked for its version"
+)]
 
 use std::io::{BufRead as _, Write as _};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,6 +23,11 @@ pub(crate) fn is_one() -> bool {
     let mut args = std::env::args().skip(1);
     let first = args.next();
     let words = match first.as_deref() {
+        // Whoever is about to call it as `claude` asks first.
+        Some("--version") => {
+            println!("2.1.330 (Claude Code)");
+            return true;
+        }
         Some("stand-in") => args.collect::<Vec<_>>().join(" "),
         // As the worker calls `claude`.
         Some("-p") => from_prompt(),

@@ -93,7 +93,7 @@ mod tests {
 
     fn run(number: u32, first_seq: u64, lines: &[&str]) -> Run {
         let last_seq = first_seq + lines.len() as u64 - 1;
-        let lines = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let lines = lines.join("\n") + "\n";
         Run { task: task(number), first_seq, last_seq, lines: lines.into() }
     }
 
