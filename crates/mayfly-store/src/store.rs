@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use mayfly_core::{Attempt, AttemptId, Effect, Event, Policy, TaskId, TaskState};
+use mayfly_failpoint::failpoint;
 use mayfly_wire::api::CreateTask;
 use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::Record;
@@ -357,6 +358,7 @@ fn submit(connection: &Connection, new: &NewTask) -> Result<Submitted, StoreErro
     let mut log = Log::open(connection, new.id, 0);
     log.mayfly(0, new.at, &MayflyEvent::Queued)?;
     log.close()?;
+    failpoint("submit-uncommitted");
     Ok(Submitted::New(new.id))
 }
 
@@ -375,7 +377,9 @@ fn forget_effect(connection: &Connection, performed: &Performed) -> Result<Optio
     if forgotten > 0 {
         tell(connection, task.attempt(attempt), *at, notes)?;
     }
-    next.as_ref().map_or(Ok(None), |change| apply(connection, *task, change))
+    let changed = next.as_ref().map_or(Ok(None), |change| apply(connection, *task, change))?;
+    failpoint("forget-uncommitted");
+    Ok(changed)
 }
 
 fn tell(
@@ -403,10 +407,10 @@ fn claim(connection: &Connection, change: &Change) -> Result<Option<Changed>, St
                ORDER BY priority DESC, id LIMIT 1";
     let id = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
     let next = connection.prepare_cached(sql)?.query_row([change.at.as_millisecond()], id).optional()?;
-    match next {
-        Some(id) => apply(connection, id.parse().map_err(corrupt)?, change),
-        None => Ok(None),
-    }
+    let Some(id) = next else { return Ok(None) };
+    let claimed = apply(connection, id.parse().map_err(corrupt)?, change)?;
+    failpoint("claim-uncommitted");
+    Ok(claimed)
 }
 
 fn bind(connection: &Connection, id: AttemptId, link_hash: [u8; 32]) -> Result<Bound, StoreError> {
