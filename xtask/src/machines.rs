@@ -42,11 +42,11 @@ impl Process {
         Self::of(self.pid).is_some_and(|(process, _)| process == self)
     }
 
-    /// Kills this one and no other: opened first and compared second. Whether it was there.
-    pub(crate) fn kill(self) -> anyhow::Result<bool> {
+    /// Signals this one and no other: opened first and compared second. Whether it was there.
+    pub(crate) fn signal(self, signal: Signal) -> anyhow::Result<bool> {
         let pid = Pid::from_raw(self.pid).context("a process has a number")?;
         let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(false) };
-        Ok(self.is_alive() && pidfd_send_signal(&fd, Signal::KILL).is_ok())
+        Ok(self.is_alive() && pidfd_send_signal(&fd, signal).is_ok())
     }
 }
 

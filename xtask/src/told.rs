@@ -78,9 +78,11 @@ pub(crate) async fn follow(client: Client, task: String) -> anyhow::Result<Told>
             match events.next().await {
                 Ok(Some(line)) => told.hear(&line)?,
                 Ok(None) => return Ok(told),
-                Err(ClientError::Gap { .. }) => return Ok(Told { whole: false, ..told }),
                 Err(error) if passes(&error) => break,
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    println!("task {task}: {error}");
+                    return Ok(Told { whole: false, ..told });
+                }
             }
         }
         sleep(AGAIN_AFTER).await;

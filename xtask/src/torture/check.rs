@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use mayfly_client::Client;
 use mayfly_core::TaskId;
 use mayfly_wire::api::Task;
@@ -147,8 +147,7 @@ async fn is_raw(place: &Place, told: &Told) -> anyhow::Result<bool> {
         let mut logs = place.command();
         logs.args(["--claude", "/nowhere", "logs", "--raw", &told.task, "--data"]).arg(data);
         let said = logs.output().await?;
-        ensure!(said.status.success(), "`mayfly logs`: {}", String::from_utf8_lossy(&said.stderr));
-        same &= said.stdout == told.raw;
+        same &= said.status.success() && said.stdout == told.raw;
     }
     Ok(same)
 }

@@ -11,14 +11,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::proxy::Proxy;
 use super::{Ends, Place};
-use crate::machines::machines;
+use crate::machines::{Machine, machines};
 use crate::orchestrator::Serving;
 
 /// The pause before a fault, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 100..1800;
 /// How long nobody is there after a kill.
 const AWAY_MS: std::ops::Range<u64> = 0..1500;
-/// How long an orchestrator stands still.
+/// How long an orchestrator or a worker stands still.
 const STILL_MS: std::ops::Range<u64> = 200..4000;
 
 /// What can be done.
@@ -28,13 +28,14 @@ pub(crate) enum Fault {
     StopOrchestrator,
     KillTunnel,
     KillWorker,
+    StopWorker,
     KillClaude,
     CutProxy,
 }
 
 impl Fault {
     /// Each as often as it is in this list.
-    const CHOICE: [Self; 12] = [
+    const CHOICE: [Self; 13] = [
         Self::KillOrchestrator,
         Self::KillOrchestrator,
         Self::KillOrchestrator,
@@ -42,6 +43,7 @@ impl Fault {
         Self::KillTunnel,
         Self::KillTunnel,
         Self::KillWorker,
+        Self::StopWorker,
         Self::KillClaude,
         Self::CutProxy,
         Self::CutProxy,
@@ -55,6 +57,7 @@ impl Fault {
             Self::StopOrchestrator => "the orchestrator stands still",
             Self::KillTunnel => "the tunnel is killed",
             Self::KillWorker => "a worker is killed",
+            Self::StopWorker => "a worker stands still",
             Self::KillClaude => "a claude is killed",
             Self::CutProxy => "the proxy cuts",
         }
@@ -75,7 +78,8 @@ pub(crate) fn step(random: &mut fastrand::Rng) -> Step {
     let pause = Duration::from_millis(random.u64(PAUSE_MS));
     let fault = Fault::CHOICE[random.usize(..Fault::CHOICE.len())];
     let (away, still, pick) = (random.u64(AWAY_MS), random.u64(STILL_MS), random.usize(..));
-    let lasts = if fault == Fault::StopOrchestrator { still } else { away };
+    let stands = matches!(fault, Fault::StopOrchestrator | Fault::StopWorker);
+    let lasts = if stands { still } else { away };
     Step { pause, fault, lasts: Duration::from_millis(lasts), pick }
 }
 
@@ -140,15 +144,25 @@ impl Tormentor<'_> {
                 sleep(lasts).await;
                 self.ends.tunnel = Some(super::tunnel(self.place, None).await?);
             }
+            Fault::StopWorker => {
+                let Some(machine) = self.pick(pick) else { return Ok(false) };
+                machine.worker.signal(Signal::STOP)?;
+                sleep(lasts).await;
+                return machine.worker.signal(Signal::CONT);
+            }
             Fault::KillWorker | Fault::KillClaude => return self.hit(fault, pick),
             Fault::CutProxy => self.proxy.cut(),
         }
         Ok(true)
     }
 
-    fn hit(&mut self, fault: Fault, pick: usize) -> anyhow::Result<bool> {
+    fn pick(&self, number: usize) -> Option<Machine> {
         let machines = machines(self.place);
-        let Some(machine) = machines.get(pick % machines.len().max(1)) else { return Ok(false) };
+        machines.get(number % machines.len().max(1)).copied()
+    }
+
+    fn hit(&mut self, fault: Fault, pick: usize) -> anyhow::Result<bool> {
+        let Some(machine) = self.pick(pick) else { return Ok(false) };
         let process = match fault {
             Fault::KillWorker => Some(machine.worker),
             _ => machine.claude(),
@@ -156,7 +170,7 @@ impl Tormentor<'_> {
         let Some(process) = process else { return Ok(false) };
         // Before the deed: it may end the task at once.
         self.done.hit.insert(machine.attempt.task);
-        process.kill()
+        process.signal(Signal::KILL)
     }
 }
 

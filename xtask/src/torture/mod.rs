@@ -49,8 +49,8 @@ Kills and cuts whatever can be, at random, while tasks run here and through a tu
 
 It starts `mayfly serve`, a TCP proxy that fails in front of its port, and `mayfly tunnel` through that. Tasks for the
 real claude and a scripted model come in waves: by `mayfly run` and by the API, directly and through the tunnel. Until
-the time is over it kills (SIGKILL) the orchestrator, the tunnel, a worker or a claude, stops the orchestrator for a
-while, and cuts the proxy's connections, which also are slow, pass single bytes, go deaf or are reset by themselves.
+the time is over it kills (SIGKILL) the orchestrator, the tunnel, a worker or a claude, stops the orchestrator or a
+worker for a while, and cuts the proxy's connections, which also are slow, pass single bytes, go deaf or are reset by themselves.
 Then nothing fails any more, all tasks are waited for, and the table tells what became of the promises. The exit code
 is 1 if one of them was broken. Nothing of this needs an account or the internet.";
 
