@@ -1,31 +1,30 @@
 //! Many tasks on one orchestrator, with the real CLI and a scripted model; the orchestrator is killed at random.
 //!
 //! What is counted comes from outside: outcomes and starts from each task's log, machines from the folder in which
-//! they are, looked at every [`SAMPLE_EVERY`].
+//! they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use mayfly_client::{Client, ClientError};
+use anyhow::Context as _;
+use mayfly_client::Client;
 use mayfly_provider::Provider as _;
-use mayfly_provider_sandbox::{Sandbox, SandboxConfig};
 use mayfly_scripted_api::{Accepted, ScriptedApi};
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind};
-use mayfly_wire::event::{Event, EventSource, MayflyEvent};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::orchestrator::{Place, Serving};
+use crate::machines::{Sampler, sandbox};
+use crate::orchestrator::{Build, Place, Serving};
+use crate::report::{self, none};
+use crate::told::{Told, follow, submit};
 
-/// How often the machines are counted.
-const SAMPLE_EVERY: Duration = Duration::from_millis(20);
-/// The pause before a call is repeated that found no orchestrator.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Any free port.
+const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 /// How long one orchestrator lives, in milliseconds.
 const LIFE_MS: std::ops::Range<u64> = 300..4000;
 /// How long nobody is there after it.
@@ -59,22 +58,11 @@ pub(crate) struct Args {
     seed: u64,
 }
 
-/// What a task's log told.
-#[derive(Debug, Default)]
-struct Told {
-    outcome: Option<String>,
-    attempts_started: BTreeSet<u32>,
-    /// First messages of `claude`: one for each process of it.
-    inits: usize,
-    /// Whether the numbers of its events are 1, 2, 3 and so on.
-    whole: bool,
-}
-
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { tasks, kills, away, seed } = args;
     println!("{tasks} tasks, {kills} kills, seed {seed}");
     let home = tempfile::tempdir()?;
-    let place = Arc::new(Place::prepare(home.path()).await?);
+    let place = Arc::new(Place::prepare(home.path(), Build::First, None).await?);
     let secret = format!("made-up-{}", uuid::Uuid::now_v7());
     let api = ScriptedApi::start("127.0.0.1:0".parse()?, Accepted::Oauth(secret.clone())).await?;
     let credential = Credential {
@@ -83,8 +71,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         base_url: Some(api.base_url()),
     };
 
-    let most = Arc::new(AtomicUsize::new(0));
-    let sampler = tokio::spawn(sample(sandbox(&place), Arc::clone(&most)));
+    let sampler = Sampler::default();
+    let sampling = tokio::spawn(sampler.clone().run(sandbox(&place)));
     let killer =
         tokio::spawn(kill_again_and_again(Arc::clone(&place), kills, away, fastrand::Rng::with_seed(seed)));
     let client = Client::new(&place.data().join("api.sock"));
@@ -93,22 +81,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let prompt = SCRIPTS[number % SCRIPTS.len()].to_owned();
         let create = CreateTask { prompt, credential: Some(credential.clone()), ..CreateTask::default() };
         let key = format!("task {number}");
-        let task = again(async || client.submit(&create, &key).await).await?;
-        following.spawn(follow(client.clone(), task.id));
+        let task = submit(&client, &create, &key).await?;
+        following.spawn(follow(client.clone(), task));
     }
     let start = Instant::now();
     let followed = async { following.join_all().await.into_iter().collect::<Result<Vec<Told>, _>>() };
     let last = async { killer.await? };
     let both = timeout(CHECK_MAX, async { tokio::try_join!(followed, last) }).await;
-    let (told, Serving { child: mut last, .. }) = both.context("it takes too long")??;
+    let (told, last) = both.context("it takes too long")??;
     let took = start.elapsed();
-    sampler.abort();
+    sampling.abort();
     let left = sandbox(&place).list().await?.len();
-    let pid = last.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).context("it still runs")?;
-    kill_process(pid, Signal::TERM)?;
-    last.wait().await?;
+    last.end(Signal::TERM).await?;
     api.stop().await;
-    Ok(report(&told, tasks, most.load(Ordering::Relaxed), left, took))
+    Ok(report(&told, tasks, sampler.seen().most, left, took))
 }
 
 fn report(told: &[Told], tasks: usize, most: usize, left: usize, took: Duration) -> ExitCode {
@@ -117,42 +103,16 @@ fn report(told: &[Told], tasks: usize, most: usize, left: usize, took: Duration)
         *outcomes.entry(task.outcome.as_deref().unwrap_or("none")).or_default() += 1;
     }
     let finished = told.iter().filter(|task| task.outcome.is_some()).count();
-    let lost = told.iter().filter(|task| task.outcome.as_deref() != Some("succeeded")).count();
-    let twice = told.iter().filter(|task| task.attempts_started.len() > 1 || task.inits > 1).count();
-    let torn = told.iter().filter(|task| !task.whole).count();
-    let lines = [
+    let count = |is_bad: fn(&&Told) -> bool| told.iter().filter(is_bad).count();
+    println!("{took:.1?} after the last submit: {outcomes:?}");
+    report::print(&[
         ("outcomes", finished, finished == tasks),
         ("most alive at once", most, most <= PARALLEL && most > 0),
-        ("lost", lost, lost == 0),
-        ("run twice", twice, twice == 0),
-        ("logs with a gap or a repeat", torn, torn == 0),
-        ("machines left", left, left == 0),
-    ];
-    println!("{took:.1?} after the last submit: {outcomes:?}");
-    for (name, count, good) in lines {
-        println!("{count:>6}  {name}{}", if good { "" } else { "   <-- not as promised" });
-    }
-    ExitCode::from(u8::from(!lines.iter().all(|(.., good)| *good)))
-}
-
-fn sandbox(place: &Place) -> Sandbox {
-    Sandbox::new(SandboxConfig {
-        machines: place.data().join("machines"),
-        bases: place.data().join("bases"),
-        claude: place.claude.clone(),
-        mayfly: place.mayfly.clone(),
-    })
-}
-
-async fn sample(sandbox: Sandbox, most: Arc<AtomicUsize>) {
-    loop {
-        if let Ok(machines) = sandbox.list().await {
-            let alive =
-                machines.iter().filter(|machine| machine.alive && machine.attempt.attempt.0 > 0).count();
-            most.fetch_max(alive, Ordering::Relaxed);
-        }
-        sleep(SAMPLE_EVERY).await;
-    }
+        none("lost", count(|task| task.outcome.as_deref() != Some("succeeded"))),
+        none("run twice", count(|task| task.ran_twice())),
+        none("logs with a gap or a repeat", count(|task| !task.whole)),
+        none("machines left", left),
+    ])
 }
 
 /// Gives the orchestrator that is left in the end.
@@ -163,59 +123,13 @@ async fn kill_again_and_again(
     mut random: fastrand::Rng,
 ) -> anyhow::Result<Serving> {
     for kill in 1..=kills {
-        let mut serve = place.serve().await?;
+        let serve = place.serve(LISTEN).await?;
         let life = Duration::from_millis(random.u64(LIFE_MS));
         sleep(life).await;
-        ensure!(
-            serve.child.try_wait()?.is_none(),
-            "the orchestrator ended by itself: see {}",
-            place.log().display()
-        );
-        serve.child.kill().await?;
+        serve.end(Signal::KILL).await.with_context(|| format!("see {}", place.log().display()))?;
         println!("kill {kill} of {kills}, after {life:?}");
         let some = Duration::from_millis(random.u64(AWAY_MS));
         sleep(away.map_or(some, Duration::from_secs)).await;
     }
-    place.serve().await
-}
-
-/// Reads a task's log to its end, over as many orchestrators as it takes.
-async fn follow(client: Client, task: String) -> anyhow::Result<Told> {
-    let (mut told, mut last) = (Told { whole: true, ..Told::default() }, 0);
-    loop {
-        let mut events = client.events(&task, last);
-        loop {
-            match events.next().await {
-                Ok(Some(line)) => last = hear(&mut told, &line, last)?,
-                Ok(None) => return Ok(told),
-                Err(ClientError::Unreachable { .. }) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        sleep(AGAIN_AFTER).await;
-    }
-}
-
-fn hear(told: &mut Told, line: &str, last: u64) -> anyhow::Result<u64> {
-    let event = Event::parse(line)?;
-    told.whole &= event.seq == last + 1;
-    if event.source == EventSource::Claude && line.contains(r#""subtype":"init""#) {
-        told.inits += 1;
-    }
-    match event.event {
-        Some(MayflyEvent::Started) => drop(told.attempts_started.insert(event.attempt)),
-        Some(MayflyEvent::Finished { outcome }) => told.outcome = Some(outcome.name),
-        _ => {}
-    }
-    Ok(event.seq)
-}
-
-/// Repeats a call until there is an orchestrator that answers it.
-async fn again<T>(call: impl AsyncFn() -> Result<T, ClientError>) -> anyhow::Result<T> {
-    loop {
-        match call().await {
-            Err(ClientError::Unreachable { .. }) => sleep(AGAIN_AFTER).await,
-            answered => return Ok(answered?),
-        }
-    }
+    place.serve(LISTEN).await
 }

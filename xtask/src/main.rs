@@ -4,7 +4,11 @@
 #![expect(clippy::print_stdout, reason = "its tables are for people")]
 
 mod box_check;
+mod machines;
 mod orchestrator;
+mod report;
+mod told;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -16,6 +20,8 @@ use clap::Parser;
 enum Check {
     /// Runs many tasks on one orchestrator, which is killed again and again, and counts what became of them
     BoxCheck(box_check::Args),
+    /// Kills and cuts whatever can be, at random, while tasks run here and through a tunnel, and checks each promise
+    Torture(torture::Args),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -24,6 +30,7 @@ fn main() -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match check {
             Check::BoxCheck(args) => box_check::run(args).await,
+            Check::Torture(args) => torture::run(args).await,
         }
     })
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mayfly_core::{AttemptId, Effect, Event, TaskId, TaskState, causes};
+use mayfly_failpoint::failpoint;
 use mayfly_provider::{Machine, MachineSpec, ProviderError, WorkspaceSpec};
 use mayfly_store::{Change, Performed, StoreError, TaskRow};
 use mayfly_wire::event::MayflyEvent;
@@ -43,7 +44,10 @@ impl Engine {
             }
         };
         let performed = Performed { task, effect, at: self.0.clock.now(), notes, next };
-        if let Some(changed) = self.0.store.performed(performed).await? {
+        failpoint("effect-performed");
+        let changed = self.0.store.performed(performed).await?;
+        failpoint("effect-forgotten");
+        if let Some(changed) = changed {
             self.follow_up(&changed);
         } else if let Effect::CreateMachine(attempt) = effect {
             self.watch_launch(task.attempt(attempt));
@@ -115,12 +119,17 @@ impl Engine {
     /// The door first: a machine must not miss it.
     async fn make(&self, task: &TaskRow, attempt: AttemptId) -> Result<Machine, ProviderError> {
         let way_out = self.0.doors.open(attempt).map_err(unclear("open the machine's door"))?;
-        self.0.provider.create(&self.spec(task, attempt, way_out)).await
+        failpoint("create-asked");
+        let made = self.0.provider.create(&self.spec(task, attempt, way_out)).await;
+        failpoint("create-answered");
+        made
     }
 
     /// The door last: it goes once nobody can be behind it.
     async fn unmake(&self, attempt: AttemptId) -> Result<(), ProviderError> {
+        failpoint("destroy-asked");
         self.0.provider.destroy(attempt).await?;
+        failpoint("destroy-answered");
         self.0.doors.close(attempt).map_err(unclear("close the machine's door"))
     }
 

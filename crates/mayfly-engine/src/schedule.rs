@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 use mayfly_core::causes;
+use mayfly_failpoint::failpoint;
 use mayfly_store::StoreError;
 
 use crate::clock::after;
@@ -58,7 +59,12 @@ impl Engine {
         let inner = &self.0;
         let (policy, provider) = (inner.config.rules.policy, inner.provider.name());
         let changed = inner.store.claim(policy, provider, now).await?;
-        Ok(changed.map(|changed| self.follow_up(&changed)).is_some())
+        Ok(changed
+            .map(|changed| {
+                failpoint("claim-committed");
+                self.follow_up(&changed);
+            })
+            .is_some())
     }
 
     async fn until_due(&self, due: Option<Timestamp>) {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use mayfly_core::{AttemptId, Event, TaskState};
+use mayfly_failpoint::failpoint;
 use mayfly_store::{AttemptRow, Bound, IngestError, StoreError, TaskRow};
 use mayfly_wire::worker::{BadHello, Down, Hello, OrderedWorkspace, PROTOCOL, Record, WorkOrder};
 use tokio::sync::watch;
@@ -190,6 +191,7 @@ impl Engine {
             Bound::Spent => return Err(JoinError::Spent),
             Bound::Over => return Err(JoinError::Over),
         };
+        failpoint("join-bound");
         let fence = Fence::raise(self, attempt);
         if self.step(attempt.task, Event::Joined(attempt.attempt), None).await? {
             self.0.metrics.launched(row.launched, self.0.clock.now());
@@ -218,6 +220,7 @@ impl Engine {
         let engine = self.clone();
         self.whole(async move {
             let ingested = storing.await?;
+            failpoint("ingest-committed");
             let inner = &engine.0;
             inner.metrics.stored(ingested.new, said.filter(|_| ingested.new > 0), inner.clock.now());
             for changed in &ingested.changed {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use mayfly_core::TaskId;
+use mayfly_failpoint::failpoint;
 use mayfly_store::{NewTask, StoreError, Submitted};
 use mayfly_wire::api::{
     CreateTask, Credential, IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX, Task,
@@ -97,6 +98,7 @@ impl Engine {
     async fn store_task(&self, new: NewTask, credential: Option<Credential>) -> Result<TaskId, SubmitError> {
         self.expect();
         let stored = self.0.store.submit(new).await;
+        failpoint("submit-committed");
         if !matches!(stored, Ok(Submitted::New(_))) {
             self.forget();
         }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use mayfly_failpoint::failpoint;
 use mayfly_provider::{Machine, MachineSpec, ProviderError};
 use mayfly_wire::{Endpoint, boot};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -97,7 +98,10 @@ fn make(
         boot: boot_of(spec),
         probe: purpose == Purpose::Probe,
     };
-    Holder::start(config, lock)?.make(&spec)
+    failpoint("machine-folder-made");
+    let holder = Holder::start(config, lock)?;
+    failpoint("machine-holder-started");
+    holder.make(&spec)
 }
 
 /// What every machine runs must be there.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_core::AttemptId;
+use mayfly_failpoint::failpoint;
 use mayfly_provider::{Machine, ProviderError};
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,7 @@ impl Folder {
         let shown = self.path.display();
         if let Some(state) = self.state() {
             state.end().step(format!("end the processes of {shown}"))?;
+            failpoint("machine-processes-ended");
             state.cgroups.remove().step(format!("remove the cgroups of {shown}"))?;
         }
         self.log_last_words();

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use mayfly_failpoint::failpoint;
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 use tokio::fs::File;
@@ -66,7 +67,9 @@ impl Incoming {
     pub(crate) async fn keep(self, path: &Path) -> io::Result<()> {
         let to = path.to_owned();
         let kept = tokio::task::spawn_blocking(move || {
+            failpoint("upload-unnamed");
             self.path.persist(&to)?;
+            failpoint("upload-named");
             sync_folder(&to)
         });
         kept.await.expect("it does not panic")

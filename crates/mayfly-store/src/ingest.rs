@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 use mayfly_core::{AttemptId, Event, Failure, Outcome, Policy, TaskState};
+use mayfly_failpoint::failpoint;
 use mayfly_wire::api::Collected;
 use mayfly_wire::event::{EventSource, MayflyEvent, is_json};
 use mayfly_wire::worker::{End, Record, Report, Source};
@@ -205,6 +206,7 @@ impl Frame<'_> {
         let Ingested { stored, ready, .. } = self.done;
         let values = params![task, attempt, stored, self.at.as_millisecond(), ready, self.logged];
         self.connection.prepare_cached(sql)?.execute(values)?;
+        failpoint("ingest-uncommitted");
         Ok(self.done)
     }
 }

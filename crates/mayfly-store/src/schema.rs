@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::{fs, io};
 
+use mayfly_failpoint::failpoint;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::desk::Desk;
@@ -190,11 +191,14 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
                 Step::Sql(sql) => transaction.execute_batch(sql)?,
                 Step::Work(work) => work(&transaction)?,
             }
+            failpoint("migration-step");
         }
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
+    failpoint("migration-uncommitted");
     transaction.commit()?;
+    failpoint("migration-committed");
     Ok(connection)
 }
 

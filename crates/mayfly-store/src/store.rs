@@ -4,6 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use mayfly_core::{Attempt, AttemptId, Effect, Event, Policy, TaskId, TaskState};
+use mayfly_failpoint::failpoint;
 use mayfly_wire::api::CreateTask;
 use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::Record;
@@ -391,6 +392,7 @@ fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError>
     let mut log = Log::open(connection, new.id, 0);
     log.mayfly(0, new.at, &MayflyEvent::Queued)?;
     log.close()?;
+    failpoint("submit-uncommitted");
     Ok(Submitted::New(new.id))
 }
 
@@ -409,7 +411,9 @@ fn forget_effect(connection: &Desk<'_>, performed: &Performed) -> Result<Option<
     if forgotten > 0 {
         tell(connection, task.attempt(attempt), *at, notes)?;
     }
-    next.as_ref().map_or(Ok(None), |change| apply(connection, *task, change))
+    let changed = next.as_ref().map_or(Ok(None), |change| apply(connection, *task, change))?;
+    failpoint("forget-uncommitted");
+    Ok(changed)
 }
 
 fn tell(
@@ -437,10 +441,10 @@ fn claim(connection: &Desk<'_>, change: &Change) -> Result<Option<Changed>, Stor
                ORDER BY priority DESC, id LIMIT 1";
     let id = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
     let next = connection.prepare_cached(sql)?.query_row([change.at.as_millisecond()], id).optional()?;
-    match next {
-        Some(id) => apply(connection, id.parse().map_err(corrupt)?, change),
-        None => Ok(None),
-    }
+    let Some(id) = next else { return Ok(None) };
+    let claimed = apply(connection, id.parse().map_err(corrupt)?, change)?;
+    failpoint("claim-uncommitted");
+    Ok(claimed)
 }
 
 fn bind(connection: &Connection, id: AttemptId, link_hash: [u8; 32]) -> Result<Bound, StoreError> {

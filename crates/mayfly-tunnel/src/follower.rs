@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mayfly_core::causes;
+use mayfly_failpoint::failpoint;
 use mayfly_link::{BackOff, Channel, Dial, Frame, KEEP_ALIVE, LinkError, Receiver, Sender, dial};
 use mayfly_wire::Secret;
 use mayfly_wire::tunnel::{Answer, BadChunk, Chunk, Hello, JOIN_PATH, PROTOCOL, Status, Welcome};
@@ -237,6 +238,7 @@ impl Follower {
         let chunk = Chunk::decode(frame)?;
         let Chunk { position, head, skipped, .. } = chunk;
         self.with_logs(move |logs| logs.append(&chunk)).await?;
+        failpoint("tunnel-appended");
         self.appended.send_replace(position);
         self.status.send_modify(|status| {
             (status.position, status.head) = (position, head);

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Buf as _;
 use mayfly_core::TaskId;
+use mayfly_failpoint::failpoint;
 use mayfly_wire::tunnel::{Chunk, Run};
 use serde::Deserialize;
 
@@ -134,6 +135,7 @@ impl Logs {
         }
         let logs = logs_in(&self.folder);
         File::open(&logs).and_then(|folder| folder.sync_all()).map_err(failed("write", &logs))?;
+        failpoint("tunnel-synced");
         let path = self.folder.join(POSITION);
         replace(&path, &format!("{}\n", self.position)).map_err(failed("write", &path))?;
         self.durable = self.position;
@@ -290,6 +292,7 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
+    failpoint("tunnel-file-unnamed");
     fs::rename(&unfinished, path)?;
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }

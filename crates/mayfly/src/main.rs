@@ -36,6 +36,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
+#[cfg(feature = "failpoints")]
+use mayfly_failpoint::arm;
 
 use crate::cli::{Cli, Verb};
 use crate::config::Settings;
@@ -61,6 +63,8 @@ fn owner() -> ExitCode {
 }
 
 fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
+    #[cfg(feature = "failpoints")]
+    environment.get("MAYFLY_FAILPOINT").into_iter().for_each(|point| arm(&point.to_string_lossy()));
     let settings = Settings::load(cli.config.as_deref(), cli.flags(), environment).map_err(Stop::usage)?;
     // A second provider is never there, so the answer says nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -2,6 +2,7 @@ use mayfly_core::{Outcome, TaskId};
 use mayfly_engine::{EventReader, Run};
 use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::worker::Source;
+use tokio::task::JoinSet;
 
 use crate::leave;
 
@@ -113,6 +114,30 @@ async fn a_reader_that_does_not_read_holds_nobody_up() {
     for reader in lazy {
         assert_eq!(rest(reader).await, log);
     }
+}
+
+/// R13, G9: of a thousand readers one reads nothing; the others are given everything while it is said.
+#[tokio::test]
+async fn a_thousand_readers_are_served_beside_one_that_does_not_read() {
+    const READERS: usize = 1000;
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    let lazy = follow(&mayfly, id, 0).await;
+    let mut readers = JoinSet::new();
+    for _ in 1..READERS {
+        let reader = follow(&mayfly, id, 0).await;
+        readers.spawn(rest(reader));
+    }
+    machine.starts().await;
+    for n in 0..20 {
+        let lines = (0..10).map(|_| machine.record(Source::Claude, format!("{n}").repeat(100))).collect();
+        machine.send(lines).await.unwrap();
+    }
+    finish(&mayfly, id, &mut machine).await;
+    let (read, log) = (readers.join_all().await, mayfly.log(id, 0).await);
+    assert_eq!(read.len(), READERS - 1);
+    assert!(read.iter().all(|heard| *heard == log));
+    assert_eq!(rest(lazy).await, log);
 }
 
 /// S37: however small the lines are, a reader holds one chunk.

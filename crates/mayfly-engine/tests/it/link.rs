@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use mayfly_core::{Attempt, Outcome, TaskId};
 use mayfly_engine::{IngestError, JoinError};
 use mayfly_testkit::{SimMachine, TestEngine, task};
@@ -5,7 +7,7 @@ use mayfly_wire::Secret;
 use mayfly_wire::api::{CreateTask, Workspace};
 use mayfly_wire::worker::{BadHello, Down, Hello, PROTOCOL, Source, WorkOrder};
 
-use crate::{at_once, leave, minutes};
+use crate::{LONG, LOOK_FIRST, at_once, leave, minutes, seconds};
 
 async fn running(mayfly: &mut TestEngine) -> (TaskId, SimMachine) {
     let id = mayfly.submit(task("x")).await;
@@ -72,6 +74,55 @@ async fn an_older_link_of_the_same_worker_is_fenced_and_told() {
     assert!(matches!(machine.told().await, Down::Collect), "the end of the old link is not the worker's");
     machine.collected().await;
     assert_eq!(mayfly.outcome(id).await.0, "succeeded");
+}
+
+/// R08: given up and replaced, a machine that is still there is unmade before another is made, and its worker is turned
+/// away with all that it still has to say.
+#[tokio::test]
+async fn a_machine_that_was_replaced_never_runs_beside_its_successor_and_is_not_heard_again() {
+    let mut mayfly = TestEngine::start(|config| config.rules.timeout = LONG).await;
+    let id = mayfly.submit(CreateTask { retries: 1, ..task("x") }).await;
+    let mut old = mayfly.machines.next().await;
+    old.boot(&mayfly.engine).await;
+    old.starts().await;
+    mayfly.machines.destroys_unclear(3);
+    old.unplug();
+    mayfly.clock.sleeper_for(LOOK_FIRST).await;
+    mayfly.clock.advance(minutes(60));
+    for pause in [100, 200, 400].map(Duration::from_millis) {
+        mayfly.clock.sleeper_for(pause).await;
+        assert_eq!(mayfly.machines.seen().made, 1, "the old one is still there");
+        mayfly.clock.advance(pause);
+    }
+    mayfly.until_state(id, "queued").await;
+    mayfly.clock.sleeper_within(seconds(5)).await;
+    mayfly.clock.advance(seconds(5));
+    let mut new = mayfly.machines.next().await;
+    let seen = mayfly.machines.seen();
+    assert_eq!((seen.alive_most, seen.alive), (1, 1), "{seen:?}");
+    let before = mayfly.log(id, 0).await;
+    assert!(matches!(old.dial(&mayfly.engine).await, Err(JoinError::Over)));
+    assert_eq!(mayfly.log(id, 0).await, before);
+    new.succeeds(&mayfly.engine).await;
+    assert_eq!(mayfly.outcome(id).await.0, "succeeded");
+    assert!(matches!(old.dial(&mayfly.engine).await, Err(JoinError::Over)));
+}
+
+/// R08, R23: what a link still had under way when its attempt was given up is refused.
+#[tokio::test]
+async fn a_link_of_an_attempt_that_is_over_stores_nothing() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = mayfly.submit(CreateTask { retries: 1, ..task("x") }).await;
+    let mut old = mayfly.machines.next().await;
+    old.boot(&mayfly.engine).await;
+    old.starts().await;
+    let stale = old.record(Source::Claude, "late");
+    let zombie = old.take_session();
+    mayfly.engine.cancel(id, true).await.unwrap().unwrap();
+    mayfly.outcome(id).await;
+    let log = mayfly.log(id, 0).await;
+    assert!(matches!(zombie.ingest(vec![stale]).await, Err(IngestError::Over)));
+    assert_eq!(mayfly.log(id, 0).await, log);
 }
 
 /// R11: also one that waits.

@@ -3,6 +3,7 @@
 use mayfly_core::{Attempt, Outcome, TaskId};
 use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::worker::Down;
+use tokio::task::JoinSet;
 
 use crate::{LOOK_FIRST, at_once, minutes, seconds};
 
@@ -47,6 +48,51 @@ async fn a_waiting_task_waits_on() {
     machine.succeeds(&mayfly.engine).await;
     assert_eq!(mayfly.outcome(first).await.0, "succeeded");
     assert_eq!(mayfly.machines.next().await.attempt(), waiting.attempt(Attempt(1)));
+}
+
+/// R37: every machine and every reader is there again after a restart, and each goes on where it was.
+#[tokio::test]
+async fn a_hundred_machines_and_their_readers_go_on_after_a_restart() {
+    const MACHINES: u32 = 100;
+    let mut mayfly = TestEngine::start(at_once(MACHINES)).await;
+    let mut machines = Vec::new();
+    for _ in 0..MACHINES {
+        mayfly.submit(task("x")).await;
+        let mut machine = mayfly.machines.next().await;
+        machine.boot(&mayfly.engine).await;
+        machine.starts().await;
+        machines.push(machine);
+    }
+    let mut heads = Vec::new();
+    for machine in &machines {
+        heads.push(mayfly.task(machine.attempt().task).await.last_seq);
+    }
+    mayfly.restart().await;
+    let mut readers = JoinSet::new();
+    for (machine, head) in machines.iter().zip(heads) {
+        let reader = mayfly.engine.events(machine.attempt().task, head, true).await;
+        let mut reader = reader.expect("a store that works").expect("a task that is there");
+        readers.spawn(async move {
+            let (mut next, mut events) = (head + 1, 0);
+            while let Some(run) = reader.next().await.expect("a store that works") {
+                assert_eq!(run.first_seq, next);
+                events += run.last_seq + 1 - run.first_seq;
+                next = run.last_seq + 1;
+            }
+            events
+        });
+    }
+    for machine in &mut machines {
+        machine.boot(&mayfly.engine).await;
+        machine.says("{}").await;
+        machine.ends(Outcome::Succeeded).await;
+        machine.collected().await;
+    }
+    // The line, `collecting`, `collected`, `releasing` and `finished`.
+    assert_eq!(readers.join_all().await, vec![5; machines.len()]);
+    mayfly.all_finished().await;
+    let seen = mayfly.machines.seen();
+    assert_eq!((seen.made, seen.alive, mayfly.machines.left()), (machines.len(), 0, vec![]));
 }
 
 /// R02: the intent is stored before the machine is asked for.

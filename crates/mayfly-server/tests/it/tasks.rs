@@ -9,10 +9,10 @@ use mayfly_client::ClientError;
 use mayfly_server::{DataError, Server, ServerConfig, StartError};
 use mayfly_wire::api::Collected;
 use mayfly_wire::event::{Event, EventSource, MayflyEvent};
-use mayfly_wire::worker::{End, Source};
+use mayfly_wire::worker::{Down, End, Source};
 use tokio::sync::mpsc;
 
-use crate::bed::{Bed, CANARY, door, raw, task};
+use crate::bed::{Bed, CANARY, Worker, door, raw, task};
 
 const BASE: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -115,6 +115,35 @@ async fn a_follower_and_a_worker_outlive_the_orchestrator() {
     worker.line("\"after\"").await;
     worker.finish(Collected::default()).await;
     assert_eq!(follower.await.unwrap(), b"\"before\"\n\"after\"\n");
+}
+
+/// R11: two sockets of one worker. The older is told and closed, whatever its end still believes, and the newer goes on
+/// from what is stored.
+#[tokio::test]
+async fn of_two_sockets_of_one_worker_the_newer_is_heard() {
+    let mut bed = Bed::start().await;
+    let submitted = bed.client.submit(&task("p", None), "key").await.unwrap();
+    let spec = bed.machines.recv().await.unwrap();
+    let hello = crate::bed::hello(&spec);
+    let mut old = Worker::join(&door(&spec), &hello).await.unwrap();
+    old.ready().await;
+    old.line("\"old\"").await;
+    let mut new = Worker::join(&door(&spec), &hello).await.unwrap();
+    match old.heard().await {
+        Some(Down::Reject { reason }) => assert!(reason.contains("newer link"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(old.heard().await.is_none(), "it is closed");
+    new.line("\"new\"").await;
+    new.finish(Collected::default()).await;
+    let (mut events, mut said) = (bed.client.events(&submitted.id, 0), Vec::new());
+    while let Some(line) = events.next().await.unwrap() {
+        let event = Event::parse(&line).unwrap();
+        if event.source == EventSource::Claude {
+            said.extend(event.raw());
+        }
+    }
+    assert_eq!(said, b"\"old\"\n\"new\"\n");
 }
 
 /// R39 in small: one key, one task; another body under it is refused.

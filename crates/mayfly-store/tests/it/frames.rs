@@ -109,3 +109,36 @@ proptest! {
         });
     }
 }
+
+/// R12: from each of ten thousand numbers on, a log goes on with the same bytes. What is read first is checked; what
+/// follows it is read from its last number on, and that is checked as well.
+#[tokio::test]
+async fn a_log_of_ten_thousand_events_goes_on_from_each_of_them() {
+    const EVENTS: u64 = 10_000;
+    let (store, _dir) = open();
+    submit(&store, 1).await;
+    store.claim(policy(), "sim", AT).await.unwrap().unwrap();
+    let attempt = id(1).attempt(Attempt(1));
+    store.apply(id(1), change(Event::Joined(attempt.attempt))).await.unwrap().unwrap();
+    let mut sent = 1;
+    for records in (1..100).cycle() {
+        let records = records.min(EVENTS + 1 - sent);
+        if records == 0 {
+            break;
+        }
+        send(&store, attempt, sent, records).await.unwrap();
+        sent += records;
+    }
+    let whole = store.log(id(1), 0, usize::MAX).await.unwrap().unwrap();
+    assert!(whole.last_seq > EVENTS);
+    let mut suffix = &whole.lines[..];
+    for after in 0..whole.last_seq {
+        let run = store.log(id(1), after, 1).await.unwrap().unwrap();
+        assert_eq!(run.first_seq, after + 1);
+        assert!(suffix.starts_with(&run.lines), "after {after}");
+        let lines = run.lines.split(|&byte| byte == b'\n').count() as u64 - 1;
+        assert_eq!(run.last_seq, after + lines, "after {after}");
+        suffix = &suffix[suffix.iter().position(|&byte| byte == b'\n').unwrap() + 1..];
+    }
+    assert!(suffix.is_empty() && store.log(id(1), whole.last_seq, 1).await.unwrap().is_none());
+}

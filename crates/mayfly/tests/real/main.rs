@@ -9,6 +9,7 @@ mod cancelling;
 mod demo;
 mod draining;
 mod endings;
+mod failpoints;
 mod full_disk;
 mod hostile;
 mod isolation;

@@ -15,7 +15,7 @@ use super::cancelling::{half_done, is_waiting};
 use super::world::{Ended, PATH, Run, Said, git, processes_in};
 
 /// The user's API key.
-const CANARY: &str = "sk-ant-api03-canary-5e2c";
+pub(crate) const CANARY: &str = "sk-ant-api03-canary-5e2c";
 
 /// A user without an orchestrator.
 pub(crate) struct User {
