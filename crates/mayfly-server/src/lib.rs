@@ -14,7 +14,7 @@
 //! - `check`: what a start would be refused for.
 //! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
 //! - `tokens`: those of owners, for the port.
-//! - `listen`: one door; `doors`: those of the machines.
+//! - `listen`: one door; `doors`: those of the machines; `street`: doors in memory, for a simulation.
 //! - `http`: a file per resource. No handler decides anything: that is the engine's part.
 //!
 //! Which provider makes the machines is the caller's choice; nothing here knows one.
@@ -29,6 +29,7 @@ mod http;
 mod incoming;
 mod listen;
 mod server;
+mod street;
 mod tokens;
 #[cfg(test)]
 mod told;
@@ -39,3 +40,4 @@ pub use data::{DataError, check_data_folder, make_data_folder};
 pub use doors::MACHINE_CONNECTIONS_MAX;
 pub use front::{Front, Serving};
 pub use server::{STOP_MAX, Server, StartError};
+pub use street::Street;

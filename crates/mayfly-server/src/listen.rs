@@ -21,15 +21,17 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use mayfly_link::ByteStream;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, chmodat, openat, statat, unlinkat};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::STOP_MAX;
+use crate::street::Street;
 
 /// The longest path of a socket; the systems' own bounds are 103 (macOS) and 107 (Linux).
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 100;
@@ -52,19 +54,25 @@ pub(crate) struct Door {
 enum Listener {
     Unix(UnixListener, #[expect(dead_code, reason = "held for its end")] SocketFile),
     Tcp(TcpListener),
+    Memory(mpsc::UnboundedReceiver<Box<dyn ByteStream>>),
 }
 
-type Stream = Either<UnixStream, TcpStream>;
+type Stream = Either<Either<UnixStream, TcpStream>, Box<dyn ByteStream>>;
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&mut self) -> io::Result<Stream> {
         match self {
-            Self::Unix(listener, _) => Ok(Either::Left(listener.accept().await?.0)),
+            Self::Unix(listener, _) => Ok(Either::Left(Either::Left(listener.accept().await?.0))),
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Either::Right(stream))
+                Ok(Either::Left(Either::Right(stream)))
             }
+            Self::Memory(arrivals) => match arrivals.recv().await {
+                Some(stream) => Ok(Either::Right(stream)),
+                // Its name has another door by now.
+                None => std::future::pending().await,
+            },
         }
     }
 }
@@ -92,6 +100,11 @@ impl Door {
         let file = SocketFile { folder, name };
         chmodat(&file.folder, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
         Ok(Self { listener: Listener::Unix(listener, file), places: Arc::new(Semaphore::new(places)) })
+    }
+
+    /// The door of this name in memory, for at most `places` connections at once.
+    pub(crate) fn on(street: &Street, path: PathBuf, places: usize) -> Self {
+        Self { listener: Listener::Memory(street.open(path)), places: Arc::new(Semaphore::new(places)) }
     }
 
     /// Listens on a port, for at most `places` connections at once. Gives the address with the port that it got.
@@ -146,7 +159,7 @@ impl House {
         });
     }
 
-    async fn accept(self, door: Door, router: Router, connections: watch::Sender<usize>) {
+    async fn accept(self, mut door: Door, router: Router, connections: watch::Sender<usize>) {
         loop {
             let place = door.places.clone().acquire_owned().await.expect("it is never closed");
             match door.listener.accept().await {

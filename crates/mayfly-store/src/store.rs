@@ -10,7 +10,7 @@ use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::Record;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{spawn_blocking, yield_now};
 
 use crate::change::{Change, Changed, apply, effect_of, effect_parts, find};
 use crate::error::{StoreError, corrupt};
@@ -93,6 +93,8 @@ pub enum Bound {
 pub struct Store {
     pub(crate) writer: Writer,
     reader: Arc<Mutex<Connection>>,
+    /// Whether reading waits for no thread.
+    in_place: bool,
     head: watch::Receiver<u64>,
     id: [u8; 16],
 }
@@ -100,12 +102,26 @@ pub struct Store {
 impl Store {
     /// Opens the database at `path`, and makes it if it is not there.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Writer::start, false)
+    }
+
+    /// The same without any thread: for a simulation, in which one seed is one order of all that happens. Whatever is
+    /// asked of it is done by the runtime that it is asked on.
+    pub fn open_in_place(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Writer::in_place, true)
+    }
+
+    fn open_with(
+        path: &Path,
+        writer: fn(Connection, watch::Sender<u64>) -> Writer,
+        in_place: bool,
+    ) -> Result<Self, StoreError> {
         let connection = schema::open(path)?;
         let (id, newest) = (read::store_id(&connection)?, watch::Sender::new(read::head(&connection)?));
         let head = newest.subscribe();
-        let writer = Writer::start(connection, newest);
+        let writer = writer(connection, newest);
         let reader = Arc::new(Mutex::new(schema::connect(path)?));
-        Ok(Self { writer, reader, head, id })
+        Ok(Self { writer, reader, in_place, head, id })
     }
 
     /// Whether [`open`](Self::open) would take the file at `path`, in the same words. One that is not there is
@@ -324,11 +340,15 @@ impl Store {
         query: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let reader = Arc::clone(&self.reader);
-        let read = spawn_blocking(move || {
+        let read = move || {
             let connection = reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             query(&connection)
-        });
-        read.await.map_err(|_| StoreError::Closed)?
+        };
+        if self.in_place {
+            yield_now().await;
+            return read();
+        }
+        spawn_blocking(read).await.map_err(|_| StoreError::Closed)?
     }
 }
 

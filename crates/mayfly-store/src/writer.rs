@@ -1,6 +1,9 @@
-//! The one thread that writes, with group commit.
+//! The one who writes, with group commit: a thread, or in a simulation whoever is driven by the caller's runtime.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -16,9 +19,19 @@ const BATCH_MAX: usize = 512;
 type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// Hands commands to the writing thread, which ends when all of these are gone.
+/// Hands commands to the one who writes, and who ends when all of these are gone.
 #[derive(Debug, Clone)]
-pub(crate) struct Writer(Sender<Job>);
+pub(crate) enum Writer {
+    Thread(Sender<Job>),
+    InPlace(Arc<InPlace>),
+}
+
+/// What a thread would have, where there shall be none.
+pub(crate) struct InPlace {
+    jobs: Mutex<VecDeque<Job>>,
+    connection: Mutex<Connection>,
+    head: watch::Sender<u64>,
+}
 
 impl Writer {
     /// `head` is told of the newest position after each commit.
@@ -28,7 +41,13 @@ impl Writer {
             .name("store".to_owned())
             .spawn(move || write(connection, &queue, &head))
             .expect("a thread can be started at start-up");
-        Self(jobs)
+        Self::Thread(jobs)
+    }
+
+    /// Writes on the caller's runtime instead, and with it stops.
+    pub(crate) fn in_place(connection: Connection, head: watch::Sender<u64>) -> Self {
+        let (jobs, connection) = (Mutex::default(), Mutex::new(connection));
+        Self::InPlace(Arc::new(InPlace { jobs, connection, head }))
     }
 
     /// Carries out `command` in the next transaction; its answer comes after the commit. An error of its own
@@ -45,8 +64,38 @@ impl Writer {
                 let _ = answer.send(result.and_then(|done| committed.map_err(E::from).map(|()| done)));
             }) as Answer
         });
-        self.0.send(job).map_err(|_| StoreError::Closed)?;
+        match self {
+            Self::Thread(jobs) => jobs.send(job).map_err(|_| StoreError::Closed)?,
+            Self::InPlace(place) => InPlace::put(place, job),
+        }
         answered.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+impl InPlace {
+    /// As with a thread, what comes meanwhile is of the same transaction, and whoever gives up waiting changes nothing.
+    fn put(place: &Arc<Self>, job: Job) {
+        place.jobs.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+        let place = Arc::clone(place);
+        tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            let mut jobs = place.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            let batch: Vec<Job> = jobs.drain(..).collect();
+            drop(jobs);
+            if !batch.is_empty() {
+                commit(
+                    &mut place.connection.lock().unwrap_or_else(PoisonError::into_inner),
+                    batch,
+                    &place.head,
+                );
+            }
+        });
+    }
+}
+
+impl fmt::Debug for InPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InPlace").finish_non_exhaustive()
     }
 }
 
