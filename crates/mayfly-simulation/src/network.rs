@@ -30,6 +30,9 @@ use crate::stand_in;
 /// What may be under way in each direction.
 const LANE_BYTES_MAX: usize = 16 * 1024;
 
+/// After how many bytes a connection that passes one at a time is as others are: enough for each kind of message.
+const ONE_BY_ONE_BYTES: u64 = 4 * 1024;
+
 /// How likely each fault is for a new connection, and how bad.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Weather {
@@ -97,7 +100,7 @@ struct Connection {
     cut_at: u64,
     deaf_at: u64,
     delay_ms_max: u64,
-    piece: usize,
+    one_by_one: bool,
 }
 
 /// One end of a connection. Dropped, it is closed.
@@ -181,8 +184,8 @@ impl Network {
         };
         let (cut_at, deaf_at) = (after(rng, weather.cut), after(rng, weather.deaf));
         let delay_ms_max = if rng.f64() < weather.slow { weather.delay_ms_max } else { 0 };
-        let piece = if rng.f64() < weather.one_byte { 1 } else { LANE_BYTES_MAX };
-        for (name, is) in [("one byte", piece == 1), ("slow", delay_ms_max > 0)] {
+        let one_by_one = rng.f64() < weather.one_byte;
+        for (name, is) in [("one byte", one_by_one), ("slow", delay_ms_max > 0)] {
             if is {
                 net.ledger.fault(name);
             }
@@ -197,7 +200,7 @@ impl Network {
             cut_at,
             deaf_at,
             delay_ms_max,
-            piece,
+            one_by_one,
         }
     }
 }
@@ -207,6 +210,11 @@ fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
 }
 
 impl Connection {
+    /// How many bytes pass at once.
+    fn piece(&self) -> usize {
+        if self.one_by_one && self.passed < ONE_BY_ONE_BYTES { 1 } else { LANE_BYTES_MAX }
+    }
+
     fn cut(&mut self) {
         self.cut = true;
         for lane in &mut self.lanes {
@@ -218,7 +226,9 @@ impl Connection {
     fn deliver(&mut self, now: Duration) -> Option<Duration> {
         let deaf = self.deaf;
         for lane in &mut self.lanes {
-            while let Some((_, bytes)) = lane.flight.pop_front_if(|(at, _)| *at <= now) {
+            while lane.flight.front().is_some_and(|(at, _)| *at <= now)
+                && let Some((_, bytes)) = lane.flight.pop_front()
+            {
                 if !deaf {
                     lane.arrived.extend(bytes);
                     self.network.net().active = true;
@@ -231,7 +241,7 @@ impl Connection {
 
     /// Takes bytes over; how many. They are under way, or lost without a word.
     fn take(&mut self, side: usize, bytes: &[u8]) -> usize {
-        let most = bytes.len().min(self.piece).min(LANE_BYTES_MAX - self.lanes[side].under_way());
+        let most = bytes.len().min(self.piece()).min(LANE_BYTES_MAX - self.lanes[side].under_way());
         let until_end = self.cut_at.min(self.deaf_at).saturating_sub(self.passed).max(1);
         let taken = most.min(usize::try_from(until_end).unwrap_or(usize::MAX));
         self.passed += taken as u64;
@@ -240,7 +250,7 @@ impl Connection {
             let delay = if self.delay_ms_max == 0 { 0 } else { net.rng.u64(0..=self.delay_ms_max) };
             net.active = true;
             net.digest = (net.digest.rotate_left(7) ^ taken as u64).wrapping_mul(0x100_0000_01b3)
-                ^ stand_in::now().as_millis() as u64;
+                ^ u64::from(stand_in::now().subsec_nanos());
             if self.passed >= self.cut_at {
                 net.ledger.fault("cut");
             } else if self.passed >= self.deaf_at && !self.deaf {
@@ -271,7 +281,7 @@ fn reset<T>() -> Poll<io::Result<T>> {
 impl AsyncRead for End {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut connection = lock(&self.connection);
-        let (piece, cut, deaf) = (connection.piece, connection.cut, connection.deaf);
+        let (piece, cut, deaf) = (connection.piece(), connection.cut, connection.deaf);
         let lane = &mut connection.lanes[1 - self.side];
         if !lane.arrived.is_empty() && !deaf {
             let most = buf.remaining().min(piece).min(lane.arrived.len());

@@ -13,6 +13,10 @@ use std::time::Duration;
 /// When every simulation begins: 2026-01-01T00:00:00Z.
 pub(crate) const START_SECONDS: i64 = 1_767_225_600;
 
+/// How long the machine seems to have been up: for so long that no wait of a thread for a moment of this clock, which is
+/// the kernel's to end, ends by itself.
+const UP_SECONDS: i64 = 1_000_000_000;
+
 static BEGUN: AtomicBool = AtomicBool::new(false);
 static RANDOM: AtomicU64 = AtomicU64::new(0);
 static NOW_NS: AtomicU64 = AtomicU64::new(0);
@@ -65,7 +69,7 @@ extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -
         let got = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) };
         return i32::try_from(got).unwrap_or(-1);
     }
-    let (now, start) = (now(), if clock == libc::CLOCK_REALTIME { START_SECONDS } else { 1000 });
+    let (now, start) = (now(), if clock == libc::CLOCK_REALTIME { START_SECONDS } else { UP_SECONDS });
     let seconds = start + i64::try_from(now.as_secs()).expect("some hours");
     // SAFETY: by the contract of the call, a time may be written there.
     unsafe { time.write(libc::timespec { tv_sec: seconds, tv_nsec: now.subsec_nanos().into() }) };
