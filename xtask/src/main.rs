@@ -5,6 +5,7 @@
 
 mod box_check;
 mod orchestrator;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,8 @@ use clap::Parser;
 enum Check {
     /// Runs many tasks on one orchestrator, which is killed again and again, and counts what became of them
     BoxCheck(box_check::Args),
+    /// Plays a whole mayfly in one thread, with faults by a seed, and holds it to its promises
+    Simulate(simulate::Args),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -24,6 +27,7 @@ fn main() -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match check {
             Check::BoxCheck(args) => box_check::run(args).await,
+            Check::Simulate(args) => simulate::run(&args),
         }
     })
 }

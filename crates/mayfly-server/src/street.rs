@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 
 /// The doors that are open. Clones are one street; whoever opens a door again has the only one of its name.
 #[derive(Debug, Clone, Default)]
-pub struct Street(Arc<Mutex<HashMap<PathBuf, mpsc::UnboundedSender<Box<dyn ByteStream>>>>>);
+pub struct Street(Arc<Mutex<Open>>);
+
+type Open = HashMap<PathBuf, mpsc::UnboundedSender<Box<dyn ByteStream>>>;
 
 impl Street {
     /// Brings the far end of a new connection to the door at `path`.
@@ -30,7 +32,7 @@ impl Street {
         arrivals
     }
 
-    fn doors(&self) -> MutexGuard<'_, HashMap<PathBuf, mpsc::UnboundedSender<Box<dyn ByteStream>>>> {
+    fn doors(&self) -> MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -45,7 +45,9 @@ pub(crate) fn check(ledger: &Ledger, tunnel: &Path) {
     }
     facts.logs = Some(logs);
     drop(facts);
-    wrong.into_iter().for_each(|words| ledger.violated(words));
+    for words in wrong {
+        ledger.violated(words);
+    }
 }
 
 /// The logs on the tunnel's machine, by their tasks.

@@ -27,11 +27,15 @@ mod stand_in;
 mod world;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
 use crate::ledger::Ledger;
 use crate::world::World;
+
+/// The real time that one seed may take; as a rule it is less than a second.
+const SEED_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Plays seeds, and tells which of them broke a promise
 #[derive(Debug, Parser)]
@@ -49,17 +53,23 @@ struct Args {
 
 fn main() -> anyhow::Result<ExitCode> {
     let Args { seed, seeds, log } = Args::parse();
-    match seeds {
-        Some(count) => runner::run(seed, count),
-        None => {
-            let logged =
-                tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).with_ansi(false);
-            logged.init();
-            // A thread asks for random bytes once, and this one may have.
-            let played = std::thread::spawn(move || one(seed)).join();
-            Ok(played.unwrap_or(ExitCode::FAILURE))
-        }
+    if let Some(count) = seeds {
+        return runner::run(seed, count);
     }
+    tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).with_ansi(false).init();
+    watch(seed);
+    // A thread asks for random bytes once, and this one may have.
+    let played = std::thread::spawn(move || one(seed)).join();
+    Ok(played.unwrap_or(ExitCode::FAILURE))
+}
+
+/// Ends the process if the seed does not come to an end by itself.
+fn watch(seed: u64) {
+    std::thread::spawn(move || {
+        std::thread::sleep(SEED_TIME_MAX);
+        println!("seed {seed}: BROKEN: no end after {} s", SEED_TIME_MAX.as_secs());
+        std::process::exit(2);
+    });
 }
 
 fn one(seed: u64) -> ExitCode {

@@ -27,9 +27,8 @@ pub(crate) struct Owner {
     pub(crate) ledger: Ledger,
 }
 
-fn credential() -> Option<Credential> {
-    let secret = "not-a-secret".to_owned().into();
-    Some(Credential { kind: CredentialKind::ApiKey, secret, base_url: None })
+fn credential() -> Credential {
+    Credential { kind: CredentialKind::ApiKey, secret: "not-a-secret".to_owned().into(), base_url: None }
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Bytes {
@@ -56,7 +55,7 @@ impl Owner {
             prompt: key.clone(),
             retries: if rng.u8(0..3) == 0 { rng.u32(1..=2) } else { 0 },
             priority: rng.i32(-1..=1),
-            credential: credential(),
+            credential: Some(credential()),
             ..CreateTask::default()
         };
         let id = self.submit("/v1/tasks", &key, &json(&task), task.retries, &mut rng).await;
@@ -64,7 +63,7 @@ impl Owner {
         tokio::join!(self.follow(id, rng.fork()), self.perhaps_cancel(id, rng.fork()));
         if again {
             let (key, path) = (format!("{key} again"), format!("/v1/tasks/{id}/retry"));
-            let retry = json(&Retry { credential: credential() });
+            let retry = json(&Retry { credential: Some(credential()) });
             let id = self.submit(&path, &key, &retry, task.retries, &mut rng).await;
             self.follow(id, rng).await;
         }
@@ -92,7 +91,7 @@ impl Owner {
                 }
                 Ok((status, answer)) if status < 500 => {
                     self.ledger.violated(format!("{path} was refused: {status} {answer:?}"));
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
                 other => tracing::debug!(?other, "not acknowledged"),
             }
@@ -117,7 +116,7 @@ impl Owner {
     async fn follow(&self, id: TaskId, mut rng: Rng) {
         let mut log: Vec<u8> = Vec::new();
         loop {
-            let after = log.iter().filter(|&&byte| byte == b'\n').count();
+            let after = log.split_inclusive(|&byte| byte == b'\n').count();
             let path = format!("/v1/tasks/{id}/events?after={after}");
             let ended = follow(&*self.way, &path, |bytes| log.extend_from_slice(bytes)).await;
             if ended.is_ok() {

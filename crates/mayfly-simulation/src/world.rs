@@ -8,7 +8,6 @@
 //! grows while nothing does: hours go by in no time. A process that is killed stops between two steps of its tasks.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,8 +107,9 @@ pub(crate) struct World {
     tick: Duration,
 }
 
-fn seconds(seconds: f64) -> Duration {
-    Duration::from_millis((seconds * 1000.0) as u64)
+/// The clocks of the processes know no shorter time.
+fn whole_ms(span: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(span.as_millis()).expect("some hours"))
 }
 
 fn weather(rng: &mut Rng) -> Weather {
@@ -145,14 +145,14 @@ impl World {
         // No limit of time ends what a fault has only put off.
         (rules.timeout, rules.idle_timeout) = (Duration::from_secs(7200), Duration::from_secs(7200));
         rules.collect_max = Duration::from_secs(1200);
-        let storm = seconds(rng.f64() * 200.0 + 5.0);
+        let storm = Duration::from_secs_f64(rng.f64() * 200.0 + 5.0);
         let owner = Owner { way: network.way("owner", config.socket()), ledger: ledger.clone() };
         let within = u64::try_from(storm.as_millis()).expect("minutes") * 2 / 3;
         let owner = Host::start(owner.act(rng.u32(1..=7), within, rng.fork()));
         let mut faults = BTreeMap::new();
         for fault in [Fault::Orchestrator, Fault::Tunnel, Fault::Machine, Fault::Network] {
             if rng.u8(0..3) > 0 {
-                let between = seconds(rng.f64() * 60.0 + 2.0);
+                let between = Duration::from_secs_f64(rng.f64() * 60.0 + 2.0);
                 faults.insert(fault, (between.mul_f64(rng.f64()), between));
             }
         }
@@ -229,7 +229,7 @@ impl World {
         self.tick = if busy { TICK_MIN } else { (self.tick * 2).min(TICK_MAX) };
         let next = self.faults.values().map(|(at, _)| *at).chain(due).min();
         let until = next.map_or(self.tick, |next| next.saturating_sub(stand_in::now()));
-        let tick = self.tick.min(until).max(TICK_MIN);
+        let tick = whole_ms(self.tick.min(until)).max(TICK_MIN);
         self.run_orchestrator(tick, busy);
         self.sync_machines();
         for host in self.living.values() {
@@ -301,7 +301,7 @@ impl World {
     /// How long a process stays away.
     fn away(&mut self) -> Duration {
         let longest = [0.1, 5.0, 60.0][self.rng.usize(0..3)];
-        seconds(self.rng.f64() * longest)
+        Duration::from_secs_f64(self.rng.f64() * longest)
     }
 
     fn start_orchestrator(&mut self) -> Host {
@@ -325,8 +325,8 @@ impl World {
             let host = self.start_machine(spec.clone());
             self.living.insert(spec.attempt, host);
         }
-        for (attempt, _) in self.living.extract_if(.., |_, host| host.is_over()) {
-            self.machines.die(attempt);
+        for (attempt, _) in self.living.iter().filter(|(_, host)| host.is_over()) {
+            self.machines.die(*attempt);
         }
         self.living.retain(|attempt, _| self.machines.is_alive(*attempt));
     }
@@ -365,7 +365,7 @@ impl World {
         };
         Host::start(async move {
             let _tunnel = Tunnel::start(config).expect("no token is a good one");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
     }
 
@@ -376,15 +376,14 @@ impl World {
             digest =
                 log.iter().fold(digest, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
         }
-        let mut words = format!(
-            "{} tasks, {} attempts, settled after {:.1} s, digest {digest:016x};",
+        let faults: Vec<String> =
+            facts.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        format!(
+            "{} tasks, {} attempts, settled after {:.1} s, digest {digest:016x}; {}",
             facts.tasks.len(),
             facts.attempts.len(),
             settled.as_secs_f64(),
-        );
-        for (name, count) in &facts.faults {
-            let _ = write!(words, " {name} {count},");
-        }
-        words
+            faults.join(", "),
+        )
     }
 }
