@@ -7,6 +7,7 @@ mod box_check;
 mod machines;
 mod orchestrator;
 mod report;
+mod simulate;
 mod told;
 mod torture;
 
@@ -17,20 +18,23 @@ use clap::Parser;
 /// Long checks of mayfly on real parts
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
-enum Check {
+enum Command {
     /// Runs many tasks on one orchestrator, which is killed again and again, and counts what became of them
     BoxCheck(box_check::Args),
+    /// Plays a whole mayfly in one thread, with faults by a seed, and holds it to its promises
+    Simulate(simulate::Args),
     /// Kills and cuts whatever can be, at random, while tasks run here and through a tunnel, and checks each promise
     Torture(torture::Args),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let check = Check::parse();
+    let command = Command::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        match check {
-            Check::BoxCheck(args) => box_check::run(args).await,
-            Check::Torture(args) => torture::run(args).await,
+        match command {
+            Command::BoxCheck(args) => box_check::run(args).await,
+            Command::Simulate(args) => simulate::run(&args),
+            Command::Torture(args) => torture::run(args).await,
         }
     })
 }

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::guest::Guest;
 use crate::listen::{Door, House};
+use crate::street::Street;
 
 /// Connections at once through one machine's door: as many as its worker lets `claude` have (64, one a request),
 /// and some for the link, a newer link beside it, and uploads.
@@ -41,6 +42,7 @@ pub(crate) struct Doors {
     house: House,
     open: Mutex<HashMap<AttemptId, Inside>>,
     opened: mpsc::UnboundedSender<Opened>,
+    street: Option<Street>,
 }
 
 /// What an open door leads to.
@@ -72,10 +74,22 @@ pub(crate) struct Opened {
 }
 
 impl Doors {
-    /// Doors in the folder `way_out`, which end with `house`. Each comes out of the receiver once.
-    pub(crate) fn new(way_out: PathBuf, house: House) -> (Self, mpsc::UnboundedReceiver<Opened>) {
+    /// Doors in the folder `way_out`, or of such names in a street, which end with `house`. Each comes out of the
+    /// receiver once.
+    pub(crate) fn new(
+        way_out: PathBuf,
+        house: House,
+        street: Option<Street>,
+    ) -> (Self, mpsc::UnboundedReceiver<Opened>) {
         let (opened, receiver) = mpsc::unbounded_channel();
-        (Self { way_out, house, open: Mutex::default(), opened }, receiver)
+        (Self { way_out, house, open: Mutex::default(), opened, street }, receiver)
+    }
+
+    fn door(&self, folder: &Path) -> io::Result<Door> {
+        match &self.street {
+            Some(street) => Ok(Door::on(street, folder.join(WAY_OUT_SOCKET), MACHINE_CONNECTIONS_MAX)),
+            None => Door::open(folder, WAY_OUT_SOCKET, 0o666, MACHINE_CONNECTIONS_MAX),
+        }
     }
 
     fn folder(&self, attempt: AttemptId) -> PathBuf {
@@ -103,7 +117,7 @@ impl mayfly_engine::Doors for Doors {
         let (mut open, folder) = (self.open_now(), self.folder(attempt));
         let Entry::Vacant(entry) = open.entry(attempt) else { return Ok(folder) };
         make(&folder)?;
-        let door = Door::open(&folder, WAY_OUT_SOCKET, 0o666, MACHINE_CONNECTIONS_MAX)?;
+        let door = self.door(&folder)?;
         let house = self.house.room();
         entry.insert(Inside { closing: house.stopping.clone(), places: door.places() });
         // A server that has ended lets nobody in, and the door goes with it.
@@ -150,7 +164,7 @@ mod tests {
     fn doors() -> (Doors, mpsc::UnboundedReceiver<Opened>, TempDir) {
         let dir = tempfile::tempdir().expect("a folder");
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
-        let (doors, opened) = Doors::new(dir.path().join("way-out"), house);
+        let (doors, opened) = Doors::new(dir.path().join("way-out"), house, None);
         (doors, opened, dir)
     }
 

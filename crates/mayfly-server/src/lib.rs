@@ -16,6 +16,7 @@
 //! - `tokens`: those of owners, for the port.
 //! - `listen`: one door; `guest` and `stream`: a connection through it; `doors`: those of the machines; `port`: the one for others,
 //!   with `tls`; `files`: how many connections there can be.
+//! - `street`: doors in memory, for a simulation.
 //! - `http`: a file per resource. No handler decides anything: that is the engine's part.
 //!
 //! Which provider makes the machines is the caller's choice; nothing here knows one.
@@ -34,6 +35,7 @@ mod listen;
 mod port;
 mod server;
 mod stream;
+mod street;
 mod tls;
 mod tokens;
 #[cfg(test)]
@@ -46,4 +48,5 @@ pub use doors::MACHINE_CONNECTIONS_MAX;
 pub use files::raise_open_files;
 pub use front::{Front, Serving};
 pub use server::{STOP_MAX, Server, StartError};
+pub use street::Street;
 pub use tls::{Tls, TlsError};

@@ -22,10 +22,11 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use mayfly_link::ByteStream;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, chmodat, openat, statat, unlinkat};
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use crate::STOP_MAX;
 use crate::guest::Guest;
 use crate::stream::{Impatient, STALL_MAX};
+use crate::street::Street;
 
 /// The longest path of a socket; the systems' own bounds are 103 (macOS) and 107 (Linux).
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 100;
@@ -65,24 +67,31 @@ pub(crate) struct Door {
 enum Listener {
     Unix(UnixListener, #[expect(dead_code, reason = "held for its end")] SocketFile),
     Tcp(TcpListener),
+    Memory(mpsc::UnboundedReceiver<Box<dyn ByteStream>>),
 }
 
-/// As it comes from the system.
-type Bare = Impatient<Either<UnixStream, TcpStream>>;
+/// As it comes from the system, or through memory.
+type Bare = Impatient<Either<Either<UnixStream, TcpStream>, Box<dyn ByteStream>>>;
 /// As requests come through it.
 type Stream = Either<Bare, Box<TlsStream<Bare>>>;
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Bare> {
-        match self {
-            Self::Unix(listener, _) => Ok(Impatient::new(Either::Left(listener.accept().await?.0))),
+    async fn accept(&mut self) -> io::Result<Bare> {
+        let stream = match self {
+            Self::Unix(listener, _) => Either::Left(Either::Left(listener.accept().await?.0)),
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 notice_absence(&stream)?;
-                Ok(Impatient::new(Either::Right(stream)))
+                Either::Left(Either::Right(stream))
             }
-        }
+            Self::Memory(arrivals) => match arrivals.recv().await {
+                Some(stream) => Either::Right(stream),
+                // Its name has another door by now.
+                None => std::future::pending().await,
+            },
+        };
+        Ok(Impatient::new(stream))
     }
 }
 
@@ -120,6 +129,12 @@ impl Door {
         chmodat(&file.folder, name, Mode::from_raw_mode(mode), AtFlags::empty())?;
         let listener = Listener::Unix(listener, file);
         Ok(Self { listener, tls: None, places: Arc::new(Semaphore::new(places)) })
+    }
+
+    /// The door of this name in memory, for at most `places` connections at once.
+    pub(crate) fn on(street: &Street, path: PathBuf, places: usize) -> Self {
+        let listener = Listener::Memory(street.open(path));
+        Self { listener, tls: None, places: Arc::new(Semaphore::new(places)) }
     }
 
     /// Listens on a port, for at most `places` connections at once. Gives the address with the port that it got.
@@ -184,7 +199,7 @@ impl House {
         });
     }
 
-    async fn accept(self, door: Door, router: Router, connections: watch::Sender<usize>) {
+    async fn accept(self, mut door: Door, router: Router, connections: watch::Sender<usize>) {
         loop {
             let place = door.places.clone().acquire_owned().await.expect("it is never closed");
             match door.listener.accept().await {

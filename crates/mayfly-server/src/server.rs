@@ -29,6 +29,7 @@ use crate::doors::{Doors, Opened};
 use crate::http::{self, Entry, Machine, Owner};
 use crate::listen::{Door, House, SOCKET_PATH_BYTES_MAX};
 use crate::port::Port;
+use crate::street::Street;
 use crate::tls::TlsError;
 use crate::tokens::{OwnerTokens, TokenError};
 
@@ -123,19 +124,42 @@ impl Server {
         provider: Arc<dyn Provider>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
+        Self::start_at(config, provider, clock, None).await
+    }
+
+    /// The same in memory, for a simulation: its doors are in `street`, and no thread has a part in the database.
+    pub async fn simulate(
+        config: ServerConfig,
+        provider: Arc<dyn Provider>,
+        clock: Arc<dyn Clock>,
+        street: Street,
+    ) -> Result<Self, StartError> {
+        Self::start_at(config, provider, clock, Some(street)).await
+    }
+
+    async fn start_at(
+        config: ServerConfig,
+        provider: Arc<dyn Provider>,
+        clock: Arc<dyn Clock>,
+        street: Option<Street>,
+    ) -> Result<Self, StartError> {
         check_socket(&config)?;
         config.check_listen()?;
         let folder = config.data.clone();
         let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
         let key = data.key()?;
         try_machines(&*provider).await?;
-        let store = Store::open(&data.store()).map_err(check::unusable(&data.store()))?;
+        let open_store = if street.is_some() { Store::open_in_place } else { Store::open };
+        let store = open_store(&data.store()).map_err(check::unusable(&data.store()))?;
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
-        let door = open_socket(&config)?;
+        let door = match &street {
+            Some(street) => Door::on(street, config.socket(), OWNER_CONNECTIONS_MAX),
+            None => open_socket(&config)?,
+        };
         let tokens = open_tokens(&store, &data, &clock).await?;
         let port = Port::open(&config, &data).await?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
-        let (doors, opened) = Doors::new(data.way_out(), house.clone());
+        let (doors, opened) = Doors::new(data.way_out(), house.clone(), street);
         let doors = Arc::new(doors);
         let engine_config = config.engine(&data.workspaces(), &data.results(), key);
         let engine = Engine::start(engine_config, store, provider, doors.clone(), clock.clone()).await;

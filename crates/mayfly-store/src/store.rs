@@ -104,12 +104,25 @@ pub struct Store {
 impl Store {
     /// Opens the database at `path`, and makes it if it is not there.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_at(path, false)
+    }
+
+    /// The same without any thread: for a simulation, in which one seed is one order of all that happens. Whatever is
+    /// asked of it is done by the runtime that it is asked on.
+    pub fn open_in_place(path: &Path) -> Result<Self, StoreError> {
+        Self::open_at(path, true)
+    }
+
+    fn open_at(path: &Path, in_place: bool) -> Result<Self, StoreError> {
         let connection = schema::open(path)?;
         let (id, newest) = (read::store_id(&connection)?, watch::Sender::new(read::head(&connection)?));
         let head = newest.subscribe();
         let tail = Tail::default();
-        let writer = Writer::start(connection, newest, tail.clone());
-        Ok(Self { writer, readers: Readers::open(path)?, tail, head, id })
+        let writer = match in_place {
+            true => Writer::in_place(connection, newest, tail.clone()),
+            false => Writer::start(connection, newest, tail.clone()),
+        };
+        Ok(Self { writer, readers: Readers::open(path, in_place)?, tail, head, id })
     }
 
     /// Whether [`open`](Self::open) would take the file at `path`, in the same words. One that is not there is

@@ -1,6 +1,9 @@
-//! The one thread that writes, with group commit.
+//! The one who writes, with group commit: a thread, or in a simulation whoever is driven by the caller's runtime.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -18,9 +21,19 @@ const BATCH_MAX: usize = 512;
 type Job = Box<dyn FnOnce(Result<&Desk<'_>, StoreError>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// Hands commands to the writing thread, which ends when all of these are gone.
+/// Hands commands to the one who writes, and who ends when all of these are gone.
 #[derive(Debug, Clone)]
-pub(crate) struct Writer(Sender<Job>);
+pub(crate) enum Writer {
+    Thread(Sender<Job>),
+    InPlace(Arc<InPlace>),
+}
+
+/// What a thread would have, where there shall be none.
+pub(crate) struct InPlace {
+    jobs: Mutex<VecDeque<Job>>,
+    connection: Mutex<Connection>,
+    news: News,
+}
 
 impl Writer {
     /// `head` is told of the newest position after each commit, and `tail` of what was written.
@@ -31,7 +44,13 @@ impl Writer {
             .name("store".to_owned())
             .spawn(move || write(connection, &queue, &news))
             .expect("a thread can be started at start-up");
-        Self(jobs)
+        Self::Thread(jobs)
+    }
+
+    /// Writes on the caller's runtime instead, and with it stops.
+    pub(crate) fn in_place(connection: Connection, head: watch::Sender<u64>, tail: Tail) -> Self {
+        let (jobs, connection) = (Mutex::default(), Mutex::new(connection));
+        Self::InPlace(Arc::new(InPlace { jobs, connection, news: News { head, tail } }))
     }
 
     /// Carries out `command` in the next transaction; its answer comes after the commit. An error of its own
@@ -59,8 +78,11 @@ impl Writer {
                 let _ = answer.send(result.and_then(|done| committed.map_err(E::from).map(|()| done)));
             }) as Answer
         });
-        // A job that cannot be sent is dropped, and its answer with it.
-        let _ = self.0.send(job);
+        match self {
+            // A job that cannot be sent is dropped, and its answer with it.
+            Self::Thread(jobs) => drop(jobs.send(job)),
+            Self::InPlace(place) => InPlace::put(place, job),
+        }
         async move { answered.await.map_err(|_| StoreError::Closed)? }
     }
 }
@@ -77,6 +99,33 @@ impl News {
         self.tail.put(written);
         self.head
             .send_if_modified(|head| newest.is_some_and(|newest| std::mem::replace(head, newest) != newest));
+    }
+}
+
+impl InPlace {
+    /// As with a thread, what comes meanwhile is of the same transaction, and whoever gives up waiting changes nothing.
+    fn put(place: &Arc<Self>, job: Job) {
+        place.jobs.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+        let place = Arc::clone(place);
+        tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            let mut jobs = place.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            let batch: Vec<Job> = jobs.drain(..).collect();
+            drop(jobs);
+            if !batch.is_empty() {
+                commit(
+                    &mut place.connection.lock().unwrap_or_else(PoisonError::into_inner),
+                    batch,
+                    &place.news,
+                );
+            }
+        });
+    }
+}
+
+impl fmt::Debug for InPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InPlace").finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,7 @@
 //!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict); limits, disk: what it may use
 //!               ├─► collect: bundle and session file
 //!               └─► reaper: the one who waits for processes; shortage: who is killed for memory
+//! simulation: the first of these rows, with the rest played by a test
 //! ```
 //!
 //! One thread drives all of it. The worker itself decides nothing about the task: it reports how `claude`
@@ -26,6 +27,7 @@ mod outbox;
 mod reaper;
 mod relay;
 mod shortage;
+pub mod simulation;
 mod spool;
 mod supervise;
 mod uplink;

@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, spawn, spawn_blocking};
 
 use crate::outbox::{Done, Job};
 
@@ -24,7 +24,11 @@ use crate::outbox::{Done, Job};
 pub(crate) struct Spool {
     file: Option<Arc<File>>,
     size: u64,
+    /// Who does a job: a thread that may wait for the disk, but in a simulation.
+    by: fn(Work) -> JoinHandle<io::Result<Done>>,
 }
+
+type Work = Box<dyn FnOnce() -> io::Result<Done> + Send>;
 
 impl Spool {
     /// A spool of `size` bytes on the disk that `folder` is on. Where none can be made, nothing is taken.
@@ -33,16 +37,21 @@ impl Spool {
         if let Err(error) = &file {
             tracing::warn!(%error, "no spool: what finds no room in memory makes claude wait");
         }
-        Self { file: file.ok().map(Arc::new), size }
+        Self { file: file.ok().map(Arc::new), size, by: |work| spawn_blocking(work) }
     }
 
-    /// Begins to do a job, on a thread that may wait for the disk. An error: what was written cannot be read.
+    /// Without a thread of its own.
+    pub(crate) fn in_place(self) -> Self {
+        Self { by: |work| spawn(async { work() }), ..self }
+    }
+
+    /// Begins to do a job. An error: what was written cannot be read.
     pub(crate) fn start(&self, job: Job) -> JoinHandle<io::Result<Done>> {
         let (file, size) = (self.file.clone(), self.size);
-        spawn_blocking(move || match file {
+        (self.by)(Box::new(move || match file {
             Some(file) => perform(&file, size, job),
             None => Ok(Done::Unwritten),
-        })
+        }))
     }
 }
 
