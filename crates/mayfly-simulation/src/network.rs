@@ -33,6 +33,9 @@ const LANE_BYTES_MAX: usize = 16 * 1024;
 /// After how many bytes a connection that passes one at a time is as others are: enough for each kind of message.
 const ONE_BY_ONE_BYTES: u64 = 4 * 1024;
 
+/// How late those bytes arrive at most that were under way when their connection was cut.
+const LATE_MS_MAX: u64 = 3000;
+
 /// How likely each fault is for a new connection, and how bad.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Weather {
@@ -65,8 +68,17 @@ struct Net {
     connections: Vec<(String, Weak<Mutex<Connection>>)>,
     /// Something passed since this was last asked.
     active: bool,
+    /// Something came to the orchestrator since this was last asked.
+    came_up: bool,
     /// Counts all that passed, in order: two runs of a seed have the same.
     digest: u64,
+}
+
+impl Net {
+    fn passed(&mut self, side: usize) {
+        self.active = true;
+        self.came_up |= side == 0;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +106,8 @@ struct Connection {
     network: Network,
     /// From the one who dialled, and to it.
     lanes: [Lane; 2],
-    cut: bool,
+    /// For which end it is over.
+    cut: [bool; 2],
     deaf: bool,
     passed: u64,
     cut_at: u64,
@@ -113,8 +126,8 @@ struct End {
 
 impl Network {
     pub(crate) fn new(rng: Rng, weather: Weather, street: Street, ledger: Ledger) -> Self {
-        let (connections, active, digest) = (Vec::new(), false, 0);
-        Self(Arc::new(Mutex::new(Net { rng, weather, street, ledger, connections, active, digest })))
+        let (connections, active, came_up, digest) = (Vec::new(), false, false, 0);
+        Self(Arc::new(Mutex::new(Net { rng, weather, street, ledger, connections, active, came_up, digest })))
     }
 
     /// A way for `host` to the door at `path`.
@@ -141,6 +154,11 @@ impl Network {
     /// Whether something passed since this was last asked.
     pub(crate) fn was_active(&self) -> bool {
         std::mem::take(&mut self.net().active)
+    }
+
+    /// Whether something came to the orchestrator since this was last asked.
+    pub(crate) fn came_up(&self) -> bool {
+        std::mem::take(&mut self.net().came_up)
     }
 
     pub(crate) fn digest(&self) -> u64 {
@@ -194,7 +212,7 @@ impl Network {
         Connection {
             network,
             lanes,
-            cut: false,
+            cut: [false; 2],
             deaf: false,
             passed: 0,
             cut_at,
@@ -215,23 +233,38 @@ impl Connection {
         if self.one_by_one && self.passed < ONE_BY_ONE_BYTES { 1 } else { LANE_BYTES_MAX }
     }
 
+    /// Ends it for both, or first for the one who dialled: what that one has sent arrives then, late, at the other end.
     fn cut(&mut self) {
-        self.cut = true;
+        let late = {
+            let mut net = self.network.net();
+            net.rng.bool().then(|| Duration::from_millis(net.rng.u64(0..=LATE_MS_MAX)))
+        };
+        self.cut = [true, late.is_none()];
         for lane in &mut self.lanes {
-            lane.flight.clear();
+            if late.is_none() {
+                lane.flight.clear();
+            }
             lane.wake();
+        }
+        if let Some(late) = late {
+            let [up, down] = &mut self.lanes;
+            down.flight.clear();
+            up.ended = true;
+            let bytes =
+                up.arrived.drain(..).chain(up.flight.drain(..).flat_map(|(_, bytes)| bytes)).collect();
+            up.flight.push_back((stand_in::now() + late, bytes));
         }
     }
 
     fn deliver(&mut self, now: Duration) -> Option<Duration> {
         let deaf = self.deaf;
-        for lane in &mut self.lanes {
+        for (side, lane) in self.lanes.iter_mut().enumerate() {
             while lane.flight.front().is_some_and(|(at, _)| *at <= now)
                 && let Some((_, bytes)) = lane.flight.pop_front()
             {
                 if !deaf {
                     lane.arrived.extend(bytes);
-                    self.network.net().active = true;
+                    self.network.net().passed(side);
                 }
                 lane.wake();
             }
@@ -248,7 +281,9 @@ impl Connection {
         let delay = {
             let mut net = self.network.net();
             let delay = if self.delay_ms_max == 0 { 0 } else { net.rng.u64(0..=self.delay_ms_max) };
-            net.active = true;
+            if delay == 0 {
+                net.passed(side);
+            }
             net.digest = (net.digest.rotate_left(7) ^ taken as u64).wrapping_mul(0x100_0000_01b3)
                 ^ u64::from(stand_in::now().subsec_nanos());
             if self.passed >= self.cut_at {
@@ -281,7 +316,7 @@ fn reset<T>() -> Poll<io::Result<T>> {
 impl AsyncRead for End {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut connection = lock(&self.connection);
-        let (piece, cut, deaf) = (connection.piece(), connection.cut, connection.deaf);
+        let (piece, cut, deaf) = (connection.piece(), connection.cut[self.side], connection.deaf);
         let lane = &mut connection.lanes[1 - self.side];
         if !lane.arrived.is_empty() && !deaf {
             let most = buf.remaining().min(piece).min(lane.arrived.len());
@@ -304,10 +339,10 @@ impl AsyncRead for End {
 impl AsyncWrite for End {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut connection = lock(&self.connection);
-        if connection.cut {
+        if connection.cut[self.side] {
             return reset();
         }
-        if connection.deaf {
+        if connection.deaf || connection.cut[1 - self.side] {
             return Poll::Ready(Ok(buf.len()));
         }
         if connection.lanes[1 - self.side].ended && Arc::strong_count(&self.connection) == 1 {
@@ -322,7 +357,7 @@ impl AsyncWrite for End {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if lock(&self.connection).cut { reset() } else { Poll::Ready(Ok(())) }
+        if lock(&self.connection).cut[self.side] { reset() } else { Poll::Ready(Ok(())) }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -100,12 +100,12 @@ impl Owner {
     }
 
     async fn perhaps_cancel(&self, id: TaskId, mut rng: Rng) {
-        if rng.u8(0..6) > 0 {
+        if rng.u8(0..4) > 0 {
             return;
         }
         sleep(Duration::from_millis(rng.u64(0..60_000))).await;
         self.ledger.facts().tasks.entry(id).or_default().cancelled = true;
-        let (path, body) = (format!("/v1/tasks/{id}/cancel"), json(&Cancel { force: rng.u8(0..3) == 0 }));
+        let (path, body) = (format!("/v1/tasks/{id}/cancel"), json(&Cancel { force: rng.bool() }));
         while !matches!(ask(&*self.way, request(Method::POST, &path, None, body.clone())).await, Ok((202, _)))
         {
             sleep(Duration::from_millis(rng.u64(0..=AGAIN_MS))).await;

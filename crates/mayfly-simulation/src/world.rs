@@ -39,7 +39,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(2 * 3600);
 /// The time after all is over, in which nothing may change.
 const AFTER: Duration = Duration::from_secs(120);
 /// The most steps that a process takes in the moment in which it is killed.
-const LAST_STEPS_MAX: u32 = 120;
+const LAST_STEPS_MAX: u32 = 128;
 
 /// The engine's clock: that of the process in which it is.
 #[derive(Debug)]
@@ -107,6 +107,12 @@ pub(crate) struct World {
     tick: Duration,
 }
 
+/// How many steps a process takes in the moment in which it is killed: often few.
+fn last_steps(rng: &mut Rng) -> u32 {
+    let most = LAST_STEPS_MAX >> rng.u32(0..6);
+    rng.u32(1..=most)
+}
+
 /// The clocks of the processes know no shorter time.
 fn whole_ms(span: Duration) -> Duration {
     Duration::from_millis(u64::try_from(span.as_millis()).expect("some hours"))
@@ -152,7 +158,7 @@ impl World {
         let mut faults = BTreeMap::new();
         for fault in [Fault::Orchestrator, Fault::Tunnel, Fault::Machine, Fault::Network] {
             if rng.u8(0..3) > 0 {
-                let between = Duration::from_secs_f64(rng.f64() * 60.0 + 2.0);
+                let between = Duration::from_secs_f64(rng.f64() * 30.0 + 1.0);
                 faults.insert(fault, (between.mul_f64(rng.f64()), between));
             }
         }
@@ -230,7 +236,7 @@ impl World {
         let next = self.faults.values().map(|(at, _)| *at).chain(due).min();
         let until = next.map_or(self.tick, |next| next.saturating_sub(stand_in::now()));
         let tick = whole_ms(self.tick.min(until)).max(TICK_MIN);
-        self.run_orchestrator(tick, busy);
+        self.run_orchestrator(tick);
         self.sync_machines();
         for host in self.living.values() {
             host.run(tick);
@@ -267,7 +273,7 @@ impl World {
         self.ledger.fault("machine killed");
         self.ledger.attempt(attempt, |attempt| attempt.killed = true);
         if let Some(host) = self.living.remove(&attempt) {
-            host.steps(self.rng.u32(1..LAST_STEPS_MAX));
+            host.steps(last_steps(&mut self.rng));
             if self.rng.bool() {
                 self.network.break_off(Some(&attempt.to_string()), true);
             }
@@ -275,17 +281,18 @@ impl World {
         self.machines.die(attempt);
     }
 
-    fn run_orchestrator(&mut self, tick: Duration, busy: bool) {
+    fn run_orchestrator(&mut self, tick: Duration) {
         let now = stand_in::now();
         if self.orchestrator.host.is_none() && self.orchestrator.back <= now {
             self.stop = watch::Sender::new(false);
             self.orchestrator = Kept { host: Some(self.start_orchestrator()), back: now, doomed: false };
             self.tick = TICK_MIN;
         }
+        let came_up = self.network.came_up();
         let Some(host) = &self.orchestrator.host else { return };
-        if self.orchestrator.doomed && busy && self.orchestrator.back < now {
+        if self.orchestrator.doomed && came_up && self.orchestrator.back < now {
             self.ledger.fault("orchestrator killed");
-            host.steps(self.rng.u32(1..LAST_STEPS_MAX));
+            host.steps(last_steps(&mut self.rng));
             let back = now + self.away();
             self.orchestrator = Kept { host: None, back, doomed: false };
             return;
@@ -300,7 +307,7 @@ impl World {
 
     /// How long a process stays away.
     fn away(&mut self) -> Duration {
-        let longest = [0.1, 5.0, 60.0][self.rng.usize(0..3)];
+        let longest = [0.1, 2.0, 60.0][self.rng.usize(0..3)];
         Duration::from_secs_f64(self.rng.f64() * longest)
     }
 
