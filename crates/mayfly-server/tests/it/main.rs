@@ -4,6 +4,7 @@
 
 mod bed;
 mod doors;
+mod hostile;
 mod neighbours;
 mod owner;
 mod port;
