@@ -15,7 +15,7 @@ use mayfly_core::{TaskId, causes};
 use mayfly_engine::{LogError, SubmitError};
 use mayfly_git::GitError;
 use mayfly_store::StoreError;
-use mayfly_wire::api;
+use mayfly_wire::api::{self, PROMPT_BYTES_MAX};
 
 use crate::incoming::IncomingError;
 use crate::tokens::TokenError;
@@ -280,7 +280,9 @@ impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
-                let detail = format!("the request is longer than {} bytes", super::JSON_BYTES_MAX);
+                let (most, prompt) = (super::JSON_BYTES_MAX, PROMPT_BYTES_MAX);
+                let detail =
+                    format!("the request is longer than {most} bytes; a prompt may have {prompt} at most");
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge, detail)
             }
             status => Self::new(status, Kind::BadRequest, without_values(&rejection.body_text())),

@@ -5,6 +5,7 @@
 mod bed;
 mod doors;
 mod elsewhere;
+mod hostile;
 mod matrix;
 mod neighbours;
 mod owner;
