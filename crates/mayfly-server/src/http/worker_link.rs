@@ -108,7 +108,7 @@ async fn talk(
     loop {
         let turn = tokio::select! {
             heard = up.recv() => Turn::Heard(heard),
-            order = session.next() => Turn::Tell(order),
+            order = session.next() => order.map_or(Turn::Leave, Turn::Tell),
             () = stopping.cancelled() => Turn::Leave,
         };
         match turn {
