@@ -2,7 +2,7 @@
 //!
 //! A worker says hello with its ticket and a secret that it made up; the first hello binds the ticket to that
 //! secret, so a ticket seen elsewhere opens nothing. A worker that dials again gets a new session, and the older
-//! one is fenced: it is told to go, and what it still says is stored once or not at all.
+//! one is fenced: it ends, and what it still says is stored once or not at all.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -285,20 +285,21 @@ impl Session {
         async move { storing.ok_or(IngestError::Over)?.await }
     }
 
-    /// Waits for the next thing that the worker must be told.
-    pub async fn next(&mut self) -> Down {
+    /// Waits for the next thing that the worker must be told. `None`: a newer link has taken over, and this one is to
+    /// end without a word. The newer one may be a hello that was late, and this one the worker's own: it dials again.
+    pub async fn next(&mut self) -> Option<Down> {
         loop {
             if !self.fence.is_open() {
-                return Down::Reject { reason: "a newer link of this machine has taken over".to_owned() };
+                return None;
             }
             match self.follow.head().state {
                 TaskState::Collecting(a, _) if a == self.attempt.attempt && !self.told_to_collect => {
                     self.told_to_collect = true;
-                    return Down::Collect;
+                    return Some(Down::Collect);
                 }
                 TaskState::Launching(a) | TaskState::Running(a, _) | TaskState::Collecting(a, _)
                     if a == self.attempt.attempt => {}
-                _ => return Down::Reject { reason: JoinError::Over.to_string() },
+                _ => return Some(Down::Reject { reason: JoinError::Over.to_string() }),
             }
             tokio::select! {
                 () = self.follow.changed() => {}

@@ -356,7 +356,7 @@ impl SimMachine {
 
     /// What the worker is told next.
     pub async fn told(&mut self) -> Down {
-        self.session.as_mut().expect("a worker with a link").next().await
+        self.session.as_mut().expect("a worker with a link").next().await.expect("its newest link")
     }
 
     async fn sent_well(&self, record: Record) {

@@ -142,7 +142,7 @@ async fn talk(
         let turn = tokio::select! {
             Some(stored) = storing.next() => Turn::Stored(stored),
             heard = up.recv(), if storing.len() < FRAMES_MAX => Turn::Heard(heard),
-            order = session.next() => Turn::Tell(order),
+            order = session.next() => order.map_or(Turn::Leave, Turn::Tell),
             () = &mut leave => Turn::Leave,
         };
         match turn {
