@@ -127,9 +127,10 @@ impl Server {
         config.check_listen()?;
         let folder = config.data.clone();
         let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
-        let key = data.key()?;
         try_machines(&*provider).await?;
         let store = Store::open(&data.store()).map_err(check::unusable(&data.store()))?;
+        let unfinished = store.unfinished().await.map_err(check::unusable(&data.store()))?;
+        let key = data.key(unfinished)?;
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
         let door = open_socket(&config)?;
         let tokens = open_tokens(&store, &data, &clock).await?;
