@@ -1,6 +1,7 @@
 //! The data folder: who may have it, its lock and its key.
 //!
 //! ```text
+//! mayfly-data   says that the folder is ours (`adopt`); there before anything else
 //! lock          held while an orchestrator has the folder; the process id of the last holder is in it
 //! key           32 random bytes, made once; the tokens of all attempts come from it
 //! token         what opens the API on a port for programs of this machine; a new one once it is revoked
@@ -13,17 +14,21 @@
 //! api.sock      the owner's socket
 //! ```
 //!
-//! All of it is the owner's alone. Each machine sees its own folder in `way-out`, through a mount of that one.
+//! All of it is the owner's alone, and none of its files is a link. Each machine sees its own folder in `way-out`, through a mount of that one.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+
 use crate::STOP_MAX;
+use crate::adopt::{self, make_data_folder};
 use crate::config::OWNER_SOCKET;
 
 const KEY_BYTES: usize = 32;
@@ -43,8 +48,11 @@ const TLS: &str = "tls.pem";
 pub(crate) const STORE: &str = "mayfly.db";
 /// By this a token is known for what it is, wherever it turns up.
 const TOKEN_PREFIX: &str = "mayfly-owner-";
-/// The bits of a mode that let others than the owner write.
-const OTHERS_WRITE: u32 = 0o022;
+/// The name of the lock's file.
+const LOCK: &str = "lock";
+/// What is opened by its name in the data folder is no link to something else, and nothing that opening waits for.
+#[expect(clippy::cast_possible_wrap, reason = "the flags of the system's call are an int")]
+pub const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32;
 /// The bits of a mode that let others than the owner do anything.
 const OTHERS: u32 = 0o077;
 
@@ -75,6 +83,42 @@ pub enum DataError {
         /// What it is not.
         path: PathBuf,
     },
+    /// There are files in it that are not ours.
+    #[error(
+        "the folder {} is not empty, and nothing in it says that it is mayfly's: name a new folder or an empty one with \
+         --data, such as {}", path.display(), path.join("mayfly").display())]
+    Others {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It would be where we cannot make it.
+    #[error(
+        "the data folder {} cannot be made, since {} is not yours to write to: name a folder of your own with --data",
+        path.display(), above.display())]
+    Closed {
+        /// The folder.
+        path: PathBuf,
+        /// The last folder on the way there that can be seen.
+        above: PathBuf,
+    },
+    /// Something in it is not the file that it should be.
+    #[error("{} is no regular file: move it away, and start again", path.display())]
+    NoFile {
+        /// What it is not.
+        path: PathBuf,
+    },
+    /// The key is gone, and tasks depend on it.
+    #[error(
+        "the key {} is gone, and with it {tasks} task(s) that are not over: machines that run could not come back, and \
+         credentials that wait could not be read. Put the file back; or give these tasks up: move the whole folder away \
+         (`mv {} {}.lost`), and the next start makes a new one",
+        path.display(), folder(path), folder(path))]
+    LostKey {
+        /// The key.
+        path: PathBuf,
+        /// How many.
+        tasks: usize,
+    },
     /// Another orchestrator has it.
     #[error("process {pid} already is the orchestrator of {}: use it, or end it first", path.display())]
     Locked {
@@ -84,13 +128,12 @@ pub enum DataError {
         pid: String,
     },
     /// A secret in it is not one that we made, or not one any more.
-    #[error(
-        "{} {reason}: end what runs, delete it, and start again; a new one is made", path.display())]
+    #[error("{} {reason}: {}", path.display(), way_on(path, *reason))]
     Secret {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: BadSecret,
     },
     /// The system did not let us.
     #[error("cannot {verb} {}", path.display())]
@@ -105,6 +148,27 @@ pub enum DataError {
     },
 }
 
+/// What is wrong with a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadSecret {
+    /// It is one no more.
+    Open,
+    /// It is no key.
+    NoKey,
+    /// It is no token.
+    NoToken,
+}
+
+impl fmt::Display for BadSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "can be read by others",
+            Self::NoKey => "is not 32 bytes long",
+            Self::NoToken => "is not a token that was made here",
+        })
+    }
+}
+
 /// A data folder that is ours while this value lives.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
@@ -115,12 +179,13 @@ pub(crate) struct DataFolder {
 impl DataFolder {
     /// Makes the folder if it is not there, checks whose it is, and takes its lock.
     pub(crate) fn open(root: &Path) -> Result<Self, DataError> {
-        folder(root)?;
+        make_data_folder(root)?;
+        check_files(root)?;
         let lock = lock(root)?;
         let data = Self { root: root.to_owned(), _lock: lock };
         let _ = fs::remove_dir_all(data.incoming());
         for private in [data.workspaces(), data.results(), data.incoming(), data.way_out()] {
-            folder(&private)?;
+            adopt::private(&private)?;
         }
         Ok(data)
     }
@@ -145,11 +210,13 @@ impl DataFolder {
         self.root.join("way-out")
     }
 
-    /// The key, made at the first start. It is whole on disk before anything can depend on it.
-    pub(crate) fn key(&self) -> Result<[u8; KEY_BYTES], DataError> {
+    /// The key, made at the first start, and whole on disk before anything can depend on it. It is not made anew
+    /// where `unfinished` tasks would be lost with that.
+    pub(crate) fn key(&self, unfinished: usize) -> Result<[u8; KEY_BYTES], DataError> {
+        check_key_kept(&self.root, unfinished)?;
         let path = self.root.join(KEY);
         let key = secret(&path, || Ok(random()?.to_vec()))?;
-        key.try_into().map_err(|_| DataError::Secret { path, reason: "is not 32 bytes long" })
+        key.try_into().map_err(|_| DataError::Secret { path, reason: BadSecret::NoKey })
     }
 
     /// The file of the token.
@@ -161,12 +228,7 @@ impl DataFolder {
     pub(crate) fn token(&self) -> Result<String, DataError> {
         let path = self.token_file();
         let text = secret(&path, token_line)?;
-        let token = String::from_utf8(text).unwrap_or_default().trim_end().to_owned();
-        let digits = token.strip_prefix(TOKEN_PREFIX).unwrap_or_default();
-        if digits.len() != 2 * KEY_BYTES || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(DataError::Secret { path, reason: "is not a token that was made here" });
-        }
-        Ok(token)
+        token_in(&text).ok_or(DataError::Secret { path, reason: BadSecret::NoToken })
     }
 
     /// The file of the certificate that signed itself, and what is in it; `make` gives that at the first time.
@@ -195,72 +257,98 @@ pub(crate) fn renew_token(path: &Path) -> Result<String, DataError> {
     Ok(String::from_utf8(text).expect("it is hex").trim_end().to_owned())
 }
 
-/// Checks what is in a data folder, and makes nothing: whose it is, and that its secrets are for us alone.
+/// The token in the text of its file.
+fn token_in(text: &[u8]) -> Option<String> {
+    let token = str::from_utf8(text).ok()?.trim_end().to_owned();
+    let digits = token.strip_prefix(TOKEN_PREFIX)?;
+    let good = digits.len() == 2 * KEY_BYTES && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    good.then_some(token)
+}
+
+/// Checks a data folder and what is in it, and makes and changes nothing: whose it is, that its files are files, and
+/// that its secrets are ours and for us alone. One that is not there is to be made.
 ///
 /// # Errors
 /// What an orchestrator would refuse to start for.
 pub fn check_data_folder(path: &Path) -> Result<(), DataError> {
-    folder(path)?;
-    for name in [KEY, TOKEN, TLS] {
-        let path = path.join(name);
-        match File::open(&path) {
-            Ok(file) => drop(read_secret(file, &path)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io_error("read", &path)(error)),
+    adopt::look(path)?;
+    check_files(path)?;
+    let wrong = |name: &str, reason| DataError::Secret { path: path.join(name), reason };
+    match known_secret(&path.join(KEY))? {
+        Some(key) if key.len() != KEY_BYTES => return Err(wrong(KEY, BadSecret::NoKey)),
+        _ => {}
+    }
+    match known_secret(&path.join(TOKEN))? {
+        Some(text) if token_in(&text).is_none() => return Err(wrong(TOKEN, BadSecret::NoToken)),
+        _ => {}
+    }
+    known_secret(&path.join(TLS)).map(drop)
+}
+
+/// Checks that the key is there if `unfinished` tasks of the folder depend on it.
+pub(crate) fn check_key_kept(root: &Path, unfinished: usize) -> Result<(), DataError> {
+    let path = root.join(KEY);
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && unfinished > 0 => {
+            Err(DataError::LostKey { path, tasks: unfinished })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What we open by its name in the folder is a file, if it is there.
+fn check_files(root: &Path) -> Result<(), DataError> {
+    for path in [LOCK, KEY, TOKEN, TLS, STORE].map(|name| root.join(name)) {
+        match fs::symlink_metadata(&path) {
+            Ok(is) if !is.is_file() => return Err(DataError::NoFile { path }),
+            _ => {}
         }
     }
     Ok(())
 }
 
+/// The folder of a file, as it is shown.
+fn folder(path: &Path) -> String {
+    path.parent().unwrap_or(path).display().to_string()
+}
+
+/// What to do about a secret. A key is not lost lightly.
+fn way_on(path: &Path, reason: BadSecret) -> String {
+    const MADE_ANEW: &str = "end what runs, delete it, and start again; a new one is made";
+    const COST: &str = "but first let all tasks end: without the key those that are not over are lost";
+    match (path.file_name().is_some_and(|name| name == KEY), reason) {
+        (true, BadSecret::Open) => format!(
+            "if nobody else can have read it, `chmod 600 {}`; else {MADE_ANEW}, {COST}",
+            path.display()
+        ),
+        (true, _) => format!("put the right one back; or {MADE_ANEW}, {COST}"),
+        (false, _) => MADE_ANEW.to_owned(),
+    }
+}
+
 /// The content of a file that only we can read, made if there is none.
 fn secret(path: &Path, content: impl FnOnce() -> io::Result<Vec<u8>>) -> Result<Vec<u8>, DataError> {
-    match File::open(path) {
-        Ok(file) => read_secret(file, path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_secret(path, content).map_err(io_error("make", path))
-        }
+    match known_secret(path)? {
+        Some(content) => Ok(content),
+        None => make_secret(path, content).map_err(io_error("make", path)),
+    }
+}
+
+/// The content of a file that only we can read, if it is there.
+fn known_secret(path: &Path) -> Result<Option<Vec<u8>>, DataError> {
+    match OpenOptions::new().read(true).custom_flags(NO_LINK).open(path) {
+        Ok(file) => read_secret(file, path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error("read", path)(error)),
     }
-}
-
-/// Makes a data folder if it is not there, and checks that it is ours, and for us alone.
-///
-/// # Errors
-/// If it cannot be made so, or is another's.
-pub fn make_data_folder(path: &Path) -> Result<(), DataError> {
-    folder(path)
-}
-
-/// A folder of ours, and for us alone.
-fn folder(path: &Path) -> Result<(), DataError> {
-    // What is there and is no folder is named below, in better words.
-    if !path.exists() {
-        let making = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        making.map_err(|source| match path.ancestors().find(|above| above.exists()) {
-            Some(above) if !above.is_dir() => DataError::NoFolder { path: above.to_owned() },
-            _ => io_error("make the folder", path)(source),
-        })?;
-    }
-    let is = fs::metadata(path).map_err(io_error("look at", path))?;
-    let user = rustix::process::geteuid().as_raw();
-    if !is.is_dir() {
-        return Err(DataError::NoFolder { path: path.to_owned() });
-    }
-    if is.uid() != user {
-        return Err(DataError::Foreign { path: path.to_owned(), owner: is.uid(), user });
-    }
-    if is.mode() & OTHERS_WRITE != 0 {
-        return Err(DataError::Shared { path: path.to_owned(), mode: is.mode() & 0o7777 });
-    }
-    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(io_error("set the mode of", path))
 }
 
 /// Takes the lock, or tells who has it. The system lets go of it when the process ends, however it ends: one that
 /// has no door any more is about to, and is waited for.
 fn lock(root: &Path) -> Result<File, DataError> {
-    let path = root.join("lock");
+    let path = root.join(LOCK);
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_LINK);
     let mut file = options.open(&path).map_err(io_error("open", &path))?;
     let mut locked = file.try_lock();
     if matches!(locked, Err(TryLockError::WouldBlock)) && is_ending(root, &file) {
@@ -307,7 +395,7 @@ fn wait_until_free(path: &Path) {
 fn read_secret(file: File, path: &Path) -> Result<Vec<u8>, DataError> {
     let is = file.metadata().map_err(io_error("look at", path))?;
     if is.mode() & OTHERS != 0 || is.uid() != rustix::process::geteuid().as_raw() {
-        return Err(DataError::Secret { path: path.to_owned(), reason: "can be read by others" });
+        return Err(DataError::Secret { path: path.to_owned(), reason: BadSecret::Open });
     }
     let mut content = Vec::new();
     file.take(SECRET_BYTES_MAX).read_to_end(&mut content).map_err(io_error("read", path))?;
@@ -317,8 +405,9 @@ fn read_secret(file: File, path: &Path) -> Result<Vec<u8>, DataError> {
 fn make_secret(path: &Path, content: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
     let content = content()?;
     let unfinished = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(NO_LINK);
+    let mut file = options.open(&unfinished)?;
     file.write_all(&content)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
@@ -337,13 +426,16 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn io_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataError {
+pub(crate) fn io_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataError {
     let path = path.to_owned();
     move |source| DataError::Io { verb, path, source }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -364,7 +456,7 @@ mod tests {
         let parent = parent();
         let root = parent.path().join("a/b");
         let data = DataFolder::open(&root).expect("a data folder");
-        data.key().expect("a key");
+        data.key(0).expect("a key");
         for (name, expected) in
             [("", 0o700), ("lock", 0o600), ("key", 0o600), ("results", 0o700), ("way-out", 0o700)]
         {
@@ -420,10 +512,10 @@ mod tests {
     #[test]
     fn the_key_is_made_once() {
         let parent = parent();
-        let first = DataFolder::open(parent.path()).expect("free").key().expect("a key");
-        let second = DataFolder::open(parent.path()).expect("free").key().expect("a key");
+        let first = DataFolder::open(parent.path()).expect("free").key(0).expect("a key");
+        let second = DataFolder::open(parent.path()).expect("free").key(0).expect("a key");
         assert_eq!(first, second);
-        let other = DataFolder::open(&parent.path().join("other")).expect("free").key().expect("a key");
+        let other = DataFolder::open(&parent.path().join("other")).expect("free").key(0).expect("a key");
         assert_ne!(first, other);
     }
 
@@ -435,7 +527,7 @@ mod tests {
         for (bytes, bits) in [(31, 0o600), (33, 0o600), (0, 0o600), (32, 0o640)] {
             fs::write(&path, vec![7; bytes]).expect("written");
             set_mode(&path, bits);
-            assert!(matches!(data.key(), Err(DataError::Secret { .. })), "{bytes} bytes, mode {bits:o}");
+            assert!(matches!(data.key(0), Err(DataError::Secret { .. })), "{bytes} bytes, mode {bits:o}");
         }
     }
 
@@ -469,5 +561,69 @@ mod tests {
         drop(data);
         DataFolder::open(parent.path()).expect("free");
         assert!(!left.exists());
+    }
+
+    /// A link would have what it leads to changed, or believed.
+    #[test]
+    fn a_link_or_a_folder_in_the_place_of_a_file_is_refused_and_left_as_it_is() {
+        for name in [LOCK, KEY, TOKEN, TLS, STORE] {
+            let parent = parent();
+            let (root, other) = (parent.path().join("data"), parent.path().join("other"));
+            make_data_folder(&root).expect("made");
+            fs::write(&other, "precious").expect("written");
+            set_mode(&other, 0o600);
+            symlink(&other, root.join(name)).expect("made");
+            for refused in [DataFolder::open(&root).map(drop), check_data_folder(&root)] {
+                let error = refused.expect_err(name);
+                assert!(matches!(&error, DataError::NoFile { path } if path.ends_with(name)), "{error}");
+            }
+            assert_eq!(fs::read_to_string(&other).expect("there"), "precious");
+            fs::remove_file(root.join(name)).expect("removed");
+            fs::create_dir(root.join(name)).expect("made");
+            assert!(matches!(check_data_folder(&root), Err(DataError::NoFile { .. })), "{name}");
+        }
+    }
+
+    /// A check and an open are two moments: between them a link is refused too.
+    #[test]
+    fn neither_a_lock_nor_a_secret_is_opened_through_a_link() {
+        let parent = parent();
+        let other = parent.path().join("other");
+        fs::write(&other, "precious").expect("written");
+        set_mode(&other, 0o600);
+        for name in [LOCK, KEY, "token.new"] {
+            symlink(&other, parent.path().join(name)).expect("made");
+        }
+        lock(parent.path()).expect_err("a link");
+        known_secret(&parent.path().join(KEY)).expect_err("a link");
+        renew_token(&parent.path().join(TOKEN)).expect_err("a link");
+        assert_eq!(fs::read_to_string(&other).expect("there"), "precious");
+    }
+
+    #[test]
+    fn a_key_is_not_made_anew_where_tasks_depend_on_the_last_one() {
+        let parent = parent();
+        let data = DataFolder::open(parent.path()).expect("free");
+        let error = data.key(2).expect_err("lost").to_string();
+        assert!(error.contains("2 task(s)") && error.contains("mv ") && error.contains(".lost"), "{error}");
+        data.key(0).expect("nothing depends on it");
+        data.key(2).expect("it is there");
+        set_mode(&parent.path().join(KEY), 0o644);
+        let open = data.key(2).expect_err("open").to_string();
+        assert!(open.contains("chmod 600") && open.contains("those that are not over are lost"), "{open}");
+    }
+
+    #[test]
+    fn secrets_that_a_start_would_refuse_are_refused_by_a_look() {
+        let parent = parent();
+        let data = DataFolder::open(parent.path()).expect("free");
+        (data.key(0).expect("made"), data.token().expect("made"));
+        for (name, text) in [(KEY, &[7; 31][..]), (TOKEN, b"")] {
+            let good = fs::read(parent.path().join(name)).expect("there");
+            fs::write(parent.path().join(name), text).expect("written");
+            assert!(matches!(check_data_folder(parent.path()), Err(DataError::Secret { .. })), "{name}");
+            fs::write(parent.path().join(name), good).expect("written");
+            check_data_folder(parent.path()).expect("good again");
+        }
     }
 }

@@ -21,6 +21,7 @@
 //!
 //! Which provider makes the machines is the caller's choice; nothing here knows one.
 
+mod adopt;
 mod bundle;
 mod check;
 mod config;
@@ -41,9 +42,10 @@ mod tokens;
 #[cfg(test)]
 mod told;
 
-pub use check::{check_database, check_port, check_socket};
+pub use adopt::make_data_folder;
+pub use check::{Database, check_database, check_port, check_socket};
 pub use config::ServerConfig;
-pub use data::{DataError, check_data_folder, make_data_folder};
+pub use data::{BadSecret, DataError, NO_LINK, check_data_folder};
 pub use doors::MACHINE_CONNECTIONS_MAX;
 pub use files::raise_open_files;
 pub use front::{Front, Serving};

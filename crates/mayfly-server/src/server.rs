@@ -147,10 +147,11 @@ impl Server {
         config.check_listen()?;
         let folder = config.data.clone();
         let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
-        let key = data.key()?;
         try_machines(&*provider).await?;
         let open_store = if street.is_some() { Store::open_in_place } else { Store::open };
         let store = open_store(&data.store()).map_err(check::unusable(&data.store()))?;
+        let unfinished = store.unfinished().await.map_err(check::unusable(&data.store()))?;
+        let key = data.key(unfinished)?;
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
         let door = match &street {
             Some(street) => Door::on(street, config.socket(), OWNER_CONNECTIONS_MAX),

@@ -9,6 +9,7 @@ use mayfly_provider::ProviderError;
 use mayfly_store::StoreError;
 use mayfly_test_needs::one_of_each;
 
+use crate::data::BadSecret;
 use crate::data::DataError;
 use crate::server::StartError;
 use crate::tls::TlsError;
@@ -46,8 +47,12 @@ fn data_errors() -> Vec<DataError> {
         DataError::Foreign { .. } => DataError::Foreign { path: path(""), owner: 1000, user: 1001 },
         DataError::Shared { .. } => DataError::Shared { path: path(""), mode: 0o777 },
         DataError::NoFolder { .. } => DataError::NoFolder { path: path("") },
+        DataError::Others { .. } => DataError::Others { path: path("") },
+        DataError::Closed { .. } => DataError::Closed { path: path("new"), above: path("") },
+        DataError::NoFile { .. } => DataError::NoFile { path: path("lock") },
+        DataError::LostKey { .. } => DataError::LostKey { path: path("key"), tasks: 2 },
         DataError::Locked { .. } => DataError::Locked { path: path(""), pid: "4711".to_owned() },
-        DataError::Secret { .. } => DataError::Secret { path: path("key"), reason: "is not 32 bytes long" },
+        DataError::Secret { .. } => DataError::Secret { path: path("key"), reason: BadSecret::Open },
         DataError::Io { .. } => DataError::Io { verb: "open", path: path("lock"), source: denied() },
     ]
 }

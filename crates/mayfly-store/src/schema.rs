@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::{fs, io};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{fs, io, thread};
 
 use mayfly_failpoint::failpoint;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -34,6 +36,9 @@ const STEPS: [Step; VERSION as usize] = [
 ];
 /// The version of the tables after all steps.
 const VERSION: u8 = 5;
+
+/// The tables that the queue needs.
+const QUEUE: [&str; 3] = ["tasks", "attempts", "effects"];
 
 /// How a version's tables are made.
 enum Step {
@@ -178,7 +183,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unopened(error)),
         _ => {}
     }
-    let mut connection = checked(path, tuned(path))?;
+    let mut connection = checked(path, tuned(path))?.0;
     // Only now is it known to be ours.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(unopened)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -202,15 +207,58 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Whether [`open`] would take the file. Nothing is written, neither into it nor beside it.
+/// Whether [`open`] would take the file. Nothing is written, neither into it nor beside it. Gives how many tasks in it
+/// are not over.
 ///
 /// For a file that nobody has open: no lock is taken.
-pub(crate) fn look(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn look(path: &Path) -> Result<usize, StoreError> {
     match path.try_exists() {
-        Ok(true) => checked(path, untouched(path)).map(drop),
-        Ok(false) => Ok(()),
+        Ok(true) => checked(path, untouched(path)).map(|(_, unfinished)| unfinished),
+        Ok(false) => Ok(0),
         Err(source) => Err(StoreError::Open { path: path.to_owned(), source }),
     }
+}
+
+/// Reads the whole file for damage, the logs too, for as long as `time` at most. `false`: that was not long enough, and
+/// there was none as far as it got.
+///
+/// For a file that nobody has open: no lock is taken.
+pub(crate) fn examine(path: &Path, time: Duration) -> Result<bool, StoreError> {
+    let (connection, _) = checked(path, untouched(path))?;
+    let (done, ended) = mpsc::channel::<()>();
+    let interrupt = connection.get_interrupt_handle();
+    // It waits for the end of the check, which lets go of `done`, or for that of the time.
+    let watch = thread::spawn(move || {
+        if ended.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
+            interrupt.interrupt();
+        }
+    });
+    let whole = sound(&connection, "PRAGMA quick_check(1)");
+    drop(done);
+    let _ = watch.join();
+    match whole {
+        Ok(true) => Ok(true),
+        Ok(false) => Err(StoreError::Damaged(path.to_owned())),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => Ok(false),
+        Err(error) => Err(unreadable(path, error)),
+    }
+}
+
+/// Whether a check of SQLite's finds nothing.
+fn sound(connection: &Connection, check: &str) -> rusqlite::Result<bool> {
+    connection.query_row(check, [], |row| Ok(row.get::<_, String>(0)? == "ok"))
+}
+
+/// Checks the tables of the queue, without which nothing can go on, and which are small beside the logs. Gives how many
+/// tasks are not over.
+fn check_queue(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
+    for table in QUEUE {
+        if !sound(connection, &format!("PRAGMA quick_check({table})"))? {
+            return Err(StoreError::Damaged(path.to_owned()));
+        }
+    }
+    let sql = "SELECT count(*) FROM tasks WHERE state <> 'finished'";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
 }
 
 /// A connection that leaves everything as it is. What is still in the log beside the file counts, and is read
@@ -242,11 +290,14 @@ fn escaped(path: &Path) -> String {
     })
 }
 
-/// The connection, if the file is empty, or ours.
-fn checked(path: &Path, opened: rusqlite::Result<Connection>) -> Result<Connection, StoreError> {
+/// The connection, if the file is empty, or ours; and how many tasks in it are not over.
+fn checked(path: &Path, opened: rusqlite::Result<Connection>) -> Result<(Connection, usize), StoreError> {
     let checked = opened.map_err(StoreError::from).and_then(|connection| {
-        check(&connection, path)?;
-        Ok(connection)
+        let unfinished = match check(&connection, path)? {
+            true => check_queue(&connection, path)?,
+            false => 0,
+        };
+        Ok((connection, unfinished))
     });
     checked.map_err(|error| match error {
         StoreError::Sqlite(error) | StoreError::Broken(error) => unreadable(path, error),
@@ -285,17 +336,18 @@ fn version(connection: &Connection) -> Result<i64, StoreError> {
     Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
 
-fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+/// Whether there are tables of ours; in an empty file there are none yet.
+fn check(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
     let foreign = || StoreError::Foreign(path.to_owned());
     let tables =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     match (version(connection)?, application, tables) {
-        (0, 0, 0) => Ok(()),
+        (0, 0, 0) => Ok(false),
         (found, APPLICATION, _) if found > VERSION.into() => {
             Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION.into() })
         }
-        (1.., APPLICATION, _) => Ok(()),
+        (1.., APPLICATION, _) => Ok(true),
         _ => Err(foreign()),
     }
 }

@@ -1,6 +1,7 @@
 //! What can be asked of the store.
 
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use mayfly_core::{Attempt, AttemptId, Effect, Event, Policy, TaskId, TaskState};
@@ -126,9 +127,16 @@ impl Store {
     }
 
     /// Whether [`open`](Self::open) would take the file at `path`, in the same words. One that is not there is
-    /// taken, and not made; nothing is written. For a file that nobody has open.
-    pub fn look(path: &Path) -> Result<(), StoreError> {
+    /// taken, and not made; nothing is written. Gives how many tasks in it are not over. For a file that nobody has
+    /// open.
+    pub fn look(path: &Path) -> Result<usize, StoreError> {
         schema::look(path)
+    }
+
+    /// Reads the whole file for damage, which takes as long as the logs are; `false` if `time` was not long enough.
+    /// Nothing is written. For a file that is there and that nobody has open.
+    pub fn examine(path: &Path, time: Duration) -> Result<bool, StoreError> {
+        schema::examine(path, time)
     }
 
     /// Stores a task; when this returns, it is durable.

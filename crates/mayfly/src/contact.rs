@@ -98,9 +98,9 @@ impl Contact {
                 )));
             }
             Err(error) => {
-                return Err(Stop::usage(
-                    anyhow::Error::new(error).context(format!("cannot look into `{folder}`")),
-                ));
+                return Err(Stop::usage(anyhow::Error::new(error).context(format!(
+                    "cannot look into `{folder}`: name a data folder of your own with --data DIR"
+                ))));
             }
         }
         Ok(Box::pin(Self::join(origin)).await?.0)

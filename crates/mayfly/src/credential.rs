@@ -25,6 +25,10 @@ const PLACES: [(&str, CredentialKind); 3] = [
     (API_KEY, CredentialKind::ApiKey),
 ];
 
+/// What a secret can be instead of what its variable is for.
+const AN_API_KEY: &str = "an API key";
+const AN_OAUTH_TOKEN: &str = "an OAuth token";
+
 /// The longest credential, in bytes.
 const SECRET_BYTES_MAX: usize = 8 * 1024;
 
@@ -67,10 +71,10 @@ fn secret(
             );
         }
         CredentialKind::OauthToken if text.starts_with("sk-ant-api") => {
-            return wrong("an API key", "put it into ANTHROPIC_API_KEY");
+            return wrong(AN_API_KEY, "put it into ANTHROPIC_API_KEY");
         }
         CredentialKind::ApiKey if text.starts_with("sk-ant-oat") => {
-            return wrong("an OAuth token", "put it into CLAUDE_CODE_OAUTH_TOKEN");
+            return wrong(AN_OAUTH_TOKEN, "put it into CLAUDE_CODE_OAUTH_TOKEN");
         }
         _ => {}
     }
@@ -125,18 +129,31 @@ pub(crate) enum BadCredential {
 }
 
 impl BadCredential {
-    /// The variable that is wrong.
-    pub(crate) fn variable(&self) -> Option<&'static str> {
-        match self {
-            Self::None => None,
-            Self::NoBaseUrl => Some(AUTH_TOKEN),
-            Self::BadBaseUrl => Some(BASE_URL),
-            Self::WrongKind { name, .. }
-            | Self::Space { name }
-            | Self::NotPlain { name }
-            | Self::TooLong { name } => Some(name),
-        }
+    /// The command that puts it right: without a credential no task runs, so one that is only in the wrong place is
+    /// moved.
+    pub(crate) fn fix(&self) -> Option<String> {
+        Some(match self {
+            Self::None => return None,
+            Self::NoBaseUrl => {
+                format!("export {BASE_URL}=...   # the gateway, such as https://gateway.example")
+            }
+            Self::BadBaseUrl => format!("unset {BASE_URL}"),
+            Self::WrongKind { name, is: AN_API_KEY, .. } => moved(name, API_KEY),
+            Self::WrongKind { name, is: AN_OAUTH_TOKEN, .. } => moved(name, OAUTH_TOKEN),
+            Self::WrongKind { name, .. } => {
+                format!(
+                    "claude setup-token\nunset {name}\nexport {OAUTH_TOKEN}=...   # the token that it prints"
+                )
+            }
+            Self::Space { name } | Self::NotPlain { name } | Self::TooLong { name } => {
+                format!("export {name}=...   # the bare value, on one line")
+            }
+        })
     }
+}
+
+fn moved(from: &str, to: &str) -> String {
+    format!("export {to}=\"${from}\"\nunset {from}")
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use mayfly_client::Client;
-use mayfly_server::{ServerConfig, make_data_folder};
+use mayfly_server::{NO_LINK, ServerConfig, make_data_folder};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
@@ -38,9 +38,6 @@ const IDLE_EXIT: &str = "60s";
 const START_MAX: Duration = Duration::from_secs(120);
 /// The longest first line.
 const READY_BYTES_MAX: u64 = 4 * 1024;
-/// What is written here is no link to something else.
-#[expect(clippy::cast_possible_wrap, reason = "the flags of the system's call are an int")]
-const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 /// How much of the log of a failed start is shown.
 const LOG_BYTES_MAX: u64 = 4 * 1024;
 

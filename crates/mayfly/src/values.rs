@@ -207,7 +207,7 @@ pub(crate) fn cpus(text: &str) -> Result<f64, String> {
 
 /// Reads a number of things, at least one.
 pub(crate) fn count(text: &str) -> Result<NonZeroU32, String> {
-    text.parse().map_err(|_| "expected a whole number above 0".to_owned())
+    text.parse().map_err(|_| format!("expected a whole number from 1 to {}", u32::MAX))
 }
 
 /// Reads an amount of US dollars above zero.

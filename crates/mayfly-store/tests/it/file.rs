@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mayfly_core::{Attempt, Event as Step};
 use mayfly_store::{Listing, Store, StoreError, Submitted};
@@ -107,6 +108,43 @@ async fn a_damaged_file_is_refused_with_what_to_do() {
     assert!(matches!(&refused, StoreError::Damaged(named) if *named == path), "{refused:?}");
     assert!(refused.to_string().contains("move it away"), "{refused}");
     assert!(fs::read(&path).unwrap() == bytes);
+}
+
+/// The first page of a table or an index, by its name.
+fn first_page(path: &Path, name: &str) -> usize {
+    let file = rusqlite::Connection::open(path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+    file.query_row(sql, [name], |row| row.get(0)).unwrap()
+}
+
+/// A copy of the file at `path` in which the first page of `name` is overwritten.
+fn damaged(path: &Path, name: &str) -> PathBuf {
+    let page = first_page(path, name);
+    let mut bytes = fs::read(path).unwrap();
+    bytes[(page - 1) * 4096..page * 4096].fill(0xa5);
+    let copy = path.with_extension(name);
+    fs::write(&copy, bytes).unwrap();
+    copy
+}
+
+/// R27: a start reads what the queue needs, and whoever has the time reads the rest.
+#[tokio::test]
+async fn damage_in_the_middle_is_found_before_the_queue_depends_on_it() {
+    let (store, dir) = open();
+    submit(&store, 1).await;
+    drop(store);
+    let path = dir.path().join("db");
+    rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    assert_eq!(Store::look(&path).unwrap(), 1, "one task is not over");
+    for table in ["tasks", "tasks_by_turn", "attempts", "effects"] {
+        let refused = refused(&damaged(&path, table));
+        assert!(matches!(&refused, StoreError::Damaged(_)), "{table}: {refused:?}");
+    }
+    let log = damaged(&path, "runs");
+    assert_eq!(Store::look(&log).unwrap(), 1, "it is too long for a start");
+    let found = Store::examine(&log, Duration::MAX).unwrap_err();
+    assert!(matches!(&found, StoreError::Damaged(named) if *named == log), "{found:?}");
+    assert!(Store::examine(&path, Duration::MAX).unwrap());
 }
 
 /// R27: what a killed process left in the log counts, and looking leaves each file as it was.

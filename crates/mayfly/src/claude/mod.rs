@@ -61,14 +61,18 @@ impl Drop for GivenUp {
     }
 }
 
-/// The CLI as it is now, without a fetch; none if it is to be fetched.
+/// The CLI as it is now, checked as [`find`] does, and without a fetch; none if it is to be fetched.
 pub(crate) async fn look(
     given: Option<PathBuf>,
     environment: &Environment,
 ) -> Result<Option<Claude>, ClaudeError> {
     let environment = environment.clone();
     let seen = spawn_blocking(move || see(given.as_deref(), &environment, pin::here()).map(Seen::here));
-    seen.await.expect("a look does not panic")
+    let seen = seen.await.expect("a look does not panic")?;
+    if let Some(Claude { path, version: None }) = &seen {
+        version::check(path).await?;
+    }
+    Ok(seen)
 }
 
 /// Whether the CLI is here.

@@ -17,9 +17,9 @@ mod problem;
 mod reference;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ use crate::environment::Environment;
 
 /// The longest file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Opening does not wait for whoever writes.
+#[expect(clippy::cast_possible_wrap, reason = "the flags of the system's call are an int")]
+const NO_WAIT: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 /// The bit of a mode that lets everybody write.
 const ANYBODY_WRITES: u32 = 0o002;
 
@@ -214,7 +217,8 @@ fn read(path: &Path) -> Result<String, BadConfig> {
         io::ErrorKind::NotFound => BadConfig::Missing { path: path.to_owned() },
         _ => BadConfig::Unreadable { path: path.to_owned(), source },
     };
-    let file = File::open(path).map_err(failed)?;
+    // A pipe would be waited for.
+    let file = OpenOptions::new().read(true).custom_flags(NO_WAIT).open(path).map_err(failed)?;
     let is = file.metadata().map_err(failed)?;
     if !is.is_file() {
         return Err(BadConfig::NoFile { path: path.to_owned() });

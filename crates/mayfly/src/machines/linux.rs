@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use mayfly_core::causes;
 use mayfly_provider::Provider;
 use mayfly_provider_sandbox::{HOLDER_VERB, Layer, LayerState, Sandbox, SandboxConfig};
+use mayfly_server::check_data_folder;
 use tempfile::TempDir;
 
 use crate::claude::Claude;
@@ -69,10 +70,14 @@ pub(crate) async fn checks(data: &Path, claude: Option<&Claude>) -> Result<Vec<C
     Ok(checks)
 }
 
-/// Where machines are to be, and out of the way of those that are there.
+/// Where machines are to be, or on the same file system, and out of the way of those that are there.
 fn scratch(data: &Path) -> Result<TempDir, Stop> {
     let mut builder = tempfile::Builder::new();
-    let made = builder.prefix("doctor-").tempdir_in(data).or_else(|_| builder.tempdir());
+    // A folder with somebody else's files is left alone.
+    let near =
+        check_data_folder(data).is_ok().then(|| data.ancestors().find(|above| above.is_dir())).flatten();
+    let made = near.map(|near| builder.prefix(".mayfly-doctor-").tempdir_in(near));
+    let made = made.and_then(Result::ok).map_or_else(|| builder.tempdir(), Ok);
     made.context("cannot make a temporary folder (is TMPDIR right, and has it room?)").map_err(Stop::from)
 }
 

@@ -2,13 +2,13 @@
 //! enough. While it is remembered, no verb starts an orchestrator here.
 
 use std::fs::{self, OpenOptions};
-use std::io::ErrorKind::{NotADirectory, NotFound};
-use std::io::Write as _;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use mayfly_link::Endpoint;
+use mayfly_server::NO_LINK;
 use mayfly_wire::Secret;
 use serde::{Deserialize, Serialize};
 
@@ -39,16 +39,21 @@ impl Saved {
     pub(crate) fn load(data: &Path) -> Result<Option<Self>, Stop> {
         let path = Self::file(data);
         let shown = path.display();
-        let text = match fs::read_to_string(&path) {
-            // What is wrong with a folder that is none, others say in better words.
-            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
-            read => read.with_context(|| format!("cannot read `{shown}`"))?,
+        let mut file = match OpenOptions::new().read(true).custom_flags(NO_LINK).open(&path) {
+            // Where the folder is none, whoever wants it says so in better words.
+            Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
+                return Ok(None);
+            }
+            opened => opened.with_context(|| format!("cannot open `{shown}`"))?,
         };
-        if fs::metadata(&path).is_ok_and(|is| is.mode() & OTHERS != 0) {
+        let is = file.metadata().with_context(|| format!("cannot look at `{shown}`"))?;
+        if is.mode() & OTHERS != 0 {
             return Err(Stop::wrong(format!(
                 "`{shown}` has a token in it and can be read by others: run `chmod 600 {shown}`, and think of making another token"
             )));
         }
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(|| format!("cannot read `{shown}`"))?;
         let parsed = serde_json::from_str(&text);
         parsed
             .map(Some)
@@ -62,7 +67,13 @@ impl Saved {
         let unfinished = path.with_extension("new");
         let text = serde_json::to_string_pretty(self).expect("it is plain data");
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(NO_LINK)
+            .open(&unfinished);
         let saved = file.and_then(|mut file| {
             file.write_all(format!("{text}\n").as_bytes())?;
             file.sync_all()?;
@@ -95,6 +106,19 @@ mod tests {
             (back.to.to_string(), back.token.expect("there").expose()),
             ("https://box.example:6293".into(), "mayfly-owner-canary")
         );
+    }
+
+    #[test]
+    fn neither_what_is_read_nor_what_is_written_is_a_link() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let other = folder.path().join("other");
+        fs::write(&other, "precious").expect("written");
+        for name in [FILE, "tunnel.new"] {
+            std::os::unix::fs::symlink(&other, folder.path().join(name)).expect("made");
+        }
+        assert!(Saved::load(folder.path()).is_err());
+        assert!(saved().save(folder.path()).is_err());
+        assert_eq!(fs::read_to_string(&other).expect("there"), "precious");
     }
 
     /// S32: a token that others can read is one no more.

@@ -28,6 +28,15 @@ fn a_flag_with_a_wrong_value() {
     insta::assert_snapshot!("wrong_after", said(&["logs", "1a2b", "--after", "-1"]));
 }
 
+/// Nobody ever writes into it, and nobody waits for that.
+#[test]
+fn a_configuration_that_is_a_pipe() {
+    let user = User::new();
+    let made = std::process::Command::new("mkfifo").arg(user.cwd().join("pipe.toml")).status().unwrap();
+    assert!(made.success());
+    insta::assert_snapshot!("pipe_as_config", user.said(user.with_token(&["ps", "--config", "pipe.toml"])));
+}
+
 #[test]
 fn a_configuration_that_is_missing_or_wrong() {
     let user = User::new();

@@ -9,12 +9,12 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use super::User;
+use super::{User, program};
 
 /// Nobody's id.
 const ORDINARY: u32 = 54_321;
-/// A program that a machine can show; its digest is not the pinned one.
-pub(crate) const STAND_IN: [&str; 2] = ["--claude", "/bin/true"];
+/// A program that says that it is the CLI, and whose digest is not the pinned one.
+pub(crate) const STAND_IN: [&str; 2] = ["--claude", "../claude"];
 /// What no task can run without.
 const PARTS: [&str; 6] = ["user namespaces", "other namespaces", "overlay", "Landlock", "seccomp", "sandbox"];
 
@@ -64,12 +64,16 @@ fn a_folder_that_is_there_keeps_what_is_in_it_and_nothing_more() {
     let user = User::new();
     let data = user.home().join("data");
     fs::create_dir(&data).unwrap();
+    fs::write(data.join("mayfly-data"), "").unwrap();
     fs::write(data.join("mine"), "").unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
     let data = data.to_str().unwrap();
     let said = user.said(user.with_token(&[&STAND_IN[..], &["doctor", "--data", data]].concat()));
     assert!(said.starts_with("exit 0\n") && said.contains("A task can run here."), "{said}");
-    let left: Vec<_> = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["mine"]);
+    let mut left: Vec<_> = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["mayfly-data", "mine"]);
+    assert_eq!(fs::metadata(data).unwrap().mode() & 0o777, 0o755);
 }
 
 /// S14: whether there is a credential is told, and nothing of it.
@@ -98,6 +102,16 @@ fn a_credential_is_told_by_its_kind_and_a_login_is_not_read() {
         doctor("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-api03-canary"),
     ];
     insta::assert_snapshot!([none, logged_in].concat() + &kinds.concat());
+}
+
+#[test]
+fn a_program_that_is_not_the_cli_is_named() {
+    let user = User::new();
+    let output = user.with_token(&["--claude", "/bin/true", "doctor", "--json"]).output().unwrap();
+    let (code, checks) = checks(&output);
+    let (_, check) = checks.into_iter().find(|(name, _)| name == "claude").unwrap();
+    let detail = check["detail"].as_str().unwrap();
+    assert!(code == 3 && detail.contains("is not the Claude Code CLI"), "{check}");
 }
 
 #[test]
@@ -192,12 +206,13 @@ impl Place {
         let mayfly = dir.path().join("mayfly");
         fs::copy(env!("CARGO_BIN_EXE_mayfly"), &mayfly).unwrap();
         fs::set_permissions(&mayfly, fs::Permissions::from_mode(0o755)).unwrap();
+        program::stand_in(&dir.path().join("claude"));
         chown(dir.path(), Some(ORDINARY), Some(ORDINARY)).unwrap();
         Some(Self { dir, mayfly })
     }
 
     fn prepare(&self, command: &mut Command) {
-        command.args(STAND_IN).args(["doctor", "--json"]).env_clear().env("PATH", "/usr/bin:/bin");
+        command.args(["--claude", "claude", "doctor", "--json"]).env_clear().env("PATH", "/usr/bin:/bin");
         command.env("HOME", self.dir.path()).env("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-made-up");
         command.current_dir(self.dir.path());
     }

@@ -7,6 +7,7 @@ mod doctor;
 mod help;
 mod listening;
 mod place;
+mod program;
 mod stand_in;
 mod token;
 
@@ -25,6 +26,7 @@ impl User {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("cwd")).unwrap();
+        program::stand_in(&dir.path().join("claude"));
         Self { dir }
     }
 

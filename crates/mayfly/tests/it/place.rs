@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -25,6 +26,12 @@ fn check(user: &User, data: &Path, name: &str, more: &[&str]) -> (i32, Value) {
     (code, found.unwrap_or_else(|| panic!("no {name}")).1)
 }
 
+/// A data folder in which nothing is yet.
+fn ours(data: &Path) {
+    fs::create_dir(data).unwrap();
+    fs::write(data.join("mayfly-data"), "").unwrap();
+}
+
 /// A database of ours with these tables' version, all in one file.
 fn database(path: &Path, version: i64) {
     let file = Connection::open(path).unwrap();
@@ -39,7 +46,7 @@ fn a_database_that_a_start_would_refuse_is_named_with_what_to_type() {
     let user = User::new();
     let data = |name: &str| user.cwd().join(name);
     for name in ["foreign", "newer", "damaged"] {
-        fs::create_dir(data(name)).unwrap();
+        ours(&data(name));
     }
     fs::write(data("foreign").join("mayfly.db"), "to do: ".repeat(1000)).unwrap();
     database(&data("newer").join("mayfly.db"), 1000);
@@ -79,7 +86,7 @@ fn a_database_that_a_start_would_refuse_is_named_with_what_to_type() {
 fn a_damaged_database_is_put_away_by_the_doctors_command() {
     let user = User::new();
     let data = user.cwd().join("it's here");
-    fs::create_dir(&data).unwrap();
+    ours(&data);
     database(&data.join("mayfly.db"), 2);
     let mut bytes = fs::read(data.join("mayfly.db")).unwrap();
     bytes[100..4096].fill(0xa5);
@@ -90,6 +97,55 @@ fn a_damaged_database_is_put_away_by_the_doctors_command() {
     let (code, check) = check(&user, &data, "database", &[]);
     assert_eq!((code, &check["state"]), (0, &"ok".into()), "{check}");
     assert!(data.join("damaged/mayfly.db").is_file());
+}
+
+/// A folder of the user's is no data folder: neither is anything in it deleted, nor its mode changed.
+#[test]
+fn a_folder_with_files_of_the_user_is_refused_and_stays_as_it_is() {
+    let user = User::new();
+    let data = user.cwd().join("precious");
+    fs::create_dir_all(data.join("incoming")).unwrap();
+    fs::write(data.join("incoming/precious"), "x").unwrap();
+    fs::write(data.join("mayfly.db"), "no").unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    let (code, check) = check(&user, &data, "data folder", &[]);
+    let detail = check["detail"].as_str().unwrap();
+    assert!(code == 3 && detail.contains("nothing in it says that it is mayfly's"), "{check}");
+    for verb in [&["serve"][..], &["run", "p"], &["tunnel", "--to", "http://127.0.0.1:1"]] {
+        let args = [&STAND_IN[..], verb, &["--data", data.to_str().unwrap()]].concat();
+        let mut command = user.with_token(&args);
+        command.env("MAYFLY_TOKEN", "mayfly-owner-made-up");
+        let said = user.said(command);
+        assert!(said.starts_with("exit 2\n") && said.contains("name a new folder or an empty one"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(data.join("incoming/precious")).unwrap(), "x");
+    assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o755);
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 2);
+}
+
+/// The doctor's words and command for what it finds in a data folder.
+#[test]
+fn a_data_folder_that_a_start_would_refuse_is_told_with_what_to_type() {
+    let user = User::new();
+    let told = |name: &str, make: &dyn Fn(&Path)| {
+        let data = user.cwd().join(name);
+        ours(&data);
+        make(&data);
+        let (code, check) = check(&user, &data, "data folder", &[]);
+        assert_eq!(code, 3, "{check}");
+        check["fix"].as_str().unwrap().to_owned()
+    };
+    assert!(told("a", &|data| fs::create_dir(data.join("lock")).unwrap()).starts_with("mv "));
+    let empty = |data: &Path| {
+        fs::write(data.join("token"), "").unwrap();
+        fs::set_permissions(data.join("token"), fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    assert!(told("b", &empty).starts_with("rm "));
+    let open = |data: &Path| {
+        fs::write(data.join("key"), [7; 32]).unwrap();
+        fs::set_permissions(data.join("key"), fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    assert!(told("c", &open).starts_with("chmod 600 "));
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What is tried, one function each, in the order in which a task comes to need it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use mayfly_core::causes;
 use mayfly_wire::api::CredentialKind;
@@ -18,13 +17,11 @@ use crate::machines;
 /// Tries everything.
 pub(super) async fn all(settings: &Settings, environment: &Environment) -> Result<Vec<Check>, Stop> {
     let data = environment.data_folder(settings.data())?;
-    let unmade = Unmade::before(&data);
     let seen = claude::look(settings.claude(), environment).await;
     let mut checks = vec![configuration(settings, environment)];
     checks.extend(place::all(&data, settings).await);
     checks.extend(machines::checks(&data, seen.as_ref().ok().and_then(Option::as_ref)).await?);
     checks.extend([git(environment).await, cli(seen, environment), credential(environment)]);
-    drop(unmade);
     Ok(checks)
 }
 
@@ -111,7 +108,7 @@ fn credential(environment: &Environment) -> Check {
             Check::failed(name, "there is none for the model in the environment", Some(SETUP.to_owned()))
         }
         Err(error) => {
-            let fix = error.variable().map(|name| format!("unset {name}"));
+            let fix = error.fix();
             Check::failed(name, error.to_string(), fix)
         }
     }
@@ -122,22 +119,4 @@ fn logged_in(environment: &Environment) -> bool {
     let own = environment.get("CLAUDE_CONFIG_DIR").map(PathBuf::from);
     let folder = own.or_else(|| Some(environment.home()?.join(".claude")));
     folder.is_some_and(|folder| folder.join(".credentials.json").exists())
-}
-
-/// Folders that were not there: those of them that are empty are removed again.
-struct Unmade(Vec<PathBuf>);
-
-impl Unmade {
-    fn before(path: &Path) -> Self {
-        Self(path.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect())
-    }
-}
-
-impl Drop for Unmade {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            // One that was not made, or has something in it by now, stays as it is.
-            let _ = fs::remove_dir(path);
-        }
-    }
 }

@@ -1,8 +1,8 @@
 //! `mayfly doctor`: what a task needs, tried on this host; and what is in force, with its origin.
 //!
 //! Nothing is concluded from versions: a machine is made and unmade, and each part of it is tried by itself.
-//! The folder, the database and the port are looked at by the checks of a start, and no file there is changed.
-//! What is made for a trial is below the data folder, and gone at the end; so is the folder if it was not there.
+//! The folder, the database and the port are looked at by the checks of a start, and nothing there is made or changed.
+//! What is made for a trial is in a temporary folder, on the file system of the data folder if that can be.
 
 mod checks;
 mod place;
@@ -23,7 +23,7 @@ pub(crate) async fn doctor(
     environment: &Environment,
 ) -> Result<Exit, Stop> {
     if args.settings {
-        let listing = Listing::of(settings);
+        let listing = Listing::of(settings, environment);
         say(&if args.json { json(&listing)? } else { listing.text() })?;
         return Ok(Exit::Success);
     }

@@ -10,8 +10,8 @@ use std::path::Path;
 use mayfly_core::causes;
 use mayfly_engine::StoreError;
 use mayfly_server::{
-    DataError, ServerConfig, StartError, Tls, check_data_folder, check_database, check_port, check_socket,
-    make_data_folder,
+    BadSecret, DataError, Database, ServerConfig, StartError, Tls, check_data_folder, check_database,
+    check_port, check_socket,
 };
 use rustix::fs::statvfs;
 use tokio::net::UnixStream;
@@ -44,20 +44,16 @@ pub(super) async fn all(data: &Path, settings: &Settings) -> Vec<Check> {
 fn data_folder(data: &Path) -> Check {
     let (name, shown) = ("data folder", data.display());
     let config = ServerConfig::in_dir(data);
-    let made = || make_data_folder(data).and_then(|()| check_data_folder(data)).map_err(StartError::from);
-    if let Err(error) = check_socket(&config).and_then(|()| made()) {
+    let looked = check_data_folder(data).map_err(StartError::from);
+    if let Err(error) = check_socket(&config).and(looked) {
         let fix = match &error {
-            StartError::Data(DataError::Secret { path, .. }) => {
-                format!("rm {}", shell_word(&path.to_string_lossy()))
-            }
-            StartError::Data(DataError::Shared { .. }) => {
-                format!("chmod go-w {}", shell_word(&data.to_string_lossy()))
-            }
+            StartError::Data(error) => folder_fix(data, error),
             _ => OTHER_FOLDER.to_owned(),
         };
         return Check::failed(name, causes(&error), Some(fix));
     }
-    match statvfs(data).map(|room| room.f_bavail.saturating_mul(room.f_frsize)) {
+    let there = data.ancestors().find(|above| above.exists()).unwrap_or(data);
+    match statvfs(there).map(|room| room.f_bavail.saturating_mul(room.f_frsize)) {
         Ok(free) if free < ROOM_BYTES_MIN => {
             let detail = format!("{shown}, with {} MiB free, which a few tasks fill", free >> 20);
             Check::warning(
@@ -69,6 +65,28 @@ fn data_folder(data: &Path) -> Check {
         Ok(free) => Check::ok(name, format!("{shown}, {} GiB free", free >> 30)),
         Err(errno) => Check::failed(name, format!("cannot look at {shown}: {errno}"), None),
     }
+}
+
+/// The command that puts a folder right.
+fn folder_fix(data: &Path, error: &DataError) -> String {
+    let word = |path: &Path| shell_word(&path.to_string_lossy());
+    match error {
+        DataError::Secret { path, reason: BadSecret::Open } if path.ends_with("key") => {
+            format!("chmod 600 {}   # if nobody else can have read it", word(path))
+        }
+        DataError::Secret { reason: BadSecret::NoKey, .. } | DataError::LostKey { .. } => give_up(data),
+        DataError::Secret { path, .. } => format!("rm {}", word(path)),
+        DataError::Shared { .. } => format!("chmod go-w {}", word(data)),
+        DataError::NoFile { path } => format!("mv {} {}", word(path), word(&path.with_extension("away"))),
+        _ => OTHER_FOLDER.to_owned(),
+    }
+}
+
+/// The command that gives up what is in a folder, and keeps it.
+fn give_up(data: &Path) -> String {
+    let lost = data.with_extension("lost");
+    let word = |path: &Path| shell_word(&path.to_string_lossy());
+    format!("mv {} {}   # gives its tasks up; or put the key back", word(data), word(&lost))
 }
 
 /// The process that answers on the folder's socket.
@@ -83,11 +101,16 @@ fn database(data: &Path, orchestrator: Option<i32>) -> Check {
         return Check::ok(name, format!("in use by the orchestrator of this folder, process {pid}"));
     }
     match check_database(data) {
-        Ok(Some(path)) => Check::ok(name, path.display().to_string()),
+        Ok(Some(Database { path, whole: true })) => Check::ok(name, path.display().to_string()),
+        Ok(Some(Database { path, whole: false })) => Check::ok(
+            name,
+            format!("{}, of which the logs were not read to their end: it is long", path.display()),
+        ),
         Ok(None) => Check::ok(name, "there is none yet; the first start makes it"),
         Err(error) => {
             let fix = match &error {
                 StartError::Store { path, source: StoreError::Damaged(_) } => put_away(data, path),
+                StartError::Data(error) => folder_fix(data, error),
                 StartError::Store { source: StoreError::Newer { .. }, .. } => {
                     "mayfly run --data DIR, with another folder, or the newer mayfly with this one".to_owned()
                 }

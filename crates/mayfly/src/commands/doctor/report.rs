@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::config::Settings;
+use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::printer::Shown;
 
@@ -127,11 +128,13 @@ struct Setting {
 }
 
 impl Listing {
-    pub(super) fn of(settings: &Settings) -> Self {
+    /// The data folder is told as it is found, for it is always one.
+    pub(super) fn of(settings: &Settings, environment: &Environment) -> Self {
+        let data = || environment.data_folder(settings.data()).ok().map(|data| format!("{:?}", data.display().to_string()));
         let rows = settings.rows().into_iter().map(|row| Setting {
             from: settings.origin(&row),
+            value: if row.key == "data" { data() } else { row.value },
             key: row.key,
-            value: row.value,
             instead: row.instead,
         });
         Self { file: settings.file().map(|file| file.display().to_string()), settings: rows.collect() }

@@ -1,0 +1,68 @@
+//! A program that a machine can show, and that says that it is the CLI.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// What it prints.
+const SAYS: &[u8] = b"0.0.1 (Claude Code)\n";
+/// Where it is in memory.
+const AT: u64 = 0x40_0000;
+/// The length of the headers, behind which the code is.
+const HEADERS: u64 = 0x78;
+
+/// Makes it at `path`: a header, one segment, and the code, which writes and exits.
+pub(crate) fn stand_in(path: &Path) {
+    let (machine, code) = code();
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(16, 0);
+    let half = |elf: &mut Vec<u8>, value: u16| elf.extend(value.to_le_bytes());
+    let word = |elf: &mut Vec<u8>, value: u32| elf.extend(value.to_le_bytes());
+    let long = |elf: &mut Vec<u8>, value: u64| elf.extend(value.to_le_bytes());
+    [2, machine].iter().for_each(|value| half(&mut elf, *value));
+    word(&mut elf, 1);
+    [AT + HEADERS, 0x40, 0].iter().for_each(|value| long(&mut elf, *value));
+    word(&mut elf, 0);
+    [0x40, 0x38, 1, 0, 0, 0].iter().for_each(|value| half(&mut elf, *value));
+    [1, 5].iter().for_each(|value| word(&mut elf, *value));
+    let size = HEADERS + (code.len() + SAYS.len()) as u64;
+    [0, AT, AT, size, size, 0x1000].iter().for_each(|value| long(&mut elf, *value));
+    elf.extend(code);
+    elf.extend(SAYS);
+    fs::write(path, elf).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The processor, as ELF numbers it, and `write(1, SAYS); exit(0)` for it.
+#[cfg(target_arch = "x86_64")]
+fn code() -> (u16, Vec<u8>) {
+    let length = u8::try_from(SAYS.len()).unwrap();
+    let code: [&[u8]; 8] = [
+        b"\xb8\x01\0\0\0",         // mov eax, 1
+        b"\xbf\x01\0\0\0",         // mov edi, 1
+        b"\x48\x8d\x35\x10\0\0\0", // lea rsi, [rip + 16]: what is behind the code
+        &[0xba, length, 0, 0, 0],  // mov edx, length
+        b"\x0f\x05",               // syscall
+        b"\xb8\x3c\0\0\0",         // mov eax, 60
+        b"\x31\xff",               // xor edi, edi
+        b"\x0f\x05",               // syscall
+    ];
+    (0x3e, code.concat())
+}
+
+/// The processor, as ELF numbers it, and `write(1, SAYS); exit(0)` for it.
+#[cfg(target_arch = "aarch64")]
+fn code() -> (u16, Vec<u8>) {
+    let length = u32::try_from(SAYS.len()).unwrap();
+    let code = [
+        0xd280_0020,               // mov x0, #1
+        0x1000_00e1,               // adr x1, #28: what is behind the code
+        0xd280_0002 | length << 5, // mov x2, #length
+        0xd280_0808,               // mov x8, #64
+        0xd400_0001,               // svc #0
+        0xd280_0000,               // mov x0, #0
+        0xd280_0ba8,               // mov x8, #93
+        0xd400_0001,               // svc #0
+    ];
+    (0xb7, code.iter().flat_map(|word: &u32| word.to_le_bytes()).collect())
+}
