@@ -617,7 +617,8 @@ mod tests {
     fn secrets_that_a_start_would_refuse_are_refused_by_a_look() {
         let parent = parent();
         let data = DataFolder::open(parent.path()).expect("free");
-        (data.key(0).expect("made"), data.token().expect("made"));
+        data.key(0).expect("made");
+        data.token().expect("made");
         for (name, text) in [(KEY, &[7; 31][..]), (TOKEN, b"")] {
             let good = fs::read(parent.path().join(name)).expect("there");
             fs::write(parent.path().join(name), text).expect("written");

@@ -19,14 +19,24 @@ pub(crate) fn stand_in(path: &Path) {
     let half = |elf: &mut Vec<u8>, value: u16| elf.extend(value.to_le_bytes());
     let word = |elf: &mut Vec<u8>, value: u32| elf.extend(value.to_le_bytes());
     let long = |elf: &mut Vec<u8>, value: u64| elf.extend(value.to_le_bytes());
-    [2, machine].iter().for_each(|value| half(&mut elf, *value));
+    for value in [2, machine] {
+        half(&mut elf, value);
+    }
     word(&mut elf, 1);
-    [AT + HEADERS, 0x40, 0].iter().for_each(|value| long(&mut elf, *value));
+    for value in [AT + HEADERS, 0x40, 0] {
+        long(&mut elf, value);
+    }
     word(&mut elf, 0);
-    [0x40, 0x38, 1, 0, 0, 0].iter().for_each(|value| half(&mut elf, *value));
-    [1, 5].iter().for_each(|value| word(&mut elf, *value));
+    for value in [0x40, 0x38, 1, 0, 0, 0] {
+        half(&mut elf, value);
+    }
+    for value in [1, 5] {
+        word(&mut elf, value);
+    }
     let size = HEADERS + (code.len() + SAYS.len()) as u64;
-    [0, AT, AT, size, size, 0x1000].iter().for_each(|value| long(&mut elf, *value));
+    for value in [0, AT, AT, size, size, 0x1000] {
+        long(&mut elf, value);
+    }
     elf.extend(code);
     elf.extend(SAYS);
     fs::write(path, elf).unwrap();

@@ -217,7 +217,7 @@ fn log_of(data: &Path, task: &str) -> String {
         .unwrap()
 }
 
-/// The tables of the first version, with a task that is over.
+/// The tables of the first version, with a task that is over: in the year 2100, so that it is not old enough to go.
 const FIRST_VERSION: &str = "
 CREATE TABLE tasks (id TEXT PRIMARY KEY, spec TEXT NOT NULL, idempotency_key TEXT UNIQUE, state TEXT NOT NULL,
     attempt INTEGER NOT NULL, word TEXT, detail TEXT, result TEXT, last_seq INTEGER NOT NULL DEFAULT 0,
@@ -232,7 +232,7 @@ CREATE TABLE events (task TEXT NOT NULL REFERENCES tasks (id), seq INTEGER NOT N
 CREATE TABLE effects (task TEXT NOT NULL REFERENCES tasks (id), attempt INTEGER NOT NULL, kind TEXT NOT NULL,
     PRIMARY KEY (task, attempt, kind)) STRICT, WITHOUT ROWID;
 INSERT INTO tasks VALUES ('0193b2c4-0000-7000-8000-00000000000a', '{\"prompt\":\"of long ago\"}', 'key', 'finished', 1,
-    'cancelled', 'cancelled by its owner', NULL, 2, 1000, 2000);
+    'cancelled', 'cancelled by its owner', NULL, 2, 1000, 4102444800000);
 INSERT INTO events VALUES ('0193b2c4-0000-7000-8000-00000000000a', 1, 0, 1000, 2, 0, 1, CAST('{\"type\":\"queued\"}' AS BLOB));
 INSERT INTO events VALUES ('0193b2c4-0000-7000-8000-00000000000a', 2, 0, 2000, 2, 0, 1,
     CAST('{\"type\":\"finished\",\"outcome\":{\"name\":\"cancelled\"}}' AS BLOB));
@@ -247,7 +247,8 @@ async fn a_migration_that_is_killed_at_each_step_is_made_by_the_next_start() {
     let there = world.data("there");
     std::fs::create_dir(&there).unwrap();
     rusqlite::Connection::open(there.join("mayfly.db")).unwrap().execute_batch(FIRST_VERSION).unwrap();
-    let steps = ["migration-step", "migration-step:2", "migration-step:3", "migration-step:4"];
+    let steps =
+        ["migration-step", "migration-step:2", "migration-step:3", "migration-step:4", "migration-step:5"];
     for point in [&steps[..], &["migration-uncommitted", "migration-committed"]].concat() {
         let life = world.serve(Some(point)).await;
         assert_eq!(life.ready, "", "{point}");

@@ -130,7 +130,12 @@ struct Setting {
 impl Listing {
     /// The data folder is told as it is found, for it is always one.
     pub(super) fn of(settings: &Settings, environment: &Environment) -> Self {
-        let data = || environment.data_folder(settings.data()).ok().map(|data| format!("{:?}", data.display().to_string()));
+        let data = || {
+            environment
+                .data_folder(settings.data())
+                .ok()
+                .map(|data| format!("{:?}", data.display().to_string()))
+        };
         let rows = settings.rows().into_iter().map(|row| Setting {
             from: settings.origin(&row),
             value: if row.key == "data" { data() } else { row.value },
