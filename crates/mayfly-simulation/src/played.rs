@@ -56,12 +56,16 @@ impl Life {
         if worker.order().await.is_none() {
             return;
         }
-        let fails = rng.u8(0..6) == 0;
+        let (fails, stays) = (rng.u8(0..6) == 0, rng.u8(0..3) == 0);
         let mut life = Self { attempt: spec.attempt, ledger, rng, fails };
         let dismissed = worker.dismissed();
         tokio::select! {
             () = life.work(&mut worker) => {}
             () = dismissed => {}
+        }
+        if stays {
+            // Something in it does not end, and the machine goes on until it is unmade.
+            std::future::pending::<()>().await;
         }
     }
 
