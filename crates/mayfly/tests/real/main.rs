@@ -15,6 +15,7 @@ mod limits;
 mod port;
 mod service;
 mod stream;
+mod succession;
 mod tunnel;
 mod verbs;
 mod world;
