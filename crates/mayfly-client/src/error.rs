@@ -17,6 +17,18 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// Somebody is there, and says nothing: it is stopped, or stuck, or its disk is.
+    #[error(
+        "the orchestrator at {} has said nothing for {waited}s: see whether its process is stopped (state T in `ps x`), \
+         whether its disk hangs, and what it wrote last: on its terminal, or in serve.log beside that socket",
+        socket.display()
+    )]
+    Silent {
+        /// The socket that was dialled.
+        socket: PathBuf,
+        /// How long it was waited for, in seconds.
+        waited: u64,
+    },
     /// The orchestrator does not do it, and says why. Asked again, it says the same.
     #[error("{}", _0.detail)]
     Refused(Problem),

@@ -4,7 +4,7 @@
 //! answer. [`EventStream`] is the exception: it follows a task to its end, over as many connections as that
 //! takes. Nothing here needs Linux.
 //!
-//! Bounds: [`ANSWER_BYTES_MAX`] for a JSON answer, [`LINE_BYTES_MAX`] for an event, [`RECONNECTS_MAX`] in a
+//! Bounds: [`ANSWER_MAX`] for the head of an answer, but to an upload, and of a file or a log; [`ANSWER_BYTES_MAX`] for a JSON answer, [`LINE_BYTES_MAX`] for an event, [`RECONNECTS_MAX`] in a
 //! row. What an event means, and where files go, is the caller's business.
 
 use std::fmt::Display;
@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
 mod error;
@@ -32,6 +33,8 @@ pub use lines::{EventLines, LINE_BYTES_MAX};
 
 /// The longest JSON answer.
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long the head of an answer may take where nothing long is handed over.
+pub const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// The status of what was there once.
 const GONE: u16 = 410;
 /// How long an unused connection is kept: no longer than it could make an orchestrator look busy.
@@ -64,12 +67,12 @@ impl Client {
 
     /// Whether the orchestrator answers.
     pub async fn healthy(&self) -> Result<(), ClientError> {
-        self.send(self.request(Method::GET, &["healthz"])).await.map(drop)
+        self.soon(self.request(Method::GET, &["healthz"])).await.map(drop)
     }
 
     /// Whether it would accept a task now; refused, it says why not.
     pub async fn ready(&self) -> Result<(), ClientError> {
-        self.send(self.request(Method::GET, &["readyz"])).await.map(drop)
+        self.soon(self.request(Method::GET, &["readyz"])).await.map(drop)
     }
 
     /// Hands over the git bundle at `bundle` as the folder `name`. The answer is what a task is to name.
@@ -78,7 +81,8 @@ impl Client {
         let bytes = file.metadata().await.map_err(ClientError::file(bundle))?.len();
         let body = Body::wrap_stream(ReaderStream::with_capacity(file, READ_BYTES));
         let request = self.request(Method::POST, &["v1", "workspaces"]).query(&[("name", name)]);
-        self.json(request.header("content-length", bytes).body(body)).await
+        let response = self.send(request.header("content-length", bytes).body(body)).await?;
+        self.parsed(response).await
     }
 
     /// Submits a task. With the same key and body it is the same task, however often it is sent.
@@ -135,7 +139,7 @@ impl Client {
 
     /// Ends a token, and with it whatever came in with it.
     pub async fn revoke_token(&self, name: &str) -> Result<(), ClientError> {
-        self.send(self.request(Method::DELETE, &["v1", "tokens", name])).await.map(drop)
+        self.soon(self.request(Method::DELETE, &["v1", "tokens", name])).await.map(drop)
     }
 
     /// Follows a task's log from the event after `after` (0 is everything) to the task's end.
@@ -189,8 +193,20 @@ impl Client {
         })
     }
 
+    /// Sends a request that is answered at once.
+    async fn soon(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let answer = timeout(ANSWER_MAX, self.send(request)).await;
+        answer.unwrap_or_else(|_| {
+            Err(ClientError::Silent { socket: self.socket.clone(), waited: ANSWER_MAX.as_secs() })
+        })
+    }
+
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let response = self.send(request).await?;
+        let response = self.soon(request).await?;
+        self.parsed(response).await
+    }
+
+    async fn parsed<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
         serde_json::from_slice(&self.body(response).await?).map_err(ClientError::Protocol)
     }
 

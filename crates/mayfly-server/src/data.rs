@@ -367,6 +367,18 @@ fn lock(root: &Path) -> Result<File, DataError> {
     Ok(file)
 }
 
+/// The process that has a data folder, if one has.
+pub fn holder_of(root: &Path) -> Option<i32> {
+    let lock = OpenOptions::new().read(true).custom_flags(NO_LINK).open(root.join(LOCK)).ok()?;
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| holder(&lock).parse().ok())?
+}
+
+/// Waits until nobody has a data folder any more, as long as an orchestrator takes to end. Whether it was.
+pub fn wait_until_had_by_none(root: &Path) -> bool {
+    wait_until_free(&root.join(LOCK));
+    holder_of(root).is_none()
+}
+
 /// Who wrote its process id into the lock.
 fn holder(lock: &File) -> String {
     let mut pid = [0; PID_BYTES_MAX];

@@ -227,6 +227,11 @@ impl Server {
         self.engine.alive().await
     }
 
+    /// How many tasks are not over.
+    pub fn unfinished(&self) -> usize {
+        *self.engine.unfinished().borrow()
+    }
+
     /// How many tasks have a machine.
     pub async fn alive(&self) -> Result<usize, StoreError> {
         self.engine.alive().await

@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::printer::Printer;
-use crate::server_process::{self, Joined};
+use crate::server_process::{self, Joined, Was};
 use crate::values::shell_word;
 
 /// The most restarts in a row that bring neither an answer nor an event.
@@ -79,12 +79,12 @@ impl Contact {
         Self { client, origin: None, restarts: AtomicU32::new(0) }
     }
 
-    /// With the orchestrator of a folder. Returns also whether one was there, with a configuration of its own.
-    pub(crate) async fn join(mut origin: Origin) -> Result<(Self, bool), Stop> {
-        let Joined { client, was_there, claude } = server_process::join(&origin).await?;
+    /// With the orchestrator of a folder. Returns also what was there before.
+    pub(crate) async fn join(mut origin: Origin) -> Result<(Self, Was), Stop> {
+        let Joined { client, was, claude } = server_process::join(&origin).await?;
         // What was found first is what the next one runs too.
         origin.claude = claude.or(origin.claude);
-        Ok((Self { client, origin: Some(origin), restarts: AtomicU32::new(0) }, was_there))
+        Ok((Self { client, origin: Some(origin), restarts: AtomicU32::new(0) }, was))
     }
 
     /// With the orchestrator of a folder that has been used, for a verb about tasks that are there.
@@ -212,9 +212,12 @@ impl Contact {
                  {data}` takes over the machines that are left"
             ))
         })?;
-        Ok(match joined.was_there {
-            true => "the orchestrator did not answer, and does again",
-            false => "the orchestrator had ended; started it again",
+        Ok(match joined.was {
+            Was::There => "the orchestrator did not answer, and does again",
+            Was::Nowhere | Was::Killed => "the orchestrator had ended; started it again",
+            Was::Ended => {
+                "the orchestrator was ended by its user; started one in the background, with the same limits"
+            }
         })
     }
 

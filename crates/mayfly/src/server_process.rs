@@ -3,7 +3,7 @@
 //! ```text
 //! run ── healthy? ──────────────────────────► client
 //!      └ no ─ lock ─ healthy? ──────────────► client        another run has just started it
-//!                    └ no ─ serve ─ ready ──► client
+//!                    └ no ─ serve ─ ready ──► client        as the last one was (`last`), if anything is left of it
 //! ```
 //!
 //! `mayfly serve` says that it is ready by the first line of its standard output, here a pipe; one that ends
@@ -18,20 +18,23 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use mayfly_client::Client;
+use mayfly_client::{Client, ClientError};
 use mayfly_server::{NO_LINK, ServerConfig, make_data_folder};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
 
 use crate::claude::{self, Claude};
-use crate::config::Settings;
+use crate::config::{Flags, Settings};
 use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::Stop;
+use crate::last::Last;
 use crate::machines;
 use crate::tunnel::Saved;
 
+/// How one in the background is started; by this it is known.
+pub(crate) const BACKGROUND: [&str; 2] = ["serve", "--background"];
 /// How long an orchestrator that nobody needs stays.
 const IDLE_EXIT: &str = "60s";
 /// The longest that one may take to be ready.
@@ -46,29 +49,87 @@ const LOG_BYTES_MAX: u64 = 4 * 1024;
 pub(crate) struct Joined {
     /// The way to it.
     pub(crate) client: Client,
-    /// Whether it was there already, with a configuration of its own.
-    pub(crate) was_there: bool,
+    /// What was there before.
+    pub(crate) was: Was,
     /// The CLI that it was started with, if it was started here.
     pub(crate) claude: Option<PathBuf>,
+}
+
+/// What was there before somebody joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Was {
+    /// An orchestrator, with a configuration of its own.
+    There,
+    /// None that anything is left of.
+    Nowhere,
+    /// One that was killed: the one that was started is like it.
+    Killed,
+    /// One that its user ended, with tasks left: the one that was started has its limits.
+    Ended,
 }
 
 /// Joins the orchestrator of a data folder, or starts one.
 pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
     let Origin { data, claude, settings, environment } = origin;
     let client = Client::new(&ServerConfig::in_dir(data).socket());
-    if client.healthy().await.is_ok() {
-        return Ok(Joined { client, was_there: true, claude: None });
+    if answers(&client).await? {
+        return Ok(Joined { client, was: Was::There, claude: None });
     }
     leads_here(data)?;
     can_start(data)?;
     make_data_folder(data).map_err(Stop::usage)?;
-    let _starting = lock(data.join("start.lock")).await?;
-    if client.healthy().await.is_ok() {
-        return Ok(Joined { client, was_there: true, claude: None });
+    let _starting = Starting::begin(data).await?;
+    if answers(&client).await? {
+        return Ok(Joined { client, was: Was::There, claude: None });
     }
-    let claude = claude::find(claude.clone(), environment).await?;
-    start(data, &claude, settings, environment).await?;
-    Ok(Joined { client, was_there: false, claude: Some(claude.path) })
+    let last = Last::of(data);
+    // Of what the last one was like, tasks that are left may depend on all.
+    let (claude, settings) = match &last {
+        None => (claude.clone(), settings.clone()),
+        Some(last) => {
+            let settings = remembered(last, environment)?;
+            (settings.claude(), settings)
+        }
+    };
+    let claude = claude::find(claude, environment).await?;
+    start(data, &claude, &settings, environment).await?;
+    let was = match last {
+        None => Was::Nowhere,
+        Some(Last { ended: false, .. }) => Was::Killed,
+        Some(Last { ended: true, .. }) => Was::Ended,
+    };
+    Ok(Joined { client, was, claude: Some(claude.path) })
+}
+
+/// Whether an orchestrator is there. One that is, and says nothing, is no reason to start another.
+async fn answers(client: &Client) -> Result<bool, Stop> {
+    match client.healthy().await {
+        Ok(()) => Ok(true),
+        Err(error @ ClientError::Silent { .. }) => Err(error.into()),
+        Err(_) => Ok(false),
+    }
+}
+
+fn remembered(last: &Last, environment: &Environment) -> Result<Settings, Stop> {
+    let read = Settings::load(Some(&last.file), Flags::default(), environment);
+    let shown = last.file.display();
+    let known = read.with_context(|| {
+        format!("what the last orchestrator was like cannot be read: delete `{shown}`, and it is forgotten")
+    });
+    Ok(known?)
+}
+
+/// The turn to start an orchestrator in a data folder; the kernel ends it if we die.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    _lock: File,
+}
+
+impl Starting {
+    /// Waits until it is our turn.
+    pub(crate) async fn begin(data: &Path) -> Result<Self, Stop> {
+        Ok(Self { _lock: lock(data.join("start.lock")).await? })
+    }
 }
 
 /// Where a tunnel is remembered the tasks are elsewhere, and none is begun here unasked.
@@ -143,7 +204,7 @@ fn spawn(
 ) -> Result<Child, Stop> {
     let mayfly = std::env::current_exe().context("cannot tell where this program is")?;
     let mut serve = Command::new(&mayfly);
-    serve.args(["serve", "--background"]);
+    serve.args(BACKGROUND);
     // It reads what we have read.
     if let Some(file) = settings.file() {
         serve.arg("--config").arg(file);

@@ -278,3 +278,25 @@ async fn an_id_cannot_lead_elsewhere() {
     assert_eq!(orchestrator.paths(), ["/v1/tasks/..%2Fworkspaces%3Fname=x%23"]);
     assert!(orchestrator.socket.exists());
 }
+
+/// A process that is stopped still has its socket, and the system takes what comes there.
+#[tokio::test(start_paused = true)]
+async fn an_orchestrator_that_says_nothing_is_not_waited_for_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("api.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let client = Client::new(&socket);
+    let task = CreateTask::default();
+    let calls = [
+        client.healthy().await.unwrap_err(),
+        client.tasks(None, None).await.unwrap_err(),
+        client.task(TASK).await.unwrap_err(),
+        client.submit(&task, "key").await.unwrap_err(),
+        client.cancel(TASK, true).await.unwrap_err(),
+    ];
+    for error in calls {
+        let words = error.to_string();
+        assert!(matches!(error, ClientError::Silent { waited: 30, .. }), "{error:?}");
+        assert!(words.contains(socket.to_str().unwrap()) && words.contains("serve.log"), "{words}");
+    }
+}

@@ -117,7 +117,7 @@ async fn a_follower_and_a_worker_outlive_the_orchestrator() {
     assert_eq!(follower.await.unwrap(), b"\"before\"\n\"after\"\n");
 }
 
-/// R11: two sockets of one worker. The older is told and closed, whatever its end still believes, and the newer goes on
+/// R11: two sockets of one worker. The older is closed, whatever its end still believes, and the newer goes on
 /// from what is stored.
 #[tokio::test]
 async fn of_two_sockets_of_one_worker_the_newer_is_heard() {
@@ -129,11 +129,7 @@ async fn of_two_sockets_of_one_worker_the_newer_is_heard() {
     old.ready().await;
     old.line("\"old\"").await;
     let mut new = Worker::join(&door(&spec), &hello).await.unwrap();
-    match old.heard().await {
-        Some(Down::Reject { reason }) => assert!(reason.contains("newer link"), "{reason}"),
-        other => panic!("{other:?}"),
-    }
-    assert!(old.heard().await.is_none(), "it is closed");
+    assert!(old.heard().await.is_none(), "it is closed, without a word that would end its machine");
     new.line("\"new\"").await;
     new.finish(Collected::default()).await;
     let (mut events, mut said) = (bed.client.events(&submitted.id, 0), Vec::new());

@@ -121,7 +121,9 @@ fn first_page(path: &Path, name: &str) -> usize {
 fn damaged(path: &Path, name: &str) -> PathBuf {
     let page = first_page(path, name);
     let mut bytes = fs::read(path).unwrap();
-    bytes[(page - 1) * 4096..page * 4096].fill(0xa5);
+    // Where the format of the file has the size of a page.
+    let size = usize::from(u16::from_be_bytes([bytes[16], bytes[17]]));
+    bytes[(page - 1) * size..page * size].fill(0xa5);
     let copy = path.with_extension(name);
     fs::write(&copy, bytes).unwrap();
     copy

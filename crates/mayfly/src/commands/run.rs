@@ -20,7 +20,7 @@ use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::landing::Landing;
 use crate::printer::Printer;
-use crate::server_process::log_file;
+use crate::server_process::{Was, log_file};
 use crate::{credential, prompt, repository, tasks_file};
 
 /// The most tasks that are followed at once: each has a connection of its own.
@@ -58,12 +58,16 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     };
     let data = origin.data.clone();
     let named = settings.values.claude.as_ref().is_some_and(|claude| claude.from == Source::Flag);
-    let (contact, was_there) = interrupts.or_stop(Box::pin(Contact::join(origin))).await?;
-    if was_there && named {
-        printer.aside(
+    let (contact, was) = interrupts.or_stop(Box::pin(Contact::join(origin))).await?;
+    match was {
+        Was::There if named => printer.aside(
             "the orchestrator that is already there goes on with the Claude Code CLI that it was started with; \
              --claude is for one that has to be started",
-        );
+        ),
+        Was::Killed | Was::Ended => printer.aside(
+            "the last orchestrator here had not ended its tasks: started one with its settings, which hold until it ends",
+        ),
+        Was::There | Was::Nowhere => {}
     }
     if let (Some(repo), Some(code)) = (&repo, &code) {
         let upload = repository::upload(&contact, &mut printer, repo, code);

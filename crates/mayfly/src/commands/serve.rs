@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! serving ── signal ──► draining ── nothing runs, the time is over, or a second signal ──► stopped
-//!    └────── idle for long enough ─────────────────────────────────────────────────────────────┘
+//!    │└───── idle for long enough ─────────────────────────────────────────────────────────────┤
+//!    └────── in the background, and one by hand wants the folder (`give_way`) ─────────────────┘
 //! ```
 
 use std::io::{self, Write as _};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mayfly_server::{STOP_MAX, Server, ServerConfig, make_data_folder};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::claude;
 use crate::cli::ServeArgs;
@@ -18,7 +20,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::orchestrator::Orchestrator;
-use crate::{listening, log, machines};
+use crate::{give_way, last, listening, log, machines};
 
 pub(crate) async fn serve(
     args: ServeArgs,
@@ -36,13 +38,22 @@ pub(crate) async fn serve(
     listening::set(&mut config, settings, !args.background)?;
     make_data_folder(&data).map_err(Stop::usage)?;
     let mut interrupts = Interrupts::install()?;
+    let mut asked_to_go = signal(SignalKind::from_raw(give_way::GO))?;
     let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
+    let program = claude.path.clone();
+    // Whoever started one in the background has the turn.
+    let turn = match args.background {
+        true => None,
+        false => Some(interrupts.or_stop(give_way::turn(&data)).await?),
+    };
     settings.bound_machines(&mut config.rules);
     settings.bound_tasks(&mut config.rules);
     config.git = environment.git();
     mayfly_server::raise_open_files();
     let host = config.host_names.first().cloned();
     let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;
+    note(last::remember(&data, settings, &program, server.listening()));
+    drop(turn);
     ready(&server, host.as_deref());
     let idle = async {
         match settings.idle_exit() {
@@ -53,7 +64,13 @@ pub(crate) async fn serve(
     let left = tokio::select! {
         () = interrupts.next() => drain(&server, settings.drain(), &mut interrupts).await,
         () = idle => Ok(0),
+        // The next one knows better what it is to be like.
+        _ = asked_to_go.recv(), if args.background => {
+            server.stop().await;
+            return Ok(Exit::Success);
+        }
     };
+    note(last::end(&data, settings, &program, server.unfinished()));
     tokio::select! {
         () = server.stop() => {}
         // Whatever it is in the middle of, the next one takes up.
@@ -87,6 +104,13 @@ async fn drain(
         () = interrupts.next() => {}
     }
     server.alive().await
+}
+
+/// An orchestrator does its work also where the next one will not know what it was like.
+fn note(remembered: io::Result<()>) {
+    if let Err(error) = remembered {
+        tracing::warn!(%error, "what this orchestrator is like cannot be remembered in the data folder");
+    }
 }
 
 /// On standard error, whether or not somebody still reads it.

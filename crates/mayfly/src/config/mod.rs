@@ -16,7 +16,7 @@ mod problem;
 #[cfg(test)]
 mod reference;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -142,6 +142,23 @@ impl Settings {
     /// Every key with its value.
     pub(crate) fn rows(&self) -> Vec<Row> {
         self.values.rows()
+    }
+
+    /// All that has a value, as a file that gives the same.
+    pub(crate) fn written(&self) -> String {
+        let mut text = String::new();
+        let mut within = String::new();
+        for Row { key, value, .. } in self.rows() {
+            let (section, name) = key.split_once('.').unwrap_or(("", &key));
+            if section != within {
+                let _ = writeln!(text, "[{section}]");
+                section.clone_into(&mut within);
+            }
+            if let Some(value) = value {
+                let _ = writeln!(text, "{name} = {value}");
+            }
+        }
+        text
     }
 
     /// Where the value of `row` came from, in words.

@@ -17,6 +17,7 @@ mod limits;
 mod port;
 mod service;
 mod stream;
+mod succession;
 mod tunnel;
 mod verbs;
 mod world;

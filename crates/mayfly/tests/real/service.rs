@@ -74,7 +74,7 @@ impl User {
         command.output().await.unwrap()
     }
 
-    fn data(&self) -> std::path::PathBuf {
+    pub(crate) fn data(&self) -> std::path::PathBuf {
         self.dir.path().join(".local/share/mayfly")
     }
 
