@@ -9,7 +9,7 @@ use mayfly_client::ClientError;
 use mayfly_server::{DataError, Server, ServerConfig, StartError};
 use mayfly_wire::api::Collected;
 use mayfly_wire::event::{Event, EventSource, MayflyEvent};
-use mayfly_wire::worker::{Down, End, Source};
+use mayfly_wire::worker::{End, Source};
 use tokio::sync::mpsc;
 
 use crate::bed::{Bed, CANARY, Worker, door, raw, task};
