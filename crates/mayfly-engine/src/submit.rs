@@ -6,8 +6,8 @@ use mayfly_core::TaskId;
 use mayfly_failpoint::failpoint;
 use mayfly_store::{NewTask, StoreError, Submitted};
 use mayfly_wire::api::{
-    CreateTask, Credential, IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX, Task,
-    Workspace,
+    CreateTask, Credential, IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX,
+    TIMEOUT_MS_MAX, Task, Workspace,
 };
 use uuid::Uuid;
 
@@ -153,8 +153,8 @@ pub fn check_task(task: &CreateTask) -> Result<(), SubmitError> {
         let good = !model.is_empty() && !model.starts_with('-') && model.chars().all(plain);
         require(good && model.len() <= NAME_BYTES_MAX, "model", "is not the name of a model")?;
     }
-    require(task.timeout_ms != Some(0), "timeout_ms", "must be more than 0")?;
-    require(task.idle_timeout_ms != Some(0), "idle_timeout_ms", "must be more than 0")?;
+    check_time(task.timeout_ms, "timeout_ms")?;
+    check_time(task.idle_timeout_ms, "idle_timeout_ms")?;
     let priorities = -PRIORITY_MAX..=PRIORITY_MAX;
     require(priorities.contains(&task.priority), "priority", "must be between -1000 and 1000")?;
     require(task.retries <= RETRIES_MAX, "retries", "must be at most 10")?;
@@ -162,6 +162,12 @@ pub fn check_task(task: &CreateTask) -> Result<(), SubmitError> {
     task.credential.as_ref().map_or(Ok(()), check_credential)?;
     let budget = task.max_budget_usd.is_none_or(|usd| usd.is_finite() && usd > 0.0);
     require(budget, "max_budget_usd", "must be more than 0")
+}
+
+fn check_time(ms: Option<u64>, field: &'static str) -> Result<(), SubmitError> {
+    require(ms != Some(0), field, "must be more than 0")?;
+    let words = format!("must be at most {TIMEOUT_MS_MAX}, which is 168h");
+    require(ms.is_none_or(|ms| ms <= TIMEOUT_MS_MAX), field, &words)
 }
 
 fn check_prompt(prompt: &str) -> Result<(), SubmitError> {
@@ -195,6 +201,6 @@ fn require(holds: bool, field: &'static str, reason: &str) -> Result<(), SubmitE
     if holds { Ok(()) } else { Err(invalid(field, reason)) }
 }
 
-fn invalid(field: &'static str, reason: &str) -> SubmitError {
+pub(crate) fn invalid(field: &'static str, reason: &str) -> SubmitError {
     SubmitError::Invalid { field, reason: reason.to_owned() }
 }

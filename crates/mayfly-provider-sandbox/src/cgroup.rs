@@ -127,6 +127,19 @@ impl Cgroups {
         Made { groups, missing }
     }
 
+    /// Where this process is in the trees of version 1 that have limits.
+    pub(crate) fn folders_of_v1() -> Vec<PathBuf> {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let Positions { v1, .. } = Positions::read(&own, &mounts);
+        let mut folders: Vec<_> =
+            Limit::ALL.iter().filter_map(|limit| v1.get(limit.controller()).cloned()).collect();
+        // One tree can have several controllers.
+        folders.sort();
+        folders.dedup();
+        folders
+    }
+
     /// Whether this host's version 2 has limits at all, for somebody.
     pub(crate) fn has_limits_of_v2() -> bool {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

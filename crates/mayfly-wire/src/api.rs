@@ -32,6 +32,9 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 100;
 /// The longest name of a token, in bytes.
 pub const TOKEN_NAME_BYTES_MAX: usize = 50;
 
+/// The longest time that a run or a silence may be allowed, in milliseconds: 168 hours.
+pub const TIMEOUT_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000;
+
 /// The most retries.
 pub const RETRIES_MAX: u32 = 10;
 
@@ -51,10 +54,10 @@ pub struct CreateTask {
     /// The model, passed on as it is. Default: the orchestrator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The time allowed for the whole run, in milliseconds. Default: 30 minutes.
+    /// The time allowed for the whole run, in milliseconds, at most 168 hours. Default: 30 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// The longest silence of `claude`, in milliseconds. Default: 10 minutes.
+    /// The longest silence of `claude`, in milliseconds, at most 168 hours. Default: 10 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout_ms: Option<u64>,
     /// The most turns of the agent.

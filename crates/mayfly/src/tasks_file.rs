@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use mayfly_engine::{SubmitError, check_task};
+use mayfly_engine::{SubmitError, check_shape, check_task};
 use mayfly_wire::api::{CreateTask, PROMPT_BYTES_MAX};
 use serde_json::{Map, Value};
 
@@ -60,7 +60,8 @@ fn task(line: &[u8], defaults: &Map<String, Value>) -> Result<CreateTask, BadLin
         return Err(BadLine::NoObject);
     }
     // Once as it is, so that what is wrong is told with its place; once more to see what it leaves out.
-    let own: CreateTask = serde_json::from_str(line).map_err(|error| BadLine::json(&error))?;
+    let own: CreateTask = serde_json::from_str(line)
+        .map_err(|error| check_shape(line).map_or_else(BadLine::Invalid, |()| BadLine::json(&error)))?;
     let named: Map<String, Value> = serde_json::from_str(line).map_err(|error| BadLine::json(&error))?;
     let left_out = defaults.iter().filter(|(key, _)| !named.contains_key(*key));
     let mut whole = object(&own);
@@ -216,6 +217,9 @@ mod tests {
             r#"{"prompt":"a","retries":11}"#,
             r#"{"prompt":"a","timeout_ms":0}"#,
             r#"{"prompt":"a","model":"-x"}"#,
+            r#"{"prompt":"a","timeout_ms":18446744073709551615}"#,
+            r#"{"prompt":"a","timeout_ms":"1h"}"#,
+            r#"{"prompt":"a","workspace":"x"}"#,
             r#"{"prompt":"a","workspace":{"id":"x","name":"x","base":"x"}}"#,
             r#"{"prompt":"a","prompt":"b"}"#,
             "{\"prompt\":\"a\u{1}\"}",

@@ -5,10 +5,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mayfly_link::Endpoint;
-use mayfly_wire::api::{PRIORITY_MAX, RETRIES_MAX, TOKEN_NAME_BYTES_MAX, check_token_name};
+use mayfly_wire::api::{PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX, check_token_name};
 
 /// The longest duration that a flag takes.
-const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const DURATION_MAX: Duration = Duration::from_millis(TIMEOUT_MS_MAX);
 
 /// Reads a duration such as `90s`, `30m`, `1h` or `1h30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use mayfly_core::{Outcome, TaskId};
 use mayfly_testkit::{ManualClock, SimMachine, TestEngine, task};
 use mayfly_wire::api::CreateTask;
@@ -136,12 +138,17 @@ async fn records_that_come_again_do_not_move_the_limit_of_silence() {
     ends_with(&mayfly, id, &mut machine, "idle-timeout", "nothing heard from claude for 10m").await;
 }
 
-/// A task's own words on its limits may be absurd.
+/// An orchestrator's own words on limits may be absurd; those of a task have a bound.
 #[tokio::test]
 async fn limits_beyond_the_end_of_time_never_run_out() {
-    let mut mayfly = TestEngine::start(|_| {}).await;
-    let task = CreateTask { timeout_ms: Some(u64::MAX), idle_timeout_ms: Some(u64::MAX), ..task("x") };
-    let (id, mut machine) = started(&mut mayfly, task).await;
+    let mut mayfly = TestEngine::start(|config| {
+        (config.rules.timeout, config.rules.idle_timeout) = (Duration::MAX, Duration::MAX);
+    })
+    .await;
+    let absurd = CreateTask { timeout_ms: Some(u64::MAX), ..task("x") };
+    let refused = mayfly.engine.submit(absurd, None).await.unwrap_err().to_string();
+    assert!(refused.contains("`timeout_ms` must be at most 604800000"), "{refused}");
+    let (id, mut machine) = started(&mut mayfly, task("x")).await;
     machine.ends(Outcome::Succeeded).await;
     machine.collected().await;
     assert_eq!(mayfly.outcome(id).await.0, "succeeded");

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mayfly_provider::Limits;
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -197,15 +197,27 @@ fn limit(Had { limit, by, why }: Had, ordinary: bool) -> Layer {
     Layer { name, state: LayerState::Limited, detail, fix: limit_fix(ordinary) }
 }
 
-/// Version 1 gives them to root alone; version 2 to whoever is alone in a cgroup that was delegated.
+/// Version 1 gives them to whom a folder below belongs; version 2 to whoever is alone in a cgroup that was delegated.
 fn limit_fix(ordinary: bool) -> Option<String> {
     let systemd = Path::new("/run/systemd/system").exists();
-    let fix = match (Cgroups::has_limits_of_v2() && systemd, ordinary) {
-        (true, true) => "systemd-run --user --scope -p Delegate=yes mayfly serve",
-        (true, false) => "systemd-run --scope -p Delegate=yes mayfly serve",
-        // With its orchestrator and its data folder: an ordinary user's `run` joins no orchestrator of root's.
-        (false, true) => "sudo -E mayfly run PROMPT",
-        (false, false) => return None,
-    };
-    Some(fix.to_owned())
+    match (Cgroups::has_limits_of_v2() && systemd, ordinary) {
+        (true, true) => Some("systemd-run --user --scope -p Delegate=yes mayfly serve".to_owned()),
+        (true, false) => Some("systemd-run --scope -p Delegate=yes mayfly serve".to_owned()),
+        (false, true) => Some(delegation(&Cgroups::folders_of_v1())),
+        (false, false) => None,
+    }
+}
+
+/// Gives the user a folder of its own below each of these, and puts the user's shell there. Where there is none, the
+/// limits are root's, and so is all else: its home, and a data folder of its own.
+fn delegation(folders: &[PathBuf]) -> String {
+    if folders.is_empty() {
+        return "sudo -EH mayfly run --data /var/lib/mayfly PROMPT".to_owned();
+    }
+    let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    let in_each = "mkdir -p $d && chown -R $(id -u) $d && echo $$ > $d/cgroup.procs";
+    format!(
+        "for at in {}; do d=$at/mayfly-$(id -u); sudo sh -c \"{in_each}\"; done; mayfly serve",
+        folders.join(" ")
+    )
 }

@@ -6,8 +6,10 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use mayfly_core::TaskId;
-use mayfly_engine::Found;
+use mayfly_engine::{Found, check_shape};
+use mayfly_wire::api::CreateTask;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use super::Owner;
 use super::problem::Problem;
@@ -21,6 +23,24 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let Json(body) = Json::from_request(request, state).await?;
         Ok(Self(body))
+    }
+}
+
+/// The task in a body.
+pub(super) struct NewTask(pub(super) CreateTask);
+
+impl<S: Send + Sync> FromRequest<S> for NewTask {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Json(raw) = Json::<Box<RawValue>>::from_request(request, state).await?;
+        match serde_json::from_str(raw.get()) {
+            Ok(task) => Ok(Self(task)),
+            Err(error) => {
+                check_shape(raw.get())?;
+                Err(Problem::unreadable(&error))
+            }
+        }
     }
 }
 

@@ -290,9 +290,28 @@ impl From<JsonRejection> for Problem {
     }
 }
 
+impl Problem {
+    /// A body that is JSON, and not what it should be.
+    pub(super) fn unreadable(error: &serde_json::Error) -> Self {
+        let words = without_values(&error.to_string());
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::BadRequest, format!("the body: {words}"))
+    }
+}
+
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::bad_request(without_values(&rejection.body_text()))
+        let text = rejection.body_text();
+        let (_, text) = text.split_once("query string: ").unwrap_or(("", &text));
+        Self::bad_request(match text.split_once(": ") {
+            Some((field, said)) if said.contains("`true` or `false`") => {
+                format!("`{field}` in the query must be true or false")
+            }
+            // The parser's words are about digits.
+            Some((field, _)) => {
+                format!("`{field}` in the query must be a whole number that is not too great")
+            }
+            None => format!("the query: {}", without_values(text)),
+        })
     }
 }
 

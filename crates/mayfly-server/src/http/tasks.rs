@@ -9,7 +9,7 @@ use mayfly_wire::api::{self, IDEMPOTENCY_KEY_BYTES_MAX};
 use serde::Deserialize;
 
 use super::Owner;
-use super::extract::{Asked, Body, Task, TaskPath};
+use super::extract::{Asked, Body, NewTask, Task, TaskPath};
 use super::problem::{Kind, Problem};
 
 /// How many tasks a list has that is not asked for more or fewer.
@@ -31,7 +31,7 @@ const LIMIT: u32 = 100;
 pub(super) async fn create(
     State(app): State<Owner>,
     headers: HeaderMap,
-    Body(task): Body<api::CreateTask>,
+    NewTask(task): NewTask,
 ) -> Result<(StatusCode, Json<api::Task>), Problem> {
     let key = idempotency_key(&headers)?;
     require_credential(task.credential.as_ref())?;

@@ -5,14 +5,74 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use mayfly_core::AttemptId;
+use mayfly_core::TaskId;
 use mayfly_engine::SystemClock;
 use mayfly_provider::{Machine, MachineSpec, Provider, ProviderError};
-use mayfly_server::{Server, ServerConfig, StartError};
+use mayfly_server::{DataError, Server, ServerConfig, StartError, check_database, make_data_folder};
+use mayfly_store::{NewTask, Store};
+use mayfly_wire::api::CreateTask;
 
 /// A provider that can make nothing here.
 #[derive(Debug)]
 pub(crate) struct Unable;
+
+/// A provider of which nothing is wanted but that it could.
+#[derive(Debug)]
+struct Unused;
+
+#[async_trait]
+impl Provider for Unused {
+    fn name(&self) -> &'static str {
+        "unused"
+    }
+
+    async fn probe(&self) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    async fn create(&self, _: &MachineSpec) -> Result<Machine, ProviderError> {
+        panic!("nothing may be made")
+    }
+
+    async fn destroy(&self, _: AttemptId) -> Result<(), ProviderError> {
+        panic!("nothing was made")
+    }
+
+    async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
+        panic!("nothing was made")
+    }
+}
+
+/// Without the key the machines could not come back, and the credentials not be read: that is not done silently.
+#[tokio::test]
+async fn a_key_that_is_gone_while_a_task_waits_stops_the_start_and_the_doctor_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    make_data_folder(&data).unwrap();
+    let store = Store::open(&data.join("mayfly.db")).unwrap();
+    let new = NewTask {
+        id: TaskId::new(uuid::Uuid::now_v7()),
+        spec: CreateTask { prompt: "p".to_owned(), ..CreateTask::default() },
+        sealed: None,
+        idempotency_key: None,
+        at: Timestamp::UNIX_EPOCH,
+    };
+    store.submit(new).await.unwrap();
+    drop(store);
+    let config = ServerConfig::in_dir(&data);
+    let refused = Server::start(config.clone(), Arc::new(Unused), Arc::new(SystemClock)).await.unwrap_err();
+    let known = check_database(&data).unwrap_err();
+    for error in [refused, known] {
+        assert!(matches!(error, StartError::Data(DataError::LostKey { tasks: 1, .. })), "{error}");
+    }
+    assert!(!data.join("key").exists());
+    // The advice is one.
+    std::fs::rename(&data, dir.path().join("data.lost")).unwrap();
+    let next = start(&data).await;
+    assert!(matches!(next, StartError::Provider(_)), "{next}");
+}
 
 #[async_trait]
 impl Provider for Unable {

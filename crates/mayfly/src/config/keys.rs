@@ -204,7 +204,8 @@ keys! {
 
     /// What one machine may use.
     machine Machine {
-        /// Its memory, that of its /tmp included.
+        /// Its memory, that of its /tmp included; a program that takes more is killed, and the task goes on unless that was
+        /// `claude`.
         memory: Memory = Limits::default().memory_bytes_max;
         /// Its processes and threads.
         processes: Processes = Limits::default().pids_max;

@@ -163,6 +163,31 @@ fn an_ordinary_user_can_run_tasks_too() {
     }
 }
 
+/// In cgroups of version 1 a folder is given to the user, by the very command that the doctor names.
+#[test]
+fn the_command_for_limits_gives_them_to_an_ordinary_user() {
+    let Some(place) = Place::for_root() else { return };
+    let (_, before) = checks(&place.doctor(Command::new(&place.mayfly).uid(ORDINARY).gid(ORDINARY)));
+    let (_, memory) = before.iter().find(|(found, _)| found == "memory limit").unwrap();
+    let Some(fix) = memory["fix"].as_str().filter(|fix| fix.starts_with("for at in ")) else {
+        return mayfly_test_needs::skip("there are no cgroups of version 1 here, or they are given already");
+    };
+    // The user's shell, with root's power where it asks for that.
+    let script = format!(
+        "sudo() {{ \"$@\"; }}; id() {{ echo {ORDINARY}; }}; \
+         mayfly() {{ exec setpriv --reuid {ORDINARY} --regid {ORDINARY} --clear-groups \"$MAYFLY\" --claude claude doctor --json; }}; {fix}"
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    shell.env("HOME", place.dir.path()).env("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-made-up");
+    let output = shell.env("MAYFLY", &place.mayfly).current_dir(place.dir.path()).output().unwrap();
+    let folders = fix.trim_start_matches("for at in ").split(';').next().unwrap().split(' ');
+    folders.for_each(|folder| fs::remove_dir(format!("{folder}/mayfly-{ORDINARY}")).unwrap());
+    let (code, after) = checks(&output);
+    let limits = ["memory limit", "process limit", "processor limit"].map(|name| state(&after, name));
+    assert_eq!((code, limits), (0, ["ok"; 3]), "{after:?}");
+}
+
 /// S59
 #[test]
 fn where_user_namespaces_are_off_the_command_is_named() {

@@ -6,6 +6,7 @@ use axum::extract::{FromRequest, Query};
 use http::HeaderMap;
 use mayfly_test_needs::one_of_each;
 
+use super::super::extract::NewTask;
 use super::super::{events, tasks, workspaces};
 use super::*;
 use crate::data::DataError;
@@ -18,7 +19,7 @@ async fn refused(body: &str) -> api::Problem {
 async fn refused_as(content_type: &str, body: &str) -> Problem {
     let request = http::Request::post("/").header(CONTENT_TYPE, content_type);
     let request = request.body(axum::body::Body::from(body.to_owned())).expect("a request");
-    Json::<api::CreateTask>::from_request(request, &()).await.expect_err("bad").into()
+    NewTask::from_request(request, &()).await.map(drop).expect_err("bad")
 }
 
 #[tokio::test]
@@ -137,6 +138,8 @@ async fn bad_requests() -> Vec<Problem> {
     vec![
         refused_as("application/json", r#"{"prompt":"p","colour":"red"}"#).await,
         refused_as("application/json", "{").await,
+        refused_as("application/json", r#"{"prompt":"p","workspace":"canary"}"#).await,
+        refused_as("application/json", r#"{"prompt":"p","retries":-1}"#).await,
         refused_as("text/plain", "{}").await,
         // Longer than any body may be that has no bound of its own.
         refused_as("application/json", &" ".repeat(3 << 20)).await,
