@@ -66,11 +66,12 @@ async fn a_reader_that_takes_nothing_is_cut_and_resumes_at_its_position() {
     assert!(got == expected, "no gap, no repeat");
 }
 
-/// Ten thousand of them, of which these are a part, have room in 200 MB.
+/// Ten thousand of them, of which these are a part, have room in 320 MB, in a build without optimisation and with this
+/// side of each connection.
 #[tokio::test]
 async fn a_reader_that_waits_takes_little_memory() {
     const READERS: usize = 500;
-    const BYTES_MAX: usize = 20 * 1024;
+    const BYTES_MAX: usize = 32 * 1024;
     let data = tempfile::tempdir().unwrap();
     let server = start(&data, ANY).await.unwrap();
     let id = Client::new(&server.socket()).submit(&task("p", None), "key").await.unwrap().id;
