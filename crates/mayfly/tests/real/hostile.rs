@@ -17,9 +17,9 @@ const LONG: usize = 64 * MIB;
 /// The bounds of the flood: its log, and its machine's disk, and so what may wait there for the orchestrator.
 const LOG_BYTES_MAX: u64 = 16 * MIB as u64;
 const DISK_BYTES_MAX: u64 = 256 * MIB as u64;
-/// The most that this process, with the orchestrator in it, may take more for what is written: many times what is
-/// under way at once, and a part of what is written.
-const MEMORY_MAX: u64 = 40 * MIB as u64;
+/// What the orchestrator's process may grow by: three frames on their way to the disk, the newest of the log, readers;
+/// and less than the longest line.
+const MEMORY_MAX: u64 = LONG as u64;
 
 /// Says what it runs with as `claude` does, and then does what the prompt names.
 const CLAUDE: &str = r#"#!/bin/sh
