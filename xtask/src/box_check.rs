@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use mayfly_client::Client;
 use mayfly_provider::Provider as _;
-use mayfly_scripted_api::{Accepted, ScriptedApi};
-use mayfly_wire::api::{CreateTask, Credential, CredentialKind};
+use mayfly_wire::api::CreateTask;
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::machines::{Sampler, sandbox};
+use crate::model::scripted_model;
 use crate::orchestrator::{Build, Place, Serving};
 use crate::report::{self, none};
 use crate::told::{Told, follow, submit};
@@ -63,13 +63,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     println!("{tasks} tasks, {kills} kills, seed {seed}");
     let home = tempfile::tempdir()?;
     let place = Arc::new(Place::prepare(home.path(), Build::First, None).await?);
-    let secret = format!("made-up-{}", uuid::Uuid::now_v7());
-    let api = ScriptedApi::start("127.0.0.1:0".parse()?, Accepted::Oauth(secret.clone())).await?;
-    let credential = Credential {
-        kind: CredentialKind::OauthToken,
-        secret: secret.into(),
-        base_url: Some(api.base_url()),
-    };
+    let (api, credential) = scripted_model().await?;
 
     let sampler = Sampler::default();
     let sampling = tokio::spawn(sampler.clone().run(sandbox(&place)));

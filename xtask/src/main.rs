@@ -5,6 +5,7 @@
 
 mod box_check;
 mod machines;
+mod model;
 mod orchestrator;
 mod report;
 mod simulate;

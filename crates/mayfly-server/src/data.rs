@@ -416,15 +416,24 @@ fn read_secret(file: File, path: &Path) -> Result<Vec<u8>, DataError> {
 
 fn make_secret(path: &Path, content: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
     let content = content()?;
+    write_private(path, &content)?;
+    Ok(content)
+}
+
+/// Writes a file that only we can read. It has the old content or the new, whatever ends us, and the new one for good
+/// once this returns.
+///
+/// # Errors
+/// What the system says.
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(NO_LINK);
     let mut file = options.open(&unfinished)?;
-    file.write_all(&content)?;
+    file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
-    sync_folder(path)?;
-    Ok(content)
+    sync_folder(path)
 }
 
 fn random() -> io::Result<[u8; KEY_BYTES]> {

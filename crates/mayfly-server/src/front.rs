@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use axum::Router;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,7 +18,7 @@ use crate::data::DataFolder;
 use crate::http;
 use crate::listen::{Door, House};
 use crate::port::Port;
-use crate::server::{STOP_MAX, StartError, open_socket};
+use crate::server::{StartError, open_socket};
 use crate::tokens::FileToken;
 
 /// A data folder that is ours while this value lives, and its doors.
@@ -93,8 +92,6 @@ impl Front {
 impl Serving {
     /// Ends all exchanges, and lets go of the folder.
     pub async fn stop(self) {
-        self.house.stopping.cancel();
-        self.house.running.close();
-        let _ = timeout(STOP_MAX * 2, self.house.running.wait()).await;
+        self.house.end().await;
     }
 }

@@ -185,6 +185,14 @@ pub(crate) struct House {
 }
 
 impl House {
+    /// Ends all that goes on in it.
+    pub(crate) async fn end(&self) {
+        self.stopping.cancel();
+        self.running.close();
+        // Each exchange has a bound of its own, STOP_MAX; this one is for what may hang beside it.
+        let _ = timeout(STOP_MAX * 2, self.running.wait()).await;
+    }
+
     /// A part of it that can end before the rest, and ends with it.
     pub(crate) fn room(&self) -> Self {
         Self { stopping: self.stopping.child_token(), running: self.running.clone() }

@@ -18,7 +18,6 @@ use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{Store, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -246,9 +245,7 @@ impl Server {
     pub async fn stop(self) {
         self.house.stopping.cancel();
         self.engine.stop().await;
-        self.house.running.close();
-        // Each exchange has a bound of its own, STOP_MAX; this one is for what may hang beside it.
-        let _ = timeout(STOP_MAX * 2, self.house.running.wait()).await;
+        self.house.end().await;
     }
 }
 

@@ -189,8 +189,10 @@ impl Follower {
             return Err(LinkEnd::Nonsense("its database has no name".into()));
         }
         let position = self.open_store(store.clone()).await?;
-        let path = self.folder.join(STORE);
-        replace(&path, &format!("{store}\n")).map_err(failed("write", &path))?;
+        if followed(&self.folder).as_ref() != Some(store) {
+            let path = self.folder.join(STORE);
+            replace(&path, &format!("{store}\n")).map_err(failed("write", &path))?;
+        }
         Ok(position)
     }
 

@@ -10,13 +10,11 @@
 //! Each is a configuration as `--config` takes it, with all that was in force, from flags too. A `mayfly serve` that
 //! is started by hand does not read it: it has words of its own.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use mayfly_server::NO_LINK;
+use mayfly_server::write_private;
 
 use crate::config::{Given, Settings, Source};
 
@@ -86,15 +84,8 @@ fn with_claude(settings: &Settings, claude: &Path) -> Settings {
     settings
 }
 
-/// The file has the old content or the new.
 fn write(path: &Path, settings: &Settings) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(NO_LINK);
-    let mut file = options.open(&unfinished)?;
-    file.write_all(format!("{WORDS}{}", settings.written()).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)
+    write_private(path, format!("{WORDS}{}", settings.written()).as_bytes())
 }
 
 fn remove(path: &Path) -> io::Result<()> {

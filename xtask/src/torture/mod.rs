@@ -24,8 +24,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mayfly_client::Client;
-use mayfly_scripted_api::{Accepted, ScriptedApi};
-use mayfly_wire::api::{Credential, CredentialKind};
+use mayfly_wire::api::Credential;
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -34,6 +33,7 @@ use self::faults::{Done, Tormentor};
 use self::load::{Fulfilled, Load};
 use self::proxy::Proxy;
 use crate::machines::{Left, Sampler, sandbox};
+use crate::model::scripted_model;
 use crate::orchestrator::{Build, Place, Serving};
 use crate::report::{self, none};
 
@@ -107,13 +107,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let home = tempfile::tempdir()?;
     let build = if built { Build::Not } else { Build::First };
     let place = Arc::new(Place::prepare(home.path(), build, claude).await?);
-    let secret = format!("made-up-{}", uuid::Uuid::now_v7());
-    let api = ScriptedApi::start("127.0.0.1:0".parse()?, Accepted::Oauth(secret.clone())).await?;
-    let credential = Credential {
-        kind: CredentialKind::OauthToken,
-        secret: secret.into(),
-        base_url: Some(api.base_url()),
-    };
+    let (api, credential) = scripted_model().await?;
     let time = Duration::try_from_secs_f64(minutes * 60.0).context("--minutes is a time")?;
     let found = torture(&place, credential, seed, time).await;
     api.stop().await;

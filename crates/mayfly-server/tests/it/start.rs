@@ -14,22 +14,28 @@ use mayfly_server::{DataError, Server, ServerConfig, StartError, check_database,
 use mayfly_store::{NewTask, Store};
 use mayfly_wire::api::CreateTask;
 
-/// A provider that can make nothing here.
-#[derive(Debug)]
-pub(crate) struct Unable;
-
-/// A provider of which nothing is wanted but that it could.
-#[derive(Debug)]
-struct Unused;
+/// A provider that makes nothing: it cannot here, or it only could.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    Unable,
+    Unused,
+}
 
 #[async_trait]
-impl Provider for Unused {
+impl Provider for Idle {
     fn name(&self) -> &'static str {
-        "unused"
+        "idle"
     }
 
     async fn probe(&self) -> Result<(), ProviderError> {
-        Ok(())
+        match self {
+            Self::Unused => Ok(()),
+            Self::Unable => Err(ProviderError::Refused {
+                provider: "idle",
+                reason: "user namespaces are off".to_owned(),
+                source: None,
+            }),
+        }
     }
 
     async fn create(&self, _: &MachineSpec) -> Result<Machine, ProviderError> {
@@ -62,7 +68,8 @@ async fn a_key_that_is_gone_while_a_task_waits_stops_the_start_and_the_doctor_kn
     store.submit(new).await.unwrap();
     drop(store);
     let config = ServerConfig::in_dir(&data);
-    let refused = Server::start(config.clone(), Arc::new(Unused), Arc::new(SystemClock)).await.unwrap_err();
+    let refused =
+        Server::start(config.clone(), Arc::new(Idle::Unused), Arc::new(SystemClock)).await.unwrap_err();
     let known = check_database(&data).unwrap_err();
     for error in [refused, known] {
         assert!(matches!(error, StartError::Data(DataError::LostKey { tasks: 1, .. })), "{error}");
@@ -74,36 +81,9 @@ async fn a_key_that_is_gone_while_a_task_waits_stops_the_start_and_the_doctor_kn
     assert!(matches!(next, StartError::Provider(_)), "{next}");
 }
 
-#[async_trait]
-impl Provider for Unable {
-    fn name(&self) -> &'static str {
-        "unable"
-    }
-
-    async fn probe(&self) -> Result<(), ProviderError> {
-        Err(ProviderError::Refused {
-            provider: "unable",
-            reason: "user namespaces are off".to_owned(),
-            source: None,
-        })
-    }
-
-    async fn create(&self, _: &MachineSpec) -> Result<Machine, ProviderError> {
-        panic!("nothing may be made")
-    }
-
-    async fn destroy(&self, _: AttemptId) -> Result<(), ProviderError> {
-        panic!("nothing was made")
-    }
-
-    async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
-        panic!("nothing was made")
-    }
-}
-
 async fn start(data: &Path) -> StartError {
     let config = ServerConfig::in_dir(data);
-    Server::start(config, Arc::new(Unable), Arc::new(SystemClock)).await.unwrap_err()
+    Server::start(config, Arc::new(Idle::Unable), Arc::new(SystemClock)).await.unwrap_err()
 }
 
 /// S59: no machine without all its parts, and no orchestrator without machines.

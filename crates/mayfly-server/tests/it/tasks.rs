@@ -196,7 +196,7 @@ async fn a_workspace_is_named_by_its_hash_and_its_commit() {
 #[tokio::test]
 async fn a_second_orchestrator_does_not_start() {
     let bed = Bed::start().await;
-    let provider = std::sync::Arc::new(crate::start::Unable);
+    let provider = std::sync::Arc::new(crate::start::Idle::Unable);
     let clock = std::sync::Arc::new(mayfly_engine::SystemClock);
     let second = Server::start(ServerConfig::in_dir(bed.data()), provider, clock).await.unwrap_err();
     assert!(matches!(second, StartError::Data(DataError::Locked { .. })), "{second}");

@@ -1,14 +1,14 @@
 //! Where this user's tunnel leads, remembered in the data folder: said once, and from then on `mayfly tunnel` is
 //! enough. While it is remembered, no verb starts an orchestrator here.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use mayfly_link::Endpoint;
-use mayfly_server::NO_LINK;
+use mayfly_server::{NO_LINK, write_private};
 use mayfly_wire::Secret;
 use serde::{Deserialize, Serialize};
 
@@ -64,27 +64,15 @@ impl Saved {
     /// Remembers it. The file has the old content or the new.
     pub(crate) fn save(&self, data: &Path) -> anyhow::Result<()> {
         let path = Self::file(data);
-        let unfinished = path.with_extension("new");
         let text = serde_json::to_string_pretty(self).expect("it is plain data");
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(NO_LINK)
-            .open(&unfinished);
-        let saved = file.and_then(|mut file| {
-            file.write_all(format!("{text}\n").as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)
-        });
+        let saved = write_private(&path, format!("{text}\n").as_bytes());
         saved.with_context(|| format!("cannot write `{}`", path.display()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
