@@ -7,6 +7,7 @@
 //! - [`task`]: the state machine of one task.
 //! - [`outcome`]: the ways a task can end.
 //! - [`policy`]: how many at once, and when an attempt is worth another try, and how soon.
+//! - [`prices`]: what models cost, by a table.
 //! - [`redact`]: how configured secrets are taken out of what is stored or shown.
 //! - [`causes`](causes()): an error with all its causes, in one line.
 
@@ -14,6 +15,7 @@ mod causes;
 pub mod id;
 pub mod outcome;
 pub mod policy;
+pub mod prices;
 pub mod redact;
 pub mod task;
 
@@ -21,5 +23,6 @@ pub use causes::causes;
 pub use id::{AttemptId, TaskId};
 pub use outcome::{Failure, Outcome};
 pub use policy::{Chances, Earlier, Policy};
+pub use prices::Prices;
 pub use redact::{Carry, Redacted, Redactor, Secrets};
 pub use task::{After, Attempt, Effect, Event, Limit, Phase, TaskState};

@@ -283,6 +283,15 @@ impl Secrets {
         known.redactor = Redactor::new(known.by_source.values().flatten().map(String::as_str));
     }
 
+    /// What `source` knows from now on besides what it knew before.
+    pub fn add(&self, source: &str, secret: &str) {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all = known.by_source.get(source).cloned().unwrap_or_default();
+        drop(known);
+        all.insert(secret.to_owned());
+        self.set(source, all);
+    }
+
     /// What knows all of them as they are now.
     pub fn redactor(&self) -> Redactor {
         self.0.read().unwrap_or_else(PoisonError::into_inner).redactor.clone()

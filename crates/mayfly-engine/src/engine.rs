@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mayfly_core::{Effect, Event, TaskId, TaskState, causes};
 use mayfly_provider::{Provider, ProviderError};
-use mayfly_store::{AttemptRow, Change, Changed, Listing, Store, StoreError};
+use mayfly_store::{AttemptRow, AttemptUsage, Change, Changed, Listing, Store, StoreError};
 use mayfly_wire::api;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::prune::Workspaces;
 use crate::seal::Seal;
 use crate::session::Links;
+use crate::spend;
 use crate::token::Tokens;
 use crate::view::view;
 
@@ -145,7 +146,9 @@ impl Engine {
             Some(attempt) => self.0.store.attempt(id.attempt(attempt)).await?,
             None => None,
         };
-        Ok(Some(view(task, attempt.as_ref(), &self.0.config.rules)))
+        let usage = self.0.store.usage(id).await?;
+        let task = view(task, attempt.as_ref(), &self.0.config.rules);
+        Ok(Some(self.with_usage(task, &usage)))
     }
 
     /// Tasks, newest first, at most [`TASKS_MAX`].
@@ -155,14 +158,20 @@ impl Engine {
         let live = self.0.store.live().await?;
         let live: HashMap<TaskId, AttemptRow> =
             live.into_iter().map(|(task, attempt)| (task.id, attempt)).collect();
+        let usages = self.0.store.usages(tasks.iter().map(|task| task.id).collect()).await?;
         let rules = &self.0.config.rules;
         Ok(tasks
             .into_iter()
-            .map(|task| {
+            .zip(usages)
+            .map(|(task, usage)| {
                 let attempt = live.get(&task.id);
-                view(task, attempt, rules)
+                self.with_usage(view(task, attempt, rules), &usage)
             })
             .collect())
+    }
+
+    fn with_usage(&self, task: api::Task, usage: &[AttemptUsage]) -> api::Task {
+        api::Task { usage: spend::usage(usage, self.0.config.rules.prices.as_ref()), ..task }
     }
 
     /// The task with this id, or the one whose id ends with these digits.
@@ -285,6 +294,7 @@ impl Engine {
         match state {
             TaskState::Queued(_) => self.0.slots.send_replace(()),
             TaskState::Finished(_) => {
+                self.0.config.secrets.set(&task.to_string(), []);
                 self.forget();
                 self.0.slots.send_replace(());
             }
@@ -302,10 +312,14 @@ impl Engine {
         self.0.unfinished.send_modify(|count| *count = count.saturating_sub(1));
     }
 
-    /// The owner's credential for a task that is not over.
+    /// The owner's credential for a task that is not over. Before anybody has it, it is among the secrets.
     pub(crate) async fn credential(&self, task: TaskId) -> Result<Option<api::Credential>, StoreError> {
         let sealed = self.0.store.credential(task).await?;
-        Ok(sealed.and_then(|sealed| self.0.seal.open(task, &sealed)))
+        let credential = sealed.and_then(|sealed| self.0.seal.open(task, &sealed));
+        if let Some(credential) = &credential {
+            self.0.config.secrets.add(&task.to_string(), credential.secret.expose());
+        }
+        Ok(credential)
     }
 
     /// Follows a task from its present head. `None`: there is no such task.

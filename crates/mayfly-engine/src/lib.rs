@@ -20,7 +20,7 @@
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
 //! - `events`: the log of a task as clients read it. `feed`: those of all tasks. `token`: what machines prove themselves with. `seal`: credentials at rest.
-//! - `prune`: what is old goes. `metrics`: what is counted.
+//! - `spend`: what is used of model APIs. `prune`: what is old goes. `metrics`: what is counted.
 
 mod clock;
 mod config;
@@ -39,6 +39,7 @@ mod schedule;
 mod seal;
 mod session;
 mod shape;
+mod spend;
 mod submit;
 mod token;
 mod view;
@@ -49,7 +50,7 @@ pub use doors::Doors;
 pub use engine::{Engine, Found, StartError, TASKS_MAX};
 pub use events::EventReader;
 pub use feed::{Ahead, FeedReader};
-pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError};
+pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError, Used};
 pub use model::{Denied, Gate, GateClosed, ModelAccess};
 pub use session::{JoinError, Session};
 pub use shape::check_shape;

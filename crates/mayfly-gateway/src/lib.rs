@@ -7,7 +7,8 @@
 //!
 //! A machine holds a placeholder that is good here alone. [`router`] takes it off, asks the [`Admission`] for
 //! what it stands for, and sends the request on with the owner's credential and no other. Both bodies are
-//! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens.
+//! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens. What it used is counted as it
+//! passes ([`count`]), and a secret in it is masked.
 //!
 //! Bounds: [`REQUEST_BYTES_MAX`], [`CONNECT_MAX`], [`GATE_MAX`]. Who may do what is not decided here, and
 //! nothing here knows tasks, stores or clocks.
@@ -18,12 +19,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodFilter, on, post};
-use mayfly_core::AttemptId;
+use mayfly_core::{AttemptId, Redactor};
 use secrecy::SecretString;
 
+mod body;
+pub mod count;
 mod error;
 mod forward;
 mod headers;
+
+pub use body::Masked;
+pub use count::Used;
 
 /// The longest request body; what the Messages API itself allows, and a little more.
 pub const REQUEST_BYTES_MAX: usize = 34 * 1024 * 1024;
@@ -39,6 +45,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub trait Admission: fmt::Debug + Send + Sync + 'static {
     /// Takes the placeholder that came with a request.
     async fn admit(&self, token: &str) -> Result<Admitted, Denied>;
+
+    /// Takes what one request of `attempt` for an answer has used, when its answer is over.
+    fn count(&self, attempt: AttemptId, used: Used);
 }
 
 /// One request's leave to go out.
@@ -48,6 +57,8 @@ pub struct Admitted {
     pub attempt: AttemptId,
     /// Where it goes.
     pub upstream: Upstream,
+    /// What no answer may show.
+    pub redactor: Redactor,
     /// Withholds the answer until `claude` is known to run as it was asked to.
     pub gate: Box<dyn Gate>,
 }

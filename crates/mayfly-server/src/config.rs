@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use mayfly_core::Secrets;
 use mayfly_engine::{EngineConfig, Rules};
 use mayfly_git::Git;
 
@@ -32,6 +33,9 @@ pub struct ServerConfig {
     pub git: Git,
     /// What holds for its tasks.
     pub rules: Rules,
+    /// What must not be in anything that is stored or shown, by who knows it: `secrets.set("pool", all_of_them)`. The
+    /// orchestrator adds its owners' tokens and the credentials of the tasks that run.
+    pub secrets: Secrets,
 }
 
 impl ServerConfig {
@@ -47,6 +51,7 @@ impl ServerConfig {
             machines_by_port: false,
             git,
             rules: Rules::default(),
+            secrets: Secrets::default(),
         }
     }
 
@@ -81,6 +86,7 @@ impl ServerConfig {
             workspaces: workspaces.to_owned(),
             results: results.to_owned(),
             key,
+            secrets: self.secrets.clone(),
         }
     }
 }

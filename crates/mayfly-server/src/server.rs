@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use mayfly_core::causes;
+use mayfly_core::{Secrets, causes};
 use mayfly_engine::{Clock, Engine};
 use mayfly_git::Git;
 use mayfly_provider::{Provider, ProviderError};
@@ -156,7 +156,7 @@ impl Server {
             Some(street) => Door::on(street, config.socket(), OWNER_CONNECTIONS_MAX),
             None => open_socket(&config)?,
         };
-        let tokens = open_tokens(&store, &data, &clock).await?;
+        let tokens = open_tokens(&store, &data, &clock, &config.secrets).await?;
         let port = Port::open(&config, &data).await?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone(), street);
@@ -253,11 +253,14 @@ async fn open_tokens(
     store: &Store,
     data: &DataFolder,
     clock: &Arc<dyn Clock>,
+    secrets: &Secrets,
 ) -> Result<OwnerTokens, StartError> {
-    OwnerTokens::open(store.clone(), data, clock.clone()).await.map_err(|error| match error {
-        TokenError::Data(error) => error.into(),
-        other => StartError::Tokens(Box::new(other)),
-    })
+    OwnerTokens::open(store.clone(), data, clock.clone(), secrets.clone()).await.map_err(
+        |error| match error {
+            TokenError::Data(error) => error.into(),
+            other => StartError::Tokens(Box::new(other)),
+        },
+    )
 }
 
 /// The owner's socket.

@@ -8,11 +8,13 @@
 //! no moment at which one is true without the others.
 //!
 //! - [`Store`]: what can be asked. `writer`: the thread. `schema`: the tables. `row`: how they read back.
-//! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says.
+//! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says. `carries`: what waits of
+//!   it. `usage`: what it uses.
 //! - `owner_tokens`: who may come by the port.
 //! - `log`: how events are written, as the lines that clients read. `read`: how they are read.
 //! - `tail`: the newest of them, in memory. `prune`: what is old goes.
 
+mod carries;
 mod change;
 mod desk;
 mod error;
@@ -26,12 +28,14 @@ mod row;
 mod schema;
 mod store;
 mod tail;
+mod usage;
 mod writer;
 
 pub use change::{Change, Changed};
 pub use error::StoreError;
-pub use ingest::{IngestError, Ingested};
+pub use ingest::{IngestError, IngestRules, Ingested};
 pub use owner_tokens::OwnerToken;
 pub use read::{FeedChunk, LogError, Run};
 pub use row::{AttemptRow, TaskRow};
 pub use store::{Bound, Listing, NewTask, Performed, Store, Submitted};
+pub use usage::{AttemptUsage, Used};

@@ -33,9 +33,10 @@ const STEPS: [Step; VERSION as usize] = [
     Step::Sql(RETRIES_LATER),
     Step::Sql(OWNER_TOKENS),
     Step::Work(runs_and_feed),
+    Step::Sql(USAGE_AND_CARRIES),
 ];
 /// The version of the tables after all steps.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// The tables that the queue needs.
 const QUEUE: [&str; 3] = ["tasks", "attempts", "effects"];
@@ -153,6 +154,29 @@ ALTER TABLE tasks ADD COLUMN first_seq INTEGER NOT NULL DEFAULT 1;
 -- 0: log and result are kept; 1: they are being taken away; 2: they are gone.
 ALTER TABLE tasks ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX tasks_by_end ON tasks (finished_ms) WHERE pruned < 2 AND finished_ms IS NOT NULL;
+";
+
+const USAGE_AND_CARRIES: &str = "
+-- What each attempt has used of each model.
+CREATE TABLE usage (
+    task TEXT NOT NULL REFERENCES tasks (id),
+    attempt INTEGER NOT NULL,
+    -- As the model API names it; empty where it gave no answer.
+    model TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    -- Those of the requests that were answered to the main agent.
+    turns INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    PRIMARY KEY (task, attempt, model)
+) STRICT, WITHOUT ROWID;
+-- What it has cost, as `claude` counts it.
+ALTER TABLE attempts ADD COLUMN cost_usd REAL;
+-- The end of an unfinished line, by source, that may be the beginning of a secret.
+ALTER TABLE attempts ADD COLUMN carry_claude BLOB;
+ALTER TABLE attempts ADD COLUMN carry_stderr BLOB;
 ";
 
 /// Writes what each event was as the line that it is.

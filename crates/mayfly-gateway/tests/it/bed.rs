@@ -10,8 +10,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
-use mayfly_core::{Attempt, AttemptId, TaskId};
-use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Upstream};
+use mayfly_core::{Attempt, AttemptId, Redactor, TaskId};
+use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Upstream, Used};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -42,6 +42,8 @@ pub(crate) struct Bed {
     pub(crate) door: watch::Sender<Door>,
     /// One for each answer that has come to the gate.
     pub(crate) at_the_gate: mpsc::UnboundedReceiver<()>,
+    /// One for each request that is over.
+    pub(crate) counted: mpsc::UnboundedReceiver<Used>,
 }
 
 impl Bed {
@@ -70,11 +72,12 @@ impl Bed {
         let (door, _) = watch::channel(Door::Open);
         let (arrive, at_the_gate) = mpsc::unbounded_channel();
         let upstream = Upstream { base_url, kind, secret: CANARY.to_owned().into() };
-        let admission = Arc::new(OnePlaceholder { upstream, door: door.clone(), arrive });
+        let (count, counted) = mpsc::unbounded_channel();
+        let admission = Arc::new(OnePlaceholder { upstream, door: door.clone(), arrive, count });
         let client = mayfly_gateway::upstream_client().unwrap();
         let url = serve(mayfly_gateway::router(admission, client)).await;
         let machine = mayfly_gateway::upstream_client().unwrap();
-        Self { url, machine, reached, door, at_the_gate }
+        Self { url, machine, reached, door, at_the_gate, counted }
     }
 
     /// A request for an answer of the model, with the placeholder.
@@ -117,6 +120,7 @@ struct OnePlaceholder {
     upstream: Upstream,
     door: watch::Sender<Door>,
     arrive: mpsc::UnboundedSender<()>,
+    count: mpsc::UnboundedSender<Used>,
 }
 
 impl fmt::Debug for OnePlaceholder {
@@ -134,7 +138,13 @@ impl Admission for OnePlaceholder {
         let attempt: AttemptId =
             "0193b2c4-0000-7000-8000-0123456789ab".parse::<TaskId>().unwrap().attempt(Attempt(1));
         let gate = Box::new(WatchedDoor(self.door.subscribe(), self.arrive.clone()));
-        Ok(Admitted { attempt, upstream: self.upstream.clone(), gate })
+        let redactor = Redactor::new([CANARY]);
+        Ok(Admitted { attempt, upstream: self.upstream.clone(), redactor, gate })
+    }
+
+    fn count(&self, _: AttemptId, used: Used) {
+        // Nobody may be left to hear it.
+        let _ = self.count.send(used);
     }
 }
 

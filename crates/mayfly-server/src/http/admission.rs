@@ -1,8 +1,9 @@
 //! Whom the gateway lets out: the engine's tokens, in the gateway's words.
 
 use async_trait::async_trait;
+use mayfly_core::AttemptId;
 use mayfly_engine::ModelAccess;
-use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Upstream};
+use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Upstream, Used};
 use mayfly_wire::api;
 
 use super::entry::Entry;
@@ -17,9 +18,26 @@ pub(super) struct Tokens(pub(super) Entry);
 #[async_trait]
 impl Admission for Tokens {
     async fn admit(&self, token: &str) -> Result<Admitted, Denied> {
-        let ModelAccess { attempt, credential, gate } =
+        let ModelAccess { attempt, credential, redactor, gate } =
             self.0.admit_model(token).await.map_err(|_| Denied)?;
-        Ok(Admitted { attempt, upstream: upstream(credential), gate: Box::new(EngineGate(gate)) })
+        let gate = Box::new(EngineGate(gate));
+        Ok(Admitted { attempt, upstream: upstream(credential), redactor, gate })
+    }
+
+    fn count(&self, attempt: AttemptId, used: Used) {
+        self.0.count(attempt, stored(used));
+    }
+}
+
+fn stored(used: Used) -> mayfly_engine::Used {
+    mayfly_engine::Used {
+        model: used.model,
+        requests: 1,
+        turns: used.turn.into(),
+        input_tokens: used.input_tokens,
+        output_tokens: used.output_tokens,
+        cache_read_tokens: used.cache_read_tokens,
+        cache_write_tokens: used.cache_write_tokens,
     }
 }
 

@@ -12,8 +12,8 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
-use mayfly_core::AttemptId;
-use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, Session};
+use mayfly_core::{AttemptId, Redactor};
+use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, Session, StoreError, Used};
 use mayfly_wire::worker::Hello;
 
 use super::extract::bearer;
@@ -68,6 +68,21 @@ impl Entry {
     pub(super) async fn admit_model(&self, token: &str) -> Result<ModelAccess, Denied> {
         let access = self.engine.admit_model(token).await?;
         self.own(access.attempt).map(|_| access)
+    }
+
+    /// Takes what a request has used that was admitted.
+    pub(super) fn count(&self, attempt: AttemptId, used: Used) {
+        self.engine.count(attempt, used);
+    }
+
+    /// What knows the secrets as they are now.
+    pub(super) fn redactor(&self) -> Redactor {
+        self.engine.redactor()
+    }
+
+    /// Tells the owner of an attempt's task something.
+    pub(super) async fn warn(&self, attempt: AttemptId, text: String) -> Result<(), StoreError> {
+        self.engine.warn(attempt, text).await
     }
 
     /// Takes the token that came with a result.
