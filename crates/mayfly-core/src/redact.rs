@@ -119,6 +119,11 @@ impl Redactor {
         Self(Some(Arc::new(Forms { any, all, sorted: sorted.into_iter().collect(), longest })))
     }
 
+    /// Whether there is nothing to look for.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Whether a piece of a text, before which nothing waits, stays as it is: no secret is in it, and none may begin at
     /// its end if the text goes on.
     pub fn is_clean(&self, piece: &[u8], goes_on: bool) -> bool {

@@ -171,8 +171,10 @@ impl Server {
         let machines = Machines {
             engine: engine.clone(),
             client,
+            workspaces: data.workspaces().into(),
             results: data.results().into(),
             incoming: data.incoming().into(),
+            git: config.git.clone(),
         };
         if let Some(Port { door, hosts, .. }) = port {
             let mut routes = http::guarded(api.clone(), tokens);
@@ -300,13 +302,17 @@ fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &
 struct Machines {
     engine: Engine,
     client: reqwest::Client,
+    workspaces: Arc<Path>,
     results: Arc<Path>,
     incoming: Arc<Path>,
+    git: Git,
 }
 
 impl Machines {
     fn machine(&self, entry: Entry, house: House) -> Machine {
-        Machine { entry, results: self.results.clone(), incoming: self.incoming.clone(), house }
+        let (workspaces, results, incoming) = (&self.workspaces, &self.results, &self.incoming);
+        let (workspaces, results, incoming) = (workspaces.clone(), results.clone(), incoming.clone());
+        Machine { entry, workspaces, results, incoming, git: self.git.clone(), house }
     }
 
     /// Lets machines in by each door that was opened, for its attempt alone.

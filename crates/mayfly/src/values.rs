@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use mayfly_core::Prices;
+use mayfly_core::prices::BadPrices;
 use mayfly_link::Endpoint;
 use mayfly_wire::api::{PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX, check_token_name};
 

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use mayfly_core::{AttemptId, Redactor};
 use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, Session, StoreError, Used};
+use mayfly_wire::api::Workspace;
 use mayfly_wire::worker::Hello;
 
 use super::extract::bearer;
@@ -73,6 +74,11 @@ impl Entry {
     /// Takes what a request has used that was admitted.
     pub(super) fn count(&self, attempt: AttemptId, used: Used) {
         self.engine.count(attempt, used);
+    }
+
+    /// What the task of an attempt works on.
+    pub(super) async fn workspace(&self, attempt: AttemptId) -> Result<Option<Workspace>, StoreError> {
+        Ok(self.engine.task(attempt.task).await?.and_then(|task| task.workspace))
     }
 
     /// What knows the secrets as they are now.

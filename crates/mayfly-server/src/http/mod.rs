@@ -61,8 +61,10 @@ pub(crate) struct Owner {
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) entry: Entry,
+    pub(crate) workspaces: Arc<Path>,
     pub(crate) results: Arc<Path>,
     pub(crate) incoming: Arc<Path>,
+    pub(crate) git: Git,
     /// Ends with the machine's door.
     pub(crate) house: House,
 }

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::Path;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -64,6 +65,7 @@ kinds! {
     NameTaken: "name-taken",
     TooManyTokens: "too-many-tokens",
     UnfitResult: "unfit-result",
+    SecretInResult: "secret-in-result",
     DiskFull: "disk-full",
     DamagedDatabase: "damaged-database",
     Internal: "internal",
@@ -181,6 +183,16 @@ impl Problem {
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::UnfitResult, causes(&error));
         }
         Self::internal("the patch could not be made", &error)
+    }
+
+    /// Of work that was handed over.
+    pub(crate) fn secret_in_work(kept: &Path) -> Self {
+        let detail = format!(
+            "the work has a configured secret in it, and is not given out: it is kept on the orchestrator as `{}`, for \
+             whoever takes the secret out of it, or makes a new one and this one worthless",
+            kept.display()
+        );
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
     }
 
     fn disk_full() -> Self {

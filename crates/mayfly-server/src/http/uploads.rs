@@ -1,12 +1,20 @@
 //! What a worker brings out of its machine. The token says whose it is; a later upload replaces an earlier.
 //!
-//! In a session file configured secrets are masked on their way to the disk.
+//! In a session file configured secrets are masked on their way to the disk. In work nothing can be masked, since commits
+//! are named by their content: it is searched, and with a secret in it withheld ([`WITHHELD`]), never deleted. What cannot
+//! be searched is kept, and said to be so: no machine holds a credential unless its owner asked for that.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
 
 use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
-use mayfly_core::AttemptId;
+use mayfly_core::{AttemptId, Carry, causes};
+use mayfly_engine::StoreError;
 use mayfly_gateway::Masked;
+use mayfly_git::{Base, CONTENTS_BYTES_MAX, GitError, read_through};
 
 use super::Machine;
 use super::extract::bearer;
@@ -19,6 +27,9 @@ const BUNDLE_BYTES_MAX: u64 = 2 << 30;
 /// The longest session file.
 const TRANSCRIPT_BYTES_MAX: u64 = 512 << 20;
 
+/// The name of work that is not given out.
+const WITHHELD: &str = "bundle.withheld";
+
 /// `PUT /v1/worker/result/bundle`
 pub(super) async fn bundle(
     State(app): State<Machine>,
@@ -27,7 +38,54 @@ pub(super) async fn bundle(
 ) -> Result<StatusCode, Problem> {
     let attempt = admit(&app, &headers).await?;
     let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, BUNDLE_BYTES_MAX).await?;
+    match has_secret(&app, attempt, incoming.path()).await {
+        Ok(false) => {}
+        Ok(true) => {
+            let kept = results::folder(&app.results, attempt).join(WITHHELD);
+            keep(&app, attempt, incoming, WITHHELD).await?;
+            return Err(Problem::secret_in_work(&kept));
+        }
+        Err(error) => {
+            let text = format!("the work could not be searched for secrets: {}", causes(&error));
+            app.entry.warn(attempt, text).await?;
+        }
+    }
     keep(&app, attempt, incoming, "bundle").await
+}
+
+/// Whether work has a configured secret in its files, its names or its messages.
+async fn has_secret(app: &Machine, attempt: AttemptId, bundle: &Path) -> Result<bool, SearchError> {
+    let redactor = app.entry.redactor();
+    if redactor.is_empty() {
+        return Ok(false);
+    }
+    let scratch = tempfile::tempdir_in(&app.incoming)?;
+    let from = app.entry.workspace(attempt).await?;
+    let began = from.map(|from| (app.workspaces.join(format!("{}.bundle", from.id)), from.base));
+    let base = began.as_ref().map(|(bundle, commit)| Base { bundle, commit });
+    let (mut carry, mut found) = (Carry::default(), false);
+    let whole = read_through(&app.git, scratch.path(), base, bundle, |piece| {
+        let clean = carry.is_empty() && redactor.is_clean(piece, true);
+        found = !clean && redactor.piece(&mut carry, piece, true).places > 0;
+        if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    match whole.await? {
+        false if !found => Err(SearchError::TooMuch),
+        _ => Ok(found),
+    }
+}
+
+/// Why work was not searched.
+#[derive(Debug, thiserror::Error)]
+enum SearchError {
+    #[error("it holds more than {CONTENTS_BYTES_MAX} bytes")]
+    TooMuch,
+    #[error(transparent)]
+    Git(#[from] GitError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("there is no room for it")]
+    Disk(#[from] io::Error),
 }
 
 /// `PUT /v1/worker/result/transcript`

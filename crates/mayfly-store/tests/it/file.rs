@@ -13,6 +13,8 @@ const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 
 /// Makes the tables of the second version out of these.
 const SECOND: &str = "
+    DROP TABLE usage; ALTER TABLE attempts DROP COLUMN cost_usd; ALTER TABLE attempts DROP COLUMN carry_claude;
+    ALTER TABLE attempts DROP COLUMN carry_stderr;
     DROP TABLE runs; DROP TABLE feed; DROP TABLE owner_tokens; ALTER TABLE tasks DROP COLUMN first_seq;
     DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
     DROP INDEX tasks_by_end;

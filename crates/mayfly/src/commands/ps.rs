@@ -249,8 +249,11 @@ mod tests {
             ),
             task("queued", &format!(r#","due_at":"2026-01-01T00:10:40Z"{limits}"#)),
             task("queued", &format!(r#","due_at":"2026-01-01T00:09:40Z"{limits}"#)),
-            task("finished", r#","finished_at":"2026-01-01T00:01:05Z","outcome":{"name":"succeeded"},
-                    "usage":{"requests":3,"input_tokens":900,"cache_read_tokens":34000,"output_tokens":1999,"cost_usd":0.0213}"#),
+            task(
+                "finished",
+                r#","finished_at":"2026-01-01T00:01:05Z","outcome":{"name":"succeeded"},
+                    "usage":{"requests":3,"input_tokens":900,"cache_read_tokens":34000,"output_tokens":1999,"cost_usd":0.0213}"#,
+            ),
         ]
     }
 

@@ -127,7 +127,8 @@ async fn what_a_task_used_is_shown() {
     let ended = world.outcome_of(&["[script: bash command=\"echo hello\"]"]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let id = ended.events[0]["task"].as_str().unwrap().to_owned();
-    let task: serde_json::Value = serde_json::from_str(&world.mayfly(&["result", &id, "--json"]).await.stdout).unwrap();
+    let task: serde_json::Value =
+        serde_json::from_str(&world.mayfly(&["result", &id, "--json"]).await.text()).unwrap();
     let result = ended.events.iter().rev().find(|event| event["line"]["type"] == "result").unwrap();
     let (usage, said) = (&task["usage"], &result["line"]);
     assert_eq!(usage["requests"], 2);
@@ -140,9 +141,9 @@ async fn what_a_task_used_is_shown() {
         assert_eq!(usage[ours], said["usage"][theirs], "{usage} {said}");
     }
     assert_eq!((&usage["cost_usd"], &usage["cost_by"]), (&said["total_cost_usd"], &json!("claude")));
-    let summary = world.mayfly(&["result", &id]).await.stdout;
+    let summary = world.mayfly(&["result", &id]).await.text();
     assert!(summary.contains("2 requests") && summary.contains("by claude"), "{summary}");
-    assert!(world.mayfly(&["ps", "--all"]).await.stdout.contains("USED"));
+    assert!(world.mayfly(&["ps", "--all"]).await.text().contains("USED"));
     world.end().await;
 }
 
