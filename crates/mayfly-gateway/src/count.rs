@@ -118,7 +118,7 @@ impl Line {
 
 impl Used {
     fn event(&mut self, line: &[u8]) {
-        let Some(data) = line.strip_prefix(DATA).filter(|data| data.len() <= LINE_BYTES_MAX) else { return };
+        let Some(data) = line.strip_prefix(DATA).filter(|_| line.len() <= LINE_BYTES_MAX) else { return };
         let counts = |word: &str| memchr::memmem::find(data, word.as_bytes()).is_some();
         if !counts("\"message_start\"") && !counts("\"message_delta\"") {
             return;

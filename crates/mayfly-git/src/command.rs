@@ -182,7 +182,10 @@ impl GitCommand {
     }
 
     /// Runs it, and gives what it prints to `each` in pieces until that has enough. Whether it came to its end.
-    pub(crate) async fn read(mut self, mut each: impl FnMut(&[u8]) -> ControlFlow<()>) -> Result<bool, GitError> {
+    pub(crate) async fn read(
+        mut self,
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<bool, GitError> {
         let mut child = self.command.stderr(Stdio::null()).spawn().map_err(GitError::Missing)?;
         let mut stdout = child.stdout.take().expect("it is a pipe");
         let mut piece = vec![0; READ_BYTES];
@@ -199,7 +202,10 @@ impl GitCommand {
         let whole = read.map_err(GitError::Missing)?;
         // Dropped before its end, it is killed.
         if whole && !child.wait().await.map_err(GitError::Missing)?.success() {
-            return Err(GitError::Failed { what: self.what, said: "it did not come to a good end".to_owned() });
+            return Err(GitError::Failed {
+                what: self.what,
+                said: "it did not come to a good end".to_owned(),
+            });
         }
         Ok(whole)
     }

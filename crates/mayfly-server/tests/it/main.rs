@@ -11,6 +11,7 @@ mod neighbours;
 mod owner;
 mod port;
 mod readers;
+mod secrets;
 mod start;
 mod stream;
 mod tasks;

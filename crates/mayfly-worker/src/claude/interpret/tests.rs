@@ -178,7 +178,8 @@ fn too_many_requests_and_an_overload_are_told_apart_and_once_each() {
     // Also where there was no retry.
     let mut reader = interpreter();
     let told = reader.read(result(529).as_bytes());
-    assert_eq!(told, [vec![cost()], limit(LimitKind::Overload, "overload")].concat());
+    let overload = limit(LimitKind::Overload, "overload");
+    assert_eq!(told, [cost()].into_iter().chain(overload).collect::<Vec<_>>());
 }
 
 #[test]
