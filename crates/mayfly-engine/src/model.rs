@@ -1,10 +1,9 @@
 //! Who may use the model API and hand over results.
 
 use mayfly_core::{AttemptId, Redactor, TaskState};
+use mayfly_store::StoreError;
 use mayfly_wire::api;
 use mayfly_wire::event::MayflyEvent;
-
-use mayfly_store::StoreError;
 
 use crate::engine::Engine;
 use crate::heads::Follow;

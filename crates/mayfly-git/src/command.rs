@@ -192,7 +192,7 @@ impl GitCommand {
         let reading = async {
             loop {
                 match stdout.read(&mut piece).await? {
-                    0 => return Ok(true),
+                    0 => return Ok::<_, io::Error>(true),
                     read if each(&piece[..read]).is_break() => return Ok(false),
                     _ => {}
                 }

@@ -51,7 +51,10 @@ mod tests {
         let (known, path) = (secrets.clone(), file.path().to_owned());
         let append = move || std::fs::File::options().append(true).open(&path).expect("it is there");
         let writer = move || Masking { secrets: known.clone(), to: append() };
-        let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(writer).with_ansi(false);
+        let log = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(writer)
+            .with_ansi(false);
         tracing::subscriber::with_default(log.finish(), || {
             let _span = tracing::info_span!("span", token = "sk-\"canary\"-1").entered();
             tracing::trace!(text = ?"sk-\"canary\"-1", "sk-\"canary\"-1 is here");

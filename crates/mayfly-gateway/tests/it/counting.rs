@@ -20,7 +20,7 @@ fn used(turn: bool, output_tokens: u64) -> Used {
 
 /// The chunks that a test names, whole.
 async fn streams(chunks: &'static [&'static str]) -> Bed {
-    let answer = || {
+    let answer = move || {
         let chunks = stream::iter(chunks).map(|&chunk| Ok::<_, std::convert::Infallible>(Bytes::from(chunk)));
         ([("content-type", "text/event-stream")], Body::from_stream(chunks)).into_response()
     };
@@ -50,7 +50,7 @@ async fn an_answer_that_is_cut_short_is_counted_as_far_as_it_came() {
     let chunks = std::sync::Mutex::new(Some(chunks));
     let answer = move || {
         let chunks = chunks.lock().unwrap().take().unwrap();
-        let body = stream::unfold(chunks, async |mut chunks| {
+        let body = stream::unfold(chunks, async |mut chunks: mpsc::UnboundedReceiver<Bytes>| {
             Some((Ok::<_, std::convert::Infallible>(chunks.recv().await?), chunks))
         });
         ([("content-type", "text/event-stream")], Body::from_stream(body)).into_response()

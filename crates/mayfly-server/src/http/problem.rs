@@ -5,14 +5,13 @@
 
 use std::error::Error;
 use std::io;
-use std::path::Path;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use mayfly_core::{TaskId, causes};
+use mayfly_core::{AttemptId, TaskId, causes};
 use mayfly_engine::{LogError, SubmitError};
 use mayfly_git::GitError;
 use mayfly_store::StoreError;
@@ -186,11 +185,11 @@ impl Problem {
     }
 
     /// Of work that was handed over.
-    pub(crate) fn secret_in_work(kept: &Path) -> Self {
+    pub(crate) fn secret_in_work(attempt: AttemptId) -> Self {
         let detail = format!(
-            "the work has a configured secret in it, and is not given out: it is kept on the orchestrator as `{}`, for \
-             whoever takes the secret out of it, or makes a new one and this one worthless",
-            kept.display()
+            "the work has a configured secret in it, and is not given out: it is kept in the orchestrator's data folder as \
+             `results/{}/{}/bundle.withheld`, for whoever makes that secret worthless or takes it out",
+            attempt.task, attempt.attempt.0
         );
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
     }

@@ -41,9 +41,8 @@ pub(super) async fn bundle(
     match has_secret(&app, attempt, incoming.path()).await {
         Ok(false) => {}
         Ok(true) => {
-            let kept = results::folder(&app.results, attempt).join(WITHHELD);
             keep(&app, attempt, incoming, WITHHELD).await?;
-            return Err(Problem::secret_in_work(&kept));
+            return Err(Problem::secret_in_work(attempt));
         }
         Err(error) => {
             let text = format!("the work could not be searched for secrets: {}", causes(&error));
@@ -69,10 +68,8 @@ async fn has_secret(app: &Machine, attempt: AttemptId, bundle: &Path) -> Result<
         found = !clean && redactor.piece(&mut carry, piece, true).places > 0;
         if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    match whole.await? {
-        false if !found => Err(SearchError::TooMuch),
-        _ => Ok(found),
-    }
+    let whole = whole.await?;
+    if whole || found { Ok(found) } else { Err(SearchError::TooMuch) }
 }
 
 /// Why work was not searched.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use mayfly_core::Secrets;
 use mayfly_client::{Client, ClientError};
+use mayfly_core::Secrets;
 use mayfly_link::{BackOff, Endpoint, Route};
 use mayfly_server::{Front, ServerConfig, make_data_folder};
 use mayfly_tunnel::{Tunnel, TunnelConfig};
