@@ -31,15 +31,16 @@ const WORD_CHARS_MAX: usize = 20;
 const NONE: &str = "-";
 /// The columns, but for the title.
 const HEADINGS: [&str; 9] = ["ID", "STATE", "TIME", "TRY", "PRIO", "HEARD", "LEFT", "LIMITS", "USED"];
-/// That of the priority.
+/// That of the priority, and that of what was used.
 const PRIO: usize = 4;
+const USED: usize = 8;
 
 const PS_EXAMPLES: &str = "\
 TIME is since the task was accepted, or, once it is over, until it was. HEARD is how long ago its
 machine last said something, LEFT is the rest of its --timeout. LIMITS are its --timeout and, after
 the slash, its --idle-timeout, then its --max-turns (t) and its --max-budget-usd ($). USED are the
-tokens that it sent and, after the slash, those that it got, then what that cost. The last line says
-what each machine may use; --json has all of it for each task.
+tokens that it sent and, after the slash, those that it got, then what that cost, where the terminal
+has room for it. The last line says what each machine may use; --json has all of it for each task.
 
 It only asks the orchestrator that runs: it starts none, and exits with 3 if there is none.";
 
@@ -132,8 +133,8 @@ fn terminal_width() -> Option<usize> {
     Some(size.ws_col.into()).filter(|width| *width > 0)
 }
 
-/// A heading and a line for each; the priority has a column only if there is one. The titles are cut where the
-/// terminal ends, so that no line goes on in the next.
+/// A heading and a line for each; the priority has a column only if there is one, and what was used only if something was
+/// and the terminal has room. The titles are cut where the terminal ends, so that no line goes on in the next.
 fn table(tasks: &[Task], now: Timestamp, width: Option<usize>) -> Vec<String> {
     let priorities = tasks.iter().any(|task| task.priority != 0);
     let mut rows = vec![HEADINGS.map(str::to_owned)];
@@ -141,10 +142,14 @@ fn table(tasks: &[Task], now: Timestamp, width: Option<usize>) -> Vec<String> {
     let widths: Vec<usize> = (0..HEADINGS.len())
         .map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0))
         .collect();
-    let line = |row: &[String; 9]| {
-        let cells = row.iter().zip(&widths).enumerate().filter(|(at, _)| *at != PRIO || priorities);
+    let cells = |row: &[String; 9], used: bool| {
+        let shown = |at: usize| (at != PRIO || priorities) && (at != USED || used);
+        let cells = row.iter().zip(&widths).enumerate().filter(|(at, _)| shown(*at));
         cells.map(|(_, (cell, width))| format!("{cell:width$}  ")).collect::<Vec<_>>().concat()
     };
+    let fits = width.is_none_or(|width| cells(&rows[0], true).chars().count() + TITLE_CHARS_MIN < width);
+    let used = fits && tasks.iter().any(|task| task.usage.is_some());
+    let line = |row: &[String; 9]| cells(row, used);
     let rest = width.map_or(TITLE_CHARS_MAX, |width| width.saturating_sub(line(&rows[0]).chars().count()));
     // One that is cut ends with a character more.
     let most = rest.saturating_sub(1).clamp(TITLE_CHARS_MIN, TITLE_CHARS_MAX);
@@ -284,5 +289,8 @@ mod tests {
         assert_eq!(longest(Some(80)), 80);
         assert!(longest(None) > 100);
         assert_eq!(longest(Some(10)), longest(Some(60)), "some of it is always there");
+        tasks[1].usage = tasks[5].usage.clone();
+        let has_used = |width| table(&tasks[1..2], now(), width)[0].contains("USED");
+        assert_eq!([None, Some(120), Some(80)].map(has_used), [true, true, false]);
     }
 }
