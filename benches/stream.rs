@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use futures_util::StreamExt as _;
+use memchr::memmem;
 use mayfly_client::Client;
 use mayfly_core::Policy;
 use mayfly_engine::SystemClock;
@@ -215,7 +216,7 @@ impl Times {
 fn take(event: &[u8], sink: &mut impl Sink, times: &mut Times) {
     const MARK: &[u8] = br#""source":"claude","line":"#;
     let head = &event[..event.len().min(300)];
-    let Some(at) = head.windows(MARK.len()).position(|part| part == MARK) else { return };
+    let Some(at) = memmem::find(head, MARK) else { return };
     let mut line = event[at + MARK.len()..event.len() - 2].to_vec();
     line.push(b'\n');
     times.note();
