@@ -5,7 +5,8 @@
 //! nothing, and sends each line as a message over loopback TCP. Each reader hashes what the program wrote. The two run in
 //! turn; without websocketd (`apt-get install websocketd`) only ours does.
 //!
-//! Run: `cargo bench --bench stream -- [MEGABYTES] [ROUNDS]`; 1024 MB for the figures that are published.
+//! Run: `cargo bench --bench stream -- [MEGABYTES] [ROUNDS] [LINE_BYTES]`; 1024 MB for the figures that are published,
+//! and one length of lines for a profile.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark prints its table")]
 
 #[path = "support/standin.rs"]
@@ -49,12 +50,13 @@ async fn measure() -> anyhow::Result<()> {
     let mut numbers = std::env::args().skip(1).filter_map(|arg| arg.parse::<u64>().ok());
     let total = numbers.next().unwrap_or(MEGABYTES) << 20;
     let rounds = numbers.next().map_or(Ok(ROUNDS), usize::try_from)?;
+    let only = numbers.next().map(usize::try_from).transpose()?;
     let ours = Ours::start().await?;
     let theirs = Command::new("websocketd").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !theirs {
         println!("websocketd is not here: only ours is measured");
     }
-    for line_bytes in LINES {
+    for line_bytes in only.map_or(LINES.to_vec(), |only| vec![only]) {
         let words = format!("stream {line_bytes} {total}");
         let expected = standin::hash(line_bytes, total);
         let (mut pairs, mut alone) = (support::Pairs::default(), Vec::new());
