@@ -188,17 +188,20 @@ impl Store {
         self.writer.run(|_| Ok(())).await
     }
 
-    /// Stores what a machine says, in the order of these calls, whenever their answers are waited for.
-    pub fn ingest(
+    /// Stores what a machine says, in the order of these calls, whenever their answers are waited for. `stored` hears
+    /// of it first, where it was written: who waits to read it is a thread nearer.
+    pub fn ingest<F: FnOnce(&Ingested) + Send + 'static>(
         &self,
         attempt: AttemptId,
         records: Vec<Record>,
         at: Timestamp,
         rules: (&'static str, Policy),
-    ) -> impl Future<Output = Result<Ingested, IngestError>> + Send + use<> {
+        stored: F,
+    ) -> impl Future<Output = Result<Ingested, IngestError>> + Send + use<F> {
         // Looked at here, so that the one thread that writes has less to do.
         let json: Vec<bool> = records.iter().map(stands_as_json).collect();
-        self.writer.begin(move |desk| ingest(desk, attempt, records.iter().zip(json), at, rules))
+        let command = move |desk: &Desk<'_>| ingest(desk, attempt, records.iter().zip(json), at, rules);
+        self.writer.begin(command, stored)
     }
 
     /// Appends an event of mayfly's own, while the attempt is the task's own: nothing follows a task's end.

@@ -59,23 +59,28 @@ impl Writer {
         &self,
         command: impl FnOnce(&Desk<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        self.begin(command).await
+        self.begin(command, |_| ()).await
     }
 
-    /// The same; the command has its place among the others once this returns.
-    pub(crate) fn begin<T: Send + 'static, E: From<StoreError> + Send + 'static, C>(
+    /// The same; the command has its place among the others once this returns, and `done` is called after its commit,
+    /// before the answer.
+    pub(crate) fn begin<T: Send + 'static, E: From<StoreError> + Send + 'static, C, D>(
         &self,
         command: C,
-    ) -> impl Future<Output = Result<T, E>> + Send + use<T, E, C>
+        done: D,
+    ) -> impl Future<Output = Result<T, E>> + Send + use<T, E, C, D>
     where
         C: FnOnce(&Desk<'_>) -> Result<T, E> + Send + 'static,
+        D: FnOnce(&T) + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let job = Box::new(move |desk: Result<&Desk<'_>, StoreError>| {
             let result = desk.map_err(E::from).and_then(|open| in_savepoint(open, command));
             Box::new(move |committed: Result<(), StoreError>| {
+                let result = result.and_then(|value| committed.map_err(E::from).map(|()| value));
+                let result = result.inspect(done);
                 // Nobody waits any more: the command stands all the same.
-                let _ = answer.send(result.and_then(|done| committed.map_err(E::from).map(|()| done)));
+                let _ = answer.send(result);
             }) as Answer
         });
         match self {
