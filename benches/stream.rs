@@ -22,12 +22,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use futures_util::StreamExt as _;
-use memchr::memmem;
 use mayfly_client::Client;
 use mayfly_core::Policy;
 use mayfly_engine::SystemClock;
 use mayfly_server::{Server, ServerConfig};
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind};
+use memchr::memmem;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 

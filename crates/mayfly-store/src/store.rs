@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
 
 use crate::change::{Change, Changed, apply, effect_of, effect_parts, find};
+use crate::checkpoints::Checkpoints;
 use crate::desk::Desk;
 use crate::error::{StoreError, corrupt};
 use crate::ingest::{IngestError, Ingested, ingest, stands_as_json};
@@ -121,7 +122,10 @@ impl Store {
         let tail = Tail::default();
         let writer = match in_place {
             true => Writer::in_place(connection, newest, tail.clone()),
-            false => Writer::start(connection, newest, tail.clone()),
+            false => {
+                let checkpoints = Checkpoints::start(schema::connect(path)?);
+                Writer::start(connection, newest, tail.clone(), checkpoints)
+            }
         };
         Ok(Self { writer, readers: Readers::open(path, in_place)?, tail, head, id })
     }

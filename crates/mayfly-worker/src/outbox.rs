@@ -20,9 +20,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mayfly_wire::boot::DiskLimit;
-use mayfly_wire::worker::{
-    BadFrame, End, Record, Source, decode, encode,
-};
+use mayfly_wire::worker::{BadFrame, End, Record, Source, decode, encode};
 
 /// What goes into one frame, unless its first record alone is more: what a socket takes at once, since what it does
 /// not take is moved in memory.
