@@ -179,7 +179,7 @@ impl Store {
         task: TaskId,
         change: Change,
     ) -> impl Future<Output = Result<Option<Changed>, StoreError>> + Send + use<> {
-        self.writer.begin(move |desk| apply(desk, task, &change))
+        self.writer.begin(move |desk| apply(desk, task, &change), |_| ())
     }
 
     /// Forgets an effect that was performed, and takes the step that it leads to, in one.
