@@ -68,7 +68,9 @@ async fn measure() -> anyhow::Result<()> {
             let mayfly = load.ours(&ours, &mut a).await?;
             pairs.push(mayfly, load.theirs(&theirs, &mut b).await?);
         }
-        let what = format!("CPU per 1000 delivered messages of {LINE_BYTES} bytes, {pace} a second to {readers} readers");
+        let what = format!(
+            "CPU per 1000 delivered messages of {LINE_BYTES} bytes, {pace} a second to {readers} readers"
+        );
         pairs.print(&what, "mayfly: durable log, NDJSON over HTTP", "nats-server: nothing kept");
         a.print("mayfly", load);
         b.print("nats-server", load);
@@ -148,7 +150,7 @@ impl Load {
             ensure!(*hash.get_or_insert(heard.hash) == heard.hash, "two readers do not have the same");
             delays.micros.extend(heard.delays);
         }
-        let used = process::cpu(server)? - before;
+        let used = process::cpu(server)?.saturating_sub(before);
         Ok(used * 1000 / u32::try_from(delivered)?)
     }
 }
@@ -213,6 +215,11 @@ impl Delays {
         self.micros.sort_unstable();
         let n = self.micros.len();
         let at = |part: usize| f64::from(self.micros.get(n * part / 1000).copied().unwrap_or(0)) / 1e3;
-        println!("  {who:12} from write to reader, ms: p50 {:8.2}  p99 {:8.2}  p99.9 {:8.2}", at(500), at(990), at(999));
+        println!(
+            "  {who:12} from write to reader, ms: p50 {:8.2}  p99 {:8.2}  p99.9 {:8.2}",
+            at(500),
+            at(990),
+            at(999)
+        );
     }
 }

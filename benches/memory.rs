@@ -1,8 +1,7 @@
 //! The memory of running tasks: what each adds to the orchestrator, and what its worker and its holder take.
 //!
 //! The tasks say a line of 200 bytes ten times a second each, and are followed by nobody. All is the resident set, which
-//! counts the pages of the binary in each process anew although they are shared; what a process has for itself is said
-//! beside it.
+//! counts the pages of the binary anew in each process, although they are shared.
 //!
 //! Run: `cargo bench --bench memory -- [TASKS]`
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark prints its table")]
@@ -48,8 +47,8 @@ async fn measure() -> anyhow::Result<()> {
     let grown = server.memory()?.saturating_sub(before);
     println!("{tasks} running tasks beside the first");
     println!("  orchestrator: {}, and {} a task", kib(before), kib(grown / tasks as u64));
-    for verb in ["worker", "holder"] {
-        print(verb, &mut of(verb)?)?;
+    for verb in ["worker", "sandbox-holder"] {
+        print(verb, &of(verb)?)?;
     }
     for id in ids {
         server.client().cancel(&id, true).await?;
@@ -65,7 +64,7 @@ fn kib(bytes: u64) -> String {
 async fn run(server: &Orchestrator, tasks: usize) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::new();
     for _ in 0..tasks {
-        ids.push(server.submit(&format!("ticks 200 100000 {LINES}")).await?.id.to_string());
+        ids.push(server.submit(&format!("ticks 200 100000 {LINES}")).await?.id);
     }
     let start = Instant::now();
     for id in &ids {
@@ -86,7 +85,7 @@ fn of(verb: &str) -> anyhow::Result<Vec<u32>> {
         let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
         let Ok(program) = fs::metadata(entry.path().join("exe")) else { continue };
         let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let is_one = words.split(|&byte| byte == 0).nth(1).is_some_and(|word| word.ends_with(verb.as_bytes()));
+        let is_one = words.split(|&byte| byte == 0).nth(1).is_some_and(|word| word == verb.as_bytes());
         if is_one && (program.dev(), program.ino()) == (binary.dev(), binary.ino()) {
             found.push(pid);
         }
@@ -94,8 +93,8 @@ fn of(verb: &str) -> anyhow::Result<Vec<u32>> {
     Ok(found)
 }
 
-fn print(verb: &str, pids: &mut Vec<u32>) -> anyhow::Result<()> {
-    let mut sizes = pids.drain(..).map(process::memory).collect::<anyhow::Result<Vec<u64>>>()?;
+fn print(verb: &str, pids: &[u32]) -> anyhow::Result<()> {
+    let mut sizes = pids.iter().copied().map(process::memory).collect::<anyhow::Result<Vec<u64>>>()?;
     sizes.sort_unstable();
     let (median, most) = (sizes.get(sizes.len() / 2), sizes.last());
     let (median, most) = median.zip(most).with_context(|| format!("no process is a {verb}"))?;
