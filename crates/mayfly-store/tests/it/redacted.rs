@@ -17,7 +17,7 @@ async fn running(store: &Store) -> AttemptId {
 
 async fn say(store: &Store, attempt: AttemptId, number: u64, source: Source, end: End, bytes: &[u8]) {
     let record = Record { number, at_ms: 0, source, end, bytes: bytes.to_vec().into() };
-    store.ingest(attempt, vec![record], AT, rules()).await.unwrap();
+    store.ingest(attempt, vec![record], AT, rules(), |_| ()).await.unwrap();
 }
 
 /// S30, G3: in one frame each, with other records between, and with the file closed and opened after each.

@@ -113,7 +113,7 @@ impl Interpreter {
     /// Reads one whole line.
     pub(crate) fn read(&mut self, line: &[u8]) -> Vec<Finding> {
         let Some(head) = parse::<Head>(line) else { return Vec::new() };
-        match (head.kind.as_str(), head.subtype.as_deref()) {
+        match (head.kind.as_ref(), head.subtype.as_deref()) {
             ("system", Some("init")) => Some(self.init(parse(line))),
             ("system", Some("api_retry")) => parse(line).map(|retry: ApiRetry| self.retry(&retry)),
             ("system", Some("permission_denied")) => parse(line).map(|denied| self.permission_denied(denied)),
