@@ -32,7 +32,7 @@ pub(crate) use self::error::io_error;
 pub use self::error::{BadSecret, DataError};
 pub use self::lock::{holder_of, wait_until_had_by_none};
 pub use self::secret::{NO_LINK, write_private};
-pub(crate) use self::secret::{TOKEN, new_token, renew_token, sync_folder};
+pub(crate) use self::secret::{TOKEN, new_token, renew_token, sync_folder, token_at};
 
 /// The name of the store's file.
 pub(crate) const STORE: &str = "mayfly.db";
@@ -95,8 +95,8 @@ impl DataFolder {
     /// What opens the API on a port for programs of this machine, made at the first start.
     pub(crate) fn token(&self) -> Result<String, DataError> {
         let path = self.token_file();
-        let text = secret(&path, token_line)?;
-        token_in(&text).ok_or(DataError::Secret { path, reason: BadSecret::NoToken })
+        secret(&path, token_line)?;
+        token_at(&path)
     }
 
     /// The file of the certificate that signed itself, and what is in it; `make` gives that at the first time.

@@ -36,10 +36,15 @@ pub(super) fn token_line() -> io::Result<Vec<u8>> {
     Ok(format!("{}\n", new_token()?).into_bytes())
 }
 
-/// Puts a new token in the place of the one in the file `path`, and gives it.
-pub(crate) fn renew_token(path: &Path) -> Result<String, DataError> {
-    let text = make_secret(path, token_line).map_err(io_error("make", path))?;
-    Ok(String::from_utf8(text).expect("it is hex").trim_end().to_owned())
+/// Puts a new token in the place of the one in the file `path`: whatever ends us, it has the one or the other.
+pub(crate) fn renew_token(path: &Path) -> Result<(), DataError> {
+    make_secret(path, token_line).map(drop).map_err(io_error("make", path))
+}
+
+/// The token in the file `path`, which is there.
+pub(crate) fn token_at(path: &Path) -> Result<String, DataError> {
+    let text = known_secret(path)?.unwrap_or_default();
+    token_in(&text).ok_or_else(|| DataError::Secret { path: path.to_owned(), reason: BadSecret::NoToken })
 }
 
 /// The token in the text of its file.
