@@ -157,9 +157,8 @@ async fn a_flood_that_nobody_takes_ends_at_the_bound_of_the_log() {
 #[tokio::test(start_paused = true)]
 async fn a_link_that_is_cut_for_hours_holds_nobody_up_and_loses_nothing() {
     const LINE: usize = 1000;
-    let mut desk = Desk::new();
-    desk.0.order.orphan_after_ms = 3 * 3600 * 1000;
-    let ((desk, mut greetings), dir) = (desk, tempfile::tempdir().unwrap());
+    let ((mut desk, mut hellos), dir) = (Desk::new(), tempfile::tempdir().unwrap());
+    desk.order.orphan_after_ms = 3 * 3600 * 1000;
     // Two hours take much more than memory.
     let bounds = Bounds { memory: 100_000, chunk: 20_000, spool: 16 << 20 };
     let spool = Spool::on_disk_of(dir.path(), bounds.spool);
@@ -172,10 +171,10 @@ async fn a_link_that_is_cut_for_hours_holds_nobody_up_and_loses_nothing() {
         way.bar(true);
         desk.downs.send(None).unwrap();
         while Instant::now() < back {
-            let line = Bytes::from(format!("{:>LINE$}", sent.len()));
-            let said = link.outlet.say(Source::Claude, vec![(line.clone(), End::Newline)]);
+            let bytes = Bytes::from(format!("{:>LINE$}", sent.len()));
+            let said = link.outlet.say(Source::Claude, vec![(bytes.clone(), End::Newline)]);
             timeout(Duration::from_millis(10), said).await.expect("it is taken at once");
-            sent.push(line);
+            sent.push(bytes);
             sleep(Duration::from_secs(1)).await;
         }
         way.bar(false);
