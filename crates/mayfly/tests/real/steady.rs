@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use mayfly_client::Client;
 use rustix::process::Signal;
@@ -18,9 +19,9 @@ use super::world::{Ended, Run, Said, processes_in};
 const LINE_BYTES: usize = 1000;
 /// So many at once, ten times a second: 1 MB/s.
 const BURST: usize = 100;
-const BURSTS: usize = 40;
+const BURSTS: usize = 80;
 /// How many are heard of each before the orchestrator is killed.
-const HEARD: usize = 10 * BURST;
+const HEARD: usize = 3 * BURST;
 /// The tasks that are under way.
 const TASKS: usize = 5;
 /// What one who says little says.
@@ -45,7 +46,7 @@ read -r prompt
 burst=0
 case $prompt in
 *steady*)
-    while [ $burst -lt 40 ]; do
+    while [ $burst -lt 80 ]; do
         seq -f '%0999.0f' $((burst * 100)) $((burst * 100 + 99))
         burst=$((burst + 1)); sleep 0.1
     done ;;
@@ -140,10 +141,7 @@ async fn agents_that_write_a_megabyte_a_second_outlive_their_orchestrator() {
     for _ in 0..TASKS {
         tasks.push(owner.leave("steady").await);
     }
-    let mut sessions = Vec::new();
-    for task in &tasks {
-        sessions.push(owner.hear(task, HEARD).await);
-    }
+    let sessions = join_all(tasks.iter().map(|task| owner.hear(task, HEARD))).await;
     let processes = || sessions.iter().map(|session| process(session)).collect::<Vec<u32>>();
     let before = processes();
     killed.signal(Signal::KILL);
