@@ -26,8 +26,8 @@ const HEARD: usize = 3 * BURST;
 const TASKS: usize = 5;
 /// What one who says little says.
 const TICKS: usize = 200;
-/// What a flood may cost where it takes a processor for itself, in a build without optimisation.
-const BUSY: Duration = Duration::from_millis(200);
+/// What a flood may cost besides, on few processors that are busy with other tests as well.
+const BUSY: Duration = Duration::from_secs(1);
 /// In this time the next orchestrator is ready: it takes far less, but on a busy machine.
 const READY_MAX: Duration = Duration::from_secs(10);
 
@@ -129,8 +129,11 @@ impl Owner {
         init["line"]["session_id"].as_str().unwrap().into()
     }
 
-    async fn raw(&self, task: &str) -> Vec<u8> {
-        self.command(&["logs", "--raw", task]).output().await.unwrap().stdout
+    /// Checks that the log of a steady one has what it wrote, and nothing else but its first line.
+    async fn assert_whole(&self, task: &str) {
+        let raw = self.command(&["logs", "--raw", task]).output().await.unwrap().stdout;
+        let first = raw.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        assert!(raw[first..] == [&steady()[..], RESULT].concat(), "{} bytes", raw.len());
     }
 
     async fn end(self, serving: Serving) {
@@ -172,9 +175,7 @@ async fn agents_that_write_a_megabyte_a_second_outlive_their_orchestrator() {
     assert_eq!(processes(), before, "the very processes");
     for task in &tasks {
         assert_ran_once(&owner.follow(task).end().await);
-        let (raw, steady) = (owner.raw(task).await, steady());
-        let first = raw.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-        assert!(raw[first..] == [&steady[..], RESULT].concat(), "{} bytes", raw.len());
+        owner.assert_whole(task).await;
     }
     owner.end(next).await;
 }
@@ -195,7 +196,7 @@ async fn an_orchestrator_that_stands_still_is_replaced_by_nobody() {
     assert_eq!(process(&session), before);
     serving.signal(Signal::CONT);
     assert_ran_once(&owner.follow(&task).end().await);
-    assert!(owner.raw(&task).await.windows(LINE_BYTES).any(|line| line == &steady()[..LINE_BYTES]));
+    owner.assert_whole(&task).await;
     owner.end(serving).await;
 }
 
@@ -215,9 +216,7 @@ async fn a_worker_that_stands_still_goes_on_as_the_same() {
     assert_ran_once(&owner.follow(&other).end().await);
     rustix::process::kill_process(worker, Signal::CONT).unwrap();
     assert_ran_once(&owner.follow(&task).end().await);
-    let raw = owner.raw(&task).await;
-    let first = raw.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-    assert!(raw[first..].starts_with(&steady()), "{} bytes", raw.len());
+    owner.assert_whole(&task).await;
     owner.end(serving).await;
 }
 
