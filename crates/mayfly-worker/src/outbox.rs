@@ -26,6 +26,8 @@ use mayfly_wire::worker::{
 
 /// What goes into one frame; one record of any size fits.
 const BATCH_BYTES_MAX: usize = RECORD_BYTES_MAX + RECORD_HEAD_BYTES;
+/// So many records at most go into one, so that a flood of short lines keeps nobody else waiting while it is stored.
+const BATCH_RECORDS_MAX: usize = 4096;
 /// The spool takes at most this part of what the machine's own files may take, and beside it.
 const SPOOL_SHARE: u64 = 8;
 
@@ -200,6 +202,7 @@ impl Outbox {
         let unsent = self.kept.range(index(self.sent - self.stored)..);
         let mut room = BATCH_BYTES_MAX;
         let batch: Vec<&Record> = unsent
+            .take(BATCH_RECORDS_MAX)
             .take_while(|record| {
                 let fits = record.framed_len() <= room;
                 room = room.saturating_sub(record.framed_len());
