@@ -53,7 +53,7 @@ pub enum LinkError {
         /// The one that was pinned, if one was.
         pinned: Option<Fingerprint>,
         /// What speaks against it.
-        source: rustls::Error,
+        source: Box<rustls::Error>,
     },
     /// TLS does not come about for another reason: as a rule the other side speaks something else.
     #[error("no TLS with the other side")]

@@ -230,6 +230,6 @@ async fn a_tunnel_that_cannot_be_is_refused_in_words() {
     let without = two.said("here", &[&["tunnel", "--to", &to][..], &listen].concat()).await.refusal();
     assert!(without.contains("wants a token"), "{without}");
     let busy = two.said("there", &["tunnel", "--to", &to, "--token-file", &wrong]).await;
-    assert!(busy.stderr.contains("already is the orchestrator of"), "{}", busy.stderr);
+    assert!(busy.stderr.contains("already serves"), "{}", busy.stderr);
     two.end().await;
 }
