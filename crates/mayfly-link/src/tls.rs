@@ -69,7 +69,11 @@ fn sort(error: std::io::Error) -> LinkError {
     if let Some(Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) = fault
         && let Some(Refusal { presented, pinned, reason }) = refusal.downcast_ref::<Refusal>()
     {
-        return LinkError::Untrusted { presented: *presented, pinned: *pinned, source: Box::new(reason.clone()) };
+        return LinkError::Untrusted {
+            presented: *presented,
+            pinned: *pinned,
+            source: Box::new(reason.clone()),
+        };
     }
     LinkError::Tls(error)
 }

@@ -424,8 +424,7 @@ mod tests {
             tokio::spawn(async move {
                 let mut channel = accepting.channel().await.expect("a channel");
                 channel.recv().await.expect("a hello").expect("a hello");
-                let welcome =
-                    Welcome { store: "ab".to_owned(), after: 0, head: 9, version: "0".to_owned() };
+                let welcome = Welcome { store: "ab".to_owned(), after: 0, head: 9, version: "0".to_owned() };
                 let welcome = serde_json::to_string(&Answer::Welcome(welcome)).expect("plain");
                 channel.send(Frame::Text(welcome)).await.expect("taken");
                 drop(channel);
@@ -476,7 +475,10 @@ mod tests {
         let not_http = || LinkError::NotHttp("an alert".into());
         for (error, words) in [
             (refused(401, "denied"), "refuses the token: `mayfly token add NAME`"),
-            (refused(403, UNKNOWN_HOST), "does not answer to the name `box.example`: start it with `mayfly serve --host-names box.example`"),
+            (
+                refused(403, UNKNOWN_HOST),
+                "does not answer to the name `box.example`: start it with `mayfly serve --host-names box.example`",
+            ),
             (refused(403, "page"), "answers 403"),
             (untrusted(Some(print(0xcd))), "is sha256:abababab…, and the address has sha256:cdcdcdcd…"),
             (untrusted(None), "https://box.example:6293#sha256:abab"),

@@ -127,7 +127,14 @@ impl Logs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(failed("read", &path)(error)),
         };
-        Ok(Self { folder, position, durable: position, open: HashMap::new(), aside: HashSet::new(), damaged: Vec::new() })
+        Ok(Self {
+            folder,
+            position,
+            durable: position,
+            open: HashMap::new(),
+            aside: HashSet::new(),
+            damaged: Vec::new(),
+        })
     }
 
     /// Up to here everything is in the logs.

@@ -246,7 +246,9 @@ impl Contact {
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
         let wait = WAIT_MIN * 2_u32.pow(looks.min(WAIT_DOUBLINGS));
         if self.enough.run_until_cancelled(sleep(wait.min(WAIT_MAX))).await.is_none() {
-            return Err(anyhow::anyhow!("{away}; the tasks go on there, and `mayfly logs` and `mayfly result` tell of them later"));
+            return Err(anyhow::anyhow!(
+                "{away}; the tasks go on there, and `mayfly logs` and `mayfly result` tell of them later"
+            ));
         }
         Ok((looks == 0).then(|| format!("{away}; waiting for it: the tasks go on there")))
     }

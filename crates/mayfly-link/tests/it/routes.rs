@@ -85,7 +85,10 @@ async fn over_tcp_the_handshake_names_the_host_and_bears_the_token() {
     });
     let token = Secret::from("canary".to_owned());
     let got = dial(&route(&format!("http://127.0.0.1:{port}"), None), "/v1/tunnel", Some(&token)).await;
-    assert!(matches!(&got, Err(LinkError::Refused { status: 401, kind: Some(kind) }) if kind == "denied"), "{got:?}");
+    assert!(
+        matches!(&got, Err(LinkError::Refused { status: 401, kind: Some(kind) }) if kind == "denied"),
+        "{got:?}"
+    );
     let headers = headers.recv().await.unwrap();
     assert_eq!(headers[HOST], format!("127.0.0.1:{port}"));
     assert_eq!(headers[AUTHORIZATION], "Bearer canary");

@@ -116,7 +116,9 @@ async fn hello(channel: &mut Channel) -> Result<Result<Hello, String>, LinkEnd> 
 /// Another version's hello may be another message: its version is looked at first.
 fn understood(text: &[u8]) -> Result<Hello, String> {
     let theirs = match serde_json::from_slice(text) {
-        Ok(Version { protocol: PROTOCOL }) => return serde_json::from_slice(text).map_err(|_| not_ours("another hello")),
+        Ok(Version { protocol: PROTOCOL }) => {
+            return serde_json::from_slice(text).map_err(|_| not_ours("another hello"));
+        }
         Ok(Version { protocol }) => format!("version {protocol}"),
         Err(_) => "something else".to_owned(),
     };

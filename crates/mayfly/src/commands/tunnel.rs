@@ -157,7 +157,9 @@ async fn keep(args: TunnelArgs, data: &Path, environment: &Environment) -> Resul
 /// What is asked for, else what is remembered.
 fn wanted(args: TunnelArgs, known: Option<Saved>, environment: &Environment) -> Result<Saved, Stop> {
     let without_tls = args.to_without_tls
-        || known.as_ref().is_some_and(|known| known.without_tls && args.to.as_ref().is_none_or(|to| *to == known.to));
+        || known
+            .as_ref()
+            .is_some_and(|known| known.without_tls && args.to.as_ref().is_none_or(|to| *to == known.to));
     let Some(to) = args.to.or_else(|| known.as_ref().map(|known| known.to.clone())) else {
         return Err(Stop::wrong(
             "no orchestrator is known yet: name it with --to https://HOST:PORT, and its token with --token-file FILE",
@@ -275,7 +277,9 @@ async fn show(data: &Path, json: bool, environment: &Environment) -> Result<Exit
         Ok(status) => status,
         Err(ClientError::Unreachable { .. }) => {
             let next = match Saved::load(data)? {
-                Some(saved) => format!("to {} runs now: start it with `mayfly tunnel`", saved.to.without_pin()),
+                Some(saved) => {
+                    format!("to {} runs now: start it with `mayfly tunnel`", saved.to.without_pin())
+                }
                 None => "was ever opened here: `mayfly tunnel --to URL` opens one".to_owned(),
             };
             return Err(anyhow::anyhow!("no tunnel {next}").into());
@@ -311,7 +315,9 @@ fn table(status: &Status) -> Vec<String> {
     };
     let damaged = match (status.damaged, status.mended) {
         (0, _) => String::new(),
-        (damaged, mended) => format!("; {damaged} were damaged and set aside, {mended} of them fetched again"),
+        (damaged, mended) => {
+            format!("; {damaged} were damaged and set aside, {mended} of them fetched again")
+        }
     };
     vec![
         format!("to      {to}{version}"),
