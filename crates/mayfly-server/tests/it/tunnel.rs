@@ -309,6 +309,42 @@ async fn a_tunnel_ends_with_its_token() {
     assert!(!matches!(cut.expect("within a second"), Some(Ok(_))));
 }
 
+/// A way that calls the orchestrator by another name.
+#[derive(Debug)]
+struct Named(Route);
+
+#[async_trait::async_trait]
+impl mayfly_link::Dial for Named {
+    async fn connect(&self) -> Result<Box<dyn mayfly_link::ByteStream>, LinkError> {
+        mayfly_link::Dial::connect(&self.0).await
+    }
+
+    fn host(&self) -> String {
+        "box.example:6293".to_owned()
+    }
+}
+
+/// S39: it has nothing to do with the token, and what would help is told.
+#[tokio::test]
+async fn a_tunnel_to_a_name_that_is_not_the_orchestrators_is_told_how_to_list_it() {
+    let data = tempfile::tempdir().unwrap();
+    let server = start(&data, ANY).await.unwrap();
+    let to: Endpoint = format!("http://{}", server.listening().unwrap()).parse().unwrap();
+    let token = std::fs::read_to_string(server.token_file()).unwrap();
+    let tunnel = Tunnel::start(TunnelConfig {
+        way: Arc::new(Named(Route::from(to))),
+        to: "there".to_owned(),
+        token: Some(Secret::from(token.trim().to_owned())),
+        folder: data.path().join("tunnel"),
+        back_off: mayfly_link::BackOff::new(|| 0),
+    });
+    let mut status = tunnel.as_ref().unwrap().status();
+    let status = status.wait_for(|status| status.trouble.is_some()).await.unwrap().clone();
+    let trouble = status.trouble.unwrap();
+    assert!(trouble.contains("start it with `mayfly serve --host-names box.example`"), "{trouble}");
+    assert!(status.lasting);
+}
+
 /// R07, R10: whatever cuts the links, each event is in the tunnel's log once, with the very bytes of the orchestrator's.
 #[tokio::test]
 async fn a_tunnel_over_links_that_are_cut_has_each_event_once() {

@@ -255,16 +255,6 @@ async fn a_tunnel_that_cannot_be_is_refused_in_words() {
         two.said("here", &[&["tunnel", "--to", &to, "--token-file", &wrong][..], &listen].concat()).await;
     assert_eq!(refused.code, Some(3));
     assert!(refused.stderr.contains("refuses the token: `mayfly token add NAME`"), "{}", refused.stderr);
-    // What serves another name than its own is not a wrong token.
-    let named = format!("http://box.localhost:{}", two.port);
-    let args =
-        [&["tunnel", "--to", &named, "--to-without-tls", "--token-file", &wrong][..], &listen].concat();
-    let unnamed = two.said("here", &args).await;
-    assert!(
-        unnamed.stderr.contains("start it with `mayfly serve --host-names box.localhost`"),
-        "{}",
-        unnamed.stderr
-    );
     let tls = format!("https://127.0.0.1:{}", two.port);
     let plain =
         two.said("here", &[&["tunnel", "--to", &tls, "--token-file", &wrong][..], &listen].concat()).await;
