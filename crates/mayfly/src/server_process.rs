@@ -133,7 +133,7 @@ impl Starting {
 }
 
 /// Where a tunnel is remembered the tasks are elsewhere, and none is begun here unasked.
-fn leads_here(data: &Path) -> Result<(), Stop> {
+pub(crate) fn leads_here(data: &Path) -> Result<(), Stop> {
     match Saved::load(data)? {
         None => Ok(()),
         Some(saved) => {

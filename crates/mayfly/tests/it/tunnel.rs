@@ -104,6 +104,22 @@ fn tokens_are_not_managed_through_a_tunnel() {
     }
 }
 
+/// Where a tunnel is remembered, it is what is missing, and no orchestrator.
+#[test]
+fn who_asks_while_the_tunnel_does_not_run_is_told_so() {
+    let user = User::new();
+    let data = remembered(&user);
+    for verb in ["ps", "logs"] {
+        let task: &[&str] = if verb == "logs" { &["1a2b3c4d"] } else { &[] };
+        let said = user.said(user.mayfly(&[&[verb], task, &["--data", data.to_str().unwrap()]].concat()));
+        assert!(
+            said.starts_with("exit 3\n") && said.contains("does not run: start it with `mayfly tunnel`"),
+            "{said}"
+        );
+        assert!(!said.contains("serve"), "{said}");
+    }
+}
+
 fn line(seq: u64, event: &Value) -> String {
     let line = json!({
         "task": ID, "attempt": 1, "seq": seq, "at": "2026-01-01T00:00:00Z", "source": "mayfly", "event": event,
