@@ -231,7 +231,9 @@ mod tests {
                 tokio::spawn(async move { forward.pass(request()).await.map(drop) })
             })
             .collect();
-        tokio::task::yield_now().await;
+        while forward.count() < FORWARDS_MAX as u64 {
+            tokio::task::yield_now().await;
+        }
         let error = forward.pass(request()).await.expect_err("one too many");
         assert!(matches!(error, ForwardError::Busy), "{error}");
         for one in all {
