@@ -239,7 +239,7 @@ async fn a_token_that_is_revoked_is_told_of_and_another_is_enough() {
     std::fs::write(&file, two.said("there", &["token", "add", "laptop"]).await.stdout).unwrap();
     let tunnel = two.tunnel(&["--token-file", &file]).await;
     let status = two.said("here", &["tunnel", "status"]).await;
-    assert_eq!(status.code, Some(0), "{}", status.text());
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
     tunnel.end(Signal::TERM).await;
     two.end().await;
 }
