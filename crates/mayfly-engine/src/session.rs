@@ -256,6 +256,7 @@ impl Engine {
             result_token: self.0.tokens.mint(Route::Result, attempt.id),
             collect_ms_max: milliseconds(config.rules.collect_max),
             orphan_after_ms: milliseconds(config.rules.orphan_after),
+            log_bytes_max: Some(config.rules.policy.log_bytes_max),
         }
     }
 }

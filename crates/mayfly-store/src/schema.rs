@@ -228,7 +228,14 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     failpoint("migration-uncommitted");
     transaction.commit()?;
     failpoint("migration-committed");
+    settle(&connection)?;
     Ok(connection)
+}
+
+/// Brings what is in the log beside the file into the file, and begins that log anew. Where a disk failed, what the
+/// system shows of the log may not be on the disk, and nothing must be written behind that.
+fn settle(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 /// Whether [`open`] would take the file. Nothing is written, neither into it nor beside it. Gives how many tasks in it

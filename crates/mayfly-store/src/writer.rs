@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
 use crate::checkpoints::Checkpoints;
@@ -15,6 +15,8 @@ use crate::error::StoreError;
 use crate::read::{self, Run};
 use crate::tail::Tail;
 
+/// The exit code of a process whose disk failed: trouble of the orchestrator's own.
+const DISK_FAILED: i32 = 3;
 /// The most commands of one transaction.
 const BATCH_MAX: usize = 512;
 
@@ -210,6 +212,7 @@ fn commit(connection: &mut Connection, batch: Vec<Job>, news: &News) -> usize {
             }
             bytes
         }
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => end_of_disk(&error),
         Err(error) => {
             tracing::error!(%error, "commit failed");
             for answer in answers {
@@ -218,6 +221,13 @@ fn commit(connection: &mut Connection, batch: Vec<Job>, news: &News) -> usize {
             0
         }
     }
+}
+
+/// Ends the process: what the system could not make durable it may forget, and call durable the next time. Nobody is
+/// answered any more. The next start has all that was answered, whatever else it has.
+fn end_of_disk(error: &rusqlite::Error) -> ! {
+    tracing::error!(%error, "the disk of the database fails: ending here, since nothing more can be kept; start again once it works");
+    std::process::exit(DISK_FAILED);
 }
 
 /// The transaction was undone by another command's failure.

@@ -24,6 +24,9 @@ use serde_json::value::RawValue;
 use crate::api::{Collected, Outcome};
 use crate::worker::End;
 
+/// What an event's line has at least beside the bytes that it carries.
+pub const LINE_BYTES_MIN: usize = 126;
+
 /// What mayfly itself tells about a task. The list is closed: a new type is a new version of the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -365,6 +368,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn no_line_is_shorter_than_the_shortest() {
+        // Its number has a digit more than the first.
+        assert_eq!(written(b"1", End::Newline).len(), "1".len() + LINE_BYTES_MIN + 1);
+        for more in [&b"x"[..], b"", b"\xff"] {
+            assert!(written(more, End::Newline).len() > more.len() + LINE_BYTES_MIN);
+        }
+    }
 
     fn written(bytes: &[u8], end: End) -> String {
         redacted(bytes, end, 0)

@@ -140,6 +140,10 @@ pub struct WorkOrder {
     pub collect_ms_max: u64,
     /// How long to go on without an orchestrator, in milliseconds, before the machine ends itself.
     pub orphan_after_ms: u64,
+    /// What the lines of `claude` may take in the log before it is stopped, also while nobody is there to store them;
+    /// none from an orchestrator that counts by itself alone.
+    #[serde(default)]
+    pub log_bytes_max: Option<u64>,
 }
 
 /// The repository in a machine.
