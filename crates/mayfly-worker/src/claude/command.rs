@@ -127,6 +127,7 @@ pub(crate) mod tests {
             claude_version: Some("2.1.330".to_owned()),
             model_token: "canary-model".to_owned().into(),
             result_token: "canary-result".to_owned().into(),
+            egress_token: Some("canary-egress".to_owned().into()),
             collect_ms_max: 1000,
             orphan_after_ms: 1000,
         }
