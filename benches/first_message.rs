@@ -103,12 +103,13 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         claude_version: None,
         model_token: TOKEN.to_owned().into(),
         result_token: String::new().into(),
+        egress_token: None,
         collect_ms_max: 0,
         orphan_after_ms: 0,
     };
     let start = Instant::now();
     let mut child =
-        Launch { binary: claude, home: home.path(), cwd, port, order: &order }.command().spawn()?;
+        Launch { binary: claude, home: home.path(), cwd, port, egress_port: None, order: &order }.command().spawn()?;
     let mut stdin = child.stdin.take().context("a pipe")?;
     stdin.write_all(&opening(PROMPT))?;
     let mut first = None;
