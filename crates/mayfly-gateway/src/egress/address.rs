@@ -34,15 +34,14 @@ fn scope_4(address: Ipv4Addr) -> Scope {
     }
     match address.octets() {
         [10 | 127, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Scope::Private,
-        // This network, the link, protocol assignments, documentation, 6to4 relays, measuring, many hosts, reserved.
-        [0, ..]
+        // This network, many hosts, reserved, the link, protocol assignments, documentation, 6to4 relays, measuring.
+        [0 | 224..=255, ..]
         | [169, 254, ..]
         | [192, 0, 0 | 2, _]
         | [192, 88, 99, _]
         | [198, 18 | 19, ..]
         | [198, 51, 100, _]
-        | [203, 0, 113, _]
-        | [224..=255, ..] => Scope::Never,
+        | [203, 0, 113, _] => Scope::Never,
         _ => Scope::Public,
     }
 }
