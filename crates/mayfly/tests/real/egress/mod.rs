@@ -1,6 +1,9 @@
 //! Where an agent can go besides the model: nowhere, but for the hosts that its owner allowed.
 
+mod matrix;
+mod own_host;
 mod sites;
+mod tools;
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! Hosts of made-up names, all of them on loopback, and an orchestrator whose network has these alone.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::{fs, io};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -10,18 +10,20 @@ use axum::extract::Request;
 use mayfly_core::host::Target;
 use mayfly_server::{Network, Resolve};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::super::world::{Ended, World};
 
-/// Some hosts, each with a page at any path, by plain HTTP and by TLS.
+/// Some hosts, each with the same files and a page at any other path, by plain HTTP and by TLS.
 pub(super) struct Sites {
+    /// The files that they have.
+    pub(super) files: TempDir,
     /// Where each is, by plain HTTP and by TLS.
     at: BTreeMap<String, (SocketAddr, SocketAddr)>,
     requests: Arc<Mutex<Vec<String>>>,
-    pub(super) certificate: String,
 }
 
 impl Sites {
@@ -29,7 +31,7 @@ impl Sites {
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
         let owned: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(owned).unwrap();
-        let certificate = made.cert.pem();
+        let files = tempfile::tempdir().unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let _ = rustls::crypto::ring::default_provider().install_default();
         let tls = rustls::ServerConfig::builder().with_no_client_auth();
@@ -37,21 +39,27 @@ impl Sites {
         let mut at = BTreeMap::new();
         for name in names {
             let (name, seen) = ((*name).to_owned(), Arc::clone(&requests));
-            let own = name.clone();
+            let (own, folder) = (name.clone(), files.path().to_owned());
             let site = Router::new().fallback(async move |request: Request| {
                 let path = request.uri().path().to_owned();
                 seen.lock().unwrap().push(format!("{own} {path}"));
-                format!("{own} says {path}\n")
+                let page = format!("{own} says {path}\n").into_bytes();
+                fs::read(folder.join(path.trim_start_matches('/'))).unwrap_or(page)
             });
             let plain = serve(site).await;
             at.insert(name, (plain, wrap(plain, Arc::clone(&tls)).await));
         }
-        Self { at, requests, certificate }
+        Self { files, at, requests }
     }
 
     /// Each request that came, in their order.
     pub(super) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
+    }
+
+    /// Where a host is, by plain HTTP.
+    pub(super) fn plain(&self, name: &str) -> SocketAddr {
+        self.at[name].0
     }
 
     /// How a host is found: on port 443 by TLS, on any other without.
