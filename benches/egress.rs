@@ -66,11 +66,19 @@ async fn main() -> anyhow::Result<()> {
         counts.then(|| heads.push(through, direct));
     }
     if haproxy.is_ok() {
-        bodies.print("10 MB by plain HTTP, from the request to the last byte", "mayfly: decided, on record", "haproxy");
+        bodies.print(
+            "10 MB by plain HTTP, from the request to the last byte",
+            "mayfly: decided, on record",
+            "haproxy",
+        );
     }
     let best = alone.iter().min().context("a round")?.as_secs_f64();
     println!("  the best of ours: {:.0} MB/s\n", 10.0 / best);
-    heads.print("1 byte by plain HTTP, from the request to the first byte", "mayfly: decided, on record", "no proxy");
+    heads.print(
+        "1 byte by plain HTTP, from the request to the first byte",
+        "mayfly: decided, on record",
+        "no proxy",
+    );
     Ok(())
 }
 

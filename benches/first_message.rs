@@ -108,8 +108,9 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         orphan_after_ms: 0,
     };
     let start = Instant::now();
-    let mut child =
-        Launch { binary: claude, home: home.path(), cwd, port, egress_port: None, order: &order }.command().spawn()?;
+    let mut child = Launch { binary: claude, home: home.path(), cwd, port, egress_port: None, order: &order }
+        .command()
+        .spawn()?;
     let mut stdin = child.stdin.take().context("a pipe")?;
     stdin.write_all(&opening(PROMPT))?;
     let mut first = None;

@@ -72,9 +72,8 @@ pub(crate) fn incoming(came: &HeaderMap, secret: &SecretString) -> HeaderMap {
 
 /// All but credentials and what is about the connection.
 fn passing(came: &HeaderMap) -> HeaderMap {
-    let passes = |name: &str| {
-        !CREDENTIALS.contains(&name) && !CREDENTIAL_ENDS.iter().any(|end| name.ends_with(end))
-    };
+    let passes =
+        |name: &str| !CREDENTIALS.contains(&name) && !CREDENTIAL_ENDS.iter().any(|end| name.ends_with(end));
     only(&end_to_end(came), passes)
 }
 
@@ -84,7 +83,9 @@ pub(crate) fn end_to_end(came: &HeaderMap) -> HeaderMap {
     let named: Vec<String> =
         named.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect();
     let proxy = header::PROXY_AUTHORIZATION.as_str();
-    only(came, |name| !HOP_BY_HOP.contains(&name) && name != proxy && !named.iter().any(|named| named == name))
+    only(came, |name| {
+        !HOP_BY_HOP.contains(&name) && name != proxy && !named.iter().any(|named| named == name)
+    })
 }
 
 fn only(came: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {

@@ -68,12 +68,7 @@ impl Store {
     }
 
     /// Lets the machines of a task that is not over go to more places.
-    pub async fn allow(
-        &self,
-        task: TaskId,
-        rules: Vec<Rule>,
-        at: Timestamp,
-    ) -> Result<Allowing, StoreError> {
+    pub async fn allow(&self, task: TaskId, rules: Vec<Rule>, at: Timestamp) -> Result<Allowing, StoreError> {
         self.writer.run(move |desk| allow(desk, task, &rules, at)).await
     }
 
@@ -174,8 +169,7 @@ fn keep_asked(
     }
     let sql = "INSERT INTO egress (task, attempt, at_ms, host, port, decision, reason) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id";
-    let values =
-        params![task, number, at.as_millisecond(), host, port, verdict.name(), verdict.reason()];
+    let values = params![task, number, at.as_millisecond(), host, port, verdict.name(), verdict.reason()];
     Ok(Some(desk.prepare_cached(sql)?.query_row(values, |row| row.get(0))?))
 }
 

@@ -51,9 +51,11 @@ struct User<'a> {
 
 impl User<'_> {
     fn npm(&self) -> Vec<String> {
-        let is_registry = |key: &str| key == "registry" || (key.starts_with('@') && key.ends_with(":registry"));
+        let is_registry =
+            |key: &str| key == "registry" || (key.starts_with('@') && key.ends_with(":registry"));
         let files = [
-            self.named(&["npm_config_userconfig", "NPM_CONFIG_USERCONFIG"]).or_else(|| self.at_home(".npmrc")),
+            self.named(&["npm_config_userconfig", "NPM_CONFIG_USERCONFIG"])
+                .or_else(|| self.at_home(".npmrc")),
             self.named(&["npm_config_globalconfig", "NPM_CONFIG_GLOBALCONFIG"]),
             Some(self.root.join("etc/npmrc")),
         ];
@@ -63,8 +65,9 @@ impl User<'_> {
     }
 
     fn pip(&self) -> Vec<String> {
-        let is_index =
-            |key: &str| matches!(key.replace('_', "-").as_str(), "index-url" | "extra-index-url" | "find-links");
+        let is_index = |key: &str| {
+            matches!(key.replace('_', "-").as_str(), "index-url" | "extra-index-url" | "find-links")
+        };
         let files = [
             self.named(&["PIP_CONFIG_FILE"]),
             self.environment.config_folder().map(|ours| ours.with_file_name("pip").join("pip.conf")),
@@ -91,8 +94,10 @@ impl User<'_> {
         let parts = fs::read_dir(folder.join("sources.list.d")).into_iter().flatten();
         files.extend(parts.flatten().map(|part| part.path()).take(FILES_MAX));
         let ends = |path: &Path, end: &str| path.extension().is_some_and(|extension| extension == end);
-        let (lists, sources): (Vec<_>, Vec<_>) =
-            files.into_iter().filter(|path| ends(path, "list") || ends(path, "sources")).partition(|path| ends(path, "list"));
+        let (lists, sources): (Vec<_>, Vec<_>) = files
+            .into_iter()
+            .filter(|path| ends(path, "list") || ends(path, "sources"))
+            .partition(|path| ends(path, "list"));
         let one_line = lists.iter().filter_map(|path| read(path)).collect::<Vec<_>>();
         let one_line = one_line.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("deb"));
         let mut urls: Vec<String> = one_line.flat_map(urls_in).collect();

@@ -48,10 +48,14 @@ async fn only_what_was_allowed_is() {
     }
     for bad in ["", "*", "10.0.0.1", "http://a.test", "a.test:0", "a,b.test"] {
         let refused = mayfly.engine.submit(to(&["a.test", bad]), None).await.expect_err(bad);
-        assert!(matches!(&refused, SubmitError::Invalid { field: "allow", reason } if reason.contains("number 2")), "{refused}");
+        assert!(
+            matches!(&refused, SubmitError::Invalid { field: "allow", reason } if reason.contains("number 2")),
+            "{refused}"
+        );
     }
     let many: Vec<String> = (0..=ALLOWED_MAX).map(|i| format!("h{i}.test")).collect();
-    let refused = mayfly.engine.submit(CreateTask { allow: many, ..task("x") }, None).await.expect_err("many");
+    let refused =
+        mayfly.engine.submit(CreateTask { allow: many, ..task("x") }, None).await.expect_err("many");
     assert!(refused.to_string().contains("10000 are the most"), "{refused}");
 }
 
@@ -106,7 +110,9 @@ async fn the_token_for_elsewhere_opens_nothing_else() {
     let elsewhere = order.egress_token.expect("one");
     assert!(mayfly.engine.admit_model(elsewhere.expose()).await.is_err());
     assert!(mayfly.engine.admit_result(elsewhere.expose()).await.is_err());
-    for token in [order.model_token.expose(), order.result_token.expose(), machine.hello().ticket.expose(), ""] {
+    for token in
+        [order.model_token.expose(), order.result_token.expose(), machine.hello().ticket.expose(), ""]
+    {
         assert!(mayfly.engine.admit_egress(token).await.is_err(), "{token}");
     }
 }
@@ -116,7 +122,8 @@ async fn the_token_for_elsewhere_opens_nothing_else() {
 async fn the_record_is_whole_as_far_as_it_goes() {
     let mut mayfly = TestEngine::start(|_| {}).await;
     let (id, machine, _) = running(&mut mayfly, to(&[])).await;
-    let keep = async |asked| mayfly.engine.keep_asked(machine.attempt(), asked).await.expect("a store that works");
+    let keep =
+        async |asked| mayfly.engine.keep_asked(machine.attempt(), asked).await.expect("a store that works");
     for port in [443, 80] {
         keep(denied("a.test", port)).await.expect("a row");
     }
@@ -130,7 +137,10 @@ async fn the_record_is_whole_as_far_as_it_goes() {
     let record = mayfly.engine.egress(id).await.expect("a store that works").expect("there");
     assert_eq!((record.entries.len(), record.dropped), (1001, 3));
     let last = record.entries.last().expect("some");
-    assert_eq!((last.host.as_str(), last.decision.as_str(), last.sent, last.received), ("d.test", "allowed", 3, 4));
+    assert_eq!(
+        (last.host.as_str(), last.decision.as_str(), last.sent, last.received),
+        ("d.test", "allowed", 3, 4)
+    );
     let told = mayfly.told(id).await.into_iter().filter_map(|(_, event)| match event {
         MayflyEvent::Denied { tool, message, host } => Some((tool, message, host)),
         _ => None,

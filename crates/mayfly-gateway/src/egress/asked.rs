@@ -77,8 +77,7 @@ pub(super) fn target(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<
         return Err(Asked::bad("", Refusal::BadRequest));
     };
     let usual = if *method == Method::CONNECT { None } else { Some(HTTP_PORT) };
-    let target =
-        Target::parse(authority, usual).map_err(|_| Asked::bad(authority, Refusal::NotAName))?;
+    let target = Target::parse(authority, usual).map_err(|_| Asked::bad(authority, Refusal::NotAName))?;
     if usual.is_some() {
         if uri.scheme() != Some(&Scheme::HTTP) {
             return Err(Asked::bad(authority, Refusal::BadRequest));

@@ -53,7 +53,8 @@ fn outgoing(target: &Target, request: Request<Incoming>) -> Request<Incoming> {
         _ => target.to_string(),
     };
     parts.headers.insert(HOST, HeaderValue::try_from(host).expect("a name is a good value"));
-    parts.uri = parts.uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
+    parts.uri =
+        parts.uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
     parts.version = http::Version::HTTP_11;
     Request::from_parts(parts, body)
 }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use mayfly_core::host::{Rule, Target};
-use mayfly_gateway::egress::{Asked, HEAD_MAX, HELLO_MAX, IDLE_MAX, Network, Policy, Resolve, Undecided, serve};
+use mayfly_gateway::egress::{
+    Asked, HEAD_MAX, HELLO_MAX, IDLE_MAX, Network, Policy, Resolve, Undecided, serve,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -76,7 +78,8 @@ impl Bed {
         let owner = Owner { rules: Mutex::new(Some(rules)), record: Mutex::default(), over: told };
         let at = names.iter().map(|&(name, addresses)| (name, addresses.to_vec())).collect();
         let names = Arc::new(Names { at, asked: Mutex::default() });
-        let private = names.at.keys().filter(|name| name.starts_with("own")).map(|name| name.parse().expect("a name"));
+        let private =
+            names.at.keys().filter(|name| name.starts_with("own")).map(|name| name.parse().expect("a name"));
         let network = Network::new(Arc::clone(&names) as Arc<dyn Resolve>, private.collect());
         Self { owner: Arc::new(owner), names, network, leave: CancellationToken::new(), over }
     }
@@ -171,17 +174,24 @@ async fn tls(name: &str) -> (SocketAddr, TlsConnector) {
 /// is, and a redirect is the machine's to follow.
 #[tokio::test]
 async fn a_request_of_plain_http_goes_to_the_host_that_it_names() {
-    let answer = "HTTP/1.1 302 Found\r\nlocation: http://bad.test/\r\nset-cookie: a=b\r\ncontent-length: 2\r\n\r\nhi";
+    let answer =
+        "HTTP/1.1 302 Found\r\nlocation: http://bad.test/\r\nset-cookie: a=b\r\ncontent-length: 2\r\n\r\nhi";
     let (at, mut seen) = web(answer).await;
     let mut bed = Bed::new(&["own.test"], &[("own.test", &[at])]);
     let request = "GET http://own.test/p?q=1 HTTP/1.1\r\nHost: OWN.test\r\nProxy-Authorization: Basic canary\r\n\
                    Connection: close, x-hop\r\nUpgrade: h2c\r\nX-Hop: 1\r\nAuthorization: Bearer mine\r\n\r\n";
     let answered = bed.ask(request).await;
     assert!(answered.starts_with("HTTP/1.1 302 Found\r\n") && answered.ends_with("\r\n\r\nhi"), "{answered}");
-    assert!(answered.contains("location: http://bad.test/") && answered.contains("set-cookie: a=b"), "{answered}");
+    assert!(
+        answered.contains("location: http://bad.test/") && answered.contains("set-cookie: a=b"),
+        "{answered}"
+    );
     let request = seen.recv().await.expect("a request").to_ascii_lowercase();
     assert!(request.starts_with("get /p?q=1 http/1.1\r\n"), "{request}");
-    assert!(request.contains("host: own.test\r\n") && request.contains("authorization: bearer mine"), "{request}");
+    assert!(
+        request.contains("host: own.test\r\n") && request.contains("authorization: bearer mine"),
+        "{request}"
+    );
     for gone in ["canary", "x-hop", "upgrade", "h2c"] {
         assert!(!request.contains(gone), "{gone} in {request}");
     }
@@ -262,8 +272,13 @@ async fn a_tunnel_is_for_tls_that_names_its_host() {
         assert_eq!(bed.record().last().map(String::as_str), Some(record), "{name}");
     }
     let long = "\x16\x03\x01\x40\x00\x01\x00\x3f\x7c".to_owned() + &"x".repeat(20_000);
-    for said in ["GET / HTTP/1.1\r\nHost: own.test\r\n\r\n", "CONNECT own.bad.test:443 HTTP/1.1\r\n\r\n", "SSH-2.0-x\r\n", "", &long]
-    {
+    for said in [
+        "GET / HTTP/1.1\r\nHost: own.test\r\n\r\n",
+        "CONNECT own.bad.test:443 HTTP/1.1\r\n\r\n",
+        "SSH-2.0-x\r\n",
+        "",
+        &long,
+    ] {
         let (mut near, proxy) = bed.tunnel("own.test:443").await;
         let _ = near.write_all(said.as_bytes()).await;
         let _ = near.shutdown().await;
@@ -305,7 +320,11 @@ async fn a_name_may_not_lead_inside() {
         let bed = Bed::new(&["in.test", "own.test"], &[(host, &ips)]);
         bed.ask(&format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(bed.record(), [record.replace("HOST", host)], "{ips:?}");
-        assert_eq!(bed.names.asked.lock().expect("nobody panics").len(), 1, "resolved once, and dialled as checked");
+        assert_eq!(
+            bed.names.asked.lock().expect("nobody panics").len(),
+            1,
+            "resolved once, and dialled as checked"
+        );
     }
 }
 
@@ -317,7 +336,10 @@ async fn a_host_that_does_not_answer_has_failed() {
     };
     let bed = Bed::new(&["own.test"], &[("own.test", &[nobody])]);
     let answer = bed.ask("CONNECT own.test:443 HTTP/1.1\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("own.test:443 cannot be reached"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 502") && answer.contains("own.test:443 cannot be reached"),
+        "{answer}"
+    );
     assert_eq!(bed.record(), ["failed own.test:443 unreachable"]);
 }
 
@@ -326,7 +348,8 @@ async fn a_host_that_does_not_answer_has_failed() {
 async fn the_rules_of_the_moment_hold() {
     let (at, _seen) = web("HTTP/1.1 204 No Content\r\n\r\n").await;
     let bed = Bed::new(&[], &[("own.test", &[at])]);
-    let ask = async || bed.ask("GET http://own.test/ HTTP/1.1\r\nHost: own.test\r\n\r\n").await[9..12].to_owned();
+    let ask =
+        async || bed.ask("GET http://own.test/ HTTP/1.1\r\nHost: own.test\r\n\r\n").await[9..12].to_owned();
     assert_eq!(ask().await, "403");
     *bed.owner.rules.lock().expect("nobody panics") = Some(vec!["own.test".parse().expect("a rule")]);
     assert_eq!(ask().await, "204");
@@ -344,7 +367,8 @@ async fn silence_has_an_end() {
     proxy.await.expect("it does not panic");
     assert_eq!(begun.elapsed().as_secs(), HEAD_MAX.as_secs());
 
-    let huge = format!("GET http://own.test/ HTTP/1.1\r\nHost: own.test\r\nx: {}\r\n\r\n", "x".repeat(70_000));
+    let huge =
+        format!("GET http://own.test/ HTTP/1.1\r\nHost: own.test\r\nx: {}\r\n\r\n", "x".repeat(70_000));
     let (mut near, proxy) = bed.connect();
     let _ = near.write_all(huge.as_bytes()).await;
     proxy.await.expect("it does not panic");

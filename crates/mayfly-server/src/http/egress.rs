@@ -39,8 +39,7 @@ pub(super) async fn join(
     let serving = async move {
         let Ok(upgraded) = upgrade.await else { return };
         let leave = house.stopping.child_token();
-        let proxy =
-            egress::serve(TokioIo::new(upgraded), Arc::new(elsewhere), app.network, leave.clone());
+        let proxy = egress::serve(TokioIo::new(upgraded), Arc::new(elsewhere), app.network, leave.clone());
         until_told(proxy, &guest, &leave).await;
     };
     app.house.running.spawn(serving);

@@ -103,7 +103,10 @@ async fn the_way_is_open_to_its_own_token_alone() {
     let mut worker = bed.worker().await;
     bed.client.submit(&task("q", None), "two").await.unwrap();
     let neighbour = bed.worker().await;
-    assert_eq!((status(&worker, "a.test").await.as_str(), status(&neighbour, "a.test").await.as_str()), ("200", "403"));
+    assert_eq!(
+        (status(&worker, "a.test").await.as_str(), status(&neighbour, "a.test").await.as_str()),
+        ("200", "403")
+    );
     let (ticket, order) = (worker.hello.ticket.expose(), &worker.order);
     for wrong in [ticket, order.model_token.expose(), order.result_token.expose(), token(&neighbour), "x"] {
         let refused = join(&worker.door, wrong).await.unwrap_err();
@@ -147,7 +150,9 @@ async fn what_cannot_be_allowed_is_told_in_words() {
     let owner = raw(&bed.server.socket());
     let id = bed.client.submit(&task("p", None), "key").await.unwrap().id;
     let ask = async |body: String| {
-        let request = owner.post(format!("http://mayfly/v1/tasks/{id}/allow")).header("content-type", "application/json");
+        let request = owner
+            .post(format!("http://mayfly/v1/tasks/{id}/allow"))
+            .header("content-type", "application/json");
         let answer = request.body(body).send().await.unwrap();
         let problem: Problem = answer.json().await.unwrap();
         (problem.status, problem.kind, problem.detail)

@@ -42,7 +42,8 @@ async fn each_route_of_the_owners_opens_to_an_owners_token_alone() {
         (worker.hello.ticket.expose(), worker.order.result_token.expose(), worker.order.model_token.expose());
     let elsewhere = worker.order.egress_token.as_ref().map(Secret::expose);
     let wrong = format!("mayfly-owner-{}", "0".repeat(64));
-    let bad = [None, Some(""), Some(&wrong), Some(&revoked), Some(ticket), Some(result), Some(model), elsewhere];
+    let bad =
+        [None, Some(""), Some(&wrong), Some(&revoked), Some(ticket), Some(result), Some(model), elsewhere];
     let url = format!("http://{}", bed.server.listening().unwrap());
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let ask = async |method: &Method, path: &str, token: Option<&str>| {

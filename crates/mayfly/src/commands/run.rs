@@ -21,8 +21,8 @@ use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::landing::Landing;
 use crate::printer::Printer;
-use crate::server_process::{Was, log_file};
 use crate::registries::Found;
+use crate::server_process::{Was, log_file};
 use crate::{credential, prompt, registries, repository, tasks_file};
 
 /// The most tasks that are followed at once: each has a connection of its own.
@@ -96,11 +96,7 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
 }
 
 /// The tasks that the command line names, or the file that it names; without what is found out later.
-fn tasks(
-    args: &RunArgs,
-    settings: &Settings,
-    registries: Option<&Found>,
-) -> anyhow::Result<Vec<CreateTask>> {
+fn tasks(args: &RunArgs, settings: &Settings, registries: Option<&Found>) -> anyhow::Result<Vec<CreateTask>> {
     let values = &settings.values;
     let allow = values.allow.as_ref().map(|given| given.value.0.iter()).into_iter().flatten();
     let registries = registries.map(|found| found.rules.iter()).into_iter().flatten();
@@ -138,7 +134,9 @@ fn add_credential(tasks: &mut [CreateTask], environment: &Environment) -> Result
 fn registries_words(Found { rules, unfit }: &Found) -> String {
     let hosts: Vec<String> = rules.iter().map(ToString::to_string).collect();
     let known = match hosts.is_empty() {
-        true => "the configuration of npm, pip, cargo and apt names no host: --allow HOST names one".to_owned(),
+        true => {
+            "the configuration of npm, pip, cargo and apt names no host: --allow HOST names one".to_owned()
+        }
         false => format!("the agent may reach your registries: {}", hosts.join(", ")),
     };
     match unfit {

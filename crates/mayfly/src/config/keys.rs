@@ -12,8 +12,8 @@ use serde::Deserialize;
 #[cfg(test)]
 use super::kind::toml;
 use super::kind::{
-    Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Names, OwnTls, Place,
-    Places, Private, Processes, Silence, Switch, Time,
+    Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Names, OwnTls, Place, Places,
+    Private, Processes, Silence, Switch, Time,
 };
 use super::{Given, Row, Source};
 

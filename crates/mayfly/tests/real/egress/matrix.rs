@@ -31,7 +31,11 @@ const WAYS: &[(&str, &str, &[&str])] = &[
     ("an odd port", "ask 'CONNECT good.test:8443 HTTP/1.1\\r\\n\\r\\n'", &["403"]),
     ("another user's host", "ask 'CONNECT good.test@bad.test:443 HTTP/1.1\\r\\n\\r\\n'", &["403"]),
     ("another Host", "get -H 'Host: bad.test' http://good.test/", &["400"]),
-    ("two Hosts", "ask 'GET http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nHost: bad.test\\r\\n\\r\\n'", &["400"]),
+    (
+        "two Hosts",
+        "ask 'GET http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nHost: bad.test\\r\\n\\r\\n'",
+        &["400"],
+    ),
     ("TLS for another host", "get --connect-to bad.test:443:good.test:443 https://bad.test/", &["000"]),
     ("plain HTTP in a tunnel", "get -p http://good.test:443/", &["000"]),
     ("a tunnel in a tunnel", "through 'CONNECT bad.test:443 HTTP/1.1\\r\\n\\r\\n'", &["0"]),
@@ -109,7 +113,8 @@ async fn another_host_within_tls_comes_to_the_one_that_is_allowed() {
     let sites = Sites::start(&["good.test", "bad.test"]).await;
     let Some(world) = world(&sites).await else { return };
     let ended =
-        as_agent(&world, &["--allow", "good.test"], "curl -sk -m 20 -H 'Host: bad.test' https://good.test/").await;
+        as_agent(&world, &["--allow", "good.test"], "curl -sk -m 20 -H 'Host: bad.test' https://good.test/")
+            .await;
     assert_eq!(ended.tool_results().concat(), "good.test says /");
     assert_eq!(sites.requests(), ["good.test /"]);
     world.end().await;

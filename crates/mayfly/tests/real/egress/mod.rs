@@ -33,7 +33,11 @@ async fn an_allowed_host_is_reached_and_no_other() {
     );
     let ended = as_agent(&world, &["--allow", "good.test"], &command).await;
     let said = ended.tool_results().concat();
-    assert_eq!(said, "good.test says /page\ngood.test says /page\n403 000\n000 403\n000 403", "{}", ended.stderr);
+    assert_eq!(
+        said, "good.test says /page\ngood.test says /page\n403 000\n000 403\n000 403",
+        "{}",
+        ended.stderr
+    );
     assert_eq!(sites.requests(), ["good.test /page", "good.test /page"]);
     let denied: Vec<_> = ended.own("denied").collect();
     assert_eq!(denied.len(), 1, "{denied:?}");

@@ -26,10 +26,12 @@ async fn what_is_allowed_while_a_task_runs_outlives_its_orchestrator() {
     let program = Path::new(env!("CARGO_BIN_EXE_mayfly"));
     let verb = async |args: &[&str]| Said::from(user.command(program, args).output().await.unwrap());
     let (port, other) = (site.port(), other.port());
-    let command = format!("for p in {port} {other}; do curl -s -m 20 --noproxy '' http://localhost:$p/; done");
+    let command =
+        format!("for p in {port} {other}; do curl -s -m 20 --noproxy '' http://localhost:$p/; done");
     let call = json!({"name": "Bash", "input": {"command": command}});
     let steps = json!([{"tools": [call]}, {"hold": "go", "tools": [call]}, {"text": "done"}]);
-    let mut run = Run::start(user.command(program, &["run", "--json", &format!("[script: steps list={steps}]")]));
+    let mut run =
+        Run::start(user.command(program, &["run", "--json", &format!("[script: steps list={steps}]")]));
     let task = run.until("ready").await["task"].as_str().unwrap().to_owned();
     user.api.held("go", 1).await;
     let host = format!("localhost:{port}");

@@ -1,9 +1,9 @@
 //! Hosts of made-up names, all of them on loopback, and an orchestrator whose network has these alone.
 
 use std::collections::BTreeMap;
-use std::{fs, io};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
 use axum::Router;
 use axum::extract::Request;

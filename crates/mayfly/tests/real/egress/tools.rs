@@ -33,7 +33,8 @@ fn make_package(sites: &Sites) {
     };
     assert!(tar(&files.join("tiny.tgz")).success());
     let version = r#"{"name":"tiny","version":"1.0.0","dist":{"tarball":"http://good.test/tiny.tgz"}}"#;
-    let about = format!(r#"{{"name":"tiny","dist-tags":{{"latest":"1.0.0"}},"versions":{{"1.0.0":{version}}}}}"#);
+    let about =
+        format!(r#"{{"name":"tiny","dist-tags":{{"latest":"1.0.0"}},"versions":{{"1.0.0":{version}}}}}"#);
     fs::write(files.join("tiny"), about).unwrap();
 }
 
@@ -47,7 +48,11 @@ async fn git_clones_from_an_allowed_host_and_from_no_other() {
         do rm -rf c; git clone -q $u/r.git c 2>/dev/null && cat c/a.txt || echo no; done";
     let ended = as_agent(&world, &["--allow", "good.test"], command).await;
     assert_eq!(ended.tool_results().concat(), "from the web\nfrom the web\nno\nno");
-    assert!(sites.requests().iter().all(|request| request.starts_with("good.test ")), "{:?}", sites.requests());
+    assert!(
+        sites.requests().iter().all(|request| request.starts_with("good.test ")),
+        "{:?}",
+        sites.requests()
+    );
     world.end().await;
 }
 
@@ -66,7 +71,11 @@ async fn npm_installs_from_an_allowed_host_and_from_no_other() {
         mayfly_test_needs::skip("there is no npm in the machine");
     } else {
         assert_eq!(said, "{\"name\":\"tiny\",\"version\":\"1.0.0\"}no", "{:?}", sites.requests());
-        assert!(sites.requests().iter().all(|request| request.starts_with("good.test ")), "{:?}", sites.requests());
+        assert!(
+            sites.requests().iter().all(|request| request.starts_with("good.test ")),
+            "{:?}",
+            sites.requests()
+        );
     }
     world.end().await;
 }
@@ -99,14 +108,19 @@ async fn pip_asks_an_allowed_host_and_no_other() {
 async fn the_clis_own_fetch_comes_to_an_allowed_host_and_to_no_other() {
     let sites = Sites::start(&["good.test", "bad.test"]).await;
     let Some(world) = world(&sites).await else { return };
-    for (host, decision) in [("good.test", "allowed good.test:443"), ("bad.test", "denied bad.test:443 not-listed")] {
+    for (host, decision) in
+        [("good.test", "allowed good.test:443"), ("bad.test", "denied bad.test:443 not-listed")]
+    {
         let input = format!(r#"{{"url":"https://{host}/page","prompt":"what does it say"}}"#);
         let prompt = format!("[script: tool name=WebFetch input={input}]");
         let ended = world.outcome_of(&["--allow", "good.test", &prompt]).await;
         let task = ended.events[0]["task"].as_str().unwrap();
         let record = record(&world, task).await;
         let said = ended.tool_results();
-        assert!(!record.is_empty() && record.iter().all(|line| line == decision), "{host}: {record:?} {said:?}");
+        assert!(
+            !record.is_empty() && record.iter().all(|line| line == decision),
+            "{host}: {record:?} {said:?}"
+        );
     }
     assert_eq!(sites.requests(), [""; 0]);
     world.end().await;
