@@ -19,6 +19,8 @@ use super::{Asked, Egress, HELLO_BYTES_MAX, HELLO_MAX};
 
 /// What is read at once of each direction.
 const COPY_BYTES: usize = 64 * 1024;
+/// What is read at once of a hello.
+const READ_BYTES: usize = 4 * 1024;
 
 impl Egress {
     /// Opens a tunnel, which begins with the answer.
@@ -67,6 +69,7 @@ async fn hello(near: &mut (impl AsyncRead + Unpin), host: &Host) -> Result<Vec<u
     let mut acceptor = Acceptor::default();
     let mut said = Vec::new();
     loop {
+        said.reserve(READ_BYTES);
         let before = said.len();
         let read = near.read_buf(&mut said).await;
         if !read.is_ok_and(|bytes| bytes > 0) || said.len() > HELLO_BYTES_MAX {

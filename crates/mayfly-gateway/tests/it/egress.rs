@@ -91,11 +91,10 @@ impl Bed {
         (near, tokio::spawn(serve(far, policy, self.network.clone(), self.leave.clone())))
     }
 
-    /// Sends one request on a connection of its own, and gives all that comes back.
+    /// Sends one request, the last of its connection, and gives all that comes back.
     async fn ask(&self, request: &str) -> String {
         let (mut near, proxy) = self.connect();
         near.write_all(request.as_bytes()).await.expect("there is room");
-        near.shutdown().await.expect("open");
         let mut answer = Vec::new();
         near.read_to_end(&mut answer).await.expect("open");
         proxy.await.expect("it does not panic");
@@ -223,7 +222,7 @@ async fn a_tunnel_carries_tls_to_the_host_that_it_names() {
 async fn what_nobody_allowed_is_refused_in_every_way_of_asking() {
     let (at, mut seen) = web("HTTP/1.1 200 OK\r\n\r\n").await;
     let bed = Bed::new(&["own.test"], &[("own.test", &[at]), ("own.bad.test", &[at])]);
-    let plain = |line: &str, host: &str| format!("{line} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let plain = |line: &str, host: &str| format!("{line} HTTP/1.1\r\nConnection: close\r\nHost: {host}\r\n\r\n");
     for (request, record) in [
         (plain("GET http://own.bad.test/", "own.bad.test"), "denied own.bad.test:80 not-listed"),
         (plain("GET http://own.test.bad.test/", "own.test"), "denied own.test.bad.test:80 other-host"),
@@ -318,7 +317,7 @@ async fn a_name_may_not_lead_inside() {
     ] {
         let ips: Vec<SocketAddr> = ips.iter().map(|ip| address(ip)).collect();
         let bed = Bed::new(&["in.test", "own.test"], &[(host, &ips)]);
-        bed.ask(&format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        bed.ask(&format!("GET http://{host}/ HTTP/1.1\r\nConnection: close\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(bed.record(), [record.replace("HOST", host)], "{ips:?}");
         assert_eq!(
             bed.names.asked.lock().expect("nobody panics").len(),
@@ -335,7 +334,7 @@ async fn a_host_that_does_not_answer_has_failed() {
         listener.local_addr().expect("bound")
     };
     let bed = Bed::new(&["own.test"], &[("own.test", &[nobody])]);
-    let answer = bed.ask("CONNECT own.test:443 HTTP/1.1\r\n\r\n").await;
+    let answer = bed.ask("CONNECT own.test:443 HTTP/1.1\r\nConnection: close\r\n\r\n").await;
     assert!(
         answer.starts_with("HTTP/1.1 502") && answer.contains("own.test:443 cannot be reached"),
         "{answer}"
@@ -349,7 +348,7 @@ async fn the_rules_of_the_moment_hold() {
     let (at, _seen) = web("HTTP/1.1 204 No Content\r\n\r\n").await;
     let bed = Bed::new(&[], &[("own.test", &[at])]);
     let ask =
-        async || bed.ask("GET http://own.test/ HTTP/1.1\r\nHost: own.test\r\n\r\n").await[9..12].to_owned();
+        async || bed.ask("GET http://own.test/ HTTP/1.1\r\nConnection: close\r\nHost: own.test\r\n\r\n").await[9..12].to_owned();
     assert_eq!(ask().await, "403");
     *bed.owner.rules.lock().expect("nobody panics") = Some(vec!["own.test".parse().expect("a rule")]);
     assert_eq!(ask().await, "204");
@@ -406,7 +405,7 @@ async fn hello(name: &str) -> Vec<u8> {
     let (near, mut far) = duplex(16 * 1024);
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     tokio::spawn(async move { connector.connect(name, near).await });
-    let mut said = Vec::new();
+    let mut said = Vec::with_capacity(16 * 1024);
     far.read_buf(&mut said).await.expect("a hello");
     said
 }
