@@ -222,7 +222,8 @@ async fn a_tunnel_carries_tls_to_the_host_that_it_names() {
 async fn what_nobody_allowed_is_refused_in_every_way_of_asking() {
     let (at, mut seen) = web("HTTP/1.1 200 OK\r\n\r\n").await;
     let bed = Bed::new(&["own.test"], &[("own.test", &[at]), ("own.bad.test", &[at])]);
-    let plain = |line: &str, host: &str| format!("{line} HTTP/1.1\r\nConnection: close\r\nHost: {host}\r\n\r\n");
+    let plain =
+        |line: &str, host: &str| format!("{line} HTTP/1.1\r\nConnection: close\r\nHost: {host}\r\n\r\n");
     for (request, record) in [
         (plain("GET http://own.bad.test/", "own.bad.test"), "denied own.bad.test:80 not-listed"),
         (plain("GET http://own.test.bad.test/", "own.test"), "denied own.test.bad.test:80 other-host"),
@@ -347,8 +348,10 @@ async fn a_host_that_does_not_answer_has_failed() {
 async fn the_rules_of_the_moment_hold() {
     let (at, _seen) = web("HTTP/1.1 204 No Content\r\n\r\n").await;
     let bed = Bed::new(&[], &[("own.test", &[at])]);
-    let ask =
-        async || bed.ask("GET http://own.test/ HTTP/1.1\r\nConnection: close\r\nHost: own.test\r\n\r\n").await[9..12].to_owned();
+    let ask = async || {
+        bed.ask("GET http://own.test/ HTTP/1.1\r\nConnection: close\r\nHost: own.test\r\n\r\n").await[9..12]
+            .to_owned()
+    };
     assert_eq!(ask().await, "403");
     *bed.owner.rules.lock().expect("nobody panics") = Some(vec!["own.test".parse().expect("a rule")]);
     assert_eq!(ask().await, "204");

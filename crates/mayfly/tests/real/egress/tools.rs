@@ -44,8 +44,8 @@ async fn git_clones_from_an_allowed_host_and_from_no_other() {
     let sites = Sites::start(&["good.test", "bad.test"]).await;
     make_repository(&sites);
     let Some(world) = world(&sites).await else { return };
-    let command = "export GIT_SSL_NO_VERIFY=1; cd /tmp; for u in http://good.test https://good.test http://bad.test https://bad.test; \
-        do rm -rf c; git clone -q $u/r.git c 2>/dev/null && cat c/a.txt || echo no; done";
+    let command = "export GIT_SSL_NO_VERIFY=1; (cd /tmp; for u in http://good.test https://good.test http://bad.test https://bad.test; \
+        do rm -rf c; git clone -q $u/r.git c 2>/dev/null && cat c/a.txt || echo no; done)";
     let ended = as_agent(&world, &["--allow", "good.test"], command).await;
     assert_eq!(ended.tool_results().concat(), "from the web\nfrom the web\nno\nno");
     assert!(
@@ -62,9 +62,9 @@ async fn npm_installs_from_an_allowed_host_and_from_no_other() {
     let sites = Sites::start(&["good.test", "bad.test"]).await;
     make_package(&sites);
     let Some(world) = world(&sites).await else { return };
-    let command = "command -v npm >/dev/null || { echo absent; exit 0; }; cd /tmp; for h in good bad; do rm -rf n; mkdir n; \
+    let command = "command -v npm >/dev/null || { echo absent; exit 0; }; (cd /tmp; for h in good bad; do rm -rf n; mkdir n; \
         (cd n; npm install --no-audit --no-fund --fetch-retries 0 --registry http://$h.test/ tiny >log 2>&1 \
-        && cat node_modules/tiny/package.json || echo no); done; true";
+        && cat node_modules/tiny/package.json || echo no); done); true";
     let ended = as_agent(&world, &["--allow", "good.test"], command).await;
     let said = ended.tool_results().concat();
     if said == "absent" {
