@@ -147,6 +147,7 @@ pub(crate) mod tests {
             egress_token: Some("canary-egress".to_owned().into()),
             collect_ms_max: 1000,
             orphan_after_ms: 1000,
+            log_bytes_max: None,
         }
     }
 
