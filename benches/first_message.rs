@@ -103,13 +103,15 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         claude_version: None,
         model_token: TOKEN.to_owned().into(),
         result_token: String::new().into(),
+        egress_token: None,
         collect_ms_max: 0,
         orphan_after_ms: 0,
         log_bytes_max: None,
     };
     let start = Instant::now();
-    let mut child =
-        Launch { binary: claude, home: home.path(), cwd, port, order: &order }.command().spawn()?;
+    let mut child = Launch { binary: claude, home: home.path(), cwd, port, egress_port: None, order: &order }
+        .command()
+        .spawn()?;
     let mut stdin = child.stdin.take().context("a pipe")?;
     stdin.write_all(&opening(PROMPT))?;
     let mut first = None;

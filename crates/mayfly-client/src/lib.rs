@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_wire::api::{
-    Cancel, CreateTask, CreateToken, NewToken, OwnerToken, Problem, Retry, Task, Workspace,
+    Allowed, Cancel, CreateTask, CreateToken, Egress, NewToken, OwnerToken, Problem, Retry, Task, Workspace,
 };
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
@@ -118,6 +118,21 @@ impl Client {
     /// Asks for a task's end; `force` does not wait for its work.
     pub async fn cancel(&self, id: impl Display, force: bool) -> Result<Task, ClientError> {
         self.json(self.about(Method::POST, id, &["cancel"]).json(&Cancel { force })).await
+    }
+
+    /// Where the machines of a task may go besides the model.
+    pub async fn allowed(&self, id: impl Display) -> Result<Allowed, ClientError> {
+        self.json(self.about(Method::GET, id, &["allow"])).await
+    }
+
+    /// Lets the machines of a task go to more places. The answer is all that is allowed.
+    pub async fn allow(&self, id: impl Display, more: &Allowed) -> Result<Allowed, ClientError> {
+        self.json(self.about(Method::POST, id, &["allow"]).json(more)).await
+    }
+
+    /// Where the machines of a task asked to go.
+    pub async fn egress(&self, id: impl Display) -> Result<Egress, ClientError> {
+        self.json(self.about(Method::GET, id, &["egress"])).await
     }
 
     /// How the tunnel stands that answers here. An orchestrator has none, and refuses with 404.

@@ -25,6 +25,7 @@
 mod clock;
 mod config;
 mod doors;
+mod egress;
 mod engine;
 mod events;
 mod feed;
@@ -46,6 +47,7 @@ mod view;
 pub use clock::{Clock, SystemClock};
 pub use config::{EngineConfig, Rules};
 pub use doors::Doors;
+pub use egress::{AllowError, Asked, read_rules};
 pub use engine::{Engine, Found, StartError, TASKS_MAX};
 pub use events::EventReader;
 pub use feed::{Ahead, FeedReader};

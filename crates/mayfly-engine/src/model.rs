@@ -52,7 +52,7 @@ impl Gate {
 impl Engine {
     /// The attempt that a token of a machine is of, whichever route it is for, and whether or not it still opens that.
     pub fn attempt_of(&self, token: &str) -> Option<AttemptId> {
-        let routes = [Route::Ticket, Route::Model, Route::Result];
+        let routes = [Route::Ticket, Route::Model, Route::Result, Route::Egress];
         routes.into_iter().find_map(|route| self.0.tokens.check(route, token))
     }
 

@@ -251,6 +251,7 @@ impl Engine {
             claude_version: config.rules.claude_version.clone(),
             model_token: self.0.tokens.mint(Route::Model, attempt.id),
             result_token: self.0.tokens.mint(Route::Result, attempt.id),
+            egress_token: Some(self.0.tokens.mint(Route::Egress, attempt.id)),
             collect_ms_max: milliseconds(config.rules.collect_max),
             orphan_after_ms: milliseconds(config.rules.orphan_after),
             log_bytes_max: Some(config.rules.policy.log_bytes_max),

@@ -19,6 +19,8 @@ struct Field {
 #[derive(Clone, Copy)]
 enum Is {
     Text,
+    /// Any number of them.
+    Texts,
     /// One of these words.
     Word(&'static [&'static str]),
     Whole(i64, i64),
@@ -44,6 +46,7 @@ const TASK: &[Field] = &[
     may("max_budget_usd", Is::Number),
     must("priority", Is::Whole(-1000, 1000)),
     must("retries", Is::Whole(0, 10)),
+    must("allow", Is::Texts),
     may("credential", Is::Object(CREDENTIAL)),
 ];
 
@@ -88,6 +91,7 @@ impl Field {
         let good = match (self.is, value) {
             (Is::Object(fields), Value::Object(object)) => return check(object, fields),
             (Is::Text, value) => value.is_string(),
+            (Is::Texts, value) => value.as_array().is_some_and(|texts| texts.iter().all(Value::is_string)),
             (Is::Word(words), value) => value.as_str().is_some_and(|word| words.contains(&word)),
             (Is::Whole(least, most), value) => {
                 value.as_i64().is_some_and(|number| (least..=most).contains(&number))
@@ -101,6 +105,7 @@ impl Field {
     fn words(&self) -> String {
         match self.is {
             Is::Text => "must be a text, in quotes".to_owned(),
+            Is::Texts => "must be a list of texts, in quotes".to_owned(),
             Is::Word(words) => format!("must be one of {}", words.join(", ")),
             Is::Whole(least, most) => format!("must be a whole number from {least} to {most}"),
             Is::Number => "must be a number".to_owned(),

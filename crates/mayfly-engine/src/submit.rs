@@ -11,6 +11,7 @@ use mayfly_wire::api::{
 };
 use uuid::Uuid;
 
+use crate::egress::read_rules;
 use crate::engine::Engine;
 
 /// The longest name of a workspace's folder or a model.
@@ -66,7 +67,8 @@ impl Engine {
         let credential = task.credential.take();
         let id = TaskId::new(Uuid::now_v7());
         let sealed = credential.as_ref().map(|credential| self.0.seal.close(id, credential));
-        let new = NewTask { id, spec: task, sealed, idempotency_key, at: self.0.clock.now() };
+        let rules = read_rules(&task.allow)?;
+        let new = NewTask { id, spec: task, sealed, rules, idempotency_key, at: self.0.clock.now() };
         let engine = self.clone();
         let id = self.whole(async move { engine.store_task(new, credential).await }).await?;
         let task = self.task(id).await.map_err(SubmitError::Store)?;
@@ -84,7 +86,9 @@ impl Engine {
         if row.state.outcome().is_none() {
             return Err(SubmitError::NotOver(id.short()));
         }
-        self.submit(CreateTask { credential, ..row.spec }, idempotency_key).await.map(Some)
+        // With what was allowed while it ran.
+        let allow = self.0.store.allowed(id).await.map_err(SubmitError::Store)?;
+        self.submit(CreateTask { credential, allow, ..row.spec }, idempotency_key).await.map(Some)
     }
 
     /// Whether a task would be accepted now, as far as the disk and the database go.
@@ -159,6 +163,7 @@ pub fn check_task(task: &CreateTask) -> Result<(), SubmitError> {
     require(priorities.contains(&task.priority), "priority", "must be between -1000 and 1000")?;
     require(task.retries <= RETRIES_MAX, "retries", "must be at most 10")?;
     require(task.max_turns != Some(0), "max_turns", "must be more than 0")?;
+    read_rules(&task.allow)?;
     task.credential.as_ref().map_or(Ok(()), check_credential)?;
     let budget = task.max_budget_usd.is_none_or(|usd| usd.is_finite() && usd > 0.0);
     require(budget, "max_budget_usd", "must be more than 0")

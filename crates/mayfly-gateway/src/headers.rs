@@ -70,17 +70,25 @@ pub(crate) fn incoming(came: &HeaderMap, secret: &SecretString) -> HeaderMap {
     headers
 }
 
-/// All but credentials and what is about the connection, by its `Connection` header too.
+/// All but credentials and what is about the connection.
 fn passing(came: &HeaderMap) -> HeaderMap {
+    let passes =
+        |name: &str| !CREDENTIALS.contains(&name) && !CREDENTIAL_ENDS.iter().any(|end| name.ends_with(end));
+    only(&end_to_end(came), passes)
+}
+
+/// All but what is about the connection, by its `Connection` header too.
+pub(crate) fn end_to_end(came: &HeaderMap) -> HeaderMap {
     let named = came.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<String> =
         named.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect();
-    let passes = |name: &str| {
-        !HOP_BY_HOP.contains(&name)
-            && !CREDENTIALS.contains(&name)
-            && !CREDENTIAL_ENDS.iter().any(|end| name.ends_with(end))
-            && !named.iter().any(|named| named == name)
-    };
+    let proxy = header::PROXY_AUTHORIZATION.as_str();
+    only(came, |name| {
+        !HOP_BY_HOP.contains(&name) && name != proxy && !named.iter().any(|named| named == name)
+    })
+}
+
+fn only(came: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {
     let pairs = came.iter().filter(|(name, _)| passes(name.as_str()));
     pairs.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

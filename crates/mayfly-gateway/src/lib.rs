@@ -1,4 +1,4 @@
-//! The way out of a machine: the model API, with the credential swapped in.
+//! The way out of a machine: the model API, with the credential swapped in, and hosts that its owner allowed.
 //!
 //! ```text
 //! claude ── placeholder ──► router ── admission: whose? may it? ──► forward ── real credential ──► model API
@@ -8,6 +8,8 @@
 //! A machine holds a placeholder that is good here alone. [`router`] takes it off, asks the [`Admission`] for
 //! what it stands for, and sends the request on with the owner's credential and no other. Both bodies are
 //! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens.
+//!
+//! Elsewhere a machine comes by [`egress`], if its owner allowed it.
 //!
 //! Bounds: [`REQUEST_BYTES_MAX`], [`CONNECT_MAX`], [`GATE_MAX`]. Who may do what is not decided here, and
 //! nothing here knows tasks, stores or clocks.
@@ -21,6 +23,7 @@ use axum::routing::{MethodFilter, on, post};
 use mayfly_core::AttemptId;
 use secrecy::SecretString;
 
+pub mod egress;
 mod error;
 mod forward;
 mod headers;

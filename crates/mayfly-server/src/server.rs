@@ -13,6 +13,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use mayfly_core::causes;
 use mayfly_engine::{Clock, Engine};
+use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{Store, StoreError};
@@ -171,6 +172,7 @@ impl Server {
         let machines = Machines {
             engine: engine.clone(),
             client,
+            network: config.network.clone(),
             results: data.results().into(),
             incoming: data.incoming().into(),
         };
@@ -297,13 +299,15 @@ fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &
 struct Machines {
     engine: Engine,
     client: reqwest::Client,
+    network: Network,
     results: Arc<Path>,
     incoming: Arc<Path>,
 }
 
 impl Machines {
     fn machine(&self, entry: Entry, house: House) -> Machine {
-        Machine { entry, results: self.results.clone(), incoming: self.incoming.clone(), house }
+        let (results, incoming) = (self.results.clone(), self.incoming.clone());
+        Machine { entry, results, incoming, network: self.network.clone(), house }
     }
 
     /// Lets machines in by each door that was opened, for its attempt alone.

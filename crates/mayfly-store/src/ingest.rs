@@ -170,7 +170,7 @@ impl Frame<'_> {
                 self.done.ready = true;
                 MayflyEvent::Ready { version, model }
             }
-            Report::Denied { tool, message } => MayflyEvent::Denied { tool, message },
+            Report::Denied { tool, message } => MayflyEvent::Denied { tool, message, host: None },
             Report::Limit { limit, resets_at } => MayflyEvent::Limit { limit, resets_at },
             Report::Warning { text } => MayflyEvent::Warning { text },
         };

@@ -9,7 +9,7 @@
 //!
 //! - [`Store`]: what can be asked. `writer`: the thread. `schema`: the tables. `row`: how they read back.
 //! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says.
-//! - `owner_tokens`: who may come by the port.
+//! - `owner_tokens`: who may come by the port. `egress`: where machines may go, and where they asked to go.
 //! - `log`: how events are written, as the lines that clients read. `read`: how they are read.
 //! - `tail`: the newest of them, in memory. `prune`: what is old goes.
 //! - `checkpoints`: what was committed gets into the file itself.
@@ -17,6 +17,7 @@
 mod change;
 mod checkpoints;
 mod desk;
+mod egress;
 mod error;
 mod ingest;
 mod log;
@@ -31,6 +32,7 @@ mod tail;
 mod writer;
 
 pub use change::{Change, Changed};
+pub use egress::{Allowing, Asked};
 pub use error::StoreError;
 pub use ingest::{IngestError, Ingested};
 pub use owner_tokens::OwnerToken;

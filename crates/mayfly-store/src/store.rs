@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mayfly_core::host::Rule;
 use mayfly_core::{Attempt, AttemptId, Effect, Event, Policy, TaskId, TaskState};
 use mayfly_failpoint::failpoint;
 use mayfly_wire::api::CreateTask;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use crate::change::{Change, Changed, apply, effect_of, effect_parts, find};
 use crate::checkpoints::Checkpoints;
 use crate::desk::Desk;
+use crate::egress;
 use crate::error::{StoreError, corrupt};
 use crate::ingest::{IngestError, Ingested, ingest, stands_as_json};
 use crate::log::Log;
@@ -41,6 +43,8 @@ pub struct NewTask {
     pub spec: CreateTask,
     /// The credential, sealed; it is deleted with the task's end.
     pub sealed: Option<Vec<u8>>,
+    /// Where its machines may go: what the spec says of it, read.
+    pub rules: Vec<Rule>,
     /// The same key with the same task gives the task that is there already.
     pub idempotency_key: Option<String>,
     /// When.
@@ -416,6 +420,7 @@ fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError>
     if let Some(sealed) = &new.sealed {
         keep_credential(connection, new.id, sealed)?;
     }
+    egress::keep_rules(connection, new.id, &new.rules, new.at)?;
     let mut log = Log::open(connection, new.id, 0);
     log.mayfly(0, new.at, &MayflyEvent::Queued)?;
     log.close()?;
@@ -443,7 +448,7 @@ fn forget_effect(connection: &Desk<'_>, performed: &Performed) -> Result<Option<
     Ok(changed)
 }
 
-fn tell(
+pub(crate) fn tell(
     connection: &Desk<'_>,
     attempt: AttemptId,
     at: Timestamp,

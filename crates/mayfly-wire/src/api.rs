@@ -8,6 +8,9 @@
 //! GET  /v1/tasks/{id}/workspace                              -> 200 the git bundle that it started from
 //! POST /v1/tasks/{id}/cancel         Cancel                  -> 202 Task
 //! POST /v1/tasks/{id}/retry          Retry                   -> 202 Task      a new one (Idempotency-Key)
+//! GET  /v1/tasks/{id}/allow                                  -> 200 Allowed   where its machines may go
+//! POST /v1/tasks/{id}/allow          Allowed                 -> 200 Allowed   more places, from now on
+//! GET  /v1/tasks/{id}/egress                                 -> 200 Egress    where its machines asked to go
 //! GET  /v1/tasks/{id}/events?after=N&follow=true             -> 200 NDJSON of `event::Event`
 //! GET  /v1/tasks/{id}/result                                 -> 200 TaskResult
 //! GET  /v1/tasks/{id}/result/patch                           -> 200 what was changed, for `git apply`
@@ -37,6 +40,9 @@ pub const TIMEOUT_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// The most retries.
 pub const RETRIES_MAX: u32 = 10;
+
+/// The most places where the machines of one task may go.
+pub const ALLOWED_MAX: usize = 10_000;
 
 /// The highest priority, and the lowest below 0.
 pub const PRIORITY_MAX: i32 = 1000;
@@ -73,6 +79,10 @@ pub struct CreateTask {
     /// in it. Default: 0, never; at most [`RETRIES_MAX`].
     #[serde(default, skip_serializing_if = "is_none")]
     pub retries: u32,
+    /// Where its machines may go besides the model, as `HOST[:PORT]`, where a host can begin with `*.`; without a port,
+    /// 443 and 80 are meant. Default: nowhere; at most [`ALLOWED_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
     /// The credential for the model API, for this task alone; it is sealed at rest, and deleted at the task's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
@@ -234,6 +244,49 @@ pub struct Retry {
     /// The credential for the model API; that of the earlier task is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
+}
+
+/// Where the machines of a task may go besides the model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Allowed {
+    /// `HOST[:PORT]`, where a host can begin with `*.`; without a port, 443 and 80 are meant.
+    pub hosts: Vec<String>,
+}
+
+/// Where the machines of a task asked to go besides the model, in the order in which it was decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Egress {
+    /// Each decision.
+    pub entries: Vec<EgressEntry>,
+    /// How many more there were: of one attempt, a bounded number is kept of each kind.
+    pub dropped: u64,
+}
+
+/// One decision about a connection, or about a request of plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct EgressEntry {
+    /// Which attempt's machine asked.
+    pub attempt: u32,
+    /// When.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
+    pub at: Timestamp,
+    /// What it asked for: a host's name, or whatever it had in its place.
+    pub host: String,
+    /// The port; 0 if none can be read.
+    pub port: u16,
+    /// `allowed`, `denied`, or `failed` for what was allowed and could not be reached.
+    pub decision: String,
+    /// Why not, such as `not-listed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The bytes that went out, once the connection is over.
+    pub sent: u64,
+    /// The bytes that came back, once it is over.
+    pub received: u64,
 }
 
 /// How a task ended.

@@ -75,12 +75,15 @@ pub enum MayflyEvent {
         /// How it ended.
         outcome: Outcome,
     },
-    /// A tool call was denied.
+    /// A tool call was denied, or a place that the machine asked for: the first time for each host.
     Denied {
-        /// The tool.
+        /// The tool; `network` for a place.
         tool: String,
         /// What `claude` was told.
         message: String,
+        /// The host and the port of a place, or whatever was asked for instead.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
     },
     /// A limit of the model API was named.
     Limit {

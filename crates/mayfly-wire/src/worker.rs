@@ -31,6 +31,10 @@ pub const OTHER_REFS: &str = "refs/heads/other/";
 pub const OTHERS_MAX: usize = 20;
 /// The longest name of one, without [`OTHER_REFS`].
 pub const OTHER_NAME_BYTES_MAX: usize = 60;
+/// Where a worker asks to go elsewhere: each connection becomes one to a proxy.
+pub const EGRESS_PATH: &str = "/v1/egress";
+/// What such a connection becomes, as HTTP names it.
+pub const EGRESS_UPGRADE: &str = "mayfly-egress";
 /// The version that both sides must speak.
 pub const PROTOCOL: u32 = 1;
 /// The most bytes of one record; a longer line is several.
@@ -135,6 +139,9 @@ pub struct WorkOrder {
     pub model_token: Secret,
     /// Good for handing over the results of this attempt alone.
     pub result_token: Secret,
+    /// Good for asking to go elsewhere, of this attempt alone; none is an orchestrator that lets nobody.
+    #[serde(default)]
+    pub egress_token: Option<Secret>,
     /// The time for bringing the work out, in milliseconds.
     pub collect_ms_max: u64,
     /// How long to go on without an orchestrator, in milliseconds, before the machine ends itself.

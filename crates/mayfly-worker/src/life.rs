@@ -46,7 +46,14 @@ pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(
     let away_max = Duration::from_millis(order.orphan_after_ms);
     let relay = crate::relay::start(Arc::clone(&way), surroundings.random, away_max);
     let relay = relay.await.map_err(LifeError::NoRelay)?;
-    let life = Life { boot, surroundings, reaper, way, relay, order };
+    let egress_port = match &order.egress_token {
+        Some(token) => {
+            let port = crate::egress::start(Arc::clone(&way), token.clone()).await;
+            Some(port.map_err(LifeError::NoRelay)?)
+        }
+        None => None,
+    };
+    let life = Life { boot, surroundings, reaper, way, relay, egress_port, order };
     let mut duty = link.duty.clone();
     tokio::select! {
         () = life.work(link) => Ok(()),
@@ -63,6 +70,8 @@ struct Life {
     reaper: Reaper,
     way: Arc<dyn Dial>,
     relay: Relay,
+    /// Where programs find the way to other hosts.
+    egress_port: Option<u16>,
     order: WorkOrder,
 }
 
@@ -110,6 +119,7 @@ impl Life {
             home: &self.boot.home,
             cwd: workspace,
             port: self.relay.port,
+            egress_port: self.egress_port,
             order: &self.order,
         };
         let limits = Limits::of(&self.boot);

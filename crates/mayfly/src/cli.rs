@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use mayfly_core::host::Rule;
 
-use crate::commands::{cancel, logs, ps, result, retry, token, tunnel};
+use crate::commands::{allow, cancel, logs, ps, result, retry, token, tunnel};
 use crate::config::Flags;
-use crate::values::{self, HostNames, SelfSigned};
+use crate::values::{self, HostNames, Hosts, SelfSigned};
 
 const EXAMPLES: &str = "\
 Try it, without an account and without the internet:
@@ -34,11 +35,12 @@ Examples:
   mayfly run - < prompt.txt                 # one prompt, read from standard input
   mayfly run -- \"-v is broken, fix it\"      # a prompt that begins with `-` goes after `--`
   mayfly run --file tasks.jsonl --detach    # many tasks, followed by nobody
+  mayfly run --allow example.com \"read the page and sum it up\"
   mayfly run --json \"fix it\" | jq .source
 
 A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
 `model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `priority`, `retries`,
-`workspace`, `credential`. One bad line, and no task is submitted. The exit code of several tasks is
+`allow`, `workspace`, `credential`. One bad line, and no task is submitted. The exit code of several tasks is
 that of the worst.
 
 The credential for the model is the first of these that is set:
@@ -101,6 +103,7 @@ impl Cli {
             Verb::Serve(args) => args.over(flags),
             Verb::Ps(ps::PsArgs { data, .. })
             | Verb::Logs(logs::LogsArgs { data, .. })
+            | Verb::Allow(allow::AllowArgs { data, .. })
             | Verb::Cancel(cancel::CancelArgs { data, .. })
             | Verb::Retry(retry::RetryArgs { data, .. })
             | Verb::Result(result::ResultArgs { data, .. }) => Flags { data: data.folder.clone(), ..flags },
@@ -119,6 +122,7 @@ pub(crate) enum Verb {
     Ps(ps::PsArgs),
     Logs(logs::LogsArgs),
     Cancel(cancel::CancelArgs),
+    Allow(allow::AllowArgs),
     Retry(retry::RetryArgs),
     Result(result::ResultArgs),
     Serve(ServeArgs),
@@ -183,6 +187,13 @@ pub(crate) struct RunArgs {
     /// The most money to spend, in US dollars, as the CLI counts it
     #[arg(long, value_name = "USD", value_parser = values::dollars, allow_negative_numbers = true)]
     pub(crate) max_budget_usd: Option<f64>,
+    /// Let the agent reach this host, on ports 443 and 80 if none is named; `*.` before it means all
+    /// names below it; can be given again [default: nothing but the model]
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = values::rule)]
+    pub(crate) allow: Vec<Rule>,
+    /// Let the agent reach the hosts that your own configuration of npm, pip, cargo and apt names
+    #[arg(long)]
+    pub(crate) allow_registries: bool,
     /// Print the events, one JSON object a line, and nothing else; with --detach the tasks
     #[arg(long)]
     pub(crate) json: bool,
@@ -277,6 +288,7 @@ impl RunArgs {
             idle_timeout: self.idle_timeout,
             max_turns: self.max_turns,
             max_budget_usd: self.max_budget_usd,
+            allow: (!self.allow.is_empty()).then(|| Hosts(self.allow.clone())),
             ..flags
         }
     }

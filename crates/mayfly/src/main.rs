@@ -29,6 +29,7 @@ mod machines;
 mod orchestrator;
 mod printer;
 mod prompt;
+mod registries;
 mod repository;
 mod server_process;
 mod settle;
@@ -82,6 +83,7 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
             Verb::Run(args) => Box::pin(commands::run::run(args, &settings, environment)).await,
             Verb::Ps(args) => commands::ps::ps(args, &settings, environment).await,
             Verb::Logs(args) => Box::pin(commands::logs::logs(args, &settings, environment)).await,
+            Verb::Allow(args) => Box::pin(commands::allow::allow(args, &settings, environment)).await,
             Verb::Cancel(args) => Box::pin(commands::cancel::cancel(args, &settings, environment)).await,
             Verb::Retry(args) => Box::pin(commands::retry::retry(args, &settings, environment)).await,
             Verb::Result(args) => Box::pin(commands::result::result(args, &settings, environment)).await,

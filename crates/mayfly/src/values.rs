@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use mayfly_core::host::{Host, Rule};
 use mayfly_link::Endpoint;
 use mayfly_wire::api::{PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX, check_token_name};
 
@@ -190,6 +191,42 @@ pub(crate) fn host_names(text: &str) -> Result<HostNames, String> {
                 .to_owned())
         }
     }
+}
+
+/// Where machines may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hosts(pub(crate) Vec<Rule>);
+
+/// Reads where machines may go: a host, and a port if it is to be another than those of the web.
+pub(crate) fn rule(text: &str) -> Result<Rule, String> {
+    text.trim().parse().map_err(|bad: mayfly_core::host::BadHost| bad.to_string())
+}
+
+/// Reads any number of them, with commas between them; an empty text is none.
+pub(crate) fn rules(text: &str) -> Result<Hosts, String> {
+    let parts = text.split(',').filter(|_| !text.trim().is_empty());
+    parts.map(rule).collect::<Result<_, _>>().map(Hosts)
+}
+
+/// As [`rules`] reads them.
+pub(crate) fn show_rules(Hosts(rules): &Hosts) -> String {
+    rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Names of hosts that may lead to private networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PrivateHosts(pub(crate) Vec<Host>);
+
+/// Reads any number of names, with commas between them; an empty text is none.
+pub(crate) fn private_hosts(text: &str) -> Result<PrivateHosts, String> {
+    let parts = text.split(',').filter(|_| !text.trim().is_empty());
+    let read = |part: &str| part.trim().parse().map_err(|bad: mayfly_core::host::BadHost| bad.to_string());
+    parts.map(read).collect::<Result<_, _>>().map(PrivateHosts)
+}
+
+/// As [`private_hosts`] reads them.
+pub(crate) fn show_private_hosts(PrivateHosts(hosts): &PrivateHosts) -> String {
+    hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Reads yes or no, as TOML has them.

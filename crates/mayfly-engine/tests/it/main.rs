@@ -4,6 +4,7 @@
 
 mod cancel;
 mod doors;
+mod egress;
 mod events;
 mod feed;
 mod ingest;

@@ -4,5 +4,6 @@
 
 mod bed;
 mod credentials;
+mod egress;
 mod gate;
 mod streams;

@@ -16,6 +16,7 @@ use mayfly_core::AttemptId;
 use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, Session};
 use mayfly_wire::worker::Hello;
 
+use super::egress::Elsewhere;
 use super::extract::bearer;
 use super::problem::Problem;
 use crate::doors::{Doors, NoEntry};
@@ -73,6 +74,12 @@ impl Entry {
     /// Takes the token that came with a result.
     pub(super) async fn admit_result(&self, token: &str) -> Result<AttemptId, Denied> {
         self.own(self.engine.admit_result(token).await?)
+    }
+
+    /// Takes the token with which a machine asks to go elsewhere.
+    pub(super) async fn admit_egress(&self, token: &str) -> Result<Elsewhere, Denied> {
+        let attempt = self.own(self.engine.admit_egress(token).await?)?;
+        Ok(Elsewhere { engine: self.engine.clone(), attempt })
     }
 
     fn own(&self, attempt: AttemptId) -> Result<AttemptId, Denied> {

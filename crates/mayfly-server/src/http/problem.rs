@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use mayfly_core::{TaskId, causes};
-use mayfly_engine::{LogError, SubmitError};
+use mayfly_engine::{AllowError, LogError, SubmitError};
 use mayfly_git::GitError;
 use mayfly_store::StoreError;
 use mayfly_wire::api::{self, PROMPT_BYTES_MAX};
@@ -58,6 +58,9 @@ kinds! {
     BadRequest: "bad-request",
     TooLarge: "too-large",
     InvalidTask: "invalid-task",
+    InvalidHost: "invalid-host",
+    TooManyHosts: "too-many-hosts",
+    Over: "over",
     InvalidWorkspace: "invalid-workspace",
     InvalidName: "invalid-name",
     KeyConflict: "key-conflict",
@@ -244,6 +247,20 @@ impl From<SubmitError> for Problem {
             }
             SubmitError::NotOver(_) => Self::new(StatusCode::CONFLICT, Kind::NotOver, error.to_string()),
             SubmitError::KeyConflict => Self::new(StatusCode::CONFLICT, Kind::KeyConflict, error.to_string()),
+        }
+    }
+}
+
+impl From<AllowError> for Problem {
+    fn from(error: AllowError) -> Self {
+        match error {
+            AllowError::NoTask => Self::no_task(),
+            AllowError::Store(error) => error.into(),
+            AllowError::Invalid(error) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidHost, error.to_string())
+            }
+            AllowError::TooMany => Self::new(StatusCode::CONFLICT, Kind::TooManyHosts, error.to_string()),
+            AllowError::Over(_) => Self::new(StatusCode::CONFLICT, Kind::Over, error.to_string()),
         }
     }
 }

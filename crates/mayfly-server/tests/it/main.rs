@@ -4,6 +4,7 @@
 
 mod bed;
 mod doors;
+mod egress;
 mod elsewhere;
 mod hostile;
 mod matrix;

@@ -13,6 +13,7 @@ const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 
 /// Makes the tables of the second version out of these.
 const SECOND: &str = "
+    DROP TABLE allowed; DROP TABLE egress; ALTER TABLE attempts DROP COLUMN egress_dropped;
     DROP TABLE runs; DROP TABLE feed; DROP TABLE owner_tokens; ALTER TABLE tasks DROP COLUMN first_seq;
     DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
     DROP INDEX tasks_by_end;

@@ -40,7 +40,14 @@ fn id(number: u32) -> TaskId {
 
 fn new(number: u32, key: Option<&str>) -> NewTask {
     let spec: CreateTask = serde_json::from_value(serde_json::json!({"prompt": "x"})).unwrap();
-    NewTask { id: id(number), spec, sealed: None, idempotency_key: key.map(str::to_owned), at: AT }
+    NewTask {
+        id: id(number),
+        spec,
+        sealed: None,
+        rules: Vec::new(),
+        idempotency_key: key.map(str::to_owned),
+        at: AT,
+    }
 }
 
 async fn submit(store: &Store, number: u32) {

@@ -45,6 +45,15 @@ const SETTINGS: [(&str, &str); 13] = [
     ("PATH", PATH),
 ];
 
+/// Where programs look for a proxy; each knows some of these names.
+const PROXIED: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
+/// Where they look for what is to be had without it.
+const UNPROXIED: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// The machine itself, as it is called in the machine.
+const OWN_HOSTS: &str = "localhost,127.0.0.1,::1";
+/// What the CLI is told of its settings: to fetch a page without asking its maker first, to which there is no way out.
+const CLI_SETTINGS: &str = r#"{"skipWebFetchPreflight":true}"#;
+
 /// What one start of the CLI needs to know.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -56,6 +65,8 @@ pub struct Launch<'a> {
     pub cwd: &'a Path,
     /// The port on loopback where the way out begins.
     pub port: u16,
+    /// The port on loopback where the way to other hosts begins, if there is one.
+    pub egress_port: Option<u16>,
     /// What was asked for.
     pub order: &'a WorkOrder,
 }
@@ -68,6 +79,11 @@ impl Launch<'_> {
         command.env("HOME", self.home).env("CLAUDE_CONFIG_DIR", config_dir(self.home));
         command.env("ANTHROPIC_BASE_URL", format!("http://127.0.0.1:{}", self.port));
         command.env("CLAUDE_CODE_OAUTH_TOKEN", Secret::expose(&self.order.model_token));
+        if let Some(port) = self.egress_port {
+            let proxy = format!("http://127.0.0.1:{port}");
+            command.envs(PROXIED.map(|name| (name, &proxy)));
+            command.envs(UNPROXIED.map(|name| (name, OWN_HOSTS)));
+        }
         for role in ["AUTHOR", "COMMITTER"] {
             command.env(format!("GIT_{role}_NAME"), GIT_NAME).env(format!("GIT_{role}_EMAIL"), GIT_EMAIL);
         }
@@ -86,6 +102,7 @@ impl Launch<'_> {
         flag("--permission-mode", PERMISSION_MODE);
         flag("--permission-prompt-tool", "stdio");
         flag("--setting-sources", "user");
+        flag("--settings", CLI_SETTINGS);
         flag("--mcp-config", r#"{"mcpServers":{}}"#);
         if let Some(turns) = order.max_turns {
             flag("--max-turns", &turns.to_string());
@@ -127,6 +144,7 @@ pub(crate) mod tests {
             claude_version: Some("2.1.330".to_owned()),
             model_token: "canary-model".to_owned().into(),
             result_token: "canary-result".to_owned().into(),
+            egress_token: Some("canary-egress".to_owned().into()),
             collect_ms_max: 1000,
             orphan_after_ms: 1000,
             log_bytes_max: None,
@@ -135,7 +153,7 @@ pub(crate) mod tests {
 
     fn command(order: &WorkOrder) -> Command {
         let (binary, home, cwd) = (Path::new("/c"), Path::new("/home/agent"), Path::new("/workspace"));
-        Launch { binary, home, cwd, port: 8080, order }.command()
+        Launch { binary, home, cwd, port: 8080, egress_port: Some(8081), order }.command()
     }
 
     /// Covers S43: whatever the prompt is, it is no argument.
@@ -173,16 +191,25 @@ pub(crate) mod tests {
                 "CLAUDE_ENABLE_BYTE_WATCHDOG",
                 "DISABLE_AUTOUPDATER",
                 "HOME",
+                "HTTPS_PROXY",
+                "HTTP_PROXY",
                 "IS_SANDBOX",
                 "LANG",
                 "MCP_TIMEOUT",
+                "NO_PROXY",
                 "PATH",
                 "SHELL",
                 "TERM",
                 "USER",
+                "http_proxy",
+                "https_proxy",
+                "no_proxy",
             ]
         );
         assert_eq!(environment["CLAUDE_CODE_OAUTH_TOKEN"], "canary-model");
-        assert!(!environment.values().any(|value| value.contains("canary-result")));
+        assert_eq!(environment["https_proxy"], "http://127.0.0.1:8081");
+        for secret in ["canary-result", "canary-egress"] {
+            assert!(!environment.values().any(|value| value.contains(secret)), "{secret}");
+        }
     }
 }

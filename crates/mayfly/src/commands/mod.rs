@@ -1,5 +1,6 @@
 //! One file for each verb.
 
+pub(crate) mod allow;
 pub(crate) mod cancel;
 pub(crate) mod claude_path;
 pub(crate) mod demo;

@@ -4,6 +4,7 @@
 //! credential, the repository, the CLI. Then the orchestrator of the data folder is joined or started.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +21,16 @@ use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::landing::Landing;
 use crate::printer::Printer;
+use crate::registries::Found;
 use crate::server_process::{Was, log_file};
-use crate::{credential, prompt, repository, tasks_file};
+use crate::{credential, prompt, registries, repository, tasks_file};
 
 /// The most tasks that are followed at once: each has a connection of its own.
 const FOLLOWED_MAX: usize = 256;
 
 pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Environment) -> Result<Exit, Stop> {
-    let mut tasks = tasks(&args, settings).map_err(Stop::usage)?;
+    let registries = args.allow_registries.then(|| registries::find(environment, Path::new("/")));
+    let mut tasks = tasks(&args, settings, registries.as_ref()).map_err(Stop::usage)?;
     if tasks.len() > FOLLOWED_MAX && !args.detach {
         return Err(Stop::wrong(format!(
             "{} tasks are too many to follow at once, {FOLLOWED_MAX} are the most: add --detach, and follow those \
@@ -48,6 +51,9 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     };
     if let Some(note) = note {
         printer.aside(&note);
+    }
+    if let Some(found) = &registries {
+        printer.aside(&registries_words(found));
     }
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let code = match &repo {
@@ -90,14 +96,17 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
 }
 
 /// The tasks that the command line names, or the file that it names; without what is found out later.
-fn tasks(args: &RunArgs, settings: &Settings) -> anyhow::Result<Vec<CreateTask>> {
+fn tasks(args: &RunArgs, settings: &Settings, registries: Option<&Found>) -> anyhow::Result<Vec<CreateTask>> {
     let values = &settings.values;
+    let allow = values.allow.as_ref().map(|given| given.value.0.iter()).into_iter().flatten();
+    let registries = registries.map(|found| found.rules.iter()).into_iter().flatten();
     let flags = CreateTask {
         model: Some(values.model.value.clone()),
         timeout_ms: Some(milliseconds(values.timeout.value)),
         idle_timeout_ms: Some(milliseconds(values.idle_timeout.value)),
         max_turns: values.max_turns.as_ref().map(|given| given.value.into()),
         max_budget_usd: values.max_budget_usd.as_ref().map(|given| given.value),
+        allow: allow.chain(registries).map(ToString::to_string).collect(),
         priority: args.priority,
         retries: args.retries,
         ..CreateTask::default()
@@ -119,6 +128,21 @@ fn add_credential(tasks: &mut [CreateTask], environment: &Environment) -> Result
     let credential: Credential = found.credential;
     without.for_each(|task| task.credential = Some(credential.clone()));
     Ok(found.note)
+}
+
+/// What is told of the hosts that were found.
+fn registries_words(Found { rules, unfit }: &Found) -> String {
+    let hosts: Vec<String> = rules.iter().map(ToString::to_string).collect();
+    let known = match hosts.is_empty() {
+        true => {
+            "the configuration of npm, pip, cargo and apt names no host: --allow HOST names one".to_owned()
+        }
+        false => format!("the agent may reach your registries: {}", hosts.join(", ")),
+    };
+    match unfit {
+        0 => known,
+        unfit => format!("{known}; {unfit} more are not named by a host's name, and cannot be allowed"),
+    }
 }
 
 fn milliseconds(time: Duration) -> u64 {

@@ -12,8 +12,8 @@ use serde::Deserialize;
 #[cfg(test)]
 use super::kind::toml;
 use super::kind::{
-    Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Names, OwnTls, Place,
-    Processes, Silence, Switch, Time,
+    Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Names, OwnTls, Place, Places,
+    Private, Processes, Silence, Switch, Time,
 };
 use super::{Given, Row, Source};
 
@@ -189,6 +189,8 @@ keys! {
         host_names: Names, else "none" such as "\"mayfly.example.com,box\"";
         /// Listen without TLS where others can come too, and could read a token on its way.
         listen_without_tls: Switch = false;
+        /// Hosts whose names may lead to addresses of this host or of private networks, for tasks that may reach them.
+        allow_private: Private, else "none" such as "\"mirror.internal,git.internal\"";
         /// How long a signal to stop waits for the tasks that run; a second one does not.
         drain: Time = Duration::from_secs(30);
         /// Exit once there was nothing to do for this long.
@@ -223,6 +225,8 @@ keys! {
         timeout: Time = Rules::default().timeout;
         /// The longest silence of the agent.
         idle_timeout: Time = Rules::default().idle_timeout;
+        /// The hosts that the agent may reach, in a task of `mayfly run`; --allow names others instead of these.
+        allow: Places, else "nothing but the model" such as "\"example.com,*.example.org:8443\"";
         /// The most turns of the agent, in a task of `mayfly run`.
         max_turns: Count, else "no limit" such as "50";
         /// The most money to spend in US dollars, as the CLI counts it, in a task of `mayfly run`.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
-use crate::values::{self, HostNames, SelfSigned};
+use crate::values::{self, HostNames, Hosts, PrivateHosts, SelfSigned};
 
 /// What the value of a key is.
 pub(crate) trait Kind {
@@ -84,6 +84,10 @@ kinds! {
     OwnTls: SelfSigned, quoted true, values::own_tls, |SelfSigned| values::SELF_SIGNED.to_owned();
     /// Names of a host.
     Names: HostNames, quoted true, values::host_names, |HostNames(names)| names.join(",");
+    /// Where machines may go.
+    Places: Hosts, quoted true, values::rules, values::show_rules;
+    /// Names that may lead to private networks.
+    Private: PrivateHosts, quoted true, values::private_hosts, values::show_private_hosts;
     /// Yes or no.
     Switch: bool, quoted false, values::switch, ToString::to_string;
     /// The name of a model.

@@ -93,7 +93,8 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
             said
         }
         Finished { outcome } => vec![Said::Finished(Shown::line(&outcome.name, WORD_CHARS_MAX), at)],
-        Denied { tool, message } => note(&format!("denied {tool}: {message}")),
+        Denied { host: Some(host), message, .. } => note(&format!("denied {host}: {message}")),
+        Denied { tool, message, host: None } => note(&format!("denied {tool}: {message}")),
         Limit { limit, resets_at } => note(&match resets_at.and_then(|at| Timestamp::from_second(at).ok()) {
             Some(at) => format!("limit {limit}, until {at}"),
             None => format!("limit {limit}"),

@@ -8,6 +8,7 @@ mod away;
 mod cancelling;
 mod demo;
 mod draining;
+mod egress;
 mod endings;
 mod failpoints;
 mod full_disk;

@@ -117,6 +117,17 @@ fn token_errors() -> Vec<TokenError> {
     ]
 }
 
+fn allow_errors() -> Vec<AllowError> {
+    let bad = mayfly_engine::read_rules(&["10.0.0.1".to_owned()]).expect_err("an address");
+    one_of_each![AllowError:
+        AllowError::Invalid(_) => AllowError::Invalid(bad),
+        AllowError::NoTask => AllowError::NoTask,
+        AllowError::Over(_) => AllowError::Over("1a2b3c4d".to_owned()),
+        AllowError::TooMany => AllowError::TooMany,
+        AllowError::Store(_) => AllowError::Store(StoreError::Closed),
+    ]
+}
+
 fn incoming_errors() -> Vec<IncomingError> {
     one_of_each![IncomingError:
         IncomingError::TooLong { .. } => IncomingError::TooLong { bytes_max: 1000 },
@@ -188,6 +199,7 @@ async fn each_problem_is_told_in_these_words() {
         ("SubmitError", told(submit_errors(), Problem::from)),
         ("LogError", told(log_errors(), Problem::from)),
         ("TokenError", told(token_errors(), Problem::from)),
+        ("AllowError", told(allow_errors(), Problem::from)),
         ("IncomingError", told(incoming_errors(), Problem::from)),
         ("StoreError", told(store_errors(), Problem::from)),
         ("GitError", told(git_errors(), Problem::git)),
