@@ -70,11 +70,11 @@ async fn task(client: &Client, workspace: &Workspace, base_url: &str) -> anyhow:
         prompt: PROMPT.to_owned(),
         workspace: Some(workspace.clone()),
         model: Some("sonnet".to_owned()),
-        credential: Some(Credential {
-            kind: CredentialKind::OauthToken,
-            secret: TOKEN.to_owned().into(),
-            base_url: Some(base_url.to_owned()),
-        }),
+        credential: Some(Credential::new(
+            CredentialKind::OauthToken,
+            TOKEN.to_owned().into(),
+            Some(base_url.to_owned()),
+        )),
         ..CreateTask::default()
     };
     let start = Instant::now();
@@ -108,7 +108,7 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
     };
     let start = Instant::now();
     let mut child =
-        Launch { binary: claude, home: home.path(), cwd, port, order: &order }.command().spawn()?;
+        Launch { binary: claude, home: home.path(), cwd, port, order: &order }.command()?.0.spawn()?;
     let mut stdin = child.stdin.take().context("a pipe")?;
     stdin.write_all(&opening(PROMPT))?;
     let mut first = None;

@@ -76,11 +76,11 @@ async fn submit(data: &Path, tasks: usize, clients: usize) -> anyhow::Result<Dur
 }
 
 fn task() -> CreateTask {
-    let credential = Credential {
-        kind: CredentialKind::ApiKey,
-        secret: "sk-made-up".to_owned().into(),
-        base_url: Some("http://127.0.0.1:9".to_owned()),
-    };
+    let credential = Credential::new(
+        CredentialKind::ApiKey,
+        "sk-made-up".to_owned().into(),
+        Some("http://127.0.0.1:9".to_owned()),
+    );
     CreateTask { prompt: "stream 200 200".to_owned(), credential: Some(credential), ..CreateTask::default() }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! - [`Store`]: what can be asked. `writer`: the thread. `schema`: the tables. `row`: how they read back.
 //! - `change`: a state machine's step with all that belongs to it. `ingest`: what a machine says.
-//! - `owner_tokens`: who may come by the port.
+//! - `owner_tokens`: who may come by the port. `pool`: the credentials that tasks use by their names.
 //! - `log`: how events are written, as the lines that clients read. `read`: how they are read.
 //! - `tail`: the newest of them, in memory. `prune`: what is old goes.
 
@@ -19,6 +19,7 @@ mod error;
 mod ingest;
 mod log;
 mod owner_tokens;
+mod pool;
 mod prune;
 mod read;
 mod readers;
@@ -32,6 +33,7 @@ pub use change::{Change, Changed};
 pub use error::StoreError;
 pub use ingest::{IngestError, Ingested};
 pub use owner_tokens::OwnerToken;
+pub use pool::{Pooled, Sealed, Whose};
 pub use read::{FeedChunk, LogError, Run};
 pub use row::{AttemptRow, TaskRow};
 pub use store::{Bound, Listing, NewTask, Performed, Store, Submitted};

@@ -33,9 +33,10 @@ const STEPS: [Step; VERSION as usize] = [
     Step::Sql(RETRIES_LATER),
     Step::Sql(OWNER_TOKENS),
     Step::Work(runs_and_feed),
+    Step::Sql(POOL),
 ];
 /// The version of the tables after all steps.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// The tables that the queue needs.
 const QUEUE: [&str; 3] = ["tasks", "attempts", "effects"];
@@ -153,6 +154,17 @@ ALTER TABLE tasks ADD COLUMN first_seq INTEGER NOT NULL DEFAULT 1;
 -- 0: log and result are kept; 1: they are being taken away; 2: they are gone.
 ALTER TABLE tasks ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX tasks_by_end ON tasks (finished_ms) WHERE pruned < 2 AND finished_ms IS NOT NULL;
+";
+
+const POOL: &str = "
+-- Credentials that tasks use by their names; only the engine can open them.
+CREATE TABLE pool (
+    name TEXT PRIMARY KEY,
+    sealed BLOB NOT NULL,
+    created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- That which the task uses, if it came with none of its own.
+ALTER TABLE tasks ADD COLUMN pooled TEXT;
 ";
 
 /// Writes what each event was as the line that it is.

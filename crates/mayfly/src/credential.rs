@@ -52,7 +52,7 @@ pub(crate) fn find(environment: &Environment) -> Result<Found, BadCredential> {
     let secret = secret(environment, name, kind)?;
     let others: Vec<&str> = set[1..].iter().map(|(name, _)| *name).collect();
     let note = (!others.is_empty()).then(|| format!("using {name}; {} is not used", others.join(" and ")));
-    Ok(Found { credential: Credential { kind, secret, base_url }, note })
+    Ok(Found { credential: Credential::new(kind, secret, base_url), note })
 }
 
 fn secret(

@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use mayfly_core::{Policy, TaskId};
-use mayfly_store::{Change, NewTask, Store, Submitted};
+use mayfly_store::{Change, NewTask, Store, Submitted, Whose};
 use mayfly_wire::api::CreateTask;
 use mayfly_wire::event::Event;
 use tempfile::TempDir;
@@ -40,7 +40,13 @@ fn id(number: u32) -> TaskId {
 
 fn new(number: u32, key: Option<&str>) -> NewTask {
     let spec: CreateTask = serde_json::from_value(serde_json::json!({"prompt": "x"})).unwrap();
-    NewTask { id: id(number), spec, sealed: None, idempotency_key: key.map(str::to_owned), at: AT }
+    NewTask {
+        id: id(number),
+        spec,
+        credential: Whose::Own(vec![0]),
+        idempotency_key: key.map(str::to_owned),
+        at: AT,
+    }
 }
 
 async fn submit(store: &Store, number: u32) {
