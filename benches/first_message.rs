@@ -101,6 +101,7 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         max_turns: None,
         max_budget_usd: None,
         claude_version: None,
+        credential: None,
         model_token: TOKEN.to_owned().into(),
         result_token: String::new().into(),
         collect_ms_max: 0,

@@ -1,0 +1,164 @@
+//! Credentials of the pool, from `mayfly credential add` to the model API, and what a machine sees of them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use mayfly_scripted_api::{Accepted, ScriptedApi};
+use tokio::io::AsyncWriteExt as _;
+
+use super::world::{CANARY, Ended, Run, Said, World};
+
+/// What an API key and a gateway's token are called here.
+const KEY: &str = "sk-ant-api03-canary-51b2";
+const BEARER: &str = "gateway-canary-93aa";
+
+/// Counts, as the agent, where the machine has `secret`: the environments and arguments of its processes, its files, and
+/// what can be read of its processes' memory.
+fn search(secret: &str) -> String {
+    // A pattern that does not match itself, so that neither the command nor grep's arguments are a hit.
+    let pattern = secret.replace("canary", "[c]anary");
+    format!(
+        "w={pattern}; count() {{ grep -aoe $w | wc -l; }}; \
+         echo environments: $(cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | count); \
+         echo files: $(grep -rlas -e $w / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr | wc -l); \
+         echo memory: $(for p in /proc/[0-9]*; do while read r perms rest; do \
+           s=$((0x${{r%-*}})); n=$((0x${{r#*-}} - s)); \
+           case $perms in rw*) [ $n -lt 268435456 ] && \
+             dd if=$p/mem bs=4096 skip=$((s / 4096)) count=$((n / 4096)) 2>/dev/null;; esac; \
+         done 2>/dev/null < $p/maps; done | count); \
+         echo descriptors: $(ls /proc/self/fd)"
+    )
+}
+
+/// A verb of a user with nothing in the environment, who types `stdin`.
+async fn mayfly(world: &World, stdin: &str, args: &[&str]) -> Said {
+    let mut command = world.plain_command(args);
+    command.env_remove("CLAUDE_CODE_OAUTH_TOKEN").env_remove("ANTHROPIC_BASE_URL");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
+    Said::from(child.wait_with_output().await.unwrap())
+}
+
+/// `mayfly run --json` of that user.
+async fn run(world: &World, args: &[&str]) -> Ended {
+    started(world, args).end().await
+}
+
+fn started(world: &World, args: &[&str]) -> Run {
+    let mut command = world.command(args);
+    command.env_remove("CLAUDE_CODE_OAUTH_TOKEN").env_remove("ANTHROPIC_BASE_URL");
+    Run::start(command)
+}
+
+fn bash(command: &str) -> String {
+    format!("[script: bash command={}]", serde_json::to_string(command).unwrap())
+}
+
+/// Every file below `folder`, with what is in it.
+fn files(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(files(&entry.path()));
+        } else if kind.is_file() {
+            found.push((entry.path(), fs::read(entry.path()).unwrap()));
+        }
+    }
+    found
+}
+
+fn has(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// S14, S15, S16, S19, S30, S32, S54, I1: the model API gets the secret, and nobody and nothing else has it, wherever one
+/// looks: in the machine, its memory included, in what is told, and on the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_of_the_pool_reaches_the_model_and_no_machine() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let url = world.api.base_url();
+    let mut said = Vec::new();
+    said.push(
+        mayfly(&world, &format!("{CANARY}\n"), &["credential", "add", "work", "--base-url", &url]).await,
+    );
+    said.push(mayfly(&world, "", &["credential", "ls"]).await);
+    said.push(mayfly(&world, "", &["credential", "ls", "--json"]).await);
+    said.push(mayfly(&world, "", &["credential", "test", "work"]).await);
+    for Said { code, stdout, stderr } in &said {
+        assert_eq!(*code, Some(0), "{stderr}");
+        assert!(!has(stdout, "canary") && !stderr.contains("canary"));
+    }
+    let ended = run(&world, &["--credential", "work", &bash(&search(CANARY))]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let found = ended.tool_results().concat();
+    assert_eq!(found, "environments: 0\nfiles: 0\nmemory: 0\ndescriptors: 0 1 2 3");
+    let seen = world.api.requests();
+    assert!(
+        seen.iter().filter(|seen| seen.path == "/v1/messages").all(|seen| seen.status == 200),
+        "{seen:?}"
+    );
+    assert!(!serde_json::to_string(&ended.events).unwrap().contains(CANARY));
+    let files = files(&world.dir.path().join("data"));
+    let (with, without): (Vec<_>, Vec<_>) = files.iter().partition(|(_, bytes)| has(bytes, CANARY));
+    assert!(
+        with.is_empty() && without.len() > 3,
+        "{:?}",
+        with.iter().map(|(path, _)| path).collect::<Vec<_>>()
+    );
+    for name in ["mayfly.db", "mayfly.db-wal", "key"] {
+        let mode = fs::metadata(world.dir.path().join("data").join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    world.end().await;
+}
+
+/// Every kind goes where and as it is to; of several the task's own choice counts, and the only one of none.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_credential_is_used_by_those_who_name_it() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let keyed = ScriptedApi::start_paced(loopback, Accepted::ApiKey(KEY.to_owned()), 0.0).await.unwrap();
+    let gateway = ScriptedApi::start_paced(loopback, Accepted::Bearer(BEARER.to_owned()), 0.0).await.unwrap();
+    let none = run(&world, &["[script: text]"]).await;
+    assert_eq!(none.code, Some(2));
+    assert!(none.stderr.contains("mayfly credential add NAME"), "{}", none.stderr);
+    let file = world.dir.path().join("secret");
+    fs::write(&file, format!("  {KEY}\n")).unwrap();
+    let from_file =
+        ["credential", "add", "keyed", "--base-url", &keyed.base_url(), "--file", file.to_str().unwrap()];
+    mayfly(&world, "", &from_file).await.text();
+    assert_eq!(run(&world, &["[script: text]"]).await.code, Some(0), "the only one");
+    let print = format!("printf %s {BEARER}");
+    let from_command = ["credential", "add", "gw", "--base-url", &gateway.base_url(), "--command", &print];
+    mayfly(&world, "", &from_command).await.text();
+    let taken =
+        mayfly(&world, BEARER, &["credential", "add", "gw", "--base-url", "http://x"]).await.refusal();
+    assert!(taken.contains("already"), "{taken}");
+    let several = run(&world, &["[script: text]"]).await;
+    assert_eq!(several.code, Some(2));
+    assert!(several.stderr.contains("--credential NAME"), "{}", several.stderr);
+    let unknown = run(&world, &["--credential", "nobody", "[script: text]"]).await;
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stderr.contains("`nobody`"), "{}", unknown.stderr);
+    assert_eq!(run(&world, &["--credential", "gw", "[script: text]"]).await.code, Some(0));
+    let config = world.dir.path().join("mayfly.toml");
+    fs::write(&config, "[task]\ncredential = \"gw\"\n").unwrap();
+    let by_config = run(&world, &["--config", config.to_str().unwrap(), "[script: text]"]).await;
+    assert_eq!(by_config.code, Some(0), "{}", by_config.stderr);
+    let ok = |api: &ScriptedApi| api.requests().iter().filter(|seen| seen.status == 200).count();
+    assert!(ok(&keyed) >= 1 && ok(&gateway) >= 2);
+    // The environment comes before the configuration, and the flag before both.
+    let own = world.outcome_of(&["--config", config.to_str().unwrap(), "[script: text]"]).await;
+    assert_eq!(own.code, Some(0), "{}", own.stderr);
+    assert!(ok(&world.api) >= 1);
+    let before = ok(&keyed);
+    assert_eq!(world.outcome_of(&["--credential", "keyed", "[script: text]"]).await.code, Some(0));
+    assert!(ok(&keyed) > before);
+    world.end().await;
+    keyed.stop().await;
+    gateway.stop().await;
+}
