@@ -14,22 +14,28 @@ use super::world::{CANARY, Ended, Run, Said, World};
 const KEY: &str = "sk-ant-api03-canary-51b2";
 const BEARER: &str = "gateway-canary-93aa";
 
-/// Counts, as the agent, where the machine has `secret`: the environments and arguments of its processes, its files, and
-/// what can be read of its processes' memory.
-fn search(secret: &str) -> String {
+/// What the agent is to run that counts where its machine has what `$1` is a pattern of: in the environments and arguments of
+/// processes, in files, and in what can be read of processes' memory.
+const SEARCH: &str = r#"
+count() { grep -aoe "$1" | wc -l; }
+echo environments: $(cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | count "$1")
+echo files: $(grep -rlas -e "$1" / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr | wc -l)
+memory() {
+    while read -r range mode rest; do
+        from=$((0x${range%-*})); bytes=$((0x${range#*-} - from))
+        case $mode in rw*) [ $bytes -lt 268435456 ] || continue;; *) continue;; esac
+        dd if=$1/mem bs=4096 skip=$((from / 4096)) count=$((bytes / 4096)) status=none
+    done < $1/maps
+}
+echo memory: $(for process in /proc/[0-9]*; do memory $process 2>/dev/null; done | count "$1")
+echo descriptors: $(ls /proc/self/fd)
+"#;
+
+/// The prompt that has the agent search its machine for `secret`.
+fn search(world: &World, secret: &str) -> String {
+    fs::write(world.repo().join("search.sh"), SEARCH).unwrap();
     // A pattern that does not match itself, so that neither the command nor grep's arguments are a hit.
-    let pattern = secret.replace("canary", "[c]anary");
-    format!(
-        "w={pattern}; count() {{ grep -aoe $w | wc -l; }}; \
-         echo environments: $(cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | count); \
-         echo files: $(grep -rlas -e $w / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr | wc -l); \
-         echo memory: $(for p in /proc/[0-9]*; do while read r perms rest; do \
-           s=$((0x${{r%-*}})); n=$((0x${{r#*-}} - s)); \
-           case $perms in rw*) [ $n -lt 268435456 ] && \
-             dd if=$p/mem bs=4096 skip=$((s / 4096)) count=$((n / 4096)) 2>/dev/null;; esac; \
-         done 2>/dev/null < $p/maps; done | count); \
-         echo descriptors: $(ls /proc/self/fd)"
-    )
+    bash(&format!("bash search.sh '{}'", secret.replace("canary", "[c]anary")))
 }
 
 /// A verb of a user with nothing in the environment, who types `stdin`.
@@ -92,7 +98,7 @@ async fn a_credential_of_the_pool_reaches_the_model_and_no_machine() {
         assert_eq!(*code, Some(0), "{stderr}");
         assert!(!has(stdout, "canary") && !stderr.contains("canary"));
     }
-    let ended = run(&world, &["--credential", "work", &bash(&search(CANARY))]).await;
+    let ended = run(&world, &["--credential", "work", &search(&world, CANARY)]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let found = ended.tool_results().concat();
     assert_eq!(found, "environments: 0\nfiles: 0\nmemory: 0\ndescriptors: 0 1 2 3");
