@@ -38,13 +38,13 @@ Examples:
 
 A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
 `model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `priority`, `retries`,
-`workspace`, `credential`, `credential_name`. One bad line, and no task is submitted. The exit code of several tasks is
-that of the worst.
+`workspace`, `credential`, `credential_name`. One bad line, and no task is submitted. The exit code
+of several tasks is that of the worst.
 
 The credential for the model is --credential, else the first of these that is set:
   ANTHROPIC_AUTH_TOKEN (with ANTHROPIC_BASE_URL), CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_API_KEY
-else `credential` in [task] of mayfly.toml, else the one called `default` in the orchestrator's pool,
-else the only one there: `mayfly credential add NAME` adds one.
+else `credential` in [task] of mayfly.toml, else of the orchestrator's pool the one called `default`,
+else the only one: `mayfly credential add NAME` adds one.
 
 Ctrl-C cancels the tasks and still brings their work back; a second one does not wait for the work.
 Both wait until the machines are gone.";

@@ -22,8 +22,9 @@ use crate::{repository, values};
 
 const RETRY_EXAMPLES: &str = "\
 The new task begins with the same prompt, limits and code as the old one did, and has an id of its
-own. It is followed as by `mayfly run`, in whose help the credential is described; that which the old
-task brought is gone, one of the pool is used again. If no orchestrator runs, one is started in the background.";
+own. A credential that the old task brought is gone, and one of the pool is used again; the help of
+`mayfly run` tells of both, and of how it is followed. If no orchestrator runs, one is started in the
+background.";
 
 /// Run a task that is over once more, as a new task
 #[derive(Debug, clap::Args)]

@@ -168,3 +168,126 @@ async fn each_kind_of_credential_is_used_by_those_who_name_it() {
     keyed.stop().await;
     gateway.stop().await;
 }
+
+/// S15: what a machine is handed on request can be read there, by the way that was asked for and no other; the way out
+/// stays the gateway, which knows the task by its placeholder all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_is_handed_to_machines_only_where_its_owner_says_so() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let keyed = ScriptedApi::start_paced(loopback, Accepted::ApiKey(KEY.to_owned()), 0.0).await.unwrap();
+    let gateway = ScriptedApi::start_paced(loopback, Accepted::Bearer(BEARER.to_owned()), 0.0).await.unwrap();
+    let config = world.dir.path().join("mayfly.toml");
+    let config_flag = config.to_str().unwrap().to_owned();
+    for (mode, api, secret, environments) in [
+        ("inject", &world.api, CANARY, true),
+        ("inject-descriptor", &world.api, CANARY, false),
+        ("inject", &keyed, KEY, true),
+        ("inject-descriptor", &keyed, KEY, false),
+        ("inject", &gateway, BEARER, true),
+    ] {
+        fs::write(&config, format!("[task]\ncredential_mode = \"{mode}\"\n")).unwrap();
+        let add = [
+            "--config",
+            &config_flag,
+            "credential",
+            "add",
+            "one",
+            "--replace",
+            "--base-url",
+            &api.base_url(),
+        ];
+        mayfly(&world, secret, &add).await.text();
+        let listed = mayfly(&world, "", &["credential", "ls"]).await.text();
+        assert!(listed.contains(mode), "{listed}");
+        let before = api.requests().len();
+        let ended = run(&world, &["--credential", "one", &search(&world, secret)]).await;
+        assert_eq!(ended.code, Some(0), "{mode} {secret}: {:?} {}", ended.outcome(), ended.stderr);
+        let found = ended.tool_results().concat();
+        let count = |what: &str| -> u32 {
+            let line = found.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+            line.trim().parse().unwrap()
+        };
+        assert_eq!(count("environments:") > 0, environments, "{mode} {secret}: {found}");
+        assert!(count("memory:") > 0, "{mode} {secret}: {found}");
+        assert!(found.ends_with("descriptors: 0 1 2 3"), "{mode} {secret}: {found}");
+        let seen = api.requests().split_off(before);
+        assert!(seen.len() > 1 && seen.iter().all(|seen| seen.status == 200), "{mode} {secret}: {seen:?}");
+    }
+    fs::write(&config, "[task]\ncredential_mode = \"inject-descriptor\"\n").unwrap();
+    let add = ["--config", &config_flag, "credential", "add", "gw", "--base-url", &gateway.base_url()];
+    let refused = mayfly(&world, BEARER, &add).await.refusal();
+    assert!(refused.contains("credential.mode"), "{refused}");
+    world.end().await;
+    keyed.stop().await;
+    gateway.stop().await;
+}
+
+/// R41: a credential that is replaced counts from the next request on, and one that is taken away too; one that the model
+/// API refuses is told from all other trouble, and asked about no more often than `claude` asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_the_pool_counts_from_the_next_request_of_a_task_that_runs() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let other = ScriptedApi::start_paced(loopback, Accepted::ApiKey(KEY.to_owned()), 0.0).await.unwrap();
+    let (old, new) = (world.api.base_url(), other.base_url());
+    mayfly(&world, CANARY, &["credential", "add", "work", "--base-url", &old]).await.text();
+    let held = |name: &str| {
+        let tool = serde_json::json!({"name": "Bash", "input": {"command": "true", "description": "go on"}});
+        let steps = serde_json::json!([{"tools": [tool], "hold": name}, {"text": "went on"}]);
+        format!("[script: steps list={steps}]")
+    };
+    // Replaced by a good one of another place.
+    let replaced = started(&world, &["--credential", "work", &held("replaced")]);
+    world.api.held("replaced", 1).await;
+    mayfly(&world, KEY, &["credential", "add", "work", "--replace", "--base-url", &new]).await.text();
+    world.api.release("replaced");
+    let ended = replaced.end().await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    assert_eq!(other.requests().iter().filter(|seen| seen.status == 200).count(), 1);
+    // Replaced by a bad one.
+    let refused = started(&world, &["--credential", "work", &held("refused")]);
+    other.held("refused", 1).await;
+    let wrong = "sk-ant-api03-canary-wrong";
+    mayfly(&world, wrong, &["credential", "add", "work", "--replace", "--base-url", &new]).await.text();
+    other.release("refused");
+    let ended = refused.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(1), "api-error"), "{}", ended.stderr);
+    let warnings: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
+    assert!(
+        matches!(warnings[..], [text] if text.contains("`work`") && text.contains("401")),
+        "{warnings:?}"
+    );
+    let asked = other.requests().iter().filter(|seen| seen.status == 401).count();
+    assert!((1..=3).contains(&asked), "{asked}");
+    let test = mayfly(&world, "", &["credential", "test", "work"]).await;
+    assert_eq!(test.code, Some(1));
+    assert!(has(&test.stdout, "refuses it (401"), "{test:?}");
+    // A retry keeps the choice, whatever the environment has.
+    mayfly(&world, KEY, &["credential", "add", "work", "--replace", "--base-url", &new]).await.text();
+    let before = other.requests().len();
+    let id = mayfly_short(&ended);
+    let again = world.plain_command(&["retry", &id, "--detach"]).output().await.unwrap();
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    let again = String::from_utf8(again.stdout).unwrap().split_whitespace().next().unwrap().to_owned();
+    other.held("refused", 2).await;
+    assert!(other.requests().len() >= before);
+    // Taken away.
+    mayfly(&world, "", &["credential", "remove", "work"]).await.text();
+    other.release("refused");
+    let mut logs = world.plain_command(&["logs", &again, "--follow", "--json"]);
+    let ended = Run::start({
+        logs.stdin(Stdio::null());
+        logs
+    });
+    let ended = ended.end().await;
+    let (outcome, detail) = ended.outcome();
+    assert_eq!(outcome, "api-error");
+    assert!(detail.contains("not in the pool any more"), "{detail}");
+    world.end().await;
+    other.stop().await;
+}
+
+fn mayfly_short(ended: &Ended) -> String {
+    ended.events[0]["task"].as_str().unwrap().to_owned()
+}
