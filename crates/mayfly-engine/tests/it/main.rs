@@ -11,6 +11,7 @@ mod life;
 mod limits;
 mod link;
 mod machines;
+mod pool;
 mod prune;
 mod queue;
 mod restart;

@@ -34,6 +34,8 @@ pub(crate) type Answer = Arc<dyn Fn() -> Response + Send + Sync>;
 pub(crate) struct Bed {
     /// The gateway's address.
     pub(crate) url: String,
+    /// Where requests go.
+    pub(crate) upstream: Upstream,
     /// The machine's client: it decompresses nothing and follows nothing.
     pub(crate) machine: reqwest::Client,
     /// The requests that reached the model API, whole.
@@ -74,11 +76,12 @@ impl Bed {
         let upstream = Upstream { base_url, kind, secret: CANARY.to_owned().into() };
         let (refuse, refused) = mpsc::unbounded_channel();
         let door_of = door.clone();
-        let admission = Arc::new(OnePlaceholder { upstream, door: door_of, arrive, refused: refuse });
+        let admission =
+            Arc::new(OnePlaceholder { upstream: upstream.clone(), door: door_of, arrive, refused: refuse });
         let client = mayfly_gateway::upstream_client().unwrap();
         let url = serve(mayfly_gateway::router(admission, client)).await;
         let machine = mayfly_gateway::upstream_client().unwrap();
-        Self { url, machine, reached, door, at_the_gate, refused }
+        Self { url, upstream, machine, reached, door, at_the_gate, refused }
     }
 
     /// A request for an answer of the model, with the placeholder.

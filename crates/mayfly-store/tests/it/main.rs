@@ -6,6 +6,7 @@ mod feed;
 mod file;
 mod frames;
 mod owner_tokens;
+mod pool;
 mod prune;
 mod steps;
 

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::Stdio;
 
 use mayfly_scripted_api::{Accepted, ScriptedApi};
+use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 
+use super::service::{self, User};
 use super::world::{CANARY, Ended, Run, Said, World};
 
 /// What an API key and a gateway's token are called here.
@@ -20,14 +22,24 @@ const SEARCH: &str = r#"
 count() { grep -aoe "$1" | wc -l; }
 echo environments: $(cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | count "$1")
 echo files: $(grep -rlas -e "$1" / --exclude-dir=proc --exclude-dir=sys --exclude-dir=usr | wc -l)
-memory() {
-    while read -r range mode rest; do
-        from=$((0x${range%-*})); bytes=$((0x${range#*-} - from))
-        case $mode in rw*) [ $bytes -lt 268435456 ] || continue;; *) continue;; esac
-        dd if=$1/mem bs=4096 skip=$((from / 4096)) count=$((bytes / 4096)) status=none
-    done < $1/maps
-}
-echo memory: $(for process in /proc/[0-9]*; do memory $process 2>/dev/null; done | count "$1")
+echo memory: $(perl -e '
+    my ($want, $found, $step) = (shift, 0, 1 << 20);
+    for my $process (glob "/proc/[0-9]*") {
+        open(my $maps, "<", "$process/maps") or next;
+        open(my $memory, "<:raw", "$process/mem") or next;
+        open(my $pages, "<:raw", "$process/pagemap") or next;
+        while (<$maps>) {
+            my ($from, $to) = map { hex } /^(\w{1,12})-(\w{1,12}) r/ or next;
+            for (my $at = $from; $at < $to; $at += $step) {
+                my $bytes = $to - $at < $step ? $to - $at : $step;
+                sysseek($pages, $at / 4096 * 8, 0) and sysread($pages, my $there, $bytes / 4096 * 8) or next;
+                next unless grep { $_ >> 62 } unpack("Q*", $there);
+                sysseek($memory, $at, 0) and sysread($memory, my $text, $bytes + 100) or next;
+                $found += () = $text =~ /$want/g;
+            }
+        }
+    }
+    print $found' "$1")
 echo descriptors: $(ls /proc/self/fd)
 "#;
 
@@ -290,4 +302,53 @@ async fn an_edit_of_the_pool_counts_from_the_next_request_of_a_task_that_runs() 
 
 fn mayfly_short(ended: &Ended) -> String {
     ended.events[0]["task"].as_str().unwrap().to_owned()
+}
+
+/// R03, R41, S30, S32: an orchestrator that follows one that was killed goes on with the task, whose credential it reads from
+/// the pool; and however much both write into their log, nothing that is left on the disk has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_of_the_pool_goes_on_over_a_restart_and_no_log_has_its_credential() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let mayfly = |args: &[&str]| {
+        let mut command =
+            user.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &["--claude", claude.to_str().unwrap()]);
+        command
+            .args(args)
+            .env_remove("ANTHROPIC_API_KEY")
+            .env_remove("ANTHROPIC_BASE_URL")
+            .env("MAYFLY_LOG", "trace");
+        command
+    };
+    let url = user.api.base_url();
+    let print = format!("printf %s {}", service::CANARY);
+    let add = ["credential", "add", "default", "--base-url", &url, "--command", &print];
+    let added = Said::from(mayfly(&add).output().await.unwrap());
+    assert_eq!(added.code, Some(0), "{}", added.stderr);
+    let task = Run::start(mayfly(&["run", "--json", "[script: hold name=call text=answered]"]));
+    user.api.held("call", 1).await;
+    let first = user.orchestrator();
+    service::end(first, Signal::KILL);
+    user.api.held("call", 2).await;
+    assert_ne!(user.orchestrator(), first);
+    user.api.release("call");
+    let ended = task.end().await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    assert!(!serde_json::to_string(&ended.events).unwrap().contains(service::CANARY));
+    let socket = user.data().join("api.sock");
+    let http = reqwest::Client::builder().unix_socket(socket).build().unwrap();
+    for path in ["metrics", "v1/credentials", "v1/tasks", "v1/openapi.json"] {
+        let text = http.get(format!("http://mayfly/{path}")).send().await.unwrap().text().await.unwrap();
+        assert!(text.len() > 2 && !text.contains(service::CANARY), "{path}: {text}");
+    }
+    service::end(user.orchestrator(), Signal::TERM);
+    let files = files(user.dir.path());
+    assert!(
+        files.iter().any(|(path, bytes)| path.ends_with("serve.log") && has(bytes, "TRACE")),
+        "the log is looked at"
+    );
+    let with: Vec<_> =
+        files.iter().filter(|(_, bytes)| has(bytes, service::CANARY)).map(|(path, _)| path).collect();
+    assert!(with.is_empty(), "{with:?}");
+    user.api.stop().await;
 }
