@@ -29,6 +29,9 @@ pub(crate) enum ApiError {
     /// The gate did not open in time.
     #[error("the first message of `claude` has not been checked in time; ask again")]
     Gate,
+    /// Its path, query and headers are longer than allowed.
+    #[error("the head of the request is longer than {} bytes", crate::HEAD_BYTES_MAX)]
+    LongHead,
     /// The body is longer than allowed.
     #[error("the request is longer than {} bytes", crate::REQUEST_BYTES_MAX)]
     TooLong,
@@ -67,6 +70,7 @@ impl ApiError {
             Self::Token | Self::NoCredential(_) => (StatusCode::UNAUTHORIZED, "authentication_error"),
             Self::Over => (StatusCode::FORBIDDEN, "permission_error"),
             Self::Gate => (StatusCode::SERVICE_UNAVAILABLE, "api_error"),
+            Self::LongHead => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_too_large"),
             Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large"),
             Self::Request => (StatusCode::BAD_REQUEST, "invalid_request_error"),
             Self::Owner { .. } | Self::Redirect { .. } | Self::Unreachable { .. } => {

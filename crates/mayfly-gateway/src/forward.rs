@@ -17,7 +17,7 @@ use mayfly_core::AttemptId;
 use reqwest::Url;
 
 use crate::error::{ApiError, BrokenRequest, CutOff, TooLong};
-use crate::{Admission, Admitted, GATE_MAX, Gate, REQUEST_BYTES_MAX, Upstream, headers};
+use crate::{Admission, Admitted, GATE_MAX, Gate, HEAD_BYTES_MAX, REQUEST_BYTES_MAX, Upstream, headers};
 
 /// What every request needs.
 #[derive(Debug, Clone)]
@@ -63,6 +63,12 @@ async fn wait(attempt: AttemptId, gate: &mut dyn Gate) -> Result<(), ApiError> {
 
 fn outgoing(came: Request, upstream: &Upstream) -> Result<reqwest::Request, ApiError> {
     let (parts, body) = came.into_parts();
+    let headers = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    if headers.sum::<usize>() + parts.uri.path_and_query().map_or(0, |asked| asked.as_str().len())
+        > HEAD_BYTES_MAX
+    {
+        return Err(ApiError::LongHead);
+    }
     let announced =
         parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX) {

@@ -9,7 +9,7 @@
 //! what it stands for, and sends the request on with the owner's credential and no other. Both bodies are
 //! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens, and cut off when it is over.
 //!
-//! Bounds: [`REQUEST_BYTES_MAX`], [`CONNECT_MAX`], [`GATE_MAX`]. Who may do what is not decided here, and
+//! Bounds: [`HEAD_BYTES_MAX`], [`REQUEST_BYTES_MAX`], [`CONNECT_MAX`], [`GATE_MAX`]. Who may do what is not decided here, and
 //! nothing here knows tasks, stores or clocks.
 
 use std::fmt;
@@ -30,6 +30,8 @@ pub use trial::{Trial, try_credential};
 
 /// The longest request body; what the Messages API itself allows, and a little more.
 pub const REQUEST_BYTES_MAX: usize = 34 * 1024 * 1024;
+/// The most that a request's path, query and headers take, in bytes: many times what `claude` sends.
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// The time for a connection to the model API, TLS included.
 pub const CONNECT_MAX: Duration = Duration::from_secs(15);
 /// How long an answer waits for its gate. `claude` is known by its first line, which takes it under a second.

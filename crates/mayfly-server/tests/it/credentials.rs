@@ -159,7 +159,6 @@ async fn send(door: &Path, bytes: &[u8]) -> String {
     let mut stream = UnixStream::connect(door).await.unwrap();
     // It may hang up before all is read.
     let _ = stream.write_all(bytes).await;
-    let _ = stream.shutdown().await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
@@ -177,7 +176,7 @@ async fn no_request_is_smuggled_past_the_gateway() {
     let second = "GET /v1/models HTTP/1.1\r\nhost: x\r\nx-api-key: attacker\r\n\r\n";
     let post = "POST /v1/messages HTTP/1.1\r\n";
     let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
-    let long = format!("x-long: {}\r\n", "a".repeat(100 * 1024));
+    let long = format!("x-long: {}\r\n", "a".repeat(40 * 1024));
     let requests = [
         (
             "two lengths",
