@@ -175,7 +175,7 @@ async fn no_request_is_smuggled_past_the_gateway() {
     let own = format!("host: x\r\nauthorization: Bearer {token}\r\n");
     let second = "GET /v1/models HTTP/1.1\r\nhost: x\r\nx-api-key: attacker\r\n\r\n";
     let post = "POST /v1/messages HTTP/1.1\r\n";
-    let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let many = "x-many: 1\r\n".repeat(200);
     let long = format!("x-long: {}\r\n", "a".repeat(40 * 1024));
     let requests = [
         (

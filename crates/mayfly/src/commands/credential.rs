@@ -30,15 +30,15 @@ Examples:
   mayfly credential test work
   mayfly run --credential work \"fix the failing test\"
 
-A task that names none uses that of its `mayfly run`'s environment, else `credential` in the section
-[task] of mayfly.toml, else the one called `default`, else the only one. A task that runs uses what
-is in the pool by its next request: one that is replaced counts at once, and one that is removed too.
+A task that names none uses that of the environment of `mayfly run`, else `credential` in [task]
+of mayfly.toml, else the one called `default`, else the only one. A task that runs uses what is in
+the pool by its next request: a replacement counts at once, and so does a removal.
 
-It is sealed on the disk, with a key in the data folder that its owner alone can read, and no machine
-gets it: the gateway puts it into requests. Where credential_mode in [task] is `inject` when it is
-added, machines get it in the environment of `claude`, where it is `inject-descriptor` by a file
-descriptor. Either way the agent, and whoever has taken it over, can read it there and hand it on, and
-it stays good when the task is over.";
+It is sealed on the disk, with a key in the data folder that its owner alone can read, and no
+machine gets it: the gateway puts it into requests. If credential_mode in [task] is `inject` when
+it is added, machines get it in the environment of `claude`, or by a file descriptor if it is
+`inject-descriptor`. Either way the agent, and whoever has taken it over, can read it there and
+hand it on, and it stays good when the task is over.";
 
 /// Keep credentials for the model under names, and try them
 #[derive(Debug, clap::Args)]
