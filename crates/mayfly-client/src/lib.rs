@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_wire::api::{
-    Allowed, Cancel, CreateTask, CreateToken, Egress, NewToken, OwnerToken, Problem, Retry, Task, Workspace,
+    AddCredential, Allowed, Cancel, CreateTask, CreateToken, CredentialTest, Egress, NewToken, OwnerToken,
+    PooledCredential, Problem, Retry, Task, Workspace,
 };
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
@@ -155,6 +156,26 @@ impl Client {
     /// Ends a token, and with it whatever came in with it.
     pub async fn revoke_token(&self, name: &str) -> Result<(), ClientError> {
         self.soon(self.request(Method::DELETE, &["v1", "tokens", name])).await.map(drop)
+    }
+
+    /// Puts a credential into the pool.
+    pub async fn add_credential(&self, add: &AddCredential) -> Result<PooledCredential, ClientError> {
+        self.json(self.request(Method::POST, &["v1", "credentials"]).json(add)).await
+    }
+
+    /// The credentials in the pool, without the secrets.
+    pub async fn credentials(&self) -> Result<Vec<PooledCredential>, ClientError> {
+        self.json(self.request(Method::GET, &["v1", "credentials"])).await
+    }
+
+    /// Takes a credential out of the pool.
+    pub async fn remove_credential(&self, name: &str) -> Result<(), ClientError> {
+        self.soon(self.request(Method::DELETE, &["v1", "credentials", name])).await.map(drop)
+    }
+
+    /// Has the model API asked whether a credential of the pool is good.
+    pub async fn test_credential(&self, name: &str) -> Result<CredentialTest, ClientError> {
+        self.json(self.request(Method::POST, &["v1", "credentials", name, "test"])).await
     }
 
     /// Follows a task's log from the event after `after` (0 is everything) to the task's end.

@@ -19,7 +19,7 @@
 //!
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
-//! - `events`: the log of a task as clients read it. `feed`: those of all tasks. `token`: what machines prove themselves with. `seal`: credentials at rest.
+//! - `events`: the log of a task as clients read it. `feed`: those of all tasks. `token`: what machines prove themselves with. `seal`: credentials at rest. `pool`: those with names.
 //! - `prune`: what is old goes. `metrics`: what is counted.
 
 mod clock;
@@ -34,6 +34,7 @@ mod limits;
 mod metrics;
 mod model;
 mod perform;
+mod pool;
 mod prune;
 mod reap;
 mod schedule;
@@ -52,7 +53,8 @@ pub use engine::{Engine, Found, StartError, TASKS_MAX};
 pub use events::EventReader;
 pub use feed::{Ahead, FeedReader};
 pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError};
-pub use model::{Denied, Gate, GateClosed, ModelAccess};
+pub use model::{Denied, Gate, GateClosed, ModelAccess, NoModel};
+pub use pool::{NoCredential, PoolError};
 pub use session::{JoinError, Session};
 pub use shape::check_shape;
 pub use submit::{SubmitError, check_task};

@@ -48,6 +48,7 @@ const TASK: &[Field] = &[
     must("retries", Is::Whole(0, 10)),
     must("allow", Is::Texts),
     may("credential", Is::Object(CREDENTIAL)),
+    may("credential_name", Is::Text),
 ];
 
 const WORKSPACE: &[Field] =
@@ -57,6 +58,7 @@ const CREDENTIAL: &[Field] = &[
     must("credential.kind", Is::Word(&["oauth-token", "api-key", "bearer"])),
     must("credential.secret", Is::Text),
     may("credential.base_url", Is::Text),
+    must("credential.mode", Is::Word(&["broker", "inject", "inject-descriptor"])),
 ];
 
 /// Checks that each field of a task has what it must have. No message repeats a value, which may be a credential in

@@ -39,6 +39,7 @@ pub(crate) fn view(task: TaskRow, live: Option<&AttemptRow>, rules: &Rules) -> a
         result: task.result,
         result_attempt: task.result_attempt,
         pruned: task.pruned,
+        credential_name: task.pooled,
         priority: task.spec.priority,
         due_at: task.due,
         limits,

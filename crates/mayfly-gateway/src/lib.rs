@@ -7,11 +7,11 @@
 //!
 //! A machine holds a placeholder that is good here alone. [`router`] takes it off, asks the [`Admission`] for
 //! what it stands for, and sends the request on with the owner's credential and no other. Both bodies are
-//! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens.
+//! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens, and cut off when it is over.
 //!
 //! Elsewhere a machine comes by [`egress`], if its owner allowed it.
 //!
-//! Bounds: [`REQUEST_BYTES_MAX`], [`CONNECT_MAX`], [`GATE_MAX`]. Who may do what is not decided here, and
+//! Bounds: [`HEAD_BYTES_MAX`], [`REQUEST_BYTES_MAX`], [`CONNECT_MAX`], [`GATE_MAX`]. Who may do what is not decided here, and
 //! nothing here knows tasks, stores or clocks.
 
 use std::fmt;
@@ -27,9 +27,14 @@ pub mod egress;
 mod error;
 mod forward;
 mod headers;
+mod trial;
+
+pub use trial::{Trial, try_credential};
 
 /// The longest request body; what the Messages API itself allows, and a little more.
 pub const REQUEST_BYTES_MAX: usize = 34 * 1024 * 1024;
+/// The most that a request's path, query and headers take, in bytes: many times what `claude` sends.
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// The time for a connection to the model API, TLS included.
 pub const CONNECT_MAX: Duration = Duration::from_secs(15);
 /// How long an answer waits for its gate. `claude` is known by its first line, which takes it under a second.
@@ -37,11 +42,18 @@ pub const GATE_MAX: Duration = Duration::from_secs(30);
 /// How often a silent connection to the model API is checked for still being one.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// The header in which the placeholder comes from a machine that holds the credential itself. It never goes out: its
+/// name ends as those of credentials do.
+pub const PLACEHOLDER_HEADER: &str = "x-mayfly-token";
+
 /// Decides who may use the gateway, and with which credential.
 #[async_trait::async_trait]
 pub trait Admission: fmt::Debug + Send + Sync + 'static {
     /// Takes the placeholder that came with a request.
-    async fn admit(&self, token: &str) -> Result<Admitted, Denied>;
+    async fn admit(&self, token: &str) -> Result<Admitted, Refusal>;
+
+    /// Hears that the model API refused the credential of an attempt.
+    async fn refused(&self, attempt: AttemptId);
 }
 
 /// One request's leave to go out.
@@ -60,6 +72,9 @@ pub struct Admitted {
 pub trait Gate: fmt::Debug + Send + Sync {
     /// Returns once answers may pass.
     async fn opened(&mut self) -> Result<(), Denied>;
+
+    /// Returns once nothing may pass any more: what is under way then is cut off.
+    async fn over(&mut self);
 }
 
 /// A model API and the owner's credential for it.
@@ -82,6 +97,17 @@ pub enum CredentialKind {
     ApiKey,
     /// `Authorization: Bearer`.
     Bearer,
+}
+
+/// Why a request may not go out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Its token opens nothing.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// There is no credential for it, for this reason.
+    #[error("{0}")]
+    NoCredential(String),
 }
 
 /// The token is unknown, of another route, or its attempt is over.

@@ -168,7 +168,7 @@ impl Server {
 
         let (owner_count, owners) = watch::channel(0);
         let listening = port.as_ref().map(|port| (port.address, port.fingerprint.clone()));
-        let api = http::owner(owner(&engine, &data, &house, &config.git, &tokens));
+        let api = http::owner(owner(&engine, &data, &house, &config.git, &tokens, &client));
         let machines = Machines {
             engine: engine.clone(),
             client,
@@ -283,7 +283,14 @@ async fn try_machines(provider: &dyn Provider) -> Result<(), StartError> {
     }
 }
 
-fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &OwnerTokens) -> Owner {
+fn owner(
+    engine: &Engine,
+    data: &DataFolder,
+    house: &House,
+    git: &Git,
+    tokens: &OwnerTokens,
+    client: &reqwest::Client,
+) -> Owner {
     Owner {
         engine: engine.clone(),
         workspaces: data.workspaces().into(),
@@ -291,6 +298,7 @@ fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &
         incoming: data.incoming().into(),
         git: git.clone(),
         tokens: tokens.clone(),
+        upstream: client.clone(),
         house: house.clone(),
     }
 }

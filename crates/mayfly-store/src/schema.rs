@@ -34,9 +34,10 @@ const STEPS: [Step; VERSION as usize] = [
     Step::Sql(OWNER_TOKENS),
     Step::Work(runs_and_feed),
     Step::Sql(EGRESS),
+    Step::Sql(POOL),
 ];
 /// The version of the tables after all steps.
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 
 /// The tables that the queue needs.
 const QUEUE: [&str; 3] = ["tasks", "attempts", "effects"];
@@ -184,6 +185,17 @@ CREATE INDEX egress_by_attempt ON egress (task, attempt, decision);
 CREATE INDEX egress_by_host ON egress (task, host, decision);
 -- Decisions of which there is no row.
 ALTER TABLE attempts ADD COLUMN egress_dropped INTEGER NOT NULL DEFAULT 0;
+";
+
+const POOL: &str = "
+-- Credentials that tasks use by their names; only the engine can open them.
+CREATE TABLE pool (
+    name TEXT PRIMARY KEY,
+    sealed BLOB NOT NULL,
+    created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- That which the task uses, if it came with none of its own.
+ALTER TABLE tasks ADD COLUMN pooled TEXT;
 ";
 
 /// Writes what each event was as the line that it is.

@@ -20,7 +20,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::api::Collected;
+use crate::api::{Collected, CredentialKind};
 use crate::secret::Secret;
 
 /// The ref of the bundle that a worker hands over which holds the agent's work.
@@ -137,6 +137,9 @@ pub struct WorkOrder {
     pub claude_version: Option<String>,
     /// The placeholder credential: good for the model routes of this attempt alone.
     pub model_token: Secret,
+    /// The owner's credential, where its mode hands it to the machine; else the machine has the placeholder alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Handed>,
     /// Good for handing over the results of this attempt alone.
     pub result_token: Secret,
     /// Good for asking to go elsewhere, of this attempt alone; none is an orchestrator that lets nobody.
@@ -150,6 +153,20 @@ pub struct WorkOrder {
     /// none from an orchestrator that counts by itself alone.
     #[serde(default)]
     pub log_bytes_max: Option<u64>,
+}
+
+/// The header of a request to the model in which the placeholder comes where the credential's own has the real one.
+pub const PLACEHOLDER_HEADER: &str = "x-mayfly-token";
+
+/// A credential that is handed to a machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Handed {
+    /// Which it is.
+    pub kind: CredentialKind,
+    /// The credential.
+    pub secret: Secret,
+    /// Whether `claude` gets it by a file descriptor, and not in its environment.
+    pub by_descriptor: bool,
 }
 
 /// The repository in a machine.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use mayfly_core::host::Rule;
 
-use crate::commands::{allow, cancel, logs, ps, result, retry, token, tunnel};
+use crate::commands::{allow, cancel, credential, logs, ps, result, retry, token, tunnel};
 use crate::config::Flags;
 use crate::values::{self, HostNames, Hosts, SelfSigned};
 
@@ -18,7 +18,7 @@ Try it, without an account and without the internet:
 
 Run it for real, in a git repository; the work comes back as a branch:
   claude setup-token                      # once; prints a token
-  export CLAUDE_CODE_OAUTH_TOKEN=...      # that token
+  mayfly credential add work              # asks for that token, and keeps it sealed
   mayfly run \"fix the failing test\"
 
 A task is named by the digits that `mayfly ps` shows; the last 4 are enough if no other ends so.
@@ -40,11 +40,13 @@ Examples:
 
 A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
 `model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `priority`, `retries`,
-`allow`, `workspace`, `credential`. One bad line, and no task is submitted. The exit code of several tasks is
-that of the worst.
+`allow`, `workspace`, `credential`, `credential_name`. One bad line, and no task is submitted. The
+exit code of several tasks is that of the worst.
 
-The credential for the model is the first of these that is set:
+The credential for the model is --credential, else the first of these that is set:
   ANTHROPIC_AUTH_TOKEN (with ANTHROPIC_BASE_URL), CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_API_KEY
+else `credential` in [task] of mayfly.toml, else of the orchestrator's pool the one called `default`,
+else the only one: `mayfly credential add NAME` adds one.
 
 Ctrl-C cancels the tasks and still brings their work back; a second one does not wait for the work.
 Both wait until the machines are gone.";
@@ -105,9 +107,12 @@ impl Cli {
             | Verb::Logs(logs::LogsArgs { data, .. })
             | Verb::Allow(allow::AllowArgs { data, .. })
             | Verb::Cancel(cancel::CancelArgs { data, .. })
-            | Verb::Retry(retry::RetryArgs { data, .. })
             | Verb::Result(result::ResultArgs { data, .. }) => Flags { data: data.folder.clone(), ..flags },
+            Verb::Retry(args) => {
+                Flags { data: args.data.folder.clone(), credential: args.credential.clone(), ..flags }
+            }
             Verb::Token(args) => Flags { data: args.data().folder.clone(), ..flags },
+            Verb::Credential(args) => Flags { data: args.data().folder.clone(), ..flags },
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
             Verb::Tunnel(args) => Flags { data: args.data(), ..flags },
             Verb::ClaudePath => flags,
@@ -128,6 +133,7 @@ pub(crate) enum Verb {
     Serve(ServeArgs),
     Tunnel(tunnel::TunnelArgs),
     Token(token::TokenArgs),
+    Credential(credential::CredentialArgs),
     Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
     #[command(hide = true)]
@@ -194,6 +200,9 @@ pub(crate) struct RunArgs {
     /// Let the agent reach the hosts that your own configuration of npm, pip, cargo and apt names
     #[arg(long)]
     pub(crate) allow_registries: bool,
+    /// The credential for the model, by its name in the orchestrator's pool [default: see below]
+    #[arg(long, value_name = "NAME", value_parser = values::credential_name)]
+    pub(crate) credential: Option<String>,
     /// Print the events, one JSON object a line, and nothing else; with --detach the tasks
     #[arg(long)]
     pub(crate) json: bool,
@@ -289,6 +298,7 @@ impl RunArgs {
             max_turns: self.max_turns,
             max_budget_usd: self.max_budget_usd,
             allow: (!self.allow.is_empty()).then(|| Hosts(self.allow.clone())),
+            credential: self.credential.clone(),
             ..flags
         }
     }

@@ -31,6 +31,7 @@ mod printer;
 mod prompt;
 mod registries;
 mod repository;
+mod secret_input;
 mod server_process;
 mod settle;
 mod tasks_file;
@@ -89,6 +90,9 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
             Verb::Result(args) => Box::pin(commands::result::result(args, &settings, environment)).await,
             Verb::Tunnel(args) => Box::pin(commands::tunnel::tunnel(args, &settings, environment)).await,
             Verb::Token(args) => commands::token::token(args, &settings, environment).await,
+            Verb::Credential(args) => {
+                Box::pin(commands::credential::credential(args, &settings, environment)).await
+            }
             Verb::Doctor(args) => Box::pin(commands::doctor::doctor(&args, &settings, environment)).await,
             Verb::ClaudePath => commands::claude_path::claude_path(&settings, environment).await,
             Verb::Serve(args) => Box::pin(commands::serve::serve(args, &settings, environment)).await,

@@ -12,6 +12,7 @@ mod life;
 mod limits;
 mod link;
 mod machines;
+mod pool;
 mod prune;
 mod queue;
 mod restart;

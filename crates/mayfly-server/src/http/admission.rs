@@ -1,8 +1,9 @@
 //! Whom the gateway lets out: the engine's tokens, in the gateway's words.
 
 use async_trait::async_trait;
-use mayfly_engine::ModelAccess;
-use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Upstream};
+use mayfly_core::AttemptId;
+use mayfly_engine::{ModelAccess, NoModel};
+use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Refusal, Upstream};
 use mayfly_wire::api;
 
 use super::entry::Entry;
@@ -16,14 +17,21 @@ pub(super) struct Tokens(pub(super) Entry);
 
 #[async_trait]
 impl Admission for Tokens {
-    async fn admit(&self, token: &str) -> Result<Admitted, Denied> {
+    async fn admit(&self, token: &str) -> Result<Admitted, Refusal> {
         let ModelAccess { attempt, credential, gate } =
-            self.0.admit_model(token).await.map_err(|_| Denied)?;
+            self.0.admit_model(token).await.map_err(|error| match error {
+                NoModel::Denied(_) => Denied.into(),
+                NoModel::Credential(why) => Refusal::NoCredential(why.to_string()),
+            })?;
         Ok(Admitted { attempt, upstream: upstream(credential), gate: Box::new(EngineGate(gate)) })
+    }
+
+    async fn refused(&self, attempt: AttemptId) {
+        self.0.credential_refused(attempt).await;
     }
 }
 
-fn upstream(credential: api::Credential) -> Upstream {
+pub(super) fn upstream(credential: api::Credential) -> Upstream {
     Upstream {
         base_url: credential.base_url.unwrap_or_else(|| ANTHROPIC_URL.to_owned()),
         kind: match credential.kind {
@@ -42,5 +50,9 @@ struct EngineGate(mayfly_engine::Gate);
 impl Gate for EngineGate {
     async fn opened(&mut self) -> Result<(), Denied> {
         self.0.opened().await.map_err(|_| Denied)
+    }
+
+    async fn over(&mut self) {
+        self.0.over().await;
     }
 }

@@ -12,8 +12,9 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
-use mayfly_core::AttemptId;
-use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, Session};
+use mayfly_core::{AttemptId, causes};
+use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, NoModel, Session};
+use mayfly_gateway::PLACEHOLDER_HEADER;
 use mayfly_wire::worker::Hello;
 
 use super::egress::Elsewhere;
@@ -66,9 +67,16 @@ impl Entry {
     }
 
     /// Takes the placeholder that came with a request to the model API.
-    pub(super) async fn admit_model(&self, token: &str) -> Result<ModelAccess, Denied> {
+    pub(super) async fn admit_model(&self, token: &str) -> Result<ModelAccess, NoModel> {
         let access = self.engine.admit_model(token).await?;
-        self.own(access.attempt).map(|_| access)
+        Ok(self.own(access.attempt).map(|_| access)?)
+    }
+
+    /// Hears that the model API refused the attempt's credential.
+    pub(super) async fn credential_refused(&self, attempt: AttemptId) {
+        if let Err(error) = self.engine.credential_refused(attempt).await {
+            tracing::warn!(%attempt, cause = %causes(&error), "the owner could not be told of a refused credential");
+        }
     }
 
     /// Takes the token that came with a result.
@@ -105,5 +113,6 @@ pub(super) async fn seat(State(entry): State<Entry>, request: Request, next: Nex
 
 /// As `claude` sends it, whichever kind it takes it for.
 fn token(headers: &HeaderMap) -> Option<&str> {
-    bearer(headers).or_else(|| headers.get("x-api-key")?.to_str().ok())
+    let own = headers.get(PLACEHOLDER_HEADER).and_then(|value| value.to_str().ok());
+    own.or_else(|| bearer(headers)).or_else(|| headers.get("x-api-key")?.to_str().ok())
 }

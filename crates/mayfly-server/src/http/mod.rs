@@ -29,6 +29,7 @@ use problem::Problem;
 mod admission;
 mod allow;
 mod bearer;
+mod credentials;
 mod download;
 mod egress;
 mod entry;
@@ -58,6 +59,8 @@ pub(crate) struct Owner {
     pub(crate) incoming: Arc<Path>,
     pub(crate) git: Git,
     pub(crate) tokens: OwnerTokens,
+    /// The way to model APIs.
+    pub(crate) upstream: reqwest::Client,
     pub(crate) house: House,
 }
 
@@ -105,6 +108,9 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(results::transcript))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(credentials::add, credentials::list))
+        .routes(routes!(credentials::remove))
+        .routes(routes!(credentials::test))
         .routes(routes!(tunnel::join))
 }
 

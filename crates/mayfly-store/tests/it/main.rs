@@ -6,6 +6,7 @@ mod feed;
 mod file;
 mod frames;
 mod owner_tokens;
+mod pool;
 mod prune;
 mod steps;
 
@@ -13,7 +14,7 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use mayfly_core::{Policy, TaskId};
-use mayfly_store::{Change, NewTask, Store, Submitted};
+use mayfly_store::{Change, NewTask, Store, Submitted, Whose};
 use mayfly_wire::api::CreateTask;
 use mayfly_wire::event::Event;
 use tempfile::TempDir;
@@ -43,7 +44,7 @@ fn new(number: u32, key: Option<&str>) -> NewTask {
     NewTask {
         id: id(number),
         spec,
-        sealed: None,
+        credential: Whose::Own(vec![0]),
         rules: Vec::new(),
         idempotency_key: key.map(str::to_owned),
         at: AT,

@@ -3,18 +3,20 @@
 //! Everything that the user can have got wrong is found before anything is started: the prompts, the
 //! credential, the repository, the CLI. Then the orchestrator of the data folder is joined or started.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mayfly_wire::api::{CreateTask, Credential};
+use mayfly_wire::api::CreateTask;
 
 use crate::carry_out::{Job, Wish, carry_out};
 use crate::cli::RunArgs;
 use crate::config::{Settings, Source};
 use crate::contact::{Contact, Origin};
+use crate::credential::{self, BadCredential, Choice};
 use crate::detach::detach;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -23,7 +25,7 @@ use crate::landing::Landing;
 use crate::printer::Printer;
 use crate::registries::Found;
 use crate::server_process::{Was, log_file};
-use crate::{credential, prompt, registries, repository, tasks_file};
+use crate::{prompt, registries, repository, tasks_file};
 
 /// The most tasks that are followed at once: each has a connection of its own.
 const FOLLOWED_MAX: usize = 256;
@@ -38,8 +40,8 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
             tasks.len()
         )));
     }
-    let note = add_credential(&mut tasks, environment)?;
     let origin = Origin::new(settings, environment)?;
+    let note = add_credential(&mut tasks, settings, &origin)?;
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
     let repo = repository::around(&git, args.repo.as_deref(), &cwd).await?;
@@ -65,6 +67,9 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     let data = origin.data.clone();
     let named = settings.values.claude.as_ref().is_some_and(|claude| claude.from == Source::Flag);
     let (contact, was) = interrupts.or_stop(Box::pin(Contact::join(origin))).await?;
+    let of_pool = tasks.iter().filter(|task| task.credential.is_none());
+    let of_pool: BTreeSet<_> = of_pool.map(|task| task.credential_name.as_deref()).collect();
+    interrupts.or_stop(credential::check_pool(&contact, &mut printer, of_pool)).await?;
     match was {
         Was::There if named => printer.aside(
             "the orchestrator that is already there goes on with the Claude Code CLI that it was started with; \
@@ -118,16 +123,30 @@ fn tasks(args: &RunArgs, settings: &Settings, registries: Option<&Found>) -> any
     Ok(prompts.into_iter().map(|prompt| CreateTask { prompt, ..flags.clone() }).collect())
 }
 
-/// Gives the credential of this environment to each task that has none of its own. Returns what to tell about it.
-fn add_credential(tasks: &mut [CreateTask], environment: &Environment) -> Result<Option<String>, Stop> {
-    let mut without = tasks.iter_mut().filter(|task| task.credential.is_none()).peekable();
+/// Gives each task that says nothing of a credential that of this environment, or the name of one in the pool. Returns
+/// what to tell about it.
+fn add_credential(
+    tasks: &mut [CreateTask],
+    settings: &Settings,
+    origin: &Origin,
+) -> Result<Option<String>, Stop> {
+    let silent = |task: &&mut CreateTask| task.credential.is_none() && task.credential_name.is_none();
+    let mut without = tasks.iter_mut().filter(silent).peekable();
     if without.peek().is_none() {
         return Ok(None);
     }
-    let found = credential::find(environment).map_err(Stop::usage)?;
-    let credential: Credential = found.credential;
-    without.for_each(|task| task.credential = Some(credential.clone()));
-    Ok(found.note)
+    match credential::choose(settings, &origin.environment).map_err(Stop::usage)? {
+        Choice::Own(found) => {
+            without.for_each(|task| task.credential = Some(found.credential.clone()));
+            Ok(found.note)
+        }
+        // A pool that never was is empty: that can be said before anything is started.
+        Choice::Pool(None) if !origin.data.exists() => Err(Stop::usage(BadCredential::None)),
+        Choice::Pool(name) => {
+            without.for_each(|task| task.credential_name.clone_from(&name));
+            Ok(None)
+        }
+    }
 }
 
 /// What is told of the hosts that were found.

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use mayfly_engine::Rules;
 use mayfly_provider::Limits;
+use mayfly_wire::api::CredentialMode;
 use serde::Deserialize;
 
 #[cfg(test)]
 use super::kind::toml;
 use super::kind::{
-    Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Names, OwnTls, Place, Places,
-    Private, Processes, Silence, Switch, Time,
+    Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Mode, Model, Name, Names, OwnTls,
+    Place, Places, Private, Processes, Silence, Switch, Time,
 };
 use super::{Given, Row, Source};
 
@@ -227,6 +228,13 @@ keys! {
         idle_timeout: Time = Rules::default().idle_timeout;
         /// The hosts that the agent may reach, in a task of `mayfly run`; --allow names others instead of these.
         allow: Places, else "nothing but the model" such as "\"example.com,*.example.org:8443\"";
+        /// The credential for the model, by its name in the orchestrator's pool, where the environment of `mayfly run` has
+        /// none.
+        credential: Name, else "the one called `default`, else the only one" such as "\"work\"";
+        /// What a machine gets of a credential that `mayfly run` takes from its environment, or that is put into the pool:
+        /// nothing (`broker`: the gateway puts it into requests), or all of it, in the environment of `claude` (`inject`)
+        /// or by a file descriptor (`inject-descriptor`), where the agent can read it, and hand it on.
+        credential_mode: Mode = CredentialMode::Broker;
         /// The most turns of the agent, in a task of `mayfly run`.
         max_turns: Count, else "no limit" such as "50";
         /// The most money to spend in US dollars, as the CLI counts it, in a task of `mayfly run`.

@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mayfly_wire::api::CredentialMode;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
 use crate::values::{self, HostNames, Hosts, PrivateHosts, SelfSigned};
@@ -90,6 +91,10 @@ kinds! {
     Private: PrivateHosts, quoted true, values::private_hosts, values::show_private_hosts;
     /// Yes or no.
     Switch: bool, quoted false, values::switch, ToString::to_string;
+    /// The name of a credential.
+    Name: String, quoted true, values::credential_name, Clone::clone;
+    /// What a machine gets of a credential.
+    Mode: CredentialMode, quoted true, values::credential_mode, |mode| values::mode_name(*mode).to_owned();
     /// The name of a model.
     Model: String, quoted true, values::model, Clone::clone;
     /// A place on this host, the same wherever one stands.

@@ -49,6 +49,17 @@ fn the_help_of_token_and_its_verbs() {
 }
 
 #[test]
+fn the_help_of_credential_and_its_verbs() {
+    insta::assert_snapshot!("the_help_of_credential", help(&["credential", "--help"]));
+    for verb in ["add", "ls", "test", "remove"] {
+        insta::assert_snapshot!(
+            format!("the_help_of_credential_{verb}"),
+            help(&["credential", verb, "--help"])
+        );
+    }
+}
+
+#[test]
 fn the_help_of_doctor() {
     insta::assert_snapshot!(help(&["doctor", "--help"]));
 }

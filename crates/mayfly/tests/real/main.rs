@@ -6,6 +6,7 @@
 
 mod away;
 mod cancelling;
+mod credentials;
 mod demo;
 mod draining;
 mod egress;
