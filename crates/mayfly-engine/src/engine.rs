@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mayfly_core::{AttemptId, Effect, Event, TaskId, TaskState, causes};
 use mayfly_provider::{Provider, ProviderError};
-use mayfly_store::{AttemptRow, Change, Changed, Listing, Store, StoreError};
+use mayfly_store::{AttemptRow, AttemptUsage, Change, Changed, Listing, Store, StoreError};
 use mayfly_wire::api;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::prune::Workspaces;
 use crate::seal::Seal;
 use crate::session::Links;
+use crate::spend;
 use crate::token::Tokens;
 use crate::view::view;
 
@@ -120,6 +121,7 @@ impl Engine {
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
         }));
+        engine.know_pool().await?;
         engine.take_up_doors().await?;
         engine.reap(engine.strangers().await?);
         let effects = engine.0.store.effects().await?;
@@ -148,7 +150,9 @@ impl Engine {
             Some(attempt) => self.0.store.attempt(id.attempt(attempt)).await?,
             None => None,
         };
-        Ok(Some(view(task, attempt.as_ref(), &self.0.config.rules)))
+        let usage = self.0.store.usage(id).await?;
+        let task = view(task, attempt.as_ref(), &self.0.config.rules);
+        Ok(Some(self.with_usage(task, &usage)))
     }
 
     /// Tasks, newest first, at most [`TASKS_MAX`].
@@ -158,14 +162,20 @@ impl Engine {
         let live = self.0.store.live().await?;
         let live: HashMap<TaskId, AttemptRow> =
             live.into_iter().map(|(task, attempt)| (task.id, attempt)).collect();
+        let usages = self.0.store.usages(tasks.iter().map(|task| task.id).collect()).await?;
         let rules = &self.0.config.rules;
         Ok(tasks
             .into_iter()
-            .map(|task| {
+            .zip(usages)
+            .map(|(task, usage)| {
                 let attempt = live.get(&task.id);
-                view(task, attempt, rules)
+                self.with_usage(view(task, attempt, rules), &usage)
             })
             .collect())
+    }
+
+    fn with_usage(&self, task: api::Task, usage: &[AttemptUsage]) -> api::Task {
+        api::Task { usage: spend::usage(usage, self.0.config.rules.prices.as_ref()), ..task }
     }
 
     /// The task with this id, or the one whose id ends with these digits.
@@ -288,6 +298,7 @@ impl Engine {
         match state {
             TaskState::Queued(_) => self.0.slots.send_replace(()),
             TaskState::Finished(_) => {
+                self.0.config.secrets.set(&task.to_string(), []);
                 self.forget();
                 self.forget_refused(*task);
                 self.0.slots.send_replace(());

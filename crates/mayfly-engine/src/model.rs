@@ -1,7 +1,9 @@
 //! Who may use the model API and hand over results.
 
-use mayfly_core::{AttemptId, TaskState};
+use mayfly_core::{AttemptId, Redactor, TaskState};
+use mayfly_store::StoreError;
 use mayfly_wire::api;
+use mayfly_wire::event::MayflyEvent;
 
 use crate::engine::Engine;
 use crate::heads::Follow;
@@ -36,6 +38,8 @@ pub struct ModelAccess {
     pub attempt: AttemptId,
     /// The owner's credential for the task.
     pub credential: api::Credential,
+    /// What no answer may show.
+    pub redactor: Redactor,
     /// Opens once `claude` is known to run as it was asked to.
     pub gate: Gate,
 }
@@ -83,7 +87,19 @@ impl Engine {
             return Err(Denied.into());
         }
         let credential = self.credential(attempt.task).await.map_err(|_| Denied)??;
-        Ok(ModelAccess { attempt, credential, gate: Gate { attempt, follow } })
+        let redactor = self.redactor();
+        Ok(ModelAccess { attempt, credential, redactor, gate: Gate { attempt, follow } })
+    }
+
+    /// What knows the secrets as they are now.
+    pub fn redactor(&self) -> Redactor {
+        self.0.config.secrets.redactor()
+    }
+
+    /// Tells the owner of an attempt's task something.
+    pub async fn warn(&self, attempt: AttemptId, text: String) -> Result<(), StoreError> {
+        let warning = MayflyEvent::Warning { text };
+        self.0.store.tell(attempt, self.0.clock.now(), warning).await
     }
 
     /// Takes the token that a machine sent with a result.

@@ -111,6 +111,7 @@ impl Engine {
         if !self.0.store.put_into_pool(pooled.clone(), replace).await? {
             return Err(PoolError::Taken);
         }
+        self.know_pool().await?;
         tracing::info!(name = pooled.name, replace, "a credential was put into the pool");
         Ok(self.about(pooled))
     }
@@ -120,7 +121,17 @@ impl Engine {
         if !self.0.store.remove_from_pool(name.to_owned()).await? {
             return Err(PoolError::Unknown);
         }
+        self.know_pool().await?;
         tracing::info!(name, "a credential was taken out of the pool");
+        Ok(())
+    }
+
+    /// Has all of the pool among the secrets, also those that no task uses.
+    pub(crate) async fn know_pool(&self) -> Result<(), StoreError> {
+        let pool = self.0.store.pool().await?;
+        let opened = pool.iter().filter_map(|Pooled { name, sealed, .. }| self.0.seal.open(&place(name), sealed));
+        let secrets: Vec<String> = opened.map(|credential| credential.secret.expose().to_owned()).collect();
+        self.0.config.secrets.set("pool", secrets);
         Ok(())
     }
 
@@ -131,20 +142,23 @@ impl Engine {
         self.0.seal.open(&place(name), &pooled.sealed).ok_or_else(|| PoolError::OtherKey(name.to_owned()))
     }
 
-    /// The credential of a task that is not over, as it is now, and its name if it is the pool's.
+    /// The credential of a task that is not over, as it is now. Before anybody has it, it is among the secrets.
     pub(crate) async fn credential(
         &self,
         task: TaskId,
     ) -> Result<Result<Credential, NoCredential>, StoreError> {
         let seal = &self.0.seal;
-        Ok(match self.0.store.credential(task).await? {
+        let opened = match self.0.store.credential(task).await? {
             Some(Sealed::Own(sealed)) => seal.open(&task.to_string(), &sealed).ok_or(NoCredential::Own),
             Some(Sealed::Pooled { name, sealed: Some(sealed) }) => {
                 seal.open(&place(&name), &sealed).ok_or(NoCredential::OtherKey(name))
             }
             Some(Sealed::Pooled { name, sealed: None }) => Err(NoCredential::Removed(name)),
             None => Err(NoCredential::Own),
-        })
+        };
+        Ok(opened.inspect(|credential| {
+            self.0.config.secrets.add(&task.to_string(), credential.secret.expose());
+        }))
     }
 
     /// Tells the owner, once for each attempt, that the model API refused the credential: no other trouble of the API's

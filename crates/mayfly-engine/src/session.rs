@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use mayfly_core::{AttemptId, Event, TaskId, TaskState};
 use mayfly_failpoint::failpoint;
-use mayfly_store::{AttemptRow, Bound, IngestError, Ingested, StoreError, TaskRow};
+use mayfly_store::{AttemptRow, Bound, IngestError, IngestRules, Ingested, StoreError, TaskRow};
 use mayfly_wire::api::{Credential, CredentialMode};
 use mayfly_wire::worker::{BadHello, Down, Handed, Hello, OrderedWorkspace, PROTOCOL, Record, WorkOrder};
 use tokio::sync::watch;
@@ -193,6 +193,8 @@ impl Engine {
             Bound::Over => return Err(JoinError::Over),
         };
         failpoint("join-bound");
+        // What it says must not show its credential, also if it never asks for it.
+        self.credential(attempt.task).await?;
         let fence = Fence::raise(self, attempt);
         if self.step(attempt.task, Event::Joined(attempt.attempt), None).await? {
             self.0.metrics.launched(row.launched, self.0.clock.now());
@@ -216,7 +218,8 @@ impl Engine {
         attempt: AttemptId,
         records: Vec<Record>,
     ) -> impl Future<Output = Result<u64, IngestError>> + Send + use<> {
-        let rules = (self.0.provider.name(), self.0.config.rules.policy);
+        let (provider, policy) = (self.0.provider.name(), self.0.config.rules.policy);
+        let rules = IngestRules { provider, policy, redactor: self.0.config.secrets.redactor() };
         let said = records.last().and_then(said_at);
         let heads = self.0.heads.clone();
         let raise = move |ingested: &Ingested| {

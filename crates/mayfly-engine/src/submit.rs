@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use mayfly_core::TaskId;
+use mayfly_core::redact::SECRET_BYTES_MAX;
 use mayfly_failpoint::failpoint;
 use mayfly_store::{NewTask, StoreError, Submitted, Whose};
 use mayfly_wire::api::{
@@ -203,6 +204,8 @@ pub(crate) fn check_credential(credential: &Credential) -> Result<(), SubmitErro
     let secret = credential.secret.expose();
     let plain = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
     require(plain, "credential.secret", "must be visible ASCII, without spaces or line ends")?;
+    let words = format!("must have at most {SECRET_BYTES_MAX} bytes");
+    require(secret.len() <= SECRET_BYTES_MAX, "credential.secret", &words)?;
     let web = |url: &String| url.starts_with("https://") || url.starts_with("http://");
     require(credential.base_url.as_ref().is_none_or(web), "credential.base_url", "must be an http(s) URL")?;
     let descriptor = credential.mode == CredentialMode::InjectDescriptor;

@@ -38,6 +38,7 @@ pub(crate) fn view(task: TaskRow, live: Option<&AttemptRow>, rules: &Rules) -> a
             .map(|outcome| api::Outcome { name: outcome.name().to_owned(), detail: task.detail }),
         result: task.result,
         result_attempt: task.result_attempt,
+        usage: None,
         pruned: task.pruned,
         credential_name: task.pooled,
         priority: task.spec.priority,

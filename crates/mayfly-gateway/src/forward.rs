@@ -11,13 +11,20 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use http::header::CONTENT_LENGTH;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{StatusCode, Uri};
-use mayfly_core::AttemptId;
+use mayfly_core::{AttemptId, Redactor};
 use reqwest::Url;
 
+use crate::body::{Bill, Counted, Masked};
+use crate::count::Reader;
 use crate::error::{ApiError, BrokenRequest, CutOff, TooLong};
 use crate::{Admission, Admitted, GATE_MAX, Gate, HEAD_BYTES_MAX, REQUEST_BYTES_MAX, Upstream, headers};
+
+/// The route whose answers are counted.
+const MESSAGES: &str = "/v1/messages";
+/// The header of a request that is not the main agent's.
+const AGENT: &str = "x-claude-code-agent-id";
 
 /// What every request needs.
 #[derive(Debug, Clone)]
@@ -34,9 +41,13 @@ pub(crate) async fn refuse() -> ApiError {
 /// Sends an admitted request on, and its answer back.
 pub(crate) async fn forward(State(gateway): State<Gateway>, came: Request) -> Result<Response, ApiError> {
     let token = headers::placeholder(came.headers()).ok_or(ApiError::Token)?;
-    let Admitted { attempt, upstream, mut gate } = gateway.admission.admit(token).await?;
+    let Admitted { attempt, upstream, redactor, mut gate } = gateway.admission.admit(token).await?;
+    let counts = came.uri().path() == MESSAGES;
+    let is_main = !came.headers().contains_key(AGENT);
     let request = outgoing(came, &upstream)?;
     let host = host(request.url());
+    let admission = gateway.admission.clone();
+    let mut bill = counts.then(|| Bill { admission, attempt, is_main, reader: None });
     let sent = tokio::select! {
         sent = gateway.client.execute(request) => sent,
         () = gate.over() => return Err(ApiError::Over),
@@ -49,7 +60,10 @@ pub(crate) async fn forward(State(gateway): State<Gateway>, came: Request) -> Re
     if answer.status() == StatusCode::UNAUTHORIZED {
         gateway.admission.refused(attempt).await;
     }
-    Ok(incoming(answer, &upstream, gate))
+    if let Some(bill) = bill.as_mut().filter(|_| answer.status().is_success()) {
+        bill.reader = Some(reader(answer.headers()));
+    }
+    Ok(incoming(answer, &upstream, gate, (redactor, bill)))
 }
 
 /// Waits for the gate, though not for ever.
@@ -78,6 +92,8 @@ fn outgoing(came: Request, upstream: &Upstream) -> Result<reqwest::Request, ApiE
     let mut request = reqwest::Request::new(parts.method, url);
     *request.headers_mut() =
         headers::outgoing(&parts.headers, upstream).ok_or(ApiError::Owner { what: "credential" })?;
+    // What is compressed could be neither counted nor looked through.
+    request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     *request.body_mut() = Some(reqwest::Body::wrap_stream(bounded(body)));
     Ok(request)
 }
@@ -92,11 +108,27 @@ fn bounded(body: Body) -> impl Stream<Item = Result<Bytes, Box<dyn std::error::E
     })
 }
 
-fn incoming(answer: reqwest::Response, upstream: &Upstream, gate: Box<dyn Gate>) -> Response {
+/// What reads an answer with these headers.
+fn reader(headers: &HeaderMap) -> Reader {
+    let plain = headers.get(CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
+    if !plain {
+        tracing::warn!("the model API compresses its answers unasked: their tokens are not counted");
+    }
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    Reader::new(kind.filter(|_| plain))
+}
+
+fn incoming(
+    answer: reqwest::Response,
+    upstream: &Upstream,
+    gate: Box<dyn Gate>,
+    (redactor, bill): (Redactor, Option<Bill>),
+) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status();
     *response.headers_mut() = headers::incoming(answer.headers(), &upstream.secret);
-    *response.body_mut() = Body::from_stream(until_over(answer.bytes_stream(), gate));
+    let counted = Counted { body: Box::pin(until_over(answer.bytes_stream(), gate)), bill };
+    *response.body_mut() = Body::from_stream(Masked::new(counted, redactor));
     response
 }
 

@@ -8,6 +8,7 @@
 //! A machine holds a placeholder that is good here alone. [`router`] takes it off, asks the [`Admission`] for
 //! what it stands for, and sends the request on with the owner's credential and no other. Both bodies are
 //! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens, and cut off when it is over.
+//! What it used is counted as it passes ([`count`]), and a secret in it is masked.
 //!
 //! Elsewhere a machine comes by [`egress`], if its owner allowed it.
 //!
@@ -20,9 +21,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodFilter, on, post};
-use mayfly_core::AttemptId;
+use mayfly_core::{AttemptId, Redactor};
 use secrecy::SecretString;
 
+mod body;
+pub mod count;
 pub mod egress;
 mod error;
 mod forward;
@@ -30,6 +33,9 @@ mod headers;
 mod trial;
 
 pub use trial::{Trial, try_credential};
+
+pub use body::Masked;
+pub use count::Used;
 
 /// The longest request body; what the Messages API itself allows, and a little more.
 pub const REQUEST_BYTES_MAX: usize = 34 * 1024 * 1024;
@@ -54,6 +60,9 @@ pub trait Admission: fmt::Debug + Send + Sync + 'static {
 
     /// Hears that the model API refused the credential of an attempt.
     async fn refused(&self, attempt: AttemptId);
+
+    /// Takes what one request of `attempt` for an answer has used, when its answer is over.
+    fn count(&self, attempt: AttemptId, used: Used);
 }
 
 /// One request's leave to go out.
@@ -63,6 +72,8 @@ pub struct Admitted {
     pub attempt: AttemptId,
     /// Where it goes.
     pub upstream: Upstream,
+    /// What no answer may show.
+    pub redactor: Redactor,
     /// Withholds the answer until `claude` is known to run as it was asked to.
     pub gate: Box<dyn Gate>,
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use mayfly_core::Secrets;
 use mayfly_engine::{EngineConfig, Rules};
 use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
@@ -35,6 +36,9 @@ pub struct ServerConfig {
     pub git: Git,
     /// What holds for its tasks.
     pub rules: Rules,
+    /// What must not be in anything that is stored or shown, by who knows it: `secrets.set("pool", all_of_them)`. The
+    /// orchestrator adds its owners' tokens and the credentials of the tasks that run.
+    pub secrets: Secrets,
 }
 
 impl ServerConfig {
@@ -51,6 +55,7 @@ impl ServerConfig {
             network: Network::of_host(Vec::new()),
             git,
             rules: Rules::default(),
+            secrets: Secrets::default(),
         }
     }
 
@@ -85,6 +90,7 @@ impl ServerConfig {
             workspaces: workspaces.to_owned(),
             results: results.to_owned(),
             key,
+            secrets: self.secrets.clone(),
         }
     }
 }

@@ -117,7 +117,8 @@ pub(crate) fn event<'a>(row: &'a Row<'_>) -> Result<Said<'a>, StoreError> {
         other => return Err(corrupt(format!("ending {other}"))),
     };
     let bytes = row.get_ref(5)?.as_blob().map_err(corrupt)?;
-    Ok(Said { attempt: row.get(0)?, at: time(row.get(1)?)?, source, end, bytes, json: row.get(4)? })
+    let (attempt, at, json) = (row.get(0)?, time(row.get(1)?)?, row.get(4)?);
+    Ok(Said { attempt, at, source, end, bytes, json, redacted: 0 })
 }
 
 pub(crate) fn time(ms: i64) -> Result<Timestamp, StoreError> {

@@ -35,9 +35,10 @@ const STEPS: [Step; VERSION as usize] = [
     Step::Work(runs_and_feed),
     Step::Sql(EGRESS),
     Step::Sql(POOL),
+    Step::Sql(USAGE_AND_CARRIES),
 ];
 /// The version of the tables after all steps.
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 
 /// The tables that the queue needs.
 const QUEUE: [&str; 3] = ["tasks", "attempts", "effects"];
@@ -196,6 +197,29 @@ CREATE TABLE pool (
 ) STRICT, WITHOUT ROWID;
 -- That which the task uses, if it came with none of its own.
 ALTER TABLE tasks ADD COLUMN pooled TEXT;
+";
+
+const USAGE_AND_CARRIES: &str = "
+-- What each attempt has used of each model.
+CREATE TABLE usage (
+    task TEXT NOT NULL REFERENCES tasks (id),
+    attempt INTEGER NOT NULL,
+    -- As the model API names it; empty where it gave no answer.
+    model TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    -- Those of the requests that were answered to the main agent.
+    turns INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    PRIMARY KEY (task, attempt, model)
+) STRICT, WITHOUT ROWID;
+-- What it has cost, as `claude` counts it.
+ALTER TABLE attempts ADD COLUMN cost_usd REAL;
+-- The end of an unfinished line, by source, that may be the beginning of a secret.
+ALTER TABLE attempts ADD COLUMN carry_claude BLOB;
+ALTER TABLE attempts ADD COLUMN carry_stderr BLOB;
 ";
 
 /// Writes what each event was as the line that it is.

@@ -18,7 +18,7 @@ use crate::checkpoints::Checkpoints;
 use crate::desk::Desk;
 use crate::egress;
 use crate::error::{StoreError, corrupt};
-use crate::ingest::{IngestError, Ingested, ingest, stands_as_json};
+use crate::ingest::{IngestError, IngestRules, Ingested, ingest, look};
 use crate::log::Log;
 use crate::pool::{self, Whose};
 use crate::prune;
@@ -27,6 +27,7 @@ use crate::readers::Readers;
 use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, TASK_COLUMNS, TaskRow};
 use crate::schema;
 use crate::tail::Tail;
+use crate::usage::{self, AttemptUsage, Used};
 use crate::writer::Writer;
 
 /// The states that own a machine: spelled out, so that the index finds them among many tasks that are over.
@@ -203,13 +204,35 @@ impl Store {
         attempt: AttemptId,
         records: Vec<Record>,
         at: Timestamp,
-        rules: (&'static str, Policy),
+        rules: IngestRules,
         stored: F,
     ) -> impl Future<Output = Result<Ingested, IngestError>> + Send + use<F> {
         // Looked at here, so that the one thread that writes has less to do.
-        let json: Vec<bool> = records.iter().map(stands_as_json).collect();
-        let command = move |desk: &Desk<'_>| ingest(desk, attempt, records.iter().zip(json), at, rules);
+        let seen: Vec<_> = records.iter().map(|record| look(record, &rules.redactor)).collect();
+        let command = move |desk: &Desk<'_>| ingest(desk, attempt, records.iter().zip(seen), at, &rules);
         self.writer.begin(command, stored)
+    }
+
+    /// Adds to what an attempt has used of a model API, in the order of these calls; gives all of it.
+    pub fn use_up(
+        &self,
+        attempt: AttemptId,
+        used: Used,
+    ) -> impl Future<Output = Result<AttemptUsage, StoreError>> + Send + use<> {
+        self.writer.begin(move |desk| usage::add(desk, attempt, &used), |_| ())
+    }
+
+    /// The same of several tasks, in their order.
+    pub async fn usages(&self, tasks: Vec<TaskId>) -> Result<Vec<Vec<AttemptUsage>>, StoreError> {
+        let all = move |connection: &Connection| {
+            tasks.iter().map(|&task| usage::of_task(connection, task)).collect()
+        };
+        self.readers.read(all).await
+    }
+
+    /// What each attempt of a task has used of a model API.
+    pub async fn usage(&self, task: TaskId) -> Result<Vec<AttemptUsage>, StoreError> {
+        self.readers.read(move |connection| usage::of_task(connection, task)).await
     }
 
     /// Appends an event of mayfly's own, while the attempt is the task's own: nothing follows a task's end.

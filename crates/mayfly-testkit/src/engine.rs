@@ -152,6 +152,7 @@ fn usual(dir: &TempDir) -> EngineConfig {
         workspaces: dir.path().join("workspaces"),
         results: dir.path().join("results"),
         key: [7; 32],
+        secrets: mayfly_core::Secrets::default(),
     }
 }
 

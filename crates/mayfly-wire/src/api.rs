@@ -226,6 +226,9 @@ pub struct Task {
     /// The attempt that the result came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_attempt: Option<u32>,
+    /// What it has used of the model API so far, over all attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// Whether its log and its result were old, and are not kept any more.
     #[serde(default, skip_serializing_if = "is_false")]
     pub pruned: bool,
@@ -250,6 +253,29 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub deadline_at: Option<Timestamp>,
+}
+
+/// What was used of a model API. Tokens are counted as its answers pass through the gateway.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct Usage {
+    /// The requests for an answer of a model, answered or not.
+    pub requests: u64,
+    /// The tokens that were sent and were in no cache.
+    pub input_tokens: u64,
+    /// The tokens of the answers.
+    pub output_tokens: u64,
+    /// The tokens that were read from a cache.
+    pub cache_read_tokens: u64,
+    /// The tokens that were written to a cache.
+    pub cache_write_tokens: u64,
+    /// What it cost, in US dollars; none if nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// Who says so: `claude`, or `prices of <date>`; without a cost, why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_by: Option<String>,
 }
 
 /// What bounds a task: what it asked for, and the orchestrator's settings. A machine keeps those of the time when it was
@@ -345,11 +371,14 @@ pub struct Outcome {
 }
 
 /// How a task ended and what came out of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TaskResult {
     /// How it ended.
     pub outcome: Outcome,
+    /// What the task has used of the model API, over all attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// The attempt that the work came from, if any did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,

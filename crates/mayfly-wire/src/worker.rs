@@ -21,6 +21,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Collected, CredentialKind};
+use crate::event::LimitKind;
 use crate::secret::Secret;
 
 /// The ref of the bundle that a worker hands over which holds the agent's work.
@@ -207,9 +208,17 @@ pub enum Report {
         /// What `claude` was told.
         message: String,
     },
-    /// A limit of the model API was named.
+    /// What the run has cost so far, as `claude` counts it.
+    Cost {
+        /// In US dollars.
+        usd: f64,
+    },
+    /// A limit of the model API was met.
     Limit {
-        /// The limit's name as the CLI has it, such as `five_hour`.
+        /// Which kind it is.
+        #[serde(default)]
+        kind: LimitKind,
+        /// Its name as the CLI has it, such as `five_hour`.
         limit: String,
         /// When it ends, in seconds since 1970.
         resets_at: Option<i64>,
@@ -219,6 +228,21 @@ pub enum Report {
         /// What.
         text: String,
     },
+}
+
+impl Report {
+    /// Every text in it that a machine can choose freely.
+    pub fn texts(&mut self) -> Vec<&mut String> {
+        match self {
+            Self::Ready { version, model } => vec![version, model],
+            Self::Ended { detail, .. } => detail.iter_mut().collect(),
+            Self::Collected(Collected { unsaved, notes, .. }) => unsaved.iter_mut().chain(notes).collect(),
+            Self::Denied { tool, message } => vec![tool, message],
+            Self::Limit { limit, .. } => vec![limit],
+            Self::Warning { text } => vec![text],
+            Self::Started | Self::Cost { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Who wrote a record's bytes.

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use mayfly_core::Prices;
 use mayfly_core::host::{Host, Rule};
+use mayfly_core::prices::BadPrices;
 use mayfly_link::Endpoint;
 use mayfly_wire::api::{
     CredentialKind, CredentialMode, PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX,
@@ -256,6 +258,26 @@ pub(crate) fn dollars(text: &str) -> Result<f64, String> {
         Ok(amount) if f64::is_finite(amount) && amount > 0.0 => Ok(amount),
         _ => Err("expected an amount of US dollars above 0, such as 2.50".to_owned()),
     }
+}
+
+/// Writes an amount of US dollars, small ones too.
+pub(crate) fn show_dollars(usd: f64) -> String {
+    if usd > 0.0 && usd < 0.1 { format!("${usd:.4}") } else { format!("${usd:.2}") }
+}
+
+/// Writes a number of things, shortened to thousands or millions.
+pub(crate) fn show_count(count: u64) -> String {
+    match count {
+        0..1000 => count.to_string(),
+        1000..10_000 => format!("{}.{}k", count / 1000, count / 100 % 10),
+        10_000..1_000_000 => format!("{}k", count / 1000),
+        _ => format!("{}.{}M", count / 1_000_000, count / 100_000 % 10),
+    }
+}
+
+/// Reads a table of prices.
+pub(crate) fn prices(text: &str) -> Result<Prices, String> {
+    text.parse().map_err(|error: BadPrices| error.to_string())
 }
 
 /// Reads the name of a model, by the rule of the orchestrator.
@@ -556,6 +578,13 @@ mod tests {
         for text in ["", "0", "-1", "NaN", "inf", "1e999", "$2", "2,5"] {
             assert!(dollars(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn counts_and_amounts_are_short() {
+        let counts = [999, 1000, 9999, 10_000, 999_999, 1_250_000].map(show_count);
+        assert_eq!(counts, ["999", "1.0k", "9.9k", "10k", "999k", "1.2M"]);
+        assert_eq!([0.0, 0.0213, 0.1, 12.345].map(show_dollars), ["$0.00", "$0.0213", "$0.10", "$12.35"]);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
-use mayfly_core::{Attempt, AttemptId, TaskId};
-use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Refusal, Upstream};
+use mayfly_core::{Attempt, AttemptId, Redactor, TaskId};
+use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Refusal, Upstream, Used};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -46,6 +46,8 @@ pub(crate) struct Bed {
     pub(crate) at_the_gate: mpsc::UnboundedReceiver<()>,
     /// One for each time that the credential was refused.
     pub(crate) refused: mpsc::UnboundedReceiver<()>,
+    /// One for each request that is over.
+    pub(crate) counted: mpsc::UnboundedReceiver<Used>,
 }
 
 impl Bed {
@@ -75,13 +77,14 @@ impl Bed {
         let (arrive, at_the_gate) = mpsc::unbounded_channel();
         let upstream = Upstream { base_url, kind, secret: CANARY.to_owned().into() };
         let (refuse, refused) = mpsc::unbounded_channel();
-        let door_of = door.clone();
+        let (count, counted) = mpsc::unbounded_channel();
+        let (door_of, reaching) = (door.clone(), upstream.clone());
         let admission =
-            Arc::new(OnePlaceholder { upstream: upstream.clone(), door: door_of, arrive, refused: refuse });
+            Arc::new(OnePlaceholder { upstream: reaching, door: door_of, arrive, refused: refuse, count });
         let client = mayfly_gateway::upstream_client().unwrap();
         let url = serve(mayfly_gateway::router(admission, client)).await;
         let machine = mayfly_gateway::upstream_client().unwrap();
-        Self { url, upstream, machine, reached, door, at_the_gate, refused }
+        Self { url, upstream, machine, reached, door, at_the_gate, refused, counted }
     }
 
     /// A request for an answer of the model, with the placeholder.
@@ -125,6 +128,7 @@ struct OnePlaceholder {
     door: watch::Sender<Door>,
     arrive: mpsc::UnboundedSender<()>,
     refused: mpsc::UnboundedSender<()>,
+    count: mpsc::UnboundedSender<Used>,
 }
 
 impl fmt::Debug for OnePlaceholder {
@@ -142,7 +146,13 @@ impl Admission for OnePlaceholder {
         let attempt: AttemptId =
             "0193b2c4-0000-7000-8000-0123456789ab".parse::<TaskId>().unwrap().attempt(Attempt(1));
         let gate = Box::new(WatchedDoor(self.door.subscribe(), self.arrive.clone()));
-        Ok(Admitted { attempt, upstream: self.upstream.clone(), gate })
+        let redactor = Redactor::new([CANARY]);
+        Ok(Admitted { attempt, upstream: self.upstream.clone(), redactor, gate })
+    }
+
+    fn count(&self, _: AttemptId, used: Used) {
+        // Nobody may be left to hear it.
+        let _ = self.count.send(used);
     }
 
     async fn refused(&self, _: AttemptId) {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use mayfly_core::AttemptId;
 use mayfly_engine::{ModelAccess, NoModel};
-use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Refusal, Upstream};
+use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Refusal, Upstream, Used};
 use mayfly_wire::api;
 
 use super::entry::Entry;
@@ -18,16 +18,33 @@ pub(super) struct Tokens(pub(super) Entry);
 #[async_trait]
 impl Admission for Tokens {
     async fn admit(&self, token: &str) -> Result<Admitted, Refusal> {
-        let ModelAccess { attempt, credential, gate } =
+        let ModelAccess { attempt, credential, redactor, gate } =
             self.0.admit_model(token).await.map_err(|error| match error {
                 NoModel::Denied(_) => Denied.into(),
                 NoModel::Credential(why) => Refusal::NoCredential(why.to_string()),
             })?;
-        Ok(Admitted { attempt, upstream: upstream(credential), gate: Box::new(EngineGate(gate)) })
+        let gate = Box::new(EngineGate(gate));
+        Ok(Admitted { attempt, upstream: upstream(credential), redactor, gate })
     }
 
     async fn refused(&self, attempt: AttemptId) {
         self.0.credential_refused(attempt).await;
+    }
+
+    fn count(&self, attempt: AttemptId, used: Used) {
+        self.0.count(attempt, stored(used));
+    }
+}
+
+fn stored(used: Used) -> mayfly_engine::Used {
+    mayfly_engine::Used {
+        model: used.model,
+        requests: 1,
+        turns: used.turn.into(),
+        input_tokens: used.input_tokens,
+        output_tokens: used.output_tokens,
+        cache_read_tokens: used.cache_read_tokens,
+        cache_write_tokens: used.cache_write_tokens,
     }
 }
 

@@ -12,9 +12,10 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
-use mayfly_core::{AttemptId, causes};
-use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, NoModel, Session};
+use mayfly_core::{AttemptId, Redactor, causes};
+use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, NoModel, Session, StoreError, Used};
 use mayfly_gateway::PLACEHOLDER_HEADER;
+use mayfly_wire::api::Workspace;
 use mayfly_wire::worker::Hello;
 
 use super::egress::Elsewhere;
@@ -77,6 +78,26 @@ impl Entry {
         if let Err(error) = self.engine.credential_refused(attempt).await {
             tracing::warn!(%attempt, cause = %causes(&error), "the owner could not be told of a refused credential");
         }
+    }
+
+    /// Takes what a request has used that was admitted.
+    pub(super) fn count(&self, attempt: AttemptId, used: Used) {
+        self.engine.count(attempt, used);
+    }
+
+    /// What the task of an attempt works on.
+    pub(super) async fn workspace(&self, attempt: AttemptId) -> Result<Option<Workspace>, StoreError> {
+        Ok(self.engine.task(attempt.task).await?.and_then(|task| task.workspace))
+    }
+
+    /// What knows the secrets as they are now.
+    pub(super) fn redactor(&self) -> Redactor {
+        self.engine.redactor()
+    }
+
+    /// Tells the owner of an attempt's task something.
+    pub(super) async fn warn(&self, attempt: AttemptId, text: String) -> Result<(), StoreError> {
+        self.engine.warn(attempt, text).await
     }
 
     /// Takes the token that came with a result.

@@ -68,9 +68,11 @@ pub(crate) struct Owner {
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) entry: Entry,
+    pub(crate) workspaces: Arc<Path>,
     pub(crate) results: Arc<Path>,
     pub(crate) incoming: Arc<Path>,
     pub(crate) network: Network,
+    pub(crate) git: Git,
     /// Ends with the machine's door.
     pub(crate) house: House,
 }

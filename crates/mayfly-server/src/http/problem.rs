@@ -11,7 +11,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use mayfly_core::{TaskId, causes};
+use mayfly_core::{AttemptId, TaskId, causes};
 use mayfly_engine::{AllowError, LogError, PoolError, SubmitError};
 use mayfly_git::GitError;
 use mayfly_store::StoreError;
@@ -73,6 +73,7 @@ kinds! {
     InvalidCredential: "invalid-credential",
     TooManyCredentials: "too-many-credentials",
     UnfitResult: "unfit-result",
+    SecretInResult: "secret-in-result",
     DiskFull: "disk-full",
     DamagedDatabase: "damaged-database",
     Internal: "internal",
@@ -194,6 +195,16 @@ impl Problem {
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::UnfitResult, causes(&error));
         }
         Self::internal("the patch could not be made", &error)
+    }
+
+    /// Of work that was handed over.
+    pub(crate) fn secret_in_work(attempt: AttemptId) -> Self {
+        let detail = format!(
+            "the work has a configured secret in it, and is not given out: it is kept in the orchestrator's data folder as \
+             `results/{}/{}/bundle.withheld`, for whoever makes that secret worthless or takes it out",
+            attempt.task, attempt.attempt.0
+        );
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
     }
 
     fn disk_full() -> Self {

@@ -13,6 +13,7 @@ mod neighbours;
 mod owner;
 mod port;
 mod readers;
+mod secrets;
 mod start;
 mod stream;
 mod tasks;

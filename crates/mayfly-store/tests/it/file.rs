@@ -15,6 +15,8 @@ const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 const SECOND: &str = "
     DROP TABLE allowed; DROP TABLE egress; ALTER TABLE attempts DROP COLUMN egress_dropped;
     DROP TABLE pool; ALTER TABLE tasks DROP COLUMN pooled;
+    DROP TABLE usage; ALTER TABLE attempts DROP COLUMN cost_usd; ALTER TABLE attempts DROP COLUMN carry_claude;
+    ALTER TABLE attempts DROP COLUMN carry_stderr;
     DROP TABLE runs; DROP TABLE feed; DROP TABLE owner_tokens; ALTER TABLE tasks DROP COLUMN first_seq;
     DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
     DROP INDEX tasks_by_end;

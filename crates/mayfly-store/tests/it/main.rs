@@ -8,16 +8,20 @@ mod frames;
 mod owner_tokens;
 mod pool;
 mod prune;
+mod redacted;
 mod steps;
 
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
-use mayfly_core::{Policy, TaskId};
-use mayfly_store::{Change, NewTask, Store, Submitted, Whose};
+use mayfly_core::{Policy, Redactor, TaskId};
+use mayfly_store::{Change, IngestRules, NewTask, Store, Submitted, Whose};
 use mayfly_wire::api::CreateTask;
 use mayfly_wire::event::Event;
 use tempfile::TempDir;
+
+/// A secret that is configured.
+const CANARY: &str = "sk-canary-77aa";
 
 const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -28,6 +32,10 @@ fn policy() -> Policy {
 
 fn change(event: mayfly_core::Event) -> Change {
     Change { event, at: AT, detail: None, provider: "sim", policy: policy() }
+}
+
+fn rules() -> IngestRules {
+    IngestRules { provider: "sim", policy: policy(), redactor: Redactor::new([CANARY]) }
 }
 
 fn open() -> (Store, TempDir) {

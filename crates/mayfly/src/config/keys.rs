@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::kind::toml;
 use super::kind::{
     Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Mode, Model, Name, Names, OwnTls,
-    Place, Places, Private, Processes, Silence, Switch, Time,
+    Place, Places, PriceTable, Private, Processes, Silence, Switch, Time,
 };
 use super::{Given, Row, Source};
 
@@ -239,5 +239,13 @@ keys! {
         max_turns: Count, else "no limit" such as "50";
         /// The most money to spend in US dollars, as the CLI counts it, in a task of `mayfly run`.
         max_budget_usd: Dollars, else "no limit" such as "2.5";
+    }
+
+    /// What models cost.
+    prices PricesSection {
+        /// The date of the prices, and after each model US dollars for a million tokens of input, output, cache read and
+        /// cache write. It holds where `claude` has not said what a task cost; a model that is not here has no cost.
+        per_million: PriceTable, else "no cost but what `claude` says"
+            such as "\"2026-01-01: claude-sonnet-5-5 3/15/0.3/3.75\"";
     }
 }

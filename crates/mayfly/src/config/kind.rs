@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mayfly_core::Prices;
 use mayfly_wire::api::CredentialMode;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
@@ -95,6 +96,8 @@ kinds! {
     Name: String, quoted true, values::credential_name, Clone::clone;
     /// What a machine gets of a credential.
     Mode: CredentialMode, quoted true, values::credential_mode, |mode| values::mode_name(*mode).to_owned();
+    /// What models cost.
+    PriceTable: Prices, quoted true, values::prices, ToString::to_string;
     /// The name of a model.
     Model: String, quoted true, values::model, Clone::clone;
     /// A place on this host, the same wherever one stands.

@@ -196,6 +196,7 @@ impl Settings {
         rules.timeout = self.values.timeout.value;
         rules.idle_timeout = self.values.idle_timeout.value;
         rules.keep_finished = self.values.keep_finished.value;
+        rules.prices = self.values.per_million.as_ref().map(|given| given.value.clone());
     }
 }
 

@@ -95,10 +95,11 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
         Finished { outcome } => vec![Said::Finished(Shown::line(&outcome.name, WORD_CHARS_MAX), at)],
         Denied { host: Some(host), message, .. } => note(&format!("denied {host}: {message}")),
         Denied { tool, message, host: None } => note(&format!("denied {tool}: {message}")),
-        Limit { limit, resets_at } => note(&match resets_at.and_then(|at| Timestamp::from_second(at).ok()) {
-            Some(at) => format!("limit {limit}, until {at}"),
-            None => format!("limit {limit}"),
-        }),
+        Limit { kind, limit, resets_at } => {
+            let until = resets_at.and_then(|at| Timestamp::from_second(at).ok());
+            let until = until.map(|at| format!(", until {at}")).unwrap_or_default();
+            note(&format!("{}: {limit}{until}", kind.name()))
+        }
         Warning { text } => note(text),
         Collected { .. } | Unknown => Vec::new(),
     }
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(said(put_off), [Said::State(shown("queued"), at), Said::Note(note)]);
         assert_eq!(
             said(r#"{"type":"limit","limit":"five_hour","resets_at":1767225600}"#),
-            [Said::Note(shown("limit five_hour, until 2026-01-01T00:00:00Z"))]
+            [Said::Note(shown("usage-limit: five_hour, until 2026-01-01T00:00:00Z"))]
         );
     }
 

@@ -188,6 +188,7 @@ fn fixed() -> Vec<Problem> {
         Problem::several_tasks(&ids.map(|id| id.parse().expect("an id"))),
         Problem::not_over("1a2b3c4d"),
         Problem::no_result(),
+        Problem::secret_in_work(ids[0].parse::<TaskId>().expect("an id").attempt(mayfly_core::Attempt(1))),
         Problem::no_workspace(),
         Problem::denied(),
         Problem::busy(),
