@@ -170,6 +170,7 @@ impl Frame<'_> {
                 self.done.ready = true;
                 MayflyEvent::Ready { version, model }
             }
+            Report::Ignored { file, parts } => MayflyEvent::Ignored { file, parts },
             Report::Denied { tool, message } => MayflyEvent::Denied { tool, message },
             Report::Limit { limit, resets_at } => MayflyEvent::Limit { limit, resets_at },
             Report::Warning { text } => MayflyEvent::Warning { text },

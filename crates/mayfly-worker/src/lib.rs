@@ -31,6 +31,7 @@ pub mod simulation;
 mod spool;
 mod supervise;
 mod uplink;
+mod words;
 
 #[cfg(test)]
 mod tests;

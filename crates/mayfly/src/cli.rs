@@ -37,9 +37,9 @@ Examples:
   mayfly run --json \"fix it\" | jq .source
 
 A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
-`model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `priority`, `retries`,
-`workspace`, `credential`. One bad line, and no task is submitted. The exit code of several tasks is
-that of the worst.
+`model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `trust_repo`,
+`priority`, `retries`, `workspace`, `credential`. One bad line, and no task is submitted. The exit code
+of several tasks is that of the worst.
 
 The credential for the model is the first of these that is set:
   ANTHROPIC_AUTH_TOKEN (with ANTHROPIC_BASE_URL), CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_API_KEY
@@ -182,6 +182,10 @@ pub(crate) struct RunArgs {
     /// The most money to spend, in US dollars, as the CLI counts it
     #[arg(long, value_name = "USD", value_parser = values::dollars, allow_negative_numbers = true)]
     pub(crate) max_budget_usd: Option<f64>,
+    /// Let the repository's own settings count, and its hooks, MCP servers and helpers run in the machine; else
+    /// its words alone count: CLAUDE.md, rules, skills, agents, commands
+    #[arg(long)]
+    pub(crate) trust_repo: bool,
     /// Print the events, one JSON object a line, and nothing else; with --detach the tasks
     #[arg(long)]
     pub(crate) json: bool,
@@ -276,6 +280,7 @@ impl RunArgs {
             idle_timeout: self.idle_timeout,
             max_turns: self.max_turns,
             max_budget_usd: self.max_budget_usd,
+            trust_repo: self.trust_repo.then_some(true),
             ..flags
         }
     }

@@ -98,6 +98,7 @@ fn tasks(args: &RunArgs, settings: &Settings) -> anyhow::Result<Vec<CreateTask>>
         idle_timeout_ms: Some(milliseconds(values.idle_timeout.value)),
         max_turns: values.max_turns.as_ref().map(|given| given.value.into()),
         max_budget_usd: values.max_budget_usd.as_ref().map(|given| given.value),
+        trust_repo: values.trust_repo.value,
         priority: args.priority,
         retries: args.retries,
         ..CreateTask::default()

@@ -98,6 +98,8 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
             Some(at) => format!("limit {limit}, until {at}"),
             None => format!("limit {limit}"),
         }),
+        Ignored { file, parts } if parts.is_empty() => note(&format!("not trusted, ignored: {file}")),
+        Ignored { file, parts } => note(&format!("not trusted, ignored: {file}: {}", parts.join(", "))),
         Warning { text } => note(text),
         Collected { .. } | Unknown => Vec::new(),
     }
