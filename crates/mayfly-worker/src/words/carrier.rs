@@ -16,6 +16,8 @@ use super::{BYTES_MAX, DEPTH_MAX, FILES_MAX, FOLDERS_MAX, imports, matter};
 const MIRROR: &str = "rules/repository";
 /// What the CLI remembers of a folder.
 const MEMORY: [&str; 2] = ["CLAUDE.md", "CLAUDE.local.md"];
+/// Files of settings of which nothing counts.
+const SETTINGS: [&str; 3] = [".claude/settings.json", ".claude/settings.local.json", ".mcp.json"];
 /// How far an import of an import of an import goes.
 const IMPORTS_MAX: usize = 5;
 
@@ -74,12 +76,15 @@ impl Carrier {
 
     /// Carries all over. An error is one of the CLI's folder; what is wrong with the repository is told of.
     pub(crate) fn carry(mut self) -> io::Result<Ignored> {
+        // First, so that whatever else is told of, these are.
+        for settings in SETTINGS {
+            self.name_keys(Path::new(settings));
+        }
         for name in MEMORY {
             self.mirror(Path::new(name), None, 0)?;
         }
         self.own_folder()?;
         self.nested(Path::new(""), 0)?;
-        self.name_keys(Path::new(".mcp.json"));
         Ok(self.ignored)
     }
 
@@ -97,7 +102,7 @@ impl Carrier {
                 Some("agents") => self.rewritten(&path, AGENT)?,
                 Some("commands") => self.rewritten(&path, SKILL)?,
                 Some("skills") => self.skills(&path)?,
-                Some("settings.json" | "settings.local.json") => self.name_keys(&path),
+                _ if SETTINGS.iter().any(|settings| path == Path::new(settings)) => {}
                 _ => self.ignored.whole(&path, ""),
             }
         }

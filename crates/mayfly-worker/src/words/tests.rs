@@ -168,11 +168,13 @@ fn there_is_an_end_to_what_is_carried() {
     }
     symlink(".", bed.repo().join(".claude/rules/round")).expect("a link");
     for number in 0..120 {
-        bed.write(&format!(".claude/agents/{number}.md"), "---\nhooks: x\n---\nA");
+        bed.write(&format!(".claude/skills/{number}/SKILL.md"), "---\nhooks: x\n---\nS");
     }
+    bed.write(".mcp.json", "{}");
     let reports = prepare(&order(), &bed.repo(), &bed.home()).expect("carried");
     let ignored = |file: &str, why: &str| Report::Ignored { file: file.to_owned(), parts: names(&[why]) };
     for expected in [
+        Report::Ignored { file: ".mcp.json".to_owned(), parts: Vec::new() },
         ignored("CLAUDE.md", "all of it: is larger than 1 MiB"),
         ignored(".claude/rules", "what is in more than 2000 files"),
     ] {
