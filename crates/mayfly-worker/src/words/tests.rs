@@ -188,6 +188,16 @@ fn there_is_an_end_to_what_is_carried() {
     assert!(reports.len() == 101, "{}", reports.len());
 }
 
+/// Covers S12 for patterns: a rule whose patterns would take for ever counts for all files.
+#[test]
+fn a_pattern_that_multiplies_is_left_out() {
+    let bed = Bed::new();
+    let bomb = "{a,b}".repeat(30);
+    bed.write(".claude/rules/bomb.md", &format!("---\npaths: [\"{bomb}\"]\n---\nrule"));
+    assert_eq!(bed.carry()[".claude/rules/bomb.md"], ["paths"]);
+    assert_eq!(bed.carried("rules/repository/.claude/rules/bomb.md"), "rule");
+}
+
 /// A repository that is trusted is read by the CLI itself.
 #[test]
 fn a_trusted_repository_is_left_as_it_is() {

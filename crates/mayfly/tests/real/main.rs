@@ -15,6 +15,7 @@ mod hostile;
 mod isolation;
 mod limits;
 mod port;
+mod repositories;
 mod service;
 mod stream;
 mod succession;
