@@ -1,0 +1,146 @@
+//! Every attack that the threat model lists, tried here, and a table of what held.
+//!
+//! ```text
+//! docs/threat-model.md ──► the tests that its rows name ──► a row each
+//! a repository that means harm, a canary ──► mayfly run, the real claude, a real machine ──► rows by probe
+//!                                    everything that is left ──► rows of the search for the canary
+//! ```
+//!
+//! A row is from a run that this command made. What cannot run here is a row too, with its cause, and no success.
+
+mod hunt;
+mod live;
+mod probes;
+mod suite;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::ensure;
+use mayfly_provider::Provider as _;
+use serde::Serialize;
+
+use crate::machines::sandbox;
+use crate::orchestrator::{Build, Place};
+
+const ABOUT: &str = "\
+Tries every attack that docs/threat-model.md lists, and prints what held.
+
+First the tests that its rows name are run. Then a repository that means harm is given to a real claude in a real
+machine, by `mayfly run` with a scripted model; its agent tries what a machine bounds, and looks for the owner's
+credential, a canary, in every file, environment and memory that it can read. Afterwards the canary is looked for in
+all that is left: events, logs, the database and its journal, results, the repository. The exit code is 1 if a row
+failed. Nothing of this needs an account or the internet.";
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask redteam                   # all of it
+  cargo xtask redteam --live            # a machine and the search alone: half a minute
+  cargo xtask redteam --live --json     # one object a row";
+
+#[derive(Debug, clap::Args)]
+#[command(long_about = ABOUT, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Leave out the tests; try a machine, and search for the canary
+    #[arg(long)]
+    live: bool,
+    /// Take the mayfly that is beside this program as it is, and build nothing; its tests are built all the same
+    #[arg(long)]
+    built: bool,
+    /// Print one JSON object a row, and nothing else
+    #[arg(long)]
+    json: bool,
+    /// The Claude Code CLI to run [default: the pinned one, fetched if need be]
+    #[arg(long, value_name = "PATH")]
+    claude: Option<PathBuf>,
+}
+
+/// What became of an attack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verdict {
+    Held,
+    Failed,
+    /// It was not tried here; no success.
+    NotHere,
+}
+
+/// A line of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Row {
+    /// The threat's name in docs/threat-model.md.
+    pub(crate) case: String,
+    /// Where machines came from.
+    pub(crate) provider: String,
+    pub(crate) tried: String,
+    pub(crate) verdict: Verdict,
+    /// What held, or what did not.
+    pub(crate) detail: String,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.verdict {
+            Verdict::Held => "held",
+            Verdict::Failed => "FAILED",
+            Verdict::NotHere => "not here",
+        };
+        write!(f, "{:<8} {:<8} {verdict:<8} {}: {}", self.case, self.provider, self.tried, self.detail)
+    }
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let home = tempfile::tempdir()?;
+    let build = if args.built { Build::Not } else { Build::First };
+    let place = Place::prepare(home.path(), build, args.claude.clone()).await?;
+    let mut rows = absent();
+    let sandbox = sandbox(&place);
+    if let Err(error) = sandbox.probe().await {
+        let tried = "to make a machine".to_owned();
+        rows.push(Row {
+            case: "all".to_owned(),
+            provider: sandbox.name().to_owned(),
+            tried,
+            verdict: Verdict::NotHere,
+            detail: error.to_string(),
+        });
+    } else {
+        if !args.live {
+            rows.extend(suite::run(&place, sandbox.name()).await?);
+        }
+        rows.extend(live::run(&place, sandbox.name()).await?);
+    }
+    print(&rows, args.json)?;
+    let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
+    ensure!(count(Verdict::Held) > 0, "nothing could be tried here");
+    Ok(ExitCode::from(u8::from(count(Verdict::Failed) > 0)))
+}
+
+/// Places to make machines that this build does not have.
+fn absent() -> Vec<Row> {
+    let row = |provider: &str| Row {
+        case: "all".to_owned(),
+        provider: provider.to_owned(),
+        tried: "to make a machine".to_owned(),
+        verdict: Verdict::NotHere,
+        detail: "this build has no such provider".to_owned(),
+    };
+    ["microvm", "fly"].map(row).to_vec()
+}
+
+fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
+    for row in rows {
+        if json {
+            println!("{}", serde_json::to_string(row)?);
+        } else {
+            println!("{row}");
+        }
+    }
+    if !json {
+        let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
+        let [held, failed, absent] = [Verdict::Held, Verdict::Failed, Verdict::NotHere].map(count);
+        println!("{held} held, {failed} failed, {absent} could not be tried here");
+    }
+    Ok(())
+}
