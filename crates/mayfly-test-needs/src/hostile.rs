@@ -53,7 +53,7 @@ pub const IGNORED: [(&str, &[&str]); 11] = [
     (".claude/skills/plug/.claude-plugin", &[]),
     (".claude/skills/plug/.mcp.json", &[]),
     (".mcp.json", &["mcpServers"]),
-    ("CLAUDE.md", &["@/proc/self/environ", "@~/.claude/settings.json"]),
+    ("CLAUDE.md", &["@/proc/self/environ](x)", "@~/.claude/settings.json"]),
     ("sub/.claude", &[]),
 ];
 

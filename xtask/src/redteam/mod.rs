@@ -95,7 +95,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let build = if args.built { Build::Not } else { Build::First };
     let place = Place::prepare(home.path(), build, args.claude.clone()).await?;
     let mut rows = absent();
-    let sandbox = sandbox(&place);
+    // In a folder of its own: an orchestrator takes none in which somebody was before.
+    let trial =
+        Place { mayfly: place.mayfly.clone(), claude: place.claude.clone(), home: place.home.join("trial") };
+    let sandbox = sandbox(&trial);
     if let Err(error) = sandbox.probe().await {
         let tried = "to make a machine".to_owned();
         rows.push(Row {

@@ -131,12 +131,7 @@ async fn a_repository_leads_no_request_elsewhere() {
     let settings = json!({"env": environment}).to_string();
     fs::write(world.repo().join(".claude/settings.json"), settings).unwrap();
     let ended = world.outcome_of(&["[script: bash command=\"env | grep -c -i proxy\"]"]).await;
-    assert_eq!(
-        (ended.code, ended.tool_results().concat().as_str()),
-        (Some(0), "Exit code 1\n0"),
-        "{}",
-        ended.stderr
-    );
+    assert_eq!((ended.code, ended.tool_results().concat().as_str()), (Some(0), "0"), "{}", ended.stderr);
     assert!(world.api.requests().iter().all(|request| request.status == 200));
     assert_eq!(sink.accept().map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     world.end().await;
