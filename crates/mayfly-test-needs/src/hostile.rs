@@ -26,7 +26,7 @@ pub const WORDS_LATER: [&str; 2] = ["words-of-sub", "words-of-the-skill-itself"]
 /// What an untrusted one's events name: a file, and its parts.
 pub const IGNORED: [(&str, &[&str]); 11] = [
     (".claude/agents/bad.md", &["hooks", "mcpServers", "permissionMode", "initialPrompt"]),
-    (".claude/commands/bad.md", &["allowed-tools"]),
+    (".claude/commands/worse.md", &["allowed-tools"]),
     (".claude/evil.sh", &[]),
     (
         ".claude/settings.json",
@@ -113,7 +113,7 @@ const WORDS_FILES: [(&str, &str); 7] = [
          words-of-the-skill-itself !`echo skill-inline >> /tmp/ran`\n```!\necho skill-block >> /tmp/ran\n```\n",
     ),
     (
-        ".claude/commands/bad.md",
+        ".claude/commands/worse.md",
         "---\ndescription: words-of-command\nallowed-tools: Bash\n---\nDo !`echo command-inline >> /tmp/ran` it.\n",
     ),
 ];

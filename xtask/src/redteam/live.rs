@@ -19,7 +19,7 @@ use crate::model::scripted_model;
 use crate::orchestrator::Place;
 
 /// What the CLI's environment holds, and no model may be told.
-const ENVIRONMENT: &str = "CLAUDE_CODE_OAUTH_TOKEN=";
+const ENVIRONMENT: &str = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1";
 
 /// Runs it, and reads what came of it.
 pub(super) async fn run(place: &Place, provider: &str) -> anyhow::Result<Vec<Row>> {
@@ -130,6 +130,7 @@ fn prompt(probes: &[probes::Probe]) -> String {
     let steps = json!([
         tool("Read", json!({"file_path": "/workspace/repo/sub/file.txt"})),
         tool("Skill", json!({"skill": "bad"})),
+        tool("Skill", json!({"skill": "worse"})),
         tool("Agent", agent),
         tool("Bash", json!({"command": probes::script(probes)})),
     ]);

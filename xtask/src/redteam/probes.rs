@@ -137,7 +137,7 @@ pub(super) fn all(canary: &str, port: u16) -> Vec<Probe> {
 }
 
 /// Reads all memory that can be read, by pieces, and counts.
-const MEMORY: &str = r#"perl -e 'my ($hits, $seen) = (0, 0); for my $p (glob "/proc/[0-9]*") {
+const MEMORY: &str = r#"perl -e 'my ($hits, $seen) = (0, 0); for my $p (glob "/proc/[0-9]*") { next if $p eq "/proc/$$"; # its own holds the pattern, as it was understood
   open(my $maps, "<", "$p/maps") or next; open(my $mem, "<", "$p/mem") or next;
   while (<$maps>) { /^([0-9a-f]{1,15})-([0-9a-f]{1,15}) r/ or next; my ($at, $end) = (hex $1, hex $2);
     for (; $at < $end; $at += 1 << 24) { sysseek($mem, $at, 0) or last; my $n = $end - $at; $n = (1 << 24) + 256 if $n > (1 << 24) + 256;

@@ -31,6 +31,7 @@ fn every_occasion() -> String {
     steps(&[
         tool("Read", json!({"file_path": "/workspace/repo/sub/file.txt"})),
         tool("Skill", json!({"skill": "bad"})),
+        tool("Skill", json!({"skill": "worse"})),
         tool("Agent", agent),
         bash(&trace),
     ])
