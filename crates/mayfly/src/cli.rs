@@ -38,8 +38,8 @@ Examples:
 
 A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
 `model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `trust_repo`,
-`priority`, `retries`, `workspace`, `credential`. One bad line, and no task is submitted. The exit code
-of several tasks is that of the worst.
+`priority`, `retries`, `workspace`, `credential`. One bad line, and no task is submitted. The exit
+code of several tasks is that of the worst.
 
 The credential for the model is the first of these that is set:
   ANTHROPIC_AUTH_TOKEN (with ANTHROPIC_BASE_URL), CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_API_KEY
