@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::ignored::Ignored;
+use super::matter::Setting;
 use super::tree::{Entry, Tree, Unread};
 use super::{BYTES_MAX, DEPTH_MAX, FILES_MAX, FOLDERS_MAX, imports, matter};
 
 /// Where the repository's memory and rules are mirrored, in the CLI's folder.
 const MIRROR: &str = "rules/repository";
-/// What the CLI remembers of a folder.
-const MEMORY: [&str; 2] = ["CLAUDE.md", "CLAUDE.local.md"];
+/// What the CLI remembers of a folder; the last only where the first is not.
+const MEMORY: [&str; 3] = ["CLAUDE.md", "CLAUDE.local.md", "AGENTS.md"];
 /// Files of settings of which nothing counts.
 const SETTINGS: [&str; 3] = [".claude/settings.json", ".claude/settings.local.json", ".mcp.json"];
 /// How far an import of an import of an import goes.
@@ -85,11 +86,8 @@ impl Carrier {
         for settings in SETTINGS {
             self.name_keys(Path::new(settings));
         }
-        for name in MEMORY {
-            self.mirror(Path::new(name), None, 0)?;
-        }
         self.own_folder()?;
-        self.nested(Path::new(""), 0)?;
+        self.memory(Path::new(""), 0)?;
         Ok(self.ignored)
     }
 
@@ -140,17 +138,21 @@ impl Carrier {
         Ok(())
     }
 
-    /// Memory of folders further down counts for what is below them.
-    fn nested(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
-        for Entry { name, is_folder } in self.list(folder) {
-            let path = folder.join(&name);
-            let hidden = name.as_encoded_bytes().starts_with(b".");
-            if is_folder && !hidden && depth < DEPTH_MAX {
-                self.nested(&path, depth + 1)?;
+    /// What there is to remember of a folder, and of those below it; of these it counts for what is in them.
+    fn memory(&mut self, folder: &Path, depth: usize) -> io::Result<()> {
+        let entries = self.list(folder);
+        let is_there = |wanted: &str| entries.iter().any(|entry| entry.name == wanted);
+        let [first, .., last] = MEMORY;
+        let scope = (depth > 0).then_some(folder);
+        for name in MEMORY.into_iter().filter(|name| is_there(name) && !(*name == last && is_there(first))) {
+            self.mirror(&folder.join(name), scope, 0)?;
+        }
+        for Entry { name, is_folder } in entries {
+            let (path, is_hidden) = (folder.join(&name), name.as_encoded_bytes().starts_with(b"."));
+            if is_folder && !is_hidden && depth < DEPTH_MAX {
+                self.memory(&path, depth + 1)?;
             } else if name == ".claude" && depth > 0 {
                 self.ignored.whole(&path, "");
-            } else if MEMORY.iter().any(|memory| name == *memory) && depth > 0 {
-                self.mirror(&path, Some(folder), 0)?;
             }
         }
         Ok(())
@@ -195,23 +197,20 @@ impl Carrier {
     fn kept(
         &mut self,
         path: &Path,
-        settings: Vec<matter::Setting>,
+        settings: Vec<Setting>,
         list: Kept,
     ) -> (Vec<(&'static str, Value)>, Vec<String>) {
         let (mut kept, mut unread, mut gone) = (Vec::<(&str, Value)>::new(), Vec::new(), Vec::new());
-        for matter::Setting { key, value } in settings {
-            match (list.iter().find(|(theirs, _)| *theirs == key), value) {
-                (Some((_, ours)), Some(value)) if kept.iter().all(|(key, _)| key != ours) => {
-                    kept.push((ours, value))
-                }
-                (Some(_), _) => unread.push(key.clone()),
-                (None, _) => {}
-            }
-            if unread.last() == Some(&key) || list.iter().all(|(theirs, _)| *theirs != key) {
-                gone.push(key);
+        for Setting { key, value } in settings {
+            let ours = list.iter().find(|(theirs, _)| *theirs == key).map(|(_, ours)| *ours);
+            let is_new = |ours: &&str| kept.iter().all(|(known, _)| known != ours);
+            match (ours.filter(is_new), value) {
+                (Some(ours), Some(value)) => kept.push((ours, value)),
+                _ if ours.is_some() => unread.push(key),
+                _ => gone.push(key),
             }
         }
-        self.name(path, gone);
+        self.name(path, [&gone[..], &unread[..]].concat());
         (kept, unread)
     }
 
@@ -248,7 +247,7 @@ impl Carrier {
         let mut files = Vec::new();
         self.add_files(folder, 0, &mut files);
         if files.len() > FILES_MAX {
-            self.ignored.whole(folder, format!("what is in more than {FILES_MAX} files"));
+            self.ignored.whole(folder, &format!("what is in more than {FILES_MAX} files"));
             files.truncate(FILES_MAX);
         }
         files
@@ -271,7 +270,7 @@ impl Carrier {
 
     fn list(&mut self, folder: &Path) -> Vec<Entry> {
         let Some(left) = self.folders_left.checked_sub(1) else {
-            self.ignored.whole(Path::new("."), format!("what is in more than {FOLDERS_MAX} folders"));
+            self.ignored.whole(Path::new("."), &format!("what is in more than {FOLDERS_MAX} folders"));
             return Vec::new();
         };
         self.folders_left = left;
@@ -306,8 +305,8 @@ impl Carrier {
     fn refused(&mut self, path: &Path, error: &Unread) {
         match error {
             Unread::Absent | Unread::Odd => {}
-            Unread::System(source) => self.ignored.whole(path, format!("all of it: {error}: {source}")),
-            error => self.ignored.whole(path, format!("all of it: {error}")),
+            Unread::System(source) => self.ignored.whole(path, &format!("all of it: {error}: {source}")),
+            error => self.ignored.whole(path, &format!("all of it: {error}")),
         }
     }
 

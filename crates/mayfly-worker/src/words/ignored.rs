@@ -25,8 +25,8 @@ pub(crate) struct Ignored {
 
 impl Ignored {
     /// A file of which nothing counts, for a reason if there is more to say than that.
-    pub(crate) fn whole(&mut self, file: &Path, why: impl ToString) {
-        self.parts(file, [why.to_string()]);
+    pub(crate) fn whole(&mut self, file: &Path, why: &str) {
+        self.parts(file, [why.to_owned()]);
     }
 
     /// Parts of a file.

@@ -38,7 +38,7 @@ pub(crate) fn join(settings: &[(&str, Value)], body: &str) -> String {
     for (key, value) in settings {
         // Three of them end the settings, as some read it, wherever they are.
         let value = value.to_string().replace("---", r"-\u002d-");
-        text.push_str(&format!("\"{key}\": {value}\n"));
+        text.extend(["\"", key, "\": ", &value, "\n"]);
     }
     text + "---\n" + body
 }

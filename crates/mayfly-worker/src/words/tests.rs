@@ -65,6 +65,8 @@ fn words_are_carried_over_at_their_paths() {
     bed.write("package.json", "{}");
     bed.write(".claude/rules/style.md", "---\npaths: [\"src/**\"]\n---\nrule");
     bed.write("sub[1]/CLAUDE.md", "below");
+    bed.write("sub[1]/AGENTS.md", "not read beside the other");
+    bed.write("other/AGENTS.md", "there");
     bed.write(
         ".claude/agents/probe.md",
         "---\nname: probe\ndescription: >\n  It\n  probes\ndeniedTools: Bash\n---\nProbe.",
@@ -86,6 +88,8 @@ fn words_are_carried_over_at_their_paths() {
         bed.carried("rules/repository/sub[1]/CLAUDE.md"),
         "---\n\"paths\": [\"sub?1?/**\"]\n---\nbelow"
     );
+    assert!(!bed.is_carried("rules/repository/sub[1]/AGENTS.md"));
+    assert_eq!(bed.carried("rules/repository/other/AGENTS.md"), "---\n\"paths\": [\"other/**\"]\n---\nthere");
     assert_eq!(
         bed.carried("agents/probe.md"),
         "---\n\"name\": \"probe\"\n\"description\": \"It probes\"\n\"disallowedTools\": \"Bash\"\n---\nProbe."
