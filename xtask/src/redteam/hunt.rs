@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Row, Verdict};
+use super::Row;
 
 /// What is looked for.
 #[derive(Debug)]
@@ -53,13 +53,12 @@ impl Hunt {
     }
 
     fn row(&self, place: &str, size: usize, found: &[String]) -> Row {
-        let (verdict, detail) = match (found, size) {
-            ([], 0) => (Verdict::Failed, "there was nothing to search".to_owned()),
-            ([], size) => (Verdict::Held, format!("not in its {size} bytes")),
-            (found, _) => (Verdict::Failed, format!("it is in {}", found.join(", "))),
+        let failed = match found {
+            [] => "there was nothing to search".to_owned(),
+            found => format!("it is in {}", found.join(", ")),
         };
-        let tried = format!("the canary: {place}");
-        Row { case: "canary".to_owned(), provider: self.provider.clone(), tried, verdict, detail }
+        let (tried, held) = (format!("the canary: {place}"), format!("not in its {size} bytes"));
+        Row::of(&self.provider, "canary", &tried, found.is_empty() && size > 0, (&held, &failed))
     }
 }
 
@@ -79,6 +78,7 @@ fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Verdict;
     use super::*;
 
     #[test]

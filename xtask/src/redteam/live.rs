@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use anyhow::{Context as _, ensure};
+use mayfly_scripted_api::{ScriptedApi, Seen};
 use mayfly_test_needs::hostile;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::hunt::Hunt;
-use super::{Row, Verdict, probes};
+use super::{Row, probes};
 use crate::machines::Left;
 use crate::model::scripted_model;
 use crate::orchestrator::Place;
@@ -21,110 +23,126 @@ use crate::orchestrator::Place;
 /// What the CLI's environment holds, and no model may be told.
 const ENVIRONMENT: &str = "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1";
 
+/// What a run left to look at.
+struct Ran {
+    task: String,
+    output: Output,
+    events: Vec<Value>,
+    /// What the model was asked.
+    requests: Vec<Seen>,
+    /// All that it was told.
+    told: String,
+}
+
 /// Runs it, and reads what came of it.
 pub(super) async fn run(place: &Place, provider: &str) -> anyhow::Result<Vec<Row>> {
     let (api, credential) = scripted_model().await?;
-    let canary = credential.secret.expose().to_owned();
-    let hunt = Hunt::for_canary(&canary, provider);
+    let canary = credential.secret.expose();
     let repo = repository(place).await?;
     let sink = TcpListener::bind("127.0.0.1:0")?;
     sink.set_nonblocking(true)?;
-    let probes = probes::all(&canary, sink.local_addr()?.port());
     let serving = place.serve(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let prompt = prompt(&probes::script(canary, sink.local_addr()?.port()));
+    let ran = ran(place, &repo, (&api, canary), &prompt).await?;
 
-    let mut run = mayfly(place, &repo, &["run", "--json"]);
-    run.env("CLAUDE_CODE_OAUTH_TOKEN", &canary).env("ANTHROPIC_BASE_URL", api.base_url());
-    let ran = run.arg(prompt(&probes)).output().await?;
-    let events: Vec<Value> = ran
-        .stdout
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| serde_json::from_slice(line).ok())
-        .collect();
-    let complaint = String::from_utf8_lossy(&ran.stderr);
-    let task = events.first().and_then(|event| event["task"].as_str()).context(complaint.into_owned())?;
-
-    let row = |case: &str, tried: &str, good: bool, held: &str, failed: String| Row {
-        case: case.to_owned(),
-        provider: provider.to_owned(),
-        tried: tried.to_owned(),
-        verdict: if good { Verdict::Held } else { Verdict::Failed },
-        detail: if good { held.to_owned() } else { failed },
-    };
-    let mut rows = probes::rows(&probes, &last_result(&events), provider);
-    let unnamed = unnamed(&events);
-    rows.push(row(
-        "S05",
-        "files and keys that do not count",
-        unnamed.is_empty(),
-        "events name each",
-        format!("no event names {unnamed:?}"),
-    ));
-    let told: String = api.requests().iter().map(|request| request.body.to_string()).collect();
-    let lost: Vec<_> =
-        hostile::WORDS.iter().chain(&hostile::WORDS_LATER).filter(|words| !told.contains(**words)).collect();
-    rows.push(row(
-        "S01-S05",
-        "words that count",
-        lost.is_empty(),
-        "the model was told each",
-        format!("it was not told {lost:?}"),
-    ));
-    rows.push(row(
-        "S06",
-        "imports that leave the repository",
-        !told.contains(ENVIRONMENT),
-        "none was followed",
-        "the model was told an environment".to_owned(),
-    ));
-    rows.push(row(
-        "S20",
-        "the listener on the host",
-        sink.accept().is_err(),
-        "nobody came",
-        "somebody came".to_owned(),
-    ));
-    let answered = api.requests().iter().filter(|request| request.status == 200).count();
-    rows.push(row(
-        "S19",
-        "the credential itself",
-        answered > 0,
-        "the gateway put it in",
-        "no request had it".to_owned(),
-    ));
-
-    rows.push(hunt.bytes("what the model was told", told.as_bytes()));
-    rows.push(hunt.bytes("events", &ran.stdout));
-    rows.push(hunt.bytes("what was printed for people", &ran.stderr));
-    let raw = mayfly(place, &repo, &["logs", "--raw", task]).output().await?;
-    rows.push(hunt.bytes("logs --raw", &raw.stdout));
-    let transcript = mayfly(place, &repo, &["result", task, "--transcript"]).output().await?;
-    rows.push(hunt.bytes("result --transcript", &transcript.stdout));
-    rows.push(hunt.folder("the data folder: database, journal, results, spool", &place.data())?);
+    let mut rows = probes::rows(&last_result(&ran.events), provider);
+    rows.extend(told(&ran, provider));
+    let nobody = sink.accept().is_err();
+    rows.push(Row::of(provider, "S20", "the listener on the host", nobody, ("nobody came", "somebody came")));
+    let hunt = Hunt::for_canary(canary, provider);
+    rows.extend(while_it_serves(place, &repo, &ran, &hunt).await?);
     serving.end(Signal::TERM).await?;
-    rows.push(hunt.folder("the same, once nobody serves", &place.data())?);
-    rows.push(hunt.bytes(
-        "the orchestrator's log and settings",
-        &fs::read(place.log())?.into_iter().chain([b' ']).collect::<Vec<_>>(),
-    ));
-    rows.push(hunt.folder("the user's repository", &repo)?);
-    let objects = git(&repo, &["cat-file", "--batch", "--batch-all-objects"]).await?;
-    rows.push(hunt.bytes("every object of it", &objects));
+    rows.extend(afterwards(place, &repo, &hunt).await?);
     api.stop().await;
 
-    let left = Left::of(place, &[task], &BTreeSet::new()).await?;
+    let left = Left::of(place, &[&ran.task], &BTreeSet::new()).await?;
     let nothing = left.machines + left.cgroups + left.mounts + left.processes == 0;
-    rows.push(row(
-        "S52",
-        "what an agent leaves behind",
-        nothing,
-        "no process, cgroup, mount or machine is left",
-        format!("{left:?}"),
-    ));
+    let words = ("no process, cgroup, mount or machine is left", &*format!("{left:?}"));
+    rows.push(Row::of(provider, "S52", "what an agent leaves behind", nothing, words));
     Ok(rows)
 }
 
+/// `mayfly run`, with the canary in its environment, to its end.
+async fn ran(
+    place: &Place,
+    repo: &Path,
+    (api, canary): (&ScriptedApi, &str),
+    prompt: &str,
+) -> anyhow::Result<Ran> {
+    let mut run = mayfly(place, repo, &["run", "--json"]);
+    run.env("CLAUDE_CODE_OAUTH_TOKEN", canary).env("ANTHROPIC_BASE_URL", api.base_url());
+    let output = run.arg(prompt).output().await?;
+    let lines = output.stdout.split(|&byte| byte == b'\n');
+    let events: Vec<Value> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    let task = events.first().and_then(|event| event["task"].as_str()).context(complaint)?.to_owned();
+    let requests = api.requests();
+    let told = requests.iter().map(|request| request.body.to_string()).collect();
+    Ok(Ran { task, output, events, requests, told })
+}
+
+/// What the user and the model were told of the repository.
+fn told(ran: &Ran, provider: &str) -> Vec<Row> {
+    let row = |case, tried, good, held, failed: &str| Row::of(provider, case, tried, good, (held, failed));
+    let unnamed = unnamed(&ran.events);
+    let words = hostile::WORDS.iter().chain(&hostile::WORDS_LATER);
+    let lost: Vec<_> = words.filter(|words| !ran.told.contains(**words)).collect();
+    let inside = !ran.told.contains(ENVIRONMENT);
+    let answered = ran.requests.iter().any(|request| request.status == 200);
+    vec![
+        row(
+            "S05",
+            "what does not count",
+            unnamed.is_empty(),
+            "events name each",
+            &format!("none names {unnamed:?}"),
+        ),
+        row(
+            "S01-S05",
+            "words that count",
+            lost.is_empty(),
+            "the model was told each",
+            &format!("not {lost:?}"),
+        ),
+        row(
+            "S06",
+            "imports that leave the repository",
+            inside,
+            "none was followed",
+            "an environment was imported",
+        ),
+        row("S19", "the credential itself", answered, "the gateway put it in", "no request had it"),
+    ]
+}
+
+/// The search in what can be had of an orchestrator, and in its folder while it is there.
+async fn while_it_serves(place: &Place, repo: &Path, ran: &Ran, hunt: &Hunt) -> anyhow::Result<Vec<Row>> {
+    let raw = mayfly(place, repo, &["logs", "--raw", &ran.task]).output().await?;
+    let transcript = mayfly(place, repo, &["result", &ran.task, "--transcript"]).output().await?;
+    Ok(vec![
+        hunt.bytes("what the model was told", ran.told.as_bytes()),
+        hunt.bytes("events", &ran.output.stdout),
+        hunt.bytes("what was printed for people", &ran.output.stderr),
+        hunt.bytes("logs --raw", &raw.stdout),
+        hunt.bytes("result --transcript", &transcript.stdout),
+        hunt.folder("the data folder: database, journal, results, spool", &place.data())?,
+    ])
+}
+
+/// The search in what stays.
+async fn afterwards(place: &Place, repo: &Path, hunt: &Hunt) -> anyhow::Result<Vec<Row>> {
+    // Its objects are packed: git unpacks them.
+    let objects = git(repo, &["cat-file", "--batch", "--batch-all-objects"]).await?;
+    Ok(vec![
+        hunt.folder("the data folder, once nobody serves", &place.data())?,
+        hunt.bytes("the orchestrator's own log", &fs::read(place.log())?),
+        hunt.folder("the user's repository", repo)?,
+        hunt.bytes("every object of it", &objects),
+    ])
+}
+
 /// What gives everything in the repository an occasion to run, and then the probes.
-fn prompt(probes: &[probes::Probe]) -> String {
+fn prompt(script: &str) -> String {
     let tool = |name: &str, input: Value| json!({"tools": [{"name": name, "input": input}]});
     let agent = json!({"description": "try", "subagent_type": "bad", "prompt": "[script: bash command=\"echo sub\"]"});
     let steps = json!([
@@ -132,7 +150,7 @@ fn prompt(probes: &[probes::Probe]) -> String {
         tool("Skill", json!({"skill": "bad"})),
         tool("Skill", json!({"skill": "worse"})),
         tool("Agent", agent),
-        tool("Bash", json!({"command": probes::script(probes)})),
+        tool("Bash", json!({"command": script})),
     ]);
     format!("[script: steps list={steps}]")
 }
@@ -167,9 +185,9 @@ fn mayfly(place: &Place, repo: &Path, args: &[&str]) -> Command {
 /// The last result of a tool, as a text.
 fn last_result(events: &[Value]) -> String {
     let contents = events.iter().filter_map(|event| event["line"]["message"]["content"].as_array()).flatten();
-    let results = contents.filter(|block| block["type"] == "tool_result");
+    let mut results = contents.filter(|block| block["type"] == "tool_result");
     let text = |block: &Value| block["content"].as_str().map_or(block["content"].to_string(), str::to_owned);
-    results.last().map(text).unwrap_or_default()
+    results.next_back().map(text).unwrap_or_default()
 }
 
 /// Files and parts of files that do not count, and that no event names.

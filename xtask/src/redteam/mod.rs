@@ -79,6 +79,21 @@ pub(crate) struct Row {
     pub(crate) detail: String,
 }
 
+impl Row {
+    /// Of something that was tried: what held, if it did, else what did not.
+    fn of(provider: &str, case: &str, tried: &str, good: bool, (held, failed): (&str, &str)) -> Self {
+        let (verdict, detail) = if good { (Verdict::Held, held) } else { (Verdict::Failed, failed) };
+        let [case, provider, tried, detail] = [case, provider, tried, detail].map(str::to_owned);
+        Self { case, provider, tried, verdict, detail }
+    }
+
+    /// Of a provider that makes no machines here.
+    fn absent(provider: &str, why: &str) -> Self {
+        let row = Self::of(provider, "all", "to make a machine", false, ("", why));
+        Self { verdict: Verdict::NotHere, ..row }
+    }
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = match self.verdict {
@@ -94,42 +109,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let home = tempfile::tempdir()?;
     let build = if args.built { Build::Not } else { Build::First };
     let place = Place::prepare(home.path(), build, args.claude.clone()).await?;
-    let mut rows = absent();
-    // In a folder of its own: an orchestrator takes none in which somebody was before.
-    let trial =
-        Place { mayfly: place.mayfly.clone(), claude: place.claude.clone(), home: place.home.join("trial") };
-    let sandbox = sandbox(&trial);
-    if let Err(error) = sandbox.probe().await {
-        let tried = "to make a machine".to_owned();
-        rows.push(Row {
-            case: "all".to_owned(),
-            provider: sandbox.name().to_owned(),
-            tried,
-            verdict: Verdict::NotHere,
-            detail: error.to_string(),
-        });
-    } else {
-        if !args.live {
-            rows.extend(suite::run(&place, sandbox.name()).await?);
-        }
-        rows.extend(live::run(&place, sandbox.name()).await?);
-    }
+    let absent = |provider| Row::absent(provider, "this build has no such provider");
+    let mut rows = ["microvm", "fly"].map(absent).to_vec();
+    rows.extend(in_sandboxes(&place, args.live).await?);
     print(&rows, args.json)?;
     let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     ensure!(count(Verdict::Held) > 0, "nothing could be tried here");
     Ok(ExitCode::from(u8::from(count(Verdict::Failed) > 0)))
 }
 
-/// Places to make machines that this build does not have.
-fn absent() -> Vec<Row> {
-    let row = |provider: &str| Row {
-        case: "all".to_owned(),
-        provider: provider.to_owned(),
-        tried: "to make a machine".to_owned(),
-        verdict: Verdict::NotHere,
-        detail: "this build has no such provider".to_owned(),
-    };
-    ["microvm", "fly"].map(row).to_vec()
+/// All of it in machines that are Linux sandboxes on this host, if there can be any.
+async fn in_sandboxes(place: &Place, live: bool) -> anyhow::Result<Vec<Row>> {
+    // In a folder of its own: an orchestrator takes none in which somebody was before.
+    let trial =
+        Place { mayfly: place.mayfly.clone(), claude: place.claude.clone(), home: place.home.join("trial") };
+    let sandbox = sandbox(&trial);
+    if let Err(error) = sandbox.probe().await {
+        return Ok(vec![Row::absent(sandbox.name(), &error.to_string())]);
+    }
+    let mut rows = if live { Vec::new() } else { suite::run(place, sandbox.name()).await? };
+    rows.extend(live::run(place, sandbox.name()).await?);
+    Ok(rows)
 }
 
 fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {

@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use super::world::{CANARY, Ended, World};
 
 /// A call of a tool.
-fn tool(name: &str, input: Value) -> Value {
+fn tool(name: &str, input: &Value) -> Value {
     json!({"tools": [{"name": name, "input": input}]})
 }
 
 fn bash(command: &str) -> Value {
-    tool("Bash", json!({"command": command}))
+    tool("Bash", &json!({"command": command}))
 }
 
 fn steps(steps: &[Value]) -> String {
@@ -29,10 +29,10 @@ fn every_occasion() -> String {
     let trace = format!("cat {TRACE} 2>/dev/null; echo ran; git status --porcelain; echo MARK=$MARK");
     let agent = json!({"description": "try", "subagent_type": "bad", "prompt": "[script: bash command=\"echo sub\"]"});
     steps(&[
-        tool("Read", json!({"file_path": "/workspace/repo/sub/file.txt"})),
-        tool("Skill", json!({"skill": "bad"})),
-        tool("Skill", json!({"skill": "worse"})),
-        tool("Agent", agent),
+        tool("Read", &json!({"file_path": "/workspace/repo/sub/file.txt"})),
+        tool("Skill", &json!({"skill": "bad"})),
+        tool("Skill", &json!({"skill": "worse"})),
+        tool("Agent", &agent),
         bash(&trace),
     ])
 }
