@@ -17,6 +17,7 @@ mod limits;
 mod port;
 mod repositories;
 mod service;
+mod steady;
 mod stream;
 mod succession;
 mod tunnel;
