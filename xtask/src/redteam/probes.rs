@@ -61,8 +61,8 @@ const PROBES: &[Probe] = probes! {
          (echo x > /proc/sys/kernel/hostname) 2>/dev/null || echo no"
         => "no\nno\nno", "denied";
     "S54", "descriptors that were left open":
-        "ls -l /proc/self/fd /proc/$PPID/fd | grep -c /proc/self/fd; ls -l /proc/self/fd | grep -c -e memfd -e /data/"
-        => "1\n0", "none leads to the host";
+        "ls -l /proc/self/fd /proc/$PPID/fd > /tmp/fds; grep -c /data/ /tmp/fds; grep -q ' 0 -> ' /tmp/fds && echo listed"
+        => "0\nlisted", "none leads to the host";
     "S55", "sockets and homes of the host":
         "ls /root /var/run/docker.sock /run/containerd /run/dbus /tmp/.X11-unix 2>/dev/null | grep -c .; ls /run/mayfly"
         => "0\norchestrator.sock", "only its own door is there";
