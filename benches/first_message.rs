@@ -100,6 +100,7 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         session_id: uuid::Uuid::now_v7().to_string(),
         max_turns: None,
         max_budget_usd: None,
+        trust_repo: false,
         claude_version: None,
         credential: None,
         model_token: TOKEN.to_owned().into(),

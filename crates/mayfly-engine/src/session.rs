@@ -264,6 +264,7 @@ impl Engine {
             session_id: session_id(attempt.id).to_string(),
             max_turns: spec.max_turns,
             max_budget_usd: spec.max_budget_usd,
+            trust_repo: spec.trust_repo,
             claude_version: config.rules.claude_version.clone(),
             credential,
             model_token: self.0.tokens.mint(Route::Model, attempt.id),

@@ -25,6 +25,7 @@ enum Is {
     Word(&'static [&'static str]),
     Whole(i64, i64),
     Number,
+    Truth,
     Object(&'static [Field]),
 }
 
@@ -44,6 +45,7 @@ const TASK: &[Field] = &[
     may("idle_timeout_ms", Is::Whole(1, TIMEOUT_MS_MAX.cast_signed())),
     may("max_turns", Is::Whole(1, u32::MAX as i64)),
     may("max_budget_usd", Is::Number),
+    must("trust_repo", Is::Truth),
     must("priority", Is::Whole(-1000, 1000)),
     must("retries", Is::Whole(0, 10)),
     must("allow", Is::Texts),
@@ -99,6 +101,7 @@ impl Field {
                 value.as_i64().is_some_and(|number| (least..=most).contains(&number))
             }
             (Is::Number, value) => value.is_number(),
+            (Is::Truth, value) => value.is_boolean(),
             (Is::Object(_), _) => false,
         };
         if good { Ok(()) } else { Err(invalid(self.name, &self.words())) }
@@ -111,6 +114,7 @@ impl Field {
             Is::Word(words) => format!("must be one of {}", words.join(", ")),
             Is::Whole(least, most) => format!("must be a whole number from {least} to {most}"),
             Is::Number => "must be a number".to_owned(),
+            Is::Truth => "must be true or false".to_owned(),
             Is::Object(fields) => {
                 let keys: Vec<_> = fields.iter().filter_map(|field| field.name.split('.').nth(1)).collect();
                 format!("must be a JSON object with {}", keys.join(", "))

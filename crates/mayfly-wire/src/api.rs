@@ -76,6 +76,10 @@ pub struct CreateTask {
     /// The most money to spend, in US dollars, as the CLI counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_budget_usd: Option<f64>,
+    /// Whether the repository's own settings count, and what it names runs: its hooks, MCP servers, helpers. Default:
+    /// no, its words alone do.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub trust_repo: bool,
     /// Who comes first: higher before lower, and of equals who came first. Default: 0; -1000 to 1000.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,

@@ -97,6 +97,14 @@ pub enum MayflyEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resets_at: Option<i64>,
     },
+    /// Something in a repository that is not trusted does not count.
+    Ignored {
+        /// The file's path in the repository.
+        file: String,
+        /// Its keys, or other parts of it; none is the whole file.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<String>,
+    },
     /// Something that the user should know.
     Warning {
         /// What.

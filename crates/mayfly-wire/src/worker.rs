@@ -134,6 +134,9 @@ pub struct WorkOrder {
     pub max_turns: Option<u32>,
     /// Passed on as `--max-budget-usd`.
     pub max_budget_usd: Option<f64>,
+    /// Whether the settings of the repository count, and what it names runs; else its words alone.
+    #[serde(default)]
+    pub trust_repo: bool,
     /// The version that `claude` must name in its first message; none accepts any.
     pub claude_version: Option<String>,
     /// The placeholder credential: good for the model routes of this attempt alone.
@@ -222,6 +225,13 @@ pub enum Report {
         limit: String,
         /// When it ends, in seconds since 1970.
         resets_at: Option<i64>,
+    },
+    /// Something in a repository that is not trusted does not count.
+    Ignored {
+        /// The file's path in the repository.
+        file: String,
+        /// Its keys, or other parts of it; none is the whole file.
+        parts: Vec<String>,
     },
     /// Something that the user should know.
     Warning {

@@ -32,6 +32,7 @@ pub mod simulation;
 mod spool;
 mod supervise;
 mod uplink;
+mod words;
 
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,8 @@ use crate::reaper::Reaper;
 use crate::relay::Relay;
 use crate::spool::Spool;
 use crate::supervise::Supervisor;
-use crate::uplink::{self, Duty, Link};
+use crate::uplink::{self, Duty, Link, Outlet};
+use crate::words;
 
 /// Lives it to its end. Without an orchestrator, or rejected by it, it ends early and leaves nothing.
 pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(), LifeError> {
@@ -114,6 +115,13 @@ impl Life {
         if !started || *duty.borrow() > Duty::Work {
             return stopped();
         }
+        if let Err(error) = self.carry_words(workspace, &outlet).await {
+            let detail = format!(
+                "what the repository says cannot be written into {}: {error}",
+                self.boot.home.display()
+            );
+            return Verdict::failed(Failure::Workspace, detail);
+        }
         let launch = Launch {
             binary: &self.boot.claude,
             home: &self.boot.home,
@@ -126,6 +134,16 @@ impl Life {
         let (reaper, graces, disk) = (self.reaper.clone(), self.surroundings.graces, self.boot.disk.clone());
         let busy = self.relay.busy.clone();
         Supervisor { reaper, outlet, duty, busy, graces, limits, disk }.run(&launch).await
+    }
+
+    /// Gives `claude` what counts of the repository, and tells what does not.
+    async fn carry_words(&self, workspace: &Path, outlet: &Outlet) -> io::Result<()> {
+        if self.order.workspace.is_some() {
+            for report in words::prepare(&self.order, workspace, &self.boot.home)? {
+                outlet.report(&report).await;
+            }
+        }
+        Ok(())
     }
 
     /// Where the agent works, by its real path, as the CLI will name it.

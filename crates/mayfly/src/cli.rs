@@ -39,9 +39,9 @@ Examples:
   mayfly run --json \"fix it\" | jq .source
 
 A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
-`model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `priority`, `retries`,
-`allow`, `workspace`, `credential`, `credential_name`. One bad line, and no task is submitted. The
-exit code of several tasks is that of the worst.
+`model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `trust_repo`, `priority`,
+`retries`, `allow`, `workspace`, `credential`, `credential_name`. One bad line, and no task is
+submitted. The exit code of several tasks is that of the worst.
 
 The credential for the model is --credential, else the first of these that is set:
   ANTHROPIC_AUTH_TOKEN (with ANTHROPIC_BASE_URL), CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_API_KEY
@@ -203,6 +203,10 @@ pub(crate) struct RunArgs {
     /// The credential for the model, by its name in the orchestrator's pool [default: see below]
     #[arg(long, value_name = "NAME", value_parser = values::credential_name)]
     pub(crate) credential: Option<String>,
+    /// Let the repository's own settings count, and its hooks, MCP servers and helpers run in the machine; else
+    /// its words alone count: CLAUDE.md, rules, skills, agents, commands
+    #[arg(long)]
+    pub(crate) trust_repo: bool,
     /// Print the events, one JSON object a line, and nothing else; with --detach the tasks
     #[arg(long)]
     pub(crate) json: bool,
@@ -299,6 +303,7 @@ impl RunArgs {
             max_budget_usd: self.max_budget_usd,
             allow: (!self.allow.is_empty()).then(|| Hosts(self.allow.clone())),
             credential: self.credential.clone(),
+            trust_repo: self.trust_repo.then_some(true),
             ..flags
         }
     }

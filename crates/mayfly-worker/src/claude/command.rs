@@ -129,9 +129,9 @@ impl Launch<'_> {
         flag("--session-id", &order.session_id);
         flag("--permission-mode", PERMISSION_MODE);
         flag("--permission-prompt-tool", "stdio");
-        flag("--setting-sources", "user");
+        flag("--setting-sources", if order.trust_repo { "user,project,local" } else { "user" });
         flag("--settings", CLI_SETTINGS);
-        flag("--mcp-config", r#"{"mcpServers":{}}"#);
+        flag("--mcp-config", &self.servers());
         if let Some(turns) = order.max_turns {
             flag("--max-turns", &turns.to_string());
         }
@@ -142,6 +142,15 @@ impl Launch<'_> {
         flag("--disallowedTools", &ABSENT_TOOLS.join(","));
         arguments.push("--strict-mcp-config".to_owned());
         arguments
+    }
+
+    /// The only MCP servers there are: those of a repository that is trusted.
+    fn servers(&self) -> String {
+        let own = self.cwd.join(".mcp.json");
+        match self.order.trust_repo && own.is_file() {
+            true => own.to_string_lossy().into_owned(),
+            false => r#"{"mcpServers":{}}"#.to_owned(),
+        }
     }
 }
 
@@ -178,6 +187,7 @@ pub(crate) mod tests {
             session_id: "0193b2c4-0000-7000-8000-0123456789ab".to_owned(),
             max_turns: Some(7),
             max_budget_usd: Some(0.5),
+            trust_repo: false,
             claude_version: Some("2.1.330".to_owned()),
             credential: None,
             model_token: "canary-model".to_owned().into(),

@@ -239,6 +239,9 @@ keys! {
         max_turns: Count, else "no limit" such as "50";
         /// The most money to spend in US dollars, as the CLI counts it, in a task of `mayfly run`.
         max_budget_usd: Dollars, else "no limit" such as "2.5";
+        /// Let the settings of the repository count, and what it names run, in a task of `mayfly run`: hooks, MCP
+        /// servers, helpers. Else its words alone count.
+        trust_repo: Switch = false;
     }
 
     /// What models cost.

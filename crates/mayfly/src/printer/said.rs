@@ -100,6 +100,8 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
             let until = until.map(|at| format!(", until {at}")).unwrap_or_default();
             note(&format!("{}: {limit}{until}", kind.name()))
         }
+        Ignored { file, parts } if parts.is_empty() => note(&format!("not trusted, ignored: {file}")),
+        Ignored { file, parts } => note(&format!("not trusted, ignored: {file}: {}", parts.join(", "))),
         Warning { text } => note(text),
         Collected { .. } | Unknown => Vec::new(),
     }

@@ -17,6 +17,7 @@ mod hostile;
 mod isolation;
 mod limits;
 mod port;
+mod repositories;
 mod service;
 mod steady;
 mod stream;
