@@ -1,7 +1,8 @@
 //! A program that writes lines, in the place of `claude`: the benchmark itself, when it is called as such.
 //!
 //! What to write comes as the prompt, or as an argument: `stream LINE_BYTES TOTAL_BYTES`, or
-//! `ticks LINE_BYTES PAUSE_US COUNT`, where each line begins with the time at which it was written.
+//! `ticks LINE_BYTES PAUSE_US COUNT [WAIT_MS]`, where each line begins with the time at which it was written, and which
+//! come after a while.
 
 #![allow(
     dead_code,
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
+/// How a line of [`ticks`] begins; its time follows.
+pub(crate) const TICK: &[u8] = br#"{"type":"x","at":""#;
 /// What is written at once.
 const WRITE_BYTES: usize = 64 * 1024;
 
@@ -49,7 +52,10 @@ fn write(words: &str) -> anyhow::Result<()> {
     let number = |at: usize| words.get(at).context("a number")?.parse::<u64>().context("a number");
     match words[0] {
         "stream" => stream(usize::try_from(number(1)?)?, number(2)?),
-        "ticks" => ticks(usize::try_from(number(1)?)?, Duration::from_micros(number(2)?), number(3)?),
+        "ticks" => {
+            std::thread::sleep(Duration::from_millis(number(4).unwrap_or(0)));
+            ticks(usize::try_from(number(1)?)?, Duration::from_micros(number(2)?), number(3)?)
+        }
         other => bail!("no `{other}`"),
     }
 }
@@ -96,7 +102,8 @@ fn ticks(line_bytes: usize, pause: Duration, count: u64) -> anyhow::Result<()> {
         next += pause;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         out.clear();
-        write!(out, r#"{{"type":"x","at":"{:020}","p":""#, now_ns())?;
+        out.extend_from_slice(TICK);
+        write!(out, r#"{:020}","p":""#, now_ns())?;
         out.resize(line_bytes - 3, b'a');
         out.extend_from_slice(b"\"}\n");
         stdout.write_all(&out)?;
@@ -107,7 +114,7 @@ fn ticks(line_bytes: usize, pause: Duration, count: u64) -> anyhow::Result<()> {
 
 /// The time that a line of [`ticks`] carries, if it is one.
 pub(crate) fn tick(line: &[u8]) -> Option<u64> {
-    let digits = line.strip_prefix(br#"{"type":"x","at":""#)?.get(..20)?;
+    let digits = line.strip_prefix(TICK)?.get(..20)?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 

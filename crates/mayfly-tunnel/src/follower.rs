@@ -404,7 +404,7 @@ async fn until(at: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use http::{Request, Response};
+    use http::Request;
     use http_body_util::Empty;
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
