@@ -221,7 +221,7 @@ fn a_small_disk_has_a_small_spool() {
 #[test]
 fn a_frame_has_only_so_many_records() {
     let mut outbox = Outbox::new(Bounds::USUAL);
-    for _ in 0..2 * BATCH_RECORDS_MAX + 1 {
+    for _ in 0..=2 * BATCH_RECORDS_MAX {
         outbox.push(0, Source::Claude, End::Newline, Bytes::new());
     }
     let frames = std::iter::from_fn(|| outbox.batch()).map(|frame| decode(frame).unwrap().len());
