@@ -24,7 +24,7 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 
 /// What is read at once; it is allocated for every channel.
-const READ_BUFFER_BYTES: usize = 8 * 1024;
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// What is gathered before it is written out.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 /// What may wait to be written: one message of any size, besides the gathered ones.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use mayfly_core::TaskId;
+use memchr::memchr;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::error::{StoreError, corrupt};
@@ -33,7 +34,7 @@ impl Run {
 fn end_of(lines: &[u8], count: u64) -> usize {
     let mut end = 0;
     for _ in 0..count {
-        end += lines[end..].iter().position(|&byte| byte == b'\n').map_or(lines.len() - end, |at| at + 1);
+        end += memchr(b'\n', &lines[end..]).map_or(lines.len() - end, |at| at + 1);
     }
     end
 }

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use memchr::memchr2;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -246,7 +247,7 @@ pub fn is_json(bytes: &[u8]) -> bool {
     let bare = |end: Option<&u8>| end.is_some_and(|byte| !byte.is_ascii_whitespace());
     bare(bytes.first())
         && bare(bytes.last())
-        && !bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r'))
+        && memchr2(b'\n', b'\r', bytes).is_none()
         && std::str::from_utf8(bytes)
             .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }

@@ -242,11 +242,11 @@ impl Record {
 }
 
 /// Makes one frame of `records`, in their order. The caller keeps within [`FRAME_BYTES_MAX`].
-pub fn encode<'a>(records: impl IntoIterator<Item = &'a Record>) -> Bytes {
-    let mut frame = BytesMut::new();
+pub fn encode<'a>(records: impl IntoIterator<Item = &'a Record> + Clone) -> Bytes {
+    let bytes: usize = records.clone().into_iter().map(Record::framed_len).sum();
+    let mut frame = BytesMut::with_capacity(1 + bytes);
     frame.put_u8(1);
     for record in records {
-        frame.reserve(record.framed_len());
         frame.put_u64_le(record.number);
         frame.put_u64_le(record.at_ms);
         frame.put_u8(match record.source {

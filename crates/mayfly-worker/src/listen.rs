@@ -26,7 +26,7 @@ pub(crate) const STDERR_BYTES_MAX: usize = 1024 * 1024;
 const TAIL_BYTES_MAX: usize = 2048;
 
 /// What the lines so far mean for the one who watches.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) is_answered: bool,
     pub(crate) is_at_rest: bool,
@@ -92,10 +92,15 @@ impl Listener {
                 Finding::Mismatch(difference) => mismatch = Some(difference),
             }
         }
-        self.progress.send_modify(|progress| {
-            progress.is_answered = self.interpreter.is_answered();
-            progress.is_at_rest = self.interpreter.is_at_rest();
-            progress.mismatch = mismatch.or(progress.mismatch.take());
+        let (is_answered, is_at_rest) = (self.interpreter.is_answered(), self.interpreter.is_at_rest());
+        // Few lines mean anything, and whoever watches is woken for each that does.
+        self.progress.send_if_modified(|progress| {
+            let mismatch = mismatch.or_else(|| progress.mismatch.clone());
+            let next = Progress { is_answered, is_at_rest, mismatch };
+            *progress != next && {
+                *progress = next;
+                true
+            }
         });
     }
 }
