@@ -120,12 +120,11 @@ impl Store {
         let (id, newest) = (read::store_id(&connection)?, watch::Sender::new(read::head(&connection)?));
         let head = newest.subscribe();
         let tail = Tail::default();
-        let writer = match in_place {
-            true => Writer::in_place(connection, newest, tail.clone()),
-            false => {
-                let checkpoints = Checkpoints::start(schema::connect(path)?);
-                Writer::start(connection, newest, tail.clone(), checkpoints)
-            }
+        let writer = if in_place {
+            Writer::in_place(connection, newest, tail.clone())
+        } else {
+            let checkpoints = Checkpoints::start(schema::connect(path)?);
+            Writer::start(connection, newest, tail.clone(), checkpoints)
         };
         Ok(Self { writer, readers: Readers::open(path, in_place)?, tail, head, id })
     }

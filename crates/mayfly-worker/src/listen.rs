@@ -96,7 +96,8 @@ impl Listener {
         // Few lines mean anything, and whoever watches is woken for each that does.
         self.progress.send_if_modified(|progress| {
             let mismatch = mismatch.or_else(|| progress.mismatch.clone());
-            let next = Progress { is_answered, is_at_rest, mismatch };
+            let is_too_much = progress.is_too_much;
+            let next = Progress { is_answered, is_at_rest, mismatch, is_too_much };
             *progress != next && {
                 *progress = next;
                 true

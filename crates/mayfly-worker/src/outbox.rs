@@ -23,8 +23,10 @@ use mayfly_wire::boot::DiskLimit;
 use mayfly_wire::worker::{BadFrame, End, Record, Source, decode, encode};
 
 /// What goes into one frame, unless its first record alone is more: what a socket takes at once, since what it does
-/// not take is moved in memory. So a flood of short lines keeps nobody else waiting while a frame of it is stored.
+/// not take is moved in memory.
 const BATCH_BYTES_MAX: usize = 128 * 1024;
+/// So many records at most go into one, so that a flood of short lines keeps nobody else waiting while it is stored.
+const BATCH_RECORDS_MAX: usize = 4096;
 /// The spool takes at most this part of what the machine's own files may take, and beside it.
 const SPOOL_SHARE: u64 = 8;
 
@@ -199,6 +201,7 @@ impl Outbox {
         let unsent = self.kept.range(index(self.sent - self.stored)..);
         let mut bytes = 0;
         let batch: Vec<&Record> = unsent
+            .take(BATCH_RECORDS_MAX)
             .take_while(|record| {
                 let is_first = bytes == 0;
                 bytes += record.framed_len();

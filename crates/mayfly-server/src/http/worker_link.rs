@@ -28,8 +28,8 @@ use super::problem::Problem;
 use crate::doors::NoEntry;
 use crate::guest::Guest;
 
-/// The frames that may be on their way to the disk, and their bytes, beyond which one frame is: the next ones are read
-/// while some are written, and are one commit.
+/// The frames that may be on their way to the disk, and the memory that their records take, beyond which one frame is:
+/// the next ones are read while some are written, and are one commit.
 const FRAMES_MAX: usize = 32;
 const FRAMES_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The time from the handshake to the hello.
@@ -153,9 +153,11 @@ async fn talk(
         match turn {
             Turn::Heard(Some(frame)) => {
                 let frame = binary(frame?)?;
-                let of = frame.len();
+                let framed = frame.len();
+                let records = worker::decode(frame)?;
+                let of = framed + size_of_val(&records[..]);
                 bytes += of;
-                let stored = session.ingest(worker::decode(frame)?);
+                let stored = session.ingest(records);
                 storing.push_back(async move { (stored.await, of) });
             }
             Turn::Stored(stored) => tell(&mut down, &Down::Ack { stored: stored? }).await?,
