@@ -106,6 +106,7 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         result_token: String::new().into(),
         collect_ms_max: 0,
         orphan_after_ms: 0,
+        log_bytes_max: None,
     };
     let start = Instant::now();
     let mut child =

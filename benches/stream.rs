@@ -5,7 +5,8 @@
 //! nothing, and sends each line as a message over loopback TCP. Each reader hashes what the program wrote. The two run in
 //! turn; without websocketd (`apt-get install websocketd`) only ours does.
 //!
-//! Run: `cargo bench --bench stream -- [MEGABYTES] [ROUNDS]`; 1024 MB for the figures that are published.
+//! Run: `cargo bench --bench stream -- [MEGABYTES] [ROUNDS] [LINE_BYTES]`; 1024 MB for the figures that are published,
+//! and one length of lines for a profile.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark prints its table")]
 
 #[path = "support/standin.rs"]
@@ -26,6 +27,7 @@ use mayfly_core::Policy;
 use mayfly_engine::SystemClock;
 use mayfly_server::{Server, ServerConfig};
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind};
+use memchr::memmem;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 
@@ -48,12 +50,13 @@ async fn measure() -> anyhow::Result<()> {
     let mut numbers = std::env::args().skip(1).filter_map(|arg| arg.parse::<u64>().ok());
     let total = numbers.next().unwrap_or(MEGABYTES) << 20;
     let rounds = numbers.next().map_or(Ok(ROUNDS), usize::try_from)?;
+    let only = numbers.next().map(usize::try_from).transpose()?;
     let ours = Ours::start().await?;
     let theirs = Command::new("websocketd").arg("--version").stdout(Stdio::null()).status().is_ok();
     if !theirs {
         println!("websocketd is not here: only ours is measured");
     }
-    for line_bytes in LINES {
+    for line_bytes in only.map_or(LINES.to_vec(), |only| vec![only]) {
         let words = format!("stream {line_bytes} {total}");
         let expected = standin::hash(line_bytes, total);
         let (mut pairs, mut alone) = (support::Pairs::default(), Vec::new());
@@ -215,7 +218,7 @@ impl Times {
 fn take(event: &[u8], sink: &mut impl Sink, times: &mut Times) {
     const MARK: &[u8] = br#""source":"claude","line":"#;
     let head = &event[..event.len().min(300)];
-    let Some(at) = head.windows(MARK.len()).position(|part| part == MARK) else { return };
+    let Some(at) = memmem::find(head, MARK) else { return };
     let mut line = event[at + MARK.len()..event.len() - 2].to_vec();
     line.push(b'\n');
     times.note();

@@ -194,7 +194,7 @@ impl Left {
 }
 
 /// Whether a process is of this program.
-fn is_of(pid: i32, program: &Path) -> bool {
+pub(crate) fn is_of(pid: i32, program: &Path) -> bool {
     fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program)
 }
 

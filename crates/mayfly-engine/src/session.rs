@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use mayfly_core::{AttemptId, Event, TaskId, TaskState};
 use mayfly_failpoint::failpoint;
-use mayfly_store::{AttemptRow, Bound, IngestError, StoreError, TaskRow};
+use mayfly_store::{AttemptRow, Bound, IngestError, Ingested, StoreError, TaskRow};
 use mayfly_wire::api::{Credential, CredentialMode};
 use mayfly_wire::worker::{BadHello, Down, Handed, Hello, OrderedWorkspace, PROTOCOL, Record, WorkOrder};
 use tokio::sync::watch;
@@ -218,7 +218,12 @@ impl Engine {
     ) -> impl Future<Output = Result<u64, IngestError>> + Send + use<> {
         let rules = (self.0.provider.name(), self.0.config.rules.policy);
         let said = records.last().and_then(said_at);
-        let storing = self.0.store.ingest(attempt, records, self.0.clock.now(), rules);
+        let heads = self.0.heads.clone();
+        let raise = move |ingested: &Ingested| {
+            let Ingested { last_seq, state, ready, .. } = *ingested;
+            heads.raise(attempt.task, Head { last_seq, state, ready });
+        };
+        let storing = self.0.store.ingest(attempt, records, self.0.clock.now(), rules, raise);
         let engine = self.clone();
         self.whole(async move {
             let ingested = storing.await?;
@@ -228,8 +233,6 @@ impl Engine {
             for changed in &ingested.changed {
                 engine.follow_up(changed);
             }
-            let head = Head { last_seq: ingested.last_seq, state: ingested.state, ready: ingested.ready };
-            inner.heads.raise(attempt.task, head);
             Ok(ingested.stored)
         })
     }
@@ -264,6 +267,7 @@ impl Engine {
             result_token: self.0.tokens.mint(Route::Result, attempt.id),
             collect_ms_max: milliseconds(config.rules.collect_max),
             orphan_after_ms: milliseconds(config.rules.orphan_after),
+            log_bytes_max: Some(config.rules.policy.log_bytes_max),
         }
     }
 }

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::data::{DataError, DataFolder, new_token, renew_token};
+use crate::data::{DataError, DataFolder, new_token, renew_token, token_at};
 
 /// The name of the token in the data folder's file.
 const LOCAL: &str = "local";
@@ -133,9 +133,12 @@ impl OwnerTokens {
     pub(crate) async fn revoke(&self, name: &str) -> Result<(), TokenError> {
         let _changing = self.0.changing.lock().await;
         if name == LOCAL {
-            let token = renew_token(&self.0.file)?;
+            let renewed = renew_token(&self.0.file);
+            // Also after an error: what is in the file is good, and nothing else is.
+            let token = token_at(&self.0.file)?;
             self.end(name);
             self.know(&token, Key::new(name.to_owned(), made(&self.0.file)));
+            renewed?;
         } else {
             if !self.0.store.remove_owner_token(name.to_owned()).await? {
                 return Err(TokenError::Unknown);

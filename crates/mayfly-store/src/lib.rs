@@ -12,8 +12,10 @@
 //! - `owner_tokens`: who may come by the port. `pool`: the credentials that tasks use by their names.
 //! - `log`: how events are written, as the lines that clients read. `read`: how they are read.
 //! - `tail`: the newest of them, in memory. `prune`: what is old goes.
+//! - `checkpoints`: what was committed gets into the file itself.
 
 mod change;
+mod checkpoints;
 mod desk;
 mod error;
 mod ingest;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use mayfly_core::TaskId;
+use memchr::memchr;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::error::{StoreError, corrupt};
@@ -33,7 +34,7 @@ impl Run {
 fn end_of(lines: &[u8], count: u64) -> usize {
     let mut end = 0;
     for _ in 0..count {
-        end += lines[end..].iter().position(|&byte| byte == b'\n').map_or(lines.len() - end, |at| at + 1);
+        end += memchr(b'\n', &lines[end..]).map_or(lines.len() - end, |at| at + 1);
     }
     end
 }
@@ -180,7 +181,11 @@ pub(crate) fn check_kept(connection: &Connection, task: TaskId, after: u64) -> R
 pub(crate) fn feed(connection: &Connection, after: u64, bytes_max: usize) -> Result<FeedChunk, StoreError> {
     // Read first: what is committed meanwhile is for the next chunk, and what is pruned meanwhile is skipped.
     let head = head(connection)?;
-    let sql = format!("SELECT {COLUMNS} FROM runs WHERE pos > ?1 AND pos <= ?2 ORDER BY pos");
+    // Of a log whose beginning may be gone nobody can begin to keep the rest.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM runs WHERE pos > ?1 AND pos <= ?2 \
+         AND NOT EXISTS (SELECT 1 FROM tasks WHERE id = runs.task AND pruned > 0) ORDER BY pos"
+    );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![after, head])?;
     let mut chunk = FeedChunk { runs: Vec::new(), skipped: 0, position: after, head };

@@ -20,8 +20,8 @@ use crate::row;
 const APPLICATION: i64 = 0x6d61_7966;
 /// The page of a file that we make: a long log takes fewer of the larger ones, and one line more of their bytes.
 const PAGE_BYTES: u32 = 8192;
-/// The pages of changes after which they are moved into the file.
-const CHECKPOINT_PAGES: u32 = 2000;
+/// The pages of the log beside the file after which the writer moves what is left of them into the file: 32 MiB.
+pub(crate) const LOG_PAGES_MAX: u32 = 4096;
 /// How long a reader waits for a checkpoint that holds the file, in milliseconds.
 const BUSY_MS_MAX: u32 = 5000;
 
@@ -216,7 +216,14 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     failpoint("migration-uncommitted");
     transaction.commit()?;
     failpoint("migration-committed");
+    settle(&connection)?;
     Ok(connection)
+}
+
+/// Brings what is in the log beside the file into the file, and begins that log anew. Where a disk failed, what the
+/// system shows of the log may not be on the disk, and nothing must be written behind that.
+fn settle(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 /// Whether [`open`] would take the file. Nothing is written, neither into it nor beside it. Gives how many tasks in it
@@ -335,7 +342,7 @@ fn tuned(path: &Path) -> Result<Connection, rusqlite::Error> {
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS_MAX.into()))?;
     // Of no effect on a file that has pages already.
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES_MAX)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     // What is deleted may be a credential, sealed though it is.

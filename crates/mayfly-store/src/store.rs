@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::watch;
 
 use crate::change::{Change, Changed, apply, effect_of, effect_parts, find};
+use crate::checkpoints::Checkpoints;
 use crate::desk::Desk;
 use crate::error::{StoreError, corrupt};
 use crate::ingest::{IngestError, Ingested, ingest, stands_as_json};
@@ -120,9 +121,11 @@ impl Store {
         let (id, newest) = (read::store_id(&connection)?, watch::Sender::new(read::head(&connection)?));
         let head = newest.subscribe();
         let tail = Tail::default();
-        let writer = match in_place {
-            true => Writer::in_place(connection, newest, tail.clone()),
-            false => Writer::start(connection, newest, tail.clone()),
+        let writer = if in_place {
+            Writer::in_place(connection, newest, tail.clone())
+        } else {
+            let checkpoints = Checkpoints::start(schema::connect(path)?);
+            Writer::start(connection, newest, tail.clone(), checkpoints)
         };
         Ok(Self { writer, readers: Readers::open(path, in_place)?, tail, head, id })
     }
@@ -176,7 +179,7 @@ impl Store {
         task: TaskId,
         change: Change,
     ) -> impl Future<Output = Result<Option<Changed>, StoreError>> + Send + use<> {
-        self.writer.begin(move |desk| apply(desk, task, &change))
+        self.writer.begin(move |desk| apply(desk, task, &change), |_| ())
     }
 
     /// Forgets an effect that was performed, and takes the step that it leads to, in one.
@@ -189,17 +192,20 @@ impl Store {
         self.writer.run(|_| Ok(())).await
     }
 
-    /// Stores what a machine says, in the order of these calls, whenever their answers are waited for.
-    pub fn ingest(
+    /// Stores what a machine says, in the order of these calls, whenever their answers are waited for. `stored` hears
+    /// of it first, where it was written: who waits to read it is a thread nearer.
+    pub fn ingest<F: FnOnce(&Ingested) + Send + 'static>(
         &self,
         attempt: AttemptId,
         records: Vec<Record>,
         at: Timestamp,
         rules: (&'static str, Policy),
-    ) -> impl Future<Output = Result<Ingested, IngestError>> + Send + use<> {
+        stored: F,
+    ) -> impl Future<Output = Result<Ingested, IngestError>> + Send + use<F> {
         // Looked at here, so that the one thread that writes has less to do.
         let json: Vec<bool> = records.iter().map(stands_as_json).collect();
-        self.writer.begin(move |desk| ingest(desk, attempt, records.iter().zip(json), at, rules))
+        let command = move |desk: &Desk<'_>| ingest(desk, attempt, records.iter().zip(json), at, rules);
+        self.writer.begin(command, stored)
     }
 
     /// Appends an event of mayfly's own, while the attempt is the task's own: nothing follows a task's end.

@@ -6,14 +6,17 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
+use crate::checkpoints::Checkpoints;
 use crate::desk::Desk;
 use crate::error::StoreError;
 use crate::read::{self, Run};
 use crate::tail::Tail;
 
+/// The exit code of a process whose disk failed: trouble of the orchestrator's own.
+const DISK_FAILED: i32 = 3;
 /// The most commands of one transaction.
 const BATCH_MAX: usize = 512;
 
@@ -37,12 +40,17 @@ pub(crate) struct InPlace {
 
 impl Writer {
     /// `head` is told of the newest position after each commit, and `tail` of what was written.
-    pub(crate) fn start(connection: Connection, head: watch::Sender<u64>, tail: Tail) -> Self {
+    pub(crate) fn start(
+        connection: Connection,
+        head: watch::Sender<u64>,
+        tail: Tail,
+        checkpoints: Checkpoints,
+    ) -> Self {
         let news = News { head, tail };
         let (jobs, queue) = channel();
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || write(connection, &queue, &news))
+            .spawn(move || write(connection, &queue, &news, checkpoints))
             .expect("a thread can be started at start-up");
         Self::Thread(jobs)
     }
@@ -59,23 +67,28 @@ impl Writer {
         &self,
         command: impl FnOnce(&Desk<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        self.begin(command).await
+        self.begin(command, |_| ()).await
     }
 
-    /// The same; the command has its place among the others once this returns.
-    pub(crate) fn begin<T: Send + 'static, E: From<StoreError> + Send + 'static, C>(
+    /// The same; the command has its place among the others once this returns, and `done` is called after its commit,
+    /// before the answer.
+    pub(crate) fn begin<T: Send + 'static, E: From<StoreError> + Send + 'static, C, D>(
         &self,
         command: C,
-    ) -> impl Future<Output = Result<T, E>> + Send + use<T, E, C>
+        done: D,
+    ) -> impl Future<Output = Result<T, E>> + Send + use<T, E, C, D>
     where
         C: FnOnce(&Desk<'_>) -> Result<T, E> + Send + 'static,
+        D: FnOnce(&T) + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let job = Box::new(move |desk: Result<&Desk<'_>, StoreError>| {
             let result = desk.map_err(E::from).and_then(|open| in_savepoint(open, command));
             Box::new(move |committed: Result<(), StoreError>| {
+                let result = result.and_then(|value| committed.map_err(E::from).map(|()| value));
+                let result = result.inspect(done);
                 // Nobody waits any more: the command stands all the same.
-                let _ = answer.send(result.and_then(|done| committed.map_err(E::from).map(|()| done)));
+                let _ = answer.send(result);
             }) as Answer
         });
         match self {
@@ -160,16 +173,17 @@ impl Drop for Last {
     }
 }
 
-fn write(mut connection: Connection, queue: &Receiver<Job>, news: &News) {
+fn write(mut connection: Connection, queue: &Receiver<Job>, news: &News, mut checkpoints: Checkpoints) {
     let _last = Last;
     while let Ok(first) = queue.recv() {
         let rest = std::iter::from_fn(|| queue.try_recv().ok());
         let batch: Vec<Job> = std::iter::once(first).chain(rest.take(BATCH_MAX - 1)).collect();
-        commit(&mut connection, batch, news);
+        checkpoints.note(commit(&mut connection, batch, news));
     }
 }
 
-fn commit(connection: &mut Connection, batch: Vec<Job>, news: &News) {
+/// Gives the bytes of events that were committed.
+fn commit(connection: &mut Connection, batch: Vec<Job>, news: &News) -> usize {
     let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(transaction) => transaction,
         Err(error) => {
@@ -177,7 +191,7 @@ fn commit(connection: &mut Connection, batch: Vec<Job>, news: &News) {
             for job in batch {
                 job(Err(copy(&error)))(Ok(()));
             }
-            return;
+            return 0;
         }
     };
     let desk = Desk::new(&transaction);
@@ -190,19 +204,30 @@ fn commit(connection: &mut Connection, batch: Vec<Job>, news: &News) {
     let (newest, written) = (read::head(&transaction).ok(), desk.into_written());
     match transaction.commit() {
         Ok(()) => {
+            let bytes = written.iter().map(|(_, run)| run.lines.len()).sum();
             // Before the answers: who was answered finds it.
             news.tell(newest, written);
             for answer in answers {
                 answer(Ok(()));
             }
+            bytes
         }
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => end_of_disk(&error),
         Err(error) => {
             tracing::error!(%error, "commit failed");
             for answer in answers {
                 answer(Err(copy(&error)));
             }
+            0
         }
     }
+}
+
+/// Ends the process: what the system could not make durable it may forget, and call durable the next time. Nobody is
+/// answered any more. The next start has all that was answered, whatever else it has.
+fn end_of_disk(error: &rusqlite::Error) -> ! {
+    tracing::error!(%error, "the disk of the database fails: ending here, since nothing more can be kept; start again once it works");
+    std::process::exit(DISK_FAILED);
 }
 
 /// The transaction was undone by another command's failure.
@@ -242,7 +267,9 @@ mod tests {
                 "PRAGMA journal_mode = WAL; CREATE TABLE notes (number, bytes); PRAGMA max_page_count = 9",
             )
             .expect("a table");
-        let writer = Writer::start(connection, watch::Sender::new(0), Tail::default());
+        let beside = Connection::open(dir.path().join("db")).expect("one more connection");
+        let writer =
+            Writer::start(connection, watch::Sender::new(0), Tail::default(), Checkpoints::start(beside));
         // Holds the thread, so that all that follow are one transaction.
         let (release, held) = channel::<()>();
         let holding = writer.run(move |_| {

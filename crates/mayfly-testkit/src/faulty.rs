@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use mayfly_link::{ByteStream, Dial, LinkError};
@@ -162,6 +163,39 @@ impl<D: Dial> Dial for FaultyWay<D> {
     async fn connect(&self) -> Result<Box<dyn ByteStream>, LinkError> {
         let fault = self.plan.lock().expect("no panic inside").pop_front().unwrap_or(Fault::None);
         Ok(Box::new(Faulty::new(self.way.connect().await?, fault)))
+    }
+
+    fn host(&self) -> String {
+        self.way.host()
+    }
+}
+
+/// A way on which nobody is reached while it is barred. The connections that there are go on.
+#[derive(Debug)]
+pub struct Barred<D> {
+    way: D,
+    barred: AtomicBool,
+}
+
+impl<D> Barred<D> {
+    /// Open at first.
+    pub fn new(way: D) -> Self {
+        Self { way, barred: AtomicBool::new(false) }
+    }
+
+    /// Bars it, or opens it again.
+    pub fn bar(&self, barred: bool) {
+        self.barred.store(barred, Ordering::SeqCst);
+    }
+}
+
+#[async_trait::async_trait]
+impl<D: Dial> Dial for Barred<D> {
+    async fn connect(&self) -> Result<Box<dyn ByteStream>, LinkError> {
+        match self.barred.load(Ordering::SeqCst) {
+            true => Err(LinkError::Unreachable(io::ErrorKind::NetworkUnreachable.into())),
+            false => self.way.connect().await,
+        }
     }
 
     fn host(&self) -> String {

@@ -16,11 +16,15 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use memchr::memchr2;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::api::{Collected, Outcome};
 use crate::worker::End;
+
+/// What an event's line has at least beside the bytes that it carries.
+pub const LINE_BYTES_MIN: usize = 126;
 
 /// What mayfly itself tells about a task. The list is closed: a new type is a new version of the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -243,7 +247,7 @@ pub fn is_json(bytes: &[u8]) -> bool {
     let bare = |end: Option<&u8>| end.is_some_and(|byte| !byte.is_ascii_whitespace());
     bare(bytes.first())
         && bare(bytes.last())
-        && !bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r'))
+        && memchr2(b'\n', b'\r', bytes).is_none()
         && std::str::from_utf8(bytes)
             .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
@@ -322,6 +326,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn no_line_is_shorter_than_the_shortest() {
+        // Its number has a digit more than the first.
+        assert_eq!(written(b"1", End::Newline).len(), "1".len() + LINE_BYTES_MIN + 1);
+        for more in [&b"x"[..], b"", b"\xff"] {
+            assert!(written(more, End::Newline).len() > more.len() + LINE_BYTES_MIN);
+        }
+    }
 
     fn written(bytes: &[u8], end: End) -> String {
         let task = "0193b2c4-0000-7000-8000-0123456789ab";

@@ -142,6 +142,10 @@ pub struct WorkOrder {
     pub collect_ms_max: u64,
     /// How long to go on without an orchestrator, in milliseconds, before the machine ends itself.
     pub orphan_after_ms: u64,
+    /// What the lines of `claude` may take in the log before it is stopped, also while nobody is there to store them;
+    /// none from an orchestrator that counts by itself alone.
+    #[serde(default)]
+    pub log_bytes_max: Option<u64>,
 }
 
 /// The header of a request to the model in which the placeholder comes where the credential's own has the real one.
@@ -255,11 +259,11 @@ impl Record {
 }
 
 /// Makes one frame of `records`, in their order. The caller keeps within [`FRAME_BYTES_MAX`].
-pub fn encode<'a>(records: impl IntoIterator<Item = &'a Record>) -> Bytes {
-    let mut frame = BytesMut::new();
+pub fn encode<'a>(records: impl IntoIterator<Item = &'a Record> + Clone) -> Bytes {
+    let bytes: usize = records.clone().into_iter().map(Record::framed_len).sum();
+    let mut frame = BytesMut::with_capacity(1 + bytes);
     frame.put_u8(1);
     for record in records {
-        frame.reserve(record.framed_len());
         frame.put_u64_le(record.number);
         frame.put_u64_le(record.at_ms);
         frame.put_u8(match record.source {

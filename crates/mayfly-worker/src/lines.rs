@@ -8,6 +8,7 @@
 
 use bytes::{Bytes, BytesMut};
 use mayfly_wire::worker::{End, RECORD_BYTES_MAX};
+use memchr::memchr;
 
 /// What is asked for with one read.
 const READ_BYTES: usize = 64 * 1024;
@@ -30,7 +31,7 @@ impl Lines {
     /// The next record, if there is a whole one.
     pub fn take(&mut self) -> Option<(Bytes, End)> {
         let within = self.read.len().min(RECORD_BYTES_MAX + 1);
-        if let Some(found) = self.read[self.searched..within].iter().position(|&byte| byte == b'\n') {
+        if let Some(found) = memchr(b'\n', &self.read[self.searched..within]) {
             let line = self.read.split_to(self.searched + found + 1).freeze();
             self.searched = 0;
             return Some((line.slice(..line.len() - 1), End::Newline));

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use mayfly_wire::event::LINE_BYTES_MIN;
 use mayfly_wire::worker::{End, Report, Source};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
@@ -25,11 +26,13 @@ pub(crate) const STDERR_BYTES_MAX: usize = 1024 * 1024;
 const TAIL_BYTES_MAX: usize = 2048;
 
 /// What the lines so far mean for the one who watches.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) is_answered: bool,
     pub(crate) is_at_rest: bool,
     pub(crate) mismatch: Option<String>,
+    /// It has written more than its log may take.
+    pub(crate) is_too_much: bool,
 }
 
 /// Listens to the standard output of one run.
@@ -42,6 +45,8 @@ pub(crate) struct Listener {
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) exited: watch::Receiver<bool>,
     pub(crate) drain: Duration,
+    /// What may still come, as it will be in the log.
+    pub(crate) room: u64,
 }
 
 impl Listener {
@@ -56,11 +61,22 @@ impl Listener {
     }
 
     async fn take(&mut self, copy: &mut Copy, records: Vec<(Bytes, End)>) {
+        self.count(&records);
         self.outlet.say(Source::Claude, records.clone()).await;
         for (bytes, end) in records {
             if let Some(line) = copy.take(bytes, end) {
                 self.interpret(&line).await;
             }
+        }
+    }
+
+    /// The orchestrator counts what it has stored, and may be away: what waits for it counts here.
+    fn count(&mut self, records: &[(Bytes, End)]) {
+        let taken: usize = records.iter().map(|(bytes, _)| bytes.len() + LINE_BYTES_MIN).sum();
+        let was_full = self.room == 0;
+        self.room = self.room.saturating_sub(taken as u64);
+        if self.room == 0 && !was_full {
+            self.progress.send_modify(|progress| progress.is_too_much = true);
         }
     }
 
@@ -76,10 +92,16 @@ impl Listener {
                 Finding::Mismatch(difference) => mismatch = Some(difference),
             }
         }
-        self.progress.send_modify(|progress| {
-            progress.is_answered = self.interpreter.is_answered();
-            progress.is_at_rest = self.interpreter.is_at_rest();
-            progress.mismatch = mismatch.or(progress.mismatch.take());
+        let (is_answered, is_at_rest) = (self.interpreter.is_answered(), self.interpreter.is_at_rest());
+        // Few lines mean anything, and whoever watches is woken for each that does.
+        self.progress.send_if_modified(|progress| {
+            let mismatch = mismatch.or_else(|| progress.mismatch.clone());
+            let is_too_much = progress.is_too_much;
+            let next = Progress { is_answered, is_at_rest, mismatch, is_too_much };
+            *progress != next && {
+                *progress = next;
+                true
+            }
         });
     }
 }

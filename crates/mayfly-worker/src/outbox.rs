@@ -20,12 +20,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mayfly_wire::boot::DiskLimit;
-use mayfly_wire::worker::{
-    BadFrame, End, RECORD_BYTES_MAX, RECORD_HEAD_BYTES, Record, Source, decode, encode,
-};
+use mayfly_wire::worker::{BadFrame, End, Record, Source, decode, encode};
 
-/// What goes into one frame; one record of any size fits.
-const BATCH_BYTES_MAX: usize = RECORD_BYTES_MAX + RECORD_HEAD_BYTES;
+/// What goes into one frame, unless its first record alone is more: what a socket takes at once, since what it does
+/// not take is moved in memory.
+const BATCH_BYTES_MAX: usize = 128 * 1024;
+/// So many records at most go into one, so that a flood of short lines keeps nobody else waiting while it is stored.
+const BATCH_RECORDS_MAX: usize = 4096;
 /// The spool takes at most this part of what the machine's own files may take, and beside it.
 const SPOOL_SHARE: u64 = 8;
 
@@ -198,12 +199,13 @@ impl Outbox {
     /// The next frame for this link, if there is one.
     pub(crate) fn batch(&mut self) -> Option<Bytes> {
         let unsent = self.kept.range(index(self.sent - self.stored)..);
-        let mut room = BATCH_BYTES_MAX;
+        let mut bytes = 0;
         let batch: Vec<&Record> = unsent
+            .take(BATCH_RECORDS_MAX)
             .take_while(|record| {
-                let fits = record.framed_len() <= room;
-                room = room.saturating_sub(record.framed_len());
-                fits
+                let is_first = bytes == 0;
+                bytes += record.framed_len();
+                is_first || bytes <= BATCH_BYTES_MAX
             })
             .collect();
         self.sent = batch.last()?.number;

@@ -7,7 +7,7 @@
 //!     │    asked to collect                            Terminated ───────► Killed
 //!     └────────────────► Interrupted ──────────────────────▲
 //!     └──────────────── not what was asked for ────────────┘           ▲
-//!     └──────────────── its files take too much of the disk ───────────┘
+//!     └──────────────── its files, or its log, take too much ───────────┘
 //! ```
 //!
 //! A `result` is not the end: it closes the input, and if `claude` then does not exit by itself, signals
@@ -96,6 +96,8 @@ enum Stop {
     Mismatch(String),
     /// Its machine's files take too much of the disk.
     Disk(String),
+    /// It has written more than its log may take.
+    Log(String),
     /// It would not exit after its result.
     Rested,
 }
@@ -131,6 +133,7 @@ impl Supervisor {
         match stop {
             Some(Stop::Asked) => Verdict::new(Outcome::Cancelled, "stopped as asked".to_owned()),
             Some(Stop::Disk(detail)) => Verdict::failed(Failure::DiskLimit, detail),
+            Some(Stop::Log(detail)) => Verdict::failed(Failure::LogFull, detail),
             Some(Stop::Mismatch(difference)) => Verdict::failed(Failure::InitMismatch, difference),
             Some(Stop::Rested) | None => end.verdict(),
         }
@@ -153,8 +156,10 @@ impl Supervisor {
             progress: progress_in,
             exited: exited.subscribe(),
             drain: self.graces.drain,
+            room: launch.order.log_bytes_max.unwrap_or(u64::MAX),
         };
         Parts {
+            log_bytes_max: launch.order.log_bytes_max,
             _killed: KillOnDrop(child.handle.clone()),
             handle: child.handle,
             end: child.end,
@@ -205,6 +210,12 @@ impl Supervisor {
         if let (Some(difference), Stage::Running, None) = (progress.mismatch, stage, &stop) {
             *stop = Some(Stop::Mismatch(difference));
             return self.terminate(parts);
+        }
+        if progress.is_too_much && stage != Stage::Killed {
+            let most = parts.log_bytes_max.unwrap_or_default();
+            stop.get_or_insert(Stop::Log(format!("its log reached the limit of {most} bytes")));
+            // Whatever floods it must stop now.
+            return self.kill(parts);
         }
         if progress.is_answered {
             parts.inputs = None;
@@ -270,6 +281,8 @@ struct Parts {
     /// If the watch is given up, nothing of the run is left.
     _killed: KillOnDrop,
     end: tokio::sync::oneshot::Receiver<ExitStatus>,
+    /// What its lines may take in the log.
+    log_bytes_max: Option<u64>,
     /// The way to its input; dropping it closes the input.
     inputs: Option<mpsc::Sender<bytes::Bytes>>,
     progress: watch::Receiver<Progress>,

@@ -6,6 +6,8 @@
 //!
 //! The process's environment, clock and signals are read here and in [`environment`], and passed on.
 
+#[cfg(feature = "failpoints")]
+mod bad_disk;
 mod carry_out;
 mod claude;
 mod cli;
@@ -67,7 +69,10 @@ fn owner() -> ExitCode {
 
 fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
     #[cfg(feature = "failpoints")]
-    environment.get("MAYFLY_FAILPOINT").into_iter().for_each(|point| arm(&point.to_string_lossy()));
+    {
+        environment.get("MAYFLY_FAILPOINT").into_iter().for_each(|point| arm(&point.to_string_lossy()));
+        environment.get("MAYFLY_BAD_DISK").into_iter().for_each(bad_disk::bad_while);
+    }
     let settings = Settings::load(cli.config.as_deref(), cli.flags(), environment).map_err(Stop::usage)?;
     // A second provider is never there, so the answer says nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();

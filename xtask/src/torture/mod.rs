@@ -7,12 +7,14 @@
 //!
 //! What is counted comes from outside: each task's log as it was read while everything failed, and again afterwards by
 //! each way there is; the session file that `claude` itself writes; processes and machines as the host shows them. A
-//! task whose worker or `claude` was killed may end as it likes, but end it must, with nothing told twice.
+//! task whose worker or `claude` was killed may end as it likes, but end it must, with nothing told twice. Over the run
+//! neither end may take more and more memory or files (`wear`).
 
 mod check;
 mod faults;
 mod load;
 mod proxy;
+mod wear;
 mod witness;
 
 use std::ffi::OsStr;
@@ -32,6 +34,7 @@ use self::check::Checked;
 use self::faults::{Done, Tormentor};
 use self::load::{Fulfilled, Load};
 use self::proxy::Proxy;
+use self::wear::Wear;
 use crate::machines::{Left, Sampler, sandbox};
 use crate::model::scripted_model;
 use crate::orchestrator::{Build, Place, Serving};
@@ -52,7 +55,7 @@ real claude and a scripted model come in waves: by `mayfly run` and by the API, 
 the time is over it kills (SIGKILL) the orchestrator, the tunnel, a worker or a claude, stops the orchestrator or a
 worker for a while, and cuts the proxy's connections, which also are slow, pass single bytes, go deaf or are reset by themselves.
 Then nothing fails any more, all tasks are waited for, and the table tells what became of the promises. The exit code
-is 1 if one of them was broken. Nothing of this needs an account or the internet.";
+is 1 if one of them was broken, or if an end took more and more memory or files. Nothing of this needs an account or the internet.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -131,6 +134,8 @@ async fn torture(
     let tunnel = first_tunnel(place, &proxy).await?;
     let sampler = Sampler::default();
     let sampling = tokio::spawn(sampler.clone().run(sandbox(place)));
+    let wear = Wear::default();
+    let wearing = tokio::spawn(wear.clone().run(Arc::clone(place)));
 
     let (until, mut random) = (Instant::now() + time, fastrand::Rng::with_seed(seed));
     let load = Load { place: Arc::clone(place), credential, seed };
@@ -138,6 +143,7 @@ async fn torture(
     let ends = Ends { orchestrator: Some(orchestrator), tunnel: Some(tunnel) };
     let tormentor = Tormentor { place, proxy: &proxy, listen, ends, done: Done::default() };
     let (ends, done) = tormentor.run(random.fork(), until).await?;
+    wearing.abort();
 
     println!("no more faults; waiting for all to end");
     proxy.heal();
@@ -155,7 +161,7 @@ async fn torture(
     let left = Left::of(place, &tasks, &claudes).await?;
     let runs = Runs { seen: ours.clone().count(), twice: ours.filter(|run| run.len() > 1).count() };
     println!("faults: {:?}, and {} connections through the proxy", done.faults, proxy.connections());
-    Ok(report(&load, &checked, &runs, found.most, &left))
+    Ok(report(&load, &checked, &runs, (found.most, wear.lines()), &left))
 }
 
 /// The sessions that the host ran, as its processes tell.
@@ -165,7 +171,13 @@ struct Runs {
     twice: usize,
 }
 
-fn report(load: &[Fulfilled], checked: &Checked, runs: &Runs, most: usize, left: &Left) -> ExitCode {
+fn report(
+    load: &[Fulfilled],
+    checked: &Checked,
+    runs: &Runs,
+    (most, wear): (usize, Vec<report::Line>),
+    left: &Left,
+) -> ExitCode {
     println!(
         "tasks: {}, of which {} had a worker or claude killed; outcomes: {:?}",
         checked.tasks.len(),
@@ -175,7 +187,7 @@ fn report(load: &[Fulfilled], checked: &Checked, runs: &Runs, most: usize, left:
     let submitted = load.iter().filter(|wish| wish.told.is_some()).count();
     let unanswered = load.len() - submitted;
     let unexpected = checked.unasked.saturating_sub(unanswered);
-    report::print(&[
+    let promises = [
         ("submitted", submitted, submitted > 0),
         ("submits without an answer", unanswered, true),
         ("succeeded", checked.succeeded, checked.succeeded > 0),
@@ -195,7 +207,8 @@ fn report(load: &[Fulfilled], checked: &Checked, runs: &Runs, most: usize, left:
         none("cgroups left", left.cgroups),
         none("mounts left", left.mounts),
         none("processes left", left.processes),
-    ])
+    ];
+    report::print(&[&promises[..], &wear].concat())
 }
 
 /// A port that nobody had a moment ago; the orchestrator keeps it over its lives.

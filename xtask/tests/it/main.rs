@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-/// R01, R03, R04, R05, R10, R23: all that `torture` can do, for some seconds. The program beside it is built by whoever
+/// R01, R03, R04, R05, R10, R23, R42: all that `torture` can do, for some seconds. The program beside it is built by whoever
 /// runs the tests of the whole workspace.
 #[test]
 fn no_promise_is_broken_by_a_few_seconds_of_torture() {
@@ -19,4 +19,5 @@ fn no_promise_is_broken_by_a_few_seconds_of_torture() {
     let (table, words) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{table}{words}");
     assert!(table.contains("the orchestrator is killed"), "{table}");
+    assert!(table.contains("files that the tunnel grew by"), "{table}");
 }

@@ -122,6 +122,50 @@ async fn a_link_of_an_attempt_that_is_over_stores_nothing() {
     assert_eq!(mayfly.log(id, 0).await, log);
 }
 
+/// R23: an orchestrator that stood still for hours, or whose host slept, has the machine that it had, and hears it.
+#[tokio::test]
+async fn an_orchestrator_that_stood_still_for_hours_goes_on_with_the_same_machine() {
+    let mut mayfly = TestEngine::start(|config| {
+        (config.rules.timeout, config.rules.idle_timeout) = (LONG, LONG);
+    })
+    .await;
+    let (id, mut machine) = running(&mut mayfly).await;
+    machine.starts().await;
+    machine.says("before").await;
+    // Twice the time after which one that cannot be reached is given up, and of which nobody has heard a second.
+    let still = mayfly.config.rules.orphan_after * 2;
+    mayfly.clock.advance(still);
+    machine.says("after").await;
+    machine.ends(Outcome::Succeeded).await;
+    machine.collected().await;
+    assert_eq!(mayfly.outcome(id).await, ("succeeded".to_owned(), None));
+    let seen = mayfly.machines.seen();
+    assert_eq!((seen.made, seen.creates), (1, 1));
+    let log = mayfly.log(id, 0).await;
+    assert!(log.contains("before") && log.contains("after"), "{log}");
+}
+
+/// R26: a machine whose worker speaks another version does no work, and its task ends with a word.
+#[tokio::test]
+async fn a_task_whose_worker_is_of_another_version_ends() {
+    for protocol in [PROTOCOL - 1, PROTOCOL + 1] {
+        let mut mayfly = TestEngine::start(|config| {
+            config.rules.policy.launches_max = std::num::NonZeroU32::MIN;
+        })
+        .await;
+        let id = mayfly.submit(task("x")).await;
+        let mut machine = mayfly.machines.next().await;
+        let refused = mayfly.engine.join(Hello { protocol, ..machine.hello() }).await;
+        assert!(matches!(refused, Err(JoinError::Hello(BadHello::Protocol(other))) if other == protocol));
+        // The worker has been told so, and ends its machine.
+        machine.die();
+        let (name, detail) = mayfly.clock.run(minutes(60), mayfly.outcome(id)).await;
+        assert_eq!((name.as_str(), detail.is_some()), ("launch-timeout", true), "{detail:?}");
+        let seen = mayfly.machines.seen();
+        assert_eq!((seen.made, seen.alive, mayfly.machines.left()), (1, 0, vec![]));
+    }
+}
+
 /// R11: also one that waits.
 #[tokio::test]
 async fn an_older_link_that_waits_is_woken() {

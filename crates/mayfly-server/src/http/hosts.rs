@@ -35,7 +35,7 @@ impl Hosts {
     /// here; no page can be at an address that leads here but ours.
     fn know(&self, host: &str) -> bool {
         let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        match address.parse::<IpAddr>() {
+        match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
             Ok(address) if self.loopback => address.is_loopback(),
             Ok(address) => !address.is_unspecified(),
             Err(_) => {
@@ -92,6 +92,7 @@ mod tests {
             "127.0.0.1",
             "127.0.0.1:6293",
             "[::1]:1",
+            "[::ffff:127.0.0.1]:6293",
             "localhost:6293",
             "LOCALHOST",
             "localhost.",
@@ -108,6 +109,10 @@ mod tests {
             "127.0.0.1.evil.test",
             "0.0.0.0:6293",
             "[::]",
+            "[::ffff:0.0.0.0]",
+            "[::ffff:192.0.2.1]",
+            "2130706433:6293",
+            "0x7f.1",
             "192.0.2.1",
             "localhost@evil.test",
             "evil@localhost",
@@ -137,7 +142,9 @@ mod tests {
         for (host, fits) in [
             ("192.0.2.1:1", true),
             ("[2001:db8::1]", true),
+            ("[::ffff:192.0.2.1]", true),
             ("0.0.0.0", false),
+            ("[::ffff:0.0.0.0]", false),
             ("[::]:1", false),
             ("evil.test", false),
         ] {

@@ -11,7 +11,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use futures_util::StreamExt as _;
@@ -28,8 +28,10 @@ use super::problem::Problem;
 use crate::doors::NoEntry;
 use crate::guest::Guest;
 
-/// The frames that may be on their way to the disk: the next ones are read while one is written.
-const FRAMES_MAX: usize = 3;
+/// The frames that may be on their way to the disk, and the memory that their records take, beyond which one frame is:
+/// the next ones are read while some are written, and are one commit.
+const FRAMES_MAX: usize = 32;
+const FRAMES_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The time from the handshake to the hello.
 const HELLO_MAX: Duration = Duration::from_secs(10);
 
@@ -137,20 +139,32 @@ async fn talk(
 ) -> Result<(), LinkEnd> {
     let mut leave = pin!(leave);
     tell(&mut down, &session.welcome()).await?;
-    let mut storing = FuturesOrdered::new();
+    let (mut storing, mut bytes) = (FuturesOrdered::new(), 0);
     loop {
         let turn = tokio::select! {
-            Some(stored) = storing.next() => Turn::Stored(stored),
-            heard = up.recv(), if storing.len() < FRAMES_MAX => Turn::Heard(heard),
+            Some((stored, of)) = storing.next() => {
+                bytes -= of;
+                Turn::Stored(stored)
+            }
+            heard = up.recv(), if storing.len() < FRAMES_MAX && bytes < FRAMES_BYTES_MAX => Turn::Heard(heard),
             order = session.next() => order.map_or(Turn::Leave, Turn::Tell),
             () = &mut leave => Turn::Leave,
         };
         match turn {
-            Turn::Heard(Some(frame)) => storing.push_back(session.ingest(records(frame?)?)),
+            Turn::Heard(Some(frame)) => {
+                let frame = binary(frame?)?;
+                let framed = frame.len();
+                let records = worker::decode(frame)?;
+                let of = framed + size_of_val(&records[..]);
+                bytes += of;
+                let stored = session.ingest(records);
+                storing.push_back(async move { (stored.await, of) });
+            }
             Turn::Stored(stored) => tell(&mut down, &Down::Ack { stored: stored? }).await?,
             Turn::Tell(order) => {
                 // What it follows from may be stored and not acknowledged yet.
-                while let Some(stored) = storing.next().await {
+                while let Some((stored, of)) = storing.next().await {
+                    bytes -= of;
                     tell(&mut down, &Down::Ack { stored: stored? }).await?;
                 }
                 tell(&mut down, &order).await?;
@@ -164,9 +178,9 @@ async fn talk(
     }
 }
 
-fn records(frame: Frame) -> Result<Vec<worker::Record>, LinkEnd> {
+fn binary(frame: Frame) -> Result<Bytes, LinkEnd> {
     match frame {
-        Frame::Binary(bytes) => Ok(worker::decode(bytes)?),
+        Frame::Binary(bytes) => Ok(bytes),
         Frame::Text(_) => Err(LinkEnd::Text),
     }
 }

@@ -1,6 +1,6 @@
 //! The owner's API on a port: with the token all of it, without nothing.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -8,6 +8,8 @@ use mayfly_engine::SystemClock;
 use mayfly_server::{Server, ServerConfig, StartError, Tls};
 use mayfly_testkit::SimProvider;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -111,6 +113,55 @@ async fn a_web_page_is_refused_whatever_it_has() {
     assert_eq!(page.send().await.unwrap().status(), 403, "also where somebody leads a port to the socket");
     let other = owner.get("http://whatever/v1/tasks").send().await.unwrap();
     assert_eq!(other.status(), 200, "a socket has no name");
+}
+
+/// S39: what a request may call us, by where we listen. Nobody is asked for the port: one that is led here has its own.
+#[tokio::test]
+async fn by_which_names_a_port_is_known_depends_on_who_can_reach_it() {
+    const HERE: [&str; 5] =
+        ["127.0.0.1", "127.0.0.1:{port}", "[::1]:{port}", "localhost:{port}", "localhost:1"];
+    const ELSEWHERE: [&str; 4] = ["192.0.2.1:{port}", "10.1.2.3", "[2001:db8::1]:{port}", "[fe80::1]"];
+    const NOBODY: [&str; 6] =
+        ["evil.test:{port}", "127.0.0.1.evil.test", "0.0.0.0:{port}", "[::]:{port}", "user@localhost", ""];
+    for (listen, others_come) in [
+        ("127.0.0.1:0", false),
+        ("127.0.0.2:0", false),
+        ("[::1]:0", false),
+        ("0.0.0.0:0", true),
+        ("[::]:0", true),
+    ] {
+        let data = tempfile::tempdir().unwrap();
+        let at = |config: &mut ServerConfig| {
+            (config.listen, config.listen_without_tls) = (Some(listen.parse().unwrap()), others_come);
+        };
+        let server = start_with(&data, at).await.unwrap();
+        let mut address = server.listening().unwrap();
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() {
+                Ipv4Addr::LOCALHOST.into()
+            } else {
+                Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        let known = |names: &'static [&str], expected| names.iter().map(move |name| (name, expected));
+        let elsewhere = if others_come { 401 } else { 403 };
+        for (name, expected) in
+            known(&HERE, 401).chain(known(&ELSEWHERE, elsewhere)).chain(known(&NOBODY, 403))
+        {
+            let name = name.replace("{port}", &address.port().to_string());
+            assert_eq!(asked_as(address, &name).await, expected, "{name:?} at {listen}");
+        }
+    }
+}
+
+/// The status of an answer to a request that calls the port so, and has no token.
+async fn asked_as(address: SocketAddr, host: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("GET /v1/tasks HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 #[tokio::test]

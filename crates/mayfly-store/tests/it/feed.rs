@@ -25,7 +25,7 @@ pub(crate) async fn say(store: &Store, number: u32, lines: &[String]) {
         bytes: line.clone().into(),
     };
     let records = (stored + 1..).zip(lines).map(record).collect();
-    store.ingest(attempt, records, AT, ("sim", policy())).await.unwrap();
+    store.ingest(attempt, records, AT, ("sim", policy()), |_| ()).await.unwrap();
 }
 
 /// Every event after `after`, by its task, number and line, read in chunks that are full after `bytes_max`.

@@ -43,7 +43,7 @@ fn record(number: u64) -> Record {
 
 async fn send(store: &Store, attempt: AttemptId, first: u64, records: u64) -> Result<u64, IngestError> {
     let records = (first..first + records).map(record).collect();
-    store.ingest(attempt, records, AT, ("sim", policy())).await.map(|ingested| ingested.stored)
+    store.ingest(attempt, records, AT, ("sim", policy()), |_| ()).await.map(|ingested| ingested.stored)
 }
 
 /// The log after the machine's hello is what it said, up to the last record stored.

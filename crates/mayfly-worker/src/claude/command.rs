@@ -167,6 +167,7 @@ pub(crate) mod tests {
             result_token: "canary-result".to_owned().into(),
             collect_ms_max: 1000,
             orphan_after_ms: 1000,
+            log_bytes_max: None,
         }
     }
 

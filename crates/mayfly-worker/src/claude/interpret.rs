@@ -104,7 +104,7 @@ impl Interpreter {
     /// Reads one whole line.
     pub(crate) fn read(&mut self, line: &[u8]) -> Vec<Finding> {
         let Some(head) = parse::<Head>(line) else { return Vec::new() };
-        match (head.kind.as_str(), head.subtype.as_deref()) {
+        match (head.kind.as_ref(), head.subtype.as_deref()) {
             ("system", Some("init")) => Some(self.init(parse(line))),
             ("system", Some("permission_denied")) => parse(line).map(|denied| self.permission_denied(denied)),
             ("system", Some("task_started" | "task_notification" | "background_tasks_changed")) => {

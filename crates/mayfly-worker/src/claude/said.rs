@@ -3,6 +3,8 @@
 //! Key order varies, unknown fields are ignored, and texts that could be anything are kept as raw JSON until
 //! they are needed: half of a surrogate pair in one of them must not hide the line.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -35,9 +37,9 @@ pub(crate) fn words(json: &RawValue) -> String {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Head {
-    #[serde(rename = "type")]
-    pub(crate) kind: String,
+pub(crate) struct Head<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(crate) kind: Cow<'a, str>,
     pub(crate) subtype: Option<String>,
 }
 

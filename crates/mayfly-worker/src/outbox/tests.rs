@@ -216,3 +216,14 @@ fn a_small_disk_has_a_small_spool() {
     assert_eq!(Bounds::USUAL.within(Some(&disk(8 << 20))).spool, 1 << 20);
     assert_eq!(Bounds::USUAL.within(Some(&disk(u64::MAX))).spool, Bounds::USUAL.spool);
 }
+
+/// S37: the shortest lines are no reason for a frame that takes long to store.
+#[test]
+fn a_frame_has_only_so_many_records() {
+    let mut outbox = Outbox::new(Bounds::USUAL);
+    for _ in 0..=2 * BATCH_RECORDS_MAX {
+        outbox.push(0, Source::Claude, End::Newline, Bytes::new());
+    }
+    let frames = std::iter::from_fn(|| outbox.batch()).map(|frame| decode(frame).unwrap().len());
+    assert_eq!(frames.collect::<Vec<_>>(), [BATCH_RECORDS_MAX, BATCH_RECORDS_MAX, 1]);
+}

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use mayfly_link::BackOff;
-use mayfly_testkit::faulty::{Fault, FaultyWay, InMemory, in_memory};
+use mayfly_link::{BACK_OFF_MAX, BackOff};
+use mayfly_testkit::faulty::{Barred, Fault, FaultyWay, InMemory, in_memory};
+use mayfly_wire::event::LINE_BYTES_MIN;
 use mayfly_wire::worker::{Down, End, Hello, PROTOCOL, Record, Report, Source};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::host::{Desk, Host, connection, reports};
 use crate::life::LifeError;
 use crate::outbox::Bounds;
 use crate::spool::Spool;
-use crate::uplink;
+use crate::uplink::{self, Duty};
 
 fn lines(to: u32) -> Vec<u8> {
     (1..=to).flat_map(|number| format!("{number}\n").into_bytes()).collect()
@@ -122,6 +123,74 @@ async fn what_finds_no_room_in_memory_waits_on_the_disk_and_claude_does_not() {
     let said = host.bytes(Source::Claude);
     let counted = said.windows(3).position(|bytes| bytes == b"y\n1").unwrap() + 2;
     assert!(said[counted..].starts_with(&lines(20_000)));
+}
+
+/// Covers S37: what waits for an orchestrator that takes nothing counts for the log as well.
+#[tokio::test]
+async fn a_flood_that_nobody_takes_ends_at_the_bound_of_the_log() {
+    const MOST: usize = 32 << 20;
+    /// A pipe and a read may be full when it is stopped.
+    const UNDER_WAY: usize = 128 << 10;
+    let mut host = Host::with("exec 9> alive; init; exec yes", |desk| {
+        desk.order.log_bytes_max = Some(MOST as u64);
+    });
+    host.bounds = Bounds { memory: 1 << 16, chunk: 1 << 14, spool: 1 << 30 };
+    let mut wrote = host.lifeline();
+    let (lived, ()) = tokio::join!(host.live(), async {
+        host.reported(|report| matches!(report, Report::Ready { .. })).await;
+        let acked = u64::try_from(host.desk.records.borrow().len()).unwrap();
+        host.desk.acks.send_replace(acked);
+        assert_eq!(wrote.read(&mut [0]).await.unwrap(), 0, "claude is stopped");
+        host.desk.acks.send_replace(u64::MAX);
+    });
+    lived.unwrap();
+    let expected = ("log-full".to_owned(), format!("its log reached the limit of {MOST} bytes"));
+    assert_eq!(host.ended(), expected);
+    let said = host.bytes(Source::Claude);
+    let logged: usize = lines_of(&said).map(|line| line.len() + LINE_BYTES_MIN).sum();
+    let most = MOST + UNDER_WAY * (LINE_BYTES_MIN + 1) / 2;
+    assert!((MOST..most).contains(&logged), "{logged} bytes");
+}
+
+/// Covers R07, on a clock that stands still while something happens: however long nobody can be reached, what is said
+/// is taken at once, and comes once and in order as soon as somebody can.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_cut_for_hours_holds_nobody_up_and_loses_nothing() {
+    const LINE: usize = 1000;
+    let ((mut desk, mut hellos), dir) = (Desk::new(), tempfile::tempdir().unwrap());
+    desk.order.orphan_after_ms = 3 * 3600 * 1000;
+    // Two hours take much more than memory.
+    let bounds = Bounds { memory: 100_000, chunk: 20_000, spool: 16 << 20 };
+    let spool = Spool::on_disk_of(dir.path(), bounds.spool);
+    let way = Arc::new(Barred::new(at(&desk)));
+    let link = uplink::start(way.clone(), hello(), BackOff::new(|| 7), (bounds, spool));
+    assert!(link.outlet.report_durably(&Report::Started).await);
+    let mut sent: Vec<Bytes> = Vec::new();
+    for seconds in [1, 30, 5 * 60, 2 * 3600] {
+        let back = Instant::now() + Duration::from_secs(seconds);
+        way.bar(true);
+        desk.downs.send(None).unwrap();
+        while Instant::now() < back {
+            let bytes = Bytes::from(format!("{:>LINE$}", sent.len()));
+            let said = link.outlet.say(Source::Claude, vec![(bytes.clone(), End::Newline)]);
+            timeout(Duration::from_millis(10), said).await.expect("it is taken at once");
+            sent.push(bytes);
+            sleep(Duration::from_secs(1)).await;
+        }
+        way.bar(false);
+        assert!(link.outlet.report_durably(&Report::Started).await, "{seconds} s");
+        let caught_up = back.elapsed();
+        assert!(caught_up <= BACK_OFF_MAX, "after {seconds} s: {caught_up:?}");
+    }
+    assert_eq!(*link.duty.borrow(), Duty::Work);
+    let records = desk.records.borrow();
+    let said = records.iter().filter(|record| record.source == Source::Claude);
+    assert!(said.map(|record| &record.bytes).eq(&sent), "not what was said");
+    let mut links = 0;
+    while hellos.try_recv().is_ok() {
+        links += 1;
+    }
+    assert_eq!(links, 5, "one for the start, and one after each cut");
 }
 
 fn held(records: &[Record]) -> usize {

@@ -11,6 +11,7 @@ mod place;
 mod program;
 mod stand_in;
 mod token;
+mod tunnel;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 
+use super::port::status;
 use super::service::{CANARY, User};
 use super::world::{Ended, Run, Said, assert_no_cgroup_of, assert_no_mount_in, processes_in};
 
@@ -212,6 +213,71 @@ fn log_of(data: &Path, task: &str) -> String {
     let store = std::fs::read_to_string(data.join("tunnel/store")).unwrap();
     std::fs::read_to_string(data.join("tunnel").join(store.trim()).join(format!("logs/{task}.ndjson")))
         .unwrap()
+}
+
+/// R17, G1, G4: once the disk does not keep what it is given, nothing is acknowledged any more and the orchestrator ends;
+/// the next one has all that was answered, and all that the machines say.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestrator_whose_disk_fails_ends_and_the_next_one_has_all_that_was_answered() {
+    let Some(world) = World::start().await else { return };
+    let bad = world.data("bad");
+    let on_bad_disk = async || {
+        let mut serve = world.command(&["serve", "--listen", "127.0.0.1:0"], "there");
+        serve.env("MAYFLY_BAD_DISK", &bad);
+        Life::start(serve).await
+    };
+    let mut life = on_bad_disk().await;
+    let mut tasks = Vec::new();
+    for key in ["one", "two", "three"] {
+        tasks.push(world.submit(key).await.expect("the disk is still good"));
+    }
+    std::fs::write(&bad, "").unwrap();
+    assert_eq!(world.submit("four").await, None);
+    assert_eq!(life.child.wait().await.unwrap().code(), Some(3));
+    let mut none = on_bad_disk().await;
+    assert!(!none.child.wait().await.unwrap().success());
+    assert_eq!(none.ready, "", "it does not begin on such a disk");
+    std::fs::remove_file(&bad).unwrap();
+    let last = world.serve(None).await;
+    tasks.push(world.submit("four").await.expect("the disk is good again"));
+    for (task, key) in tasks.iter().zip(["one", "two", "three"]) {
+        assert_eq!(world.submit(key).await.as_ref(), Some(task));
+    }
+    for task in &tasks {
+        world.assert_done(task).await;
+    }
+    last.end().await;
+    world.end(&tasks).await;
+}
+
+/// S33: whatever ends an orchestrator while it revokes the token of its folder, the one that is in the file then opens
+/// its port, and no other does.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_ends_a_change_of_the_folders_token_one_is_good_and_it_is_the_one_in_the_file() {
+    let Some(world) = World::start().await else { return };
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let serve = async |point: Option<&str>| {
+        let mut serve = world.command(&["serve", "--listen", &address], "there");
+        serve.envs(point.map(|point| ("MAYFLY_FAILPOINT", point)));
+        Life::start(serve).await
+    };
+    let token = || std::fs::read_to_string(world.data("there").join("token")).unwrap().trim_end().to_owned();
+    serve(None).await.end().await;
+    // The first private file of a life is the one that remembers its settings.
+    for (point, is_changed) in [("private-unnamed:2", false), ("private-named:2", true)] {
+        let (before, life) = (token(), serve(Some(point)).await);
+        let client = Client::new(&world.data("there").join("api.sock"));
+        client.revoke_token("local").await.expect_err("it is killed");
+        life.killed(point).await;
+        let after = token();
+        assert_eq!(before != after, is_changed, "{point}");
+        let last = serve(None).await;
+        assert_eq!(status(&address, &after).await, "200", "{point}");
+        let expected = if is_changed { "401" } else { "200" };
+        assert_eq!(status(&address, &before).await, expected, "{point}");
+        last.end().await;
+    }
+    world.end(&[]).await;
 }
 
 /// The tables of the first version, with a task that is over: in the year 2100, so that it is not old enough to go.

@@ -17,6 +17,7 @@ mod isolation;
 mod limits;
 mod port;
 mod service;
+mod steady;
 mod stream;
 mod succession;
 mod tunnel;

@@ -52,7 +52,7 @@ impl Serving {
 }
 
 /// The status of an answer at `address`.
-async fn status(address: &str, token: &str) -> String {
+pub(crate) async fn status(address: &str, token: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!("GET /v1/tasks HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
