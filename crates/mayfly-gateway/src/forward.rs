@@ -179,7 +179,7 @@ mod tests {
         }
 
         async fn over(&mut self) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -249,6 +249,7 @@ impl Report {
             Self::Collected(Collected { unsaved, notes, .. }) => unsaved.iter_mut().chain(notes).collect(),
             Self::Denied { tool, message } => vec![tool, message],
             Self::Limit { limit, .. } => vec![limit],
+            Self::Ignored { file, parts } => std::iter::once(file).chain(parts).collect(),
             Self::Warning { text } => vec![text],
             Self::Started | Self::Cost { .. } => Vec::new(),
         }
