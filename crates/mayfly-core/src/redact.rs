@@ -128,7 +128,8 @@ impl Redactor {
     /// its end if the text goes on.
     pub fn is_clean(&self, piece: &[u8], goes_on: bool) -> bool {
         let Some(forms) = &self.0 else { return true };
-        !forms.any.is_match(piece) && !(goes_on && forms.begins_in(piece) < piece.len())
+        let begins = || goes_on && forms.begins_in(piece) < piece.len();
+        !(forms.any.is_match(piece) || begins())
     }
 
     /// The next piece of a text, after what waits from the one before; if it goes on, some of its end may wait.
@@ -175,7 +176,7 @@ fn with_earlier(covered: usize, mut found: Vec<Range<usize>>) -> Vec<Range<usize
     }
     let apart = found.iter().position(|place| place.start >= covered).unwrap_or(found.len());
     let end = found[..apart].iter().map(|place| place.end).fold(covered, usize::max);
-    found.splice(..apart, [0..end]);
+    found.splice(..apart, std::iter::once(0..end));
     found
 }
 

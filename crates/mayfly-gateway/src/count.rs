@@ -148,12 +148,12 @@ impl Used {
     /// What is told later counts what was told before.
     fn tokens(&mut self, told: &Tokens) {
         let grow = |so_far: &mut u64, told: Option<u64>| {
-            *so_far = (*so_far).max(told.unwrap_or_default().min(TOKENS_MAX))
+            *so_far = (*so_far).max(told.unwrap_or_default().min(TOKENS_MAX));
         };
-        grow(&mut self.input_tokens, told.input_tokens);
-        grow(&mut self.output_tokens, told.output_tokens);
-        grow(&mut self.cache_read_tokens, told.cache_read_input_tokens);
-        grow(&mut self.cache_write_tokens, told.cache_creation_input_tokens);
+        grow(&mut self.input_tokens, told.input);
+        grow(&mut self.output_tokens, told.output);
+        grow(&mut self.cache_read_tokens, told.cache_read);
+        grow(&mut self.cache_write_tokens, told.cache_write);
     }
 }
 
@@ -184,10 +184,14 @@ struct Message {
 
 #[derive(Default, Deserialize)]
 struct Tokens {
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    cache_read_input_tokens: Option<u64>,
-    cache_creation_input_tokens: Option<u64>,
+    #[serde(rename = "input_tokens")]
+    input: Option<u64>,
+    #[serde(rename = "output_tokens")]
+    output: Option<u64>,
+    #[serde(rename = "cache_read_input_tokens")]
+    cache_read: Option<u64>,
+    #[serde(rename = "cache_creation_input_tokens")]
+    cache_write: Option<u64>,
 }
 
 #[cfg(test)]
