@@ -109,7 +109,7 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
 async fn site() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let big = bytes::Bytes::from(vec![b'x'; BODY_BYTES]);
+    let big = axum::body::Bytes::from(vec![b'x'; BODY_BYTES]);
     let app = Router::new().route("/big", get(async move || big)).route("/small", get(async || "x"));
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(address)

@@ -129,7 +129,8 @@ impl Engine {
     /// Has all of the pool among the secrets, also those that no task uses.
     pub(crate) async fn know_pool(&self) -> Result<(), StoreError> {
         let pool = self.0.store.pool().await?;
-        let opened = pool.iter().filter_map(|Pooled { name, sealed, .. }| self.0.seal.open(&place(name), sealed));
+        let opened =
+            pool.iter().filter_map(|Pooled { name, sealed, .. }| self.0.seal.open(&place(name), sealed));
         let secrets: Vec<String> = opened.map(|credential| credential.secret.expose().to_owned()).collect();
         self.0.config.secrets.set("pool", secrets);
         Ok(())

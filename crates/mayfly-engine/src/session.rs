@@ -194,7 +194,7 @@ impl Engine {
         };
         failpoint("join-bound");
         // What it says must not show its credential, also if it never asks for it.
-        self.credential(attempt.task).await?;
+        let _ = self.credential(attempt.task).await?;
         let fence = Fence::raise(self, attempt);
         if self.step(attempt.task, Event::Joined(attempt.attempt), None).await? {
             self.0.metrics.launched(row.launched, self.0.clock.now());

@@ -79,7 +79,7 @@ impl Store {
         asked: Asked,
         at: Timestamp,
     ) -> impl Future<Output = Result<Option<i64>, StoreError>> + Send + use<> {
-        self.writer.begin(move |desk| keep_asked(desk, attempt, &asked, at))
+        self.writer.begin(move |desk| keep_asked(desk, attempt, &asked, at), |_| ())
     }
 
     /// Notes what went through a connection that is over.
