@@ -107,13 +107,11 @@ fn cost(attempts: &[AttemptUsage], prices: Option<&Prices>) -> (Option<f64>, Str
             let Some(prices) = prices else {
                 return (None, "claude named no cost, and there are no prices".to_owned());
             };
-            match prices.cost(&used.model, tokens(used)) {
-                Some(usd) => (sum, by_prices) = (sum + usd, true),
-                None => {
-                    let model = if used.model.is_empty() { "an unknown model" } else { &used.model };
-                    return (None, format!("no price of {} for {model}", prices.date()));
-                }
-            }
+            let Some(usd) = prices.cost(&used.model, tokens(used)) else {
+                let model = if used.model.is_empty() { "an unknown model" } else { &used.model };
+                return (None, format!("no price of {} for {model}", prices.date()));
+            };
+            (sum, by_prices) = (sum + usd, true);
         }
     }
     let dated = prices.filter(|_| by_prices).map(|prices| format!("prices of {}", prices.date()));
@@ -179,8 +177,8 @@ mod tests {
         };
         let (told, counted) =
             (attempt(vec![used("x", 1, 9)], Some(0.5)), attempt(vec![used("m", 1, 250_000)], None));
-        assert_eq!(cost(&[told.clone()]), (Some(0.5), "claude".to_owned()));
-        assert_eq!(cost(&[counted.clone()]), (Some(0.25), "prices of 2026-01-01".to_owned()));
+        assert_eq!(cost(std::slice::from_ref(&told)), (Some(0.5), "claude".to_owned()));
+        assert_eq!(cost(std::slice::from_ref(&counted)), (Some(0.25), "prices of 2026-01-01".to_owned()));
         assert_eq!(
             cost(&[told, counted.clone()]),
             (Some(0.75), "claude and prices of 2026-01-01".to_owned())

@@ -223,7 +223,9 @@ mod tests {
 
     fn of(content_type: &str, pieces: &[&[u8]]) -> Used {
         let mut reader = Reader::new(Some(content_type));
-        pieces.iter().for_each(|piece| reader.read(piece));
+        for piece in pieces {
+            reader.read(piece);
+        }
         reader.used()
     }
 

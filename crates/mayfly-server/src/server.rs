@@ -324,7 +324,7 @@ impl Machines {
         let (workspaces, results, incoming) = (&self.workspaces, &self.results, &self.incoming);
         let (workspaces, results, incoming) = (workspaces.clone(), results.clone(), incoming.clone());
         let (git, network) = (self.git.clone(), self.network.clone());
-        Machine { entry, workspaces, results, incoming, git, network, house }
+        Machine { entry, workspaces, results, incoming, network, git, house }
     }
 
     /// Lets machines in by each door that was opened, for its attempt alone.

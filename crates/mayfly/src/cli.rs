@@ -157,6 +157,7 @@ pub(crate) struct DemoArgs {
 /// Run each prompt in a machine of its own, follow it, and bring its work back as a branch
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of the command line are what they are")]
 pub(crate) struct RunArgs {
     /// What to do, a task each; `-` reads one from standard input
     #[arg(value_name = "PROMPT", required_unless_present = "file", conflicts_with = "file")]

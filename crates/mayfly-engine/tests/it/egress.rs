@@ -5,7 +5,7 @@ use mayfly_core::host::Target;
 use mayfly_core::{AttemptId, Outcome, TaskId};
 use mayfly_engine::{AllowError, Asked, SubmitError};
 use mayfly_testkit::{SimMachine, TestEngine, task};
-use mayfly_wire::api::{ALLOWED_MAX, Allowed, CreateTask};
+use mayfly_wire::api::{ALLOWED_MAX, Allowed, CreateTask, Retry};
 use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::{Down, WorkOrder};
 
@@ -96,7 +96,7 @@ async fn what_is_allowed_while_a_task_runs_is_durable_and_its_own() {
     machine.collected().await;
     mayfly.until_state(id, "finished").await;
     assert!(matches!(mayfly.engine.allow(id, &more("c.test")).await, Err(AllowError::Over(_))));
-    let again = mayfly.engine.retry(id, None, None).await.expect("over").expect("there");
+    let again = mayfly.engine.retry(id, Retry::default(), None).await.expect("over").expect("there");
     let again: TaskId = again.id.parse().expect("an id");
     let allowed = mayfly.engine.allowed(again).await.expect("a store that works").expect("there");
     assert_eq!(allowed.hosts, ["a.test", "b.test:8443"]);
