@@ -1,11 +1,11 @@
 //! The engine: what it owns, how it starts and stops, and what follows from a change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mayfly_core::{Effect, Event, TaskId, TaskState, causes};
+use mayfly_core::{AttemptId, Effect, Event, TaskId, TaskState, causes};
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{AttemptRow, AttemptUsage, Change, Changed, Listing, Store, StoreError};
 use mayfly_wire::api;
@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) links: Links,
     pub(crate) workspaces: Workspaces,
     pub(crate) seal: Seal,
+    /// Live attempts whose credential the model API refused.
+    pub(crate) refused: std::sync::Mutex<HashSet<AttemptId>>,
     pub(crate) metrics: Metrics,
     /// Told whenever a task or a slot is new.
     pub(crate) slots: watch::Sender<()>,
@@ -102,6 +104,7 @@ impl Engine {
         let engine = Self(Arc::new(Inner {
             tokens: Tokens::new(config.key),
             seal: Seal::new(&config.key),
+            refused: std::sync::Mutex::default(),
             metrics: Metrics::default(),
             config,
             store,
@@ -118,6 +121,7 @@ impl Engine {
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
         }));
+        engine.know_pool().await?;
         engine.take_up_doors().await?;
         engine.reap(engine.strangers().await?);
         let effects = engine.0.store.effects().await?;
@@ -296,6 +300,7 @@ impl Engine {
             TaskState::Finished(_) => {
                 self.0.config.secrets.set(&task.to_string(), []);
                 self.forget();
+                self.forget_refused(*task);
                 self.0.slots.send_replace(());
             }
             _ => {}
@@ -310,16 +315,6 @@ impl Engine {
     /// Counts a task no more that is over, or was not stored.
     pub(crate) fn forget(&self) {
         self.0.unfinished.send_modify(|count| *count = count.saturating_sub(1));
-    }
-
-    /// The owner's credential for a task that is not over. Before anybody has it, it is among the secrets.
-    pub(crate) async fn credential(&self, task: TaskId) -> Result<Option<api::Credential>, StoreError> {
-        let sealed = self.0.store.credential(task).await?;
-        let credential = sealed.and_then(|sealed| self.0.seal.open(task, &sealed));
-        if let Some(credential) = &credential {
-            self.0.config.secrets.add(&task.to_string(), credential.secret.expose());
-        }
-        Ok(credential)
     }
 
     /// Follows a task from its present head. `None`: there is no such task.

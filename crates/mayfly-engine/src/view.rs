@@ -40,6 +40,7 @@ pub(crate) fn view(task: TaskRow, live: Option<&AttemptRow>, rules: &Rules) -> a
         result_attempt: task.result_attempt,
         usage: None,
         pruned: task.pruned,
+        credential_name: task.pooled,
         priority: task.spec.priority,
         due_at: task.due,
         limits,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mayfly_core::Secrets;
 use mayfly_engine::{EngineConfig, Rules};
+use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
 
 use crate::data::TOKEN;
@@ -29,6 +30,8 @@ pub struct ServerConfig {
     pub host_names: Vec<String>,
     /// Whether machines can come there too, each with its own tokens. Default: no.
     pub machines_by_port: bool,
+    /// Where machines can go, if their tasks allow it. Default: wherever this host can, but for private networks.
+    pub network: Network,
     /// git, which makes patches of results. Default: the one in the usual places.
     pub git: Git,
     /// What holds for its tasks.
@@ -49,6 +52,7 @@ impl ServerConfig {
             listen_without_tls: false,
             host_names: Vec::new(),
             machines_by_port: false,
+            network: Network::of_host(Vec::new()),
             git,
             rules: Rules::default(),
             secrets: Secrets::default(),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use mayfly_core::{Secrets, causes};
 use mayfly_engine::{Clock, Engine};
+use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{Store, StoreError};
@@ -167,10 +168,11 @@ impl Server {
 
         let (owner_count, owners) = watch::channel(0);
         let listening = port.as_ref().map(|port| (port.address, port.fingerprint.clone()));
-        let api = http::owner(owner(&engine, &data, &house, &config.git, &tokens));
+        let api = http::owner(owner(&engine, &data, &house, &config.git, &tokens, &client));
         let machines = Machines {
             engine: engine.clone(),
             client,
+            network: config.network.clone(),
             workspaces: data.workspaces().into(),
             results: data.results().into(),
             incoming: data.incoming().into(),
@@ -286,7 +288,14 @@ async fn try_machines(provider: &dyn Provider) -> Result<(), StartError> {
     }
 }
 
-fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &OwnerTokens) -> Owner {
+fn owner(
+    engine: &Engine,
+    data: &DataFolder,
+    house: &House,
+    git: &Git,
+    tokens: &OwnerTokens,
+    client: &reqwest::Client,
+) -> Owner {
     Owner {
         engine: engine.clone(),
         workspaces: data.workspaces().into(),
@@ -294,6 +303,7 @@ fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &
         incoming: data.incoming().into(),
         git: git.clone(),
         tokens: tokens.clone(),
+        upstream: client.clone(),
         house: house.clone(),
     }
 }
@@ -302,6 +312,7 @@ fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &
 struct Machines {
     engine: Engine,
     client: reqwest::Client,
+    network: Network,
     workspaces: Arc<Path>,
     results: Arc<Path>,
     incoming: Arc<Path>,
@@ -312,7 +323,8 @@ impl Machines {
     fn machine(&self, entry: Entry, house: House) -> Machine {
         let (workspaces, results, incoming) = (&self.workspaces, &self.results, &self.incoming);
         let (workspaces, results, incoming) = (workspaces.clone(), results.clone(), incoming.clone());
-        Machine { entry, workspaces, results, incoming, git: self.git.clone(), house }
+        let (git, network) = (self.git.clone(), self.network.clone());
+        Machine { entry, workspaces, results, incoming, network, git, house }
     }
 
     /// Lets machines in by each door that was opened, for its attempt alone.

@@ -213,7 +213,8 @@ impl Frame<'_> {
                 self.done.ready = true;
                 MayflyEvent::Ready { version, model }
             }
-            Report::Denied { tool, message } => MayflyEvent::Denied { tool, message },
+            Report::Ignored { file, parts } => MayflyEvent::Ignored { file, parts },
+            Report::Denied { tool, message } => MayflyEvent::Denied { tool, message, host: None },
             Report::Limit { kind, limit, resets_at } => MayflyEvent::Limit { kind, limit, resets_at },
             Report::Warning { text } => MayflyEvent::Warning { text },
         };

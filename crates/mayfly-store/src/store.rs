@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mayfly_core::host::Rule;
 use mayfly_core::{Attempt, AttemptId, Effect, Event, Policy, TaskId, TaskState};
 use mayfly_failpoint::failpoint;
 use mayfly_wire::api::CreateTask;
@@ -15,9 +16,11 @@ use tokio::sync::watch;
 use crate::change::{Change, Changed, apply, effect_of, effect_parts, find};
 use crate::checkpoints::Checkpoints;
 use crate::desk::Desk;
+use crate::egress;
 use crate::error::{StoreError, corrupt};
 use crate::ingest::{IngestError, IngestRules, Ingested, ingest, look};
 use crate::log::Log;
+use crate::pool::{self, Whose};
 use crate::prune;
 use crate::read::{self, FeedChunk, LogError, Run};
 use crate::readers::Readers;
@@ -40,8 +43,10 @@ pub struct NewTask {
     pub id: TaskId,
     /// What was asked for; the credential in it is not stored.
     pub spec: CreateTask,
-    /// The credential, sealed; it is deleted with the task's end.
-    pub sealed: Option<Vec<u8>>,
+    /// Whose credential it uses.
+    pub credential: Whose,
+    /// Where its machines may go: what the spec says of it, read.
+    pub rules: Vec<Rule>,
     /// The same key with the same task gives the task that is there already.
     pub idempotency_key: Option<String>,
     /// When.
@@ -245,20 +250,9 @@ impl Store {
         self.writer.run(move |connection| bind(connection, attempt, link_hash)).await
     }
 
-    /// Replaces the sealed credential of a task, if it is not over.
+    /// Replaces the sealed credential that came with a task, if it is not over.
     pub async fn keep_credential(&self, task: TaskId, sealed: Vec<u8>) -> Result<(), StoreError> {
         self.writer.run(move |connection| keep_credential(connection, task, &sealed)).await
-    }
-
-    /// The sealed credential of a task that is not over.
-    pub async fn credential(&self, task: TaskId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.readers
-            .read(move |connection| {
-                let sql = "SELECT sealed FROM credentials WHERE task = ?1";
-                let mut statement = connection.prepare_cached(sql)?;
-                Ok(statement.query_row([task.to_string()], |row| row.get(0)).optional()?)
-            })
-            .await
     }
 
     /// A task.
@@ -430,15 +424,17 @@ fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError>
             None => {}
         }
     }
+    let pooled = pool::choose(connection, &new.credential)?;
     let state = TaskState::NEW;
-    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms, priority) \
-               VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6)";
+    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms, priority, pooled) \
+               VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7)";
     let (id, at) = (new.id.to_string(), new.at.as_millisecond());
-    let values = params![id, spec, new.idempotency_key, state.name(), at, new.spec.priority];
+    let values = params![id, spec, new.idempotency_key, state.name(), at, new.spec.priority, pooled];
     connection.prepare_cached(sql)?.execute(values)?;
-    if let Some(sealed) = &new.sealed {
+    if let Whose::Own(sealed) = &new.credential {
         keep_credential(connection, new.id, sealed)?;
     }
+    egress::keep_rules(connection, new.id, &new.rules, new.at)?;
     let mut log = Log::open(connection, new.id, 0);
     log.mayfly(0, new.at, &MayflyEvent::Queued)?;
     log.close()?;
@@ -466,7 +462,7 @@ fn forget_effect(connection: &Desk<'_>, performed: &Performed) -> Result<Option<
     Ok(changed)
 }
 
-fn tell(
+pub(crate) fn tell(
     connection: &Desk<'_>,
     attempt: AttemptId,
     at: Timestamp,

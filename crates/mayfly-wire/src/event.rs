@@ -76,12 +76,15 @@ pub enum MayflyEvent {
         /// How it ended.
         outcome: Outcome,
     },
-    /// A tool call was denied.
+    /// A tool call was denied, or a place that the machine asked for: the first time for each host.
     Denied {
-        /// The tool.
+        /// The tool; `network` for a place.
         tool: String,
         /// What `claude` was told.
         message: String,
+        /// The host and the port of a place, or whatever was asked for instead.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
     },
     /// A limit of the model API was met.
     Limit {
@@ -93,6 +96,14 @@ pub enum MayflyEvent {
         /// When it ends, in seconds since 1970.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resets_at: Option<i64>,
+    },
+    /// Something in a repository that is not trusted does not count.
+    Ignored {
+        /// The file's path in the repository.
+        file: String,
+        /// Its keys, or other parts of it; none is the whole file.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<String>,
     },
     /// Something that the user should know.
     Warning {

@@ -5,9 +5,13 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mayfly_core::Prices;
+use mayfly_core::host::{Host, Rule};
 use mayfly_core::prices::BadPrices;
 use mayfly_link::Endpoint;
-use mayfly_wire::api::{PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX, check_token_name};
+use mayfly_wire::api::{
+    CredentialKind, CredentialMode, PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX,
+    check_token_name,
+};
 
 /// The longest duration that a flag takes.
 const DURATION_MAX: Duration = Duration::from_millis(TIMEOUT_MS_MAX);
@@ -194,6 +198,42 @@ pub(crate) fn host_names(text: &str) -> Result<HostNames, String> {
     }
 }
 
+/// Where machines may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hosts(pub(crate) Vec<Rule>);
+
+/// Reads where machines may go: a host, and a port if it is to be another than those of the web.
+pub(crate) fn rule(text: &str) -> Result<Rule, String> {
+    text.trim().parse().map_err(|bad: mayfly_core::host::BadHost| bad.to_string())
+}
+
+/// Reads any number of them, with commas between them; an empty text is none.
+pub(crate) fn rules(text: &str) -> Result<Hosts, String> {
+    let parts = text.split(',').filter(|_| !text.trim().is_empty());
+    parts.map(rule).collect::<Result<_, _>>().map(Hosts)
+}
+
+/// As [`rules`] reads them.
+pub(crate) fn show_rules(Hosts(rules): &Hosts) -> String {
+    rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Names of hosts that may lead to private networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PrivateHosts(pub(crate) Vec<Host>);
+
+/// Reads any number of names, with commas between them; an empty text is none.
+pub(crate) fn private_hosts(text: &str) -> Result<PrivateHosts, String> {
+    let parts = text.split(',').filter(|_| !text.trim().is_empty());
+    let read = |part: &str| part.trim().parse().map_err(|bad: mayfly_core::host::BadHost| bad.to_string());
+    parts.map(read).collect::<Result<_, _>>().map(PrivateHosts)
+}
+
+/// As [`private_hosts`] reads them.
+pub(crate) fn show_private_hosts(PrivateHosts(hosts): &PrivateHosts) -> String {
+    hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// Reads yes or no, as TOML has them.
 pub(crate) fn switch(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "expected true or false".to_owned())
@@ -282,6 +322,61 @@ pub(crate) fn token_name(text: &str) -> Result<String, String> {
         false => Err(format!(
             "expected 1 to {TOKEN_NAME_BYTES_MAX} letters, digits, `.`, `_` or `-`, the first a letter or a digit"
         )),
+    }
+}
+
+/// Reads the name of a credential, by the same rule.
+pub(crate) fn credential_name(text: &str) -> Result<String, String> {
+    token_name(text)
+}
+
+/// The kinds of credentials, as they are written.
+const KINDS: [(&str, CredentialKind); 3] = [
+    ("oauth-token", CredentialKind::OauthToken),
+    ("api-key", CredentialKind::ApiKey),
+    ("bearer", CredentialKind::Bearer),
+];
+
+/// What a machine gets of one, as it is written.
+const MODES: [(&str, CredentialMode); 3] = [
+    ("broker", CredentialMode::Broker),
+    ("inject", CredentialMode::Inject),
+    ("inject-descriptor", CredentialMode::InjectDescriptor),
+];
+
+/// Reads the kind of a credential.
+pub(crate) fn credential_kind(text: &str) -> Result<CredentialKind, String> {
+    let found = KINDS.iter().find(|(word, _)| *word == text);
+    found.map(|(_, kind)| *kind).ok_or_else(|| "expected `oauth-token`, `api-key` or `bearer`".to_owned())
+}
+
+/// Reads what a machine gets of a credential.
+pub(crate) fn credential_mode(text: &str) -> Result<CredentialMode, String> {
+    let found = MODES.iter().find(|(word, _)| *word == text);
+    found
+        .map(|(_, mode)| *mode)
+        .ok_or_else(|| "expected `broker`, `inject` or `inject-descriptor`".to_owned())
+}
+
+/// The word for a kind.
+pub(crate) fn kind_name(kind: CredentialKind) -> &'static str {
+    KINDS.iter().find(|(_, known)| *known == kind).map_or("", |(word, _)| word)
+}
+
+/// The word for a mode.
+pub(crate) fn mode_name(mode: CredentialMode) -> &'static str {
+    MODES.iter().find(|(_, known)| *known == mode).map_or("", |(word, _)| word)
+}
+
+/// Reads the base URL of a model API, and takes its last slash off.
+pub(crate) fn base_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.map_or("", |rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    match !host.is_empty() && !host.contains('@') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => {
+            Err("expected a URL such as https://gateway.example, without a user or a password".to_owned())
+        }
     }
 }
 

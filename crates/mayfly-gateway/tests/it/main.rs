@@ -5,5 +5,6 @@
 mod bed;
 mod counting;
 mod credentials;
+mod egress;
 mod gate;
 mod streams;

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use mayfly_core::AttemptId;
-use mayfly_engine::ModelAccess;
-use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Upstream, Used};
+use mayfly_engine::{ModelAccess, NoModel};
+use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Refusal, Upstream, Used};
 use mayfly_wire::api;
 
 use super::entry::Entry;
@@ -17,11 +17,18 @@ pub(super) struct Tokens(pub(super) Entry);
 
 #[async_trait]
 impl Admission for Tokens {
-    async fn admit(&self, token: &str) -> Result<Admitted, Denied> {
+    async fn admit(&self, token: &str) -> Result<Admitted, Refusal> {
         let ModelAccess { attempt, credential, redactor, gate } =
-            self.0.admit_model(token).await.map_err(|_| Denied)?;
+            self.0.admit_model(token).await.map_err(|error| match error {
+                NoModel::Denied(_) => Denied.into(),
+                NoModel::Credential(why) => Refusal::NoCredential(why.to_string()),
+            })?;
         let gate = Box::new(EngineGate(gate));
         Ok(Admitted { attempt, upstream: upstream(credential), redactor, gate })
+    }
+
+    async fn refused(&self, attempt: AttemptId) {
+        self.0.credential_refused(attempt).await;
     }
 
     fn count(&self, attempt: AttemptId, used: Used) {
@@ -41,7 +48,7 @@ fn stored(used: Used) -> mayfly_engine::Used {
     }
 }
 
-fn upstream(credential: api::Credential) -> Upstream {
+pub(super) fn upstream(credential: api::Credential) -> Upstream {
     Upstream {
         base_url: credential.base_url.unwrap_or_else(|| ANTHROPIC_URL.to_owned()),
         kind: match credential.kind {
@@ -60,5 +67,9 @@ struct EngineGate(mayfly_engine::Gate);
 impl Gate for EngineGate {
     async fn opened(&mut self) -> Result<(), Denied> {
         self.0.opened().await.map_err(|_| Denied)
+    }
+
+    async fn over(&mut self) {
+        self.0.over().await;
     }
 }

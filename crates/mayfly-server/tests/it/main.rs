@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod bed;
+mod credentials;
 mod doors;
+mod egress;
 mod elsewhere;
 mod hostile;
 mod matrix;

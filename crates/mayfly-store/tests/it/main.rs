@@ -6,6 +6,7 @@ mod feed;
 mod file;
 mod frames;
 mod owner_tokens;
+mod pool;
 mod prune;
 mod redacted;
 mod steps;
@@ -14,7 +15,7 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use mayfly_core::{Policy, Redactor, TaskId};
-use mayfly_store::{Change, IngestRules, NewTask, Store, Submitted};
+use mayfly_store::{Change, IngestRules, NewTask, Store, Submitted, Whose};
 use mayfly_wire::api::CreateTask;
 use mayfly_wire::event::Event;
 use tempfile::TempDir;
@@ -48,7 +49,14 @@ fn id(number: u32) -> TaskId {
 
 fn new(number: u32, key: Option<&str>) -> NewTask {
     let spec: CreateTask = serde_json::from_value(serde_json::json!({"prompt": "x"})).unwrap();
-    NewTask { id: id(number), spec, sealed: None, idempotency_key: key.map(str::to_owned), at: AT }
+    NewTask {
+        id: id(number),
+        spec,
+        credential: Whose::Own(vec![0]),
+        rules: Vec::new(),
+        idempotency_key: key.map(str::to_owned),
+        at: AT,
+    }
 }
 
 async fn submit(store: &Store, number: u32) {

@@ -51,6 +51,7 @@ pub(crate) async fn serve(
     settings.bound_machines(&mut config.rules);
     settings.bound_tasks(&mut config.rules);
     config.git = environment.git();
+    config.network = settings.network();
     mayfly_server::raise_open_files();
     let host = config.host_names.first().cloned();
     let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_engine::Rules;
+use mayfly_server::Network;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use keys::{Flags, Values};
@@ -137,6 +138,12 @@ impl Settings {
     /// When an orchestrator with nothing to do is to exit.
     pub(crate) fn idle_exit(&self) -> Option<Duration> {
         self.values.idle_exit.as_ref().map(|given| given.value)
+    }
+
+    /// Where machines can go, for tasks that may.
+    pub(crate) fn network(&self) -> Network {
+        let private = self.values.allow_private.as_ref().map(|given| given.value.0.clone());
+        Network::of_host(private.unwrap_or_default())
     }
 
     /// Every key with its value.

@@ -93,12 +93,15 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
             said
         }
         Finished { outcome } => vec![Said::Finished(Shown::line(&outcome.name, WORD_CHARS_MAX), at)],
-        Denied { tool, message } => note(&format!("denied {tool}: {message}")),
+        Denied { host: Some(host), message, .. } => note(&format!("denied {host}: {message}")),
+        Denied { tool, message, host: None } => note(&format!("denied {tool}: {message}")),
         Limit { kind, limit, resets_at } => {
             let until = resets_at.and_then(|at| Timestamp::from_second(at).ok());
             let until = until.map(|at| format!(", until {at}")).unwrap_or_default();
             note(&format!("{}: {limit}{until}", kind.name()))
         }
+        Ignored { file, parts } if parts.is_empty() => note(&format!("not trusted, ignored: {file}")),
+        Ignored { file, parts } => note(&format!("not trusted, ignored: {file}: {}", parts.join(", "))),
         Warning { text } => note(text),
         Collected { .. } | Unknown => Vec::new(),
     }
