@@ -97,7 +97,8 @@ pub(super) fn script(canary: &str, port: u16) -> String {
     let (first, rest) = canary.split_at(1);
     let (pattern, port) = (format!("[{first}]{rest}"), port.to_string());
     let command = |probe: &Probe| probe.command.replace("PATTERN", &pattern).replace("PORT", &port);
-    PROBES.iter().map(|probe| format!("echo {MARK}; {{ {}; }}\n", command(probe))).collect()
+    let marked = |probe: &Probe| format!("echo {MARK}; {{ {}; }}\n", command(probe));
+    PROBES.iter().map(marked).collect::<Vec<_>>().concat()
 }
 
 /// Reads the script's output: a row for each probe.
