@@ -86,7 +86,6 @@ impl Carrier {
         for settings in SETTINGS {
             self.name_keys(Path::new(settings));
         }
-        self.own_folder()?;
         self.memory(Path::new(""), 0)?;
         Ok(self.ignored)
     }
@@ -146,6 +145,9 @@ impl Carrier {
         let scope = (depth > 0).then_some(folder);
         for name in MEMORY.into_iter().filter(|name| is_there(name) && !(*name == last && is_there(first))) {
             self.mirror(&folder.join(name), scope, 0)?;
+        }
+        if depth == 0 {
+            self.own_folder()?;
         }
         for Entry { name, is_folder } in entries {
             let (path, is_hidden) = (folder.join(&name), name.as_encoded_bytes().starts_with(b"."));
