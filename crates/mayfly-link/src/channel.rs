@@ -5,16 +5,20 @@
 //! pong for a broken link, since a half-open TCP connection says nothing.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use mayfly_wire::worker::FRAME_BYTES_MAX;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::{ByteStream, LinkError};
 
@@ -22,6 +26,8 @@ use crate::{ByteStream, LinkError};
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The longest time without a byte from the other side, and the longest time to send one message.
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// How long a side that does not keep to the protocol may take to be told so.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// What is read at once; it is allocated for every channel.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -40,6 +46,7 @@ pub enum Frame {
 }
 
 type Socket = WebSocketStream<Box<dyn ByteStream>>;
+type Sink = SplitSink<Socket, Message>;
 
 /// Both directions of a link.
 #[derive(Debug)]
@@ -51,7 +58,9 @@ pub struct Channel {
 impl Channel {
     pub(crate) fn new(socket: Socket) -> Self {
         let (sink, stream) = socket.split();
-        Self { sender: Sender { sink }, receiver: Receiver { stream, heard: Instant::now() } }
+        let sink = Arc::new(Mutex::new(sink));
+        let receiver = Receiver { stream, sink: Arc::clone(&sink), heard: Instant::now() };
+        Self { sender: Sender { sink }, receiver }
     }
 
     /// Sends one message; see [`Sender::send`].
@@ -72,7 +81,7 @@ impl Channel {
 
 /// The way out of a channel.
 pub struct Sender {
-    sink: SplitSink<Socket, Message>,
+    sink: Arc<Mutex<Sink>>,
 }
 
 impl Sender {
@@ -92,15 +101,16 @@ impl Sender {
     }
 
     /// Says that nothing follows. The other side's [`Receiver::recv`] ends with `None`.
-    pub async fn close(mut self) -> Result<(), LinkError> {
+    pub async fn close(self) -> Result<(), LinkError> {
         self.write(Message::Close(None)).await
     }
 
-    async fn write(&mut self, message: Message) -> Result<(), LinkError> {
+    async fn write(&self, message: Message) -> Result<(), LinkError> {
         if message.len() > FRAME_BYTES_MAX {
             return Err(LinkError::Protocol("a message over the limit was not sent".into()));
         }
-        timeout(SILENCE_MAX, self.sink.send(message)).await.map_err(|_| silent())?.map_err(sort)
+        let sent = async { self.sink.lock().await.send(message).await };
+        timeout(SILENCE_MAX, sent).await.map_err(|_| silent())?.map_err(sort)
     }
 }
 
@@ -113,6 +123,8 @@ impl fmt::Debug for Sender {
 /// The way into a channel.
 pub struct Receiver {
     stream: SplitStream<Socket>,
+    /// For the word of leave to a side that does not keep to the protocol.
+    sink: Arc<Mutex<Sink>>,
     heard: Instant,
 }
 
@@ -130,9 +142,20 @@ impl Receiver {
                 Ok(Message::Binary(bytes)) => return Some(Ok(Frame::Binary(bytes))),
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
                 Ok(Message::Close(_)) => return None,
-                Err(error) => return Some(Err(sort(error))),
+                Err(error) => return Some(Err(self.broken(error).await)),
             }
         }
+    }
+
+    /// Tells the other side what it did wrong, if it did; who takes nothing is not waited for.
+    async fn broken(&mut self, error: Error) -> LinkError {
+        if let Some(code) = leave_code(&error) {
+            let close = CloseFrame { code, reason: Utf8Bytes::default() };
+            let told = async { self.sink.lock().await.send(Message::Close(Some(close))).await };
+            // The link is over either way.
+            let _ = timeout(LEAVE_MAX, told).await;
+        }
+        sort(error)
     }
 }
 
@@ -155,14 +178,26 @@ fn silent() -> LinkError {
     LinkError::Silent { seconds: SILENCE_MAX.as_secs() }
 }
 
+/// What a side that broke the protocol is told; none: the link broke.
+fn leave_code(error: &Error) -> Option<CloseCode> {
+    match error {
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => Some(CloseCode::Protocol),
+        Error::Capacity(_) => Some(CloseCode::Size),
+        Error::Utf8(_) => Some(CloseCode::Invalid),
+        _ => None,
+    }
+}
+
 /// Tells what the other side did wrong from what happened to the link.
 fn sort(error: Error) -> LinkError {
-    use tokio_tungstenite::tungstenite::error::ProtocolError;
     match error {
-        Error::Io(_)
-        | Error::ConnectionClosed
+        Error::Io(error) => LinkError::Cut(Box::new(error)),
+        Error::ConnectionClosed
         | Error::AlreadyClosed
         | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => LinkError::Cut(Box::new(error)),
+        Error::Protocol(error) => LinkError::Protocol(Box::new(error)),
+        Error::Capacity(error) => LinkError::Protocol(Box::new(error)),
         other => LinkError::Protocol(Box::new(other)),
     }
 }

@@ -9,10 +9,12 @@ use http::header::{
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{Request, StatusCode};
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use mayfly_wire::Secret;
+use mayfly_wire::api::Problem;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -25,6 +27,9 @@ use crate::{Channel, LinkError};
 
 /// The longest time for connecting, and again for the handshake of a channel.
 pub const DIAL_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The longest problem that is read of an answer that makes no channel.
+const PROBLEM_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes both ways, whatever carries them.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -80,7 +85,8 @@ async fn shake_hands(
     tokio::spawn(connection.with_upgrades());
     let response = sender.send_request(request).await.map_err(sort)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(LinkError::Refused { status: response.status().as_u16() });
+        let status = response.status().as_u16();
+        return Err(LinkError::Refused { status, kind: kind(response.into_body()).await });
     }
     let headers = response.headers();
     if headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| *accept != *key) {
@@ -95,13 +101,19 @@ async fn shake_hands(
     Ok(Channel::new(WebSocketStream::from_partially_read(stream, read, Role::Client, Some(config())).await))
 }
 
+/// The type of the problem that an answer tells; what is longer or broken tells none.
+async fn kind(body: Incoming) -> Option<String> {
+    let body = Limited::new(body, PROBLEM_BYTES_MAX).collect().await.ok()?.to_bytes();
+    serde_json::from_slice::<Problem>(&body).ok().map(|problem| problem.kind)
+}
+
 fn unfit(reason: &str) -> LinkError {
     LinkError::Handshake { reason: reason.to_owned() }
 }
 
 fn sort(error: hyper::Error) -> LinkError {
     match error.is_parse() {
-        true => LinkError::Protocol(Box::new(error)),
+        true => LinkError::NotHttp(Box::new(error)),
         false => LinkError::Cut(Box::new(error)),
     }
 }

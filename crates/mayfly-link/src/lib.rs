@@ -50,18 +50,25 @@ pub enum LinkError {
     Untrusted {
         /// The certificate that was presented.
         presented: Fingerprint,
+        /// The one that was pinned, if one was.
+        pinned: Option<Fingerprint>,
         /// What speaks against it.
-        source: rustls::Error,
+        source: Box<rustls::Error>,
     },
     /// TLS does not come about for another reason: as a rule the other side speaks something else.
     #[error("no TLS with the other side")]
     Tls(#[source] std::io::Error),
-    /// An answer of HTTP that makes no channel: 401 and 403 are about the token, 5xx may be better later.
+    /// An answer of HTTP that makes no channel: 401 is about the token, 5xx may be better later.
     #[error("the other side answers {status} and makes no channel")]
     Refused {
         /// Its status.
         status: u16,
+        /// The type of the problem that it tells, if it tells one.
+        kind: Option<String>,
     },
+    /// What answers a handshake is no HTTP: as a rule the other side wants TLS.
+    #[error("what answers there is no HTTP")]
+    NotHttp(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The handshake is not one.
     #[error("the handshake is not one: {reason}")]
     Handshake {

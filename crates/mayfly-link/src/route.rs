@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use mayfly_wire::endpoint::{Address, Endpoint};
+use rustix::net::sockopt;
 use rustls::ClientConfig;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::channel::{KEEP_ALIVE, SILENCE_MAX};
 use crate::dial::{ByteStream, DIAL_TIME_MAX, Dial};
 use crate::proxy::Proxy;
 use crate::{LinkError, tls};
@@ -58,7 +60,19 @@ impl Route {
 async fn connect(address: &Address) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((address.host(), address.port())).await?;
     stream.set_nodelay(true)?;
+    notice_absence(&stream)?;
     Ok(stream)
+}
+
+/// Whoever was unplugged says nothing: the system asks, and ends what is not confirmed for [`SILENCE_MAX`]. A channel has
+/// a word of its own for that; a plain connection may be quiet for long.
+fn notice_absence(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, SILENCE_MAX.as_millis().try_into().expect("seconds"))?;
+    Ok(())
 }
 
 impl From<Endpoint> for Route {

@@ -67,9 +67,13 @@ pub(crate) async fn wrap(
 fn sort(error: std::io::Error) -> LinkError {
     let fault = error.get_ref().and_then(|source| source.downcast_ref::<Error>());
     if let Some(Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) = fault
-        && let Some(Refusal { presented, reason }) = refusal.downcast_ref::<Refusal>()
+        && let Some(Refusal { presented, pinned, reason }) = refusal.downcast_ref::<Refusal>()
     {
-        return LinkError::Untrusted { presented: *presented, source: reason.clone() };
+        return LinkError::Untrusted {
+            presented: *presented,
+            pinned: *pinned,
+            source: Box::new(reason.clone()),
+        };
     }
     LinkError::Tls(error)
 }
@@ -108,6 +112,7 @@ struct Verifier {
 #[error("a certificate that is not accepted")]
 struct Refusal {
     presented: Fingerprint,
+    pinned: Option<Fingerprint>,
     #[source]
     reason: Error,
 }
@@ -128,8 +133,12 @@ impl ServerCertVerifier for Verifier {
             Accepted::Issued(roots) => roots.verify_server_cert(end_entity, intermediates, name, ocsp, now),
             Accepted::Nobodys => Err(Error::General("this system has no roots to trust".to_owned())),
         };
+        let pinned = match &self.accepted {
+            Accepted::Pin(pin) => Some(*pin),
+            Accepted::Issued(_) | Accepted::Nobodys => None,
+        };
         judged.map_err(|reason| {
-            let refusal = OtherError(Arc::new(Refusal { presented, reason }));
+            let refusal = OtherError(Arc::new(Refusal { presented, pinned, reason }));
             Error::InvalidCertificate(CertificateError::Other(refusal))
         })
     }

@@ -181,7 +181,11 @@ pub(crate) fn check_kept(connection: &Connection, task: TaskId, after: u64) -> R
 pub(crate) fn feed(connection: &Connection, after: u64, bytes_max: usize) -> Result<FeedChunk, StoreError> {
     // Read first: what is committed meanwhile is for the next chunk, and what is pruned meanwhile is skipped.
     let head = head(connection)?;
-    let sql = format!("SELECT {COLUMNS} FROM runs WHERE pos > ?1 AND pos <= ?2 ORDER BY pos");
+    // Of a log whose beginning may be gone nobody can begin to keep the rest.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM runs WHERE pos > ?1 AND pos <= ?2 \
+         AND NOT EXISTS (SELECT 1 FROM tasks WHERE id = runs.task AND pruned > 0) ORDER BY pos"
+    );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![after, head])?;
     let mut chunk = FeedChunk { runs: Vec::new(), skipped: 0, position: after, head };

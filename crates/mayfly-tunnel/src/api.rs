@@ -3,6 +3,9 @@
 //! A log that is whole is read here, also while the orchestrator is away; one that still grows is followed here.
 //! What a log holds so far is asked of the orchestrator, if it can be reached: it may be ahead. It also knows best
 //! which task an end of an id means; while it is away, the logs here do.
+//!
+//! A log that is not whole here, and of which the orchestrator keeps no more, ends with what is here and then, asked for
+//! once more, with the orchestrator's `gone`: whoever follows it would wait for ever else.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,20 +15,38 @@ use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use futures_util::stream;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
 use mayfly_core::{TaskId, causes};
+use mayfly_link::LinkError;
 use mayfly_wire::api::Problem;
 use mayfly_wire::tunnel::{AWAY, STATUS_PATH, Status};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-use crate::forward::{Forward, ForwardError};
+use crate::forward::{Forward, ForwardError, QUIET_MAX};
 use crate::logs::{is_whole, path_in};
 use crate::names::ending_with;
 use crate::reader::LogReader;
+
+/// The most bytes of what is told of a task.
+const TASK_BYTES_MAX: usize = 1024 * 1024;
+
+/// The lines of a log, some at a time.
+type Lines = BoxStream<'static, io::Result<Bytes>>;
+
+/// What of a task must be known here.
+#[derive(Debug, Deserialize)]
+struct Kept {
+    #[serde(default)]
+    pruned: bool,
+}
 
 /// What the routes need.
 #[derive(Debug, Clone)]
@@ -38,7 +59,7 @@ pub(crate) struct Local {
 
 /// The query of a log, as the orchestrator has it.
 #[derive(Debug, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct From {
     after: u64,
     follow: bool,
@@ -52,15 +73,16 @@ impl Default for From {
 
 pub(crate) fn router(local: Local) -> Router {
     Router::new()
-        .route("/healthz", get(async || StatusCode::NO_CONTENT))
-        .route(STATUS_PATH, get(status))
-        .route("/v1/tasks/{id}/events", get(events))
+        .route("/healthz", get(async || "ok\n").fallback(pass))
+        .route(STATUS_PATH, get(status).fallback(pass))
+        .route("/v1/tasks/{id}/events", get(events).fallback(pass))
         .fallback(pass)
         .with_state(local)
 }
 
 async fn status(State(local): State<Local>) -> Json<Status> {
-    Json(local.status.borrow().clone())
+    let forwarding = local.forward.count();
+    Json(Status { forwarding, ..local.status.borrow().clone() })
 }
 
 /// The log from here if it is here, else from the orchestrator.
@@ -68,7 +90,7 @@ async fn events(State(local): State<Local>, request: Request) -> Response {
     let Some(Asked { name, from }) = Asked::of(&request) else { return pass(State(local), request).await };
     let Ok(task) = name.parse() else { return local.by_end(request, &name, from).await };
     match local.log(task, from).await {
-        Ok(Some(reader)) => answer(reader),
+        Ok(Some(lines)) => answer(lines),
         Ok(None) => pass(State(local), request).await,
         Err(error) => {
             tracing::warn!(cause = %causes(&error), "a log on this machine could not be read");
@@ -80,11 +102,7 @@ async fn events(State(local): State<Local>, request: Request) -> Response {
 /// Everything else is the orchestrator's.
 async fn pass(State(local): State<Local>, request: Request) -> Response {
     let passed = local.forward.pass(request).await;
-    passed.unwrap_or_else(|error| away(local.away_words(&error)))
-}
-
-fn away(detail: String) -> Response {
-    problem(StatusCode::BAD_GATEWAY, AWAY, detail)
+    passed.unwrap_or_else(|error| local.not_passed(&error))
 }
 
 fn problem(status: StatusCode, kind: &str, detail: String) -> Response {
@@ -108,14 +126,30 @@ impl Asked {
 
 impl Local {
     /// The log of `task`, if it is to be read here.
-    async fn log(&self, task: TaskId, From { after, follow }: From) -> io::Result<Option<LogReader>> {
+    async fn log(&self, task: TaskId, From { after, follow }: From) -> io::Result<Option<Lines>> {
         let connected = self.status.borrow().connected;
         let Some(folder) = self.of_store() else { return Ok(None) };
         let path = path_in(&folder, task);
-        if connected && !follow && !whole(&path).await? {
+        let whole = whole(&path).await?;
+        if connected && !follow && !whole {
             return Ok(None);
         }
-        LogReader::open(&path, after, follow.then(|| self.appended.clone())).await
+        let appended = follow.then(|| self.appended.clone());
+        let Some(mut reader) = LogReader::open(&path, after, appended).await? else { return Ok(None) };
+        let first = reader.now().await?;
+        if first.is_none() && connected && !whole && self.keeps_no_more(task).await {
+            return Ok(None);
+        }
+        let rest = Followed { reader, news: None, task, path, local: self.clone() }.lines();
+        Ok(Some(stream::iter(first.map(Ok)).chain(rest).boxed()))
+    }
+
+    /// Whether the orchestrator says that it has no more of a task's log. One that does not answer says nothing.
+    async fn keeps_no_more(&self, task: TaskId) -> bool {
+        let Ok(answer) = self.forward.get(&format!("/v1/tasks/{task}")).await else { return false };
+        let body = Limited::new(answer.into_body(), TASK_BYTES_MAX).collect();
+        let Ok(Ok(body)) = timeout(QUIET_MAX, body).await else { return false };
+        serde_json::from_slice::<Kept>(&body.to_bytes()).is_ok_and(|task| task.pruned)
     }
 
     /// The log of the task whose id ends with `end`: which one that is, the orchestrator knows, and if it cannot
@@ -127,7 +161,7 @@ impl Local {
         };
         let away_words = self.away_words(&error);
         match self.read_by_end(end, from).await {
-            Ok(Ok(reader)) => answer(reader),
+            Ok(Ok(lines)) => answer(lines),
             Ok(Err(found)) if found.is_empty() => {
                 away(format!("{away_words}; and no log on this machine is of a task whose id ends so"))
             }
@@ -141,15 +175,25 @@ impl Local {
         }
     }
 
+    /// What is told of a request that was not answered.
+    fn not_passed(&self, error: &ForwardError) -> Response {
+        let words = self.away_words(error);
+        match error {
+            ForwardError::Busy => problem(StatusCode::SERVICE_UNAVAILABLE, "busy", causes(error)),
+            ForwardError::Quiet | ForwardError::Link(LinkError::Silent { .. }) => {
+                problem(StatusCode::GATEWAY_TIMEOUT, AWAY, words)
+            }
+            ForwardError::Link(_) | ForwardError::Http(_) => away(words),
+        }
+    }
+
     /// The one log whose task's id ends so, or those that do.
-    async fn read_by_end(&self, end: &str, from: From) -> io::Result<Result<LogReader, Vec<TaskId>>> {
+    async fn read_by_end(&self, end: &str, from: From) -> io::Result<Result<Lines, Vec<TaskId>>> {
         let Some(folder) = self.of_store() else { return Ok(Err(Vec::new())) };
         let (logs, end) = (folder.clone(), end.to_owned());
         let found = spawn_blocking(move || ending_with(&logs, &end)).await.expect("it does not panic")?;
         let &[task] = &found[..] else { return Ok(Err(found)) };
-        let appended = from.follow.then(|| self.appended.clone());
-        let reader = LogReader::open(&path_in(&folder, task), from.after, appended).await?;
-        Ok(reader.ok_or_else(Vec::new))
+        Ok(self.log(task, from).await?.ok_or_else(Vec::new))
     }
 
     /// The folder of the database that is followed, if one is known.
@@ -178,13 +222,68 @@ async fn whole(path: &Path) -> io::Result<bool> {
 }
 
 fn wants_lines(headers: &HeaderMap) -> bool {
-    let asked = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    !asked.is_some_and(|asked| asked.contains("text/event-stream"))
+    let mut asked = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    !asked.any(|asked| asked.to_ascii_lowercase().contains("text/event-stream"))
 }
 
-fn answer(reader: LogReader) -> Response {
-    let lines = stream::try_unfold(reader, async |mut reader| {
-        Ok::<_, io::Error>(reader.next().await?.map(|lines| (lines, reader)))
-    });
-    ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+fn answer(lines: Lines) -> Response {
+    let headers = [(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")];
+    (headers, Body::from_stream(lines)).into_response()
+}
+
+fn away(detail: String) -> Response {
+    problem(StatusCode::BAD_GATEWAY, AWAY, detail)
+}
+
+/// What may have become of a log while somebody waits for more of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct News {
+    connections: u64,
+    skipped: u64,
+    damaged: u64,
+    mended: u64,
+}
+
+impl News {
+    fn of(status: &Status) -> Self {
+        let &Status { connections, skipped, damaged, mended, .. } = status;
+        Self { connections, skipped, damaged, mended }
+    }
+}
+
+/// A log that is read as it grows, by one who is told if it grows no more.
+struct Followed {
+    reader: LogReader,
+    /// What was the matter when the orchestrator was asked last.
+    news: Option<News>,
+    task: TaskId,
+    path: PathBuf,
+    local: Local,
+}
+
+impl Followed {
+    fn lines(self) -> Lines {
+        stream::try_unfold(self, async |mut followed| {
+            Ok(followed.next().await?.map(|lines| (lines, followed)))
+        })
+        .boxed()
+    }
+
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let mut status = self.local.status.clone();
+        loop {
+            let seen = self.news;
+            tokio::select! {
+                biased;
+                lines = self.reader.next() => return lines,
+                changed = status.wait_for(|status| status.connected && Some(News::of(status)) != seen) => {
+                    self.news = Some(News::of(&*changed.map_err(|_| io::ErrorKind::BrokenPipe)?));
+                }
+            }
+            // Whoever is cut off comes again, from where it was.
+            if !self.reader.is_of(&self.path).await? || self.local.keeps_no_more(self.task).await {
+                return Err(io::Error::other("this log grows no more"));
+            }
+        }
+    }
 }

@@ -7,39 +7,47 @@
 //! ```
 //!
 //! One task owns the logs and each link in turn. Whatever ends a link, or this process, costs nothing but time:
-//! the position is the place to go on from.
+//! the position is the place to go on from. A log that cannot be gone on with is fetched beside the link, by a
+//! request; what came meanwhile is fetched before the link is read on.
 //!
 //! Bounds: one chunk at a time; when the disk is slow nobody reads from the link, and the orchestrator waits.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mayfly_core::causes;
+use mayfly_core::{TaskId, causes};
 use mayfly_failpoint::failpoint;
 use mayfly_link::{BackOff, Channel, Dial, Frame, KEEP_ALIVE, LinkError, Receiver, Sender, dial};
 use mayfly_wire::Secret;
 use mayfly_wire::tunnel::{Answer, BadChunk, Chunk, Hello, JOIN_PATH, PROTOCOL, Status, Welcome};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::fetch::{Fetch, FetchError};
+use crate::forward::ForwardError;
 use crate::logs::{LogError, Logs, failed, replace};
 
 /// How long an orchestrator may take to answer a hello.
 const WELCOME_MAX: Duration = Duration::from_secs(30);
 /// How long what was appended may wait for the disk.
 const SYNC_MAX: Duration = Duration::from_millis(200);
+/// How long the end of a log that was fetched may take: nothing else is taken from the link meanwhile.
+const REST_MAX: Duration = Duration::from_secs(10);
+/// The type of the problem of an orchestrator that is not called what it was called.
+const UNKNOWN_HOST: &str = "unknown-host";
 /// The file that names the database that was followed last.
 const STORE: &str = "store";
 
 /// Why a link is over.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkEnd {
-    #[error("the link broke")]
+    #[error(transparent)]
     Broken(#[from] LinkError),
     #[error("the orchestrator ended the link")]
     Closed,
@@ -63,38 +71,73 @@ impl LinkEnd {
     /// Whether somebody must do something about it.
     fn lasts(&self) -> bool {
         match self {
-            Self::Broken(LinkError::Refused { status }) => *status < 500,
-            Self::Broken(LinkError::Untrusted { .. } | LinkError::Tls(_) | LinkError::Handshake { .. }) => {
-                true
+            Self::Broken(LinkError::Refused { status, .. }) => *status < 500,
+            Self::Broken(
+                LinkError::Untrusted { .. } | LinkError::NotHttp(_) | LinkError::Handshake { .. },
+            ) => true,
+            // Else it was cut in the middle.
+            Self::Broken(LinkError::Tls(error)) => {
+                matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::Other)
             }
             Self::Broken(_) | Self::Closed | Self::Silent => false,
             Self::Rejected(_) | Self::Nonsense(_) | Self::Logs(_) => true,
         }
     }
 
-    /// What happened and what to do, in words.
-    fn words(&self) -> String {
+    /// What happened and what to do, in words; `host` is what the orchestrator was called.
+    fn words(&self, host: &str) -> String {
         match self {
-            Self::Broken(LinkError::Refused { status: 401 | 403 }) => {
-                "the orchestrator refuses the token: `mayfly token add NAME` on its machine makes one"
+            Self::Broken(LinkError::Refused { status: 401, .. }) => {
+                "the orchestrator refuses the token: `mayfly token add NAME` on its machine makes another, and \
+                 `mayfly tunnel --token-file FILE` here takes it"
                     .to_owned()
             }
-            Self::Broken(LinkError::Refused { status: 404 }) => {
+            Self::Broken(LinkError::Refused { kind: Some(kind), .. }) if kind == UNKNOWN_HOST => {
+                let name = name_of(host);
+                format!(
+                    "the orchestrator does not answer to the name `{name}`: start it with `mayfly serve --host-names \
+                     {name}`, or give its IP address here"
+                )
+            }
+            Self::Broken(LinkError::Refused { status: 404, .. }) => {
                 "what answers there is no mayfly orchestrator of this version".to_owned()
             }
-            Self::Broken(LinkError::Untrusted { presented, .. }) => format!(
-                "the certificate is not trusted; if `mayfly serve` there printed {presented}, add it to the \
-                 address, as in https://HOST:PORT#{presented}"
+            Self::Broken(LinkError::Untrusted { presented, pinned: Some(pinned), .. }) => format!(
+                "the certificate there is {}, and the address has {}: if the orchestrator has a new one, `mayfly serve` \
+                 there prints the address to use; else somebody else answers",
+                presented.short(),
+                pinned.short()
             ),
+            Self::Broken(LinkError::Untrusted { presented, .. }) => format!(
+                "the certificate is not trusted; if this is the fingerprint that `mayfly serve` there printed, use it: \
+                 https://{host}#{presented}"
+            ),
+            Self::Broken(LinkError::NotHttp(_)) => {
+                format!("what answers there does not speak plain HTTP: with TLS the address is https://{host}")
+            }
+            Self::Broken(LinkError::Tls(_)) if self.lasts() => {
+                format!("{}; without TLS the address would be http://{host}", causes(self))
+            }
             other => causes(other),
         }
     }
+}
+
+/// Without the port, and without brackets.
+fn name_of(host: &str) -> &str {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// One who follows.
 #[derive(Debug)]
 pub(crate) struct Follower {
     way: Arc<dyn Dial>,
+    fetch: Fetch,
+    /// Logs that are being fetched, and how that ended.
+    fetching: JoinSet<(TaskId, Result<u64, FetchError>)>,
+    /// Logs that could not be fetched, to be tried with the next link.
+    unfetched: Vec<TaskId>,
     token: Option<Secret>,
     folder: PathBuf,
     back_off: BackOff,
@@ -105,13 +148,14 @@ pub(crate) struct Follower {
 
 impl Follower {
     pub(crate) fn new(
-        way: Arc<dyn Dial>,
+        (way, fetch): (Arc<dyn Dial>, Fetch),
         token: Option<Secret>,
         folder: PathBuf,
         back_off: BackOff,
         (appended, status): (watch::Sender<u64>, watch::Sender<Status>),
     ) -> Self {
-        Self { way, token, folder, back_off, logs: None, appended, status }
+        let (fetching, unfetched) = (JoinSet::new(), Vec::new());
+        Self { way, fetch, fetching, unfetched, token, folder, back_off, logs: None, appended, status }
     }
 
     /// Follows until it is told to stop. What has come is on the disk then.
@@ -124,7 +168,7 @@ impl Follower {
                 break;
             }
         }
-        if let Err(error) = self.with_logs(Logs::sync).await {
+        if let Err(error) = self.sync().await {
             tracing::warn!(cause = %causes(&error), "the last lines may have to come again");
         }
     }
@@ -135,7 +179,7 @@ impl Follower {
                 status.since = Timestamp::now();
             }
             status.connected = false;
-            status.trouble = Some(end.words());
+            status.trouble = Some(end.words(&self.way.host()));
             status.lasting = end.lasts();
         });
     }
@@ -143,10 +187,15 @@ impl Follower {
     /// One link, from dialling to its end.
     async fn link(&mut self) -> LinkEnd {
         match self.joined().await {
-            Ok((sender, receiver)) => match self.talk(sender, receiver).await {
-                Ok(never) => match never {},
-                Err(end) => end,
-            },
+            Ok((sender, receiver)) => {
+                let began = Instant::now();
+                let Err(end) = self.talk(sender, receiver).await;
+                // One that was good for a while, though there was nothing to say, is dialled again soon.
+                if began.elapsed() >= KEEP_ALIVE {
+                    self.back_off.reset();
+                }
+                end
+            }
             Err(end) => end,
         }
     }
@@ -160,7 +209,9 @@ impl Follower {
             return Err(LinkEnd::Nonsense("it goes on from another position than asked".into()));
         }
         self.appended.send_replace(position);
-        self.back_off.reset();
+        for task in std::mem::take(&mut self.unfetched) {
+            self.fetch(task);
+        }
         self.status.send_modify(|status| {
             status.connected = true;
             status.connections += 1;
@@ -207,6 +258,8 @@ impl Follower {
         let logs = opened.expect("it does not panic")?;
         let position = logs.position();
         self.logs = Some((store, logs));
+        // Those of another database.
+        (self.fetching, self.unfetched) = (JoinSet::new(), Vec::new());
         Ok(position)
     }
 
@@ -225,8 +278,12 @@ impl Follower {
                     sync_at = sync_at.or(Some(Instant::now() + SYNC_MAX));
                 }
                 () = until(sync_at) => {
-                    self.with_logs(Logs::sync).await?;
+                    self.sync().await?;
                     sync_at = None;
+                }
+                Some(fetched) = self.fetching.join_next() => {
+                    let (task, fetched) = fetched.expect("it does not panic, and nobody aborts it");
+                    self.fetched(task, fetched).await?;
                 }
                 error = &mut alive => return Err(error.into()),
             }
@@ -239,8 +296,15 @@ impl Follower {
         };
         let chunk = Chunk::decode(frame)?;
         let Chunk { position, head, skipped, .. } = chunk;
-        self.with_logs(move |logs| logs.append(&chunk)).await?;
+        let appended = self.with_logs(move |logs| (logs.append(&chunk), logs.damaged())).await;
+        let (appended, damaged) = appended.expect("a link has its logs");
+        for task in damaged {
+            self.status.send_modify(|status| status.damaged += 1);
+            self.fetch(task);
+        }
+        appended?;
         failpoint("tunnel-appended");
+        self.back_off.reset();
         self.appended.send_replace(position);
         self.status.send_modify(|status| {
             (status.position, status.head) = (position, head);
@@ -249,16 +313,55 @@ impl Follower {
         Ok(())
     }
 
+    /// Begins to fetch the log of a task.
+    fn fetch(&mut self, task: TaskId) {
+        let Some((_, logs)) = &self.logs else { return };
+        let (fetch, to) = (self.fetch.clone(), logs.fetched_path(task));
+        self.fetching.spawn(async move { (task, fetch.whole(task, to).await) });
+    }
+
+    /// Goes on with a log that was fetched, once what has come for it meanwhile is there too.
+    async fn fetched(&mut self, task: TaskId, fetched: Result<u64, FetchError>) -> Result<(), LinkEnd> {
+        let Some((_, logs)) = &self.logs else { return Ok(()) };
+        let path = logs.fetched_path(task);
+        let whole = match fetched {
+            Ok(last) => {
+                let rest = timeout(REST_MAX, self.fetch.rest(task, path, last)).await;
+                rest.unwrap_or(Err(ForwardError::Quiet.into()))
+            }
+            Err(error) => Err(error),
+        };
+        match whole {
+            Ok(last) => {
+                self.with_logs(move |logs| logs.take_back(task, last)).await.unwrap_or(Ok(()))?;
+                self.status.send_modify(|status| status.mended += 1);
+            }
+            Err(FetchError::Gone) => {
+                tracing::warn!(%task, "its log is not kept by the orchestrator any more: what was set aside is all there is");
+                self.with_logs(move |logs| logs.give_up(task)).await;
+            }
+            Err(error) => {
+                tracing::info!(%task, cause = %causes(&error), "its log was not fetched yet");
+                self.unfetched.push(task);
+            }
+        }
+        Ok(())
+    }
+
     /// The disk may be slow; nobody else waits for it.
-    async fn with_logs(
+    async fn with_logs<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Logs) -> Result<(), LogError> + Send + 'static,
-    ) -> Result<(), LogError> {
-        let Some((store, mut logs)) = self.logs.take() else { return Ok(()) };
+        work: impl FnOnce(&mut Logs) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (store, mut logs) = self.logs.take()?;
         let worked = spawn_blocking(move || (work(&mut logs), logs)).await;
         let (done, logs) = worked.expect("it does not panic");
         self.logs = Some((store, logs));
-        done
+        Some(done)
+    }
+
+    async fn sync(&mut self) -> Result<(), LogError> {
+        self.with_logs(Logs::sync).await.unwrap_or(Ok(()))
     }
 }
 
@@ -296,5 +399,105 @@ async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use http_body_util::Empty;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use mayfly_link::Fingerprint;
+    use mayfly_testkit::faulty::in_memory;
+    use tokio::io::DuplexStream;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{Tunnel, TunnelConfig};
+
+    /// Welcomes whoever says hello, and leaves at once.
+    async fn welcome_and_leave(stream: DuplexStream, left: mpsc::Sender<Instant>) {
+        let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
+            let (response, accepting) = mayfly_link::accept(&mut request).expect("a good handshake");
+            let left = left.clone();
+            tokio::spawn(async move {
+                let mut channel = accepting.channel().await.expect("a channel");
+                channel.recv().await.expect("a hello").expect("a hello");
+                let welcome = Welcome { store: "ab".to_owned(), after: 0, head: 9, version: "0".to_owned() };
+                let welcome = serde_json::to_string(&Answer::Welcome(welcome)).expect("plain");
+                channel.send(Frame::Text(welcome)).await.expect("taken");
+                drop(channel);
+                let _ = left.send(Instant::now()).await;
+            });
+            async move { Ok::<_, std::convert::Infallible>(response.map(|()| Empty::<bytes::Bytes>::new())) }
+        });
+        let server = hyper::server::conn::http1::Builder::new();
+        let _ = server.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    }
+
+    /// A welcome alone is nothing: what ends each link ends the next one too.
+    #[tokio::test(start_paused = true)]
+    async fn links_that_bring_nothing_are_dialled_ever_more_slowly() {
+        let (way, mut connections) = in_memory();
+        let (left, mut leaves) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(stream) = connections.recv().await {
+                tokio::spawn(welcome_and_leave(stream, left.clone()));
+            }
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let tunnel = Tunnel::start(TunnelConfig {
+            way: Arc::new(way),
+            to: "there".to_owned(),
+            token: None,
+            folder: folder.path().to_owned(),
+            back_off: BackOff::new(|| 0),
+        });
+        let _tunnel = tunnel.expect("started");
+        let first = leaves.recv().await.expect("a link");
+        for _ in 0..9 {
+            leaves.recv().await.expect("a link");
+        }
+        assert!(first.elapsed() > Duration::from_secs(5), "{:?}", first.elapsed());
+    }
+
+    /// What each way not to get in is told, and whether it lasts.
+    #[test]
+    fn who_is_not_let_in_is_told_what_to_do() {
+        let refused = |status, kind: &str| LinkError::Refused { status, kind: Some(kind.to_owned()) };
+        let print = |byte| Fingerprint([byte; 32]);
+        let untrusted = |pinned| LinkError::Untrusted {
+            presented: print(0xab),
+            pinned,
+            source: Box::new(rustls::Error::General("no".to_owned())),
+        };
+        let not_http = || LinkError::NotHttp("an alert".into());
+        for (error, words) in [
+            (refused(401, "denied"), "refuses the token: `mayfly token add NAME`"),
+            (
+                refused(403, UNKNOWN_HOST),
+                "does not answer to the name `box.example`: start it with `mayfly serve --host-names box.example`",
+            ),
+            (refused(403, "page"), "answers 403"),
+            (untrusted(Some(print(0xcd))), "is sha256:abababab…, and the address has sha256:cdcdcdcd…"),
+            (untrusted(None), "https://box.example:6293#sha256:abab"),
+            (not_http(), "https://box.example:6293"),
+            (LinkError::Tls(std::io::Error::new(ErrorKind::InvalidData, "x")), "http://box.example:6293"),
+        ] {
+            let end = LinkEnd::Broken(error);
+            let said = end.words("box.example:6293");
+            assert!(said.contains(words) && end.lasts(), "{said}");
+        }
+        for passes in [
+            LinkError::Refused { status: 502, kind: None },
+            LinkError::Tls(ErrorKind::UnexpectedEof.into()),
+            LinkError::Unreachable(ErrorKind::ConnectionRefused.into()),
+        ] {
+            assert!(!LinkEnd::Broken(passes).lasts());
+        }
+        let unreachable = LinkEnd::Broken(LinkError::Unreachable(ErrorKind::ConnectionRefused.into()));
+        assert_eq!(unreachable.words("box:1"), "cannot reach the other side: connection refused");
+        assert_eq!((name_of("[::1]:6293"), name_of("box")), ("::1", "box"));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! orchestrator ── WebSocket, dialled from here ──► follower ──► logs ──► reader ──┐
-//!      ▲                                                                           ├─► /v1 on this machine
+//!      ▲                                       ▲ fetch, where a log is damaged      ├─► /v1 on this machine
 //!      └─────────────── requests, dialled from here too ◄── forward ◄─────────────┘
 //! ```
 //!
@@ -11,6 +11,7 @@
 //! part. Nothing here needs Linux.
 
 mod api;
+mod fetch;
 mod follower;
 mod forward;
 mod logs;
@@ -32,6 +33,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use logs::{LogError, Logs};
 
 use crate::api::Local;
+use crate::fetch::Fetch;
 use crate::follower::{Follower, followed};
 use crate::forward::Forward;
 
@@ -86,11 +88,20 @@ impl Tunnel {
             position: 0,
             head: 0,
             skipped: 0,
+            damaged: 0,
+            mended: 0,
+            forwarding: 0,
             connections: 0,
             logs,
         });
         let stopping = CancellationToken::new();
-        let follower = Follower::new(way, token, folder.clone(), back_off, (appended_in, status_in));
+        let follower = Follower::new(
+            (way, Fetch::new(forward.clone())),
+            token,
+            folder.clone(),
+            back_off,
+            (appended_in, status_in),
+        );
         let follower = tokio::spawn(follower.run(stopping.clone()));
         let local = Local { forward, folder, appended, status };
         let stop = stopping.clone().drop_guard();

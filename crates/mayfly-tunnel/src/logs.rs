@@ -3,22 +3,26 @@
 //! ```text
 //! <folder>/<store>/position              up to here everything is in the logs, for good
 //! <folder>/<store>/logs/<task>.ndjson    the events of one task, a line each, from number 1
+//! <folder>/<store>/logs/<task>.damaged   what was no such log, and was set aside
 //! ```
 //!
 //! Another database has another folder, since its positions and tasks are others. A log is only ever appended
 //! to, and what comes twice is in it once: after a crash the position is older than the logs, and what is sent
 //! again is known by its numbers. Event N of a log is its Nth line.
 //!
-//! Bound: [`OPEN_MAX`] files.
+//! A log that cannot be gone on with concerns its task alone: it is set aside, what comes for the task is left out
+//! until somebody has fetched the whole ([`Logs::take_back`]), and the others go on.
+//!
+//! Bounds: [`OPEN_MAX`] files, [`ASIDE_MAX`] logs that are set aside at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Buf as _;
-use mayfly_core::TaskId;
+use mayfly_core::{TaskId, causes};
 use mayfly_failpoint::failpoint;
 use mayfly_wire::tunnel::{Chunk, Run};
 use serde::Deserialize;
@@ -27,6 +31,10 @@ use serde::Deserialize;
 const OPEN_MAX: usize = 64;
 /// The end of a file in which its last line is looked for, at first.
 const TAIL_BYTES: u64 = 64 * 1024;
+/// How many logs may be set aside at once, until each was fetched.
+const ASIDE_MAX: usize = 64;
+/// How many damaged files of one task are kept; the last of them is the newest.
+const DAMAGED_MAX: u32 = 9;
 /// The file that has the position.
 const POSITION: &str = "position";
 
@@ -45,7 +53,7 @@ pub enum LogError {
         source: io::Error,
     },
     /// It holds something else.
-    #[error("{} is not a log of ours: move it away, and all of it comes again", path.display())]
+    #[error("{} is not as we wrote it: move it away, and all of it comes again", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -60,6 +68,29 @@ pub enum LogError {
         /// The first that came.
         first: u64,
     },
+    /// What was fetched of a log is not what was asked for.
+    #[error("the log of task {task} came with {last} events instead of {due}")]
+    Unlike {
+        /// The task.
+        task: TaskId,
+        /// The last event that is there.
+        last: u64,
+        /// The last that should be.
+        due: u64,
+    },
+}
+
+impl LogError {
+    /// Whether it is the log itself that cannot be gone on with, and not the disk.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied)
+            }
+            Self::Foreign { .. } | Self::Gap { .. } => true,
+            Self::Unlike { .. } => false,
+        }
+    }
 }
 
 /// The logs of one database's tasks.
@@ -70,6 +101,10 @@ pub struct Logs {
     /// The position on disk.
     durable: u64,
     open: HashMap<TaskId, Log>,
+    /// Tasks whose logs are to be fetched: what comes for them is left out.
+    aside: HashSet<TaskId>,
+    /// Those of them that nobody has been told of.
+    damaged: Vec<TaskId>,
 }
 
 #[derive(Debug)]
@@ -92,7 +127,14 @@ impl Logs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(failed("read", &path)(error)),
         };
-        Ok(Self { folder, position, durable: position, open: HashMap::new() })
+        Ok(Self {
+            folder,
+            position,
+            durable: position,
+            open: HashMap::new(),
+            aside: HashSet::new(),
+            damaged: Vec::new(),
+        })
     }
 
     /// Up to here everything is in the logs.
@@ -110,19 +152,67 @@ impl Logs {
         path_in(&self.folder, task)
     }
 
-    /// Appends what came. Of a chunk that failed nothing counts, and it can come again.
+    /// Appends what came. Of a chunk that failed nothing counts, and it can come again. Either way logs may have been
+    /// set aside: see [`damaged`](Self::damaged).
     pub fn append(&mut self, chunk: &Chunk) -> Result<(), LogError> {
         for run in &chunk.runs {
-            let path = self.path(run.task);
-            let log = self.log(run.task)?;
-            if let Err(error) = log.append(run) {
+            if self.aside.contains(&run.task) {
+                continue;
+            }
+            if let Err(error) = self.append_run(run) {
                 // What it has now is looked up before more comes.
                 self.open.remove(&run.task);
-                return Err(error.named(&path));
+                if !error.is_damage() || self.aside.len() >= ASIDE_MAX {
+                    return Err(error);
+                }
+                self.set_aside(run.task, &error)?;
             }
         }
         self.position = chunk.position;
         Ok(())
+    }
+
+    /// Tasks whose logs were set aside since this was asked last: they are to be fetched, and taken back.
+    pub fn damaged(&mut self) -> Vec<TaskId> {
+        std::mem::take(&mut self.damaged)
+    }
+
+    fn append_run(&mut self, run: &Run) -> Result<(), LogError> {
+        let path = self.path(run.task);
+        self.log(run.task)?.append(run).map_err(|error| error.named(&path))
+    }
+
+    fn set_aside(&mut self, task: TaskId, why: &LogError) -> Result<(), LogError> {
+        let path = self.path(task);
+        let moved = move_aside(&path).map_err(failed("move away", &path))?;
+        let kept = moved.map_or_else(|| "nothing of it".to_owned(), |kept| kept.display().to_string());
+        tracing::warn!(%task, cause = %causes(why), kept, "a log here cannot be gone on with: it is fetched again, from its start");
+        self.aside.insert(task);
+        self.damaged.push(task);
+        Ok(())
+    }
+
+    /// Where the log of a task is gathered while it is fetched.
+    pub fn fetched_path(&self, task: TaskId) -> PathBuf {
+        self.path(task).with_extension("fetched")
+    }
+
+    /// Goes on with the log that was fetched, which has all events up to `last`.
+    pub fn take_back(&mut self, task: TaskId, last: u64) -> Result<(), LogError> {
+        let (fetched, path) = (self.fetched_path(task), self.path(task));
+        let mut log = Log::open(&fetched)?;
+        if log.last != last {
+            return Err(LogError::Unlike { task, last: log.last, due: last });
+        }
+        log.sync().map_err(failed("write", &fetched))?;
+        fs::rename(&fetched, &path).map_err(failed("rename", &fetched))?;
+        self.aside.remove(&task);
+        Ok(())
+    }
+
+    /// The log of a task is nowhere to be had any more.
+    pub fn give_up(&mut self, task: TaskId) {
+        self.aside.remove(&task);
     }
 
     /// Makes all that was appended durable, and then the position.
@@ -216,6 +306,23 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Gives what is there another name, and tells it; an empty file has nothing to keep.
+fn move_aside(path: &Path) -> io::Result<Option<PathBuf>> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(is) if is.is_file() && is.len() == 0 => return fs::remove_file(path).map(|()| None),
+        is => is?,
+    };
+    let name = |number| match number {
+        1 => path.with_extension("damaged"),
+        more => path.with_extension(format!("damaged-{more}")),
+    };
+    let free = (1..DAMAGED_MAX).map(name).find(|name| fs::symlink_metadata(name).is_err());
+    let kept = free.unwrap_or_else(|| name(DAMAGED_MAX));
+    fs::rename(path, &kept)?;
+    Ok(Some(kept))
 }
 
 /// What a log's reader must know of a line.
@@ -396,25 +503,57 @@ mod tests {
         }
     }
 
+    fn id(task: u128) -> TaskId {
+        TaskId::new(Uuid::from_u128(task))
+    }
+
+    fn lines(seqs: std::ops::RangeInclusive<u64>) -> String {
+        seqs.map(line).collect()
+    }
+
+    /// What cannot be gone on with is kept under another name, and the other tasks go on.
     #[test]
-    fn a_gap_is_refused_and_nothing_is_written() {
+    fn a_log_with_a_gap_or_a_foreign_line_concerns_its_task_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut logs = Logs::open(folder.path(), "s").expect("opened");
         logs.append(&chunk(1, vec![run(1, 1, 2)])).expect("appended");
-        let error = logs.append(&chunk(2, vec![run(1, 4, 4)])).expect_err("3 is missing");
-        assert!(matches!(error, LogError::Gap { last: 2, first: 4, .. }), "{error}");
-        assert_eq!(logs.position(), 1);
-        assert_eq!(text(&logs, 1), (1..=2).map(line).collect::<String>());
+        fs::write(logs.path(id(2)), "my notes\n").expect("written");
+        fs::create_dir(logs.path(id(3))).expect("made");
+        let next = vec![run(1, 4, 4), run(2, 1, 1), run(3, 1, 1), run(5, 1, 1)];
+        logs.append(&chunk(2, next)).expect("appended");
+        assert_eq!(logs.damaged(), [id(1), id(2), id(3)]);
+        assert_eq!((logs.position(), text(&logs, 5)), (2, lines(1..=1)));
+        let kept = |task| logs.path(id(task)).with_extension("damaged");
+        assert_eq!(fs::read_to_string(kept(1)).expect("kept"), lines(1..=2));
+        assert_eq!(fs::read_to_string(kept(2)).expect("kept"), "my notes\n");
+        assert!(kept(3).is_dir());
+        logs.append(&chunk(3, vec![run(1, 5, 5), run(5, 2, 2)])).expect("appended");
+        assert!(!logs.path(id(1)).exists(), "what comes for it is left out until it was fetched");
+        assert_eq!(text(&logs, 5), lines(1..=2));
     }
 
     #[test]
-    fn a_file_that_is_no_log_is_left_as_it_is() {
+    fn a_log_that_was_fetched_is_gone_on_with() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut logs = Logs::open(folder.path(), "s").expect("opened");
-        fs::write(logs.path(TaskId::new(Uuid::from_u128(1))), "my notes\n").expect("written");
-        let error = logs.append(&chunk(1, vec![run(1, 1, 1)])).expect_err("not ours");
-        assert!(matches!(error, LogError::Foreign { .. }), "{error}");
-        assert_eq!(text(&logs, 1), "my notes\n");
+        logs.append(&chunk(1, vec![run(1, 3, 3)])).expect("appended");
+        assert_eq!(logs.damaged(), [id(1)]);
+        fs::write(logs.fetched_path(id(1)), lines(1..=3)).expect("written");
+        let unlike = logs.take_back(id(1), 4).expect_err("one is missing");
+        assert!(matches!(unlike, LogError::Unlike { last: 3, due: 4, .. }), "{unlike}");
+        logs.take_back(id(1), 3).expect("taken");
+        logs.append(&chunk(2, vec![run(1, 3, 4)])).expect("appended");
+        assert_eq!(text(&logs, 1), lines(1..=4));
+    }
+
+    #[test]
+    fn of_more_damaged_logs_than_are_fetched_at_once_nothing_is_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut logs = Logs::open(folder.path(), "s").expect("opened");
+        let runs = (0..=ASIDE_MAX as u128).map(|task| run(task, 2, 2)).collect();
+        let error = logs.append(&chunk(1, runs)).expect_err("too many");
+        assert!(matches!(error, LogError::Gap { .. }), "{error}");
+        assert_eq!((logs.position(), logs.damaged().len()), (0, ASIDE_MAX));
     }
 
     #[test]

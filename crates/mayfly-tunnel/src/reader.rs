@@ -6,6 +6,7 @@
 //! Bound: [`CHUNK_BYTES`] at once; one line may be longer.
 
 use std::io::{self, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
@@ -56,12 +57,24 @@ impl LogReader {
             if let Some(appended) = &mut self.appended {
                 appended.borrow_and_update();
             }
-            let lines = self.lines().await?;
-            if lines.is_empty() {
-                let Some(appended) = &mut self.appended else { return Ok(None) };
+            if let Some(lines) = self.now().await? {
+                return Ok(Some(lines));
+            }
+            if let Some(appended) = self.appended.as_mut().filter(|_| !self.ended) {
                 // Where the tunnel ends, whoever reads comes again.
                 appended.changed().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
-                continue;
+            } else {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next whole lines that are there. `None`: all that is there was given.
+    pub(crate) async fn now(&mut self) -> io::Result<Option<Bytes>> {
+        while !self.ended {
+            let lines = self.lines().await?;
+            if lines.is_empty() {
+                return Ok(None);
             }
             self.offset += lines.len() as u64;
             self.ended = last_line(&lines).and_then(Told::of).is_some_and(|told| told.is_last());
@@ -69,6 +82,17 @@ impl LogReader {
             if !wanted.is_empty() {
                 return Ok(Some(wanted));
             }
+        }
+        Ok(None)
+    }
+
+    /// Whether it reads what is at `path` now: a log that was damaged was replaced there.
+    pub(crate) async fn is_of(&self, path: &Path) -> io::Result<bool> {
+        let ours = self.file.metadata().await?;
+        match tokio::fs::metadata(path).await {
+            Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -192,6 +192,21 @@ impl fmt::Display for Address {
     }
 }
 
+impl Endpoint {
+    /// Without the fingerprint, which nobody reads twice.
+    pub fn without_pin(&self) -> String {
+        let text = self.to_string();
+        text.split_once('#').map_or(text.clone(), |(address, _)| address.to_owned())
+    }
+}
+
+impl Fingerprint {
+    /// As much of it as people compare at a glance.
+    pub fn short(&self) -> String {
+        format!("{SHA256}{}…", hex::encode(&self.0[..4]))
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{SHA256}{}", hex::encode(self.0))

@@ -98,6 +98,15 @@ pub struct Status {
     pub head: u64,
     /// How many events were not kept any more when their turn came, since this tunnel was started.
     pub skipped: u64,
+    /// How many logs here were damaged and set aside, since this tunnel was started.
+    #[serde(default)]
+    pub damaged: u64,
+    /// How many of them were fetched again.
+    #[serde(default)]
+    pub mended: u64,
+    /// How many requests are on their way to the orchestrator now.
+    #[serde(default)]
+    pub forwarding: u64,
     /// How many links there were.
     pub connections: u64,
     /// The folder of the logs.

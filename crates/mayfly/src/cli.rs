@@ -57,7 +57,8 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   mayfly serve                    # until Ctrl-C
   mayfly serve --idle-exit 10m    # until there was nothing to do for ten minutes
-  mayfly serve --listen 0.0.0.0:6293 --tls self-signed    # for other machines too
+  mayfly serve --listen 0.0.0.0:6293 --tls self-signed --host-names box.example
+                                  # for other machines too, by that name or by any address
 
 Whoever comes by --listen needs a token: `mayfly token add` makes one. Where other machines can
 come, TLS is needed too, or the word --listen-without-tls.

@@ -3,30 +3,41 @@
 //! ```text
 //! call ─── answered ──► done
 //!  ▲ └── unreachable ─► join: one is started on the same data folder, and takes the machines over
-//!  └───────────────────┘
+//!  ├───────────────────┘
+//!  └── the tunnel of this folder, or who it leads to, is away: wait, until it is there again or the user has enough
 //! ```
 //!
 //! Every call can be made twice: a submit has its key, an event stream its last number, and the others ask for
 //! what is so already. The socket is the folder's, so that one client reaches whoever serves there.
 //!
-//! Bound: [`RESTARTS_MAX`] in a row that bring neither an answer nor an event.
+//! Bounds: [`RESTARTS_MAX`] in a row that bring neither an answer nor an event; [`WAIT_MAX`] between two looks for a
+//! tunnel. How long it is waited for is the user's to say.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use mayfly_client::{Client, ClientError};
 use mayfly_wire::api::Task;
 use mayfly_wire::tunnel::AWAY;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::printer::Printer;
 use crate::server_process::{self, Joined, Was};
+use crate::tunnel::Saved;
 use crate::values::shell_word;
 
 /// The most restarts in a row that bring neither an answer nor an event.
 pub(crate) const RESTARTS_MAX: u32 = 3;
+
+/// The first wait for a tunnel that is away, how often it doubles, and the longest.
+const WAIT_MIN: Duration = Duration::from_millis(50);
+const WAIT_DOUBLINGS: u32 = 6;
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A line to whichever orchestrator is there.
 #[derive(Debug)]
@@ -37,6 +48,12 @@ pub(crate) struct Contact {
     origin: Option<Origin>,
     /// Since the last answer or event.
     restarts: AtomicU32,
+    /// Whether there ever was an answer.
+    was_there: AtomicBool,
+    /// Looks for a tunnel that is away, since the last answer or event.
+    looks: AtomicU32,
+    /// The user waits no longer for a tunnel.
+    enough: CancellationToken,
 }
 
 /// What it takes to join or start an orchestrator.
@@ -76,7 +93,13 @@ impl Origin {
 impl Contact {
     /// With an orchestrator that ends with this process.
     pub(crate) fn within(client: Client) -> Self {
-        Self { client, origin: None, restarts: AtomicU32::new(0) }
+        Self::new(client, None)
+    }
+
+    fn new(client: Client, origin: Option<Origin>) -> Self {
+        let (restarts, looks) = (AtomicU32::new(0), AtomicU32::new(0));
+        let (was_there, enough) = (AtomicBool::new(false), CancellationToken::new());
+        Self { client, origin, restarts, was_there, looks, enough }
     }
 
     /// With the orchestrator of a folder. Returns also what was there before.
@@ -84,7 +107,7 @@ impl Contact {
         let Joined { client, was, claude } = server_process::join(&origin).await?;
         // What was found first is what the next one runs too.
         origin.claude = claude.or(origin.claude);
-        Ok((Self { client, origin: Some(origin), restarts: AtomicU32::new(0) }, was))
+        Ok((Self::new(client, Some(origin)), was))
     }
 
     /// With the orchestrator of a folder that has been used, for a verb about tasks that are there.
@@ -164,7 +187,7 @@ impl Contact {
             match events.next().await {
                 Ok(Some(_)) => self.heard(),
                 Ok(None) => break,
-                Err(error) => printer.aside(self.again(error).await?),
+                Err(error) => tell(printer, self.again(error).await?),
             }
         }
         self.ask(printer, async |client| client.task(&task.id).await).await
@@ -182,7 +205,7 @@ impl Contact {
                     self.heard();
                     return Ok(answer);
                 }
-                Err(error) => printer.aside(self.again(error).await?),
+                Err(error) => tell(printer, self.again(error).await?),
             }
         }
     }
@@ -190,11 +213,52 @@ impl Contact {
     /// There was an answer or an event.
     pub(crate) fn heard(&self) {
         self.restarts.store(0, Ordering::Relaxed);
+        self.looks.store(0, Ordering::Relaxed);
+        self.was_there.store(true, Ordering::Relaxed);
+    }
+
+    /// The user waits no longer for a tunnel that is away.
+    pub(crate) fn enough(&self) {
+        self.enough.cancel();
+    }
+
+    /// What is away, in words, if it is a tunnel or who that leads to; and once there was an answer.
+    fn away(&self, error: &ClientError) -> anyhow::Result<Option<String>> {
+        if !self.was_there.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match (error, &self.origin) {
+            (ClientError::Refused(problem), _) if problem.kind == AWAY => Ok(Some(problem.detail.clone())),
+            (ClientError::Unreachable { .. }, Some(origin)) => {
+                let saved = Saved::load(&origin.data).map_err(Stop::into_error)?;
+                let words = |saved: Saved| {
+                    let (to, command) = (saved.to.without_pin(), origin.command("tunnel"));
+                    format!("the tunnel to {to} does not run: start it with `{command}`")
+                };
+                Ok(saved.map(words))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Waits a little for what is away. Returns what to tell the user, the first time.
+    async fn wait_for(&self, away: String) -> anyhow::Result<Option<String>> {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        let wait = WAIT_MIN * 2_u32.pow(looks.min(WAIT_DOUBLINGS));
+        if self.enough.run_until_cancelled(sleep(wait.min(WAIT_MAX))).await.is_none() {
+            return Err(anyhow::anyhow!(
+                "{away}; the tasks go on there, and `mayfly logs` and `mayfly result` tell of them later"
+            ));
+        }
+        Ok((looks == 0).then(|| format!("{away}; waiting for it: the tasks go on there")))
     }
 
     /// Sees to it that there is an orchestrator again, if `error` says that there is none, so that the call can
-    /// be repeated. Returns what to tell the user.
-    pub(crate) async fn again(&self, error: ClientError) -> anyhow::Result<&'static str> {
+    /// be repeated. Returns what to tell the user, if there is news.
+    pub(crate) async fn again(&self, error: ClientError) -> anyhow::Result<Option<String>> {
+        if let Some(away) = self.away(&error)? {
+            return self.wait_for(away).await;
+        }
         let Some(origin) = self.origin.as_ref().filter(|_| matches!(error, ClientError::Unreachable { .. }))
         else {
             return Err(error.into());
@@ -212,17 +276,24 @@ impl Contact {
                  {data}` takes over the machines that are left"
             ))
         })?;
-        Ok(match joined.was {
+        Ok(Some(match joined.was {
             Was::There => "the orchestrator did not answer, and does again",
             Was::Nowhere | Was::Killed => "the orchestrator had ended; started it again",
             Was::Ended => {
                 "the orchestrator was ended by its user; started one in the background, with the same limits"
             }
-        })
+        }.to_owned()))
     }
 
     /// Where results can be had once this process has ended: the socket, and how an orchestrator is started.
     pub(crate) fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
+    }
+}
+
+/// Says what is new about the orchestrator.
+pub(crate) fn tell(printer: &mut Printer, news: Option<String>) {
+    if let Some(news) = news {
+        printer.aside(&news);
     }
 }

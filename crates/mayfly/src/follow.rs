@@ -11,7 +11,7 @@ use mayfly_client::ClientError;
 use tokio::sync::mpsc;
 
 use crate::carry_out::Tracked;
-use crate::contact::Contact;
+use crate::contact::{Contact, tell};
 use crate::exit::Exit;
 use crate::interrupts::Interrupts;
 use crate::printer::Printer;
@@ -26,8 +26,8 @@ enum News {
     Over(usize),
     Broken(usize, anyhow::Error),
     NotCancelled(anyhow::Error),
-    /// About the orchestrator.
-    Note(&'static str),
+    /// About the orchestrator, if there is anything to say.
+    Note(Option<String>),
 }
 
 /// The followers of all tasks.
@@ -74,7 +74,7 @@ impl<'a> Following<'a> {
                     printer.aside(&format!("lost sight of task {}: {error:#}", printer.row(index).short));
                 }
                 News::NotCancelled(error) => printer.aside(&format!("could not cancel: {error:#}")),
-                News::Note(text) => printer.aside(text),
+                News::Note(text) => tell(printer, text),
             }
             if printer.unread() && self.cancels == 0 {
                 self.cancel();
@@ -87,6 +87,9 @@ impl<'a> Following<'a> {
     pub(crate) fn cancel(&mut self) {
         self.cancels += 1;
         let force = self.forced();
+        if force {
+            self.contact.enough();
+        }
         let running = self.tracked.iter().zip(&self.over).filter(|(_, over)| !**over);
         for (task, _) in running {
             let (contact, sender) = (Arc::clone(self.contact), self.sender.clone());

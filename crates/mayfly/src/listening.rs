@@ -65,9 +65,15 @@ fn told(
         None if address.ip().is_unspecified() => format!("HOST:{port}"),
         None => address.to_string(),
     };
+    let named = match host {
+        None if address.ip().is_unspecified() => {
+            "       where HOST is an IP address of this machine, or a name that --host-names has\n"
+        }
+        _ => "",
+    };
     format!(
         "{listening}       another machine, with a token of `mayfly token add`, takes:\n       \
-         mayfly tunnel --to 'https://{at}#{fingerprint}' --token-file FILE\n"
+         mayfly tunnel --to 'https://{at}#{fingerprint}' --token-file FILE\n{named}"
     )
 }
 

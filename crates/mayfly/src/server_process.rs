@@ -133,11 +133,11 @@ impl Starting {
 }
 
 /// Where a tunnel is remembered the tasks are elsewhere, and none is begun here unasked.
-fn leads_here(data: &Path) -> Result<(), Stop> {
+pub(crate) fn leads_here(data: &Path) -> Result<(), Stop> {
     match Saved::load(data)? {
         None => Ok(()),
         Some(saved) => {
-            let (to, file) = (saved.to, Saved::file(data));
+            let (to, file) = (saved.to.without_pin(), Saved::file(data));
             Err(anyhow!(
                 "the tunnel to {to} does not run: start it with `mayfly tunnel`; or delete `{}`, and tasks run on this \
                  machine again",

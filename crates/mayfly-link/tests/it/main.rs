@@ -140,13 +140,18 @@ async fn frames_that_no_side_of_ours_sends_end_the_link_with_an_error() {
     oversize.extend(u64::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes());
     oversize.extend([0; 4]);
     let unmasked = vec![0x82, 0x01, 0x00];
-    for bytes in [oversize, unmasked] {
+    let no_text = vec![0x81, 0x81, 0, 0, 0, 0, 0xff];
+    for (bytes, code) in [(oversize, 1009_u16), (unmasked, 1002), (no_text, 1007)] {
         let mut host = Host::start();
         let mut stream = by_hand(&host).await;
         let mut far = host.channels.recv().await.unwrap().unwrap();
         stream.write_all(&bytes).await.unwrap();
         let got = far.recv().await;
         assert!(matches!(got, Some(Err(LinkError::Protocol(_)))), "{bytes:?}: {got:?}");
+        let [high, low] = code.to_be_bytes();
+        let mut leave = [0; 4];
+        stream.read_exact(&mut leave).await.unwrap();
+        assert_eq!(leave, [0x88, 2, high, low], "it is told why");
     }
 }
 

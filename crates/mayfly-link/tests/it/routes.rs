@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Request, Response};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mayfly_link::{ByteStream, Dial as _, Endpoint, Fingerprint, LinkError, Proxy, Route, dial, fingerprint};
@@ -77,14 +77,18 @@ async fn over_tcp_the_handshake_names_the_host_and_bears_the_token() {
             let heard = heard.clone();
             async move {
                 heard.send(request.headers().clone()).await.unwrap();
-                Response::builder().status(401).body(Empty::<Bytes>::new())
+                let problem = r#"{"type":"denied","status":401,"detail":"no"}"#;
+                Response::builder().status(401).body(Full::new(Bytes::from(problem)))
             }
         });
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
     });
     let token = Secret::from("canary".to_owned());
     let got = dial(&route(&format!("http://127.0.0.1:{port}"), None), "/v1/tunnel", Some(&token)).await;
-    assert!(matches!(got, Err(LinkError::Refused { status: 401 })), "{got:?}");
+    assert!(
+        matches!(&got, Err(LinkError::Refused { status: 401, kind: Some(kind) }) if kind == "denied"),
+        "{got:?}"
+    );
     let headers = headers.recv().await.unwrap();
     assert_eq!(headers[HOST], format!("127.0.0.1:{port}"));
     assert_eq!(headers[AUTHORIZATION], "Bearer canary");
@@ -109,8 +113,11 @@ async fn a_certificate_that_is_not_trusted_is_told_by_its_fingerprint() {
     let other = Fingerprint([7; 32]);
     for endpoint in [format!("https://localhost:{port}"), format!("https://localhost:{port}#{other}")] {
         let got = dial(&route(&endpoint, None), "/v1/worker", None).await;
-        let Err(error @ LinkError::Untrusted { presented: told, .. }) = got else { panic!("{got:?}") };
+        let Err(error @ LinkError::Untrusted { presented: told, pinned, .. }) = got else {
+            panic!("{got:?}")
+        };
         assert_eq!(told, presented);
+        assert_eq!(pinned.is_some(), endpoint.ends_with(&other.to_string()));
         assert!(error.to_string().contains(&presented.to_string()), "{error}");
     }
 }
@@ -133,6 +140,15 @@ async fn what_speaks_no_tls_is_not_taken_for_a_wrong_certificate() {
     });
     let got = dial(&route(&format!("https://127.0.0.1:{port}"), None), "/v1/worker", None).await;
     assert!(matches!(got, Err(LinkError::Tls(_))), "{got:?}");
+}
+
+/// TLS answers a plain request with an alert.
+#[tokio::test]
+async fn what_answers_with_no_http_is_told_apart_from_what_breaks_off() {
+    let (acceptor, _) = acceptor("localhost", None);
+    let (port, _channels) = over_tls(acceptor).await;
+    let got = dial(&route(&format!("http://127.0.0.1:{port}"), None), "/v1/tunnel", None).await;
+    assert!(matches!(got, Err(LinkError::NotHttp(_))), "{got:?}");
 }
 
 /// A proxy that leads to `to`, whatever it is asked for. Gives its port, and the head of each request.

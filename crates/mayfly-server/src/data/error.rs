@@ -69,7 +69,7 @@ pub enum DataError {
         tasks: usize,
     },
     /// Another orchestrator has it.
-    #[error("process {pid} already is the orchestrator of {}: use it, or end it first", path.display())]
+    #[error("process {pid} already serves {}, as its orchestrator or as a tunnel: use it, or end it first", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,

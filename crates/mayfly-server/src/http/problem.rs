@@ -159,7 +159,7 @@ impl Problem {
 
     pub(crate) fn unknown_host() -> Self {
         let detail = "this orchestrator is not called what `Host` says: use its address or `localhost`, or list the name \
-                      with `mayfly serve --host-names`";
+                      with `mayfly serve --host-names NAME`";
         Self::new(StatusCode::FORBIDDEN, Kind::UnknownHost, detail)
     }
 

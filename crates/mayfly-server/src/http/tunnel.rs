@@ -18,6 +18,7 @@ use mayfly_engine::{Ahead, Engine, FeedChunk, FeedReader};
 use mayfly_link::{Accepting, Channel, Frame, LinkError, Receiver, Sender};
 use mayfly_store::StoreError;
 use mayfly_wire::tunnel::{Answer, Chunk, Hello, PROTOCOL, Run, Welcome};
+use serde::Deserialize;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
@@ -36,8 +37,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 enum LinkEnd {
     #[error("no hello came in time")]
     NoHello,
-    #[error("the first message is no hello")]
-    BadHello,
+    #[error("a tunnel was turned away: {0}")]
+    TurnedAway(String),
     #[error("a message where none may come")]
     Message,
     #[error("the database did not answer")]
@@ -69,7 +70,9 @@ pub(super) async fn join(
             held = hold(engine, accepting, &stopping) => held,
             () = guest.must_leave() => Ok(()),
         };
-        if let Err(end) = held {
+        if let Err(end @ LinkEnd::TurnedAway(_)) = &held {
+            tracing::warn!("{end}");
+        } else if let Err(end) = held {
             tracing::info!(cause = %causes(&end), "a tunnel's link ended");
         }
     };
@@ -81,34 +84,56 @@ async fn hold(engine: Engine, accepting: Accepting, stopping: &CancellationToken
     let mut channel = accepting.channel().await?;
     let hello = timeout(HELLO_MAX, hello(&mut channel)).await.map_err(|_| LinkEnd::NoHello)??;
     let (mut down, up) = channel.split();
-    match welcome(&engine, &hello) {
+    match hello.and_then(|hello| welcome(&engine, &hello)) {
         Ok((welcome, feed)) => {
             answer(&mut down, Answer::Welcome(welcome)).await?;
             talk(feed, down, up, stopping).await
         }
         Err(reason) => {
-            answer(&mut down, Answer::Reject { reason }).await?;
-            Ok(down.close().await?)
+            answer(&mut down, Answer::Reject { reason: reason.clone() }).await?;
+            down.close().await?;
+            Err(LinkEnd::TurnedAway(reason))
         }
     }
 }
 
-async fn hello(channel: &mut Channel) -> Result<Hello, LinkEnd> {
-    match channel.recv().await.ok_or(LinkEnd::NoHello)?? {
-        Frame::Text(text) => serde_json::from_str(&text).map_err(|_| LinkEnd::BadHello),
-        Frame::Binary(_) => Err(LinkEnd::BadHello),
-    }
+/// All that every version's hello has.
+#[derive(Debug, Deserialize)]
+struct Version {
+    protocol: u32,
+}
+
+/// The hello, or why it is none that we understand.
+async fn hello(channel: &mut Channel) -> Result<Result<Hello, String>, LinkEnd> {
+    let frame = channel.recv().await.ok_or(LinkEnd::NoHello)??;
+    let text = match &frame {
+        Frame::Text(text) => text.as_bytes(),
+        Frame::Binary(bytes) => bytes,
+    };
+    Ok(understood(text))
+}
+
+/// Another version's hello may be another message: its version is looked at first.
+fn understood(text: &[u8]) -> Result<Hello, String> {
+    let theirs = match serde_json::from_slice(text) {
+        Ok(Version { protocol: PROTOCOL }) => {
+            return serde_json::from_slice(text).map_err(|_| not_ours("another hello"));
+        }
+        Ok(Version { protocol }) => format!("version {protocol}"),
+        Err(_) => "something else".to_owned(),
+    };
+    Err(not_ours(&theirs))
+}
+
+fn not_ours(theirs: &str) -> String {
+    format!(
+        "this orchestrator ({VERSION}) speaks version {PROTOCOL} of the tunnel, and the tunnel {theirs}: bring both to the \
+         same version of mayfly"
+    )
 }
 
 /// Where a tunnel goes on, or why it does not.
 fn welcome(engine: &Engine, hello: &Hello) -> Result<(Welcome, FeedReader), String> {
-    if hello.protocol != PROTOCOL {
-        let theirs = hello.protocol;
-        return Err(format!(
-            "this orchestrator ({VERSION}) speaks version {PROTOCOL} of the tunnel, and the tunnel version {theirs}: \
-             bring both to the same version of mayfly"
-        ));
-    }
     let store = hex::encode(engine.store_id());
     // A position in another database means nothing here.
     let after = if hello.store.as_ref() == Some(&store) { hello.after } else { 0 };

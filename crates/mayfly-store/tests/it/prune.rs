@@ -86,6 +86,24 @@ async fn positions_that_are_gone_are_counted_and_never_given_again() {
     assert_eq!((chunk.skipped, chunk.position, chunk.runs.len()), (head, head + 1, 1));
 }
 
+/// R14: who keeps whole logs is not given the rest of one that is half gone, and learns how much it misses.
+#[tokio::test]
+async fn a_log_that_is_half_gone_is_in_the_feed_no_more() {
+    let (store, _dir) = open();
+    running(&store, 1).await;
+    for _ in 0..10 {
+        say(&store, 1, &["x".repeat(900_000)]).await;
+    }
+    end(&store, 1).await;
+    submit(&store, 2).await;
+    let head = *store.head().borrow();
+    store.begin_to_prune(id(1)).await.unwrap();
+    assert!(store.prune_step(id(1)).await.unwrap(), "some of it is left");
+    let chunk = store.feed(0, usize::MAX).await.unwrap();
+    assert_eq!((chunk.skipped, chunk.position), (head - 1, head));
+    assert!(chunk.runs.iter().all(|run| run.task == id(2)), "{:?}", chunk.runs.len());
+}
+
 #[tokio::test]
 async fn only_what_is_over_for_long_enough_is_old() {
     let (store, _dir) = open();

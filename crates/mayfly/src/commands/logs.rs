@@ -6,7 +6,7 @@ use mayfly_wire::event::{Event, EventSource, MayflyEvent};
 
 use crate::cli::DataArgs;
 use crate::config::Settings;
-use crate::contact::{Contact, Origin};
+use crate::contact::{Contact, Origin, tell};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::printer::{Printer, Row};
@@ -78,8 +78,11 @@ pub(crate) async fn logs(
                 let last = task.as_ref().map(|task| task.last_seq);
                 return Err(gone(&contact, last_digits(id), last, first));
             }
-            Err(error) => printer.aside(contact.again(error).await?),
+            Err(error) => tell(&mut printer, contact.again(error).await?),
         }
+    }
+    if task.is_none() && !args.follow && last.as_deref().and_then(outcome_in).is_none() {
+        printer.aside("this is what has come here so far: the rest comes when the tunnel has its link again");
     }
     if !args.follow || printer.unread() {
         return printer.exit(Exit::Success);

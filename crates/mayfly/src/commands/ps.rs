@@ -17,7 +17,7 @@ use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::printer::{Printer, Shown};
-use crate::server_process::can_start;
+use crate::server_process::{can_start, leads_here};
 use crate::values::{show_bytes, show_duration, span};
 
 /// The states before the end, in the order of a task's life: who goes on while we ask is seen at least once.
@@ -107,7 +107,7 @@ pub(super) fn unanswered(error: ClientError, origin: &Origin) -> Stop {
     if !nobody_listens(&error) {
         return error.into();
     }
-    if let Err(stop) = can_start(&origin.data) {
+    if let Err(stop) = leads_here(&origin.data).and_then(|()| can_start(&origin.data)) {
         return stop;
     }
     anyhow::anyhow!(

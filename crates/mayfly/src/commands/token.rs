@@ -14,6 +14,7 @@ use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::printer::{Printer, Shown};
+use crate::tunnel::Saved;
 use crate::values;
 
 /// The most characters of a name, should the orchestrator take longer ones.
@@ -27,7 +28,8 @@ Examples:
 
 A token opens all of the orchestrator's API on its port. On this machine none is needed: the socket
 in the data folder is its owner's alone. The token `local` is in the file `token` of that folder,
-for programs that take the port; revoked, it is replaced by a new one there.
+for programs that take the port; revoked, it is replaced by a new one there. The tokens of an
+orchestrator elsewhere are made and revoked on its machine, not through a tunnel.
 
 It only asks the orchestrator that runs: it starts none, and exits with 3 if there is none.";
 
@@ -93,6 +95,12 @@ pub(crate) async fn token(
 ) -> Result<Exit, Stop> {
     let origin = Origin::new(settings, environment)?;
     let client = Client::new(&ServerConfig::in_dir(&origin.data).socket());
+    if let Some(to) = elsewhere(&client, &origin).await? {
+        return Err(Stop::wrong(format!(
+            "the tasks of this folder are at {to}, through a tunnel, and its tokens are made and revoked on that machine: \
+             run `mayfly token` there"
+        )));
+    }
     let json = matches!(args.verb, TokenVerb::Ls(LsArgs { json: true, .. }));
     let mut printer = Printer::of_lines(json, environment);
     let done = match &args.verb {
@@ -107,6 +115,18 @@ pub(crate) async fn token(
             Err(Stop::wrong(problem.detail))
         }
         Err(error) => Err(unanswered(error, &origin)),
+    }
+}
+
+/// Where the tunnel of this folder leads, if it is one that answers here, or would.
+async fn elsewhere(client: &Client, origin: &Origin) -> Result<Option<String>, Stop> {
+    match client.tunnel_status().await {
+        Ok(status) => Ok(Some(status.to)),
+        Err(ClientError::Unreachable { .. }) => {
+            Ok(Saved::load(&origin.data)?.map(|saved| saved.to.without_pin()))
+        }
+        // An orchestrator, which has none, or one that says for itself what is wrong.
+        Err(_) => Ok(None),
     }
 }
 

@@ -2,7 +2,7 @@
 //! serves its API here, so that every other verb works as if it ran here.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,17 +35,21 @@ const FOLDER: &str = "tunnel";
 
 const TUNNEL_EXAMPLES: &str = "\
 On the machine of the orchestrator:
-  mayfly serve --listen 0.0.0.0:6293 --tls self-signed   # prints its address, with its fingerprint
-  mayfly token add laptop > token                        # once; bring it here
+  mayfly serve --listen 0.0.0.0:6293 --tls self-signed --host-names box.example
+                                     # prints its address, with its fingerprint
+  mayfly token add laptop > token    # once; bring it here
 
 Here, once:
   mayfly tunnel --to https://box.example:6293#sha256:... --token-file token
 and from then on:
   mayfly tunnel
+  mayfly tunnel --token-file token   # with another token
+
+By a name it is reached only if --host-names there has that name; by its IP address always.
 
 While it runs, `mayfly run`, `ps`, `logs` and all others on this machine speak to that orchestrator,
 and the messages of every task are written to logs here as they come. A cut, a sleep or a change of
-network costs nothing but time. The token can also be in MAYFLY_TOKEN. A proxy is taken from
+network costs nothing but time, also if it is away when this starts. The token can also be in MAYFLY_TOKEN. A proxy is taken from
 HTTPS_PROXY and NO_PROXY. Ctrl-C ends it; the tasks go on.";
 
 /// Stay connected to an orchestrator elsewhere: its messages and its API, on this machine
@@ -57,9 +61,12 @@ pub(crate) struct TunnelArgs {
     /// The orchestrator, as in `https://HOST[:PORT][#sha256:FINGERPRINT]` [default: the one of the last time]
     #[arg(long, value_name = "URL", value_parser = values::endpoint)]
     to: Option<Endpoint>,
-    /// The file of the token that opens it; `-` is standard input
-    #[arg(long, value_name = "FILE", requires = "to")]
+    /// The file of the token that opens it; `-` is standard input [default: the one of the last time]
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Send the token to another machine without TLS too, where others could read it on its way
+    #[arg(long, requires = "to")]
+    to_without_tls: bool,
     /// Serve the API on this port of the loopback; 0 is any port [default: 127.0.0.1:6293]
     #[arg(long, value_name = "ADDR", value_parser = values::address)]
     listen: Option<SocketAddr>,
@@ -114,7 +121,6 @@ async fn keep(args: TunnelArgs, data: &Path, environment: &Environment) -> Resul
         )));
     }
     let known = Saved::load(data)?;
-    let is_new = args.to.is_some();
     let saved = wanted(args, known, environment)?;
     let way = Arc::new(Route::new(saved.to.clone(), proxy_for(&saved.to, environment)?));
     make_data_folder(data).map_err(Stop::usage)?;
@@ -122,14 +128,14 @@ async fn keep(args: TunnelArgs, data: &Path, environment: &Environment) -> Resul
     let front = Front::open(data, Some(listen)).await?;
     let tunnel = Tunnel::start(TunnelConfig {
         way,
-        to: saved.to.to_string(),
+        to: saved.to.without_pin(),
         token: saved.token.clone(),
         folder: data.join(FOLDER),
         back_off: BackOff::new(|| fastrand::u64(..)),
     });
     let tunnel = tunnel.map_err(Stop::usage)?;
     let mut status = tunnel.status();
-    let first = interrupts.or_stop(first_answer(&mut status, is_new)).await;
+    let first = interrupts.or_stop(first_answer(&mut status)).await;
     if let Err(stop) = first {
         tunnel.stop().await;
         return Err(stop);
@@ -150,21 +156,39 @@ async fn keep(args: TunnelArgs, data: &Path, environment: &Environment) -> Resul
 
 /// What is asked for, else what is remembered.
 fn wanted(args: TunnelArgs, known: Option<Saved>, environment: &Environment) -> Result<Saved, Stop> {
-    let Some(to) = args.to else {
-        return known.ok_or_else(|| {
-            Stop::wrong("no orchestrator is known yet: name it with --to https://HOST:PORT, and its token with --token-file FILE")
-        });
+    let without_tls = args.to_without_tls
+        || known
+            .as_ref()
+            .is_some_and(|known| known.without_tls && args.to.as_ref().is_none_or(|to| *to == known.to));
+    let Some(to) = args.to.or_else(|| known.as_ref().map(|known| known.to.clone())) else {
+        return Err(Stop::wrong(
+            "no orchestrator is known yet: name it with --to https://HOST:PORT, and its token with --token-file FILE",
+        ));
     };
+    if shows_token(&to) && !without_tls {
+        return Err(Stop::wrong(format!(
+            "`{to}` is another machine, and without TLS others could read the token on its way: `mayfly serve --tls \
+             self-signed` there prints an https:// address; or say --to-without-tls"
+        )));
+    }
     let token = match &args.token_file {
         Some(path) => Some(read_token(path)?),
         None => token_of(environment)?.or_else(|| known.filter(|known| known.to == to)?.token),
     };
     if token.is_none() && !matches!(to, Endpoint::Unix(_)) {
         return Err(Stop::wrong(format!(
-            "`{to}` wants a token: `mayfly token add NAME` on its machine prints one; give it with --token-file FILE or in {TOKEN}"
+            "`{}` wants a token: `mayfly token add NAME` on its machine prints one; give it with --token-file FILE or in {TOKEN}",
+            to.without_pin()
         )));
     }
-    Ok(Saved { to, token })
+    Ok(Saved { to, token, without_tls })
+}
+
+/// Whether what is sent there passes others, who can read it.
+fn shows_token(to: &Endpoint) -> bool {
+    let Endpoint::Tcp(address) = to else { return false };
+    let ip = address.host().parse::<IpAddr>();
+    address.host() != "localhost" && !ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 fn token_of(environment: &Environment) -> Result<Option<Secret>, Stop> {
@@ -189,13 +213,13 @@ fn read_token(path: &Path) -> Result<Secret, Stop> {
     }
 }
 
-/// Waits for the first word of the orchestrator, or of trouble. Trouble that stays is told at once; for the
-/// other kind the tunnel is there, unless the address is a new one.
-async fn first_answer(status: &mut watch::Receiver<Status>, is_new: bool) -> Result<(), Stop> {
+/// Waits for the first word of the orchestrator, or of trouble. Trouble that stays is told at once; one who is only
+/// away is dialled until he is back.
+async fn first_answer(status: &mut watch::Receiver<Status>) -> Result<(), Stop> {
     let known = status.wait_for(|status| status.connected || status.trouble.is_some()).await;
     let status = known.context("the tunnel ended")?.clone();
     match status.trouble {
-        Some(trouble) if status.lasting || is_new => {
+        Some(trouble) if status.lasting => {
             Err(anyhow::anyhow!("no tunnel to {}: {trouble}", status.to).into())
         }
         _ => Ok(()),
@@ -213,14 +237,18 @@ fn ready(front: &Front, status: &Status) {
     say(&line(status));
 }
 
-/// Says each time that the link comes or goes.
+/// Says each time that the link comes or goes, and once while it is away if somebody must do something about that.
 async fn tell_changes(mut status: watch::Receiver<Status>) {
-    let mut connected = status.borrow_and_update().connected;
+    let told = |status: &Status| (status.connected, status.trouble.clone().filter(|_| status.lasting));
+    let mut last = told(&status.borrow_and_update());
     while status.changed().await.is_ok() {
         let now = status.borrow_and_update().clone();
-        if now.connected != connected {
-            connected = now.connected;
+        let news = told(&now);
+        // What passes says no more than the line before it.
+        let is_news = news.0 != last.0 || news.1.is_some() && news.1 != last.1;
+        if is_news {
             say(&line(&now));
+            last = news;
         }
     }
 }
@@ -249,7 +277,9 @@ async fn show(data: &Path, json: bool, environment: &Environment) -> Result<Exit
         Ok(status) => status,
         Err(ClientError::Unreachable { .. }) => {
             let next = match Saved::load(data)? {
-                Some(saved) => format!("to {} runs now: start it with `mayfly tunnel`", saved.to),
+                Some(saved) => {
+                    format!("to {} runs now: start it with `mayfly tunnel`", saved.to.without_pin())
+                }
                 None => "was ever opened here: `mayfly tunnel --to URL` opens one".to_owned(),
             };
             return Err(anyhow::anyhow!("no tunnel {next}").into());
@@ -283,11 +313,18 @@ fn table(status: &Status) -> Vec<String> {
         0 => String::new(),
         skipped => format!("; {skipped} were not kept there any more"),
     };
+    let damaged = match (status.damaged, status.mended) {
+        (0, _) => String::new(),
+        (damaged, mended) => {
+            format!("; {damaged} were damaged and set aside, {mended} of them fetched again")
+        }
+    };
     vec![
         format!("to      {to}{version}"),
         format!("link    {link}"),
         format!("events  {position} here, {behind} behind{skipped}"),
         format!("links   {connections} since the tunnel was started"),
-        format!("logs    {logs}"),
+        format!("asked   {} requests are on their way", status.forwarding),
+        format!("logs    {logs}{damaged}"),
     ]
 }

@@ -27,6 +27,9 @@ pub(crate) struct Saved {
     pub(crate) to: Endpoint,
     /// What opens it; a unix socket needs nothing.
     pub(crate) token: Option<Secret>,
+    /// Whether the token may pass others who can read it.
+    #[serde(default)]
+    pub(crate) without_tls: bool,
 }
 
 impl Saved {
@@ -79,7 +82,7 @@ mod tests {
 
     fn saved() -> Saved {
         let to = "https://box.example:6293".parse().expect("an endpoint");
-        Saved { to, token: Some(Secret::from("mayfly-owner-canary".to_owned())) }
+        Saved { to, token: Some(Secret::from("mayfly-owner-canary".to_owned())), without_tls: false }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod place;
 mod program;
 mod stand_in;
 mod token;
+mod tunnel;
 
 use std::fs;
 use std::path::{Path, PathBuf};

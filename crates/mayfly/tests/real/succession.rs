@@ -98,7 +98,7 @@ async fn one_by_hand_gives_way_to_nobody() {
     let user = User::new().await;
     let serving = Serving::start(&user, &claude, &[]).await;
     let refused = verb(&user, &claude, &["serve", "--listen", "127.0.0.1:0"]).await;
-    assert!(refused.code == Some(3) && refused.stderr.contains("already is the orchestrator"), "{refused:?}");
+    assert!(refused.code == Some(3) && refused.stderr.contains("already serves"), "{refused:?}");
     serving.signal(Signal::TERM);
     assert_eq!(serving.end().await, (Some(0), String::new()));
     user.api.stop().await;

@@ -214,6 +214,36 @@ async fn whatever_dies_the_log_here_has_each_event_once() {
     user.api.stop().await;
 }
 
+/// S33: a token that is revoked while the tunnel is there is told of, once, and a new one is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_revoked_is_told_of_and_another_is_enough() {
+    let Some(two) = Two::start().await else { return };
+    let file = two.data("laptop");
+    std::fs::write(&file, two.said("there", &["token", "add", "laptop"]).await.stdout).unwrap();
+    let (here, to) = (two.data("here"), format!("http://127.0.0.1:{}", two.port));
+    let args = ["tunnel", "--listen", "127.0.0.1:0", "--data", &here, "--to", &to, "--token-file", &file];
+    let mut command = two.user.command(Path::new(PROGRAM), &args);
+    let mut tunnel = command.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let mut said = BufReader::new(tunnel.stderr.take().unwrap()).lines();
+    let mut line = async || said.next_line().await.unwrap().unwrap();
+    assert_eq!(line().await, format!("connected to {to}"));
+    two.said("there", &["token", "revoke", "laptop"]).await.text();
+    let mut told = line().await;
+    while !told.contains("refuses the token") {
+        assert!(told.starts_with("no link to "), "{told}");
+        told = line().await;
+    }
+    assert!(told.contains("`mayfly tunnel --token-file FILE` here takes it"), "{told}");
+    kill_process(Pid::from_raw(tunnel.id().unwrap().cast_signed()).unwrap(), Signal::TERM).unwrap();
+    tunnel.wait().await.unwrap();
+    std::fs::write(&file, two.said("there", &["token", "add", "laptop"]).await.stdout).unwrap();
+    let tunnel = two.tunnel(&["--token-file", &file]).await;
+    let status = two.said("here", &["tunnel", "status"]).await;
+    assert_eq!(status.code, Some(0), "{}", status.stderr);
+    tunnel.end(Signal::TERM).await;
+    two.end().await;
+}
+
 /// Bad input: what is refused, and that nothing is remembered of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_cannot_be_is_refused_in_words() {
@@ -225,11 +255,15 @@ async fn a_tunnel_that_cannot_be_is_refused_in_words() {
         two.said("here", &[&["tunnel", "--to", &to, "--token-file", &wrong][..], &listen].concat()).await;
     assert_eq!(refused.code, Some(3));
     assert!(refused.stderr.contains("refuses the token: `mayfly token add NAME`"), "{}", refused.stderr);
+    let tls = format!("https://127.0.0.1:{}", two.port);
+    let plain =
+        two.said("here", &[&["tunnel", "--to", &tls, "--token-file", &wrong][..], &listen].concat()).await;
+    assert!(plain.stderr.contains("without TLS the address would be http://127.0.0.1"), "{}", plain.stderr);
     let unknown = two.said("here", &["tunnel"]).await.refusal();
     assert!(unknown.contains("no orchestrator is known yet: name it with --to"), "{unknown}");
     let without = two.said("here", &[&["tunnel", "--to", &to][..], &listen].concat()).await.refusal();
     assert!(without.contains("wants a token"), "{without}");
     let busy = two.said("there", &["tunnel", "--to", &to, "--token-file", &wrong]).await;
-    assert!(busy.stderr.contains("already is the orchestrator of"), "{}", busy.stderr);
+    assert!(busy.stderr.contains("already serves"), "{}", busy.stderr);
     two.end().await;
 }
