@@ -70,11 +70,11 @@ async fn task(client: &Client, workspace: &Workspace, base_url: &str) -> anyhow:
         prompt: PROMPT.to_owned(),
         workspace: Some(workspace.clone()),
         model: Some("sonnet".to_owned()),
-        credential: Some(Credential {
-            kind: CredentialKind::OauthToken,
-            secret: TOKEN.to_owned().into(),
-            base_url: Some(base_url.to_owned()),
-        }),
+        credential: Some(Credential::new(
+            CredentialKind::OauthToken,
+            TOKEN.to_owned().into(),
+            Some(base_url.to_owned()),
+        )),
         ..CreateTask::default()
     };
     let start = Instant::now();
@@ -100,16 +100,19 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         session_id: uuid::Uuid::now_v7().to_string(),
         max_turns: None,
         max_budget_usd: None,
+        trust_repo: false,
         claude_version: None,
+        credential: None,
         model_token: TOKEN.to_owned().into(),
         result_token: String::new().into(),
+        egress_token: None,
         collect_ms_max: 0,
         orphan_after_ms: 0,
         log_bytes_max: None,
     };
     let start = Instant::now();
-    let mut child =
-        Launch { binary: claude, home: home.path(), cwd, port, order: &order }.command().spawn()?;
+    let launch = Launch { binary: claude, home: home.path(), cwd, port, egress_port: None, order: &order };
+    let mut child = launch.command()?.0.spawn()?;
     let mut stdin = child.stdin.take().context("a pipe")?;
     stdin.write_all(&opening(PROMPT))?;
     let mut first = None;

@@ -165,11 +165,11 @@ impl Ours {
 
     /// From the first line that arrives to the last.
     async fn run(&self, words: &str, sink: &mut impl Sink) -> anyhow::Result<Duration> {
-        let credential = Credential {
-            kind: CredentialKind::ApiKey,
-            secret: "sk-made-up".to_owned().into(),
-            base_url: Some("http://127.0.0.1:9".to_owned()),
-        };
+        let credential = Credential::new(
+            CredentialKind::ApiKey,
+            "sk-made-up".to_owned().into(),
+            Some("http://127.0.0.1:9".to_owned()),
+        );
         let create =
             CreateTask { prompt: words.to_owned(), credential: Some(credential), ..CreateTask::default() };
         let task = self.client.submit(&create, &uuid::Uuid::now_v7().to_string()).await?;

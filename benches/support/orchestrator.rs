@@ -106,10 +106,10 @@ impl Drop for Orchestrator {
 
 /// A task for the stand-in.
 pub(crate) fn task(words: &str) -> CreateTask {
-    let credential = Credential {
-        kind: CredentialKind::ApiKey,
-        secret: "sk-made-up".to_owned().into(),
-        base_url: Some("http://127.0.0.1:9".to_owned()),
-    };
+    let credential = Credential::new(
+        CredentialKind::ApiKey,
+        "sk-made-up".to_owned().into(),
+        Some("http://127.0.0.1:9".to_owned()),
+    );
     CreateTask { prompt: words.to_owned(), credential: Some(credential), ..CreateTask::default() }
 }

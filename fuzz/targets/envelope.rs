@@ -16,7 +16,7 @@ fuzz_target!(|input: (u8, Vec<u8>)| {
     // A record never has a newline in it, but a report of the worker's own might.
     let json = end != End::More && is_json(&bytes);
     let at = Timestamp::UNIX_EPOCH;
-    let envelope = Envelope { task: TASK, attempt: 1, seq: 42, at, source, end, bytes: &bytes, json };
+    let envelope = Envelope { task: TASK, attempt: 1, seq: 42, at, source, end, bytes: &bytes, json, redacted: 0 };
     let mut line = Vec::new();
     envelope.write(&mut line);
     let line = String::from_utf8(line).expect("UTF-8, whatever it carries");

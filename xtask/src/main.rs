@@ -7,6 +7,7 @@ mod box_check;
 mod machines;
 mod model;
 mod orchestrator;
+mod redteam;
 mod report;
 mod simulate;
 mod told;
@@ -22,6 +23,8 @@ use clap::Parser;
 enum Command {
     /// Runs many tasks on one orchestrator, which is killed again and again, and counts what became of them
     BoxCheck(box_check::Args),
+    /// Tries every attack that the threat model lists, and prints a table of what held
+    Redteam(redteam::Args),
     /// Plays a whole mayfly in one thread, with faults by a seed, and holds it to its promises
     Simulate(simulate::Args),
     /// Kills and cuts whatever can be, at random, while tasks run here and through a tunnel, and checks each promise
@@ -34,6 +37,7 @@ fn main() -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match command {
             Command::BoxCheck(args) => box_check::run(args).await,
+            Command::Redteam(args) => redteam::run(args).await,
             Command::Simulate(args) => simulate::run(&args),
             Command::Torture(args) => torture::run(args).await,
         }

@@ -8,5 +8,5 @@ pub(crate) async fn scripted_model() -> anyhow::Result<(ScriptedApi, Credential)
     let secret = format!("made-up-{}", uuid::Uuid::now_v7());
     let api = ScriptedApi::start("127.0.0.1:0".parse()?, Accepted::Oauth(secret.clone())).await?;
     let base_url = Some(api.base_url());
-    Ok((api, Credential { kind: CredentialKind::OauthToken, secret: secret.into(), base_url }))
+    Ok((api, Credential::new(CredentialKind::OauthToken, secret.into(), base_url)))
 }

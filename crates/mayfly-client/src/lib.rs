@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_wire::api::{
-    Cancel, CreateTask, CreateToken, NewToken, OwnerToken, Problem, Retry, Task, Workspace,
+    AddCredential, Allowed, Cancel, CreateTask, CreateToken, CredentialTest, Egress, NewToken, OwnerToken,
+    PooledCredential, Problem, Retry, Task, Workspace,
 };
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
@@ -120,6 +121,21 @@ impl Client {
         self.json(self.about(Method::POST, id, &["cancel"]).json(&Cancel { force })).await
     }
 
+    /// Where the machines of a task may go besides the model.
+    pub async fn allowed(&self, id: impl Display) -> Result<Allowed, ClientError> {
+        self.json(self.about(Method::GET, id, &["allow"])).await
+    }
+
+    /// Lets the machines of a task go to more places. The answer is all that is allowed.
+    pub async fn allow(&self, id: impl Display, more: &Allowed) -> Result<Allowed, ClientError> {
+        self.json(self.about(Method::POST, id, &["allow"]).json(more)).await
+    }
+
+    /// Where the machines of a task asked to go.
+    pub async fn egress(&self, id: impl Display) -> Result<Egress, ClientError> {
+        self.json(self.about(Method::GET, id, &["egress"])).await
+    }
+
     /// How the tunnel stands that answers here. An orchestrator has none, and refuses with 404.
     pub async fn tunnel_status(&self) -> Result<Status, ClientError> {
         let path: Vec<&str> = STATUS_PATH.split('/').skip(1).collect();
@@ -140,6 +156,26 @@ impl Client {
     /// Ends a token, and with it whatever came in with it.
     pub async fn revoke_token(&self, name: &str) -> Result<(), ClientError> {
         self.soon(self.request(Method::DELETE, &["v1", "tokens", name])).await.map(drop)
+    }
+
+    /// Puts a credential into the pool.
+    pub async fn add_credential(&self, add: &AddCredential) -> Result<PooledCredential, ClientError> {
+        self.json(self.request(Method::POST, &["v1", "credentials"]).json(add)).await
+    }
+
+    /// The credentials in the pool, without the secrets.
+    pub async fn credentials(&self) -> Result<Vec<PooledCredential>, ClientError> {
+        self.json(self.request(Method::GET, &["v1", "credentials"])).await
+    }
+
+    /// Takes a credential out of the pool.
+    pub async fn remove_credential(&self, name: &str) -> Result<(), ClientError> {
+        self.soon(self.request(Method::DELETE, &["v1", "credentials", name])).await.map(drop)
+    }
+
+    /// Has the model API asked whether a credential of the pool is good.
+    pub async fn test_credential(&self, name: &str) -> Result<CredentialTest, ClientError> {
+        self.json(self.request(Method::POST, &["v1", "credentials", name, "test"])).await
     }
 
     /// Follows a task's log from the event after `after` (0 is everything) to the task's end.

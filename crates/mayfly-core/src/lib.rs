@@ -7,16 +7,25 @@
 //! - [`task`]: the state machine of one task.
 //! - [`outcome`]: the ways a task can end.
 //! - [`policy`]: how many at once, and when an attempt is worth another try, and how soon.
+//! - [`host`]: where a machine may go, by name; [`egress`]: what is decided when it asks.
+//! - [`prices`]: what models cost, by a table.
+//! - [`redact`]: how configured secrets are taken out of what is stored or shown.
 //! - [`causes`](causes()): an error with all its causes, in one line.
 
 mod causes;
+pub mod egress;
+pub mod host;
 pub mod id;
 pub mod outcome;
 pub mod policy;
+pub mod prices;
+pub mod redact;
 pub mod task;
 
 pub use causes::causes;
 pub use id::{AttemptId, TaskId};
 pub use outcome::{Failure, Outcome};
 pub use policy::{Chances, Earlier, Policy};
+pub use prices::Prices;
+pub use redact::{Carry, Redacted, Redactor, Secrets};
 pub use task::{After, Attempt, Effect, Event, Limit, Phase, TaskState};

@@ -21,6 +21,10 @@ pub enum Failure {
     Claude,
     /// The model API refused or failed, after the retries of `claude`.
     Api,
+    /// The model API takes no more requests at once, after the retries of `claude`: 429.
+    RateLimit,
+    /// The model API has more to do than it can, after the retries of `claude`: 529.
+    Overloaded,
     /// The subscription's usage limit is reached.
     UsageLimit,
     /// The limit of turns is reached.
@@ -66,7 +70,7 @@ impl Failure {
         use Failure::*;
         match self {
             // The model's service has its bad hours, and a new credential may be handed in meanwhile.
-            Api => true,
+            Api | RateLimit | Overloaded => true,
             // An agent takes another way each time, and what killed or hung it once may not be there again.
             Claude | NoResult | Startup | Killed | IdleTimeout => true,
             // The machine, or all of this host, was what failed.
@@ -83,11 +87,13 @@ impl Failure {
 }
 
 /// Each ending with the one word that it has in the database, on the wire and on a screen.
-const NAMES: [(Outcome, &str); 22] = [
+const NAMES: [(Outcome, &str); 24] = [
     (Outcome::Succeeded, "succeeded"),
     (Outcome::Cancelled, "cancelled"),
     (Outcome::Failed(Failure::Claude), "claude-error"),
     (Outcome::Failed(Failure::Api), "api-error"),
+    (Outcome::Failed(Failure::RateLimit), "rate-limit"),
+    (Outcome::Failed(Failure::Overloaded), "overloaded"),
     (Outcome::Failed(Failure::UsageLimit), "usage-limit"),
     (Outcome::Failed(Failure::MaxTurns), "max-turns"),
     (Outcome::Failed(Failure::MaxBudget), "max-budget"),
@@ -153,7 +159,7 @@ mod tests {
             Outcome::Failed(failure) => match failure {
                 Failure::Claude | Failure::Api | Failure::UsageLimit | Failure::MaxTurns => 1,
                 Failure::MaxBudget | Failure::NoResult | Failure::Startup | Failure::Killed => 2,
-                Failure::MaxTokens => 2,
+                Failure::MaxTokens | Failure::RateLimit | Failure::Overloaded => 2,
                 Failure::OutOfMemory | Failure::InitMismatch | Failure::Workspace | Failure::LogFull => 3,
                 Failure::Timeout | Failure::IdleTimeout | Failure::LaunchTimeout => 4,
                 Failure::Refused | Failure::Lost | Failure::ProcessLimit | Failure::DiskLimit => 5,
@@ -163,7 +169,7 @@ mod tests {
             counts[place(outcome)] += 1;
             counts
         });
-        assert_eq!(counts, [2, 4, 5, 4, 3, 4]);
+        assert_eq!(counts, [2, 4, 7, 4, 3, 4]);
         for outcome in Outcome::all() {
             assert_eq!(outcome.name().parse(), Ok(outcome));
         }
@@ -180,6 +186,8 @@ mod tests {
         let expected = [
             "claude-error",
             "api-error",
+            "rate-limit",
+            "overloaded",
             "no-result",
             "startup",
             "killed",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mayfly_core::Policy;
+use mayfly_core::{Policy, Prices, Secrets};
 use mayfly_provider::Limits;
 
 /// The rules of one engine. Each has a default.
@@ -15,6 +15,8 @@ pub struct Rules {
     pub model: String,
     /// What one machine may use. Default: [`Limits::default`].
     pub limits: Limits,
+    /// What models cost, where `claude` does not say it. Default: nobody knows.
+    pub prices: Option<Prices>,
     /// The version that `claude` must name in its first message; none accepts any. Default: none.
     pub claude_version: Option<String>,
     /// From asking for a machine to its worker's hello. Default: 60 s.
@@ -39,6 +41,7 @@ impl Default for Rules {
             policy: Policy::default(),
             model: "sonnet".to_owned(),
             limits: Limits::default(),
+            prices: None,
             claude_version: None,
             launch_max: Duration::from_secs(60),
             timeout: Duration::from_secs(30 * 60),
@@ -62,4 +65,6 @@ pub struct EngineConfig {
     pub results: PathBuf,
     /// What tokens are made with.
     pub key: [u8; 32],
+    /// What must not be in anything that is stored or shown. The engine adds the credentials of the tasks that run.
+    pub secrets: Secrets,
 }

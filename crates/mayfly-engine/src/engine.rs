@@ -1,13 +1,13 @@
 //! The engine: what it owns, how it starts and stops, and what follows from a change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mayfly_core::{Effect, Event, TaskId, TaskState, causes};
+use mayfly_core::{AttemptId, Effect, Event, TaskId, TaskState, causes};
 use mayfly_provider::{Provider, ProviderError};
-use mayfly_store::{AttemptRow, Change, Changed, Listing, Store, StoreError};
+use mayfly_store::{AttemptRow, AttemptUsage, Change, Changed, Listing, Store, StoreError};
 use mayfly_wire::api;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::prune::Workspaces;
 use crate::seal::Seal;
 use crate::session::Links;
+use crate::spend;
 use crate::token::Tokens;
 use crate::view::view;
 
@@ -76,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) links: Links,
     pub(crate) workspaces: Workspaces,
     pub(crate) seal: Seal,
+    /// Live attempts whose credential the model API refused.
+    pub(crate) refused: std::sync::Mutex<HashSet<AttemptId>>,
     pub(crate) metrics: Metrics,
     /// Told whenever a task or a slot is new.
     pub(crate) slots: watch::Sender<()>,
@@ -101,6 +104,7 @@ impl Engine {
         let engine = Self(Arc::new(Inner {
             tokens: Tokens::new(config.key),
             seal: Seal::new(&config.key),
+            refused: std::sync::Mutex::default(),
             metrics: Metrics::default(),
             config,
             store,
@@ -117,6 +121,7 @@ impl Engine {
             stopping: CancellationToken::new(),
             tracker: TaskTracker::new(),
         }));
+        engine.know_pool().await?;
         engine.take_up_doors().await?;
         engine.reap(engine.strangers().await?);
         let effects = engine.0.store.effects().await?;
@@ -145,7 +150,9 @@ impl Engine {
             Some(attempt) => self.0.store.attempt(id.attempt(attempt)).await?,
             None => None,
         };
-        Ok(Some(view(task, attempt.as_ref(), &self.0.config.rules)))
+        let usage = self.0.store.usage(id).await?;
+        let task = view(task, attempt.as_ref(), &self.0.config.rules);
+        Ok(Some(self.with_usage(task, &usage)))
     }
 
     /// Tasks, newest first, at most [`TASKS_MAX`].
@@ -155,14 +162,20 @@ impl Engine {
         let live = self.0.store.live().await?;
         let live: HashMap<TaskId, AttemptRow> =
             live.into_iter().map(|(task, attempt)| (task.id, attempt)).collect();
+        let usages = self.0.store.usages(tasks.iter().map(|task| task.id).collect()).await?;
         let rules = &self.0.config.rules;
         Ok(tasks
             .into_iter()
-            .map(|task| {
+            .zip(usages)
+            .map(|(task, usage)| {
                 let attempt = live.get(&task.id);
-                view(task, attempt, rules)
+                self.with_usage(view(task, attempt, rules), &usage)
             })
             .collect())
+    }
+
+    fn with_usage(&self, task: api::Task, usage: &[AttemptUsage]) -> api::Task {
+        api::Task { usage: spend::usage(usage, self.0.config.rules.prices.as_ref()), ..task }
     }
 
     /// The task with this id, or the one whose id ends with these digits.
@@ -285,7 +298,9 @@ impl Engine {
         match state {
             TaskState::Queued(_) => self.0.slots.send_replace(()),
             TaskState::Finished(_) => {
+                self.0.config.secrets.set(&task.to_string(), []);
                 self.forget();
+                self.forget_refused(*task);
                 self.0.slots.send_replace(());
             }
             _ => {}
@@ -300,12 +315,6 @@ impl Engine {
     /// Counts a task no more that is over, or was not stored.
     pub(crate) fn forget(&self) {
         self.0.unfinished.send_modify(|count| *count = count.saturating_sub(1));
-    }
-
-    /// The owner's credential for a task that is not over.
-    pub(crate) async fn credential(&self, task: TaskId) -> Result<Option<api::Credential>, StoreError> {
-        let sealed = self.0.store.credential(task).await?;
-        Ok(sealed.and_then(|sealed| self.0.seal.open(task, &sealed)))
     }
 
     /// Follows a task from its present head. `None`: there is no such task.

@@ -19,12 +19,13 @@
 //!
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
-//! - `events`: the log of a task as clients read it. `feed`: those of all tasks. `token`: what machines prove themselves with. `seal`: credentials at rest.
-//! - `prune`: what is old goes. `metrics`: what is counted.
+//! - `events`: the log of a task as clients read it. `feed`: those of all tasks. `token`: what machines prove themselves with. `seal`: credentials at rest. `pool`: those with names.
+//! - `spend`: what is used of model APIs. `prune`: what is old goes. `metrics`: what is counted.
 
 mod clock;
 mod config;
 mod doors;
+mod egress;
 mod engine;
 mod events;
 mod feed;
@@ -33,12 +34,14 @@ mod limits;
 mod metrics;
 mod model;
 mod perform;
+mod pool;
 mod prune;
 mod reap;
 mod schedule;
 mod seal;
 mod session;
 mod shape;
+mod spend;
 mod submit;
 mod token;
 mod view;
@@ -46,11 +49,13 @@ mod view;
 pub use clock::{Clock, SystemClock};
 pub use config::{EngineConfig, Rules};
 pub use doors::Doors;
+pub use egress::{AllowError, Asked, read_rules};
 pub use engine::{Engine, Found, StartError, TASKS_MAX};
 pub use events::EventReader;
 pub use feed::{Ahead, FeedReader};
-pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError};
-pub use model::{Denied, Gate, GateClosed, ModelAccess};
+pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError, Used};
+pub use model::{Denied, Gate, GateClosed, ModelAccess, NoModel};
+pub use pool::{NoCredential, PoolError};
 pub use session::{JoinError, Session};
 pub use shape::check_shape;
 pub use submit::{SubmitError, check_task};

@@ -1,10 +1,13 @@
 //! Who may use the model API and hand over results.
 
-use mayfly_core::{AttemptId, TaskState};
+use mayfly_core::{AttemptId, Redactor, TaskState};
+use mayfly_store::StoreError;
 use mayfly_wire::api;
+use mayfly_wire::event::MayflyEvent;
 
 use crate::engine::Engine;
 use crate::heads::Follow;
+use crate::pool::NoCredential;
 use crate::token::Route;
 
 /// The token opens nothing, or nothing any more.
@@ -17,6 +20,17 @@ pub struct Denied;
 #[error("the attempt is over")]
 pub struct GateClosed;
 
+/// Why a request to the model API may not go out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoModel {
+    /// The token opens nothing.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The token is good, and there is no credential for its task.
+    #[error(transparent)]
+    Credential(#[from] NoCredential),
+}
+
 /// Leave to use the model API.
 #[derive(Debug)]
 pub struct ModelAccess {
@@ -24,6 +38,8 @@ pub struct ModelAccess {
     pub attempt: AttemptId,
     /// The owner's credential for the task.
     pub credential: api::Credential,
+    /// What no answer may show.
+    pub redactor: Redactor,
     /// Opens once `claude` is known to run as it was asked to.
     pub gate: Gate,
 }
@@ -36,6 +52,13 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// Returns once the attempt does not run any more.
+    pub async fn over(&mut self) {
+        while matches!(self.follow.head().state, TaskState::Running(a, _) if a == self.attempt.attempt) {
+            self.follow.changed().await;
+        }
+    }
+
     /// Returns once answers may pass.
     pub async fn opened(&mut self) -> Result<(), GateClosed> {
         loop {
@@ -52,19 +75,31 @@ impl Gate {
 impl Engine {
     /// The attempt that a token of a machine is of, whichever route it is for, and whether or not it still opens that.
     pub fn attempt_of(&self, token: &str) -> Option<AttemptId> {
-        let routes = [Route::Ticket, Route::Model, Route::Result];
+        let routes = [Route::Ticket, Route::Model, Route::Result, Route::Egress];
         routes.into_iter().find_map(|route| self.0.tokens.check(route, token))
     }
 
     /// Takes the placeholder that a machine sent to the model API.
-    pub async fn admit_model(&self, token: &str) -> Result<ModelAccess, Denied> {
+    pub async fn admit_model(&self, token: &str) -> Result<ModelAccess, NoModel> {
         let attempt = self.0.tokens.check(Route::Model, token).ok_or(Denied)?;
         let mut follow = self.follow(attempt.task).await.map_err(|_| Denied)?.ok_or(Denied)?;
         if !matches!(follow.head().state, TaskState::Running(a, _) if a == attempt.attempt) {
-            return Err(Denied);
+            return Err(Denied.into());
         }
-        let credential = self.credential(attempt.task).await.map_err(|_| Denied)?.ok_or(Denied)?;
-        Ok(ModelAccess { attempt, credential, gate: Gate { attempt, follow } })
+        let credential = self.credential(attempt.task).await.map_err(|_| Denied)??;
+        let redactor = self.redactor();
+        Ok(ModelAccess { attempt, credential, redactor, gate: Gate { attempt, follow } })
+    }
+
+    /// What knows the secrets as they are now.
+    pub fn redactor(&self) -> Redactor {
+        self.0.config.secrets.redactor()
+    }
+
+    /// Tells the owner of an attempt's task something.
+    pub async fn warn(&self, attempt: AttemptId, text: String) -> Result<(), StoreError> {
+        let warning = MayflyEvent::Warning { text };
+        self.0.store.tell(attempt, self.0.clock.now(), warning).await
     }
 
     /// Takes the token that a machine sent with a result.

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use mayfly_core::{AttemptId, Event, TaskState};
+use mayfly_core::{AttemptId, Event, TaskId, TaskState};
 use mayfly_failpoint::failpoint;
-use mayfly_store::{AttemptRow, Bound, IngestError, Ingested, StoreError, TaskRow};
-use mayfly_wire::worker::{BadHello, Down, Hello, OrderedWorkspace, PROTOCOL, Record, WorkOrder};
+use mayfly_store::{AttemptRow, Bound, IngestError, IngestRules, Ingested, StoreError, TaskRow};
+use mayfly_wire::api::{Credential, CredentialMode};
+use mayfly_wire::worker::{BadHello, Down, Handed, Hello, OrderedWorkspace, PROTOCOL, Record, WorkOrder};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -192,6 +193,8 @@ impl Engine {
             Bound::Over => return Err(JoinError::Over),
         };
         failpoint("join-bound");
+        // What it says must not show its credential, also if it never asks for it.
+        let _ = self.credential(attempt.task).await?;
         let fence = Fence::raise(self, attempt);
         if self.step(attempt.task, Event::Joined(attempt.attempt), None).await? {
             self.0.metrics.launched(row.launched, self.0.clock.now());
@@ -200,10 +203,11 @@ impl Engine {
             self.0.metrics.reconnects.inc();
         }
         let follow = self.follow(attempt.task).await?.ok_or(JoinError::Over)?;
+        let handed = self.handed(attempt.task).await?;
         let welcome = Down::Welcome {
             protocol: PROTOCOL,
             stored: row.stored,
-            order: Box::new(self.order(&task, &row)),
+            order: Box::new(self.order(&task, &row, handed)),
         };
         Ok(Session { engine: self.clone(), attempt, fence, follow, told_to_collect: false, welcome })
     }
@@ -214,7 +218,8 @@ impl Engine {
         attempt: AttemptId,
         records: Vec<Record>,
     ) -> impl Future<Output = Result<u64, IngestError>> + Send + use<> {
-        let rules = (self.0.provider.name(), self.0.config.rules.policy);
+        let (provider, policy) = (self.0.provider.name(), self.0.config.rules.policy);
+        let rules = IngestRules { provider, policy, redactor: self.0.config.secrets.redactor() };
         let said = records.last().and_then(said_at);
         let heads = self.0.heads.clone();
         let raise = move |ingested: &Ingested| {
@@ -235,7 +240,18 @@ impl Engine {
         })
     }
 
-    fn order(&self, task: &TaskRow, attempt: &AttemptRow) -> WorkOrder {
+    /// What of the credential the machine gets: nothing, unless its owner has said so. Where there is none now, the
+    /// gateway says so to `claude`.
+    async fn handed(&self, task: TaskId) -> Result<Option<Handed>, StoreError> {
+        let Ok(Credential { kind, secret, mode, .. }) = self.credential(task).await? else { return Ok(None) };
+        Ok(match mode {
+            CredentialMode::Broker => None,
+            CredentialMode::Inject => Some(Handed { kind, secret, by_descriptor: false }),
+            CredentialMode::InjectDescriptor => Some(Handed { kind, secret, by_descriptor: true }),
+        })
+    }
+
+    fn order(&self, task: &TaskRow, attempt: &AttemptRow, credential: Option<Handed>) -> WorkOrder {
         let (config, spec) = (&self.0.config, &task.spec);
         let milliseconds = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         WorkOrder {
@@ -248,9 +264,12 @@ impl Engine {
             session_id: session_id(attempt.id).to_string(),
             max_turns: spec.max_turns,
             max_budget_usd: spec.max_budget_usd,
+            trust_repo: spec.trust_repo,
             claude_version: config.rules.claude_version.clone(),
+            credential,
             model_token: self.0.tokens.mint(Route::Model, attempt.id),
             result_token: self.0.tokens.mint(Route::Result, attempt.id),
+            egress_token: Some(self.0.tokens.mint(Route::Egress, attempt.id)),
             collect_ms_max: milliseconds(config.rules.collect_max),
             orphan_after_ms: milliseconds(config.rules.orphan_after),
             log_bytes_max: Some(config.rules.policy.log_bytes_max),

@@ -19,10 +19,13 @@ struct Field {
 #[derive(Clone, Copy)]
 enum Is {
     Text,
+    /// Any number of them.
+    Texts,
     /// One of these words.
     Word(&'static [&'static str]),
     Whole(i64, i64),
     Number,
+    Truth,
     Object(&'static [Field]),
 }
 
@@ -42,9 +45,12 @@ const TASK: &[Field] = &[
     may("idle_timeout_ms", Is::Whole(1, TIMEOUT_MS_MAX.cast_signed())),
     may("max_turns", Is::Whole(1, u32::MAX as i64)),
     may("max_budget_usd", Is::Number),
+    must("trust_repo", Is::Truth),
     must("priority", Is::Whole(-1000, 1000)),
     must("retries", Is::Whole(0, 10)),
+    must("allow", Is::Texts),
     may("credential", Is::Object(CREDENTIAL)),
+    may("credential_name", Is::Text),
 ];
 
 const WORKSPACE: &[Field] =
@@ -54,6 +60,7 @@ const CREDENTIAL: &[Field] = &[
     must("credential.kind", Is::Word(&["oauth-token", "api-key", "bearer"])),
     must("credential.secret", Is::Text),
     may("credential.base_url", Is::Text),
+    must("credential.mode", Is::Word(&["broker", "inject", "inject-descriptor"])),
 ];
 
 /// Checks that each field of a task has what it must have. No message repeats a value, which may be a credential in
@@ -88,11 +95,13 @@ impl Field {
         let good = match (self.is, value) {
             (Is::Object(fields), Value::Object(object)) => return check(object, fields),
             (Is::Text, value) => value.is_string(),
+            (Is::Texts, value) => value.as_array().is_some_and(|texts| texts.iter().all(Value::is_string)),
             (Is::Word(words), value) => value.as_str().is_some_and(|word| words.contains(&word)),
             (Is::Whole(least, most), value) => {
                 value.as_i64().is_some_and(|number| (least..=most).contains(&number))
             }
             (Is::Number, value) => value.is_number(),
+            (Is::Truth, value) => value.is_boolean(),
             (Is::Object(_), _) => false,
         };
         if good { Ok(()) } else { Err(invalid(self.name, &self.words())) }
@@ -101,9 +110,11 @@ impl Field {
     fn words(&self) -> String {
         match self.is {
             Is::Text => "must be a text, in quotes".to_owned(),
+            Is::Texts => "must be a list of texts, in quotes".to_owned(),
             Is::Word(words) => format!("must be one of {}", words.join(", ")),
             Is::Whole(least, most) => format!("must be a whole number from {least} to {most}"),
             Is::Number => "must be a number".to_owned(),
+            Is::Truth => "must be true or false".to_owned(),
             Is::Object(fields) => {
                 let keys: Vec<_> = fields.iter().filter_map(|field| field.name.split('.').nth(1)).collect();
                 format!("must be a JSON object with {}", keys.join(", "))

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use mayfly_core::TaskId;
+use mayfly_core::redact::SECRET_BYTES_MAX;
 use mayfly_failpoint::failpoint;
-use mayfly_store::{NewTask, StoreError, Submitted};
+use mayfly_store::{NewTask, StoreError, Submitted, Whose};
 use mayfly_wire::api::{
-    CreateTask, Credential, IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX,
-    TIMEOUT_MS_MAX, Task, Workspace,
+    CreateTask, Credential, CredentialKind, CredentialMode, IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX,
+    PROMPT_BYTES_MAX, RETRIES_MAX, Retry, TIMEOUT_MS_MAX, Task, Workspace, check_token_name,
 };
 use uuid::Uuid;
 
+use crate::egress::read_rules;
 use crate::engine::Engine;
 
 /// The longest name of a workspace's folder or a model.
@@ -45,6 +47,9 @@ pub enum SubmitError {
     /// A task that still goes on.
     #[error("task {0} is not over yet: wait for its end, or cancel it first")]
     NotOver(String),
+    /// Neither it nor the pool has a credential for it.
+    #[error("{0}")]
+    NoCredential(String),
     /// The idempotency key was used for another task.
     #[error("this idempotency key was used for another task: choose a new one")]
     KeyConflict,
@@ -63,28 +68,39 @@ impl Engine {
     ) -> Result<Task, SubmitError> {
         self.check(&task, idempotency_key.as_deref())?;
         self.check_disk()?;
-        let credential = task.credential.take();
+        let own = task.credential.take();
         let id = TaskId::new(Uuid::now_v7());
-        let sealed = credential.as_ref().map(|credential| self.0.seal.close(id, credential));
-        let new = NewTask { id, spec: task, sealed, idempotency_key, at: self.0.clock.now() };
+        let credential = match &own {
+            Some(own) => Whose::Own(self.0.seal.close(&id.to_string(), own)),
+            None => Whose::Pool(task.credential_name.clone()),
+        };
+        let rules = read_rules(&task.allow)?;
+        let new = NewTask { id, spec: task, credential, rules, idempotency_key, at: self.0.clock.now() };
         let engine = self.clone();
-        let id = self.whole(async move { engine.store_task(new, credential).await }).await?;
+        let id = self.whole(async move { engine.store_task(new, own).await }).await?;
         let task = self.task(id).await.map_err(SubmitError::Store)?;
         task.ok_or(SubmitError::Store(StoreError::Closed))
     }
 
-    /// Accepts once more what was asked for in a task that is over. `None`: there is no such task.
+    /// Accepts once more what was asked for in a task that is over; unless `retry` says otherwise, with the same
+    /// credential of the pool. `None`: there is no such task.
     pub async fn retry(
         &self,
         id: TaskId,
-        credential: Option<Credential>,
+        retry: Retry,
         idempotency_key: Option<String>,
     ) -> Result<Option<Task>, SubmitError> {
         let Some(row) = self.0.store.task(id).await.map_err(SubmitError::Store)? else { return Ok(None) };
         if row.state.outcome().is_none() {
             return Err(SubmitError::NotOver(id.short()));
         }
-        self.submit(CreateTask { credential, ..row.spec }, idempotency_key).await.map(Some)
+        // With what was allowed while it ran.
+        let allow = self.0.store.allowed(id).await.map_err(SubmitError::Store)?;
+        let Retry { credential, credential_name } = retry;
+        let kept = row.pooled.filter(|_| credential.is_none());
+        let credential_name = credential_name.or(kept);
+        let again = CreateTask { credential, credential_name, allow, ..row.spec };
+        self.submit(again, idempotency_key).await.map(Some)
     }
 
     /// Whether a task would be accepted now, as far as the disk and the database go.
@@ -108,12 +124,13 @@ impl Engine {
             Ok(Submitted::Known(id)) => {
                 // Whoever asks again may bring a newer one.
                 if let Some(credential) = credential {
-                    let sealed = self.0.seal.close(id, &credential);
+                    let sealed = self.0.seal.close(&id.to_string(), &credential);
                     self.0.store.keep_credential(id, sealed).await.map_err(SubmitError::Store)?;
                 }
                 Ok(id)
             }
             Err(StoreError::KeyConflict) => Err(SubmitError::KeyConflict),
+            Err(error @ StoreError::NoCredential(_)) => Err(SubmitError::NoCredential(error.to_string())),
             Err(error) => Err(SubmitError::Store(error)),
         }
     }
@@ -159,7 +176,12 @@ pub fn check_task(task: &CreateTask) -> Result<(), SubmitError> {
     require(priorities.contains(&task.priority), "priority", "must be between -1000 and 1000")?;
     require(task.retries <= RETRIES_MAX, "retries", "must be at most 10")?;
     require(task.max_turns != Some(0), "max_turns", "must be more than 0")?;
+    read_rules(&task.allow)?;
     task.credential.as_ref().map_or(Ok(()), check_credential)?;
+    let name = task.credential_name.as_deref();
+    require(name.is_none_or(check_token_name), "credential_name", "is not the name of a credential")?;
+    let one = task.credential.is_none() || name.is_none();
+    require(one, "credential_name", "cannot stand beside `credential`: leave one of them out")?;
     let budget = task.max_budget_usd.is_none_or(|usd| usd.is_finite() && usd > 0.0);
     require(budget, "max_budget_usd", "must be more than 0")
 }
@@ -178,12 +200,17 @@ fn check_prompt(prompt: &str) -> Result<(), SubmitError> {
 }
 
 /// It goes into a header, and its URL is where requests are sent.
-fn check_credential(credential: &Credential) -> Result<(), SubmitError> {
+pub(crate) fn check_credential(credential: &Credential) -> Result<(), SubmitError> {
     let secret = credential.secret.expose();
     let plain = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
     require(plain, "credential.secret", "must be visible ASCII, without spaces or line ends")?;
+    let words = format!("must have at most {SECRET_BYTES_MAX} bytes");
+    require(secret.len() <= SECRET_BYTES_MAX, "credential.secret", &words)?;
     let web = |url: &String| url.starts_with("https://") || url.starts_with("http://");
-    require(credential.base_url.as_ref().is_none_or(web), "credential.base_url", "must be an http(s) URL")
+    require(credential.base_url.as_ref().is_none_or(web), "credential.base_url", "must be an http(s) URL")?;
+    let descriptor = credential.mode == CredentialMode::InjectDescriptor;
+    let words = "cannot be inject-descriptor for a gateway's own token: `claude` takes that from its environment alone";
+    require(!descriptor || credential.kind != CredentialKind::Bearer, "credential.mode", words)
 }
 
 fn check_workspace(workspace: &Workspace) -> Result<(), SubmitError> {

@@ -20,6 +20,8 @@ pub(crate) enum Route {
     Model,
     /// Handing over results.
     Result,
+    /// Asking to go elsewhere.
+    Egress,
 }
 
 impl Route {
@@ -28,6 +30,7 @@ impl Route {
             Self::Ticket => "ticket",
             Self::Model => "model",
             Self::Result => "result",
+            Self::Egress => "egress",
         }
     }
 }

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
-use crate::Denied;
+use crate::Refusal;
 
 /// Why a request gets no answer from the model API.
 #[derive(Debug, thiserror::Error)]
@@ -20,12 +20,18 @@ pub(crate) enum ApiError {
     /// No token, or one that opens nothing.
     #[error("the token of this request opens nothing here")]
     Token,
+    /// The token is good, and there is no credential for its task.
+    #[error("{0}")]
+    NoCredential(String),
     /// The attempt ended before its gate opened.
     #[error("this attempt is over: its requests are no longer answered")]
     Over,
     /// The gate did not open in time.
     #[error("the first message of `claude` has not been checked in time; ask again")]
     Gate,
+    /// Its path, query and headers are longer than allowed.
+    #[error("the head of the request is longer than {} bytes", crate::HEAD_BYTES_MAX)]
+    LongHead,
     /// The body is longer than allowed.
     #[error("the request is longer than {} bytes", crate::REQUEST_BYTES_MAX)]
     TooLong,
@@ -61,9 +67,10 @@ impl ApiError {
     fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Route => (StatusCode::NOT_FOUND, "not_found_error"),
-            Self::Token => (StatusCode::UNAUTHORIZED, "authentication_error"),
+            Self::Token | Self::NoCredential(_) => (StatusCode::UNAUTHORIZED, "authentication_error"),
             Self::Over => (StatusCode::FORBIDDEN, "permission_error"),
             Self::Gate => (StatusCode::SERVICE_UNAVAILABLE, "api_error"),
+            Self::LongHead => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_too_large"),
             Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large"),
             Self::Request => (StatusCode::BAD_REQUEST, "invalid_request_error"),
             Self::Owner { .. } | Self::Redirect { .. } | Self::Unreachable { .. } => {
@@ -73,9 +80,12 @@ impl ApiError {
     }
 }
 
-impl From<Denied> for ApiError {
-    fn from(_: Denied) -> Self {
-        Self::Token
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Denied(_) => Self::Token,
+            Refusal::NoCredential(why) => Self::NoCredential(why),
+        }
     }
 }
 
@@ -99,6 +109,11 @@ pub(crate) struct TooLong;
 #[derive(Debug, thiserror::Error)]
 #[error("the request broke off")]
 pub(crate) struct BrokenRequest;
+
+/// An answer that was under way when its attempt ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the attempt is over")]
+pub(crate) struct CutOff;
 
 /// The innermost cause, in words.
 pub(crate) fn root(error: &(dyn Error + 'static)) -> String {

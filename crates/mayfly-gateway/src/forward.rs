@@ -10,14 +10,21 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
-use http::Uri;
-use http::header::CONTENT_LENGTH;
-use mayfly_core::AttemptId;
+use futures_util::{Stream, StreamExt, stream};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{StatusCode, Uri};
+use mayfly_core::{AttemptId, Redactor};
 use reqwest::Url;
 
-use crate::error::{ApiError, BrokenRequest, TooLong};
-use crate::{Admission, Admitted, GATE_MAX, Gate, REQUEST_BYTES_MAX, Upstream, headers};
+use crate::body::{Bill, Counted, Masked};
+use crate::count::Reader;
+use crate::error::{ApiError, BrokenRequest, CutOff, TooLong};
+use crate::{Admission, Admitted, GATE_MAX, Gate, HEAD_BYTES_MAX, REQUEST_BYTES_MAX, Upstream, headers};
+
+/// The route whose answers are counted.
+const MESSAGES: &str = "/v1/messages";
+/// The header of a request that is not the main agent's.
+const AGENT: &str = "x-claude-code-agent-id";
 
 /// What every request needs.
 #[derive(Debug, Clone)]
@@ -34,16 +41,29 @@ pub(crate) async fn refuse() -> ApiError {
 /// Sends an admitted request on, and its answer back.
 pub(crate) async fn forward(State(gateway): State<Gateway>, came: Request) -> Result<Response, ApiError> {
     let token = headers::placeholder(came.headers()).ok_or(ApiError::Token)?;
-    let Admitted { attempt, upstream, mut gate } = gateway.admission.admit(token).await?;
+    let Admitted { attempt, upstream, redactor, mut gate } = gateway.admission.admit(token).await?;
+    let counts = came.uri().path() == MESSAGES;
+    let is_main = !came.headers().contains_key(AGENT);
     let request = outgoing(came, &upstream)?;
     let host = host(request.url());
-    let sent = gateway.client.execute(request).await;
+    let admission = gateway.admission.clone();
+    let mut bill = counts.then(|| Bill { admission, attempt, is_main, reader: None });
+    let sent = tokio::select! {
+        sent = gateway.client.execute(request) => sent,
+        () = gate.over() => return Err(ApiError::Over),
+    };
     let answer = sent.map_err(|error| ApiError::from_client(error, host.clone()))?;
     if answer.status().is_redirection() {
         return Err(ApiError::Redirect { host, status: answer.status() });
     }
     wait(attempt, gate.as_mut()).await?;
-    Ok(incoming(answer, &upstream))
+    if answer.status() == StatusCode::UNAUTHORIZED {
+        gateway.admission.refused(attempt).await;
+    }
+    if let Some(bill) = bill.as_mut().filter(|_| answer.status().is_success()) {
+        bill.reader = Some(reader(answer.headers()));
+    }
+    Ok(incoming(answer, &upstream, gate, (redactor, bill)))
 }
 
 /// Waits for the gate, though not for ever.
@@ -57,6 +77,12 @@ async fn wait(attempt: AttemptId, gate: &mut dyn Gate) -> Result<(), ApiError> {
 
 fn outgoing(came: Request, upstream: &Upstream) -> Result<reqwest::Request, ApiError> {
     let (parts, body) = came.into_parts();
+    let headers = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    if headers.sum::<usize>() + parts.uri.path_and_query().map_or(0, |asked| asked.as_str().len())
+        > HEAD_BYTES_MAX
+    {
+        return Err(ApiError::LongHead);
+    }
     let announced =
         parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX) {
@@ -66,6 +92,8 @@ fn outgoing(came: Request, upstream: &Upstream) -> Result<reqwest::Request, ApiE
     let mut request = reqwest::Request::new(parts.method, url);
     *request.headers_mut() =
         headers::outgoing(&parts.headers, upstream).ok_or(ApiError::Owner { what: "credential" })?;
+    // What is compressed could be neither counted nor looked through.
+    request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     *request.body_mut() = Some(reqwest::Body::wrap_stream(bounded(body)));
     Ok(request)
 }
@@ -80,23 +108,56 @@ fn bounded(body: Body) -> impl Stream<Item = Result<Bytes, Box<dyn std::error::E
     })
 }
 
-fn incoming(answer: reqwest::Response, upstream: &Upstream) -> Response {
+/// What reads an answer with these headers.
+fn reader(headers: &HeaderMap) -> Reader {
+    let plain = headers.get(CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
+    if !plain {
+        tracing::warn!("the model API compresses its answers unasked: their tokens are not counted");
+    }
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    Reader::new(kind.filter(|_| plain))
+}
+
+fn incoming(
+    answer: reqwest::Response,
+    upstream: &Upstream,
+    gate: Box<dyn Gate>,
+    (redactor, bill): (Redactor, Option<Bill>),
+) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status();
     *response.headers_mut() = headers::incoming(answer.headers(), &upstream.secret);
-    *response.body_mut() = Body::from_stream(answer.bytes_stream());
+    let counted = Counted { body: Box::pin(until_over(answer.bytes_stream(), gate)), bill };
+    *response.body_mut() = Body::from_stream(Masked::new(counted, redactor));
     response
 }
 
+/// The body, cut off as soon as its attempt is over: an error in it ends the connection, so that nobody takes it for
+/// whole.
+fn until_over(
+    body: impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
+    mut gate: Box<dyn Gate>,
+) -> impl Stream<Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
+    let over = Box::pin(async move { gate.over().await });
+    stream::unfold(Some((Box::pin(body), over)), async |under_way| {
+        let (mut body, mut over) = under_way?;
+        tokio::select! {
+            biased;
+            () = &mut over => Some((Err(CutOff.into()), None)),
+            chunk = body.next() => Some((chunk?.map_err(Into::into), Some((body, over)))),
+        }
+    })
+}
+
 /// The owner's base URL with the route and the query that were asked for.
-fn url(upstream: &Upstream, asked: &Uri) -> Option<Url> {
+pub(crate) fn url(upstream: &Upstream, asked: &Uri) -> Option<Url> {
     let route = asked.path_and_query()?;
     let url = Url::parse(&format!("{}{route}", upstream.base_url.trim_end_matches('/'))).ok()?;
     matches!(url.scheme(), "http" | "https").then_some(url)
 }
 
 /// What an error may name of a URL: no user, no password, no query.
-fn host(url: &Url) -> String {
+pub(crate) fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
@@ -115,6 +176,10 @@ mod tests {
     impl Gate for Shut {
         async fn opened(&mut self) -> Result<(), Denied> {
             std::future::pending().await
+        }
+
+        async fn over(&mut self) {
+            std::future::pending::<()>().await;
         }
     }
 

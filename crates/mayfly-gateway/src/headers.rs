@@ -6,7 +6,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{CredentialKind, Upstream};
+use crate::{CredentialKind, PLACEHOLDER_HEADER, Upstream};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
@@ -31,8 +31,12 @@ const CREDENTIALS: [&str; 6] =
     ["authorization", "cookie", "proxy-authorization", "set-cookie", "set-cookie2", "x-api-key"];
 const CREDENTIAL_ENDS: [&str; 4] = ["-token", "-secret", "-api-key", "-apikey"];
 
-/// The placeholder of a request: what its `Authorization: Bearer` holds, else its `x-api-key`.
+/// The placeholder of a request: in a header of our own, where the machine holds the credential itself; else what its
+/// `Authorization: Bearer` holds, else its `x-api-key`.
 pub(crate) fn placeholder(headers: &HeaderMap) -> Option<&str> {
+    if let Some(value) = headers.get(PLACEHOLDER_HEADER) {
+        return value.to_str().ok().map(str::trim);
+    }
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = bearer.and_then(|value| value.split_once(' '));
     let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token);
@@ -70,17 +74,25 @@ pub(crate) fn incoming(came: &HeaderMap, secret: &SecretString) -> HeaderMap {
     headers
 }
 
-/// All but credentials and what is about the connection, by its `Connection` header too.
+/// All but credentials and what is about the connection.
 fn passing(came: &HeaderMap) -> HeaderMap {
+    let passes =
+        |name: &str| !CREDENTIALS.contains(&name) && !CREDENTIAL_ENDS.iter().any(|end| name.ends_with(end));
+    only(&end_to_end(came), passes)
+}
+
+/// All but what is about the connection, by its `Connection` header too.
+pub(crate) fn end_to_end(came: &HeaderMap) -> HeaderMap {
     let named = came.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<String> =
         named.flat_map(|value| value.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect();
-    let passes = |name: &str| {
-        !HOP_BY_HOP.contains(&name)
-            && !CREDENTIALS.contains(&name)
-            && !CREDENTIAL_ENDS.iter().any(|end| name.ends_with(end))
-            && !named.iter().any(|named| named == name)
-    };
+    let proxy = header::PROXY_AUTHORIZATION.as_str();
+    only(came, |name| {
+        !HOP_BY_HOP.contains(&name) && name != proxy && !named.iter().any(|named| named == name)
+    })
+}
+
+fn only(came: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {
     let pairs = came.iter().filter(|(name, _)| passes(name.as_str()));
     pairs.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

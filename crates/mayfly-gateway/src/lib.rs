@@ -1,4 +1,4 @@
-//! The way out of a machine: the model API, with the credential swapped in.
+//! The way out of a machine: the model API, with the credential swapped in, and hosts that its owner allowed.
 //!
 //! ```text
 //! claude ── placeholder ──► router ── admission: whose? may it? ──► forward ── real credential ──► model API
@@ -7,9 +7,12 @@
 //!
 //! A machine holds a placeholder that is good here alone. [`router`] takes it off, asks the [`Admission`] for
 //! what it stands for, and sends the request on with the owner's credential and no other. Both bodies are
-//! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens.
+//! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens, and cut off when it is over.
+//! What it used is counted as it passes ([`count`]), and a secret in it is masked.
 //!
-//! Bounds: [`REQUEST_BYTES_MAX`], [`CONNECT_MAX`], [`GATE_MAX`]. Who may do what is not decided here, and
+//! Elsewhere a machine comes by [`egress`], if its owner allowed it.
+//!
+//! Bounds: [`HEAD_BYTES_MAX`], [`REQUEST_BYTES_MAX`], [`CONNECT_MAX`], [`GATE_MAX`]. Who may do what is not decided here, and
 //! nothing here knows tasks, stores or clocks.
 
 use std::fmt;
@@ -18,15 +21,26 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodFilter, on, post};
-use mayfly_core::AttemptId;
+use mayfly_core::{AttemptId, Redactor};
 use secrecy::SecretString;
 
+mod body;
+pub mod count;
+pub mod egress;
 mod error;
 mod forward;
 mod headers;
+mod trial;
+
+pub use trial::{Trial, try_credential};
+
+pub use body::Masked;
+pub use count::Used;
 
 /// The longest request body; what the Messages API itself allows, and a little more.
 pub const REQUEST_BYTES_MAX: usize = 34 * 1024 * 1024;
+/// The most that a request's path, query and headers take, in bytes: many times what `claude` sends.
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// The time for a connection to the model API, TLS included.
 pub const CONNECT_MAX: Duration = Duration::from_secs(15);
 /// How long an answer waits for its gate. `claude` is known by its first line, which takes it under a second.
@@ -34,11 +48,21 @@ pub const GATE_MAX: Duration = Duration::from_secs(30);
 /// How often a silent connection to the model API is checked for still being one.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// The header in which the placeholder comes from a machine that holds the credential itself. It never goes out: its
+/// name ends as those of credentials do.
+pub const PLACEHOLDER_HEADER: &str = "x-mayfly-token";
+
 /// Decides who may use the gateway, and with which credential.
 #[async_trait::async_trait]
 pub trait Admission: fmt::Debug + Send + Sync + 'static {
     /// Takes the placeholder that came with a request.
-    async fn admit(&self, token: &str) -> Result<Admitted, Denied>;
+    async fn admit(&self, token: &str) -> Result<Admitted, Refusal>;
+
+    /// Hears that the model API refused the credential of an attempt.
+    async fn refused(&self, attempt: AttemptId);
+
+    /// Takes what one request of `attempt` for an answer has used, when its answer is over.
+    fn count(&self, attempt: AttemptId, used: Used);
 }
 
 /// One request's leave to go out.
@@ -48,6 +72,8 @@ pub struct Admitted {
     pub attempt: AttemptId,
     /// Where it goes.
     pub upstream: Upstream,
+    /// What no answer may show.
+    pub redactor: Redactor,
     /// Withholds the answer until `claude` is known to run as it was asked to.
     pub gate: Box<dyn Gate>,
 }
@@ -57,6 +83,9 @@ pub struct Admitted {
 pub trait Gate: fmt::Debug + Send + Sync {
     /// Returns once answers may pass.
     async fn opened(&mut self) -> Result<(), Denied>;
+
+    /// Returns once nothing may pass any more: what is under way then is cut off.
+    async fn over(&mut self);
 }
 
 /// A model API and the owner's credential for it.
@@ -79,6 +108,17 @@ pub enum CredentialKind {
     ApiKey,
     /// `Authorization: Bearer`.
     Bearer,
+}
+
+/// Why a request may not go out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Its token opens nothing.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// There is no credential for it, for this reason.
+    #[error("{0}")]
+    NoCredential(String),
 }
 
 /// The token is unknown, of another route, or its attempt is over.

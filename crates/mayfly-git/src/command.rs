@@ -3,11 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -28,6 +29,9 @@ const HARDENED: [&str; 11] = [
 
 /// The longest that one git command may take.
 const GIT_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// What is read of a command's output at once.
+const READ_BYTES: usize = 64 * 1024;
 
 /// Where git is found, and whose ignore rules count.
 #[derive(Debug, Clone)]
@@ -175,6 +179,35 @@ impl GitCommand {
             true => Ok(output.stdout),
             false => Err(GitError::Failed { what, said: said(&output.stderr) }),
         }
+    }
+
+    /// Runs it, and gives what it prints to `each` in pieces until that has enough. Whether it came to its end.
+    pub(crate) async fn read(
+        mut self,
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<bool, GitError> {
+        let mut child = self.command.stderr(Stdio::null()).spawn().map_err(GitError::Missing)?;
+        let mut stdout = child.stdout.take().expect("it is a pipe");
+        let mut piece = vec![0; READ_BYTES];
+        let reading = async {
+            loop {
+                match stdout.read(&mut piece).await? {
+                    0 => return Ok::<_, io::Error>(true),
+                    read if each(&piece[..read]).is_break() => return Ok(false),
+                    _ => {}
+                }
+            }
+        };
+        let read = timeout(GIT_MAX, reading).await.map_err(|_| GitError::TooLong(self.what.clone()))?;
+        let whole = read.map_err(GitError::Missing)?;
+        // Dropped before its end, it is killed.
+        if whole && !child.wait().await.map_err(GitError::Missing)?.success() {
+            return Err(GitError::Failed {
+                what: self.what,
+                said: "it did not come to a good end".to_owned(),
+            });
+        }
+        Ok(whole)
     }
 
     /// Runs it; its one line of output.

@@ -99,8 +99,8 @@ fn refusal(error: GitError) -> GitError {
 
 /// What a bundle holds.
 #[derive(Debug)]
-struct Heads {
-    work: String,
+pub(crate) struct Heads {
+    pub(crate) work: String,
     others: Vec<Other>,
 }
 
@@ -118,7 +118,7 @@ impl Other {
 }
 
 /// What the bundle's header says; it is text and ends with an empty line.
-fn heads(bundle: &Path) -> Result<Heads, GitError> {
+pub(crate) fn heads(bundle: &Path) -> Result<Heads, GitError> {
     use std::io::{BufRead as _, BufReader, Read as _};
     const HEADER_BYTES_MAX: u64 = 64 * 1024;
     let mut heads = Heads { work: "nothing".to_owned(), others: Vec::new() };

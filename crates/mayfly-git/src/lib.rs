@@ -17,6 +17,7 @@
 //! - [`Quarantine::land`] checks what came back and makes one new branch of it; no tree is touched.
 //! - [`Repo::quarantine`] is for work whose beginning was captured long ago; [`Quarantine::start_from`] takes that in.
 //! - [`Work`] shows what a task made as a diff or a patch, and applies it to files.
+//! - [`read_through`] reads what a task added, to be searched.
 //! - [`create`] makes a repository of plain files.
 //! - [`unbundle`] makes a new repository where there was none to start from.
 //!
@@ -25,6 +26,7 @@
 
 mod base;
 mod command;
+mod contents;
 mod create;
 mod filtered;
 mod land;
@@ -33,6 +35,7 @@ mod snapshot;
 mod work;
 
 pub use command::{Git, GitError};
+pub use contents::{CONTENTS_BYTES_MAX, read_through};
 pub use create::create;
 pub use land::unbundle;
 pub use repo::Repo;

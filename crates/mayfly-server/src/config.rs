@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use mayfly_core::Secrets;
 use mayfly_engine::{EngineConfig, Rules};
+use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
 
 use crate::data::TOKEN;
@@ -28,10 +30,15 @@ pub struct ServerConfig {
     pub host_names: Vec<String>,
     /// Whether machines can come there too, each with its own tokens. Default: no.
     pub machines_by_port: bool,
+    /// Where machines can go, if their tasks allow it. Default: wherever this host can, but for private networks.
+    pub network: Network,
     /// git, which makes patches of results. Default: the one in the usual places.
     pub git: Git,
     /// What holds for its tasks.
     pub rules: Rules,
+    /// What must not be in anything that is stored or shown, by who knows it: `secrets.set("pool", all_of_them)`. The
+    /// orchestrator adds its owners' tokens and the credentials of the tasks that run.
+    pub secrets: Secrets,
 }
 
 impl ServerConfig {
@@ -45,8 +52,10 @@ impl ServerConfig {
             listen_without_tls: false,
             host_names: Vec::new(),
             machines_by_port: false,
+            network: Network::of_host(Vec::new()),
             git,
             rules: Rules::default(),
+            secrets: Secrets::default(),
         }
     }
 
@@ -81,6 +90,7 @@ impl ServerConfig {
             workspaces: workspaces.to_owned(),
             results: results.to_owned(),
             key,
+            secrets: self.secrets.clone(),
         }
     }
 }

@@ -31,9 +31,9 @@ use crate::guest::Guest;
 use crate::listen::{Door, House};
 use crate::street::Street;
 
-/// Connections at once through one machine's door: as many as its worker lets `claude` have (64, one a request),
-/// and some for the link, a newer link beside it, and uploads.
-pub const MACHINE_CONNECTIONS_MAX: usize = 72;
+/// Connections at once through one machine's door: as many as its worker lets `claude` have (64, one a request) and as
+/// many to other hosts, and some for the link, a newer link beside it, and uploads.
+pub const MACHINE_CONNECTIONS_MAX: usize = 136;
 
 /// The engine's [`Doors`](mayfly_engine::Doors), in one folder.
 #[derive(Debug)]

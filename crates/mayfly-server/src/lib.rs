@@ -51,6 +51,7 @@ pub use data::{
 pub use doors::MACHINE_CONNECTIONS_MAX;
 pub use files::raise_open_files;
 pub use front::{Front, Serving};
+pub use mayfly_gateway::egress::{Network, Resolve};
 pub use server::{STOP_MAX, Server, StartError};
 pub use street::Street;
 pub use tls::{Tls, TlsError};

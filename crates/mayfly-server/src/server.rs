@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use mayfly_core::causes;
+use mayfly_core::{Secrets, causes};
 use mayfly_engine::{Clock, Engine};
+use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{Store, StoreError};
@@ -156,7 +157,7 @@ impl Server {
             Some(street) => Door::on(street, config.socket(), OWNER_CONNECTIONS_MAX),
             None => open_socket(&config)?,
         };
-        let tokens = open_tokens(&store, &data, &clock).await?;
+        let tokens = open_tokens(&store, &data, &clock, &config.secrets).await?;
         let port = Port::open(&config, &data).await?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone(), street);
@@ -167,12 +168,15 @@ impl Server {
 
         let (owner_count, owners) = watch::channel(0);
         let listening = port.as_ref().map(|port| (port.address, port.fingerprint.clone()));
-        let api = http::owner(owner(&engine, &data, &house, &config.git, &tokens));
+        let api = http::owner(owner(&engine, &data, &house, &config.git, &tokens, &client));
         let machines = Machines {
             engine: engine.clone(),
             client,
+            network: config.network.clone(),
+            workspaces: data.workspaces().into(),
             results: data.results().into(),
             incoming: data.incoming().into(),
+            git: config.git.clone(),
         };
         if let Some(Port { door, hosts, .. }) = port {
             let mut routes = http::guarded(api.clone(), tokens);
@@ -253,11 +257,14 @@ async fn open_tokens(
     store: &Store,
     data: &DataFolder,
     clock: &Arc<dyn Clock>,
+    secrets: &Secrets,
 ) -> Result<OwnerTokens, StartError> {
-    OwnerTokens::open(store.clone(), data, clock.clone()).await.map_err(|error| match error {
-        TokenError::Data(error) => error.into(),
-        other => StartError::Tokens(Box::new(other)),
-    })
+    OwnerTokens::open(store.clone(), data, clock.clone(), secrets.clone()).await.map_err(
+        |error| match error {
+            TokenError::Data(error) => error.into(),
+            other => StartError::Tokens(Box::new(other)),
+        },
+    )
 }
 
 /// The owner's socket.
@@ -281,7 +288,14 @@ async fn try_machines(provider: &dyn Provider) -> Result<(), StartError> {
     }
 }
 
-fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &OwnerTokens) -> Owner {
+fn owner(
+    engine: &Engine,
+    data: &DataFolder,
+    house: &House,
+    git: &Git,
+    tokens: &OwnerTokens,
+    client: &reqwest::Client,
+) -> Owner {
     Owner {
         engine: engine.clone(),
         workspaces: data.workspaces().into(),
@@ -289,6 +303,7 @@ fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &
         incoming: data.incoming().into(),
         git: git.clone(),
         tokens: tokens.clone(),
+        upstream: client.clone(),
         house: house.clone(),
     }
 }
@@ -297,13 +312,19 @@ fn owner(engine: &Engine, data: &DataFolder, house: &House, git: &Git, tokens: &
 struct Machines {
     engine: Engine,
     client: reqwest::Client,
+    network: Network,
+    workspaces: Arc<Path>,
     results: Arc<Path>,
     incoming: Arc<Path>,
+    git: Git,
 }
 
 impl Machines {
     fn machine(&self, entry: Entry, house: House) -> Machine {
-        Machine { entry, results: self.results.clone(), incoming: self.incoming.clone(), house }
+        let (workspaces, results, incoming) = (&self.workspaces, &self.results, &self.incoming);
+        let (workspaces, results, incoming) = (workspaces.clone(), results.clone(), incoming.clone());
+        let (git, network) = (self.git.clone(), self.network.clone());
+        Machine { entry, workspaces, results, incoming, network, git, house }
     }
 
     /// Lets machines in by each door that was opened, for its attempt alone.

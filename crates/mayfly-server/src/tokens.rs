@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
+use mayfly_core::Secrets;
 use mayfly_engine::Clock;
 use mayfly_store::{Store, StoreError};
 use mayfly_wire::api::{NewToken, OwnerToken, TOKEN_NAME_BYTES_MAX, check_token_name};
@@ -28,6 +29,8 @@ use crate::data::{DataError, DataFolder, new_token, renew_token, token_at};
 
 /// The name of the token in the data folder's file.
 const LOCAL: &str = "local";
+/// Who knows the tokens among the secrets: of one that was made before, only its hash is left.
+const SECRETS: &str = "owner-tokens";
 /// The most tokens.
 const TOKENS_MAX: usize = 1000;
 
@@ -68,6 +71,7 @@ struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
     file: PathBuf,
+    secrets: Secrets,
     /// By their hashes.
     known: RwLock<HashMap<[u8; 32], Key>>,
     /// Held while one is added or revoked.
@@ -86,15 +90,17 @@ impl OwnerTokens {
         store: Store,
         data: &DataFolder,
         clock: Arc<dyn Clock>,
+        secrets: Secrets,
     ) -> Result<Self, TokenError> {
         let mut known = HashMap::new();
         for kept in store.owner_tokens().await? {
             known.insert(kept.hash, Key::new(kept.name, kept.created));
         }
         let (local, file) = (data.token()?, data.token_file());
+        secrets.add(SECRETS, &local);
         known.insert(hash(&local), Key::new(LOCAL.to_owned(), made(&file)));
         let (known, changing) = (RwLock::new(known), Mutex::default());
-        Ok(Self(Arc::new(Inner { store, clock, file, known, changing })))
+        Ok(Self(Arc::new(Inner { store, clock, file, secrets, known, changing })))
     }
 
     /// All of them, by name.
@@ -150,6 +156,7 @@ impl OwnerTokens {
     }
 
     fn know(&self, token: &str, key: Key) {
+        self.0.secrets.add(SECRETS, token);
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         known.insert(hash(token), key);
     }

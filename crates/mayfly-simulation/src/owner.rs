@@ -28,7 +28,7 @@ pub(crate) struct Owner {
 }
 
 fn credential() -> Credential {
-    Credential { kind: CredentialKind::ApiKey, secret: "not-a-secret".to_owned().into(), base_url: None }
+    Credential::new(CredentialKind::ApiKey, "not-a-secret".to_owned().into(), None)
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Bytes {
@@ -63,7 +63,7 @@ impl Owner {
         tokio::join!(self.follow(id, rng.fork()), self.perhaps_cancel(id, rng.fork()));
         if again {
             let (key, path) = (format!("{key} again"), format!("/v1/tasks/{id}/retry"));
-            let retry = json(&Retry { credential: Some(credential()) });
+            let retry = json(&Retry { credential: Some(credential()), ..Retry::default() });
             let id = self.submit(&path, &key, &retry, task.retries, &mut rng).await;
             self.follow(id, rng).await;
         }

@@ -9,6 +9,7 @@ use mayfly_wire::api;
 use mayfly_wire::event::MayflyEvent;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use crate::carries;
 use crate::desk::Desk;
 use crate::error::{StoreError, corrupt};
 use crate::log::Log;
@@ -74,6 +75,11 @@ pub(crate) fn apply(
         connection.prepare_cached(sql)?.execute(params![id.to_string(), attempt.0, kind])?;
     }
     let mut log = Log::open(connection, id, task.last_seq);
+    if let (TaskState::Running(a, _) | TaskState::Collecting(a, _), TaskState::Releasing(..)) =
+        (task.state, state)
+    {
+        carries::give_up(connection, &mut log, id.attempt(a), change.at)?;
+    }
     let unsaved = unsaved.map(|text| MayflyEvent::Warning { text });
     for told in unsaved.into_iter().chain(tell(task.state, state, detail, due, change)) {
         log.mayfly(attempt_of(task.state, state), change.at, &told)?;

@@ -40,6 +40,9 @@ pub enum StoreError {
     /// The idempotency key was used for another task.
     #[error("this idempotency key was used for another task: choose a new one")]
     KeyConflict,
+    /// The pool has no credential for the task.
+    #[error("{}", no_credential(.0.as_deref()))]
+    NoCredential(Option<String>),
     /// The file is broken where it was read or written.
     #[error(
         "the database is damaged: end the orchestrator, and put a copy of the file back, or move it away with the files \
@@ -55,6 +58,18 @@ pub enum StoreError {
     /// The writer has ended.
     #[error("the database is closed")]
     Closed,
+}
+
+fn no_credential(wanted: Option<&str>) -> String {
+    match wanted {
+        Some(name) => format!(
+            "there is no credential `{name}` in the pool: `mayfly credential ls` lists those that are there, and \
+             `mayfly credential add {name}` adds it"
+        ),
+        None => "the task brings no credential, and the pool has none that is called `default` and not exactly one: \
+                 `mayfly credential add NAME` adds one, and `credential_name` (--credential NAME) chooses among several"
+            .to_owned(),
+    }
 }
 
 impl From<rusqlite::Error> for StoreError {

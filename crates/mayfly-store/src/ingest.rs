@@ -1,16 +1,18 @@
 //! Stores what a machine says, exactly once.
 //!
 //! Records are numbered by the machine. Those already stored are passed over; one that leaves a gap refuses
-//! the frame. What a report means for the task is applied in the same transaction as its record.
+//! the frame. What a report means for the task is applied in the same transaction as its record. Secrets are masked
+//! before anything is written; the end of a part of a line that may begin one waits beside the attempt for the next.
 
 use jiff::Timestamp;
-use mayfly_core::{AttemptId, Event, Failure, Outcome, Policy, TaskState};
+use mayfly_core::{AttemptId, Event, Failure, Outcome, Policy, Redacted, Redactor, TaskState};
 use mayfly_failpoint::failpoint;
 use mayfly_wire::api::Collected;
 use mayfly_wire::event::{EventSource, MayflyEvent, is_json};
 use mayfly_wire::worker::{End, Record, Report, Source};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use crate::carries::Carries;
 use crate::change::{Change, Changed, apply, find};
 use crate::desk::Desk;
 use crate::error::StoreError;
@@ -72,6 +74,8 @@ struct Frame<'a> {
     at: Timestamp,
     provider: &'static str,
     policy: Policy,
+    redactor: &'a Redactor,
+    carries: Carries,
     log: Log<'a>,
     /// What the lines of the attempt's machine take in the log, in bytes.
     logged: u64,
@@ -81,9 +85,9 @@ struct Frame<'a> {
 pub(crate) fn ingest<'a>(
     connection: &'a Desk<'a>,
     attempt: AttemptId,
-    records: impl Iterator<Item = (&'a Record, bool)>,
+    records: impl Iterator<Item = (&'a Record, Seen)>,
     at: Timestamp,
-    (provider, policy): (&'static str, Policy),
+    rules: &'a IngestRules,
 ) -> Result<Ingested, IngestError> {
     let task = find(connection, attempt.task)?.ok_or(IngestError::Over)?;
     if task.state.machine() != Some(attempt.attempt) {
@@ -99,16 +103,41 @@ pub(crate) fn ingest<'a>(
         ready: false,
     };
     let log = Log::open(connection, attempt.task, task.last_seq);
-    let mut frame = Frame { connection, attempt, at, provider, policy, log, logged, done };
-    for (record, json) in records.filter(|(record, _)| record.number > stored) {
-        frame.take(record, json)?;
+    let carries = Carries::of(connection, attempt)?;
+    let IngestRules { provider, policy, redactor } = rules;
+    let (provider, policy) = (*provider, *policy);
+    let mut frame = Frame { connection, attempt, at, provider, policy, redactor, carries, log, logged, done };
+    for (record, seen) in records.filter(|(record, _)| record.number > stored) {
+        frame.take(record, seen)?;
     }
     frame.close()
 }
 
-/// Whether what a record carries is one JSON value on a line.
-pub(crate) fn stands_as_json(record: &Record) -> bool {
-    record.end != End::More && record.source != Source::Report && is_json(&record.bytes)
+/// What holds for what machines say.
+#[derive(Debug, Clone)]
+pub struct IngestRules {
+    /// Who makes the machines.
+    pub provider: &'static str,
+    /// How much they may say.
+    pub policy: Policy,
+    /// What they may not.
+    pub redactor: Redactor,
+}
+
+/// What can be known of a record by itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    /// Whether what it carries is one JSON value on a line.
+    json: bool,
+    /// Whether it can be kept as it is.
+    clean: bool,
+}
+
+/// Looks at a record, before it is its turn.
+pub(crate) fn look(record: &Record, redactor: &Redactor) -> Seen {
+    let goes_on = record.end == End::More;
+    let json = !goes_on && record.source != Source::Report && is_json(&record.bytes);
+    Seen { json, clean: redactor.is_clean(&record.bytes, goes_on) }
 }
 
 /// The last number stored, and the bytes that the log took.
@@ -120,7 +149,7 @@ fn stored_before(connection: &Connection, attempt: AttemptId) -> Result<Option<(
 }
 
 impl Frame<'_> {
-    fn take(&mut self, record: &Record, json: bool) -> Result<(), IngestError> {
+    fn take(&mut self, record: &Record, seen: Seen) -> Result<(), IngestError> {
         let expected = self.done.stored + 1;
         if record.number != expected {
             return Err(IngestError::Gap { found: record.number, expected });
@@ -128,18 +157,26 @@ impl Frame<'_> {
         self.done.stored = record.number;
         self.done.new += 1;
         match record.source {
-            Source::Claude => self.append(EventSource::Claude, record, json),
-            Source::Stderr => self.append(EventSource::Stderr, record, json),
+            Source::Claude => self.append(EventSource::Claude, record, seen),
+            Source::Stderr => self.append(EventSource::Stderr, record, seen),
             Source::Report => self.report(record),
         }
     }
 
-    fn append(&mut self, source: EventSource, record: &Record, json: bool) -> Result<(), IngestError> {
+    fn append(&mut self, source: EventSource, record: &Record, seen: Seen) -> Result<(), IngestError> {
         // The machine's clock is hostile too: a time that does not exist is the beginning of time.
         let at = i64::try_from(record.at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let (attempt, at) = (self.attempt.attempt.0, at.unwrap_or(Timestamp::UNIX_EPOCH));
-        let said = Said { attempt, at, source, end: record.end, bytes: &record.bytes, json };
-        let taken = self.log.append(&said)?;
+        let (end, carry) = (record.end, self.carries.get(source));
+        let taken = if seen.clean && carry.is_empty() {
+            let (bytes, json) = (&*record.bytes, seen.json);
+            self.log.append(&Said { attempt, at, source, end, bytes, json, redacted: 0 })?
+        } else {
+            let goes_on = end == End::More;
+            let Redacted { bytes, places: redacted } = self.redactor.piece(carry, &record.bytes, goes_on);
+            let (bytes, json) = (&*bytes, !goes_on && is_json(&bytes));
+            self.log.append(&Said { attempt, at, source, end, bytes, json, redacted })?
+        };
         self.count(taken as u64)
     }
 
@@ -159,46 +196,67 @@ impl Frame<'_> {
     fn report(&mut self, record: &Record) -> Result<(), IngestError> {
         let bad = || IngestError::BadReport { number: record.number };
         let attempt = self.attempt.attempt;
-        let told = match serde_json::from_slice(&record.bytes).map_err(|_| bad())? {
+        let mut report: Report = serde_json::from_slice(&record.bytes).map_err(|_| bad())?;
+        let mut redacted = 0;
+        for text in report.texts() {
+            redacted += u32::from(self.redactor.text(text));
+        }
+        let told = match report {
             Report::Started => return self.step(Event::Started(attempt), None),
             Report::Ended { outcome, detail } => {
                 let outcome: Outcome = outcome.parse().map_err(|_| bad())?;
                 return self.step(Event::Ended(attempt, outcome), detail);
             }
-            Report::Collected(result) => return self.collected(result),
+            Report::Collected(result) => return self.collected(result, redacted),
+            Report::Cost { usd } => return self.cost(usd),
             Report::Ready { version, model } => {
                 self.done.ready = true;
                 MayflyEvent::Ready { version, model }
             }
-            Report::Denied { tool, message } => MayflyEvent::Denied { tool, message },
-            Report::Limit { limit, resets_at } => MayflyEvent::Limit { limit, resets_at },
+            Report::Ignored { file, parts } => MayflyEvent::Ignored { file, parts },
+            Report::Denied { tool, message } => MayflyEvent::Denied { tool, message, host: None },
+            Report::Limit { kind, limit, resets_at } => MayflyEvent::Limit { kind, limit, resets_at },
             Report::Warning { text } => MayflyEvent::Warning { text },
         };
-        Ok(self.log.mayfly(attempt.0, self.at, &told)?)
+        Ok(self.log.passed_on(attempt.0, self.at, &told, redacted)?)
     }
 
-    fn collected(&mut self, result: Collected) -> Result<(), IngestError> {
+    /// It only ever grows.
+    fn cost(&mut self, usd: f64) -> Result<(), IngestError> {
+        let sql =
+            "UPDATE attempts SET cost_usd = max(coalesce(cost_usd, 0), ?3) WHERE task = ?1 AND attempt = ?2";
+        let values = params![self.attempt.task.to_string(), self.attempt.attempt.0, usd.max(0.0)];
+        self.connection.prepare_cached(sql)?.execute(values)?;
+        Ok(())
+    }
+
+    fn collected(&mut self, result: Collected, redacted: u32) -> Result<(), IngestError> {
         let json = serde_json::to_string(&result).expect("our own types are JSON");
         let sql = "UPDATE tasks SET result = ?2, result_attempt = ?3 WHERE id = ?1";
         let values = params![self.attempt.task.to_string(), json, self.attempt.attempt.0];
         self.connection.prepare_cached(sql)?.execute(values)?;
-        self.log.mayfly(self.attempt.attempt.0, self.at, &MayflyEvent::Collected { result })?;
+        let told = MayflyEvent::Collected { result };
+        self.log.passed_on(self.attempt.attempt.0, self.at, &told, redacted)?;
         self.step(Event::Collected(self.attempt.attempt), None)
     }
 
     fn step(&mut self, event: Event, detail: Option<String>) -> Result<(), IngestError> {
         self.log.close()?;
+        self.carries.keep(self.connection, self.attempt)?;
         let change = Change { event, at: self.at, detail, provider: self.provider, policy: self.policy };
         if let Some(changed) = apply(self.connection, self.attempt.task, &change)? {
             self.log = Log::open(self.connection, self.attempt.task, changed.last_seq);
             self.done.state = changed.state;
             self.done.changed.push(changed);
+            // What waited is told at a machine's end.
+            self.carries = Carries::of(self.connection, self.attempt)?;
         }
         Ok(())
     }
 
     fn close(mut self) -> Result<Ingested, IngestError> {
         self.done.last_seq = self.log.close()?;
+        self.carries.keep(self.connection, self.attempt)?;
         // What was stored before says nothing about now.
         let sql = "UPDATE attempts SET heard_ms = iif(stored < ?3, ?4, heard_ms), stored = ?3, \
                    ready = max(ready, ?5), logged = ?6 WHERE task = ?1 AND attempt = ?2";

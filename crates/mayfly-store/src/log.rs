@@ -28,6 +28,8 @@ pub(crate) struct Said<'a> {
     pub(crate) bytes: &'a [u8],
     /// Whether the bytes are one JSON value.
     pub(crate) json: bool,
+    /// How many stretches of the bytes are masked.
+    pub(crate) redacted: u32,
 }
 
 /// A task's log, open for appending: what was appended is stored by [`Log::close`].
@@ -54,17 +56,29 @@ impl<'a> Log<'a> {
         at: Timestamp,
         event: &MayflyEvent,
     ) -> Result<(), StoreError> {
+        self.passed_on(attempt, at, event, 0)
+    }
+
+    /// The same of what a machine told, with secrets in so many places of it masked.
+    pub(crate) fn passed_on(
+        &mut self,
+        attempt: u32,
+        at: Timestamp,
+        event: &MayflyEvent,
+        redacted: u32,
+    ) -> Result<(), StoreError> {
         let bytes = serde_json::to_vec(event).expect("our own events are JSON");
         let (source, end) = (EventSource::Mayfly, End::Newline);
-        self.append(&Said { attempt, at, source, end, bytes: &bytes, json: true }).map(drop)
+        self.append(&Said { attempt, at, source, end, bytes: &bytes, json: true, redacted }).map(drop)
     }
 
     /// Returns how many bytes its line has.
     pub(crate) fn append(&mut self, said: &Said<'_>) -> Result<usize, StoreError> {
         let before = self.lines.len();
         self.last += 1;
-        let Said { attempt, at, source, end, bytes, json } = *said;
-        let envelope = Envelope { task: &self.task, attempt, seq: self.last, at, source, end, bytes, json };
+        let Said { attempt, at, source, end, bytes, json, redacted } = *said;
+        let (task, seq) = (&*self.task, self.last);
+        let envelope = Envelope { task, attempt, seq, at, source, end, bytes, json, redacted };
         envelope.write(&mut self.lines);
         let taken = self.lines.len() - before;
         if self.lines.len() >= RUN_BYTES_MAX {

@@ -47,6 +47,12 @@ pub(crate) fn step(connection: &Connection, task: TaskId) -> Result<bool, StoreE
         false => "UPDATE tasks SET first_seq = max(last_seq, ?2) + 1, pruned = 2 WHERE id = ?1",
     };
     connection.prepare_cached(sql)?.execute(key)?;
+    if !left {
+        for table in ["allowed", "egress"] {
+            let sql = format!("DELETE FROM {table} WHERE task = ?1");
+            connection.prepare_cached(&sql)?.execute([task.to_string()])?;
+        }
+    }
     Ok(left)
 }
 

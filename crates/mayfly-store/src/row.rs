@@ -37,6 +37,8 @@ pub struct TaskRow {
     pub due: Option<Timestamp>,
     /// Whether its log and its result are not kept any more.
     pub pruned: bool,
+    /// The credential of the pool that it uses; none if it came with its own.
+    pub pooled: Option<String>,
 }
 
 /// An attempt as stored.
@@ -59,7 +61,7 @@ pub struct AttemptRow {
 }
 
 pub(crate) const TASK_COLUMNS: &str = "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms, result_attempt, \
-     due_ms, pruned > 0";
+     due_ms, pruned > 0, pooled";
 
 pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
     let id: String = row.get(0)?;
@@ -79,6 +81,7 @@ pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
         finished: row.get::<_, Option<i64>>(9)?.map(time).transpose()?,
         due: row.get::<_, Option<i64>>(11)?.map(time).transpose()?,
         pruned: row.get(12)?,
+        pooled: row.get(13)?,
     })
 }
 
@@ -114,7 +117,8 @@ pub(crate) fn event<'a>(row: &'a Row<'_>) -> Result<Said<'a>, StoreError> {
         other => return Err(corrupt(format!("ending {other}"))),
     };
     let bytes = row.get_ref(5)?.as_blob().map_err(corrupt)?;
-    Ok(Said { attempt: row.get(0)?, at: time(row.get(1)?)?, source, end, bytes, json: row.get(4)? })
+    let (attempt, at, json) = (row.get(0)?, time(row.get(1)?)?, row.get(4)?);
+    Ok(Said { attempt, at, source, end, bytes, json, redacted: 0 })
 }
 
 pub(crate) fn time(ms: i64) -> Result<Timestamp, StoreError> {

@@ -33,9 +33,12 @@ const STEPS: [Step; VERSION as usize] = [
     Step::Sql(RETRIES_LATER),
     Step::Sql(OWNER_TOKENS),
     Step::Work(runs_and_feed),
+    Step::Sql(EGRESS),
+    Step::Sql(POOL),
+    Step::Sql(USAGE_AND_CARRIES),
 ];
 /// The version of the tables after all steps.
-const VERSION: u8 = 5;
+const VERSION: u8 = 8;
 
 /// The tables that the queue needs.
 const QUEUE: [&str; 3] = ["tasks", "attempts", "effects"];
@@ -153,6 +156,70 @@ ALTER TABLE tasks ADD COLUMN first_seq INTEGER NOT NULL DEFAULT 1;
 -- 0: log and result are kept; 1: they are being taken away; 2: they are gone.
 ALTER TABLE tasks ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX tasks_by_end ON tasks (finished_ms) WHERE pruned < 2 AND finished_ms IS NOT NULL;
+";
+
+const EGRESS: &str = "
+-- Where the machines of a task may go, besides the model.
+CREATE TABLE allowed (
+    id INTEGER PRIMARY KEY,
+    task TEXT NOT NULL REFERENCES tasks (id),
+    -- HOST[:PORT], in its one form.
+    rule TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    UNIQUE (task, rule)
+) STRICT;
+-- Where they asked to go, and what was decided.
+CREATE TABLE egress (
+    id INTEGER PRIMARY KEY,
+    task TEXT NOT NULL REFERENCES tasks (id),
+    attempt INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    port INTEGER NOT NULL,
+    decision TEXT NOT NULL,
+    reason TEXT,
+    -- In bytes, once it is over.
+    sent INTEGER NOT NULL DEFAULT 0,
+    received INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX egress_by_attempt ON egress (task, attempt, decision);
+CREATE INDEX egress_by_host ON egress (task, host, decision);
+-- Decisions of which there is no row.
+ALTER TABLE attempts ADD COLUMN egress_dropped INTEGER NOT NULL DEFAULT 0;
+";
+
+const POOL: &str = "
+-- Credentials that tasks use by their names; only the engine can open them.
+CREATE TABLE pool (
+    name TEXT PRIMARY KEY,
+    sealed BLOB NOT NULL,
+    created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- That which the task uses, if it came with none of its own.
+ALTER TABLE tasks ADD COLUMN pooled TEXT;
+";
+
+const USAGE_AND_CARRIES: &str = "
+-- What each attempt has used of each model.
+CREATE TABLE usage (
+    task TEXT NOT NULL REFERENCES tasks (id),
+    attempt INTEGER NOT NULL,
+    -- As the model API names it; empty where it gave no answer.
+    model TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    -- Those of the requests that were answered to the main agent.
+    turns INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_write_tokens INTEGER NOT NULL,
+    PRIMARY KEY (task, attempt, model)
+) STRICT, WITHOUT ROWID;
+-- What it has cost, as `claude` counts it.
+ALTER TABLE attempts ADD COLUMN cost_usd REAL;
+-- The end of an unfinished line, by source, that may be the beginning of a secret.
+ALTER TABLE attempts ADD COLUMN carry_claude BLOB;
+ALTER TABLE attempts ADD COLUMN carry_stderr BLOB;
 ";
 
 /// Writes what each event was as the line that it is.

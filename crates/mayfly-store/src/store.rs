@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mayfly_core::host::Rule;
 use mayfly_core::{Attempt, AttemptId, Effect, Event, Policy, TaskId, TaskState};
 use mayfly_failpoint::failpoint;
 use mayfly_wire::api::CreateTask;
@@ -15,15 +16,18 @@ use tokio::sync::watch;
 use crate::change::{Change, Changed, apply, effect_of, effect_parts, find};
 use crate::checkpoints::Checkpoints;
 use crate::desk::Desk;
+use crate::egress;
 use crate::error::{StoreError, corrupt};
-use crate::ingest::{IngestError, Ingested, ingest, stands_as_json};
+use crate::ingest::{IngestError, IngestRules, Ingested, ingest, look};
 use crate::log::Log;
+use crate::pool::{self, Whose};
 use crate::prune;
 use crate::read::{self, FeedChunk, LogError, Run};
 use crate::readers::Readers;
 use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, TASK_COLUMNS, TaskRow};
 use crate::schema;
 use crate::tail::Tail;
+use crate::usage::{self, AttemptUsage, Used};
 use crate::writer::Writer;
 
 /// The states that own a machine: spelled out, so that the index finds them among many tasks that are over.
@@ -39,8 +43,10 @@ pub struct NewTask {
     pub id: TaskId,
     /// What was asked for; the credential in it is not stored.
     pub spec: CreateTask,
-    /// The credential, sealed; it is deleted with the task's end.
-    pub sealed: Option<Vec<u8>>,
+    /// Whose credential it uses.
+    pub credential: Whose,
+    /// Where its machines may go: what the spec says of it, read.
+    pub rules: Vec<Rule>,
     /// The same key with the same task gives the task that is there already.
     pub idempotency_key: Option<String>,
     /// When.
@@ -198,13 +204,35 @@ impl Store {
         attempt: AttemptId,
         records: Vec<Record>,
         at: Timestamp,
-        rules: (&'static str, Policy),
+        rules: IngestRules,
         stored: F,
     ) -> impl Future<Output = Result<Ingested, IngestError>> + Send + use<F> {
         // Looked at here, so that the one thread that writes has less to do.
-        let json: Vec<bool> = records.iter().map(stands_as_json).collect();
-        let command = move |desk: &Desk<'_>| ingest(desk, attempt, records.iter().zip(json), at, rules);
+        let seen: Vec<_> = records.iter().map(|record| look(record, &rules.redactor)).collect();
+        let command = move |desk: &Desk<'_>| ingest(desk, attempt, records.iter().zip(seen), at, &rules);
         self.writer.begin(command, stored)
+    }
+
+    /// Adds to what an attempt has used of a model API, in the order of these calls; gives all of it.
+    pub fn use_up(
+        &self,
+        attempt: AttemptId,
+        used: Used,
+    ) -> impl Future<Output = Result<AttemptUsage, StoreError>> + Send + use<> {
+        self.writer.begin(move |desk| usage::add(desk, attempt, &used), |_| ())
+    }
+
+    /// The same of several tasks, in their order.
+    pub async fn usages(&self, tasks: Vec<TaskId>) -> Result<Vec<Vec<AttemptUsage>>, StoreError> {
+        let all = move |connection: &Connection| {
+            tasks.iter().map(|&task| usage::of_task(connection, task)).collect()
+        };
+        self.readers.read(all).await
+    }
+
+    /// What each attempt of a task has used of a model API.
+    pub async fn usage(&self, task: TaskId) -> Result<Vec<AttemptUsage>, StoreError> {
+        self.readers.read(move |connection| usage::of_task(connection, task)).await
     }
 
     /// Appends an event of mayfly's own, while the attempt is the task's own: nothing follows a task's end.
@@ -222,20 +250,9 @@ impl Store {
         self.writer.run(move |connection| bind(connection, attempt, link_hash)).await
     }
 
-    /// Replaces the sealed credential of a task, if it is not over.
+    /// Replaces the sealed credential that came with a task, if it is not over.
     pub async fn keep_credential(&self, task: TaskId, sealed: Vec<u8>) -> Result<(), StoreError> {
         self.writer.run(move |connection| keep_credential(connection, task, &sealed)).await
-    }
-
-    /// The sealed credential of a task that is not over.
-    pub async fn credential(&self, task: TaskId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.readers
-            .read(move |connection| {
-                let sql = "SELECT sealed FROM credentials WHERE task = ?1";
-                let mut statement = connection.prepare_cached(sql)?;
-                Ok(statement.query_row([task.to_string()], |row| row.get(0)).optional()?)
-            })
-            .await
     }
 
     /// A task.
@@ -407,15 +424,17 @@ fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError>
             None => {}
         }
     }
+    let pooled = pool::choose(connection, &new.credential)?;
     let state = TaskState::NEW;
-    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms, priority) \
-               VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6)";
+    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms, priority, pooled) \
+               VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7)";
     let (id, at) = (new.id.to_string(), new.at.as_millisecond());
-    let values = params![id, spec, new.idempotency_key, state.name(), at, new.spec.priority];
+    let values = params![id, spec, new.idempotency_key, state.name(), at, new.spec.priority, pooled];
     connection.prepare_cached(sql)?.execute(values)?;
-    if let Some(sealed) = &new.sealed {
+    if let Whose::Own(sealed) = &new.credential {
         keep_credential(connection, new.id, sealed)?;
     }
+    egress::keep_rules(connection, new.id, &new.rules, new.at)?;
     let mut log = Log::open(connection, new.id, 0);
     log.mayfly(0, new.at, &MayflyEvent::Queued)?;
     log.close()?;
@@ -443,7 +462,7 @@ fn forget_effect(connection: &Desk<'_>, performed: &Performed) -> Result<Option<
     Ok(changed)
 }
 
-fn tell(
+pub(crate) fn tell(
     connection: &Desk<'_>,
     attempt: AttemptId,
     at: Timestamp,

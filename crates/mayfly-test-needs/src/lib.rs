@@ -1,8 +1,11 @@
-//! What a test needs from its machine, and how it says so when that is missing; and a list that forgets no variant.
+//! What a test needs from its machine, and how it says so when that is missing; a list that forgets no variant; and a
+//! repository that means harm.
 //!
 //! A test that cannot run here says it by [`skip`] and returns. The skip is a line in the file that
 //! `MAYFLY_TEST_SKIPPED` names, so that whoever runs the tests can print them all. Where
 //! `MAYFLY_TEST_SKIPS_ALLOWED` names a list, a skip that is not on it is a failure.
+
+pub mod hostile;
 
 use std::env;
 use std::fs::{self, OpenOptions};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mayfly_core::TaskId;
 use mayfly_engine::{Engine, EngineConfig, Rules, Store};
-use mayfly_wire::api::{CreateTask, Task};
+use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Task};
 use mayfly_wire::event::{Event, MayflyEvent};
 use tempfile::TempDir;
 
@@ -31,9 +31,10 @@ pub struct TestEngine {
     dir: TempDir,
 }
 
-/// A task that asks for nothing but `prompt`.
+/// A task that asks for nothing but `prompt`, with a credential that was made up.
 pub fn task(prompt: &str) -> CreateTask {
-    CreateTask { prompt: prompt.to_owned(), ..CreateTask::default() }
+    let credential = Credential::new(CredentialKind::ApiKey, "made-up".to_owned().into(), None);
+    CreateTask { prompt: prompt.to_owned(), credential: Some(credential), ..CreateTask::default() }
 }
 
 impl TestEngine {
@@ -151,6 +152,7 @@ fn usual(dir: &TempDir) -> EngineConfig {
         workspaces: dir.path().join("workspaces"),
         results: dir.path().join("results"),
         key: [7; 32],
+        secrets: mayfly_core::Secrets::default(),
     }
 }
 

@@ -8,11 +8,18 @@
 //! GET  /v1/tasks/{id}/workspace                              -> 200 the git bundle that it started from
 //! POST /v1/tasks/{id}/cancel         Cancel                  -> 202 Task
 //! POST /v1/tasks/{id}/retry          Retry                   -> 202 Task      a new one (Idempotency-Key)
+//! GET  /v1/tasks/{id}/allow                                  -> 200 Allowed   where its machines may go
+//! POST /v1/tasks/{id}/allow          Allowed                 -> 200 Allowed   more places, from now on
+//! GET  /v1/tasks/{id}/egress                                 -> 200 Egress    where its machines asked to go
 //! GET  /v1/tasks/{id}/events?after=N&follow=true             -> 200 NDJSON of `event::Event`
 //! GET  /v1/tasks/{id}/result                                 -> 200 TaskResult
 //! GET  /v1/tasks/{id}/result/patch                           -> 200 what was changed, for `git apply`
 //! GET  /v1/tasks/{id}/result/bundle                          -> 200 a git bundle
 //! GET  /v1/tasks/{id}/result/transcript                      -> 200 the CLI's session file
+//! POST /v1/credentials               AddCredential           -> 201 PooledCredential
+//! GET  /v1/credentials                                       -> 200 [PooledCredential]   by name, never the secrets
+//! DELETE /v1/credentials/{name}                              -> 204
+//! POST /v1/credentials/{name}/test                           -> 200 CredentialTest
 //! ```
 //!
 //! `{id}` is a task's id or any end of it that has at least 4 hex digits and names one task.
@@ -37,6 +44,9 @@ pub const TIMEOUT_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// The most retries.
 pub const RETRIES_MAX: u32 = 10;
+
+/// The most places where the machines of one task may go.
+pub const ALLOWED_MAX: usize = 10_000;
 
 /// The highest priority, and the lowest below 0.
 pub const PRIORITY_MAX: i32 = 1000;
@@ -66,6 +76,10 @@ pub struct CreateTask {
     /// The most money to spend, in US dollars, as the CLI counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_budget_usd: Option<f64>,
+    /// Whether the repository's own settings count, and what it names runs: its hooks, MCP servers, helpers. Default:
+    /// no, its words alone do.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub trust_repo: bool,
     /// Who comes first: higher before lower, and of equals who came first. Default: 0; -1000 to 1000.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
@@ -73,9 +87,16 @@ pub struct CreateTask {
     /// in it. Default: 0, never; at most [`RETRIES_MAX`].
     #[serde(default, skip_serializing_if = "is_none")]
     pub retries: u32,
+    /// Where its machines may go besides the model, as `HOST[:PORT]`, where a host can begin with `*.`; without a port,
+    /// 443 and 80 are meant. Default: nowhere; at most [`ALLOWED_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
     /// The credential for the model API, for this task alone; it is sealed at rest, and deleted at the task's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
+    /// The credential in the orchestrator's pool to use instead. Default: the one called `default`, else the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_name: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -119,6 +140,37 @@ pub struct Credential {
     /// The model API's base URL. Default: Anthropic's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
+    /// What a machine gets of it. Default: nothing.
+    #[serde(default, skip_serializing_if = "CredentialMode::is_broker")]
+    pub mode: CredentialMode,
+}
+
+impl Credential {
+    /// One that stays outside of machines.
+    pub fn new(kind: CredentialKind, secret: Secret, base_url: Option<String>) -> Self {
+        Self { kind, secret, base_url, mode: CredentialMode::Broker }
+    }
+}
+
+/// What a machine gets of a credential. In every mode its requests go out by the gateway.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum CredentialMode {
+    /// Nothing: the gateway puts it into the requests.
+    #[default]
+    Broker,
+    /// All of it, in the environment of `claude`: whatever runs in the machine can read it, and hand it on.
+    Inject,
+    /// The same, by a file descriptor: it is in no environment, but in the memory of `claude`.
+    InjectDescriptor,
+}
+
+impl CredentialMode {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_broker(&self) -> bool {
+        *self == Self::Broker
+    }
 }
 
 /// The kinds of credential that a model API takes.
@@ -178,9 +230,15 @@ pub struct Task {
     /// The attempt that the result came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_attempt: Option<u32>,
+    /// What it has used of the model API so far, over all attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// Whether its log and its result were old, and are not kept any more.
     #[serde(default, skip_serializing_if = "is_false")]
     pub pruned: bool,
+    /// The credential in the pool that it uses, if it brought none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_name: Option<String>,
     /// Its place in the queue: higher first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
@@ -199,6 +257,29 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
     pub deadline_at: Option<Timestamp>,
+}
+
+/// What was used of a model API. Tokens are counted as its answers pass through the gateway.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct Usage {
+    /// The requests for an answer of a model, answered or not.
+    pub requests: u64,
+    /// The tokens that were sent and were in no cache.
+    pub input_tokens: u64,
+    /// The tokens of the answers.
+    pub output_tokens: u64,
+    /// The tokens that were read from a cache.
+    pub cache_read_tokens: u64,
+    /// The tokens that were written to a cache.
+    pub cache_write_tokens: u64,
+    /// What it cost, in US dollars; none if nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// Who says so: `claude`, or `prices of <date>`; without a cost, why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_by: Option<String>,
 }
 
 /// What bounds a task: what it asked for, and the orchestrator's settings. A machine keeps those of the time when it was
@@ -231,9 +312,55 @@ pub struct Limits {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// The credential for the model API; that of the earlier task is gone.
+    /// The credential for the model API; that which the earlier task brought is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
+    /// The credential in the pool to use. Default: that of the earlier task, if it used one of the pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential_name: Option<String>,
+}
+
+/// Where the machines of a task may go besides the model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Allowed {
+    /// `HOST[:PORT]`, where a host can begin with `*.`; without a port, 443 and 80 are meant.
+    pub hosts: Vec<String>,
+}
+
+/// Where the machines of a task asked to go besides the model, in the order in which it was decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Egress {
+    /// Each decision.
+    pub entries: Vec<EgressEntry>,
+    /// How many more there were: of one attempt, a bounded number is kept of each kind.
+    pub dropped: u64,
+}
+
+/// One decision about a connection, or about a request of plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct EgressEntry {
+    /// Which attempt's machine asked.
+    pub attempt: u32,
+    /// When.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
+    pub at: Timestamp,
+    /// What it asked for: a host's name, or whatever it had in its place.
+    pub host: String,
+    /// The port; 0 if none can be read.
+    pub port: u16,
+    /// `allowed`, `denied`, or `failed` for what was allowed and could not be reached.
+    pub decision: String,
+    /// Why not, such as `not-listed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The bytes that went out, once the connection is over.
+    pub sent: u64,
+    /// The bytes that came back, once it is over.
+    pub received: u64,
 }
 
 /// How a task ended.
@@ -248,11 +375,14 @@ pub struct Outcome {
 }
 
 /// How a task ended and what came out of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TaskResult {
     /// How it ended.
     pub outcome: Outcome,
+    /// What the task has used of the model API, over all attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// The attempt that the work came from, if any did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
@@ -317,6 +447,57 @@ pub struct NewToken {
     /// What opens the API on a port.
     #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub token: Secret,
+}
+
+/// Puts a credential into the orchestrator's pool.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AddCredential {
+    /// What to call it, by the rule of [`check_token_name`].
+    pub name: String,
+    /// The credential; it is sealed at rest, and never shown again.
+    pub credential: Credential,
+    /// Whether it takes the place of one of this name; tasks that run use it from their next request on.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// A credential in the pool, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct PooledCredential {
+    /// What its owner calls it.
+    pub name: String,
+    /// When it was added or replaced.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
+    pub created_at: Timestamp,
+    /// What is known of it; none if it was sealed with another key, and has to be added again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<AboutCredential>,
+}
+
+/// What may be shown of a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct AboutCredential {
+    /// Which header it goes into.
+    pub kind: CredentialKind,
+    /// The model API's base URL, if it is not Anthropic's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// What a machine gets of it.
+    pub mode: CredentialMode,
+}
+
+/// What a model API said to a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct CredentialTest {
+    /// Whether it was accepted.
+    pub accepted: bool,
+    /// What happened, in words.
+    pub detail: String,
 }
 
 /// Whether a token can have this name: 1 to [`TOKEN_NAME_BYTES_MAX`] ASCII letters, digits, `.`, `_` and `-`, of

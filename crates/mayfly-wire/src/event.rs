@@ -7,6 +7,7 @@
 //! `source` is `claude`, `stderr` or `mayfly`. What `claude` wrote is carried as the very bytes that it
 //! wrote: as `line` if they are JSON, as `text` if they are only UTF-8, else as base64 in `bytes`. `"end"` is
 //! there only when no newline followed: `more` (the line goes on in the next event of this source) or `eof`.
+//! `"redacted"` is there only where secrets were in the bytes: how many stretches of them are `*` instead.
 //! An event of mayfly's own is in `event`; readers ignore types and fields that they do not know.
 //!
 //! [`Envelope::write`] makes the line without parsing what it carries; [`Event::raw`] gives the bytes back.
@@ -75,20 +76,34 @@ pub enum MayflyEvent {
         /// How it ended.
         outcome: Outcome,
     },
-    /// A tool call was denied.
+    /// A tool call was denied, or a place that the machine asked for: the first time for each host.
     Denied {
-        /// The tool.
+        /// The tool; `network` for a place.
         tool: String,
         /// What `claude` was told.
         message: String,
+        /// The host and the port of a place, or whatever was asked for instead.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
     },
-    /// A limit of the model API was named.
+    /// A limit of the model API was met.
     Limit {
-        /// The limit's name.
+        /// Which kind it is. What earlier versions told were usage limits.
+        #[serde(default)]
+        kind: LimitKind,
+        /// Its name as the CLI has it, such as `five_hour`.
         limit: String,
         /// When it ends, in seconds since 1970.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resets_at: Option<i64>,
+    },
+    /// Something in a repository that is not trusted does not count.
+    Ignored {
+        /// The file's path in the repository.
+        file: String,
+        /// Its keys, or other parts of it; none is the whole file.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<String>,
     },
     /// Something that the user should know.
     Warning {
@@ -98,6 +113,35 @@ pub enum MayflyEvent {
     /// A type that this reader does not know.
     #[serde(other)]
     Unknown,
+}
+
+/// The limits of a model API, told apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitKind {
+    /// A subscription's share is used up until its reset.
+    #[default]
+    UsageLimit,
+    /// Too many requests or tokens at once: 429.
+    RateLimit,
+    /// The service has more to do than it can: 529.
+    Overload,
+    /// A kind that this reader does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl LimitKind {
+    /// The one word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UsageLimit => "usage-limit",
+            Self::RateLimit => "rate-limit",
+            Self::Overload => "overload",
+            Self::Unknown => "limit",
+        }
+    }
 }
 
 /// Who an event is from.
@@ -132,6 +176,8 @@ pub struct Envelope<'a> {
     pub bytes: &'a [u8],
     /// Whether the bytes are one JSON value; known since they were stored.
     pub json: bool,
+    /// How many stretches of the bytes are masked.
+    pub redacted: u32,
 }
 
 impl Envelope<'_> {
@@ -159,6 +205,10 @@ impl Envelope<'_> {
             End::More => br#"","end":"more""#,
             End::Eof => br#"","end":"eof""#,
         });
+        if self.redacted > 0 {
+            put(br#","redacted":"#);
+            put(Decimal::of(self.redacted.into()).digits());
+        }
         if self.json {
             put(body);
             put(self.bytes);
@@ -272,6 +322,9 @@ pub struct Event<'a> {
     /// Absent where a newline followed.
     #[serde(default)]
     end: Option<WireEnd>,
+    /// How many stretches of what follows were secrets, and are `*` instead. Absent where there was none.
+    #[serde(default)]
+    pub redacted: Option<u32>,
     /// JSON that `claude` wrote.
     #[serde(borrow, default)]
     #[cfg_attr(feature = "schema", schema(value_type = Option<Object>))]
@@ -337,11 +390,24 @@ mod tests {
     }
 
     fn written(bytes: &[u8], end: End) -> String {
+        redacted(bytes, end, 0)
+    }
+
+    fn redacted(bytes: &[u8], end: End, redacted: u32) -> String {
         let task = "0193b2c4-0000-7000-8000-0123456789ab";
         let at = Timestamp::from_millisecond(1_767_225_600_000).expect("in range");
         let json = end != End::More && is_json(bytes);
-        let envelope =
-            Envelope { task, attempt: 1, seq: 42, at, source: EventSource::Claude, end, bytes, json };
+        let envelope = Envelope {
+            task,
+            attempt: 1,
+            seq: 42,
+            at,
+            source: EventSource::Claude,
+            end,
+            bytes,
+            json,
+            redacted,
+        };
         let mut out = Vec::new();
         envelope.write(&mut out);
         String::from_utf8(out).expect("UTF-8")
@@ -352,6 +418,24 @@ mod tests {
         insta::assert_snapshot!(written(br#"{"type": "x", "n":1e400}"#, End::Newline), @r#"{"task":"0193b2c4-0000-7000-8000-0123456789ab","attempt":1,"seq":42,"at":"2026-01-01T00:00:00.000Z","source":"claude","line":{"type": "x", "n":1e400}}"#);
         insta::assert_snapshot!(written(b"half a li", End::Eof), @r#"{"task":"0193b2c4-0000-7000-8000-0123456789ab","attempt":1,"seq":42,"at":"2026-01-01T00:00:00.000Z","source":"claude","end":"eof","text":"half a li"}"#);
         insta::assert_snapshot!(written(b"\xff\xfe", End::More), @r#"{"task":"0193b2c4-0000-7000-8000-0123456789ab","attempt":1,"seq":42,"at":"2026-01-01T00:00:00.000Z","source":"claude","end":"more","bytes":"//4="}"#);
+    }
+
+    #[test]
+    fn an_event_says_how_much_of_it_was_masked() {
+        let line = redacted(b"key ********", End::Eof, 1);
+        assert!(line.contains(r#""end":"eof","redacted":1,"text":"key ********"}"#), "{line}");
+        assert_eq!(Event::parse(&line).expect("an event").redacted, Some(1));
+    }
+
+    #[test]
+    fn a_limit_of_an_earlier_version_is_a_usage_limit_and_of_a_later_one_unknown() {
+        let kind = |json: &str| match serde_json::from_str(json).expect("an event") {
+            MayflyEvent::Limit { kind, .. } => kind.name(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kind(r#"{"type":"limit","limit":"five_hour"}"#), "usage-limit");
+        assert_eq!(kind(r#"{"type":"limit","kind":"overload","limit":"overloaded"}"#), "overload");
+        assert_eq!(kind(r#"{"type":"limit","kind":"tide","limit":"high"}"#), "limit");
     }
 
     proptest! {

@@ -20,7 +20,8 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::api::Collected;
+use crate::api::{Collected, CredentialKind};
+use crate::event::LimitKind;
 use crate::secret::Secret;
 
 /// The ref of the bundle that a worker hands over which holds the agent's work.
@@ -31,6 +32,10 @@ pub const OTHER_REFS: &str = "refs/heads/other/";
 pub const OTHERS_MAX: usize = 20;
 /// The longest name of one, without [`OTHER_REFS`].
 pub const OTHER_NAME_BYTES_MAX: usize = 60;
+/// Where a worker asks to go elsewhere: each connection becomes one to a proxy.
+pub const EGRESS_PATH: &str = "/v1/egress";
+/// What such a connection becomes, as HTTP names it.
+pub const EGRESS_UPGRADE: &str = "mayfly-egress";
 /// The version that both sides must speak.
 pub const PROTOCOL: u32 = 1;
 /// The most bytes of one record; a longer line is several.
@@ -129,12 +134,21 @@ pub struct WorkOrder {
     pub max_turns: Option<u32>,
     /// Passed on as `--max-budget-usd`.
     pub max_budget_usd: Option<f64>,
+    /// Whether the settings of the repository count, and what it names runs; else its words alone.
+    #[serde(default)]
+    pub trust_repo: bool,
     /// The version that `claude` must name in its first message; none accepts any.
     pub claude_version: Option<String>,
     /// The placeholder credential: good for the model routes of this attempt alone.
     pub model_token: Secret,
+    /// The owner's credential, where its mode hands it to the machine; else the machine has the placeholder alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Handed>,
     /// Good for handing over the results of this attempt alone.
     pub result_token: Secret,
+    /// Good for asking to go elsewhere, of this attempt alone; none is an orchestrator that lets nobody.
+    #[serde(default)]
+    pub egress_token: Option<Secret>,
     /// The time for bringing the work out, in milliseconds.
     pub collect_ms_max: u64,
     /// How long to go on without an orchestrator, in milliseconds, before the machine ends itself.
@@ -143,6 +157,20 @@ pub struct WorkOrder {
     /// none from an orchestrator that counts by itself alone.
     #[serde(default)]
     pub log_bytes_max: Option<u64>,
+}
+
+/// The header of a request to the model in which the placeholder comes where the credential's own has the real one.
+pub const PLACEHOLDER_HEADER: &str = "x-mayfly-token";
+
+/// A credential that is handed to a machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Handed {
+    /// Which it is.
+    pub kind: CredentialKind,
+    /// The credential.
+    pub secret: Secret,
+    /// Whether `claude` gets it by a file descriptor, and not in its environment.
+    pub by_descriptor: bool,
 }
 
 /// The repository in a machine.
@@ -183,18 +211,49 @@ pub enum Report {
         /// What `claude` was told.
         message: String,
     },
-    /// A limit of the model API was named.
+    /// What the run has cost so far, as `claude` counts it.
+    Cost {
+        /// In US dollars.
+        usd: f64,
+    },
+    /// A limit of the model API was met.
     Limit {
-        /// The limit's name as the CLI has it, such as `five_hour`.
+        /// Which kind it is.
+        #[serde(default)]
+        kind: LimitKind,
+        /// Its name as the CLI has it, such as `five_hour`.
         limit: String,
         /// When it ends, in seconds since 1970.
         resets_at: Option<i64>,
+    },
+    /// Something in a repository that is not trusted does not count.
+    Ignored {
+        /// The file's path in the repository.
+        file: String,
+        /// Its keys, or other parts of it; none is the whole file.
+        parts: Vec<String>,
     },
     /// Something that the user should know.
     Warning {
         /// What.
         text: String,
     },
+}
+
+impl Report {
+    /// Every text in it that a machine can choose freely.
+    pub fn texts(&mut self) -> Vec<&mut String> {
+        match self {
+            Self::Ready { version, model } => vec![version, model],
+            Self::Ended { detail, .. } => detail.iter_mut().collect(),
+            Self::Collected(Collected { unsaved, notes, .. }) => unsaved.iter_mut().chain(notes).collect(),
+            Self::Denied { tool, message } => vec![tool, message],
+            Self::Limit { limit, .. } => vec![limit],
+            Self::Ignored { file, parts } => std::iter::once(file).chain(parts).collect(),
+            Self::Warning { text } => vec![text],
+            Self::Started | Self::Cost { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Who wrote a record's bytes.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! boot ─► life ─┬─► uplink ─ outbox, spool ─ link ─► orchestrator
-//!               ├─► relay: claude's way out; hold: while nobody is at its other end
+//!               ├─► relay: claude's way out; hold: while nobody is at its other end; egress: the way to other hosts
 //!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict); limits, disk: what it may use
 //!               ├─► collect: bundle and session file
 //!               └─► reaper: the one who waits for processes; shortage: who is killed for memory
@@ -18,6 +18,7 @@ mod boot;
 mod claude;
 mod collect;
 mod disk;
+mod egress;
 mod hold;
 mod life;
 mod limits;
@@ -31,6 +32,7 @@ pub mod simulation;
 mod spool;
 mod supervise;
 mod uplink;
+mod words;
 
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,8 @@ use crate::reaper::Reaper;
 use crate::relay::Relay;
 use crate::spool::Spool;
 use crate::supervise::Supervisor;
-use crate::uplink::{self, Duty, Link};
+use crate::uplink::{self, Duty, Link, Outlet};
+use crate::words;
 
 /// Lives it to its end. Without an orchestrator, or rejected by it, it ends early and leaves nothing.
 pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(), LifeError> {
@@ -46,7 +47,14 @@ pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(
     let away_max = Duration::from_millis(order.orphan_after_ms);
     let relay = crate::relay::start(Arc::clone(&way), surroundings.random, away_max);
     let relay = relay.await.map_err(LifeError::NoRelay)?;
-    let life = Life { boot, surroundings, reaper, way, relay, order };
+    let egress_port = match &order.egress_token {
+        Some(token) => {
+            let port = crate::egress::start(Arc::clone(&way), token.clone()).await;
+            Some(port.map_err(LifeError::NoRelay)?)
+        }
+        None => None,
+    };
+    let life = Life { boot, surroundings, reaper, way, relay, egress_port, order };
     let mut duty = link.duty.clone();
     tokio::select! {
         () = life.work(link) => Ok(()),
@@ -63,6 +71,8 @@ struct Life {
     reaper: Reaper,
     way: Arc<dyn Dial>,
     relay: Relay,
+    /// Where programs find the way to other hosts.
+    egress_port: Option<u16>,
     order: WorkOrder,
 }
 
@@ -105,17 +115,35 @@ impl Life {
         if !started || *duty.borrow() > Duty::Work {
             return stopped();
         }
+        if let Err(error) = self.carry_words(workspace, &outlet).await {
+            let detail = format!(
+                "what the repository says cannot be written into {}: {error}",
+                self.boot.home.display()
+            );
+            return Verdict::failed(Failure::Workspace, detail);
+        }
         let launch = Launch {
             binary: &self.boot.claude,
             home: &self.boot.home,
             cwd: workspace,
             port: self.relay.port,
+            egress_port: self.egress_port,
             order: &self.order,
         };
         let limits = Limits::of(&self.boot);
         let (reaper, graces, disk) = (self.reaper.clone(), self.surroundings.graces, self.boot.disk.clone());
         let busy = self.relay.busy.clone();
         Supervisor { reaper, outlet, duty, busy, graces, limits, disk }.run(&launch).await
+    }
+
+    /// Gives `claude` what counts of the repository, and tells what does not.
+    async fn carry_words(&self, workspace: &Path, outlet: &Outlet) -> io::Result<()> {
+        if self.order.workspace.is_some() {
+            for report in words::prepare(&self.order, workspace, &self.boot.home)? {
+                outlet.report(&report).await;
+            }
+        }
+        Ok(())
     }
 
     /// Where the agent works, by its real path, as the CLI will name it.

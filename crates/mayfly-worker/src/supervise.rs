@@ -106,7 +106,9 @@ impl Supervisor {
     /// Starts `claude`, and returns when it is over and all of its output is in the outbox.
     pub(crate) async fn run(&mut self, launch: &Launch<'_>) -> Verdict {
         let counted_before = self.limits.counts();
-        let child = match self.reaper.spawn(&mut launch.command()) {
+        // The descriptor is the child's from here on.
+        let spawned = launch.command().and_then(|(mut command, _descriptor)| self.reaper.spawn(&mut command));
+        let child = match spawned {
             Ok(child) => child,
             Err(error) => {
                 let detail = format!("{} cannot be started: {error}", launch.binary.display());

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use mayfly_core::host::Rule;
 
-use crate::commands::{cancel, logs, ps, result, retry, token, tunnel};
+use crate::commands::{allow, cancel, credential, logs, ps, result, retry, token, tunnel};
 use crate::config::Flags;
-use crate::values::{self, HostNames, SelfSigned};
+use crate::values::{self, HostNames, Hosts, SelfSigned};
 
 const EXAMPLES: &str = "\
 Try it, without an account and without the internet:
@@ -17,7 +18,7 @@ Try it, without an account and without the internet:
 
 Run it for real, in a git repository; the work comes back as a branch:
   claude setup-token                      # once; prints a token
-  export CLAUDE_CODE_OAUTH_TOKEN=...      # that token
+  mayfly credential add work              # asks for that token, and keeps it sealed
   mayfly run \"fix the failing test\"
 
 A task is named by the digits that `mayfly ps` shows; the last 4 are enough if no other ends so.
@@ -34,15 +35,18 @@ Examples:
   mayfly run - < prompt.txt                 # one prompt, read from standard input
   mayfly run -- \"-v is broken, fix it\"      # a prompt that begins with `-` goes after `--`
   mayfly run --file tasks.jsonl --detach    # many tasks, followed by nobody
+  mayfly run --allow example.com \"read the page and sum it up\"
   mayfly run --json \"fix it\" | jq .source
 
 A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
-`model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `priority`, `retries`,
-`workspace`, `credential`. One bad line, and no task is submitted. The exit code of several tasks is
-that of the worst.
+`model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `trust_repo`, `priority`,
+`retries`, `allow`, `workspace`, `credential`, `credential_name`. One bad line, and no task is
+submitted. The exit code of several tasks is that of the worst.
 
-The credential for the model is the first of these that is set:
+The credential for the model is --credential, else the first of these that is set:
   ANTHROPIC_AUTH_TOKEN (with ANTHROPIC_BASE_URL), CLAUDE_CODE_OAUTH_TOKEN, ANTHROPIC_API_KEY
+else `credential` in [task] of mayfly.toml, else of the orchestrator's pool the one called `default`,
+else the only one: `mayfly credential add NAME` adds one.
 
 Ctrl-C cancels the tasks and still brings their work back; a second one does not wait for the work.
 Both wait until the machines are gone.";
@@ -101,10 +105,14 @@ impl Cli {
             Verb::Serve(args) => args.over(flags),
             Verb::Ps(ps::PsArgs { data, .. })
             | Verb::Logs(logs::LogsArgs { data, .. })
+            | Verb::Allow(allow::AllowArgs { data, .. })
             | Verb::Cancel(cancel::CancelArgs { data, .. })
-            | Verb::Retry(retry::RetryArgs { data, .. })
             | Verb::Result(result::ResultArgs { data, .. }) => Flags { data: data.folder.clone(), ..flags },
+            Verb::Retry(args) => {
+                Flags { data: args.data.folder.clone(), credential: args.credential.clone(), ..flags }
+            }
             Verb::Token(args) => Flags { data: args.data().folder.clone(), ..flags },
+            Verb::Credential(args) => Flags { data: args.data().folder.clone(), ..flags },
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
             Verb::Tunnel(args) => Flags { data: args.data(), ..flags },
             Verb::ClaudePath => flags,
@@ -119,11 +127,13 @@ pub(crate) enum Verb {
     Ps(ps::PsArgs),
     Logs(logs::LogsArgs),
     Cancel(cancel::CancelArgs),
+    Allow(allow::AllowArgs),
     Retry(retry::RetryArgs),
     Result(result::ResultArgs),
     Serve(ServeArgs),
     Tunnel(tunnel::TunnelArgs),
     Token(token::TokenArgs),
+    Credential(credential::CredentialArgs),
     Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
     #[command(hide = true)]
@@ -147,6 +157,7 @@ pub(crate) struct DemoArgs {
 /// Run each prompt in a machine of its own, follow it, and bring its work back as a branch
 #[derive(Debug, Args)]
 #[command(after_help = RUN_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of the command line are what they are")]
 pub(crate) struct RunArgs {
     /// What to do, a task each; `-` reads one from standard input
     #[arg(value_name = "PROMPT", required_unless_present = "file", conflicts_with = "file")]
@@ -183,6 +194,20 @@ pub(crate) struct RunArgs {
     /// The most money to spend, in US dollars, as the CLI counts it
     #[arg(long, value_name = "USD", value_parser = values::dollars, allow_negative_numbers = true)]
     pub(crate) max_budget_usd: Option<f64>,
+    /// Let the agent reach this host, on ports 443 and 80 if none is named; `*.` before it means all
+    /// names below it; can be given again [default: nothing but the model]
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = values::rule)]
+    pub(crate) allow: Vec<Rule>,
+    /// Let the agent reach the hosts that your own configuration of npm, pip, cargo and apt names
+    #[arg(long)]
+    pub(crate) allow_registries: bool,
+    /// The credential for the model, by its name in the orchestrator's pool [default: see below]
+    #[arg(long, value_name = "NAME", value_parser = values::credential_name)]
+    pub(crate) credential: Option<String>,
+    /// Let the repository's own settings count, and its hooks, MCP servers and helpers run in the machine; else
+    /// its words alone count: CLAUDE.md, rules, skills, agents, commands
+    #[arg(long)]
+    pub(crate) trust_repo: bool,
     /// Print the events, one JSON object a line, and nothing else; with --detach the tasks
     #[arg(long)]
     pub(crate) json: bool,
@@ -277,6 +302,9 @@ impl RunArgs {
             idle_timeout: self.idle_timeout,
             max_turns: self.max_turns,
             max_budget_usd: self.max_budget_usd,
+            allow: (!self.allow.is_empty()).then(|| Hosts(self.allow.clone())),
+            credential: self.credential.clone(),
+            trust_repo: self.trust_repo.then_some(true),
             ..flags
         }
     }

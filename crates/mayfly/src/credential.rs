@@ -1,6 +1,10 @@
-//! The owner's credential for the model, from the environment, and checked for its kind.
+//! The owner's credential for the model: which one a task uses, and that it is what it should be.
 //!
-//! Of several the first is used, in this order, and the user is told which:
+//! ```text
+//! --credential NAME ──► the environment ──► `credential` in [task] ──► the pool's `default`, or its only one
+//! ```
+//!
+//! Of several in the environment the first is used, in this order, and the user is told which:
 //!
 //! 1. `ANTHROPIC_AUTH_TOKEN`, a gateway's own token, which needs `ANTHROPIC_BASE_URL`
 //! 2. `CLAUDE_CODE_OAUTH_TOKEN`, from `claude setup-token`
@@ -11,7 +15,12 @@
 use mayfly_wire::api::{Credential, CredentialKind};
 use mayfly_wire::secret::Secret;
 
+use crate::config::{Settings, Source};
+use crate::contact::Contact;
 use crate::environment::Environment;
+use crate::exit::Stop;
+use crate::printer::Printer;
+use crate::values;
 
 const AUTH_TOKEN: &str = "ANTHROPIC_AUTH_TOKEN";
 const OAUTH_TOKEN: &str = "CLAUDE_CODE_OAUTH_TOKEN";
@@ -30,7 +39,7 @@ const AN_API_KEY: &str = "an API key";
 const AN_OAUTH_TOKEN: &str = "an OAuth token";
 
 /// The longest credential, in bytes.
-const SECRET_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const SECRET_BYTES_MAX: usize = 8 * 1024;
 
 /// A credential and where it was found.
 #[derive(Debug)]
@@ -52,7 +61,7 @@ pub(crate) fn find(environment: &Environment) -> Result<Found, BadCredential> {
     let secret = secret(environment, name, kind)?;
     let others: Vec<&str> = set[1..].iter().map(|(name, _)| *name).collect();
     let note = (!others.is_empty()).then(|| format!("using {name}; {} is not used", others.join(" and ")));
-    Ok(Found { credential: Credential { kind, secret, base_url }, note })
+    Ok(Found { credential: Credential::new(kind, secret, base_url), note })
 }
 
 fn secret(
@@ -83,12 +92,7 @@ fn secret(
 
 fn base_url(environment: &Environment) -> Result<Option<String>, BadCredential> {
     let Some(url) = text(environment, BASE_URL)? else { return Ok(None) };
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let host = rest.map_or("", |rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
-    if host.is_empty() || host.contains('@') {
-        return Err(BadCredential::BadBaseUrl);
-    }
-    Ok(Some(url.trim_end_matches('/').to_owned()))
+    values::base_url(&url).map(Some).map_err(|_| BadCredential::BadBaseUrl)
 }
 
 /// The value of a variable that can stand in a header: printable ASCII without spaces.
@@ -101,6 +105,102 @@ fn text(environment: &Environment, name: &'static str) -> Result<Option<String>,
     }
 }
 
+/// What a task is to use that says nothing of a credential.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// That of the environment.
+    Own(Found),
+    /// That of this name in the orchestrator's pool, or whichever the pool has for those that name none.
+    Pool(Option<String>),
+}
+
+/// The flag comes before the environment, and that before the configuration's name.
+pub(crate) fn choose(settings: &Settings, environment: &Environment) -> Result<Choice, BadCredential> {
+    let named = settings.values.credential.as_ref();
+    if let Some(given) = named.filter(|given| given.from == Source::Flag) {
+        return Ok(Choice::Pool(Some(given.value.clone())));
+    }
+    match find(environment) {
+        Ok(mut found) => {
+            found.credential.mode = settings.values.credential_mode.value;
+            Ok(Choice::Own(found))
+        }
+        Err(BadCredential::None) => Ok(Choice::Pool(named.map(|given| given.value.clone()))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Checks that the pool has what tasks want of it, by their names; none is for one that names none.
+pub(crate) async fn check_pool(
+    contact: &Contact,
+    printer: &mut Printer,
+    wanted: impl IntoIterator<Item = Option<&str>>,
+) -> Result<(), Stop> {
+    let mut wanted = wanted.into_iter().peekable();
+    if wanted.peek().is_none() {
+        return Ok(());
+    }
+    let pool = contact.ask(printer, async |client| client.credentials().await).await?;
+    let has = |name: &str| pool.iter().any(|pooled| pooled.name == name);
+    for wanted in wanted {
+        match wanted {
+            Some(name) if has(name) => {}
+            Some(name) => return Err(Stop::usage(BadCredential::NotInPool { name: name.to_owned() })),
+            None if pool.len() == 1 || has("default") => {}
+            None if pool.is_empty() => return Err(Stop::usage(BadCredential::None)),
+            None => return Err(Stop::usage(BadCredential::Several)),
+        }
+    }
+    Ok(())
+}
+
+/// The kind of a secret that goes into the pool: as it was said, if the secret does not look like another, or as it
+/// looks; what goes to an address of its own and looks like nothing is its gateway's.
+pub(crate) fn kind_of(
+    said: Option<CredentialKind>,
+    secret: &Secret,
+    has_base_url: bool,
+) -> Result<CredentialKind, BadSecret> {
+    use CredentialKind::{ApiKey, Bearer, OauthToken};
+    let text = secret.expose();
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(BadSecret::NotPlain);
+    }
+    let looks = match text {
+        _ if text.starts_with("sk-ant-ort") => return Err(BadSecret::RefreshToken),
+        _ if text.starts_with("sk-ant-oat") => Some(OauthToken),
+        _ if text.starts_with("sk-ant-api") => Some(ApiKey),
+        _ => None,
+    };
+    match (said, looks) {
+        (Some(OauthToken), Some(ApiKey)) => Err(BadSecret::WrongKind { is: AN_API_KEY }),
+        (Some(ApiKey), Some(OauthToken)) => Err(BadSecret::WrongKind { is: AN_OAUTH_TOKEN }),
+        (Some(Bearer), _) if !has_base_url => Err(BadSecret::NoBaseUrl),
+        (Some(kind), _) | (None, Some(kind)) => Ok(kind),
+        (None, None) if has_base_url => Ok(Bearer),
+        (None, None) => Err(BadSecret::Unknown),
+    }
+}
+
+/// Why a secret cannot go into the pool. No text repeats it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadSecret {
+    #[error("the secret has characters that none has, such as spaces: give the bare value, on one line")]
+    NotPlain,
+    #[error(
+        "the secret is a refresh token, which mayfly never uses: run `claude setup-token` and give what it prints"
+    )]
+    RefreshToken,
+    #[error("the secret looks like {is}: leave out --kind")]
+    WrongKind { is: &'static str },
+    #[error("a gateway's own token needs the gateway: say --base-url URL")]
+    NoBaseUrl,
+    #[error(
+        "the secret looks like none of Anthropic's: say --kind oauth-token or api-key, or --base-url URL of a gateway"
+    )]
+    Unknown,
+}
+
 /// Why there is no credential to use.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadCredential {
@@ -109,9 +209,19 @@ pub(crate) enum BadCredential {
          CLAUDE_CODE_OAUTH_TOKEN   run `claude setup-token` and export what it prints\n  \
          ANTHROPIC_API_KEY         a key of the Anthropic API\n  \
          ANTHROPIC_BASE_URL and ANTHROPIC_AUTH_TOKEN   a gateway of your own\n\
+         Or keep one in the orchestrator's pool:\n  \
+         mayfly credential add NAME   asks for it, and seals it on the disk\n\
          Or try `mayfly demo`, which needs none."
     )]
     None,
+    #[error(
+        "no credential `{name}` is in the pool: `mayfly credential ls` lists those that are, and `mayfly credential add {name}` adds it"
+    )]
+    NotInPool { name: String },
+    #[error(
+        "the pool has several credentials, and none of them is called `default`: choose one with --credential NAME; `mayfly credential ls` lists them"
+    )]
+    Several,
     #[error(
         "ANTHROPIC_AUTH_TOKEN is a gateway's token: set ANTHROPIC_BASE_URL to the gateway too, or unset it"
     )]
@@ -133,7 +243,7 @@ impl BadCredential {
     /// moved.
     pub(crate) fn fix(&self) -> Option<String> {
         Some(match self {
-            Self::None => return None,
+            Self::None | Self::NotInPool { .. } | Self::Several => return None,
             Self::NoBaseUrl => {
                 format!("export {BASE_URL}=...   # the gateway, such as https://gateway.example")
             }

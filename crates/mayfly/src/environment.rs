@@ -100,6 +100,14 @@ impl fmt::Debug for Environment {
     }
 }
 
+impl Environment {
+    /// One with these variables.
+    #[cfg(test)]
+    pub(crate) fn of(vars: &[(&str, &str)]) -> Self {
+        Self { vars: vars.iter().map(|(name, value)| (name.into(), value.into())).collect() }
+    }
+}
+
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
     fn from(vars: [(&str, &str); N]) -> Self {
         Self { vars: vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }

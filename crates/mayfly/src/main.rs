@@ -29,7 +29,9 @@ mod machines;
 mod orchestrator;
 mod printer;
 mod prompt;
+mod registries;
 mod repository;
+mod secret_input;
 mod server_process;
 mod settle;
 mod tasks_file;
@@ -82,11 +84,15 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
             Verb::Run(args) => Box::pin(commands::run::run(args, &settings, environment)).await,
             Verb::Ps(args) => commands::ps::ps(args, &settings, environment).await,
             Verb::Logs(args) => Box::pin(commands::logs::logs(args, &settings, environment)).await,
+            Verb::Allow(args) => Box::pin(commands::allow::allow(args, &settings, environment)).await,
             Verb::Cancel(args) => Box::pin(commands::cancel::cancel(args, &settings, environment)).await,
             Verb::Retry(args) => Box::pin(commands::retry::retry(args, &settings, environment)).await,
             Verb::Result(args) => Box::pin(commands::result::result(args, &settings, environment)).await,
             Verb::Tunnel(args) => Box::pin(commands::tunnel::tunnel(args, &settings, environment)).await,
             Verb::Token(args) => commands::token::token(args, &settings, environment).await,
+            Verb::Credential(args) => {
+                Box::pin(commands::credential::credential(args, &settings, environment)).await
+            }
             Verb::Doctor(args) => Box::pin(commands::doctor::doctor(&args, &settings, environment)).await,
             Verb::ClaudePath => commands::claude_path::claude_path(&settings, environment).await,
             Verb::Serve(args) => Box::pin(commands::serve::serve(args, &settings, environment)).await,

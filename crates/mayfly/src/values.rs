@@ -4,8 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use mayfly_core::Prices;
+use mayfly_core::host::{Host, Rule};
+use mayfly_core::prices::BadPrices;
 use mayfly_link::Endpoint;
-use mayfly_wire::api::{PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX, check_token_name};
+use mayfly_wire::api::{
+    CredentialKind, CredentialMode, PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX,
+    check_token_name,
+};
 
 /// The longest duration that a flag takes.
 const DURATION_MAX: Duration = Duration::from_millis(TIMEOUT_MS_MAX);
@@ -192,6 +198,42 @@ pub(crate) fn host_names(text: &str) -> Result<HostNames, String> {
     }
 }
 
+/// Where machines may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hosts(pub(crate) Vec<Rule>);
+
+/// Reads where machines may go: a host, and a port if it is to be another than those of the web.
+pub(crate) fn rule(text: &str) -> Result<Rule, String> {
+    text.trim().parse().map_err(|bad: mayfly_core::host::BadHost| bad.to_string())
+}
+
+/// Reads any number of them, with commas between them; an empty text is none.
+pub(crate) fn rules(text: &str) -> Result<Hosts, String> {
+    let parts = text.split(',').filter(|_| !text.trim().is_empty());
+    parts.map(rule).collect::<Result<_, _>>().map(Hosts)
+}
+
+/// As [`rules`] reads them.
+pub(crate) fn show_rules(Hosts(rules): &Hosts) -> String {
+    rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Names of hosts that may lead to private networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PrivateHosts(pub(crate) Vec<Host>);
+
+/// Reads any number of names, with commas between them; an empty text is none.
+pub(crate) fn private_hosts(text: &str) -> Result<PrivateHosts, String> {
+    let parts = text.split(',').filter(|_| !text.trim().is_empty());
+    let read = |part: &str| part.trim().parse().map_err(|bad: mayfly_core::host::BadHost| bad.to_string());
+    parts.map(read).collect::<Result<_, _>>().map(PrivateHosts)
+}
+
+/// As [`private_hosts`] reads them.
+pub(crate) fn show_private_hosts(PrivateHosts(hosts): &PrivateHosts) -> String {
+    hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// Reads yes or no, as TOML has them.
 pub(crate) fn switch(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "expected true or false".to_owned())
@@ -216,6 +258,26 @@ pub(crate) fn dollars(text: &str) -> Result<f64, String> {
         Ok(amount) if f64::is_finite(amount) && amount > 0.0 => Ok(amount),
         _ => Err("expected an amount of US dollars above 0, such as 2.50".to_owned()),
     }
+}
+
+/// Writes an amount of US dollars, small ones too.
+pub(crate) fn show_dollars(usd: f64) -> String {
+    if usd > 0.0 && usd < 0.1 { format!("${usd:.4}") } else { format!("${usd:.2}") }
+}
+
+/// Writes a number of things, shortened to thousands or millions.
+pub(crate) fn show_count(count: u64) -> String {
+    match count {
+        0..1000 => count.to_string(),
+        1000..10_000 => format!("{}.{}k", count / 1000, count / 100 % 10),
+        10_000..1_000_000 => format!("{}k", count / 1000),
+        _ => format!("{}.{}M", count / 1_000_000, count / 100_000 % 10),
+    }
+}
+
+/// Reads a table of prices.
+pub(crate) fn prices(text: &str) -> Result<Prices, String> {
+    text.parse().map_err(|error: BadPrices| error.to_string())
 }
 
 /// Reads the name of a model, by the rule of the orchestrator.
@@ -260,6 +322,61 @@ pub(crate) fn token_name(text: &str) -> Result<String, String> {
         false => Err(format!(
             "expected 1 to {TOKEN_NAME_BYTES_MAX} letters, digits, `.`, `_` or `-`, the first a letter or a digit"
         )),
+    }
+}
+
+/// Reads the name of a credential, by the same rule.
+pub(crate) fn credential_name(text: &str) -> Result<String, String> {
+    token_name(text)
+}
+
+/// The kinds of credentials, as they are written.
+const KINDS: [(&str, CredentialKind); 3] = [
+    ("oauth-token", CredentialKind::OauthToken),
+    ("api-key", CredentialKind::ApiKey),
+    ("bearer", CredentialKind::Bearer),
+];
+
+/// What a machine gets of one, as it is written.
+const MODES: [(&str, CredentialMode); 3] = [
+    ("broker", CredentialMode::Broker),
+    ("inject", CredentialMode::Inject),
+    ("inject-descriptor", CredentialMode::InjectDescriptor),
+];
+
+/// Reads the kind of a credential.
+pub(crate) fn credential_kind(text: &str) -> Result<CredentialKind, String> {
+    let found = KINDS.iter().find(|(word, _)| *word == text);
+    found.map(|(_, kind)| *kind).ok_or_else(|| "expected `oauth-token`, `api-key` or `bearer`".to_owned())
+}
+
+/// Reads what a machine gets of a credential.
+pub(crate) fn credential_mode(text: &str) -> Result<CredentialMode, String> {
+    let found = MODES.iter().find(|(word, _)| *word == text);
+    found
+        .map(|(_, mode)| *mode)
+        .ok_or_else(|| "expected `broker`, `inject` or `inject-descriptor`".to_owned())
+}
+
+/// The word for a kind.
+pub(crate) fn kind_name(kind: CredentialKind) -> &'static str {
+    KINDS.iter().find(|(_, known)| *known == kind).map_or("", |(word, _)| word)
+}
+
+/// The word for a mode.
+pub(crate) fn mode_name(mode: CredentialMode) -> &'static str {
+    MODES.iter().find(|(_, known)| *known == mode).map_or("", |(word, _)| word)
+}
+
+/// Reads the base URL of a model API, and takes its last slash off.
+pub(crate) fn base_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.map_or("", |rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    match !host.is_empty() && !host.contains('@') && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => {
+            Err("expected a URL such as https://gateway.example, without a user or a password".to_owned())
+        }
     }
 }
 
@@ -461,6 +578,13 @@ mod tests {
         for text in ["", "0", "-1", "NaN", "inf", "1e999", "$2", "2,5"] {
             assert!(dollars(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn counts_and_amounts_are_short() {
+        let counts = [999, 1000, 9999, 10_000, 999_999, 1_250_000].map(show_count);
+        assert_eq!(counts, ["999", "1.0k", "9.9k", "10k", "999k", "1.2M"]);
+        assert_eq!([0.0, 0.0213, 0.1, 12.345].map(show_dollars), ["$0.00", "$0.0213", "$0.10", "$12.35"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod cancel;
 mod doors;
+mod egress;
 mod events;
 mod feed;
 mod ingest;
@@ -11,6 +12,7 @@ mod life;
 mod limits;
 mod link;
 mod machines;
+mod pool;
 mod prune;
 mod queue;
 mod restart;

@@ -7,12 +7,16 @@ use std::time::Duration;
 use mayfly_core::{Attempt, Failure, Outcome, TaskId};
 use mayfly_engine::{Clock as _, SubmitError};
 use mayfly_testkit::{SimMachine, TestEngine, task};
-use mayfly_wire::api::CreateTask;
+use mayfly_wire::api::{CreateTask, Retry};
 use mayfly_wire::event::{Event, MayflyEvent};
 use mayfly_wire::worker::Down;
 use tokio::task::JoinSet;
 
 use crate::{at_once, minutes, seconds};
+
+fn anew() -> Retry {
+    Retry { credential: task("x").credential, ..Retry::default() }
+}
 
 fn retried(retries: u32) -> CreateTask {
     CreateTask { retries, ..task("x") }
@@ -193,18 +197,18 @@ async fn a_cancelled_task_is_not_tried_again() {
 async fn a_task_that_is_over_can_be_asked_for_again_as_a_new_one() {
     let mut mayfly = TestEngine::start(|_| {}).await;
     let id = mayfly.submit(CreateTask { max_turns: Some(7), ..task("fix it") }).await;
-    let again = mayfly.engine.retry(id, None, None).await;
+    let again = mayfly.engine.retry(id, anew(), None).await;
     assert!(matches!(again, Err(SubmitError::NotOver(_))), "{again:?}");
     ends(&mut mayfly, Outcome::Failed(Failure::Api)).await.collected().await;
     mayfly.outcome(id).await;
-    let again = mayfly.engine.retry(id, None, None).await.unwrap().unwrap();
+    let again = mayfly.engine.retry(id, anew(), None).await.unwrap().unwrap();
     assert_ne!(again.id, id.to_string());
     let mut machine = mayfly.machines.next().await;
     let Down::Welcome { order, .. } = machine.boot(&mayfly.engine).await else { panic!("no welcome") };
     assert_eq!((order.prompt.as_str(), order.max_turns), ("fix it", Some(7)));
     assert_eq!(mayfly.task(id).await.outcome.unwrap().name, "api-error");
     let nobody = "0193b2c4-0000-7000-8000-0123456789ab".parse().unwrap();
-    assert!(mayfly.engine.retry(nobody, None, None).await.unwrap().is_none());
+    assert!(mayfly.engine.retry(nobody, anew(), None).await.unwrap().is_none());
 }
 
 /// G7, R38: of a long queue never more are alive, whatever ends and starts meanwhile, and whoever leaves it; and nobody

@@ -19,10 +19,7 @@ fn with_workspace(adjust: impl FnOnce(&mut Workspace)) -> CreateTask {
 
 fn with_credential(secret: &str, base_url: Option<&str>) -> CreateTask {
     let (secret, base_url) = (Secret::from(secret.to_owned()), base_url.map(str::to_owned));
-    CreateTask {
-        credential: Some(Credential { kind: CredentialKind::Bearer, secret, base_url }),
-        ..task("x")
-    }
+    CreateTask { credential: Some(Credential::new(CredentialKind::Bearer, secret, base_url)), ..task("x") }
 }
 
 /// S43

@@ -10,8 +10,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
-use mayfly_core::{Attempt, AttemptId, TaskId};
-use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Upstream};
+use mayfly_core::{Attempt, AttemptId, Redactor, TaskId};
+use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Refusal, Upstream, Used};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -34,6 +34,8 @@ pub(crate) type Answer = Arc<dyn Fn() -> Response + Send + Sync>;
 pub(crate) struct Bed {
     /// The gateway's address.
     pub(crate) url: String,
+    /// Where requests go.
+    pub(crate) upstream: Upstream,
     /// The machine's client: it decompresses nothing and follows nothing.
     pub(crate) machine: reqwest::Client,
     /// The requests that reached the model API, whole.
@@ -42,6 +44,10 @@ pub(crate) struct Bed {
     pub(crate) door: watch::Sender<Door>,
     /// One for each answer that has come to the gate.
     pub(crate) at_the_gate: mpsc::UnboundedReceiver<()>,
+    /// One for each time that the credential was refused.
+    pub(crate) refused: mpsc::UnboundedReceiver<()>,
+    /// One for each request that is over.
+    pub(crate) counted: mpsc::UnboundedReceiver<Used>,
 }
 
 impl Bed {
@@ -70,11 +76,15 @@ impl Bed {
         let (door, _) = watch::channel(Door::Open);
         let (arrive, at_the_gate) = mpsc::unbounded_channel();
         let upstream = Upstream { base_url, kind, secret: CANARY.to_owned().into() };
-        let admission = Arc::new(OnePlaceholder { upstream, door: door.clone(), arrive });
+        let (refuse, refused) = mpsc::unbounded_channel();
+        let (count, counted) = mpsc::unbounded_channel();
+        let (door_of, reaching) = (door.clone(), upstream.clone());
+        let admission =
+            Arc::new(OnePlaceholder { upstream: reaching, door: door_of, arrive, refused: refuse, count });
         let client = mayfly_gateway::upstream_client().unwrap();
         let url = serve(mayfly_gateway::router(admission, client)).await;
         let machine = mayfly_gateway::upstream_client().unwrap();
-        Self { url, machine, reached, door, at_the_gate }
+        Self { url, upstream, machine, reached, door, at_the_gate, refused, counted }
     }
 
     /// A request for an answer of the model, with the placeholder.
@@ -117,6 +127,8 @@ struct OnePlaceholder {
     upstream: Upstream,
     door: watch::Sender<Door>,
     arrive: mpsc::UnboundedSender<()>,
+    refused: mpsc::UnboundedSender<()>,
+    count: mpsc::UnboundedSender<Used>,
 }
 
 impl fmt::Debug for OnePlaceholder {
@@ -127,14 +139,24 @@ impl fmt::Debug for OnePlaceholder {
 
 #[async_trait]
 impl Admission for OnePlaceholder {
-    async fn admit(&self, token: &str) -> Result<Admitted, Denied> {
+    async fn admit(&self, token: &str) -> Result<Admitted, Refusal> {
         if token != PLACEHOLDER {
-            return Err(Denied);
+            return Err(Denied.into());
         }
         let attempt: AttemptId =
             "0193b2c4-0000-7000-8000-0123456789ab".parse::<TaskId>().unwrap().attempt(Attempt(1));
         let gate = Box::new(WatchedDoor(self.door.subscribe(), self.arrive.clone()));
-        Ok(Admitted { attempt, upstream: self.upstream.clone(), gate })
+        let redactor = Redactor::new([CANARY]);
+        Ok(Admitted { attempt, upstream: self.upstream.clone(), redactor, gate })
+    }
+
+    fn count(&self, _: AttemptId, used: Used) {
+        // Nobody may be left to hear it.
+        let _ = self.count.send(used);
+    }
+
+    async fn refused(&self, _: AttemptId) {
+        self.refused.send(()).unwrap();
     }
 }
 
@@ -147,5 +169,9 @@ impl Gate for WatchedDoor {
         self.1.send(()).unwrap();
         let door = *self.0.wait_for(|&door| door != Door::Closed).await.unwrap();
         if door == Door::Open { Ok(()) } else { Err(Denied) }
+    }
+
+    async fn over(&mut self) {
+        self.0.wait_for(|&door| door == Door::Over).await.unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::response::IntoResponse;
 use http::{Method, StatusCode};
-use mayfly_gateway::{CredentialKind, Upstream};
+use mayfly_gateway::{CredentialKind, PLACEHOLDER_HEADER, Trial, Upstream, try_credential};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -51,7 +51,7 @@ async fn the_query_the_body_and_the_other_headers_pass() {
     assert_eq!((parts.method, parts.uri.to_string()), (Method::POST, "/v1/messages?beta=true".to_owned()));
     assert_eq!(body, r#"{"model":"m"}"#);
     assert_eq!(parts.headers["anthropic-version"], "2023-06-01");
-    assert_eq!(parts.headers["accept-encoding"], "gzip, br");
+    assert_eq!(parts.headers["accept-encoding"], "identity", "what is compressed cannot be counted");
     assert_ne!(parts.headers["host"], bed.url.trim_start_matches("http://"));
 }
 
@@ -183,4 +183,60 @@ fn an_upstream_does_not_show_its_secret() {
     let upstream =
         Upstream { base_url: "https://api.invalid".to_owned(), kind: CredentialKind::Bearer, secret };
     assert!(!format!("{upstream:?}").contains(CANARY));
+}
+
+/// S19: a machine that holds the credential itself is known by the header of its own, which never goes out.
+#[tokio::test]
+async fn a_placeholder_in_its_own_header_counts_before_all_others() {
+    let mut bed = Bed::new(CredentialKind::OauthToken).await;
+    let url = format!("{}/v1/messages", bed.url);
+    let ask = || bed.machine.post(&url).bearer_auth(CANARY).header("x-api-key", CANARY);
+    assert_eq!(ask().header(PLACEHOLDER_HEADER, PLACEHOLDER).send().await.unwrap().status(), 200);
+    let (parts, _) = bed.reached.recv().await.unwrap();
+    assert!(!parts.headers.contains_key(PLACEHOLDER_HEADER) && !parts.headers.contains_key("x-api-key"));
+    let wrong = bed.machine.post(&url).bearer_auth(PLACEHOLDER).header(PLACEHOLDER_HEADER, "wrong");
+    assert_eq!(wrong.send().await.unwrap().status(), 401);
+    assert!(bed.reached.try_recv().is_err());
+}
+
+/// R41: that the API refuses the credential is told; other trouble is not taken for that.
+#[tokio::test]
+async fn a_refused_credential_is_told_from_other_trouble() {
+    for (status, told) in [(401, true), (403, false), (429, false), (529, false), (200, false)] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let mut bed = Bed::answering(CredentialKind::ApiKey, move || status.into_response()).await;
+        assert_eq!(bed.ask().send().await.unwrap().status(), status);
+        assert_eq!(bed.refused.try_recv().is_ok(), told, "{status}");
+    }
+}
+
+/// What is said of a credential that is tried, by what the model API answers.
+#[tokio::test]
+async fn a_trial_tells_a_good_credential_from_a_bad_one_and_from_trouble() {
+    let client = mayfly_gateway::upstream_client().unwrap();
+    for (status, expected) in [
+        (200, "Accepted"),
+        (400, "Accepted"),
+        (429, "Accepted"),
+        (401, "Refused"),
+        (403, "Refused"),
+        (302, "Unknown"),
+        (529, "Unknown"),
+    ] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let mut bed = Bed::answering(CredentialKind::OauthToken, move || status.into_response()).await;
+        let trial = try_credential(&client, &bed.upstream).await;
+        let words = format!("{trial:?}");
+        assert!(words.starts_with(expected) && !words.contains(CANARY), "{status}: {words}");
+        let (parts, body) = bed.reached.recv().await.unwrap();
+        assert_eq!((parts.uri.path(), &body[..]), ("/v1/messages/count_tokens", &b"{}"[..]));
+        assert_eq!(parts.headers["authorization"], format!("Bearer {CANARY}"));
+        assert_eq!(parts.headers["anthropic-beta"], "oauth-2025-04-20");
+    }
+    for base_url in ["http://127.0.0.1:1", "file:///x"] {
+        let secret = CANARY.to_owned().into();
+        let upstream = Upstream { base_url: base_url.to_owned(), kind: CredentialKind::ApiKey, secret };
+        let trial = try_credential(&client, &upstream).await;
+        assert!(matches!(trial, Trial::Unknown(_)), "{trial:?}");
+    }
 }

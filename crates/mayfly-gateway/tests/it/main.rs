@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod bed;
+mod counting;
 mod credentials;
+mod egress;
 mod gate;
 mod streams;

@@ -1,13 +1,19 @@
 //! Bodies pass as they come.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use mayfly_gateway::{CredentialKind, REQUEST_BYTES_MAX};
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::bed::{Bed, message};
+use crate::bed::{Bed, Door, message};
+
+/// S33: what an attempt had under way ends within this time after it.
+const CUT_MAX: Duration = Duration::from_secs(1);
 
 type Chunks = mpsc::UnboundedReceiver<Bytes>;
 
@@ -84,4 +90,35 @@ async fn a_body_that_grows_too_long_is_cut_off() {
     assert_eq!(answer.status(), 413);
     message(answer).await;
     assert!(bed.reached.try_recv().is_err(), "no whole request may reach the model API");
+}
+
+/// S33: an answer that is under way when its attempt ends is cut off within a second, and nobody takes it for whole.
+#[tokio::test]
+async fn an_answer_ends_with_its_attempt() {
+    let (write, chunks) = mpsc::unbounded_channel();
+    let bed = Bed::answering(CredentialKind::OauthToken, held(chunks)).await;
+    let mut answer = bed.ask().send().await.unwrap();
+    write.send(Bytes::from_static(b"event: one\n")).unwrap();
+    assert_eq!(answer.chunk().await.unwrap().unwrap(), "event: one\n");
+    bed.door.send_replace(Door::Over);
+    let cut = tokio::time::timeout(CUT_MAX, answer.chunk()).await.expect("in time");
+    assert!(cut.is_err(), "{cut:?}");
+    // The model API is left too.
+    tokio::time::timeout(CUT_MAX, write.closed()).await.expect("in time");
+}
+
+/// S33: so is a request that the model API has not answered yet.
+#[tokio::test]
+async fn a_request_that_waits_ends_with_its_attempt() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}", silent.local_addr().unwrap());
+    let (_, reached) = mpsc::unbounded_channel();
+    let bed = Bed::before(base_url, CredentialKind::ApiKey, reached).await;
+    let asking = tokio::spawn(bed.ask().send());
+    let (asked, _) = silent.accept().await.unwrap();
+    asked.readable().await.unwrap();
+    bed.door.send_replace(Door::Over);
+    let answer = tokio::time::timeout(CUT_MAX, asking).await.expect("in time").unwrap().unwrap();
+    assert_eq!(answer.status(), 403);
+    assert!(message(answer).await.contains("over"));
 }

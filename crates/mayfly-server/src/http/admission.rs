@@ -1,8 +1,9 @@
 //! Whom the gateway lets out: the engine's tokens, in the gateway's words.
 
 use async_trait::async_trait;
-use mayfly_engine::ModelAccess;
-use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Upstream};
+use mayfly_core::AttemptId;
+use mayfly_engine::{ModelAccess, NoModel};
+use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Refusal, Upstream, Used};
 use mayfly_wire::api;
 
 use super::entry::Entry;
@@ -16,14 +17,38 @@ pub(super) struct Tokens(pub(super) Entry);
 
 #[async_trait]
 impl Admission for Tokens {
-    async fn admit(&self, token: &str) -> Result<Admitted, Denied> {
-        let ModelAccess { attempt, credential, gate } =
-            self.0.admit_model(token).await.map_err(|_| Denied)?;
-        Ok(Admitted { attempt, upstream: upstream(credential), gate: Box::new(EngineGate(gate)) })
+    async fn admit(&self, token: &str) -> Result<Admitted, Refusal> {
+        let ModelAccess { attempt, credential, redactor, gate } =
+            self.0.admit_model(token).await.map_err(|error| match error {
+                NoModel::Denied(_) => Denied.into(),
+                NoModel::Credential(why) => Refusal::NoCredential(why.to_string()),
+            })?;
+        let gate = Box::new(EngineGate(gate));
+        Ok(Admitted { attempt, upstream: upstream(credential), redactor, gate })
+    }
+
+    async fn refused(&self, attempt: AttemptId) {
+        self.0.credential_refused(attempt).await;
+    }
+
+    fn count(&self, attempt: AttemptId, used: Used) {
+        self.0.count(attempt, stored(used));
     }
 }
 
-fn upstream(credential: api::Credential) -> Upstream {
+fn stored(used: Used) -> mayfly_engine::Used {
+    mayfly_engine::Used {
+        model: used.model,
+        requests: 1,
+        turns: used.turn.into(),
+        input_tokens: used.input_tokens,
+        output_tokens: used.output_tokens,
+        cache_read_tokens: used.cache_read_tokens,
+        cache_write_tokens: used.cache_write_tokens,
+    }
+}
+
+pub(super) fn upstream(credential: api::Credential) -> Upstream {
     Upstream {
         base_url: credential.base_url.unwrap_or_else(|| ANTHROPIC_URL.to_owned()),
         kind: match credential.kind {
@@ -42,5 +67,9 @@ struct EngineGate(mayfly_engine::Gate);
 impl Gate for EngineGate {
     async fn opened(&mut self) -> Result<(), Denied> {
         self.0.opened().await.map_err(|_| Denied)
+    }
+
+    async fn over(&mut self) {
+        self.0.over().await;
     }
 }

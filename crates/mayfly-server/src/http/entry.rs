@@ -12,10 +12,13 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
-use mayfly_core::AttemptId;
-use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, Session};
+use mayfly_core::{AttemptId, Redactor, causes};
+use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, NoModel, Session, StoreError, Used};
+use mayfly_gateway::PLACEHOLDER_HEADER;
+use mayfly_wire::api::Workspace;
 use mayfly_wire::worker::Hello;
 
+use super::egress::Elsewhere;
 use super::extract::bearer;
 use super::problem::Problem;
 use crate::doors::{Doors, NoEntry};
@@ -65,14 +68,47 @@ impl Entry {
     }
 
     /// Takes the placeholder that came with a request to the model API.
-    pub(super) async fn admit_model(&self, token: &str) -> Result<ModelAccess, Denied> {
+    pub(super) async fn admit_model(&self, token: &str) -> Result<ModelAccess, NoModel> {
         let access = self.engine.admit_model(token).await?;
-        self.own(access.attempt).map(|_| access)
+        Ok(self.own(access.attempt).map(|_| access)?)
+    }
+
+    /// Hears that the model API refused the attempt's credential.
+    pub(super) async fn credential_refused(&self, attempt: AttemptId) {
+        if let Err(error) = self.engine.credential_refused(attempt).await {
+            tracing::warn!(%attempt, cause = %causes(&error), "the owner could not be told of a refused credential");
+        }
+    }
+
+    /// Takes what a request has used that was admitted.
+    pub(super) fn count(&self, attempt: AttemptId, used: Used) {
+        self.engine.count(attempt, used);
+    }
+
+    /// What the task of an attempt works on.
+    pub(super) async fn workspace(&self, attempt: AttemptId) -> Result<Option<Workspace>, StoreError> {
+        Ok(self.engine.task(attempt.task).await?.and_then(|task| task.workspace))
+    }
+
+    /// What knows the secrets as they are now.
+    pub(super) fn redactor(&self) -> Redactor {
+        self.engine.redactor()
+    }
+
+    /// Tells the owner of an attempt's task something.
+    pub(super) async fn warn(&self, attempt: AttemptId, text: String) -> Result<(), StoreError> {
+        self.engine.warn(attempt, text).await
     }
 
     /// Takes the token that came with a result.
     pub(super) async fn admit_result(&self, token: &str) -> Result<AttemptId, Denied> {
         self.own(self.engine.admit_result(token).await?)
+    }
+
+    /// Takes the token with which a machine asks to go elsewhere.
+    pub(super) async fn admit_egress(&self, token: &str) -> Result<Elsewhere, Denied> {
+        let attempt = self.own(self.engine.admit_egress(token).await?)?;
+        Ok(Elsewhere { engine: self.engine.clone(), attempt })
     }
 
     fn own(&self, attempt: AttemptId) -> Result<AttemptId, Denied> {
@@ -98,5 +134,6 @@ pub(super) async fn seat(State(entry): State<Entry>, request: Request, next: Nex
 
 /// As `claude` sends it, whichever kind it takes it for.
 fn token(headers: &HeaderMap) -> Option<&str> {
-    bearer(headers).or_else(|| headers.get("x-api-key")?.to_str().ok())
+    let own = headers.get(PLACEHOLDER_HEADER).and_then(|value| value.to_str().ok());
+    own.or_else(|| bearer(headers)).or_else(|| headers.get("x-api-key")?.to_str().ok())
 }

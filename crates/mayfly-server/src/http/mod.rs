@@ -14,7 +14,9 @@ use axum::{Json, Router};
 use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use mayfly_engine::Engine;
+use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
+use mayfly_wire::worker::EGRESS_PATH;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -25,8 +27,11 @@ pub(crate) use hosts::Hosts;
 use problem::Problem;
 
 mod admission;
+mod allow;
 mod bearer;
+mod credentials;
 mod download;
+mod egress;
 mod entry;
 mod events;
 mod extract;
@@ -54,6 +59,8 @@ pub(crate) struct Owner {
     pub(crate) incoming: Arc<Path>,
     pub(crate) git: Git,
     pub(crate) tokens: OwnerTokens,
+    /// The way to model APIs.
+    pub(crate) upstream: reqwest::Client,
     pub(crate) house: House,
 }
 
@@ -61,8 +68,11 @@ pub(crate) struct Owner {
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) entry: Entry,
+    pub(crate) workspaces: Arc<Path>,
     pub(crate) results: Arc<Path>,
     pub(crate) incoming: Arc<Path>,
+    pub(crate) network: Network,
+    pub(crate) git: Git,
     /// Ends with the machine's door.
     pub(crate) house: House,
 }
@@ -91,6 +101,8 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(tasks::show))
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::retry))
+        .routes(routes!(allow::show, allow::add))
+        .routes(routes!(allow::record))
         .routes(routes!(events::follow))
         .routes(routes!(results::summary))
         .routes(routes!(results::patch))
@@ -98,6 +110,9 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(results::transcript))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(credentials::add, credentials::list))
+        .routes(routes!(credentials::remove))
+        .routes(routes!(credentials::test))
         .routes(routes!(tunnel::join))
 }
 
@@ -127,6 +142,7 @@ pub(crate) fn machine(machine: Machine, client: reqwest::Client) -> Router {
     let admission = Arc::new(admission::Tokens(machine.entry.clone()));
     let own = Router::new()
         .route("/v1/worker", get(worker_link::join))
+        .route(EGRESS_PATH, get(egress::join))
         .route("/v1/worker/result/bundle", put(uploads::bundle))
         .route("/v1/worker/result/transcript", put(uploads::transcript))
         .method_not_allowed_fallback(async || Problem::no_route())

@@ -11,8 +11,8 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use mayfly_core::{TaskId, causes};
-use mayfly_engine::{LogError, SubmitError};
+use mayfly_core::{AttemptId, TaskId, causes};
+use mayfly_engine::{AllowError, LogError, PoolError, SubmitError};
 use mayfly_git::GitError;
 use mayfly_store::StoreError;
 use mayfly_wire::api::{self, PROMPT_BYTES_MAX};
@@ -48,6 +48,10 @@ kinds! {
     NoSuchResult: "no-such-result",
     NoSuchWorkspace: "no-such-workspace",
     NoSuchToken: "no-such-token",
+    NoSuchCredential: "no-such-credential",
+    NoCredential: "no-credential",
+    NoModel: "no-model",
+    OtherKey: "other-key",
     AmbiguousTask: "ambiguous-task",
     NotOver: "not-over",
     Gone: "gone",
@@ -58,12 +62,18 @@ kinds! {
     BadRequest: "bad-request",
     TooLarge: "too-large",
     InvalidTask: "invalid-task",
+    InvalidHost: "invalid-host",
+    TooManyHosts: "too-many-hosts",
+    Over: "over",
     InvalidWorkspace: "invalid-workspace",
     InvalidName: "invalid-name",
     KeyConflict: "key-conflict",
     NameTaken: "name-taken",
     TooManyTokens: "too-many-tokens",
+    InvalidCredential: "invalid-credential",
+    TooManyCredentials: "too-many-credentials",
     UnfitResult: "unfit-result",
+    SecretInResult: "secret-in-result",
     DiskFull: "disk-full",
     DamagedDatabase: "damaged-database",
     Internal: "internal",
@@ -157,6 +167,10 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, Kind::Page, detail)
     }
 
+    pub(crate) fn no_model(detail: String) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, Kind::NoModel, detail)
+    }
+
     pub(crate) fn unknown_host() -> Self {
         let detail = "this orchestrator is not called what `Host` says: use its address or `localhost`, or list the name \
                       with `mayfly serve --host-names NAME`";
@@ -181,6 +195,16 @@ impl Problem {
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::UnfitResult, causes(&error));
         }
         Self::internal("the patch could not be made", &error)
+    }
+
+    /// Of work that was handed over.
+    pub(crate) fn secret_in_work(attempt: AttemptId) -> Self {
+        let detail = format!(
+            "the work has a configured secret in it, and is not given out: it is kept in the orchestrator's data folder as \
+             `results/{}/{}/bundle.withheld`, for whoever makes that secret worthless or takes it out",
+            attempt.task, attempt.attempt.0
+        );
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
     }
 
     fn disk_full() -> Self {
@@ -242,8 +266,25 @@ impl From<SubmitError> for Problem {
             SubmitError::DiskFull { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, Kind::DiskFull, error.to_string())
             }
+            SubmitError::NoCredential(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::NoCredential, error.to_string())
+            }
             SubmitError::NotOver(_) => Self::new(StatusCode::CONFLICT, Kind::NotOver, error.to_string()),
             SubmitError::KeyConflict => Self::new(StatusCode::CONFLICT, Kind::KeyConflict, error.to_string()),
+        }
+    }
+}
+
+impl From<AllowError> for Problem {
+    fn from(error: AllowError) -> Self {
+        match error {
+            AllowError::NoTask => Self::no_task(),
+            AllowError::Store(error) => error.into(),
+            AllowError::Invalid(error) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidHost, error.to_string())
+            }
+            AllowError::TooMany => Self::new(StatusCode::CONFLICT, Kind::TooManyHosts, error.to_string()),
+            AllowError::Over(_) => Self::new(StatusCode::CONFLICT, Kind::Over, error.to_string()),
         }
     }
 }
@@ -259,6 +300,21 @@ impl From<TokenError> for Problem {
             TokenError::Taken => (StatusCode::CONFLICT, Kind::NameTaken),
             TokenError::TooMany => (StatusCode::CONFLICT, Kind::TooManyTokens),
             TokenError::Unknown => (StatusCode::NOT_FOUND, Kind::NoSuchToken),
+        };
+        Self::new(status, kind, error.to_string())
+    }
+}
+
+impl From<PoolError> for Problem {
+    fn from(error: PoolError) -> Self {
+        let (status, kind) = match error {
+            PoolError::Store(error) => return error.into(),
+            PoolError::Name => (StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidName),
+            PoolError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidCredential),
+            PoolError::Taken => (StatusCode::CONFLICT, Kind::NameTaken),
+            PoolError::TooMany => (StatusCode::CONFLICT, Kind::TooManyCredentials),
+            PoolError::Unknown => (StatusCode::NOT_FOUND, Kind::NoSuchCredential),
+            PoolError::OtherKey(_) => (StatusCode::CONFLICT, Kind::OtherKey),
         };
         Self::new(status, kind, error.to_string())
     }

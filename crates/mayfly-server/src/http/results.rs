@@ -29,7 +29,8 @@ use super::problem::Problem;
 pub(super) async fn summary(State(app): State<Owner>, Task(id): Task) -> Result<Json<TaskResult>, Problem> {
     let task = kept(&app, id).await?;
     let outcome = task.outcome.ok_or_else(|| Problem::not_over(&task.short))?;
-    Ok(Json(TaskResult { outcome, attempt: task.result_attempt, collected: task.result }))
+    let (attempt, usage) = (task.result_attempt, task.usage);
+    Ok(Json(TaskResult { outcome, usage, attempt, collected: task.result }))
 }
 
 /// `GET /v1/tasks/{id}/result/bundle`

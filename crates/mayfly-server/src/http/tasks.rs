@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::Owner;
 use super::extract::{Asked, Body, NewTask, Task, TaskPath};
-use super::problem::{Kind, Problem};
+use super::problem::Problem;
 
 /// How many tasks a list has that is not asked for more or fewer.
 const LIMIT: u32 = 100;
@@ -24,7 +24,7 @@ const LIMIT: u32 = 100;
     responses(
         (status = 202, description = "Accepted, and durable", body = api::Task),
         (status = 409, description = "The key was used for another task", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Something about it cannot be", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Something about it cannot be, or there is no credential for it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 507, description = "The disk is full", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -34,7 +34,6 @@ pub(super) async fn create(
     NewTask(task): NewTask,
 ) -> Result<(StatusCode, Json<api::Task>), Problem> {
     let key = idempotency_key(&headers)?;
-    require_credential(task.credential.as_ref())?;
     let task = app.engine.submit(task, key).await?;
     Ok((StatusCode::ACCEPTED, Json(task)))
 }
@@ -136,17 +135,8 @@ pub(super) async fn retry(
     Body(retry): Body<api::Retry>,
 ) -> Result<(StatusCode, Json<api::Task>), Problem> {
     let key = idempotency_key(&headers)?;
-    require_credential(retry.credential.as_ref())?;
-    let task = app.engine.retry(id, retry.credential, key).await?;
+    let task = app.engine.retry(id, retry, key).await?;
     Ok((StatusCode::ACCEPTED, Json(task.ok_or_else(Problem::no_task)?)))
-}
-
-/// An orchestrator has none of its own.
-pub(super) fn require_credential(credential: Option<&api::Credential>) -> Result<(), Problem> {
-    credential.map(drop).ok_or_else(|| {
-        let detail = "`credential` is missing: the task cannot speak to the model without one";
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidTask, detail)
-    })
 }
 
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

@@ -33,7 +33,8 @@ async fn the_owners_routes_are_not_on_the_machines_door() {
         (Method::GET, "/healthz".to_owned()),
         (Method::GET, "/v1/worker/result/bundle".to_owned()),
     ] {
-        for token in [None, Some(&worker.order.model_token), Some(&worker.order.result_token)] {
+        let elsewhere = worker.order.egress_token.as_ref();
+        for token in [None, Some(&worker.order.model_token), Some(&worker.order.result_token), elsewhere] {
             let mut request = machine.request(method.clone(), format!("http://mayfly{path}"));
             if let Some(token) = token {
                 request = request.bearer_auth(token.expose());

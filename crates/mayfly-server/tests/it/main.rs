@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
 mod bed;
+mod credentials;
 mod doors;
+mod egress;
 mod elsewhere;
 mod hostile;
 mod matrix;
@@ -11,6 +13,7 @@ mod neighbours;
 mod owner;
 mod port;
 mod readers;
+mod secrets;
 mod start;
 mod stream;
 mod tasks;

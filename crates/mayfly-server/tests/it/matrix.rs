@@ -1,6 +1,7 @@
 //! Who may do what: every route of the owner's, as the API's own document lists them, with every kind of token.
 
 use http::Method;
+use mayfly_wire::Secret;
 use mayfly_wire::api::Collected;
 use serde_json::Value;
 
@@ -39,8 +40,10 @@ async fn each_route_of_the_owners_opens_to_an_owners_token_alone() {
     bed.client.revoke_token("revoked").await.unwrap();
     let (ticket, result, model) =
         (worker.hello.ticket.expose(), worker.order.result_token.expose(), worker.order.model_token.expose());
+    let elsewhere = worker.order.egress_token.as_ref().map(Secret::expose);
     let wrong = format!("mayfly-owner-{}", "0".repeat(64));
-    let bad = [None, Some(""), Some(&wrong), Some(&revoked), Some(ticket), Some(result), Some(model)];
+    let bad =
+        [None, Some(""), Some(&wrong), Some(&revoked), Some(ticket), Some(result), Some(model), elsewhere];
     let url = format!("http://{}", bed.server.listening().unwrap());
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let ask = async |method: &Method, path: &str, token: Option<&str>| {

@@ -130,7 +130,7 @@ async fn a_task_is_found_by_the_end_of_its_id() {
 async fn a_task_that_is_over_is_asked_for_again() {
     let mut bed = Bed::start().await;
     let submitted = bed.client.submit(&task("fix it", None), "key").await.unwrap();
-    let retry = Retry { credential: task("x", None).credential };
+    let retry = Retry { credential: task("x", None).credential, ..Retry::default() };
     let early = bed.client.retry(&submitted.id, &retry, "again").await.unwrap_err();
     assert!(matches!(&early, ClientError::Refused(problem) if problem.kind == "not-over"), "{early}");
     let mut worker = bed.worker().await;
@@ -206,8 +206,8 @@ async fn a_task_without_a_credential_is_refused() {
     let mut without = task("p", None);
     without.credential = None;
     let error = bed.client.submit(&without, "key").await.unwrap_err();
-    assert!(matches!(&error, ClientError::Refused(problem) if problem.kind == "invalid-task"), "{error}");
-    assert!(error.to_string().contains("credential"), "{error}");
+    assert!(matches!(&error, ClientError::Refused(problem) if problem.kind == "no-credential"), "{error}");
+    assert!(error.to_string().contains("mayfly credential add"), "{error}");
     assert!(bed.client.tasks(None, None).await.unwrap().is_empty());
 }
 

@@ -61,7 +61,8 @@ async fn a_key_that_is_gone_while_a_task_waits_stops_the_start_and_the_doctor_kn
     let new = NewTask {
         id: TaskId::new(uuid::Uuid::now_v7()),
         spec: CreateTask { prompt: "p".to_owned(), ..CreateTask::default() },
-        sealed: None,
+        credential: mayfly_store::Whose::Own(vec![0]),
+        rules: Vec::new(),
         idempotency_key: None,
         at: Timestamp::UNIX_EPOCH,
     };

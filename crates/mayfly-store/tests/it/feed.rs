@@ -5,7 +5,7 @@ use mayfly_store::Store;
 use mayfly_wire::worker::{End, Record, Source};
 use proptest::prelude::*;
 
-use crate::{AT, change, id, open, policy, submit};
+use crate::{AT, change, id, open, policy, rules, submit};
 
 pub(crate) async fn running(store: &Store, number: u32) {
     submit(store, number).await;
@@ -25,7 +25,7 @@ pub(crate) async fn say(store: &Store, number: u32, lines: &[String]) {
         bytes: line.clone().into(),
     };
     let records = (stored + 1..).zip(lines).map(record).collect();
-    store.ingest(attempt, records, AT, ("sim", policy()), |_| ()).await.unwrap();
+    store.ingest(attempt, records, AT, rules(), |_| ()).await.unwrap();
 }
 
 /// Every event after `after`, by its task, number and line, read in chunks that are full after `bytes_max`.

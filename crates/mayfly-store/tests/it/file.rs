@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_core::{Attempt, Event as Step};
-use mayfly_store::{Listing, Store, StoreError, Submitted};
+use mayfly_store::{Listing, Sealed, Store, StoreError, Submitted};
 use mayfly_wire::event::{Event, MayflyEvent};
 
 use crate::{AT, change, id, log, new, open, policy, submit};
@@ -13,6 +13,10 @@ const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 
 /// Makes the tables of the second version out of these.
 const SECOND: &str = "
+    DROP TABLE allowed; DROP TABLE egress; ALTER TABLE attempts DROP COLUMN egress_dropped;
+    DROP TABLE pool; ALTER TABLE tasks DROP COLUMN pooled;
+    DROP TABLE usage; ALTER TABLE attempts DROP COLUMN cost_usd; ALTER TABLE attempts DROP COLUMN carry_claude;
+    ALTER TABLE attempts DROP COLUMN carry_stderr;
     DROP TABLE runs; DROP TABLE feed; DROP TABLE owner_tokens; ALTER TABLE tasks DROP COLUMN first_seq;
     DROP INDEX tasks_by_due; ALTER TABLE tasks DROP COLUMN due_ms;
     DROP INDEX tasks_by_end;
@@ -203,7 +207,7 @@ async fn a_file_of_an_older_version_is_brought_up_to_this_one() {
     assert_eq!(log(&store, id(1), 0).await, told);
     assert_eq!(*store.head().borrow(), 2, "each has a position");
     store.keep_credential(id(1), vec![1]).await.unwrap();
-    assert_eq!(store.credential(id(1)).await.unwrap(), Some(vec![1]));
+    assert_eq!(store.credential(id(1)).await.unwrap(), Some(Sealed::Own(vec![1])));
 }
 
 /// R26: a task that ended in the queue was said to have had an attempt.

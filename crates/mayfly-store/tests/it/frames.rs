@@ -6,7 +6,7 @@ use mayfly_wire::event::{EventSource, MayflyEvent, is_json};
 use mayfly_wire::worker::{End, Record, Report, Source};
 use proptest::prelude::*;
 
-use crate::{AT, change, id, log, open, policy, submit};
+use crate::{AT, change, id, log, open, policy, rules, submit};
 
 /// A frame, by where it begins beside what is stored, and how many records it has.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ fn record(number: u64) -> Record {
 
 async fn send(store: &Store, attempt: AttemptId, first: u64, records: u64) -> Result<u64, IngestError> {
     let records = (first..first + records).map(record).collect();
-    store.ingest(attempt, records, AT, ("sim", policy()), |_| ()).await.map(|ingested| ingested.stored)
+    store.ingest(attempt, records, AT, rules(), |_| ()).await.map(|ingested| ingested.stored)
 }
 
 /// The log after the machine's hello is what it said, up to the last record stored.

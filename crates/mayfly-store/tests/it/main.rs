@@ -6,17 +6,22 @@ mod feed;
 mod file;
 mod frames;
 mod owner_tokens;
+mod pool;
 mod prune;
+mod redacted;
 mod steps;
 
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
-use mayfly_core::{Policy, TaskId};
-use mayfly_store::{Change, NewTask, Store, Submitted};
+use mayfly_core::{Policy, Redactor, TaskId};
+use mayfly_store::{Change, IngestRules, NewTask, Store, Submitted, Whose};
 use mayfly_wire::api::CreateTask;
 use mayfly_wire::event::Event;
 use tempfile::TempDir;
+
+/// A secret that is configured.
+const CANARY: &str = "sk-canary-77aa";
 
 const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -27,6 +32,10 @@ fn policy() -> Policy {
 
 fn change(event: mayfly_core::Event) -> Change {
     Change { event, at: AT, detail: None, provider: "sim", policy: policy() }
+}
+
+fn rules() -> IngestRules {
+    IngestRules { provider: "sim", policy: policy(), redactor: Redactor::new([CANARY]) }
 }
 
 fn open() -> (Store, TempDir) {
@@ -40,7 +49,14 @@ fn id(number: u32) -> TaskId {
 
 fn new(number: u32, key: Option<&str>) -> NewTask {
     let spec: CreateTask = serde_json::from_value(serde_json::json!({"prompt": "x"})).unwrap();
-    NewTask { id: id(number), spec, sealed: None, idempotency_key: key.map(str::to_owned), at: AT }
+    NewTask {
+        id: id(number),
+        spec,
+        credential: Whose::Own(vec![0]),
+        rules: Vec::new(),
+        idempotency_key: key.map(str::to_owned),
+        at: AT,
+    }
 }
 
 async fn submit(store: &Store, number: u32) {

@@ -2,16 +2,20 @@
 //!
 //! The prompt is not here: it goes in by standard input, since every process of the machine can read
 //! arguments. In the environment is the placeholder credential, which opens the model routes of this attempt
-//! and nothing else.
+//! and nothing else; where the owner's own is handed to the machine, the placeholder comes in a header beside it, since
+//! that is what the gateway knows this attempt by.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mayfly_wire::Secret;
-use mayfly_wire::worker::WorkOrder;
+use mayfly_wire::api::CredentialKind;
+use mayfly_wire::worker::{Handed, PLACEHOLDER_HEADER, WorkOrder};
 
 /// Where programs are found in a machine.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,6 +49,15 @@ const SETTINGS: [(&str, &str); 13] = [
     ("PATH", PATH),
 ];
 
+/// Where programs look for a proxy; each knows some of these names.
+const PROXIED: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
+/// Where they look for what is to be had without it.
+const UNPROXIED: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// The machine itself, as it is called in the machine.
+const OWN_HOSTS: &str = "localhost,127.0.0.1,::1";
+/// What the CLI is told of its settings: to fetch a page without asking its maker first, to which there is no way out.
+const CLI_SETTINGS: &str = r#"{"skipWebFetchPreflight":true}"#;
+
 /// What one start of the CLI needs to know.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -56,23 +69,54 @@ pub struct Launch<'a> {
     pub cwd: &'a Path,
     /// The port on loopback where the way out begins.
     pub port: u16,
+    /// The port on loopback where the way to other hosts begins, if there is one.
+    pub egress_port: Option<u16>,
     /// What was asked for.
     pub order: &'a WorkOrder,
 }
 
 impl Launch<'_> {
-    /// The command, with its three standard streams as pipes, in a process group of its own.
-    pub fn command(&self) -> Command {
+    /// The command, with its three standard streams as pipes, in a process group of its own. The descriptor, if there
+    /// is one, is to be kept until the process has been started.
+    pub fn command(&self) -> io::Result<(Command, Option<OwnedFd>)> {
         let mut command = Command::new(self.binary);
         command.env_clear().envs(SETTINGS).current_dir(self.cwd).args(self.arguments());
         command.env("HOME", self.home).env("CLAUDE_CONFIG_DIR", config_dir(self.home));
         command.env("ANTHROPIC_BASE_URL", format!("http://127.0.0.1:{}", self.port));
-        command.env("CLAUDE_CODE_OAUTH_TOKEN", Secret::expose(&self.order.model_token));
+        let descriptor = self.credential(&mut command)?;
+        if let Some(port) = self.egress_port {
+            let proxy = format!("http://127.0.0.1:{port}");
+            command.envs(PROXIED.map(|name| (name, &proxy)));
+            command.envs(UNPROXIED.map(|name| (name, OWN_HOSTS)));
+        }
         for role in ["AUTHOR", "COMMITTER"] {
             command.env(format!("GIT_{role}_NAME"), GIT_NAME).env(format!("GIT_{role}_EMAIL"), GIT_EMAIL);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        command
+        Ok((command, descriptor))
+    }
+
+    fn credential(&self, command: &mut Command) -> io::Result<Option<OwnedFd>> {
+        let placeholder = Secret::expose(&self.order.model_token);
+        let Some(Handed { kind, secret, by_descriptor }) = &self.order.credential else {
+            command.env("CLAUDE_CODE_OAUTH_TOKEN", placeholder);
+            return Ok(None);
+        };
+        let name = match kind {
+            CredentialKind::OauthToken => "CLAUDE_CODE_OAUTH_TOKEN",
+            CredentialKind::ApiKey => "ANTHROPIC_API_KEY",
+            CredentialKind::Bearer => "ANTHROPIC_AUTH_TOKEN",
+        };
+        command.env("ANTHROPIC_CUSTOM_HEADERS", format!("{PLACEHOLDER_HEADER}: {placeholder}"));
+        if !by_descriptor {
+            command.env(name, Secret::expose(secret));
+            return Ok(None);
+        }
+        let descriptor = readable_once(Secret::expose(secret))?;
+        let number = descriptor.as_raw_fd().to_string();
+        let name = if *kind == CredentialKind::ApiKey { "CLAUDE_CODE_API_KEY" } else { name };
+        command.env(format!("{name}_FILE_DESCRIPTOR"), number);
+        Ok(Some(descriptor))
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -85,8 +129,9 @@ impl Launch<'_> {
         flag("--session-id", &order.session_id);
         flag("--permission-mode", PERMISSION_MODE);
         flag("--permission-prompt-tool", "stdio");
-        flag("--setting-sources", "user");
-        flag("--mcp-config", r#"{"mcpServers":{}}"#);
+        flag("--setting-sources", if order.trust_repo { "user,project,local" } else { "user" });
+        flag("--settings", CLI_SETTINGS);
+        flag("--mcp-config", &self.servers());
         if let Some(turns) = order.max_turns {
             flag("--max-turns", &turns.to_string());
         }
@@ -98,6 +143,24 @@ impl Launch<'_> {
         arguments.push("--strict-mcp-config".to_owned());
         arguments
     }
+
+    /// The only MCP servers there are: those of a repository that is trusted.
+    fn servers(&self) -> String {
+        let own = self.cwd.join(".mcp.json");
+        match self.order.trust_repo && own.is_file() {
+            true => own.to_string_lossy().into_owned(),
+            false => r#"{"mcpServers":{}}"#.to_owned(),
+        }
+    }
+}
+
+/// A descriptor that the next program inherits, with `text` in it for whoever reads it first. A secret is shorter than
+/// what a pipe holds.
+fn readable_once(text: &str) -> io::Result<OwnedFd> {
+    let (read, write) = rustix::pipe::pipe()?;
+    rustix::io::fcntl_setfd(&write, rustix::io::FdFlags::CLOEXEC)?;
+    File::from(write).write_all(text.as_bytes())?;
+    Ok(read)
 }
 
 /// The CLI's own folder, where it keeps its settings and sessions.
@@ -124,9 +187,12 @@ pub(crate) mod tests {
             session_id: "0193b2c4-0000-7000-8000-0123456789ab".to_owned(),
             max_turns: Some(7),
             max_budget_usd: Some(0.5),
+            trust_repo: false,
             claude_version: Some("2.1.330".to_owned()),
+            credential: None,
             model_token: "canary-model".to_owned().into(),
             result_token: "canary-result".to_owned().into(),
+            egress_token: Some("canary-egress".to_owned().into()),
             collect_ms_max: 1000,
             orphan_after_ms: 1000,
             log_bytes_max: None,
@@ -135,7 +201,8 @@ pub(crate) mod tests {
 
     fn command(order: &WorkOrder) -> Command {
         let (binary, home, cwd) = (Path::new("/c"), Path::new("/home/agent"), Path::new("/workspace"));
-        Launch { binary, home, cwd, port: 8080, order }.command()
+        let launch = Launch { binary, home, cwd, port: 8080, egress_port: Some(8081), order };
+        launch.command().expect("pipes").0
     }
 
     /// Covers S43: whatever the prompt is, it is no argument.
@@ -173,16 +240,25 @@ pub(crate) mod tests {
                 "CLAUDE_ENABLE_BYTE_WATCHDOG",
                 "DISABLE_AUTOUPDATER",
                 "HOME",
+                "HTTPS_PROXY",
+                "HTTP_PROXY",
                 "IS_SANDBOX",
                 "LANG",
                 "MCP_TIMEOUT",
+                "NO_PROXY",
                 "PATH",
                 "SHELL",
                 "TERM",
                 "USER",
+                "http_proxy",
+                "https_proxy",
+                "no_proxy",
             ]
         );
         assert_eq!(environment["CLAUDE_CODE_OAUTH_TOKEN"], "canary-model");
-        assert!(!environment.values().any(|value| value.contains("canary-result")));
+        assert_eq!(environment["https_proxy"], "http://127.0.0.1:8081");
+        for secret in ["canary-result", "canary-egress"] {
+            assert!(!environment.values().any(|value| value.contains(secret)), "{secret}");
+        }
     }
 }

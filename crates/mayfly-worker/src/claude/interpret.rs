@@ -11,12 +11,14 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use bytes::Bytes;
+use mayfly_wire::event::LimitKind;
 use mayfly_wire::worker::{Report, WorkOrder};
 
 use super::command::{ABSENT_TOOLS, PERMISSION_MODE};
 use super::input;
 use super::said::{
-    Block, Control, Head, Init, Meta, PermissionDenied, RateLimit, ResultLine, Spoken, Tasks, parse, words,
+    ApiRetry, Block, Control, Head, Init, Meta, PermissionDenied, RateLimit, ResultLine, Spoken, Tasks,
+    parse, words,
 };
 
 /// A longer line is not read here.
@@ -25,6 +27,10 @@ pub(crate) const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const NAMES_MAX: usize = 1024;
 /// The most characters of a text that goes into a report.
 pub(crate) const WORDS_MAX: usize = 500;
+/// The status of an API that takes no more requests at once.
+pub(crate) const TOO_MANY: u64 = 429;
+/// The status of an API that has more to do than it can.
+pub(crate) const OVERLOADED: u64 = 529;
 /// What a permission request is answered with.
 const DENIAL: &str = "Denied: nobody is there to allow it. Go on without it.";
 
@@ -59,6 +65,8 @@ pub(crate) struct Asked {
     model: String,
     session_id: String,
     cwd: String,
+    /// Whether there may be servers: those of a repository that is trusted.
+    servers: bool,
 }
 
 impl Asked {
@@ -68,6 +76,7 @@ impl Asked {
             model: order.model.clone(),
             session_id: order.session_id.clone(),
             cwd: cwd.to_string_lossy().into_owned(),
+            servers: order.trust_repo,
         }
     }
 }
@@ -81,6 +90,8 @@ pub(crate) struct Interpreter {
     turn_open: bool,
     last: Option<TurnResult>,
     resets_at: Option<i64>,
+    /// The kinds of limits that were told: each is told once, however often it is met. An end makes another of it.
+    limits: HashSet<(LimitKind, Option<i64>)>,
     /// Tool calls without a result, by id, with the tool's name.
     calls: HashMap<String, String>,
     denied: HashSet<String>,
@@ -95,6 +106,7 @@ impl Interpreter {
             turn_open: false,
             last: None,
             resets_at: None,
+            limits: HashSet::new(),
             calls: HashMap::new(),
             denied: HashSet::new(),
             background: HashSet::new(),
@@ -106,6 +118,7 @@ impl Interpreter {
         let Some(head) = parse::<Head>(line) else { return Vec::new() };
         match (head.kind.as_ref(), head.subtype.as_deref()) {
             ("system", Some("init")) => Some(self.init(parse(line))),
+            ("system", Some("api_retry")) => parse(line).map(|retry: ApiRetry| self.retry(&retry)),
             ("system", Some("permission_denied")) => parse(line).map(|denied| self.permission_denied(denied)),
             ("system", Some("task_started" | "task_notification" | "background_tasks_changed")) => {
                 parse(line).map(|tasks| self.tasks(head.subtype.as_deref(), tasks))
@@ -226,17 +239,43 @@ impl Interpreter {
             token_limit: result.api_error.as_deref() == Some("max_output_tokens"),
             words: shorten(&said),
         });
-        Vec::new()
+        let cost = result.total_cost_usd.filter(|usd| usd.is_finite() && *usd >= 0.0);
+        let cost = cost.map(|usd| Finding::Report(Report::Cost { usd }));
+        cost.into_iter().chain(self.met(result.api_error_status.filter(|_| result.is_error), "")).collect()
     }
 
+    fn retry(&mut self, retry: &ApiRetry) -> Vec<Finding> {
+        self.met(retry.error_status, &retry.error).into_iter().collect()
+    }
+
+    /// What a subscription has used up is named; where nothing is, there were too many requests at once.
     fn limit(&mut self, limit: RateLimit) -> Vec<Finding> {
         let info = limit.rate_limit_info;
         if info.status != "rejected" {
             return Vec::new();
         }
         self.resets_at = info.resets_at.or(self.resets_at);
-        let limit = shorten(info.limit.as_deref().unwrap_or("rate"));
-        vec![Finding::Report(Report::Limit { limit, resets_at: info.resets_at })]
+        let told = match info.limit {
+            Some(limit) => self.tell(LimitKind::UsageLimit, &limit, info.resets_at),
+            None => self.tell(LimitKind::RateLimit, "", info.resets_at),
+        };
+        told.into_iter().collect()
+    }
+
+    /// A status of the API that is a limit, with its name as far as it has one.
+    fn met(&mut self, status: Option<u64>, name: &str) -> Option<Finding> {
+        let used_up = self.limits.iter().any(|(kind, _)| *kind == LimitKind::UsageLimit);
+        match status {
+            Some(TOO_MANY) if !used_up => self.tell(LimitKind::RateLimit, name, None),
+            Some(OVERLOADED) => self.tell(LimitKind::Overload, name, None),
+            _ => None,
+        }
+    }
+
+    fn tell(&mut self, kind: LimitKind, name: &str, resets_at: Option<i64>) -> Option<Finding> {
+        let limit = shorten(if name.is_empty() { kind.name() } else { name });
+        let new = self.limits.len() < NAMES_MAX && self.limits.insert((kind, resets_at));
+        new.then_some(Finding::Report(Report::Limit { kind, limit, resets_at }))
     }
 
     fn tasks(&mut self, subtype: Option<&str>, line: Tasks) -> Vec<Finding> {
@@ -279,7 +318,7 @@ impl Asked {
         expect("permission mode", mode == PERMISSION_MODE, PERMISSION_MODE, mode);
         expect("folder", init.cwd == self.cwd, &self.cwd, &init.cwd);
         let servers = init.mcp_servers.len();
-        expect("number of MCP servers", servers == 0, "0", &servers.to_string());
+        expect("number of MCP servers", servers == 0 || self.servers, "0", &servers.to_string());
         for tool in ABSENT_TOOLS {
             expect(
                 "list of tools",

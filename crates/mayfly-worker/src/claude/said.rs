@@ -138,8 +138,16 @@ pub(crate) struct ResultLine {
     pub(crate) terminal_reason: Option<String>,
     pub(crate) api_error_status: Option<u64>,
     pub(crate) api_error: Option<String>,
+    pub(crate) total_cost_usd: Option<f64>,
     pub(crate) result: Option<Box<RawValue>>,
     pub(crate) errors: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ApiRetry {
+    pub(crate) error_status: Option<u64>,
+    #[serde(default)]
+    pub(crate) error: String,
 }
 
 #[derive(Deserialize)]

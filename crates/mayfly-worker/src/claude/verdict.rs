@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use mayfly_core::{Failure, Outcome};
 use rustix::process::Signal;
 
-use super::interpret::TurnResult;
+use super::interpret::{OVERLOADED, TOO_MANY, TurnResult};
 use crate::limits::Met;
 
 /// An outcome and its reason in words.
@@ -73,7 +73,12 @@ impl End<'_> {
             "api_error" if last.token_limit => Verdict::failed(Failure::MaxTokens, last.words.clone()),
             "api_error" => {
                 let status = last.api_status.map(|status| format!(" ({status})")).unwrap_or_default();
-                Verdict::failed(Failure::Api, format!("{}{status}", last.words))
+                let failure = match last.api_status {
+                    Some(TOO_MANY) => Failure::RateLimit,
+                    Some(OVERLOADED) => Failure::Overloaded,
+                    _ => Failure::Api,
+                };
+                Verdict::failed(failure, format!("{}{status}", last.words))
             }
             "max_turns" => Verdict::failed(Failure::MaxTurns, last.words.clone()),
             "budget_exhausted" => Verdict::failed(Failure::MaxBudget, last.words.clone()),
@@ -165,6 +170,15 @@ mod tests {
             assert_eq!(name(&end(status, Some(&result(true, "api_error")))), "api-error");
             assert_eq!(name(&end(status, Some(&result(true, "error_during_execution")))), "claude-error");
         }
+    }
+
+    #[test]
+    fn limits_of_the_api_are_told_apart() {
+        let named = |status| {
+            let last = TurnResult { api_status: Some(status), ..result(true, "api_error") };
+            name(&end(FAILURE, Some(&last)))
+        };
+        assert_eq!([429, 529, 500].map(named), ["rate-limit", "overloaded", "api-error"]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ async fn each_odd_end_has_its_own_outcome() {
                 "init; {}",
                 result(r#""terminal_reason":"api_error","api_error_status":529,"result":"busy""#)
             ),
-            "api-error",
+            "overloaded",
             "busy (529)",
         ),
         (

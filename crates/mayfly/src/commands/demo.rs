@@ -103,11 +103,8 @@ impl Play<'_> {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let api = ScriptedApi::start(loopback, Accepted::Oauth(made_up.clone())).await;
         let api = api.context("cannot listen on 127.0.0.1")?;
-        let credential = Credential {
-            kind: CredentialKind::OauthToken,
-            secret: Secret::from(made_up),
-            base_url: Some(api.base_url()),
-        };
+        let credential =
+            Credential::new(CredentialKind::OauthToken, Secret::from(made_up), Some(api.base_url()));
 
         let scratch = self.data.join("scratch");
         fs::create_dir(&scratch)?;

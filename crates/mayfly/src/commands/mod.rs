@@ -1,7 +1,9 @@
 //! One file for each verb.
 
+pub(crate) mod allow;
 pub(crate) mod cancel;
 pub(crate) mod claude_path;
+pub(crate) mod credential;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod logs;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mayfly_client::{Client, ClientError};
 use mayfly_server::ServerConfig;
-use mayfly_wire::api::{Limits, Task};
+use mayfly_wire::api::{Limits, Task, Usage};
 use mayfly_wire::tunnel::AWAY;
 
 use crate::cli::DataArgs;
@@ -18,7 +18,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::printer::{Printer, Shown};
 use crate::server_process::{can_start, leads_here};
-use crate::values::{show_bytes, show_duration, span};
+use crate::values::{show_bytes, show_count, show_dollars, show_duration, span};
 
 /// The states before the end, in the order of a task's life: who goes on while we ask is seen at least once.
 const UNFINISHED: [&str; 5] = ["queued", "launching", "running", "collecting", "releasing"];
@@ -30,15 +30,17 @@ const WORD_CHARS_MAX: usize = 20;
 /// What stands in a cell for nothing.
 const NONE: &str = "-";
 /// The columns, but for the title.
-const HEADINGS: [&str; 8] = ["ID", "STATE", "TIME", "TRY", "PRIO", "HEARD", "LEFT", "LIMITS"];
-/// That of the priority.
+const HEADINGS: [&str; 9] = ["ID", "STATE", "TIME", "TRY", "PRIO", "HEARD", "LEFT", "LIMITS", "USED"];
+/// That of the priority, and that of what was used.
 const PRIO: usize = 4;
+const USED: usize = 8;
 
 const PS_EXAMPLES: &str = "\
 TIME is since the task was accepted, or, once it is over, until it was. HEARD is how long ago its
 machine last said something, LEFT is the rest of its --timeout. LIMITS are its --timeout and, after
-the slash, its --idle-timeout, then its --max-turns (t) and its --max-budget-usd ($). The last line
-says what each machine may use; --json has all of it for each task.
+the slash, its --idle-timeout, then its --max-turns (t) and its --max-budget-usd ($). USED are the
+tokens that it sent and, after the slash, those that it got, then what that cost, where the terminal
+has room for it. The last line says what each machine may use; --json has all of it for each task.
 
 It only asks the orchestrator that runs: it starts none, and exits with 3 if there is none.";
 
@@ -131,8 +133,8 @@ fn terminal_width() -> Option<usize> {
     Some(size.ws_col.into()).filter(|width| *width > 0)
 }
 
-/// A heading and a line for each; the priority has a column only if there is one. The titles are cut where the
-/// terminal ends, so that no line goes on in the next.
+/// A heading and a line for each; the priority has a column only if there is one, and what was used only if something was
+/// and the terminal has room. The titles are cut where the terminal ends, so that no line goes on in the next.
 fn table(tasks: &[Task], now: Timestamp, width: Option<usize>) -> Vec<String> {
     let priorities = tasks.iter().any(|task| task.priority != 0);
     let mut rows = vec![HEADINGS.map(str::to_owned)];
@@ -140,10 +142,14 @@ fn table(tasks: &[Task], now: Timestamp, width: Option<usize>) -> Vec<String> {
     let widths: Vec<usize> = (0..HEADINGS.len())
         .map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0))
         .collect();
-    let line = |row: &[String; 8]| {
-        let cells = row.iter().zip(&widths).enumerate().filter(|(at, _)| *at != PRIO || priorities);
+    let cells = |row: &[String; 9], used: bool| {
+        let shown = |at: usize| (at != PRIO || priorities) && (at != USED || used);
+        let cells = row.iter().zip(&widths).enumerate().filter(|(at, _)| shown(*at));
         cells.map(|(_, (cell, width))| format!("{cell:width$}  ")).collect::<Vec<_>>().concat()
     };
+    let fits = width.is_none_or(|width| cells(&rows[0], true).chars().count() + TITLE_CHARS_MIN < width);
+    let used = fits && tasks.iter().any(|task| task.usage.is_some());
+    let line = |row: &[String; 9]| cells(row, used);
     let rest = width.map_or(TITLE_CHARS_MAX, |width| width.saturating_sub(line(&rows[0]).chars().count()));
     // One that is cut ends with a character more.
     let most = rest.saturating_sub(1).clamp(TITLE_CHARS_MIN, TITLE_CHARS_MAX);
@@ -152,7 +158,7 @@ fn table(tasks: &[Task], now: Timestamp, width: Option<usize>) -> Vec<String> {
     rows.iter().zip(titles).map(|(row, title)| (line(row) + &title).trim_end().to_owned()).collect()
 }
 
-fn row(task: &Task, now: Timestamp) -> [String; 8] {
+fn row(task: &Task, now: Timestamp) -> [String; 9] {
     let word = |text: &str| Shown::line(text, WORD_CHARS_MAX).to_string();
     let maybe = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
     [
@@ -164,6 +170,7 @@ fn row(task: &Task, now: Timestamp) -> [String; 8] {
         maybe(task.heard_at.map(|at| between(at, now))),
         maybe(task.deadline_at.map(|at| between(now, at))),
         maybe(task.limits.map(|limits| word(&limit_words(&limits)))),
+        maybe(task.usage.as_ref().map(|usage| word(&used_words(usage)))),
     ]
 }
 
@@ -186,6 +193,13 @@ fn limit_words(limits: &Limits) -> String {
     let money = limits.max_budget_usd.map(|money| format!(" ${money}"));
     let (whole, idle) = (time(limits.timeout_ms), time(limits.idle_timeout_ms));
     format!("{whole}/{idle}{}{}", turns.unwrap_or_default(), money.unwrap_or_default())
+}
+
+/// What was used, such as `35k/2k $0.02`.
+fn used_words(usage: &Usage) -> String {
+    let sent = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens;
+    let cost = usage.cost_usd.map(|usd| format!(" {}", show_dollars(usd))).unwrap_or_default();
+    format!("{}/{}{cost}", show_count(sent), show_count(usage.output_tokens))
 }
 
 /// A limit of time; the API takes those that no flag does.
@@ -240,7 +254,11 @@ mod tests {
             ),
             task("queued", &format!(r#","due_at":"2026-01-01T00:10:40Z"{limits}"#)),
             task("queued", &format!(r#","due_at":"2026-01-01T00:09:40Z"{limits}"#)),
-            task("finished", r#","finished_at":"2026-01-01T00:01:05Z","outcome":{"name":"succeeded"}"#),
+            task(
+                "finished",
+                r#","finished_at":"2026-01-01T00:01:05Z","outcome":{"name":"succeeded"},
+                    "usage":{"requests":3,"input_tokens":900,"cache_read_tokens":34000,"output_tokens":1999,"cost_usd":0.0213}"#,
+            ),
         ]
     }
 
@@ -271,5 +289,8 @@ mod tests {
         assert_eq!(longest(Some(80)), 80);
         assert!(longest(None) > 100);
         assert_eq!(longest(Some(10)), longest(Some(60)), "some of it is always there");
+        tasks[1].usage = tasks[5].usage.clone();
+        let has_used = |width| table(&tasks[1..2], now(), width)[0].contains("USED");
+        assert_eq!([None, Some(120), Some(80)].map(has_used), [true, true, false]);
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use mayfly_git::{Base, GitError, Repo, Work};
-use mayfly_wire::api::{Collected, Task};
+use mayfly_wire::api::{Collected, Task, Usage};
 use tempfile::TempDir;
 
 use crate::cli::DataArgs;
@@ -249,6 +249,9 @@ impl Taking {
         if let Some(reason) = outcome.and_then(|outcome| outcome.detail.as_deref()) {
             self.detail("reason", reason);
         }
+        if let Some(usage) = &task.usage {
+            self.detail("used", &used_words(usage));
+        }
         if task.pruned {
             return self.detail("not kept", "what came out of it: it was over too long ago");
         }
@@ -313,6 +316,20 @@ impl Taking {
         }
         Ok(())
     }
+}
+
+/// What was used of the model API, and what it cost.
+fn used_words(usage: &Usage) -> String {
+    let Usage { requests, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, .. } = usage;
+    let by = usage.cost_by.as_deref().unwrap_or_default();
+    let cost = match usage.cost_usd {
+        Some(usd) => format!("{} by {by}", values::show_dollars(usd)),
+        None => format!("no cost: {by}"),
+    };
+    format!(
+        "{requests} requests; tokens: {input_tokens} in, {output_tokens} out, {cache_read_tokens} read from a cache, \
+         {cache_write_tokens} written to one; {cost}"
+    )
 }
 
 /// What came out of the machine of a task.

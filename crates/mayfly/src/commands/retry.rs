@@ -8,8 +8,9 @@ use mayfly_wire::api::Retry;
 
 use crate::carry_out::{Job, Wish, carry_out};
 use crate::cli::DataArgs;
-use crate::config::Settings;
+use crate::config::{Settings, Source};
 use crate::contact::{Contact, Origin};
+use crate::credential::{self, Choice};
 use crate::detach::detach;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -17,12 +18,13 @@ use crate::interrupts::Interrupts;
 use crate::landing::Landing;
 use crate::printer::Printer;
 use crate::server_process::log_file;
-use crate::{credential, repository, values};
+use crate::{repository, values};
 
 const RETRY_EXAMPLES: &str = "\
 The new task begins with the same prompt, limits and code as the old one did, and has an id of its
-own. It is followed as by `mayfly run`, in whose help the credential is described; that of the old
-task is gone. If no orchestrator runs, one is started in the background.";
+own. A credential that the old task brought is gone, and one of the pool is used again; the help of
+`mayfly run` tells of both, and of how it is followed. If no orchestrator runs, one is started in the
+background.";
 
 /// Run a task that is over once more, as a new task
 #[derive(Debug, clap::Args)]
@@ -34,6 +36,10 @@ pub(crate) struct RetryArgs {
     /// The git repository that takes the branch [default: the one around the current folder]
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
+    /// The credential for the model, by its name in the orchestrator's pool [default: that of the old task, if it
+    /// was of the pool; else as for `mayfly run`]
+    #[arg(long, value_name = "NAME", value_parser = values::credential_name)]
+    pub(crate) credential: Option<String>,
     /// Submit the task and print its id, without following it
     #[arg(long)]
     detach: bool,
@@ -49,7 +55,7 @@ pub(crate) async fn retry(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
-    let found = credential::find(environment).map_err(Stop::usage)?;
+    let choice = credential::choose(settings, environment).map_err(Stop::usage)?;
     let origin = Origin::new(settings, environment)?;
     let data = origin.data.clone();
     let git = environment.git();
@@ -59,7 +65,6 @@ pub(crate) async fn retry(
         true => Printer::of_lines(args.json, environment),
         false => Printer::of_process(args.json, environment),
     };
-    found.note.iter().for_each(|note| printer.aside(note));
     let mut interrupts = Interrupts::install()?;
     let contact = interrupts.or_stop(Box::pin(Contact::about_tasks(origin))).await?;
     let task = interrupts.or_stop(contact.find(&mut printer, &args.task)).await?;
@@ -73,7 +78,19 @@ pub(crate) async fn retry(
             workspace.name
         )));
     }
-    let wish = Wish::Again(task.id, Retry { credential: Some(found.credential) });
+    let retry =
+        match (choice, settings.values.credential.as_ref().is_some_and(|named| named.from == Source::Flag)) {
+            (_, false) if task.credential_name.is_some() => Retry::default(),
+            (Choice::Pool(credential_name), _) => {
+                credential::check_pool(&contact, &mut printer, [credential_name.as_deref()]).await?;
+                Retry { credential_name, ..Retry::default() }
+            }
+            (Choice::Own(found), _) => {
+                found.note.iter().for_each(|note| printer.aside(note));
+                Retry { credential: Some(found.credential), ..Retry::default() }
+            }
+        };
+    let wish = Wish::Again(task.id, retry);
     let jobs = vec![Job { title: None, wish }];
     if args.detach {
         let exit = detach(&contact, jobs, args.json, &mut printer, &mut interrupts).await?;

@@ -3,31 +3,36 @@
 //! Everything that the user can have got wrong is found before anything is started: the prompts, the
 //! credential, the repository, the CLI. Then the orchestrator of the data folder is joined or started.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mayfly_wire::api::{CreateTask, Credential};
+use mayfly_wire::api::CreateTask;
 
 use crate::carry_out::{Job, Wish, carry_out};
 use crate::cli::RunArgs;
 use crate::config::{Settings, Source};
 use crate::contact::{Contact, Origin};
+use crate::credential::{self, BadCredential, Choice};
 use crate::detach::detach;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::landing::Landing;
 use crate::printer::Printer;
+use crate::registries::Found;
 use crate::server_process::{Was, log_file};
-use crate::{credential, prompt, repository, tasks_file};
+use crate::{prompt, registries, repository, tasks_file};
 
 /// The most tasks that are followed at once: each has a connection of its own.
 const FOLLOWED_MAX: usize = 256;
 
 pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Environment) -> Result<Exit, Stop> {
-    let mut tasks = tasks(&args, settings).map_err(Stop::usage)?;
+    let registries = args.allow_registries.then(|| registries::find(environment, Path::new("/")));
+    let mut tasks = tasks(&args, settings, registries.as_ref()).map_err(Stop::usage)?;
     if tasks.len() > FOLLOWED_MAX && !args.detach {
         return Err(Stop::wrong(format!(
             "{} tasks are too many to follow at once, {FOLLOWED_MAX} are the most: add --detach, and follow those \
@@ -35,8 +40,8 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
             tasks.len()
         )));
     }
-    let note = add_credential(&mut tasks, environment)?;
     let origin = Origin::new(settings, environment)?;
+    let note = add_credential(&mut tasks, settings, &origin)?;
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
     let repo = repository::around(&git, args.repo.as_deref(), &cwd).await?;
@@ -49,6 +54,9 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     if let Some(note) = note {
         printer.aside(&note);
     }
+    if let Some(found) = &registries {
+        printer.aside(&registries_words(found));
+    }
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let code = match &repo {
         Some(repo) if tasks.iter().any(|task| task.workspace.is_none()) => {
@@ -59,6 +67,9 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     let data = origin.data.clone();
     let named = settings.values.claude.as_ref().is_some_and(|claude| claude.from == Source::Flag);
     let (contact, was) = interrupts.or_stop(Box::pin(Contact::join(origin))).await?;
+    let of_pool = tasks.iter().filter(|task| task.credential.is_none());
+    let of_pool: BTreeSet<_> = of_pool.map(|task| task.credential_name.as_deref()).collect();
+    interrupts.or_stop(credential::check_pool(&contact, &mut printer, of_pool)).await?;
     match was {
         Was::There if named => printer.aside(
             "the orchestrator that is already there goes on with the Claude Code CLI that it was started with; \
@@ -90,14 +101,18 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
 }
 
 /// The tasks that the command line names, or the file that it names; without what is found out later.
-fn tasks(args: &RunArgs, settings: &Settings) -> anyhow::Result<Vec<CreateTask>> {
+fn tasks(args: &RunArgs, settings: &Settings, registries: Option<&Found>) -> anyhow::Result<Vec<CreateTask>> {
     let values = &settings.values;
+    let allow = values.allow.as_ref().map(|given| given.value.0.iter()).into_iter().flatten();
+    let registries = registries.map(|found| found.rules.iter()).into_iter().flatten();
     let flags = CreateTask {
         model: Some(values.model.value.clone()),
         timeout_ms: Some(milliseconds(values.timeout.value)),
         idle_timeout_ms: Some(milliseconds(values.idle_timeout.value)),
         max_turns: values.max_turns.as_ref().map(|given| given.value.into()),
         max_budget_usd: values.max_budget_usd.as_ref().map(|given| given.value),
+        allow: allow.chain(registries).map(ToString::to_string).collect(),
+        trust_repo: values.trust_repo.value,
         priority: args.priority,
         retries: args.retries,
         ..CreateTask::default()
@@ -109,16 +124,45 @@ fn tasks(args: &RunArgs, settings: &Settings) -> anyhow::Result<Vec<CreateTask>>
     Ok(prompts.into_iter().map(|prompt| CreateTask { prompt, ..flags.clone() }).collect())
 }
 
-/// Gives the credential of this environment to each task that has none of its own. Returns what to tell about it.
-fn add_credential(tasks: &mut [CreateTask], environment: &Environment) -> Result<Option<String>, Stop> {
-    let mut without = tasks.iter_mut().filter(|task| task.credential.is_none()).peekable();
+/// Gives each task that says nothing of a credential that of this environment, or the name of one in the pool. Returns
+/// what to tell about it.
+fn add_credential(
+    tasks: &mut [CreateTask],
+    settings: &Settings,
+    origin: &Origin,
+) -> Result<Option<String>, Stop> {
+    let silent = |task: &&mut CreateTask| task.credential.is_none() && task.credential_name.is_none();
+    let mut without = tasks.iter_mut().filter(silent).peekable();
     if without.peek().is_none() {
         return Ok(None);
     }
-    let found = credential::find(environment).map_err(Stop::usage)?;
-    let credential: Credential = found.credential;
-    without.for_each(|task| task.credential = Some(credential.clone()));
-    Ok(found.note)
+    match credential::choose(settings, &origin.environment).map_err(Stop::usage)? {
+        Choice::Own(found) => {
+            without.for_each(|task| task.credential = Some(found.credential.clone()));
+            Ok(found.note)
+        }
+        // A pool that never was is empty: that can be said before anything is started.
+        Choice::Pool(None) if !origin.data.exists() => Err(Stop::usage(BadCredential::None)),
+        Choice::Pool(name) => {
+            without.for_each(|task| task.credential_name.clone_from(&name));
+            Ok(None)
+        }
+    }
+}
+
+/// What is told of the hosts that were found.
+fn registries_words(Found { rules, unfit }: &Found) -> String {
+    let hosts: Vec<String> = rules.iter().map(ToString::to_string).collect();
+    let known = match hosts.is_empty() {
+        true => {
+            "the configuration of npm, pip, cargo and apt names no host: --allow HOST names one".to_owned()
+        }
+        false => format!("the agent may reach your registries: {}", hosts.join(", ")),
+    };
+    match unfit {
+        0 => known,
+        unfit => format!("{known}; {unfit} more are not named by a host's name, and cannot be allowed"),
+    }
 }
 
 fn milliseconds(time: Duration) -> u64 {

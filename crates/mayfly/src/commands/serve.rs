@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mayfly_core::Secrets;
 use mayfly_server::{STOP_MAX, Server, ServerConfig, make_data_folder};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,9 +32,10 @@ pub(crate) async fn serve(
     if args.background {
         rustix::process::setsid().context("cannot leave the terminal's session")?;
     }
-    log::to_stderr(environment.get("MAYFLY_LOG"));
+    let secrets = Secrets::default();
+    log::to_stderr(environment.get("MAYFLY_LOG"), secrets.clone());
     let data = environment.data_folder(settings.data())?;
-    let mut config = ServerConfig::in_dir(&data);
+    let mut config = ServerConfig { secrets, ..ServerConfig::in_dir(&data) };
     // Nobody knows of one in the background; the socket is enough for who started it.
     listening::set(&mut config, settings, !args.background)?;
     make_data_folder(&data).map_err(Stop::usage)?;
@@ -49,6 +51,7 @@ pub(crate) async fn serve(
     settings.bound_machines(&mut config.rules);
     settings.bound_tasks(&mut config.rules);
     config.git = environment.git();
+    config.network = settings.network();
     mayfly_server::raise_open_files();
     let host = config.host_names.first().cloned();
     let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use mayfly_client::{Client, ClientError};
+use mayfly_core::Secrets;
 use mayfly_link::{BackOff, Endpoint, Route};
 use mayfly_server::{Front, ServerConfig, make_data_folder};
 use mayfly_tunnel::{Tunnel, TunnelConfig};
@@ -113,7 +114,8 @@ pub(crate) async fn tunnel(
 
 /// Keeps it up until a signal.
 async fn keep(args: TunnelArgs, data: &Path, environment: &Environment) -> Result<Exit, Stop> {
-    log::to_stderr(environment.get("MAYFLY_LOG").or(Some("warn".as_ref())));
+    let secrets = Secrets::default();
+    log::to_stderr(environment.get("MAYFLY_LOG").or(Some("warn".as_ref())), secrets.clone());
     let listen = args.listen.unwrap_or(LISTEN);
     if !listen.ip().is_loopback() {
         return Err(Stop::wrong(format!(
@@ -122,6 +124,7 @@ async fn keep(args: TunnelArgs, data: &Path, environment: &Environment) -> Resul
     }
     let known = Saved::load(data)?;
     let saved = wanted(args, known, environment)?;
+    secrets.set("tunnel", saved.token.iter().map(|token| token.expose().to_owned()));
     let way = Arc::new(Route::new(saved.to.clone(), proxy_for(&saved.to, environment)?));
     make_data_folder(data).map_err(Stop::usage)?;
     let mut interrupts = Interrupts::install()?;

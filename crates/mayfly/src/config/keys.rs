@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use mayfly_engine::Rules;
 use mayfly_provider::Limits;
+use mayfly_wire::api::CredentialMode;
 use serde::Deserialize;
 
 #[cfg(test)]
 use super::kind::toml;
 use super::kind::{
-    Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Model, Names, OwnTls, Place,
-    Processes, Silence, Switch, Time,
+    Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Mode, Model, Name, Names, OwnTls,
+    Place, Places, PriceTable, Private, Processes, Silence, Switch, Time,
 };
 use super::{Given, Row, Source};
 
@@ -189,6 +190,8 @@ keys! {
         host_names: Names, else "none" such as "\"mayfly.example.com,box\"";
         /// Listen without TLS where others can come too, and could read a token on its way.
         listen_without_tls: Switch = false;
+        /// Hosts whose names may lead to addresses of this host or of private networks, for tasks that may reach them.
+        allow_private: Private, else "none" such as "\"mirror.internal,git.internal\"";
         /// How long a signal to stop waits for the tasks that run; a second one does not.
         drain: Time = Duration::from_secs(30);
         /// Exit once there was nothing to do for this long.
@@ -223,9 +226,29 @@ keys! {
         timeout: Time = Rules::default().timeout;
         /// The longest silence of the agent.
         idle_timeout: Time = Rules::default().idle_timeout;
+        /// The hosts that the agent may reach, in a task of `mayfly run`; --allow names others instead of these.
+        allow: Places, else "nothing but the model" such as "\"example.com,*.example.org:8443\"";
+        /// The credential for the model, by its name in the orchestrator's pool, where the environment of `mayfly run` has
+        /// none.
+        credential: Name, else "the one called `default`, else the only one" such as "\"work\"";
+        /// What a machine gets of a credential that `mayfly run` takes from its environment, or that is put into the pool:
+        /// nothing (`broker`: the gateway puts it into requests), or all of it, in the environment of `claude` (`inject`)
+        /// or by a file descriptor (`inject-descriptor`), where the agent can read it, and hand it on.
+        credential_mode: Mode = CredentialMode::Broker;
         /// The most turns of the agent, in a task of `mayfly run`.
         max_turns: Count, else "no limit" such as "50";
         /// The most money to spend in US dollars, as the CLI counts it, in a task of `mayfly run`.
         max_budget_usd: Dollars, else "no limit" such as "2.5";
+        /// Let the settings of the repository count, and what it names run, in a task of `mayfly run`: hooks, MCP
+        /// servers, helpers. Else its words alone count.
+        trust_repo: Switch = false;
+    }
+
+    /// What models cost.
+    prices PricesSection {
+        /// The date of the prices, and after each model US dollars for a million tokens of input, output, cache read and
+        /// cache write. It holds where `claude` has not said what a task cost; a model that is not here has no cost.
+        per_million: PriceTable, else "no cost but what `claude` says"
+            such as "\"2026-01-01: claude-sonnet-5-5 3/15/0.3/3.75\"";
     }
 }

@@ -9,9 +9,11 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mayfly_core::Prices;
+use mayfly_wire::api::CredentialMode;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
-use crate::values::{self, HostNames, SelfSigned};
+use crate::values::{self, HostNames, Hosts, PrivateHosts, SelfSigned};
 
 /// What the value of a key is.
 pub(crate) trait Kind {
@@ -84,8 +86,18 @@ kinds! {
     OwnTls: SelfSigned, quoted true, values::own_tls, |SelfSigned| values::SELF_SIGNED.to_owned();
     /// Names of a host.
     Names: HostNames, quoted true, values::host_names, |HostNames(names)| names.join(",");
+    /// Where machines may go.
+    Places: Hosts, quoted true, values::rules, values::show_rules;
+    /// Names that may lead to private networks.
+    Private: PrivateHosts, quoted true, values::private_hosts, values::show_private_hosts;
     /// Yes or no.
     Switch: bool, quoted false, values::switch, ToString::to_string;
+    /// The name of a credential.
+    Name: String, quoted true, values::credential_name, Clone::clone;
+    /// What a machine gets of a credential.
+    Mode: CredentialMode, quoted true, values::credential_mode, |mode| values::mode_name(*mode).to_owned();
+    /// What models cost.
+    PriceTable: Prices, quoted true, values::prices, ToString::to_string;
     /// The name of a model.
     Model: String, quoted true, values::model, Clone::clone;
     /// A place on this host, the same wherever one stands.

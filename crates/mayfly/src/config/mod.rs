@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_engine::Rules;
+use mayfly_server::Network;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use keys::{Flags, Values};
@@ -139,6 +140,12 @@ impl Settings {
         self.values.idle_exit.as_ref().map(|given| given.value)
     }
 
+    /// Where machines can go, for tasks that may.
+    pub(crate) fn network(&self) -> Network {
+        let private = self.values.allow_private.as_ref().map(|given| given.value.0.clone());
+        Network::of_host(private.unwrap_or_default())
+    }
+
     /// Every key with its value.
     pub(crate) fn rows(&self) -> Vec<Row> {
         self.values.rows()
@@ -189,6 +196,7 @@ impl Settings {
         rules.timeout = self.values.timeout.value;
         rules.idle_timeout = self.values.idle_timeout.value;
         rules.keep_finished = self.values.keep_finished.value;
+        rules.prices = self.values.per_million.as_ref().map(|given| given.value.clone());
     }
 }
 

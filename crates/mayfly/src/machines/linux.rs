@@ -26,7 +26,7 @@ pub(crate) fn role(first: &OsStr, rest: impl Iterator<Item = OsString>) -> Optio
         return Some(mayfly_provider_sandbox::holder_main(rest));
     }
     (first == WORKER_VERB).then(|| {
-        log::to_stderr(None);
+        log::to_stderr(None, mayfly_core::Secrets::default());
         mayfly_worker::main()
     })
 }

@@ -93,11 +93,15 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
             said
         }
         Finished { outcome } => vec![Said::Finished(Shown::line(&outcome.name, WORD_CHARS_MAX), at)],
-        Denied { tool, message } => note(&format!("denied {tool}: {message}")),
-        Limit { limit, resets_at } => note(&match resets_at.and_then(|at| Timestamp::from_second(at).ok()) {
-            Some(at) => format!("limit {limit}, until {at}"),
-            None => format!("limit {limit}"),
-        }),
+        Denied { host: Some(host), message, .. } => note(&format!("denied {host}: {message}")),
+        Denied { tool, message, host: None } => note(&format!("denied {tool}: {message}")),
+        Limit { kind, limit, resets_at } => {
+            let until = resets_at.and_then(|at| Timestamp::from_second(at).ok());
+            let until = until.map(|at| format!(", until {at}")).unwrap_or_default();
+            note(&format!("{}: {limit}{until}", kind.name()))
+        }
+        Ignored { file, parts } if parts.is_empty() => note(&format!("not trusted, ignored: {file}")),
+        Ignored { file, parts } => note(&format!("not trusted, ignored: {file}: {}", parts.join(", "))),
         Warning { text } => note(text),
         Collected { .. } | Unknown => Vec::new(),
     }
@@ -245,7 +249,7 @@ mod tests {
         assert_eq!(said(put_off), [Said::State(shown("queued"), at), Said::Note(note)]);
         assert_eq!(
             said(r#"{"type":"limit","limit":"five_hour","resets_at":1767225600}"#),
-            [Said::Note(shown("limit five_hour, until 2026-01-01T00:00:00Z"))]
+            [Said::Note(shown("usage-limit: five_hour, until 2026-01-01T00:00:00Z"))]
         );
     }
 

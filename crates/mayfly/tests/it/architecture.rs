@@ -30,18 +30,47 @@ fn every_room_is_on_the_map() {
 /// The contract in the README names tests; each is there.
 #[test]
 fn every_test_that_the_readme_names_exists() {
+    assert_tests_exist("README.md", "| G");
+}
+
+/// So does the threat model.
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    assert_tests_exist("docs/threat-model.md", "| S");
+}
+
+fn assert_tests_exist(page: &str, row: &str) {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let text = fs::read_to_string(top.join("README.md")).unwrap();
+    let text = fs::read_to_string(top.join(page)).unwrap();
     let mut code = String::new();
     read_all(&top.join("crates"), &mut code);
-    let rows = text.lines().filter(|line| line.starts_with("| G"));
-    let named = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(|word| word.contains('_'));
+    let cells = text.lines().filter(|line| line.starts_with(row)).filter_map(|line| line.rsplit('|').nth(1));
+    let named = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(|word| word.contains('_'));
     let mut count = 0;
     for test in named {
         assert!(code.contains(&format!("fn {test}(")), "{test}");
         count += 1;
     }
     assert!(count > 20, "{count} tests named");
+}
+
+/// A test that says which attack it tries has a row for it in the threat model.
+#[test]
+fn every_attack_that_a_test_tries_is_in_the_threat_model() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let model = fs::read_to_string(top.join("docs/threat-model.md")).unwrap();
+    let mut code = String::new();
+    read_all(&top.join("crates"), &mut code);
+    let words = code.lines().filter_map(|line| line.trim_start().strip_prefix("///"));
+    let is_case = |word: &&str| {
+        word.len() == 3 && word.starts_with('S') && word[1..].bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let cases: BTreeSet<&str> =
+        words.flat_map(|words| words.split(|c: char| !c.is_ascii_alphanumeric())).filter(is_case).collect();
+    assert!(cases.len() > 30, "{cases:?}");
+    for case in cases {
+        assert!(model.contains(&format!("\n| {case} |")), "docs/threat-model.md has no row for {case}");
+    }
 }
 
 /// The user's side builds on macOS: what needs Linux comes in by one table of one manifest, and by one folder.

@@ -24,7 +24,7 @@ fn the_help_of_run() {
 
 #[test]
 fn the_help_of_the_verbs_about_tasks() {
-    for verb in ["ps", "logs", "cancel", "retry", "result"] {
+    for verb in ["ps", "logs", "cancel", "allow", "retry", "result"] {
         insta::assert_snapshot!(format!("the_help_of_{verb}"), help(&[verb, "--help"]));
     }
 }
@@ -45,6 +45,17 @@ fn the_help_of_token_and_its_verbs() {
     insta::assert_snapshot!("the_help_of_token", help(&["token", "--help"]));
     for verb in ["add", "ls", "revoke"] {
         insta::assert_snapshot!(format!("the_help_of_token_{verb}"), help(&["token", verb, "--help"]));
+    }
+}
+
+#[test]
+fn the_help_of_credential_and_its_verbs() {
+    insta::assert_snapshot!("the_help_of_credential", help(&["credential", "--help"]));
+    for verb in ["add", "ls", "test", "remove"] {
+        insta::assert_snapshot!(
+            format!("the_help_of_credential_{verb}"),
+            help(&["credential", verb, "--help"])
+        );
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod architecture;
 mod bad_input;
+mod credential;
 mod doctor;
 mod help;
 mod listening;

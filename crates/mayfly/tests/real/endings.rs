@@ -96,6 +96,54 @@ async fn a_usage_limit_is_told_apart_with_its_reset_time() {
     assert_eq!((ended.code, ended.outcome().0), (Some(1), "usage-limit"), "{}", ended.stderr);
     let limit = ended.own("limit").next().expect("a limit event");
     assert_eq!(limit["resets_at"], json!(4_102_444_800_u64));
+    assert_eq!((ended.own("limit").count(), &limit["kind"]), (1, &json!("usage-limit")));
+    assert!(ended.outcome().1.contains("2100-01-01T00:00:00Z"), "{:?}", ended.outcome());
+    world.end().await;
+}
+
+/// After the retries of `claude`; an overload shows in the middle of an answer too.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_requests_and_an_overload_are_told_apart() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let (rate, overload) = (["rate-limit", "rate-limit"], ["overloaded", "overload"]);
+    let answers =
+        [("status code=429 retry_after=0", rate), ("status code=529", overload), ("stream-error", overload)];
+    let runs = answers.map(|(answer, [outcome, kind])| {
+        let run = world.run(&[&format!("[script: {answer}]")]);
+        async move { (run.end().await, outcome, kind) }
+    });
+    for (ended, outcome, kind) in futures_util::future::join_all(runs).await {
+        assert_eq!((ended.code, ended.outcome().0), (Some(1), outcome), "{}", ended.stderr);
+        let kinds: Vec<_> = ended.own("limit").map(|limit| limit["kind"].clone()).collect();
+        assert_eq!(kinds, [kind], "{outcome}");
+    }
+    world.end().await;
+}
+
+/// What the task used is counted on its way, and what it cost is what `claude` says.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_used_is_shown() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let ended = world.outcome_of(&["[script: bash command=\"echo hello\"]"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let id = ended.events[0]["task"].as_str().unwrap().to_owned();
+    let task: serde_json::Value =
+        serde_json::from_str(&world.mayfly(&["result", &id, "--json"]).await.text()).unwrap();
+    let result = ended.events.iter().rev().find(|event| event["line"]["type"] == "result").unwrap();
+    let (usage, said) = (&task["usage"], &result["line"]);
+    assert_eq!(usage["requests"], 2);
+    for (ours, theirs) in [
+        ("input_tokens", "input_tokens"),
+        ("output_tokens", "output_tokens"),
+        ("cache_read_tokens", "cache_read_input_tokens"),
+        ("cache_write_tokens", "cache_creation_input_tokens"),
+    ] {
+        assert_eq!(usage[ours], said["usage"][theirs], "{usage} {said}");
+    }
+    assert_eq!((&usage["cost_usd"], &usage["cost_by"]), (&said["total_cost_usd"], &json!("claude")));
+    let summary = world.mayfly(&["result", &id]).await.text();
+    assert!(summary.contains("2 requests") && summary.contains("by claude"), "{summary}");
+    assert!(world.mayfly(&["ps", "--all"]).await.text().contains("USED"));
     world.end().await;
 }
 

@@ -118,11 +118,8 @@ impl World {
 
     /// Submits the task with this key; `None`: there was no answer.
     async fn submit(&self, key: &str) -> Option<String> {
-        let credential = Credential {
-            kind: CredentialKind::ApiKey,
-            secret: CANARY.to_owned().into(),
-            base_url: Some(self.user.api.base_url()),
-        };
+        let credential =
+            Credential::new(CredentialKind::ApiKey, CANARY.to_owned().into(), Some(self.user.api.base_url()));
         let prompt = format!("[script: write path=made.txt] {key}");
         let create = CreateTask { prompt, credential: Some(credential), ..CreateTask::default() };
         let client = Client::new(&self.data("there").join("api.sock"));

@@ -6,8 +6,10 @@
 
 mod away;
 mod cancelling;
+mod credentials;
 mod demo;
 mod draining;
+mod egress;
 mod endings;
 mod failpoints;
 mod full_disk;
@@ -15,6 +17,7 @@ mod hostile;
 mod isolation;
 mod limits;
 mod port;
+mod repositories;
 mod service;
 mod steady;
 mod stream;

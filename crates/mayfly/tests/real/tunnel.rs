@@ -244,6 +244,26 @@ async fn a_token_that_is_revoked_is_told_of_and_another_is_enough() {
     two.end().await;
 }
 
+/// S25: hosts are allowed, and their record is shown, wherever the orchestrator is.
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_allowed_through_a_tunnel() {
+    let Some(two) = Two::start().await else { return };
+    let tunnel = two.first_tunnel().await;
+    let ask = r#"[script: steps list=[{"hold":"go","tools":[{"name":"Bash","input":{"command":"curl -s http://b.test/; true"}}]}]]"#;
+    let submitted = two.said("here", &["run", "--detach", "--allow", "a.test", ask]).await.text();
+    let task = submitted.split_once(' ').unwrap().0.to_owned();
+    two.user.api.held("go", 1).await;
+    let allowed = two.said("here", &["allow", &task, "*.a.test:8443"]).await.text();
+    assert_eq!(allowed, "allowed: a.test, *.a.test:8443\n");
+    two.user.api.release("go");
+    assert_eq!(two.said("here", &["logs", "--follow", &task]).await.code, Some(0));
+    let shown = two.said("here", &["allow", &task]).await.text();
+    assert!(shown.contains("denied   b.test:80  not-listed"), "{shown}");
+    assert_eq!(two.said("there", &["allow", &task]).await.text(), shown);
+    tunnel.end(Signal::TERM).await;
+    two.end().await;
+}
+
 /// Bad input: what is refused, and that nothing is remembered of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_that_cannot_be_is_refused_in_words() {

@@ -39,12 +39,17 @@ impl World {
 
     /// The same, with another program as `claude`.
     pub(crate) async fn with(claude: PathBuf, adjust: impl FnOnce(&mut Rules)) -> Self {
+        Self::configured(claude, |config| adjust(&mut config.rules)).await
+    }
+
+    /// The same, with anything else in its configuration.
+    pub(crate) async fn configured(claude: PathBuf, adjust: impl FnOnce(&mut ServerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let loopback = "127.0.0.1:0".parse().unwrap();
         let api = ScriptedApi::start_paced(loopback, Accepted::Oauth(CANARY.to_owned()), 0.0).await.unwrap();
         let mut config = ServerConfig::in_dir(dir.path().join("data"));
         fs::create_dir(&config.data).unwrap();
-        adjust(&mut config.rules);
+        adjust(&mut config);
         let provider = Arc::new(Sandbox::new(SandboxConfig {
             machines: config.data.join("machines"),
             bases: config.data.join("bases"),

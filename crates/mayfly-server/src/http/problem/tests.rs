@@ -92,6 +92,9 @@ fn submit_errors() -> Vec<SubmitError> {
             SubmitError::Invalid { field: "prompt", reason: "is empty".to_owned() }
         },
         SubmitError::DiskFull { .. } => SubmitError::DiskFull { folder: "/data".into(), free: 1000 },
+        SubmitError::NoCredential(_) => {
+            SubmitError::NoCredential(StoreError::NoCredential(Some("work".to_owned())).to_string())
+        },
         SubmitError::NotOver(_) => SubmitError::NotOver("1a2b3c4d".to_owned()),
         SubmitError::KeyConflict => SubmitError::KeyConflict,
         SubmitError::Store(_) => SubmitError::Store(StoreError::Closed),
@@ -114,6 +117,31 @@ fn token_errors() -> Vec<TokenError> {
         TokenError::Store(_) => TokenError::Store(StoreError::Closed),
         TokenError::Data(_) => TokenError::Data(DataError::NoFolder { path: "/data".into() }),
         TokenError::Random(_) => TokenError::Random(io::ErrorKind::NotFound.into()),
+    ]
+}
+
+fn allow_errors() -> Vec<AllowError> {
+    let bad = mayfly_engine::read_rules(&["10.0.0.1".to_owned()]).expect_err("an address");
+    one_of_each![AllowError:
+        AllowError::Invalid(_) => AllowError::Invalid(bad),
+        AllowError::NoTask => AllowError::NoTask,
+        AllowError::Over(_) => AllowError::Over("1a2b3c4d".to_owned()),
+        AllowError::TooMany => AllowError::TooMany,
+        AllowError::Store(_) => AllowError::Store(StoreError::Closed),
+    ]
+}
+
+fn pool_errors() -> Vec<PoolError> {
+    one_of_each![PoolError:
+        PoolError::Name => PoolError::Name,
+        PoolError::Invalid(_) => {
+            PoolError::Invalid(SubmitError::Invalid { field: "credential.secret", reason: "is empty".to_owned() })
+        },
+        PoolError::Taken => PoolError::Taken,
+        PoolError::TooMany => PoolError::TooMany,
+        PoolError::Unknown => PoolError::Unknown,
+        PoolError::OtherKey(_) => PoolError::OtherKey("work".to_owned()),
+        PoolError::Store(_) => PoolError::Store(StoreError::Closed),
     ]
 }
 
@@ -147,7 +175,6 @@ async fn bad_requests() -> Vec<Problem> {
         tasks::cursor_id("x").map(drop).expect_err("no id"),
         tasks::state_name("flying").map(drop).expect_err("no state"),
         tasks::idempotency_key(&no_key).map(drop).expect_err("no key"),
-        tasks::require_credential(None).expect_err("none"),
         workspaces::invalid(crate::bundle::base(b"").expect_err("no bundle")),
     ]
 }
@@ -161,12 +188,14 @@ fn fixed() -> Vec<Problem> {
         Problem::several_tasks(&ids.map(|id| id.parse().expect("an id"))),
         Problem::not_over("1a2b3c4d"),
         Problem::no_result(),
+        Problem::secret_in_work(ids[0].parse::<TaskId>().expect("an id").attempt(mayfly_core::Attempt(1))),
         Problem::no_workspace(),
         Problem::denied(),
         Problem::busy(),
         Problem::no_token(),
         Problem::page(),
         Problem::unknown_host(),
+        Problem::no_model("the model API at api.example answers 500: try again later".to_owned()),
         Problem::disk(&io::ErrorKind::PermissionDenied.into()),
     ]
 }
@@ -188,6 +217,8 @@ async fn each_problem_is_told_in_these_words() {
         ("SubmitError", told(submit_errors(), Problem::from)),
         ("LogError", told(log_errors(), Problem::from)),
         ("TokenError", told(token_errors(), Problem::from)),
+        ("AllowError", told(allow_errors(), Problem::from)),
+        ("PoolError", told(pool_errors(), Problem::from)),
         ("IncomingError", told(incoming_errors(), Problem::from)),
         ("StoreError", told(store_errors(), Problem::from)),
         ("GitError", told(git_errors(), Problem::git)),

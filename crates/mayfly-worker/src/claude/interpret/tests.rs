@@ -141,11 +141,45 @@ fn a_usage_limit_is_told_with_its_end_and_kept_with_the_result() {
     let result = r#"{"type":"result","subtype":"success","is_error":true,"terminal_reason":"api_error","api_error_status":429,"api_error":"usage_limit_reached","result":"You've hit your 5-hour limit"}"#;
     let mut interpreter = interpreter();
     assert_eq!(interpreter.read(allowed.as_bytes()), []);
-    let limit = Report::Limit { limit: "five_hour".to_owned(), resets_at: Some(4_102_444_800) };
+    let (kind, limit) = (LimitKind::UsageLimit, "five_hour".to_owned());
+    let limit = Report::Limit { kind, limit, resets_at: Some(4_102_444_800) };
     assert_eq!(interpreter.read(rejected.as_bytes()), [Finding::Report(limit)]);
-    interpreter.read(result.as_bytes());
+    assert_eq!(interpreter.read(result.as_bytes()), [], "its 429 is no other limit");
     assert!(interpreter.last().is_some_and(|last| last.usage_limit && last.is_error));
     assert_eq!(interpreter.resets_at(), Some(4_102_444_800));
+}
+
+#[test]
+fn too_many_requests_and_an_overload_are_told_apart_and_once_each() {
+    let retry = |status: u64, error: &str| {
+        format!(
+            r#"{{"type":"system","subtype":"api_retry","attempt":1,"max_retries":2,"retry_delay_ms":557,"error_status":{status},"error":"{error}"}}"#
+        )
+    };
+    let rejected =
+        r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","isUsingOverage":false}}"#;
+    let result = |status: u64| {
+        format!(
+            r#"{{"type":"result","is_error":true,"terminal_reason":"api_error","api_error_status":{status},"total_cost_usd":0.5,"result":"no"}}"#
+        )
+    };
+    let limit = |kind, limit: &str| {
+        vec![Finding::Report(Report::Limit { kind, limit: limit.to_owned(), resets_at: None })]
+    };
+    let cost = || Finding::Report(Report::Cost { usd: 0.5 });
+    let mut reader = interpreter();
+    let mut read = |line: &str| reader.read(line.as_bytes());
+    assert_eq!(read(&retry(529, "overloaded")), limit(LimitKind::Overload, "overloaded"));
+    assert_eq!(read(&retry(529, "overloaded")), []);
+    assert_eq!(read(&retry(429, "rate_limit")), limit(LimitKind::RateLimit, "rate_limit"));
+    assert_eq!(read(&retry(500, "server_error")), []);
+    assert_eq!(read(rejected), []);
+    assert_eq!(read(&result(429)), [cost()]);
+    // Also where there was no retry.
+    let mut reader = interpreter();
+    let told = reader.read(result(529).as_bytes());
+    let overload = limit(LimitKind::Overload, "overload");
+    assert_eq!(told, [cost()].into_iter().chain(overload).collect::<Vec<_>>());
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What is tried, one function each, in the order in which a task comes to need it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use mayfly_client::Client;
 use mayfly_core::causes;
-use mayfly_wire::api::CredentialKind;
+use mayfly_server::ServerConfig;
+use mayfly_wire::api::{CredentialKind, CredentialMode};
 
 use super::place;
 use super::report::Check;
@@ -13,6 +15,12 @@ use crate::credential::{self, BadCredential, Found};
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::machines;
+use crate::values::mode_name;
+
+/// What the check of the credential is called.
+const CREDENTIAL: &str = "credential";
+/// The database in the data folder.
+const DATABASE: &str = "mayfly.db";
 
 /// Tries everything.
 pub(super) async fn all(settings: &Settings, environment: &Environment) -> Result<Vec<Check>, Stop> {
@@ -21,7 +29,11 @@ pub(super) async fn all(settings: &Settings, environment: &Environment) -> Resul
     let mut checks = vec![configuration(settings, environment)];
     checks.extend(place::all(&data, settings).await);
     checks.extend(machines::checks(&data, seen.as_ref().ok().and_then(Option::as_ref)).await?);
-    checks.extend([git(environment).await, cli(seen, environment), credential(environment)]);
+    checks.extend([
+        git(environment).await,
+        cli(seen, environment),
+        credential(&data, settings, environment).await,
+    ]);
     Ok(checks)
 }
 
@@ -85,10 +97,10 @@ fn install(package: &str) -> String {
     format!("{sudo}apt-get install {package}")
 }
 
-/// Its kind, and never its value.
-fn credential(environment: &Environment) -> Check {
+/// Its kind, and never its value; that of the environment, else what the orchestrator's pool has.
+async fn credential(data: &Path, settings: &Settings, environment: &Environment) -> Check {
     const SETUP: &str = "claude setup-token\nexport CLAUDE_CODE_OAUTH_TOKEN=...   # the token that it prints";
-    let name = "credential";
+    let name = CREDENTIAL;
     match credential::find(environment) {
         Ok(Found { credential, note }) => {
             let kind = match credential.kind {
@@ -98,8 +110,9 @@ fn credential(environment: &Environment) -> Check {
             };
             let to = if credential.base_url.is_some() { ", for ANTHROPIC_BASE_URL" } else { "" };
             let note = note.map_or_else(String::new, |note| format!("; {note}"));
-            Check::ok(name, format!("{kind}{to}{note}"))
+            told(format!("{kind}{to}{note}"), settings.values.credential_mode.value)
         }
+        Err(BadCredential::None) if data.join(DATABASE).exists() => pool(data).await,
         Err(BadCredential::None) if logged_in(environment) => {
             let detail = "`claude` is logged in here, but its login is its own: mayfly never reads it, and needs a token";
             Check::failed(name, detail, Some(SETUP.to_owned()))
@@ -111,6 +124,48 @@ fn credential(environment: &Environment) -> Check {
             let fix = error.fix();
             Check::failed(name, error.to_string(), fix)
         }
+    }
+}
+
+/// What the pool has, as the orchestrator that runs says.
+async fn pool(data: &Path) -> Check {
+    let client = Client::new(&ServerConfig::in_dir(data).socket());
+    let Ok(pool) = client.credentials().await else {
+        let detail =
+            "there is none in the environment, and no orchestrator runs that could tell what is in its pool";
+        return Check::warning(
+            CREDENTIAL,
+            detail,
+            Some("mayfly credential ls   # starts one, and asks it".to_owned()),
+        );
+    };
+    if pool.is_empty() {
+        let detail = "there is none for the model, neither in the environment nor in the orchestrator's pool";
+        return Check::failed(
+            CREDENTIAL,
+            detail,
+            Some("mayfly credential add NAME   # asks for it".to_owned()),
+        );
+    }
+    let names: Vec<String> = pool.iter().map(|pooled| format!("`{}`", pooled.name)).collect();
+    let modes = pool.iter().filter_map(|pooled| Some(pooled.about.as_ref()?.mode));
+    let handed = modes.max_by_key(|mode| *mode != CredentialMode::Broker).unwrap_or_default();
+    told(format!("in the orchestrator's pool: {}", names.join(", ")), handed)
+}
+
+/// What its mode gives up is said too.
+fn told(detail: String, mode: CredentialMode) -> Check {
+    match mode {
+        CredentialMode::Broker => Check::ok(CREDENTIAL, detail),
+        CredentialMode::Inject | CredentialMode::InjectDescriptor => Check::warning(
+            CREDENTIAL,
+            format!(
+                "{detail}; by `{}` it is handed to machines, where the agent, and whoever takes it over, can read it and \
+                 use it elsewhere, also when the task is over",
+                mode_name(mode)
+            ),
+            Some("take credential_mode out of mayfly.toml, and add again what was added with it".to_owned()),
+        ),
     }
 }
 

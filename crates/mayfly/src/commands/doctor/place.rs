@@ -98,7 +98,10 @@ async fn orchestrator_of(data: &Path) -> Option<i32> {
 fn database(data: &Path, orchestrator: Option<i32>) -> Check {
     let name = "database";
     if let Some(pid) = orchestrator {
-        return Check::ok(name, format!("in use by the orchestrator of this folder, process {pid}"));
+        return Check::ok(
+            name,
+            format!("in use by the orchestrator or the tunnel of this folder, process {pid}"),
+        );
     }
     match check_database(data) {
         Ok(Some(Database { path, whole: true })) => Check::ok(name, path.display().to_string()),
@@ -144,7 +147,9 @@ async fn port(data: &Path, settings: &Settings, orchestrator: Option<i32>) -> Ch
     if let Some(pid) = orchestrator.filter(|pid| listens(*pid, address)) {
         return Check::ok(
             name,
-            format!("{address}, on which the orchestrator of this folder listens, process {pid}"),
+            format!(
+                "{address}, on which the orchestrator or the tunnel of this folder listens, process {pid}"
+            ),
         );
     }
     let who = format!("ss -ltnp 'sport = :{}'   # shows the program that has it", address.port());

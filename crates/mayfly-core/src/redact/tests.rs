@@ -1,0 +1,126 @@
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use proptest::prelude::*;
+
+use super::*;
+
+const CANARY: &str = r#"sk-"ca\n/a+ry?~ü"#;
+
+fn whole(secrets: &[&str], text: &str) -> String {
+    let redacted = Redactor::new(secrets.iter().copied()).redact(text.as_bytes());
+    redacted.map_or_else(|| text.to_owned(), |redacted| String::from_utf8(redacted.bytes).expect("UTF-8"))
+}
+
+/// S30: raw, in JSON, in JSON within JSON, percent-encoded.
+#[test]
+fn each_way_to_write_a_secret_is_masked_and_all_else_stays() {
+    let json = r#"sk-\"ca\\n/a+ry?~ü"#;
+    let percent = "sk-%22ca%5Cn%2Fa%2Bry%3F~%C3%BC";
+    let forms = [
+        CANARY,
+        json,
+        r#"sk-\"ca\\n\/a+ry?~ü"#,
+        r#"sk-\\\"ca\\\\n/a+ry?~ü"#,
+        percent,
+        "sk-%22ca%5cn%2fa%2bry%3f~%c3%bc",
+    ];
+    for form in forms {
+        let text = format!("before {form}; after {form}");
+        let stars = "*".repeat(form.len());
+        assert_eq!(whole(&[CANARY], &text), format!("before {stars}; after {stars}"), "{form}");
+    }
+    assert_eq!(whole(&[CANARY], "sk-ca\nary"), "sk-ca\nary");
+}
+
+/// S30: base64 of anything that holds the secret, wherever it begins in it.
+#[test]
+fn base64_hides_no_secret_at_any_alignment() {
+    let secret = "sk-ant-canary-77aa?~>";
+    for before in ["", "a", "ab", "abc"] {
+        for after in ["", "z", "zy"] {
+            for alphabet in [&STANDARD, &URL_SAFE] {
+                let written = alphabet.encode(format!("{before}{secret}{after}"));
+                let left = whole(&[secret], &written);
+                assert_eq!(left.len(), written.len());
+                let shown = left.bytes().filter(|&byte| byte != b'*').count();
+                // What is before and after, and a character at each end that has some bits of the secret.
+                assert!(shown <= (before.len() + after.len()).div_ceil(3) * 4 + 4, "{written} {left}");
+                assert!(left.contains(&"*".repeat(secret.len())), "{written} {left}");
+            }
+        }
+    }
+}
+
+#[test]
+fn secrets_that_overlap_are_masked_to_the_end_of_the_last() {
+    let secrets = ["abcdefgh", "efghijkl", "jklmnopq"];
+    assert_eq!(whole(&secrets, "xabcdefghijklmnopqx"), format!("x{}x", "*".repeat(17)));
+    assert_eq!(whole(&secrets, "abcdefg efghijk jklmnop"), "abcdefg efghijk jklmnop");
+    let twice = Redactor::new(secrets).redact(b"abcdefghjklmnopq").expect("both");
+    assert_eq!((twice.bytes, twice.places), (vec![b'*'; 16], 2));
+}
+
+#[test]
+fn a_secret_that_could_be_any_word_is_left_alone() {
+    assert_eq!(whole(&["canary7"], "canary7"), "canary7");
+    assert_eq!(whole(&["canary77"], "canary77"), "********");
+    assert!(Redactor::new(["short"]).is_clean(b"short", true));
+}
+
+#[test]
+fn what_may_become_a_secret_waits_for_what_follows() {
+    let redactor = Redactor::new(["canary-77"]);
+    assert!(redactor.is_clean(b"a can", false) && !redactor.is_clean(b"a can", true));
+    let mut carry = Carry::default();
+    assert_eq!(redactor.piece(&mut carry, b"a can", true).bytes, b"a ");
+    let mut carry = Carry::from_bytes(&carry.to_bytes()).expect("a carry");
+    assert_eq!(redactor.piece(&mut carry.clone(), b"oe", true).bytes, b"canoe");
+    assert_eq!(carry.masked(), Redacted { bytes: b"***".to_vec(), places: 1 });
+    let Redacted { bytes, places } = redactor.piece(&mut carry, b"ary-77, a c", true);
+    assert_eq!((bytes.as_slice(), places), (&b"*********, a "[..], 1));
+    assert_eq!(redactor.piece(&mut carry, b"", false).bytes, b"c");
+    assert!(carry.is_empty());
+}
+
+#[test]
+fn a_source_replaces_what_it_knew_and_nothing_of_others() {
+    let secrets = Secrets::default();
+    let masks = |text: &str| secrets.redactor().redact(text.as_bytes()).is_some();
+    secrets.set("pool", ["canary-1".to_owned(), "canary-2".to_owned()]);
+    secrets.set("task", ["canary-2".to_owned()]);
+    assert!(masks("canary-1") && masks("canary-2"));
+    secrets.set("pool", ["canary-3".to_owned()]);
+    assert!(!masks("canary-1") && masks("canary-2") && masks("canary-3"));
+    secrets.set("task", []);
+    assert!(!masks("canary-2"));
+    assert!(!format!("{secrets:?}").contains("canary"));
+}
+
+proptest! {
+    /// S30: cut across chunks, in the same bytes and as many places.
+    #[test]
+    fn where_a_text_is_cut_changes_nothing(
+        secrets in proptest::collection::vec("[ab/\"]{8,10}", 1..4),
+        text in proptest::collection::vec(prop_oneof![Just("a"), Just("b"), Just("/"), Just("\\\""), Just("abbaab/a")], 0..60),
+        cuts in proptest::collection::vec(0..12_usize, 0..40),
+    ) {
+        let redactor = Redactor::new(secrets.iter().map(String::as_str));
+        let mut text = text.concat();
+        text.insert_str(text.len() / 2, &secrets[0]);
+        let expected = redactor.piece(&mut Carry::default(), text.as_bytes(), false);
+        prop_assert_eq!(expected.bytes.len(), text.len());
+        let (mut carry, mut rest, mut got) = (Carry::default(), text.as_bytes(), Redacted::default());
+        for cut in cuts {
+            let (piece, after) = rest.split_at(cut.min(rest.len()));
+            let clean = carry.is_empty() && redactor.is_clean(piece, true);
+            let part = redactor.piece(&mut carry, piece, true);
+            prop_assert!(!clean || (part.bytes == piece && carry.is_empty()));
+            got.bytes.extend(part.bytes);
+            got.places += part.places;
+            rest = after;
+        }
+        let last = redactor.piece(&mut carry, rest, false);
+        got.bytes.extend(last.bytes);
+        got.places += last.places;
+        prop_assert_eq!(got, expected);
+    }
+}

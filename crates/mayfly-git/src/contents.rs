@@ -1,0 +1,49 @@
+//! What is in a bundle, read through: the contents, names and messages that a task added.
+//!
+//! Bound: [`CONTENTS_BYTES_MAX`], since a small bundle can hold much.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use crate::base::take_base;
+use crate::command::{Git, GitError};
+use crate::land::{fetch, heads};
+use crate::snapshot::init_bare;
+use crate::work::Base;
+
+/// The most that is read.
+pub const CONTENTS_BYTES_MAX: u64 = 1 << 30;
+
+/// Gives all that a bundle adds to what its task started from to `each`, in pieces, until that has enough. Whether all was
+/// read. `scratch` is an empty folder.
+pub async fn read_through(
+    git: &Git,
+    scratch: &Path,
+    base: Option<Base<'_>>,
+    bundle: &Path,
+    mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<bool, GitError> {
+    let (git_dir, list) = (scratch.join("contents.git"), scratch.join("contents"));
+    let head = heads(bundle)?.work;
+    let format = if head.len() == 64 { "sha256" } else { "sha1" };
+    init_bare(git, &git_dir, format).await?;
+    let inside = || git.within(&git_dir);
+    if let Some(Base { bundle, commit }) = base {
+        take_base(inside, bundle, commit).await?;
+    }
+    fetch(inside(), bundle, &head, "refs/landed/work").await?;
+    let added = ["rev-list", "--objects", "--glob=refs/landed/*"].map(str::to_owned);
+    let not = base.map(|base| format!("^{}", base.commit));
+    inside().args(added.into_iter().chain(not)).output_to(&list)?.run().await?;
+    let mut left = CONTENTS_BYTES_MAX;
+    let contents = inside().args(["cat-file", "--batch=%(rest)", "--buffer"]).input_from(&list)?;
+    contents
+        .read(|piece| match left.checked_sub(piece.len() as u64) {
+            Some(less) => {
+                left = less;
+                each(piece)
+            }
+            None => ControlFlow::Break(()),
+        })
+        .await
+}

@@ -1,0 +1,197 @@
+//! The settings at the head of an agent, a skill, a command or a rule: read leniently, and written anew.
+//!
+//! What the CLI is given is never the repository's own text of them: each entry that may stay is read to plain words,
+//! and these are written as JSON strings, which YAML reads as they are. So it does not matter where its reader and this
+//! one differ: nothing can be in the CLI's that is not in ours. What cannot be read is left out, and named.
+
+use serde_json::Value;
+
+/// One entry: its key, and its value unless it has none that is words.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Setting {
+    pub(crate) key: String,
+    pub(crate) value: Option<Value>,
+}
+
+/// Parts a text into the settings at its head and what follows.
+pub(crate) fn split(text: &str) -> (Vec<Setting>, &str) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let Some(head) = text.trim_start().strip_prefix("---") else { return (Vec::new(), text) };
+    let Some((_, head)) = head.split_once('\n') else { return (Vec::new(), text) };
+    let mut end = 0;
+    for line in head.split_inclusive('\n') {
+        if line.trim_end() == "---" {
+            return (settings(&head[..end]), &head[end + line.len()..]);
+        }
+        end += line.len();
+    }
+    (Vec::new(), text)
+}
+
+/// Puts settings in front of a body. A body that could be taken for settings is given an empty head.
+pub(crate) fn join(settings: &[(&str, Value)], body: &str) -> String {
+    if settings.is_empty() && !body.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']).starts_with("---")
+    {
+        return body.to_owned();
+    }
+    let mut text = "---\n".to_owned();
+    for (key, value) in settings {
+        // Three of them end the settings, as some read it, wherever they are.
+        let value = value.to_string().replace("---", r"-\u002d-");
+        text.extend(["\"", key, "\": ", &value, "\n"]);
+    }
+    text + "---\n" + body
+}
+
+fn settings(head: &str) -> Vec<Setting> {
+    let mut entries: Vec<(String, Vec<&str>)> = Vec::new();
+    for line in head.lines() {
+        let goes_on = line.starts_with([' ', '\t', '-']) || line.is_empty();
+        match entries.last_mut() {
+            Some((_, lines)) if goes_on => lines.push(line),
+            _ if goes_on || line.starts_with('#') => {}
+            _ => entries.push(entry(line)),
+        }
+    }
+    entries.into_iter().map(|(key, lines)| Setting { key, value: value(&lines) }).collect()
+}
+
+/// A line that begins an entry: its key, and the first line of its value.
+fn entry(line: &str) -> (String, Vec<&str>) {
+    let (key, rest) = line.split_once(':').unwrap_or((line, "{"));
+    (key.trim().trim_matches(['"', '\'']).to_owned(), vec![rest.trim()])
+}
+
+fn value(lines: &[&str]) -> Option<Value> {
+    let (first, rest) = lines.split_first()?;
+    let rest: Vec<&str> = rest.iter().map(|line| line.trim()).collect();
+    let all = || [&[*first], &rest[..]].concat().join(" ").trim().to_owned();
+    match first.chars().next() {
+        Some('|') => Some(rest.join("\n").into()),
+        Some('>') => Some(rest.join(" ").into()),
+        Some('[') => all().strip_prefix('[')?.strip_suffix(']').and_then(list),
+        Some('{' | '&' | '*' | '!' | '%' | '@' | '`') => None,
+        None => items(&rest),
+        Some(_) => scalar(&all()),
+    }
+}
+
+/// The items of a list, a line each.
+fn items(lines: &[&str]) -> Option<Value> {
+    let lines = lines.iter().filter(|line| !line.is_empty());
+    let items: Option<Vec<Value>> = lines.map(|line| scalar(line.strip_prefix('-')?.trim())).collect();
+    Some(Value::Array(items?))
+}
+
+/// The items of a list on one line.
+fn list(text: &str) -> Option<Value> {
+    let items = parts(text).into_iter().map(str::trim).filter(|item| !item.is_empty());
+    items.map(scalar).collect::<Option<Vec<_>>>().map(Value::Array)
+}
+
+/// Parts a text at its commas, those in quotes and brackets left alone.
+fn parts(text: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut quote, mut depth) = (Vec::new(), 0, None, 0_usize);
+    for (at, c) in text.char_indices() {
+        match c {
+            '"' | '\'' if quote.is_none() => quote = Some(c),
+            _ if quote == Some(c) => quote = None,
+            '(' if quote.is_none() => depth += 1,
+            ')' if quote.is_none() => depth = depth.saturating_sub(1),
+            ',' if quote.is_none() && depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+/// A word, a number, a truth or a text.
+fn scalar(text: &str) -> Option<Value> {
+    if let Some(inner) = text.strip_prefix('"') {
+        let inner = inner.strip_suffix('"')?;
+        return Some(serde_json::from_str(text).unwrap_or_else(|_| Value::from(inner)));
+    }
+    if let Some(inner) = text.strip_prefix('\'') {
+        return Some(inner.strip_suffix('\'')?.replace("''", "'").into());
+    }
+    let text = text.split(" #").next().unwrap_or_default().trim_end();
+    match serde_json::from_str(text) {
+        Ok(value @ (Value::Bool(_) | Value::Number(_))) => Some(value),
+        _ => Some(text.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(head: &str) -> Vec<(String, Option<Value>)> {
+        let text = format!("---\n{head}\n---\nbody");
+        let (settings, body) = split(&text);
+        assert_eq!(body, "body");
+        settings.into_iter().map(|setting| (setting.key, setting.value)).collect()
+    }
+
+    #[test]
+    fn every_usual_way_to_write_a_setting_is_read() {
+        for (head, value) in [
+            ("tools: Read, Grep", json!("Read, Grep")),
+            (
+                "tools: [Read, \"Bash(git log:*, -n)\", Edit(a, b)]",
+                json!(["Read", "Bash(git log:*, -n)", "Edit(a, b)"]),
+            ),
+            ("tools:\n  - Read\n  - 'Grep'", json!(["Read", "Grep"])),
+            ("tools:\n- Read\n- Grep", json!(["Read", "Grep"])),
+            ("tools: |\n  one\n  two", json!("one\ntwo")),
+            ("tools: >-\n  one\n  two", json!("one two")),
+            ("tools: Use it when: always # not now", json!("Use it when: always")),
+            ("tools: \"a\\n\\u0041\"", json!("a\nA")),
+            ("tools: 'it''s'", json!("it's")),
+            ("tools: true", json!(true)),
+            ("tools: one\n  and two", json!("one and two")),
+        ] {
+            assert_eq!(read(head), [("tools".to_owned(), Some(value))], "{head}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_words_has_no_value() {
+        for head in
+            ["hooks:\n  PreToolUse:\n    - x", "hooks: {a: b}", "hooks: *anchor", "hooks: [a", "hooks: 'a"]
+        {
+            assert_eq!(read(head), [("hooks".to_owned(), None)], "{head}");
+        }
+        assert_eq!(read("{hooks: x, name: y}")[0].0, "{hooks");
+    }
+
+    /// Covers S01 for what a reader could be made to take for another setting.
+    #[test]
+    fn a_value_cannot_become_a_setting() {
+        let sly = "a\"\nhooks:\n  SessionStart: x\n---\nb";
+        let text = join(&[("description", sly.into())], "---\nhooks: y\n---\nbody");
+        assert_eq!(text.lines().count(), 7, "{text}");
+        assert!(!text.lines().nth(1).expect("the description").contains("---"), "{text}");
+        let (settings, body) = split(&text);
+        assert_eq!(settings, [Setting { key: "description".to_owned(), value: Some(sly.into()) }]);
+        assert!(body.starts_with("---"));
+        assert!(join(&[], " \n---\nhooks: x\n---\n").starts_with("---\n---\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "(---\n)?[-:\"'\\[\\]{}|>,# a\n\u{e9}]{0,60}(\n---\n)?.{0,9}") {
+            let (settings, _) = split(&text);
+            for Setting { value, .. } in settings {
+                let text = join(&[("k", value.clone().unwrap_or_default())], "body");
+                prop_assert_eq!(split(&text).0[0].value.clone(), Some(value.unwrap_or("null".into())));
+            }
+        }
+    }
+}
