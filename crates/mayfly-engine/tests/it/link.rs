@@ -160,7 +160,8 @@ async fn a_task_whose_worker_is_of_another_version_ends() {
         // The worker has been told so, and ends its machine.
         machine.die();
         let (name, detail) = mayfly.clock.run(minutes(60), mayfly.outcome(id)).await;
-        assert_eq!((name.as_str(), detail.is_some()), ("launch-timeout", true), "{detail:?}");
+        // By who notices first: the one who looks for machines, or the one who waits for the worker.
+        assert!(["lost", "launch-timeout"].contains(&name.as_str()) && detail.is_some(), "{name} {detail:?}");
         let seen = mayfly.machines.seen();
         assert_eq!((seen.made, seen.alive, mayfly.machines.left()), (1, 0, vec![]));
     }
