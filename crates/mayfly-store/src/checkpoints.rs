@@ -7,7 +7,9 @@
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
+
+use crate::writer::end_of_disk;
 
 /// The bytes of events after which they are moved.
 const BYTES_EACH: usize = 4 * 1024 * 1024;
@@ -47,8 +49,10 @@ impl Checkpoints {
 
 fn checkpoint(connection: &Connection) {
     let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-    if let Err(error) = moved {
-        // The writer will meet it too, and tells it to those who wait.
-        tracing::warn!(%error, "no checkpoint");
+    match moved {
+        Ok(()) => {}
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => end_of_disk(&error),
+        // What is not moved now stays in the log, and is moved later.
+        Err(error) => tracing::warn!(%error, "no checkpoint"),
     }
 }

@@ -278,7 +278,11 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
 /// Brings what is in the log beside the file into the file, and begins that log anew. Where a disk failed, what the
 /// system shows of the log may not be on the disk, and nothing must be written behind that.
 fn settle(connection: &Connection) -> rusqlite::Result<()> {
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    let moved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    // A disk that is full has not failed: the log stays as it is, and is good.
+    moved.or_else(
+        |error| if error.sqlite_error_code() == Some(ErrorCode::DiskFull) { Ok(()) } else { Err(error) },
+    )
 }
 
 /// Whether [`open`] would take the file. Nothing is written, neither into it nor beside it. Gives how many tasks in it

@@ -225,7 +225,7 @@ fn commit(connection: &mut Connection, batch: Vec<Job>, news: &News) -> usize {
 
 /// Ends the process: what the system could not make durable it may forget, and call durable the next time. Nobody is
 /// answered any more. The next start has all that was answered, whatever else it has.
-fn end_of_disk(error: &rusqlite::Error) -> ! {
+pub(crate) fn end_of_disk(error: &rusqlite::Error) -> ! {
     tracing::error!(%error, "the disk of the database fails: ending here, since nothing more can be kept; start again once it works");
     std::process::exit(DISK_FAILED);
 }

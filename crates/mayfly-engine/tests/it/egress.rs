@@ -96,7 +96,12 @@ async fn what_is_allowed_while_a_task_runs_is_durable_and_its_own() {
     machine.collected().await;
     mayfly.until_state(id, "finished").await;
     assert!(matches!(mayfly.engine.allow(id, &more("c.test")).await, Err(AllowError::Over(_))));
-    let again = mayfly.engine.retry(id, Retry::default(), None).await.expect("over").expect("there");
+    let again = mayfly
+        .engine
+        .retry(id, Retry { credential: task("x").credential, ..Retry::default() }, None)
+        .await
+        .expect("over")
+        .expect("there");
     let again: TaskId = again.id.parse().expect("an id");
     let allowed = mayfly.engine.allowed(again).await.expect("a store that works").expect("there");
     assert_eq!(allowed.hosts, ["a.test", "b.test:8443"]);

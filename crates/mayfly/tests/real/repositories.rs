@@ -131,7 +131,8 @@ async fn a_repository_leads_no_request_elsewhere() {
     fs::create_dir(world.repo().join(".claude")).unwrap();
     let settings = json!({"env": environment}).to_string();
     fs::write(world.repo().join(".claude/settings.json"), settings).unwrap();
-    let ended = world.outcome_of(&["[script: bash command=\"env | grep -c -i proxy\"]"]).await;
+    let port = sink.local_addr().unwrap().port();
+    let ended = world.outcome_of(&[&format!("[script: bash command=\"env | grep -c :{port}\"]")]).await;
     assert_eq!((ended.code, ended.tool_results().concat().as_str()), (Some(0), "0"), "{}", ended.stderr);
     assert!(world.api.requests().iter().all(|request| request.status == 200));
     assert_eq!(sink.accept().map(drop).unwrap_err().kind(), io::ErrorKind::WouldBlock);
