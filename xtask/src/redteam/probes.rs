@@ -51,6 +51,8 @@ const PROBES: &[Probe] = probes! {
         "(exec 3<>/dev/tcp/127.0.0.1/PORT) 2>&1 | grep -q refused && echo no; \
          (exec 3<>/dev/tcp/192.0.2.1/443) 2>&1 | grep -q unreachable && echo no"
         => "no\nno", "neither is there";
+    "S20", "a host that nobody allowed, by the proxy": PROXY
+        => "refused 2", "the host side refuses it";
     "S23", "a name, resolved": "getent hosts secret.evil.test || echo unknown"
         => "unknown", "there is no resolver";
     "S24", "a datagram, and other interfaces":
@@ -91,6 +93,12 @@ const ROUTES: &str = r#"token=$(tr '\0' '\n' < /proc/$PPID/environ | sed -n 's/^
     case $(head -n 1 <&3) in *\ 4[0-9][0-9]\ *) n=$((n+1)) ;; esac; }; \
   ask 'GET /v1/files' $token; ask 'GET /v1/tasks' $token; ask 'POST /v1/messages/batches' $token; \
   ask 'GET /v1/organizations' $token; ask 'POST /v1/messages' wrong; echo refused $n"#;
+
+/// Asks the way to other hosts for one, by a tunnel and by plain HTTP.
+const PROXY: &str = r#"n=0; ask() { exec 3<>/dev/tcp/127.0.0.1/${HTTP_PROXY##*:}; \
+    printf '%s HTTP/1.1\r\nHost: evil.test\r\nConnection: close\r\n\r\n' "$1" >&3; \
+    case $(head -n 1 <&3) in *\ 403\ *) n=$((n+1)) ;; esac; }; \
+  ask 'CONNECT evil.test:443'; ask 'GET http://evil.test/'; echo refused $n"#;
 
 /// One script of them all, for this canary and this port.
 pub(super) fn script(canary: &str, port: u16) -> String {
