@@ -143,12 +143,14 @@ async fn led_elsewhere(world: &World, words: &[&str]) -> String {
     ended.tool_results().concat()
 }
 
+/// Says what the repository set, and what it cannot.
+const SAYS: &str = "[script: bash command=\"echo ${CLAUDE_CODE_SKIP_BEDROCK_AUTH:-none} $NO_PROXY\"]";
+
 /// S03: what a repository puts into the environment does not lead the model's requests, or anything else, elsewhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_leads_no_request_elsewhere() {
     let Some(world) = World::start(|_| {}).await else { return };
-    let said = led_elsewhere(&world, &["[script: bash command=\"env | grep -c -i proxy\"]"]).await;
-    assert_eq!(said, "0");
+    assert_eq!(led_elsewhere(&world, &[SAYS]).await, "none localhost,127.0.0.1,::1");
     world.end().await;
 }
 
@@ -156,11 +158,7 @@ async fn a_repository_leads_no_request_elsewhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trusted_repository_leads_no_request_of_the_models_elsewhere() {
     let Some(world) = World::start(|_| {}).await else { return };
-    let prompt =
-        "[script: bash command=\"echo $CLAUDE_CODE_SKIP_BEDROCK_AUTH $ANTHROPIC_BASE_URL $HTTP_PROXY\"]";
-    let said = led_elsewhere(&world, &["--trust-repo", prompt]).await;
-    // What leads nowhere by itself counts, and so the rest would have.
-    assert!(said.starts_with("1 http://127.0.0.1:"), "{said}");
+    assert_eq!(led_elsewhere(&world, &["--trust-repo", SAYS]).await, "1 localhost,127.0.0.1,::1");
     world.end().await;
 }
 
