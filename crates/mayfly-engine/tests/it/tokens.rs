@@ -173,7 +173,7 @@ async fn a_task_that_is_asked_for_again_takes_the_new_credential() {
     let Down::Welcome { order, .. } = mayfly.machines.next().await.boot(&mayfly.engine).await else {
         panic!("no welcome")
     };
-    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("made-up-key"));
+    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("Qmade-up-key"));
     let again = mayfly.engine.submit(task_with_credential(), key()).await.unwrap();
     assert_eq!(again.id, first.id);
     assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok(CANARY));
