@@ -131,7 +131,7 @@ async fn a_key_that_was_used_for_another_task_is_refused() {
 #[tokio::test]
 async fn a_task_whose_owner_left_while_it_was_stored_is_run() {
     let mut mayfly = TestEngine::start(|_| {}).await;
-    leave(mayfly.engine.submit(with_credential("secret", None), None)).await;
+    leave(mayfly.engine.submit(with_credential("a-secret", None), None)).await;
     let mut machine = mayfly.machines.next().await;
     let welcome = machine.boot(&mayfly.engine).await;
     let mayfly_wire::worker::Down::Welcome { order, .. } = welcome else { panic!("{welcome:?}") };
