@@ -41,11 +41,21 @@ impl Prices {
     /// What these tokens cost, in US dollars. `None`: the model has no price here.
     pub fn cost(&self, model: &str, tokens: Tokens) -> Option<f64> {
         let price = self.models.get(model).or_else(|| self.models.get(without_day(model)?))?;
-        let counts = [tokens.input, tokens.output, tokens.cache_read, tokens.cache_write];
-        #[expect(clippy::cast_precision_loss, reason = "no number of tokens is that large")]
-        let dollars = counts.iter().zip(price).map(|(&count, price)| count as f64 * price / 1e6).sum();
-        Some(dollars)
+        Some(sum(price, tokens))
     }
+
+    /// What they cost at most: without a price of its own, a model costs what the dearest does.
+    pub fn cost_at_most(&self, model: &str, tokens: Tokens) -> f64 {
+        let dearest = || self.models.values().map(|price| sum(price, tokens)).fold(0.0, f64::max);
+        self.cost(model, tokens).unwrap_or_else(dearest)
+    }
+}
+
+fn sum(price: &[f64; 4], tokens: Tokens) -> f64 {
+    let counts = [tokens.input, tokens.output, tokens.cache_read, tokens.cache_write];
+    #[expect(clippy::cast_precision_loss, reason = "no number of tokens is that large")]
+    let dollars = counts.iter().zip(price).map(|(&count, price)| count as f64 * price / 1e6).sum();
+    dollars
 }
 
 /// A model's name without the day at its end, as in `claude-haiku-5-5-20260101`.

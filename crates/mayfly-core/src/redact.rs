@@ -273,29 +273,38 @@ impl fmt::Debug for Known {
     }
 }
 
+impl Known {
+    fn set(&mut self, source: &str, secrets: BTreeSet<String>) {
+        match secrets.is_empty() {
+            true => self.by_source.remove(source),
+            false => self.by_source.insert(source.to_owned(), secrets),
+        };
+        self.redactor = Redactor::new(self.by_source.values().flatten().map(String::as_str));
+    }
+}
+
 impl Secrets {
     /// What `source` knows from now on, in place of what it knew before.
     pub fn set(&self, source: &str, secrets: impl IntoIterator<Item = String>) {
         let secrets: BTreeSet<String> =
             secrets.into_iter().filter(|secret| secret.len() >= SECRET_BYTES_MIN).collect();
-        if self.0.read().unwrap_or_else(PoisonError::into_inner).by_source.get(source) == Some(&secrets) {
-            return;
+        if self.0.read().unwrap_or_else(PoisonError::into_inner).by_source.get(source) != Some(&secrets) {
+            self.0.write().unwrap_or_else(PoisonError::into_inner).set(source, secrets);
         }
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match secrets.is_empty() {
-            true => known.by_source.remove(source),
-            false => known.by_source.insert(source.to_owned(), secrets),
-        };
-        known.redactor = Redactor::new(known.by_source.values().flatten().map(String::as_str));
     }
 
     /// What `source` knows from now on besides what it knew before.
     pub fn add(&self, source: &str, secret: &str) {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let knows = |known: &Known| known.by_source.get(source).is_some_and(|all| all.contains(secret));
+        let short = secret.len() < SECRET_BYTES_MIN;
+        if short || knows(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        // Read again, since two may add at once.
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut all = known.by_source.get(source).cloned().unwrap_or_default();
-        drop(known);
         all.insert(secret.to_owned());
-        self.set(source, all);
+        known.set(source, all);
     }
 
     /// What knows all of them as they are now.

@@ -87,12 +87,16 @@ impl Engine {
         }
     }
 
-    /// Keeps what was decided about a place. Gives the number of its row, if it has one.
+    /// Keeps what was decided about a place, without secrets in its name. Gives the number of its row, if it has one.
     pub fn keep_asked(
         &self,
         attempt: AttemptId,
-        asked: Asked,
+        mut asked: Asked,
     ) -> impl Future<Output = Result<Option<i64>, StoreError>> + Send + use<> {
+        let redactor = self.redactor();
+        for text in [&mut asked.host, &mut asked.words] {
+            redactor.text(text);
+        }
         let kept = self.0.store.keep_asked(attempt, asked, self.0.clock.now());
         let engine = self.clone();
         self.whole(async move {

@@ -107,8 +107,12 @@ impl Engine {
         let attempt = self.0.tokens.check(Route::Result, token).ok_or(Denied)?;
         let task = self.0.store.task(attempt.task).await.map_err(|_| Denied)?.ok_or(Denied)?;
         match task.state {
-            TaskState::Running(a, _) | TaskState::Collecting(a, _) if a == attempt.attempt => Ok(attempt),
-            _ => Err(Denied),
+            TaskState::Running(a, _) | TaskState::Collecting(a, _) if a == attempt.attempt => {}
+            _ => return Err(Denied),
         }
+        // Its own credential is a secret to be looked for, also before it was used since the start; one that is gone
+        // cannot be.
+        let _ = self.credential(attempt.task).await.map_err(|_| Denied)?;
+        Ok(attempt)
     }
 }

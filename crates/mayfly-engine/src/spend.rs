@@ -14,6 +14,9 @@ use crate::engine::Engine;
 
 /// The turns that are too many: a quarter of the limit, and this many.
 const TURNS_OVER: u64 = 5;
+/// The requests to each of these turns: who asks says itself which are of the main agent's turns and which of other
+/// agents', so that all of them together have a bound as well.
+const REQUESTS_PER_TURN: u64 = 50;
 /// The share of its budget that an attempt may have used when it asks for more.
 const BUDGET_SHARE: f64 = 1.1;
 
@@ -55,11 +58,16 @@ fn overspent(
         let words = format!("claude went on after {most} turns, and was ended after {turns}");
         return Some((Failure::MaxTurns, words));
     }
+    let requests: u64 = all.models.iter().map(|used| used.requests).sum();
+    if let Some(most) = spec.max_turns.filter(|&most| requests > turns_max(most) * REQUESTS_PER_TURN) {
+        let words = format!("claude asked for {requests} answers, with {most} turns allowed, and was ended");
+        return Some((Failure::MaxTurns, words));
+    }
     let budget = spec.max_budget_usd?;
-    let of = |used: &Used| prices.and_then(|prices| prices.cost(&used.model, tokens(used)));
-    let counted: f64 = all.models.iter().filter_map(of).sum();
+    let of = |used: &Used| prices.map_or(0.0, |prices| prices.cost_at_most(&used.model, tokens(used)));
+    let counted: f64 = all.models.iter().map(of).sum();
     // The newest is what was asked for with so much used before.
-    let before = (counted - of(used).unwrap_or_default()).max(all.cost_usd.unwrap_or_default());
+    let before = (counted - of(used)).max(all.cost_usd.unwrap_or_default());
     let words = || format!("claude went on after ${before:.4}, and ${budget} were allowed");
     (before > budget * BUDGET_SHARE).then(|| (Failure::MaxBudget, words()))
 }
@@ -150,6 +158,17 @@ mod tests {
         assert_eq!(after(10_000, None), None);
     }
 
+    /// S60: whoever says of each request that it is no turn of the main agent's is ended too.
+    #[test]
+    fn requests_beyond_any_turns_end_an_attempt() {
+        let after = |requests, limit| {
+            let newest = Used { requests: 1, ..used("m", 0, 0) };
+            ended(limit, None, &newest, &attempt(vec![Used { requests, ..used("m", 0, 0) }], None))
+        };
+        assert_eq!((after(350, Some(2)), after(351, Some(2))), (None, Some(Failure::MaxTurns)));
+        assert_eq!(after(1_000_000, None), None);
+    }
+
     /// S60: the request that goes over the budget is not the one that ends it, but whatever is asked for after that.
     #[test]
     fn who_asks_for_more_with_the_budget_used_up_is_ended() {
@@ -162,11 +181,14 @@ mod tests {
         let told = |usd| ended(None, Some(1.0), &one, &attempt(vec![one.clone()], Some(usd)));
         assert_eq!((told(1.05), told(1.2)), (None, Some(Failure::MaxBudget)), "by what `claude` said");
         let unknown = attempt(vec![used("other", 9, u64::from(u32::MAX))], None);
+        let newest = used("other", 1, 5);
         assert_eq!(
-            ended(None, Some(1.0), &used("other", 1, 5), &unknown),
-            None,
-            "without a price nobody knows"
+            ended(None, Some(1.0), &newest, &unknown),
+            Some(Failure::MaxBudget),
+            "at the dearest price"
         );
+        let spec = CreateTask { max_budget_usd: Some(1.0), ..CreateTask::default() };
+        assert_eq!(overspent(&spec, &newest, &unknown, None), None, "without prices nobody knows");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mayfly_core::TaskId;
-use mayfly_core::redact::SECRET_BYTES_MAX;
+use mayfly_core::redact::{SECRET_BYTES_MAX, SECRET_BYTES_MIN};
 use mayfly_failpoint::failpoint;
 use mayfly_store::{NewTask, StoreError, Submitted, Whose};
 use mayfly_wire::api::{
@@ -94,8 +94,9 @@ impl Engine {
         if row.state.outcome().is_none() {
             return Err(SubmitError::NotOver(id.short()));
         }
-        // With what was allowed while it ran.
-        let allow = self.0.store.allowed(id).await.map_err(SubmitError::Store)?;
+        // With what was allowed while it ran; where that is gone with its log, with what was asked for.
+        let allowed = self.0.store.allowed(id).await.map_err(SubmitError::Store)?;
+        let allow = if allowed.is_empty() { row.spec.allow.clone() } else { allowed };
         let Retry { credential, credential_name } = retry;
         let kept = row.pooled.filter(|_| credential.is_none());
         let credential_name = credential_name.or(kept);
@@ -204,8 +205,11 @@ pub(crate) fn check_credential(credential: &Credential) -> Result<(), SubmitErro
     let secret = credential.secret.expose();
     let plain = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
     require(plain, "credential.secret", "must be visible ASCII, without spaces or line ends")?;
-    let words = format!("must have at most {SECRET_BYTES_MAX} bytes");
-    require(secret.len() <= SECRET_BYTES_MAX, "credential.secret", &words)?;
+    let lengths = SECRET_BYTES_MIN..=SECRET_BYTES_MAX;
+    let words = format!(
+        "must have {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes: a shorter one could not be masked"
+    );
+    require(lengths.contains(&secret.len()), "credential.secret", &words)?;
     let web = |url: &String| url.starts_with("https://") || url.starts_with("http://");
     require(credential.base_url.as_ref().is_none_or(web), "credential.base_url", "must be an http(s) URL")?;
     let descriptor = credential.mode == CredentialMode::InjectDescriptor;

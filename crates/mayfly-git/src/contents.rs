@@ -7,15 +7,15 @@ use std::path::Path;
 
 use crate::base::take_base;
 use crate::command::{Git, GitError};
-use crate::land::{fetch, heads};
+use crate::land::{Heads, fetch, heads};
 use crate::snapshot::init_bare;
 use crate::work::Base;
 
 /// The most that is read.
 pub const CONTENTS_BYTES_MAX: u64 = 1 << 30;
 
-/// Gives all that a bundle adds to what its task started from to `each`, in pieces, until that has enough. Whether all was
-/// read. `scratch` is an empty folder.
+/// Gives the names in a bundle, and all that it adds to what its task started from, to `each`, in pieces, until that has
+/// enough. Whether all was read. `scratch` is an empty folder.
 pub async fn read_through(
     git: &Git,
     scratch: &Path,
@@ -24,7 +24,10 @@ pub async fn read_through(
     mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<bool, GitError> {
     let (git_dir, list) = (scratch.join("contents.git"), scratch.join("contents"));
-    let head = heads(bundle)?.work;
+    let Heads { work: head, names, .. } = heads(bundle)?;
+    if each(&names).is_break() {
+        return Ok(false);
+    }
     let format = if head.len() == 64 { "sha256" } else { "sha1" };
     init_bare(git, &git_dir, format).await?;
     let inside = || git.within(&git_dir);

@@ -76,7 +76,7 @@ pub(crate) async fn fetch(
     head: &str,
     into: &str,
 ) -> Result<Vec<Other>, GitError> {
-    let Heads { work, others } = heads(bundle)?;
+    let Heads { work, others, .. } = heads(bundle)?;
     if work != head {
         return Err(GitError::WrongHead { found: work, announced: head.to_owned() });
     }
@@ -102,6 +102,8 @@ fn refusal(error: GitError) -> GitError {
 pub(crate) struct Heads {
     pub(crate) work: String,
     others: Vec<Other>,
+    /// The names of all that it holds, a line each, also of what nobody takes from it.
+    pub(crate) names: Vec<u8>,
 }
 
 /// A commit beside the work.
@@ -121,13 +123,15 @@ impl Other {
 pub(crate) fn heads(bundle: &Path) -> Result<Heads, GitError> {
     use std::io::{BufRead as _, BufReader, Read as _};
     const HEADER_BYTES_MAX: u64 = 64 * 1024;
-    let mut heads = Heads { work: "nothing".to_owned(), others: Vec::new() };
+    let mut heads = Heads { work: "nothing".to_owned(), others: Vec::new(), names: Vec::new() };
     let file = fs::File::open(bundle).map_err(GitError::file(bundle))?;
     let mut lines = BufReader::new(file.take(HEADER_BYTES_MAX)).split(b'\n');
     while let Some(Ok(line)) = lines.next() {
         if line.is_empty() {
             break;
         }
+        heads.names.extend_from_slice(&line);
+        heads.names.push(b'\n');
         let line = String::from_utf8_lossy(&line);
         let Some((commit, name)) = line.split_once(' ') else { continue };
         let commit = commit.chars().filter(char::is_ascii_hexdigit).take(64).collect();

@@ -2,7 +2,7 @@
 //!
 //! A rule is on the disk before anybody goes by it, and is never taken back: a task's rules end with the task. Of the
 //! decisions a row each is kept, up to [`ROWS_MAX`] for each attempt and kind, so that those of one kind leave room for
-//! the others; the rest is counted.
+//! the others; the rest is counted. Of refusals that is told with the last that is kept.
 
 use jiff::Timestamp;
 use mayfly_core::egress::Verdict;
@@ -166,6 +166,11 @@ fn keep_asked(
         let host = Some(format!("{host}:{port}"));
         let event = MayflyEvent::Denied { tool: "network".to_owned(), message: words.clone(), host };
         tell(desk, attempt, at, &[event])?;
+    }
+    if matches!(verdict, Verdict::Denied(_)) && kept + 1 == ROWS_MAX {
+        let text =
+            format!("{ROWS_MAX} requests to other hosts were refused: any more are counted, and not told of");
+        tell(desk, attempt, at, &[MayflyEvent::Warning { text }])?;
     }
     let sql = "INSERT INTO egress (task, attempt, at_ms, host, port, decision, reason) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id";

@@ -33,7 +33,8 @@ pub struct TestEngine {
 
 /// A task that asks for nothing but `prompt`, with a credential that was made up.
 pub fn task(prompt: &str) -> CreateTask {
-    let credential = Credential::new(CredentialKind::ApiKey, "made-up".to_owned().into(), None);
+    // Long enough to be masked, and in none of its forms begun by the end of what tests say.
+    let credential = Credential::new(CredentialKind::ApiKey, "Qmade-up-key".to_owned().into(), None);
     CreateTask { prompt: prompt.to_owned(), credential: Some(credential), ..CreateTask::default() }
 }
 

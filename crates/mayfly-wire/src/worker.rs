@@ -246,7 +246,9 @@ impl Report {
         match self {
             Self::Ready { version, model } => vec![version, model],
             Self::Ended { detail, .. } => detail.iter_mut().collect(),
-            Self::Collected(Collected { unsaved, notes, .. }) => unsaved.iter_mut().chain(notes).collect(),
+            Self::Collected(Collected { unsaved, notes, others, .. }) => {
+                unsaved.iter_mut().chain(notes).chain(others).collect()
+            }
             Self::Denied { tool, message } => vec![tool, message],
             Self::Limit { limit, .. } => vec![limit],
             Self::Ignored { file, parts } => std::iter::once(file).chain(parts).collect(),

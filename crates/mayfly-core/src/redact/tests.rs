@@ -95,6 +95,24 @@ fn a_source_replaces_what_it_knew_and_nothing_of_others() {
     assert!(!format!("{secrets:?}").contains("canary"));
 }
 
+/// Two at once each have theirs kept.
+#[test]
+fn nothing_is_lost_of_what_is_added_at_once() {
+    let (secrets, start) = (Secrets::default(), std::sync::Barrier::new(8));
+    let name = |at: usize| format!("canary-secret-{at:03}");
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (secrets, start, name) = (&secrets, &start, &name);
+            scope.spawn(move || {
+                start.wait();
+                (0..8).for_each(|at| secrets.add("task", &name(thread * 8 + at)));
+            });
+        }
+    });
+    let masks = |at| secrets.redactor().redact(name(at).as_bytes()).is_some();
+    assert!((0..64).all(masks));
+}
+
 proptest! {
     /// S30: cut across chunks, in the same bytes and as many places.
     #[test]

@@ -13,6 +13,10 @@ fn to(hosts: &[&str]) -> CreateTask {
     CreateTask { allow: hosts.iter().map(|&host| host.to_owned()).collect(), ..task("x") }
 }
 
+fn with_credential() -> Retry {
+    Retry { credential: task("x").credential, ..Retry::default() }
+}
+
 fn more(host: &str) -> Allowed {
     Allowed { hosts: vec![host.to_owned()] }
 }
@@ -96,15 +100,30 @@ async fn what_is_allowed_while_a_task_runs_is_durable_and_its_own() {
     machine.collected().await;
     mayfly.until_state(id, "finished").await;
     assert!(matches!(mayfly.engine.allow(id, &more("c.test")).await, Err(AllowError::Over(_))));
-    let again = mayfly
-        .engine
-        .retry(id, Retry { credential: task("x").credential, ..Retry::default() }, None)
-        .await
-        .expect("over")
-        .expect("there");
+    let again = mayfly.engine.retry(id, with_credential(), None).await.expect("over").expect("there");
     let again: TaskId = again.id.parse().expect("an id");
     let allowed = mayfly.engine.allowed(again).await.expect("a store that works").expect("there");
     assert_eq!(allowed.hosts, ["a.test", "b.test:8443"]);
+}
+
+/// R14: what was asked for at first is kept with the task, whatever else of it is gone.
+#[tokio::test]
+async fn a_retry_of_what_is_old_may_go_where_it_was_asked_for() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = mayfly.submit(to(&["a.test"])).await;
+    mayfly.machines.next().await.succeeds(&mayfly.engine).await;
+    mayfly.outcome(id).await;
+    mayfly.engine.stop().await;
+    let store = mayfly_engine::Store::open(&mayfly.file()).expect("a store");
+    store.begin_to_prune(id).await.expect("a store that works");
+    while store.prune_step(id).await.expect("a store that works") {}
+    assert!(store.allowed(id).await.expect("a store that works").is_empty());
+    drop(store);
+    mayfly.restart().await;
+    let again = mayfly.engine.retry(id, with_credential(), None).await;
+    let again: TaskId = again.expect("over").expect("there").id.parse().expect("an id");
+    let allowed = mayfly.engine.allowed(again).await.expect("a store that works").expect("there");
+    assert_eq!(allowed.hosts, ["a.test"]);
 }
 
 /// S40: the token of one route opens no other.
@@ -153,4 +172,24 @@ async fn the_record_is_whole_as_far_as_it_goes() {
     let told: Vec<_> = told.collect();
     let first = |host: &str| ("network".to_owned(), "no".to_owned(), Some(host.to_owned()));
     assert_eq!(told, [first("a.test:443"), first("b.test:1")]);
+    let [warned] = &mayfly.warnings(id).await[..] else { panic!("one") };
+    assert!(warned.starts_with("1000 requests to other hosts were refused"), "{warned}");
+}
+
+/// S30: a secret that a machine asks for as a host is in no record and no event.
+#[tokio::test]
+async fn a_secret_in_the_name_of_a_host_is_masked() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (id, machine, order) = running(&mut mayfly, to(&[])).await;
+    mayfly
+        .engine
+        .admit_model(order.model_token.expose())
+        .await
+        .expect("its credential is known from here on");
+    let asked = Asked { words: "no Qmade-up-key.a.test".to_owned(), ..denied("Qmade-up-key.a.test", 443) };
+    mayfly.engine.keep_asked(machine.attempt(), asked).await.expect("a store that works");
+    let record = mayfly.engine.egress(id).await.expect("a store that works").expect("there");
+    assert_eq!(record.entries[0].host, "************.a.test");
+    let log = mayfly.log(id, 0).await;
+    assert!(log.contains("************.a.test") && !log.contains("Qmade-up-key"), "{log}");
 }

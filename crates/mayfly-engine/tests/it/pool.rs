@@ -38,20 +38,20 @@ async fn model(engine: &Engine, order: &WorkOrder) -> Result<String, NoModel> {
 #[tokio::test]
 async fn each_request_uses_what_the_pool_has_then() {
     let mut mayfly = TestEngine::start(|_| {}).await;
-    has(&mayfly, "work", "one").await;
+    has(&mayfly, "work", "secret-one").await;
     let (id, _machine, order) = running(&mut mayfly, uses(None)).await;
-    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("one"));
+    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("secret-one"));
     assert_eq!(mayfly.task(id).await.credential_name.as_deref(), Some("work"));
-    has(&mayfly, "work", "two").await;
-    has(&mayfly, "default", "another").await;
-    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("two"));
+    has(&mayfly, "work", "secret-two").await;
+    has(&mayfly, "default", "secret-another").await;
+    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("secret-two"));
     mayfly.restart().await;
-    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("two"));
+    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("secret-two"));
     mayfly.engine.remove_credential("work").await.unwrap();
     let removed = NoModel::Credential(NoCredential::Removed("work".to_owned()));
     assert_eq!(model(&mayfly.engine, &order).await, Err(removed));
-    has(&mayfly, "work", "three").await;
-    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("three"));
+    has(&mayfly, "work", "secret-three").await;
+    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("secret-three"));
 }
 
 /// S32: with another key nothing of it can be read, and whoever asks is told why.
@@ -116,8 +116,8 @@ async fn a_machine_is_handed_a_credential_only_by_its_mode() {
 #[tokio::test]
 async fn a_retry_keeps_the_choice() {
     let mut mayfly = TestEngine::start(|_| {}).await;
-    has(&mayfly, "default", "usual").await;
-    has(&mayfly, "work", "chosen").await;
+    has(&mayfly, "default", "the-usual").await;
+    has(&mayfly, "work", "the-chosen").await;
     let (id, mut machine, _) = running(&mut mayfly, uses(Some("work"))).await;
     machine.starts().await;
     machine.ends(Outcome::Succeeded).await;

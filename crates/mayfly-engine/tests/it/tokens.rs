@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use mayfly_core::{Outcome, TaskId};
+use mayfly_core::{Outcome, Secrets, TaskId};
 use mayfly_engine::{Engine, NoModel, Store};
 use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::Secret;
@@ -151,6 +151,19 @@ async fn a_credential_waits_for_the_next_engine_with_the_same_key() {
     assert!(model(&mayfly.engine, &order).await.is_err());
 }
 
+/// S17: what a machine hands over after a restart is searched for its own credential, used since or not.
+#[tokio::test]
+async fn a_credential_is_a_secret_before_a_result_is_taken() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (_, _machine, order) = running(&mut mayfly).await;
+    mayfly.config.secrets = Secrets::default();
+    mayfly.restart().await;
+    let knows = |mayfly: &TestEngine| mayfly.engine.redactor().redact(CANARY.as_bytes()).is_some();
+    assert!(!knows(&mayfly));
+    mayfly.engine.admit_result(order.result_token.expose()).await.unwrap();
+    assert!(knows(&mayfly));
+}
+
 /// Whoever asks again, with the same key, may have a newer one.
 #[tokio::test]
 async fn a_task_that_is_asked_for_again_takes_the_new_credential() {
@@ -160,7 +173,7 @@ async fn a_task_that_is_asked_for_again_takes_the_new_credential() {
     let Down::Welcome { order, .. } = mayfly.machines.next().await.boot(&mayfly.engine).await else {
         panic!("no welcome")
     };
-    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("made-up"));
+    assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok("Qmade-up-key"));
     let again = mayfly.engine.submit(task_with_credential(), key()).await.unwrap();
     assert_eq!(again.id, first.id);
     assert_eq!(model(&mayfly.engine, &order).await.as_deref(), Ok(CANARY));

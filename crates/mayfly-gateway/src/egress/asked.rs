@@ -30,8 +30,10 @@ impl Asked {
         Self { host: target.host.to_string(), port: target.port, verdict }
     }
 
+    /// Without a user and a password before the host.
     fn bad(text: &str, refusal: Refusal) -> Self {
-        let plain = text.chars().take(NAME_BYTES_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c });
+        let host = text.rsplit('@').next().unwrap_or_default();
+        let plain = host.chars().take(NAME_BYTES_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c });
         Self { host: plain.collect(), port: 0, verdict: Verdict::Denied(refusal) }
     }
 
@@ -151,6 +153,9 @@ mod tests {
     fn what_is_told_of_it_is_bounded_and_plain() {
         let long = format!("CONNECT {}:443", "a".repeat(5000));
         assert_eq!(asked(&long, &[]).expect_err("no name").0.len(), NAME_BYTES_MAX);
+        for line in ["GET http://user:word@a.test:80/", "CONNECT user:wo@rd@a.test:80"] {
+            assert_eq!(asked(line, &[]).expect_err("it names a user").0, "a.test:80", "{line}");
+        }
         assert_eq!(Asked::bad("a\u{1b}[2Jb", Refusal::NotAName).host, "a\u{fffd}[2Jb");
     }
 }

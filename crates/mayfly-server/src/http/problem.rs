@@ -207,6 +207,15 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
     }
 
+    pub(crate) fn unsearched_work(attempt: AttemptId, why: &str) -> Self {
+        let detail = format!(
+            "the work could not be searched for secrets, and is not given out: {why}; it is kept in the orchestrator's data \
+             folder as `results/{}/{}/bundle.withheld`, for whoever looks through it",
+            attempt.task, attempt.attempt.0
+        );
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+    }
+
     fn disk_full() -> Self {
         let detail =
             "the orchestrator's disk is full: make room in its data folder, or end what fills it by force";

@@ -1,8 +1,8 @@
 //! What a worker brings out of its machine. The token says whose it is; a later upload replaces an earlier.
 //!
 //! In a session file configured secrets are masked on their way to the disk. In work nothing can be masked, since commits
-//! are named by their content: it is searched, and with a secret in it withheld ([`WITHHELD`]), never deleted. What cannot
-//! be searched is kept, and said to be so: no machine holds a credential unless its owner asked for that.
+//! are named by their content: it is searched, and with a secret in it withheld ([`WITHHELD`]), never deleted; and so is
+//! what cannot be searched.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -38,18 +38,13 @@ pub(super) async fn bundle(
 ) -> Result<StatusCode, Problem> {
     let attempt = admit(&app, &headers).await?;
     let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, BUNDLE_BYTES_MAX).await?;
-    match has_secret(&app, attempt, incoming.path()).await {
-        Ok(false) => {}
-        Ok(true) => {
-            keep(&app, attempt, incoming, WITHHELD).await?;
-            return Err(Problem::secret_in_work(attempt));
-        }
-        Err(error) => {
-            let text = format!("the work could not be searched for secrets: {}", causes(&error));
-            app.entry.warn(attempt, text).await?;
-        }
-    }
-    keep(&app, attempt, incoming, "bundle").await
+    let problem = match has_secret(&app, attempt, incoming.path()).await {
+        Ok(false) => return keep(&app, attempt, incoming, "bundle").await,
+        Ok(true) => Problem::secret_in_work(attempt),
+        Err(error) => Problem::unsearched_work(attempt, &causes(&error)),
+    };
+    keep(&app, attempt, incoming, WITHHELD).await?;
+    Err(problem)
 }
 
 /// Whether work has a configured secret in its files, its names or its messages.

@@ -269,3 +269,24 @@ impl Provider for Played {
 fn machine(attempt: AttemptId) -> Machine {
     Machine { attempt, alive: true, notes: Vec::new() }
 }
+
+/// The work of a machine whose file `name` holds `text`, as a bundle; `other` is what it has beside it.
+pub(crate) fn bundle(name: &str, text: &str, message: &str, other: &str) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let git = |args: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", dir.path());
+        for who in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{who}_NAME"), "a").env(format!("GIT_{who}_EMAIL"), "a@localhost");
+        }
+        let output = command.current_dir(dir.path()).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    git(&["init", "-q", "-b", "work", "."]);
+    std::fs::write(dir.path().join(name), text).unwrap();
+    git(&["add", "-A"]);
+    git(&["commit", "-q", "-m", message]);
+    git(&["branch", &format!("other/{other}")]);
+    git(&["bundle", "create", "-q", "work.bundle", "--branches"]);
+    std::fs::read(dir.path().join("work.bundle")).unwrap()
+}

@@ -82,8 +82,8 @@ async fn a_secret_goes_in_and_never_comes_out() {
         r#"{"name":"x","credential":"canary"}"#,
         r#"{"name":"x","credential":{"kind":"canary","secret":"canary"}}"#,
         r#"{"name":"x","credential":{"kind":"api-key","secret":"canary canary"}}"#,
-        r#"{"name":"x","credential":{"kind":"api-key","secret":"canary","base_url":"canary"}}"#,
-        r#"{"name":"-","credential":{"kind":"api-key","secret":"canary"}}"#,
+        r#"{"name":"x","credential":{"kind":"api-key","secret":"canary77","base_url":"canary"}}"#,
+        r#"{"name":"-","credential":{"kind":"api-key","secret":"canary77"}}"#,
     ] {
         assert_eq!(ask("POST", "/v1/credentials", bad.to_owned()).await.0, 422, "{bad}");
     }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use crate::bed::{Bed, Worker, hello, raw, task};
+use crate::bed::{Bed, Worker, bundle, hello, raw, task};
 use crate::port::ANY;
 
 /// Where a credential of these tests would go, if one went out.
@@ -66,7 +66,7 @@ async fn worker(bed: &mut Bed, way: &Path) -> Worker {
 
 async fn put(way: &Path, token: &str) -> u16 {
     let put = raw(way).put("http://mayfly/v1/worker/result/bundle").bearer_auth(token);
-    put.body("work").send().await.unwrap().status().as_u16()
+    put.body(bundle("a.txt", "work", "m", "o")).send().await.unwrap().status().as_u16()
 }
 
 async fn ask_model(way: &Path, header: &str, token: &str) -> u16 {

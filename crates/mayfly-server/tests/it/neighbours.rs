@@ -14,7 +14,7 @@ use mayfly_wire::worker::{Down, Report};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::bed::{Bed, Worker, door, hello, raw, task};
+use crate::bed::{Bed, Worker, bundle, door, hello, raw, task};
 
 const NOBODY: &str = "0193b2c4-0000-7000-8000-0123456789ab.1";
 /// Where a credential of these tests would go, if one went out.
@@ -105,7 +105,7 @@ async fn a_token_of_another_attempt_opens_nothing_at_a_door() {
         let (result, model) = (&other.order.result_token, &other.order.model_token);
         let result = raw(door).put("http://mayfly/v1/worker/result/bundle").bearer_auth(result.expose());
         let model = raw(door).post("http://mayfly/v1/messages").bearer_auth(model.expose());
-        let result = result.body("work").send().await.unwrap().status();
+        let result = result.body(bundle("a.txt", "work", "m", "o")).send().await.unwrap().status();
         (result.as_u16(), model.body("{}").send().await.unwrap().status().as_u16())
     };
     assert_eq!(statuses(&thief.door).await, (401, 401));

@@ -11,7 +11,7 @@ use mayfly_wire::event::Event;
 use mayfly_wire::worker::{Down, End, Report, Source};
 use tokio::net::TcpListener;
 
-use crate::bed::{Bed, CANARY, Worker, raw, task};
+use crate::bed::{Bed, CANARY, Worker, bundle, raw, task};
 
 /// The canary with an `a` before it and more after it, in base64.
 const CODED: &str = "YXNrLWNhbmFyeS03N2Fheno=";
@@ -68,7 +68,14 @@ async fn a_credential_that_a_machine_says_is_nowhere() {
     let detail = Some(format!("died with {CANARY}"));
     worker.report(&Report::Ended { outcome: "claude-error".to_owned(), detail }).await;
     let notes = vec![format!("note {CANARY}")];
-    worker.report(&Report::Collected(Collected { transcript: true, notes, ..Collected::default() })).await;
+    worker
+        .report(&Report::Collected(Collected {
+            transcript: true,
+            notes,
+            others: vec![CANARY.to_owned()],
+            ..Collected::default()
+        }))
+        .await;
 
     let lines = log(&bed, &submitted.id).await;
     let text = lines.concat();
@@ -93,27 +100,7 @@ async fn a_credential_that_a_machine_says_is_nowhere() {
     }
 }
 
-/// The work of a machine whose file `name` holds `text`, as a bundle.
-fn bundle(name: &str, text: &str, message: &str) -> Vec<u8> {
-    let dir = tempfile::tempdir().unwrap();
-    let git = |args: &[&str]| {
-        let mut command = std::process::Command::new("git");
-        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", dir.path());
-        for who in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{who}_NAME"), "a").env(format!("GIT_{who}_EMAIL"), "a@localhost");
-        }
-        let output = command.current_dir(dir.path()).args(args).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    git(&["init", "-q", "-b", "work", "."]);
-    fs::write(dir.path().join(name), text).unwrap();
-    git(&["add", "-A"]);
-    git(&["commit", "-q", "-m", message]);
-    git(&["bundle", "create", "-q", "work.bundle", "refs/heads/work"]);
-    fs::read(dir.path().join("work.bundle")).unwrap()
-}
-
-/// S17: in a file, in its name, in a message; it is not given out, and not lost.
+/// S17: in a file, in its name, in a message, in the name of a branch, or not to be searched; it is not given out, and not lost.
 #[tokio::test]
 async fn work_with_a_credential_in_it_is_withheld() {
     let mut bed = Bed::start().await;
@@ -122,12 +109,13 @@ async fn work_with_a_credential_in_it_is_withheld() {
     worker.ready().await;
     let padding = "x".repeat(100_000);
     let mut last = Vec::new();
-    for (name, text, message) in [
-        (".npmrc", format!("{padding}//r:_authToken={CANARY}"), "m"),
-        (CANARY, "text".to_owned(), "m"),
-        ("a.txt", "text".to_owned(), CANARY),
+    for (name, text, message, other) in [
+        (".npmrc", format!("{padding}//r:_authToken={CANARY}"), "m", "o"),
+        (CANARY, "text".to_owned(), "m", "o"),
+        ("a.txt", "text".to_owned(), CANARY, "o"),
+        ("a.txt", "text".to_owned(), "m", CANARY),
     ] {
-        last = bundle(name, &text, message);
+        last = bundle(name, &text, message, other);
         let answer = put(&worker, "bundle", last.clone()).await;
         assert_eq!(answer.status(), 422);
         let problem: Problem = answer.json().await.unwrap();
@@ -138,7 +126,12 @@ async fn work_with_a_credential_in_it_is_withheld() {
     let kept = bed.data().join("results").join(&submitted.id).join("1");
     assert!(fs::read(kept.join("bundle.withheld")).unwrap() == last);
     assert!(!kept.join("bundle").exists());
-    assert_eq!(put(&worker, "bundle", bundle("a.txt", "no secret", "m")).await.status(), 204);
+    let answer = put(&worker, "bundle", b"no bundle at all".to_vec()).await;
+    assert_eq!(answer.status(), 422);
+    assert!(answer.text().await.unwrap().contains("could not be searched"));
+    assert_eq!(fs::read(kept.join("bundle.withheld")).unwrap(), b"no bundle at all");
+    assert!(!kept.join("bundle").exists());
+    assert_eq!(put(&worker, "bundle", bundle("a.txt", "no secret", "m", "o")).await.status(), 204);
     worker.finish(Collected { bundle: true, ..Collected::default() }).await;
     let to = bed.data().join("to");
     log(&bed, &submitted.id).await;

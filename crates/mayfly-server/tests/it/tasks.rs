@@ -12,11 +12,11 @@ use mayfly_wire::event::{Event, EventSource, MayflyEvent};
 use mayfly_wire::worker::{End, Source};
 use tokio::sync::mpsc;
 
-use crate::bed::{Bed, CANARY, Worker, door, raw, task};
+use crate::bed::{Bed, CANARY, Worker, bundle, door, raw, task};
 
 const BASE: &str = "0123456789abcdef0123456789abcdef01234567";
 
-async fn put(door: &Path, token: &str, name: &str, bytes: &'static str) -> StatusCode {
+async fn put(door: &Path, token: &str, name: &str, bytes: impl Into<reqwest::Body>) -> StatusCode {
     let request = raw(door).put(format!("http://mayfly/v1/worker/result/{name}")).body(bytes);
     request.bearer_auth(token).send().await.unwrap().status()
 }
@@ -35,8 +35,9 @@ async fn what_a_machine_says_is_what_its_owner_reads() {
     worker.say(Source::Claude, End::Newline, &b"\"\xfe\""[..]).await;
     worker.say(Source::Claude, End::Eof, "half a li").await;
     let (door, token) = (worker.door.clone(), worker.order.result_token.expose().to_owned());
-    assert_eq!(put(&door, &token, "bundle", "first").await, 204);
-    assert_eq!(put(&door, &token, "bundle", "work").await, 204);
+    let work = bundle("a.txt", "work", "m", "o");
+    assert_eq!(put(&door, &token, "bundle", bundle("a.txt", "first", "m", "o")).await, 204);
+    assert_eq!(put(&door, &token, "bundle", work.clone()).await, 204);
     assert_eq!(put(&door, &token, "transcript", "session").await, 204);
     worker.finish(Collected { bundle: true, transcript: true, ..Collected::default() }).await;
 
@@ -56,7 +57,7 @@ async fn what_a_machine_says_is_what_its_owner_reads() {
 
     let to = bed.data().join("to");
     bed.client.bundle(&submitted.id, &to).await.unwrap();
-    assert_eq!(std::fs::read_to_string(&to).unwrap(), "work");
+    assert!(std::fs::read(&to).unwrap() == work);
     bed.client.transcript(&submitted.id, &to).await.unwrap();
     assert_eq!(std::fs::read_to_string(&to).unwrap(), "session");
     assert!(!door.parent().unwrap().exists(), "the door went with its machine");

@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use mayfly_wire::Secret;
 use mayfly_wire::api::CredentialKind;
 use mayfly_wire::worker::{Handed, PLACEHOLDER_HEADER, WorkOrder};
+use serde_json::{Map, Value, json};
 
 /// Where programs are found in a machine.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -55,8 +56,25 @@ const PROXIED: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_pr
 const UNPROXIED: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// The machine itself, as it is called in the machine.
 const OWN_HOSTS: &str = "localhost,127.0.0.1,::1";
-/// What the CLI is told of its settings: to fetch a page without asking its maker first, to which there is no way out.
-const CLI_SETTINGS: &str = r#"{"skipWebFetchPreflight":true}"#;
+/// What else would lead the model's requests elsewhere: other makers' APIs, other ways of connecting.
+const ELSEWHERE: [&str; 16] = [
+    "ANTHROPIC_UNIX_SOCKET",
+    "ANTHROPIC_BEDROCK_BASE_URL",
+    "ANTHROPIC_VERTEX_BASE_URL",
+    "CLAUDE_CODE_API_BASE_URL",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLAUDE_CODE_USE_FOUNDRY",
+    "CLAUDE_CODE_USE_MANTLE",
+    "CLAUDE_CODE_USE_GATEWAY",
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
+    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
+    "CLAUDE_CODE_RUNNER_MODEL_SOCKET",
+    "CLAUDE_CODE_HTTP_PROXY",
+    "CLAUDE_CODE_HTTPS_PROXY",
+    "ALL_PROXY",
+    "all_proxy",
+];
 
 /// What one start of the CLI needs to know.
 #[derive(Debug)]
@@ -82,10 +100,9 @@ impl Launch<'_> {
         let mut command = Command::new(self.binary);
         command.env_clear().envs(SETTINGS).current_dir(self.cwd).args(self.arguments());
         command.env("HOME", self.home).env("CLAUDE_CONFIG_DIR", config_dir(self.home));
-        command.env("ANTHROPIC_BASE_URL", format!("http://127.0.0.1:{}", self.port));
+        command.env("ANTHROPIC_BASE_URL", self.gateway());
         let descriptor = self.credential(&mut command)?;
-        if let Some(port) = self.egress_port {
-            let proxy = format!("http://127.0.0.1:{port}");
+        if let Some(proxy) = self.proxy() {
             command.envs(PROXIED.map(|name| (name, &proxy)));
             command.envs(UNPROXIED.map(|name| (name, OWN_HOSTS)));
         }
@@ -94,6 +111,32 @@ impl Launch<'_> {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         Ok((command, descriptor))
+    }
+
+    fn gateway(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn proxy(&self) -> Option<String> {
+        self.egress_port.map(|port| format!("http://127.0.0.1:{port}"))
+    }
+
+    /// What the CLI is told of its settings, before which no repository's count: to fetch a page without asking its maker
+    /// first, to which there is no way out; and, where a repository's `env` counts, the way to the model as it was.
+    fn settings(&self) -> String {
+        let environment = if self.order.trust_repo { self.way_to_the_model() } else { Map::new() };
+        json!({"skipWebFetchPreflight": true, "env": environment}).to_string()
+    }
+
+    fn way_to_the_model(&self) -> Map<String, Value> {
+        let (gateway, proxy) = (self.gateway(), self.proxy().unwrap_or_default());
+        // A machine that holds the credential itself has its placeholder among its headers.
+        let headers = self.order.credential.is_none().then_some(("ANTHROPIC_CUSTOM_HEADERS", ""));
+        let pairs = ELSEWHERE.map(|name| (name, "")).into_iter().chain(headers);
+        let pairs = pairs.chain(PROXIED.map(|name| (name, proxy.as_str())));
+        let pairs = pairs.chain(UNPROXIED.map(|name| (name, OWN_HOSTS)));
+        let pairs = pairs.chain([("ANTHROPIC_BASE_URL", gateway.as_str())]);
+        pairs.map(|(name, value)| (name.to_owned(), value.into())).collect()
     }
 
     fn credential(&self, command: &mut Command) -> io::Result<Option<OwnedFd>> {
@@ -130,7 +173,7 @@ impl Launch<'_> {
         flag("--permission-mode", PERMISSION_MODE);
         flag("--permission-prompt-tool", "stdio");
         flag("--setting-sources", if order.trust_repo { "user,project,local" } else { "user" });
-        flag("--settings", CLI_SETTINGS);
+        flag("--settings", &self.settings());
         flag("--mcp-config", &self.servers());
         if let Some(turns) = order.max_turns {
             flag("--max-turns", &turns.to_string());

@@ -189,6 +189,10 @@ fn fixed() -> Vec<Problem> {
         Problem::not_over("1a2b3c4d"),
         Problem::no_result(),
         Problem::secret_in_work(ids[0].parse::<TaskId>().expect("an id").attempt(mayfly_core::Attempt(1))),
+        Problem::unsearched_work(
+            ids[0].parse::<TaskId>().expect("an id").attempt(mayfly_core::Attempt(1)),
+            "it holds too much",
+        ),
         Problem::no_workspace(),
         Problem::denied(),
         Problem::busy(),
