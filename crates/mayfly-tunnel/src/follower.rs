@@ -24,7 +24,7 @@ use mayfly_failpoint::failpoint;
 use mayfly_link::{BackOff, Channel, Dial, Frame, KEEP_ALIVE, LinkError, Receiver, Sender, dial};
 use mayfly_wire::Secret;
 use mayfly_wire::tunnel::{Answer, BadChunk, Chunk, Hello, JOIN_PATH, PROTOCOL, Status, Welcome};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -144,7 +144,8 @@ pub(crate) struct Follower {
     token: Option<Secret>,
     folder: PathBuf,
     back_off: BackOff,
-    logs: Option<(String, Logs)>,
+    /// Those of the database that is followed. Whoever works with them goes on though nobody waits for it any more.
+    logs: Option<(String, Arc<Mutex<Logs>>)>,
     appended: watch::Sender<u64>,
     status: watch::Sender<Status>,
 }
@@ -224,7 +225,7 @@ impl Follower {
             return Err(LinkEnd::Nonsense("it goes on from another position than asked".into()));
         }
         self.appended.send_replace(position);
-        self.fetch_again();
+        self.fetch_again().await;
         self.status.send_modify(|status| {
             status.connected = true;
             status.connections += 1;
@@ -264,7 +265,7 @@ impl Follower {
         if let Some((open, logs)) = &self.logs
             && *open == store
         {
-            return Ok(logs.position());
+            return Ok(logs.lock().await.position());
         }
         let (folder, name) = (self.folder.clone(), store.clone());
         let opened = spawn_blocking(move || Logs::open(&folder, &name)).await;
@@ -273,7 +274,7 @@ impl Follower {
         // Those that there were are of another database.
         (self.fetching, self.unfetched) = (JoinSet::new(), logs.damaged());
         self.status.send_modify(|status| status.damaged += self.unfetched.len() as u64);
-        self.logs = Some((store, logs));
+        self.logs = Some((store, Arc::new(Mutex::new(logs))));
         Ok(position)
     }
 
@@ -299,7 +300,7 @@ impl Follower {
                     let (task, fetched) = fetched.expect("it does not panic, and nobody aborts it");
                     self.fetched(task, fetched).await;
                 }
-                () = until(self.again) => self.fetch_again(),
+                () = until(self.again) => self.fetch_again().await,
                 error = &mut alive => return Err(error.into()),
             }
         }
@@ -315,7 +316,7 @@ impl Follower {
         let (appended, damaged) = appended.expect("a link has its logs");
         for task in damaged {
             self.status.send_modify(|status| status.damaged += 1);
-            self.fetch(task);
+            self.fetch(task).await;
         }
         appended?;
         failpoint("tunnel-appended");
@@ -329,17 +330,17 @@ impl Follower {
     }
 
     /// Begins to fetch what was not fetched yet.
-    fn fetch_again(&mut self) {
+    async fn fetch_again(&mut self) {
         self.again = None;
         for task in std::mem::take(&mut self.unfetched) {
-            self.fetch(task);
+            self.fetch(task).await;
         }
     }
 
     /// Begins to fetch the log of a task.
-    fn fetch(&mut self, task: TaskId) {
+    async fn fetch(&mut self, task: TaskId) {
         let Some((_, logs)) = &self.logs else { return };
-        let (fetch, to) = (self.fetch.clone(), logs.fetched_path(task));
+        let (fetch, to) = (self.fetch.clone(), logs.lock().await.fetched_path(task));
         self.fetching.spawn(async move { (task, fetch.whole(task, to).await) });
     }
 
@@ -363,7 +364,8 @@ impl Follower {
     /// Makes what was fetched the log, once what has come for it meanwhile is there too.
     async fn take_back(&mut self, task: TaskId, last: u64) -> Result<(), FetchError> {
         let Some((_, logs)) = &self.logs else { return Ok(()) };
-        let rest = self.fetch.rest(task, logs.fetched_path(task), last);
+        let path = logs.lock().await.fetched_path(task);
+        let rest = self.fetch.rest(task, path, last);
         let last = timeout(REST_MAX, rest).await.unwrap_or(Err(ForwardError::Quiet.into()))?;
         self.with_logs(move |logs| logs.take_back(task, last)).await.unwrap_or(Ok(()))?;
         self.status.send_modify(|status| status.mended += 1);
@@ -375,16 +377,14 @@ impl Follower {
         Ok(self.with_logs(move |logs| logs.give_up(task)).await.unwrap_or(Ok(()))?)
     }
 
-    /// The disk may be slow; nobody else waits for it.
+    /// The disk may be slow; nobody else waits for it. Given up half-way, the work is done still, before any other.
     async fn with_logs<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Logs) -> T + Send + 'static,
     ) -> Option<T> {
-        let (store, mut logs) = self.logs.take()?;
-        let worked = spawn_blocking(move || (work(&mut logs), logs)).await;
-        let (done, logs) = worked.expect("it does not panic");
-        self.logs = Some((store, logs));
-        Some(done)
+        let (_, logs) = self.logs.as_ref()?;
+        let mut logs = Arc::clone(logs).lock_owned().await;
+        Some(spawn_blocking(move || work(&mut logs)).await.expect("it does not panic"))
     }
 
     async fn sync(&mut self) -> Result<(), LogError> {
@@ -433,6 +433,7 @@ async fn until(at: Option<Instant>) {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use futures_util::FutureExt as _;
     use http::{Request, Response, StatusCode};
     use http_body_util::{Empty, Full};
     use hyper::service::service_fn;
@@ -445,6 +446,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::api::Local;
     use crate::{Tunnel, TunnelConfig};
 
     /// Welcomes whoever says hello, and leaves at once.
@@ -553,6 +555,28 @@ mod tests {
         let mended = mended.expect("fetched again").expect("running").clone();
         assert_eq!((mended.damaged, mended.connections), (1, 1));
         assert_eq!(std::fs::read_to_string(log).expect("there"), "{\"seq\":1}\n{\"seq\":2}\n");
+    }
+
+    /// It was told to stop while the disk was slow.
+    #[tokio::test]
+    async fn an_append_that_nobody_waits_for_any_more_is_on_the_disk_after_the_last_sync() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (way, _kept) = in_memory();
+        let forward = crate::forward::Forward::new(Arc::new(way.clone()), None).expect("good");
+        let Local { status, .. } = Tunnel::start(config(way.clone(), folder.path())).expect("started").local;
+        let told = (watch::channel(0).0, watch::channel(status.borrow().clone()).0);
+        let dialled: (Arc<dyn Dial>, Fetch) = (Arc::new(way), Fetch::new(forward));
+        let mut follower = Follower::new(dialled, None, folder.path().to_owned(), BackOff::new(|| 0), told);
+        follower.open_store("ab".to_owned()).await.expect("opened");
+        let (go_on, slow) = std::sync::mpsc::channel();
+        let append = follower.with_logs(move |logs| {
+            slow.recv().expect("told");
+            logs.append(&chunk(1, 1))
+        });
+        assert!(append.now_or_never().is_none(), "the disk is slow");
+        go_on.send(()).expect("heard");
+        follower.sync().await.expect("synced");
+        assert_eq!(Logs::open(folder.path(), "ab").expect("opened").position(), 1);
     }
 
     /// What each way not to get in is told, and whether it lasts.
