@@ -16,8 +16,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -140,7 +141,7 @@ impl Local {
         if first.is_none() && connected && !whole && self.keeps_no_more(task).await {
             return Ok(None);
         }
-        let rest = Followed { reader, news: None, task, path, local: self.clone() }.lines();
+        let rest = Followed { reader, news: None, asking: None, task, path, local: self.clone() }.lines();
         Ok(Some(stream::iter(first.map(Ok)).chain(rest).boxed()))
     }
 
@@ -256,6 +257,8 @@ struct Followed {
     reader: LogReader,
     /// What was the matter when the orchestrator was asked last.
     news: Option<News>,
+    /// Whether it keeps no more of the log: what it has not answered yet.
+    asking: Option<BoxFuture<'static, bool>>,
     task: TaskId,
     path: PathBuf,
     local: Local,
@@ -276,14 +279,92 @@ impl Followed {
             tokio::select! {
                 biased;
                 lines = self.reader.next() => return lines,
+                none_kept = answered(&mut self.asking) => {
+                    self.asking = None;
+                    if none_kept {
+                        return Err(grows_no_more());
+                    }
+                    continue;
+                }
                 changed = status.wait_for(|status| status.connected && Some(News::of(status)) != seen) => {
                     self.news = Some(News::of(&*changed.map_err(|_| io::ErrorKind::BrokenPipe)?));
                 }
             }
-            // Whoever is cut off comes again, from where it was.
-            if !self.reader.is_of(&self.path).await? || self.local.keeps_no_more(self.task).await {
-                return Err(io::Error::other("this log grows no more"));
+            if !self.reader.is_of(&self.path).await? {
+                return Err(grows_no_more());
             }
+            let (local, task) = (self.local.clone(), self.task);
+            self.asking = Some(async move { local.keeps_no_more(task).await }.boxed());
         }
+    }
+}
+
+async fn answered(asking: &mut Option<BoxFuture<'static, bool>>) -> bool {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whoever is cut off comes again, from where it was.
+fn grows_no_more() -> io::Error {
+    io::Error::other("this log grows no more")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+    use mayfly_testkit::faulty::in_memory;
+    use tokio::time::Instant;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn connected() -> Status {
+        Status {
+            to: "there".to_owned(),
+            connected: true,
+            since: Timestamp::now(),
+            trouble: None,
+            lasting: false,
+            store: None,
+            version: None,
+            position: 0,
+            head: 0,
+            skipped: 0,
+            damaged: 0,
+            mended: 0,
+            forwarding: 0,
+            connections: 1,
+            logs: String::new(),
+        }
+    }
+
+    /// The orchestrator was asked whether it keeps more, and does not answer.
+    #[tokio::test(start_paused = true)]
+    async fn lines_that_come_while_the_orchestrator_is_asked_are_given_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("t.ndjson");
+        std::fs::write(&path, "").expect("made");
+        let ((raise, appended), (_status, status)) = (watch::channel(0), watch::channel(connected()));
+        let reader = LogReader::open(&path, 0, Some(appended.clone())).await.expect("opened").expect("there");
+        let (way, mut asked) = in_memory();
+        let forward = Forward::new(Arc::new(way), None).expect("good");
+        let local = Local { forward, folder: folder.path().to_owned(), appended, status };
+        let task = TaskId::new(Uuid::from_u128(1));
+        let mut lines =
+            Followed { reader, news: None, asking: None, task, path: path.clone(), local }.lines();
+        let began = Instant::now();
+        let append = async {
+            let unanswered = asked.recv().await;
+            std::fs::write(&path, "{\"seq\":1}\n").expect("written");
+            raise.send_replace(1);
+            unanswered
+        };
+        let (line, _unanswered) = tokio::join!(lines.next(), append);
+        assert_eq!(line.expect("more").expect("read"), "{\"seq\":1}\n");
+        assert!(began.elapsed() < QUIET_MAX, "{:?}", began.elapsed());
     }
 }

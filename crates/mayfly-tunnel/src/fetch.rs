@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::forward::{Forward, ForwardError, QUIET_MAX};
+use crate::logs::LogError;
 
 /// How many logs are fetched at once.
 const FETCHES_MAX: usize = 4;
@@ -33,6 +34,9 @@ pub(crate) enum FetchError {
     Cut,
     #[error("it cannot be written")]
     File(#[from] std::io::Error),
+    /// It was fetched, and is not the log yet.
+    #[error(transparent)]
+    Logs(#[from] LogError),
 }
 
 /// What fetches.
@@ -50,10 +54,8 @@ impl Fetch {
     /// Writes all that the log of `task` has by now to the file `to`. Gives the number of its last event.
     pub(crate) async fn whole(&self, task: TaskId, to: PathBuf) -> Result<u64, FetchError> {
         let _place = self.places.acquire().await.expect("it is never closed");
-        match tokio::fs::remove_file(&to).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
+        // The file itself stays: it is the mark of what is still to be fetched.
+        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&to).await?;
         self.rest(task, to, 0).await
     }
 

@@ -24,7 +24,7 @@ use mayfly_failpoint::failpoint;
 use mayfly_link::{BackOff, Channel, Dial, Frame, KEEP_ALIVE, LinkError, Receiver, Sender, dial};
 use mayfly_wire::Secret;
 use mayfly_wire::tunnel::{Answer, BadChunk, Chunk, Hello, JOIN_PATH, PROTOCOL, Status, Welcome};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,8 @@ const WELCOME_MAX: Duration = Duration::from_secs(30);
 const SYNC_MAX: Duration = Duration::from_millis(200);
 /// How long the end of a log that was fetched may take: nothing else is taken from the link meanwhile.
 const REST_MAX: Duration = Duration::from_secs(10);
+/// How long a log that could not be fetched waits until that is tried again.
+const FETCH_AGAIN: Duration = Duration::from_secs(30);
 /// The type of the problem of an orchestrator that is not called what it was called.
 const UNKNOWN_HOST: &str = "unknown-host";
 /// The file that names the database that was followed last.
@@ -136,12 +138,14 @@ pub(crate) struct Follower {
     fetch: Fetch,
     /// Logs that are being fetched, and how that ended.
     fetching: JoinSet<(TaskId, Result<u64, FetchError>)>,
-    /// Logs that could not be fetched, to be tried with the next link.
+    /// Logs that are still to be fetched: with the next link, or when `again` comes.
     unfetched: Vec<TaskId>,
+    again: Option<Instant>,
     token: Option<Secret>,
     folder: PathBuf,
     back_off: BackOff,
-    logs: Option<(String, Logs)>,
+    /// Those of the database that is followed. Whoever works with them goes on though nobody waits for it any more.
+    logs: Option<(String, Arc<Mutex<Logs>>)>,
     appended: watch::Sender<u64>,
     status: watch::Sender<Status>,
 }
@@ -155,7 +159,19 @@ impl Follower {
         (appended, status): (watch::Sender<u64>, watch::Sender<Status>),
     ) -> Self {
         let (fetching, unfetched) = (JoinSet::new(), Vec::new());
-        Self { way, fetch, fetching, unfetched, token, folder, back_off, logs: None, appended, status }
+        Self {
+            way,
+            fetch,
+            fetching,
+            unfetched,
+            again: None,
+            token,
+            folder,
+            back_off,
+            logs: None,
+            appended,
+            status,
+        }
     }
 
     /// Follows until it is told to stop. What has come is on the disk then.
@@ -209,9 +225,7 @@ impl Follower {
             return Err(LinkEnd::Nonsense("it goes on from another position than asked".into()));
         }
         self.appended.send_replace(position);
-        for task in std::mem::take(&mut self.unfetched) {
-            self.fetch(task);
-        }
+        self.fetch_again().await;
         self.status.send_modify(|status| {
             status.connected = true;
             status.connections += 1;
@@ -251,15 +265,16 @@ impl Follower {
         if let Some((open, logs)) = &self.logs
             && *open == store
         {
-            return Ok(logs.position());
+            return Ok(logs.lock().await.position());
         }
         let (folder, name) = (self.folder.clone(), store.clone());
         let opened = spawn_blocking(move || Logs::open(&folder, &name)).await;
-        let logs = opened.expect("it does not panic")?;
+        let mut logs = opened.expect("it does not panic")?;
         let position = logs.position();
-        self.logs = Some((store, logs));
-        // Those of another database.
-        (self.fetching, self.unfetched) = (JoinSet::new(), Vec::new());
+        // Those that there were are of another database.
+        (self.fetching, self.unfetched) = (JoinSet::new(), logs.damaged());
+        self.status.send_modify(|status| status.damaged += self.unfetched.len() as u64);
+        self.logs = Some((store, Arc::new(Mutex::new(logs))));
         Ok(position)
     }
 
@@ -283,8 +298,9 @@ impl Follower {
                 }
                 Some(fetched) = self.fetching.join_next() => {
                     let (task, fetched) = fetched.expect("it does not panic, and nobody aborts it");
-                    self.fetched(task, fetched).await?;
+                    self.fetched(task, fetched).await;
                 }
+                () = until(self.again) => self.fetch_again().await,
                 error = &mut alive => return Err(error.into()),
             }
         }
@@ -300,7 +316,7 @@ impl Follower {
         let (appended, damaged) = appended.expect("a link has its logs");
         for task in damaged {
             self.status.send_modify(|status| status.damaged += 1);
-            self.fetch(task);
+            self.fetch(task).await;
         }
         appended?;
         failpoint("tunnel-appended");
@@ -313,51 +329,62 @@ impl Follower {
         Ok(())
     }
 
+    /// Begins to fetch what was not fetched yet.
+    async fn fetch_again(&mut self) {
+        self.again = None;
+        for task in std::mem::take(&mut self.unfetched) {
+            self.fetch(task).await;
+        }
+    }
+
     /// Begins to fetch the log of a task.
-    fn fetch(&mut self, task: TaskId) {
+    async fn fetch(&mut self, task: TaskId) {
         let Some((_, logs)) = &self.logs else { return };
-        let (fetch, to) = (self.fetch.clone(), logs.fetched_path(task));
+        let (fetch, to) = (self.fetch.clone(), logs.lock().await.fetched_path(task));
         self.fetching.spawn(async move { (task, fetch.whole(task, to).await) });
     }
 
-    /// Goes on with a log that was fetched, once what has come for it meanwhile is there too.
-    async fn fetched(&mut self, task: TaskId, fetched: Result<u64, FetchError>) -> Result<(), LinkEnd> {
-        let Some((_, logs)) = &self.logs else { return Ok(()) };
-        let path = logs.fetched_path(task);
-        let whole = match fetched {
-            Ok(last) => {
-                let rest = timeout(REST_MAX, self.fetch.rest(task, path, last)).await;
-                rest.unwrap_or(Err(ForwardError::Quiet.into()))
-            }
+    /// Goes on with a log that was fetched; one that was not is fetched again in a while.
+    async fn fetched(&mut self, task: TaskId, fetched: Result<u64, FetchError>) {
+        let settled = match fetched {
+            Ok(last) => self.take_back(task, last).await,
             Err(error) => Err(error),
         };
-        match whole {
-            Ok(last) => {
-                self.with_logs(move |logs| logs.take_back(task, last)).await.unwrap_or(Ok(()))?;
-                self.status.send_modify(|status| status.mended += 1);
-            }
-            Err(FetchError::Gone) => {
-                tracing::warn!(%task, "its log is not kept by the orchestrator any more: what was set aside is all there is");
-                self.with_logs(move |logs| logs.give_up(task)).await;
-            }
-            Err(error) => {
-                tracing::info!(%task, cause = %causes(&error), "its log was not fetched yet");
-                self.unfetched.push(task);
-            }
+        let settled = match settled {
+            Err(FetchError::Gone) => self.give_up(task).await,
+            settled => settled,
+        };
+        if let Err(error) = settled {
+            tracing::info!(%task, cause = %causes(&error), "its log was not fetched yet");
+            self.unfetched.push(task);
+            self.again = self.again.or(Some(Instant::now() + FETCH_AGAIN));
         }
+    }
+
+    /// Makes what was fetched the log, once what has come for it meanwhile is there too.
+    async fn take_back(&mut self, task: TaskId, last: u64) -> Result<(), FetchError> {
+        let Some((_, logs)) = &self.logs else { return Ok(()) };
+        let path = logs.lock().await.fetched_path(task);
+        let rest = self.fetch.rest(task, path, last);
+        let last = timeout(REST_MAX, rest).await.unwrap_or(Err(ForwardError::Quiet.into()))?;
+        self.with_logs(move |logs| logs.take_back(task, last)).await.unwrap_or(Ok(()))?;
+        self.status.send_modify(|status| status.mended += 1);
         Ok(())
     }
 
-    /// The disk may be slow; nobody else waits for it.
+    async fn give_up(&mut self, task: TaskId) -> Result<(), FetchError> {
+        tracing::warn!(%task, "its log is not kept by the orchestrator any more: what was set aside is all there is");
+        Ok(self.with_logs(move |logs| logs.give_up(task)).await.unwrap_or(Ok(()))?)
+    }
+
+    /// The disk may be slow; nobody else waits for it. Given up half-way, the work is done still, before any other.
     async fn with_logs<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Logs) -> T + Send + 'static,
     ) -> Option<T> {
-        let (store, mut logs) = self.logs.take()?;
-        let worked = spawn_blocking(move || (work(&mut logs), logs)).await;
-        let (done, logs) = worked.expect("it does not panic");
-        self.logs = Some((store, logs));
-        Some(done)
+        let (_, logs) = self.logs.as_ref()?;
+        let mut logs = Arc::clone(logs).lock_owned().await;
+        Some(spawn_blocking(move || work(&mut logs)).await.expect("it does not panic"))
     }
 
     async fn sync(&mut self) -> Result<(), LogError> {
@@ -404,16 +431,22 @@ async fn until(at: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-    use http_body_util::Empty;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt as _;
+    use http::{Request, Response, StatusCode};
+    use http_body_util::{Empty, Full};
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
     use mayfly_link::Fingerprint;
     use mayfly_testkit::faulty::in_memory;
+    use mayfly_wire::tunnel::Run;
     use tokio::io::DuplexStream;
     use tokio::sync::mpsc;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::api::Local;
     use crate::{Tunnel, TunnelConfig};
 
     /// Welcomes whoever says hello, and leaves at once.
@@ -447,19 +480,103 @@ mod tests {
             }
         });
         let folder = tempfile::tempdir().expect("a folder");
-        let tunnel = Tunnel::start(TunnelConfig {
-            way: Arc::new(way),
-            to: "there".to_owned(),
-            token: None,
-            folder: folder.path().to_owned(),
-            back_off: BackOff::new(|| 0),
-        });
-        let _tunnel = tunnel.expect("started");
+        let _tunnel = Tunnel::start(config(way, folder.path())).expect("started");
         let first = leaves.recv().await.expect("a link");
         for _ in 0..9 {
             leaves.recv().await.expect("a link");
         }
         assert!(first.elapsed() > Duration::from_secs(5), "{:?}", first.elapsed());
+    }
+
+    /// Welcomes whoever says hello and stays; gives `log` to whoever asks for one, but at first an error and then nonsense.
+    async fn welcome_and_answer(stream: DuplexStream, log: &'static str, asked: Arc<AtomicUsize>) {
+        let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
+            let mut response = Response::new(Full::<bytes::Bytes>::from(log));
+            if request.uri().path() == JOIN_PATH {
+                let (joined, accepting) = mayfly_link::accept(&mut request).expect("a good handshake");
+                response = joined.map(|()| Full::default());
+                tokio::spawn(async move {
+                    let mut channel = accepting.channel().await.expect("a channel");
+                    let Some(Ok(Frame::Text(hello))) = channel.recv().await else { panic!("a hello") };
+                    let Hello { after, .. } = serde_json::from_str(&hello).expect("a hello");
+                    let welcome =
+                        Welcome { store: "ab".to_owned(), after, head: after, version: "0".to_owned() };
+                    let welcome = serde_json::to_string(&Answer::Welcome(welcome)).expect("plain");
+                    channel.send(Frame::Text(welcome)).await.expect("taken");
+                    while channel.recv().await.is_some() {}
+                });
+            } else if !request.uri().query().expect("from where").contains("after=0&") {
+                *response.body_mut() = Full::default();
+            } else {
+                match asked.fetch_add(1, Ordering::SeqCst) {
+                    0 => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+                    1 => *response.body_mut() = Full::from("no event\n"),
+                    _ => {}
+                }
+            }
+            async move { Ok::<_, std::convert::Infallible>(response) }
+        });
+        let server = hyper::server::conn::http1::Builder::new();
+        let _ = server.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    }
+
+    fn chunk(position: u64, seq: u64) -> Chunk {
+        let task = TaskId::new(Uuid::from_u128(1));
+        let run = Run { task, first: seq, last: seq, lines: format!("{{\"seq\":{seq}}}\n").into() };
+        Chunk { position, head: position, skipped: 0, runs: vec![run] }
+    }
+
+    fn config(way: impl Dial + 'static, folder: &std::path::Path) -> TunnelConfig {
+        let (to, folder) = ("there".to_owned(), folder.to_owned());
+        TunnelConfig { way: Arc::new(way), to, token: None, folder, back_off: BackOff::new(|| 0) }
+    }
+
+    /// The tunnel died before the log that it had set aside was fetched, and the task says nothing more.
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_was_left_aside_is_fetched_by_one_link_though_that_fails_at_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut logs = Logs::open(folder.path(), "ab").expect("opened");
+        logs.append(&chunk(1, 2)).expect("set aside");
+        logs.sync().expect("synced");
+        let log = logs.path(TaskId::new(Uuid::from_u128(1)));
+        drop(logs);
+        std::fs::write(folder.path().join(STORE), "ab\n").expect("written");
+
+        let (way, mut connections) = in_memory();
+        tokio::spawn(async move {
+            let asked = Arc::new(AtomicUsize::new(0));
+            while let Some(stream) = connections.recv().await {
+                tokio::spawn(welcome_and_answer(stream, "{\"seq\":1}\n{\"seq\":2}\n", Arc::clone(&asked)));
+            }
+        });
+        let tunnel = Tunnel::start(config(way, folder.path())).expect("started");
+        let mut status = tunnel.status();
+        let mended = timeout(4 * FETCH_AGAIN, status.wait_for(|status| status.mended == 1)).await;
+        let mended = mended.expect("fetched again").expect("running").clone();
+        assert_eq!((mended.damaged, mended.connections), (1, 1));
+        assert_eq!(std::fs::read_to_string(log).expect("there"), "{\"seq\":1}\n{\"seq\":2}\n");
+    }
+
+    /// It was told to stop while the disk was slow.
+    #[tokio::test]
+    async fn an_append_that_nobody_waits_for_any_more_is_on_the_disk_after_the_last_sync() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (way, _kept) = in_memory();
+        let forward = crate::forward::Forward::new(Arc::new(way.clone()), None).expect("good");
+        let Local { status, .. } = Tunnel::start(config(way.clone(), folder.path())).expect("started").local;
+        let told = (watch::channel(0).0, watch::channel(status.borrow().clone()).0);
+        let dialled: (Arc<dyn Dial>, Fetch) = (Arc::new(way), Fetch::new(forward));
+        let mut follower = Follower::new(dialled, None, folder.path().to_owned(), BackOff::new(|| 0), told);
+        follower.open_store("ab".to_owned()).await.expect("opened");
+        let (go_on, slow) = std::sync::mpsc::channel();
+        let append = follower.with_logs(move |logs| {
+            slow.recv().expect("told");
+            logs.append(&chunk(1, 1))
+        });
+        assert!(append.now_or_never().is_none(), "the disk is slow");
+        go_on.send(()).expect("heard");
+        follower.sync().await.expect("synced");
+        assert_eq!(Logs::open(folder.path(), "ab").expect("opened").position(), 1);
     }
 
     /// What each way not to get in is told, and whether it lasts.

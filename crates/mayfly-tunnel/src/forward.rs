@@ -18,7 +18,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{self, AUTHORIZATION, HOST, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -32,15 +32,17 @@ pub(crate) const FORWARDS_MAX: usize = 512;
 /// How long nothing may go up, or the answer take to begin once all has.
 pub(crate) const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// What is between two neighbours, and not passed on.
-const OF_THE_CONNECTION: [HeaderName; 7] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
+/// What is between two neighbours, and not passed on; `Connection` may name more.
+const OF_THE_CONNECTION: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 /// Why a request was not answered.
@@ -88,14 +90,18 @@ impl Forward {
 
     /// Asks the orchestrator instead of us.
     pub(crate) async fn pass(&self, request: Request) -> Result<Response, ForwardError> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| ForwardError::Busy)?;
-        let answer = self.ask(request).await?;
-        Ok(answer.map(|body| Body::new(Placed { body, _place: place })))
+        Ok(self.placed(request).await?.map(Body::new))
     }
 
     /// Asks it for ourselves.
-    pub(crate) async fn get(&self, path: &str) -> Result<Response<Incoming>, ForwardError> {
-        self.ask(Request::get(path).body(Body::empty()).expect("a path of ours is one")).await
+    pub(crate) async fn get(&self, path: &str) -> Result<Response<Placed>, ForwardError> {
+        self.placed(Request::get(path).body(Body::empty()).expect("a path of ours is one")).await
+    }
+
+    async fn placed(&self, request: Request) -> Result<Response<Placed>, ForwardError> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| ForwardError::Busy)?;
+        let answer = self.ask(request).await?;
+        Ok(answer.map(|body| Placed { body, _place: place }))
     }
 
     async fn ask(&self, mut request: Request) -> Result<Response<Incoming>, ForwardError> {
@@ -164,7 +170,7 @@ impl hyper::body::Body for Watched {
 }
 
 /// An answer's body, which has its place until it ends.
-struct Placed {
+pub(crate) struct Placed {
     body: Incoming,
     _place: OwnedSemaphorePermit,
 }
@@ -190,7 +196,9 @@ impl hyper::body::Body for Placed {
 }
 
 fn strip(headers: &mut HeaderMap) {
-    for name in &OF_THE_CONNECTION {
+    let said: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+    let named = said.iter().filter_map(|value| value.to_str().ok()).flat_map(|names| names.split(','));
+    for name in named.map(str::trim).chain(OF_THE_CONNECTION) {
         headers.remove(name);
     }
 }
@@ -203,6 +211,22 @@ mod tests {
 
     fn request() -> Request {
         Request::get("/v1/tasks").body(Body::empty()).expect("a request")
+    }
+
+    #[test]
+    fn what_is_between_two_neighbours_is_not_passed_on() {
+        let request = Request::get("/v1/tasks")
+            .header(CONNECTION, "close, X-Hop")
+            .header(CONNECTION, "X-Other,,no name at all")
+            .header("x-hop", "1")
+            .header("x-other", "2")
+            .header("keep-alive", "timeout=5")
+            .header("proxy-connection", "keep-alive")
+            .header("accept", "*/*");
+        let mut request = request.body(Body::empty()).expect("a request");
+        strip(request.headers_mut());
+        let left: Vec<&str> = request.headers().keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(left, ["accept"]);
     }
 
     /// Nothing passes any more, and no system tells.
@@ -235,6 +259,8 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let error = forward.pass(request()).await.expect_err("one too many");
+        assert!(matches!(error, ForwardError::Busy), "{error}");
+        let error = forward.get("/v1/tasks").await.map(drop).expect_err("ours too");
         assert!(matches!(error, ForwardError::Busy), "{error}");
         for one in all {
             assert!(matches!(one.await.expect("no panic"), Err(ForwardError::Quiet)));

@@ -4,6 +4,7 @@
 //! <folder>/<store>/position              up to here everything is in the logs, for good
 //! <folder>/<store>/logs/<task>.ndjson    the events of one task, a line each, from number 1
 //! <folder>/<store>/logs/<task>.damaged   what was no such log, and was set aside
+//! <folder>/<store>/logs/<task>.fetched   what was fetched of it so far; while it is there, the task is set aside
 //! ```
 //!
 //! Another database has another folder, since its positions and tasks are others. A log is only ever appended
@@ -127,14 +128,9 @@ impl Logs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(failed("read", &path)(error)),
         };
-        Ok(Self {
-            folder,
-            position,
-            durable: position,
-            open: HashMap::new(),
-            aside: HashSet::new(),
-            damaged: Vec::new(),
-        })
+        let damaged = marked_in(&logs).map_err(failed("read", &logs))?;
+        let aside = damaged.iter().copied().collect();
+        Ok(Self { folder, position, durable: position, open: HashMap::new(), aside, damaged })
     }
 
     /// Up to here everything is in the logs.
@@ -172,7 +168,7 @@ impl Logs {
         Ok(())
     }
 
-    /// Tasks whose logs were set aside since this was asked last: they are to be fetched, and taken back.
+    /// Tasks whose logs were set aside since this was asked last, at first also by whoever had the logs before: they are to be fetched, and taken back.
     pub fn damaged(&mut self) -> Vec<TaskId> {
         std::mem::take(&mut self.damaged)
     }
@@ -185,6 +181,9 @@ impl Logs {
     fn set_aside(&mut self, task: TaskId, why: &LogError) -> Result<(), LogError> {
         let path = self.path(task);
         let moved = move_aside(&path).map_err(failed("move away", &path))?;
+        // It is on the disk before the position is, as all that is in the folder.
+        let mark = self.fetched_path(task);
+        open_for_more(&mark).map_err(failed("make", &mark))?;
         let kept = moved.map_or_else(|| "nothing of it".to_owned(), |kept| kept.display().to_string());
         tracing::warn!(%task, cause = %causes(why), kept, "a log here cannot be gone on with: it is fetched again, from its start");
         self.aside.insert(task);
@@ -206,13 +205,17 @@ impl Logs {
         }
         log.sync().map_err(failed("write", &fetched))?;
         fs::rename(&fetched, &path).map_err(failed("rename", &fetched))?;
+        self.sync_folder()?;
         self.aside.remove(&task);
         Ok(())
     }
 
     /// The log of a task is nowhere to be had any more.
-    pub fn give_up(&mut self, task: TaskId) {
+    pub fn give_up(&mut self, task: TaskId) -> Result<(), LogError> {
+        let mark = self.fetched_path(task);
+        fs::remove_file(&mark).map_err(failed("remove", &mark))?;
         self.aside.remove(&task);
+        Ok(())
     }
 
     /// Makes all that was appended durable, and then the position.
@@ -223,13 +226,18 @@ impl Logs {
         for (task, log) in self.open.iter_mut().filter(|(_, log)| log.unsynced) {
             log.sync().map_err(failed("write", &path_in(&self.folder, *task)))?;
         }
-        let logs = logs_in(&self.folder);
-        File::open(&logs).and_then(|folder| folder.sync_all()).map_err(failed("write", &logs))?;
+        self.sync_folder()?;
         failpoint("tunnel-synced");
         let path = self.folder.join(POSITION);
         replace(&path, &format!("{}\n", self.position)).map_err(failed("write", &path))?;
         self.durable = self.position;
         Ok(())
+    }
+
+    /// Makes the names of the logs durable.
+    fn sync_folder(&self) -> Result<(), LogError> {
+        let logs = logs_in(&self.folder);
+        File::open(&logs).and_then(|folder| folder.sync_all()).map_err(failed("write", &logs))
     }
 
     fn log(&mut self, task: TaskId) -> Result<&mut Log, LogError> {
@@ -269,9 +277,7 @@ impl NotAppended {
 impl Log {
     /// Opens it for more. Half a line at its end is cut off: it comes again.
     fn open(path: &Path) -> Result<Self, LogError> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).create(true).mode(0o600).open(path);
-        let mut file = file.map_err(failed("open", path))?;
+        let mut file = open_for_more(path).map_err(failed("open", path))?;
         let last = last_line(&mut file).map_err(failed("read", path))?;
         file.set_len(last.end).map_err(failed("write", path))?;
         let last = match last.line {
@@ -306,6 +312,21 @@ impl Log {
         }
         Ok(())
     }
+}
+
+fn open_for_more(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+}
+
+/// The tasks whose logs were set aside and not taken back yet.
+fn marked_in(logs: &Path) -> io::Result<Vec<TaskId>> {
+    let mut marked = Vec::new();
+    for entry in fs::read_dir(logs)? {
+        let name = entry?.file_name();
+        let task: Option<TaskId> = name.to_str().and_then(|name| name.strip_suffix(".fetched")?.parse().ok());
+        marked.extend(task);
+    }
+    Ok(marked)
 }
 
 /// Gives what is there another name, and tells it; an empty file has nothing to keep.
@@ -544,6 +565,27 @@ mod tests {
         logs.take_back(id(1), 3).expect("taken");
         logs.append(&chunk(2, vec![run(1, 3, 4)])).expect("appended");
         assert_eq!(text(&logs, 1), lines(1..=4));
+    }
+
+    /// The position is past what was left out: nothing but the mark tells of it.
+    #[test]
+    fn a_log_that_was_set_aside_is_still_to_be_fetched_after_a_crash() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || Logs::open(folder.path(), "s").expect("opened");
+        let mut logs = open();
+        logs.append(&chunk(1, vec![run(1, 3, 3), run(2, 2, 2)])).expect("appended");
+        logs.sync().expect("synced");
+        drop(logs);
+        let mut logs = open();
+        let mut damaged = logs.damaged();
+        damaged.sort_unstable();
+        assert_eq!((logs.position(), damaged), (1, vec![id(1), id(2)]));
+        logs.append(&chunk(2, vec![run(1, 4, 4)])).expect("left out");
+        assert_eq!(logs.damaged(), []);
+        fs::write(logs.fetched_path(id(1)), lines(1..=4)).expect("written");
+        logs.take_back(id(1), 4).expect("taken");
+        logs.give_up(id(2)).expect("given up");
+        assert_eq!((open().damaged(), text(&logs, 1)), (Vec::new(), lines(1..=4)));
     }
 
     #[test]
