@@ -295,9 +295,9 @@ impl Secrets {
 
     /// What `source` knows from now on besides what it knew before.
     pub fn add(&self, source: &str, secret: &str) {
-        let knows = |known: &Known| known.by_source.get(source).is_some_and(|all| all.contains(secret));
+        let has = |known: &Known| known.by_source.get(source).is_some_and(|all| all.contains(secret));
         let short = secret.len() < SECRET_BYTES_MIN;
-        if short || knows(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
+        if short || has(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
             return;
         }
         // Read again, since two may add at once.
