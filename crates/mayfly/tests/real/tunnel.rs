@@ -5,8 +5,10 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::mpsc;
 
 use super::service::User;
 use super::world::{Run, Said, processes_in};
@@ -22,7 +24,10 @@ struct Serving {
 impl Serving {
     /// Starts it, and waits until its socket is there.
     async fn start(user: &User, args: &[&str]) -> Self {
-        let mut command = user.command(Path::new(PROGRAM), args);
+        Self::of(user.command(Path::new(PROGRAM), args)).await
+    }
+
+    async fn of(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next_line().await.unwrap();
@@ -286,4 +291,69 @@ async fn a_tunnel_that_cannot_be_is_refused_in_words() {
     let busy = two.said("there", &["tunnel", "--to", &to, "--token-file", &wrong]).await;
     assert!(busy.stderr.contains("already serves"), "{}", busy.stderr);
     two.end().await;
+}
+
+/// A proxy that leads to `to`, whatever it is asked for. Gives its port, and the first line of each request.
+async fn proxy(to: u16) -> (u16, mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (ask, asked) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(lead(stream, to, ask.clone()));
+        }
+    });
+    (port, asked)
+}
+
+async fn lead(stream: TcpStream, to: u16, ask: mpsc::UnboundedSender<String>) {
+    let (mut near, mut head) = (BufReader::new(stream), String::new());
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(near.read_line(&mut head).await.unwrap(), 0, "it ends within its head: {head}");
+    }
+    ask.send(head.lines().next().unwrap().to_owned()).unwrap();
+    let mut far = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+    near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    // However it ends, both sides know.
+    let _ = copy_bidirectional(&mut near, &mut far).await;
+}
+
+/// From another network: to a name that is known to the proxy alone, and to a certificate that nobody issued.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_goes_through_a_proxy_to_the_certificate_that_it_was_told() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    let (there, here) = (data(&user, "there"), data(&user, "here"));
+    let serve = ["serve", "--listen", "0.0.0.0:0", "--tls", "self-signed", "--host-names", "box.test"];
+    let args = [&["--claude", claude.to_str().unwrap()], &serve[..], &["--data", &there]].concat();
+    let mut orchestrator = Serving::start(&user, &args).await;
+    let to = loop {
+        let line = orchestrator.lines.next_line().await.unwrap().unwrap();
+        if let Some((_, rest)) = line.split_once("mayfly tunnel --to '") {
+            break rest.split_once('\'').unwrap().0.to_owned();
+        }
+    };
+    let place = to.strip_prefix("https://").unwrap().split_once('#').unwrap().0;
+    let (port, mut asked) = proxy(place.rsplit_once(':').unwrap().1.parse().unwrap()).await;
+
+    let token = there + "/token";
+    let args = ["tunnel", "--listen", "127.0.0.1:0", "--data", &here, "--to", &to, "--token-file", &token];
+    let mut command = user.command(Path::new(PROGRAM), &args);
+    command.env("HTTPS_PROXY", format!("http://127.0.0.1:{port}"));
+    let tunnel = Serving::of(command).await;
+    let said = async |args: &[&str]| Said::from(verb(&user, "here", args).output().await.unwrap());
+    let submitted = said(&["run", "--detach", "hello"]).await.text();
+    let followed = said(&["logs", "--follow", submitted.split_once(' ').unwrap().0]).await;
+    assert_eq!(followed.code, Some(0), "{}", followed.stderr);
+
+    tunnel.end(Signal::TERM).await;
+    orchestrator.end(Signal::TERM).await;
+    let wanted = format!("CONNECT {place} HTTP/1.1");
+    let mut ways = 0;
+    while let Ok(line) = asked.try_recv() {
+        assert_eq!(line, wanted);
+        ways += 1;
+    }
+    assert!(ways > 1, "the messages and what the verbs ask have each their own");
+    user.api.stop().await;
 }
