@@ -149,6 +149,13 @@ fn process(session: &Path) -> u32 {
     *processes_in(session).first().expect("it runs")
 }
 
+/// The worker that started it.
+fn worker_of(session: &Path) -> rustix::process::Pid {
+    let status = fs::read_to_string(format!("/proc/{}/status", process(session))).unwrap();
+    let worker = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    rustix::process::Pid::from_raw(worker).unwrap()
+}
+
 fn assert_ran_once(ended: &Ended) {
     assert_eq!(ended.outcome(), ("succeeded", ""), "{}", ended.stderr);
     ended.assert_whole();
@@ -207,16 +214,31 @@ async fn a_worker_that_stands_still_goes_on_as_the_same() {
     let serving = owner.serve().await;
     let (task, other) = (owner.leave("steady").await, owner.leave("now-and-then").await);
     let session = owner.hear(&task, HEARD).await;
-    let claude = process(&session);
-    let status = fs::read_to_string(format!("/proc/{claude}/status")).unwrap();
-    let worker = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
-    let worker = rustix::process::Pid::from_raw(worker).unwrap();
+    let worker = worker_of(&session);
     rustix::process::kill_process(worker, Signal::STOP).unwrap();
     // Meanwhile all of another task comes, and the agent of this one fills its pipe.
     assert_ran_once(&owner.follow(&other).end().await);
     rustix::process::kill_process(worker, Signal::CONT).unwrap();
     assert_ran_once(&owner.follow(&task).end().await);
     owner.assert_whole(&task).await;
+    owner.end(serving).await;
+}
+
+/// R04: a machine ends with its worker; what was said until then is kept, and is no success.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_makes_no_success_and_loses_nothing_that_was_kept() {
+    let Some(owner) = Owner::new().await else { return };
+    let serving = owner.serve().await;
+    let task = owner.leave("steady").await;
+    let session = owner.hear(&task, HEARD).await;
+    rustix::process::kill_process(worker_of(&session), Signal::KILL).unwrap();
+    let ended = owner.follow(&task).end().await;
+    assert_eq!(ended.outcome().0, "lost", "{}", ended.stderr);
+    ended.assert_whole();
+    assert_eq!(ended.own("started").count(), 1, "it is not run again");
+    let raw = owner.command(&["logs", "--raw", &task]).output().await.unwrap().stdout;
+    let first = raw.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    assert!(steady().starts_with(&raw[first..]) && raw.len() > first, "{} bytes", raw.len());
     owner.end(serving).await;
 }
 
