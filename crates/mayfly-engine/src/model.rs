@@ -98,8 +98,7 @@ impl Engine {
 
     /// Tells the owner of an attempt's task something.
     pub async fn warn(&self, attempt: AttemptId, text: String) -> Result<(), StoreError> {
-        let warning = MayflyEvent::Warning { text };
-        self.0.store.tell(attempt, self.0.clock.now(), warning).await
+        self.tell(attempt, MayflyEvent::Warning { text }).await
     }
 
     /// Takes the token that a machine sent with a result.

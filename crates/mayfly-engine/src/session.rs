@@ -193,8 +193,8 @@ impl Engine {
             Bound::Over => return Err(JoinError::Over),
         };
         failpoint("join-bound");
-        // What it says must not show its credential, also if it never asks for it.
-        let _ = self.credential(attempt.task).await?;
+        // Before it says anything: what it says must not show its credential, also if it never asks for it.
+        let handed = self.handed(attempt.task).await?;
         let fence = Fence::raise(self, attempt);
         if self.step(attempt.task, Event::Joined(attempt.attempt), None).await? {
             self.0.metrics.launched(row.launched, self.0.clock.now());
@@ -203,7 +203,6 @@ impl Engine {
             self.0.metrics.reconnects.inc();
         }
         let follow = self.follow(attempt.task).await?.ok_or(JoinError::Over)?;
-        let handed = self.handed(attempt.task).await?;
         let welcome = Down::Welcome {
             protocol: PROTOCOL,
             stored: row.stored,

@@ -27,7 +27,9 @@ use mayfly_wire::worker::{EGRESS_PATH, EGRESS_UPGRADE};
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
+
+use crate::relay::accept;
 
 /// The most connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -50,13 +52,7 @@ pub(crate) async fn start(way: Arc<dyn Dial>, token: Secret) -> io::Result<u16> 
 async fn serve(listener: TcpListener, way: Arc<dyn Dial>, token: Secret) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");
-        let Ok((near, _)) = listener.accept().await else {
-            // No file descriptor left, as a rule: one comes back when a connection ends.
-            drop(slot);
-            sleep(mayfly_link::BACK_OFF_MIN).await;
-            continue;
-        };
+        let (near, slot) = accept(&listener, &slots).await;
         let (way, token) = (Arc::clone(&way), token.clone());
         tokio::spawn(async move {
             // A broken connection is broken towards the program too; there is nobody else to tell.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use mayfly_link::{BackOff, ByteStream, Dial};
 use tokio::io::{AsyncWriteExt as _, copy, split};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::Random;
@@ -81,19 +81,29 @@ async fn serve(listener: TcpListener, way: Way, count: watch::Sender<usize>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let held = Arc::new(Semaphore::new(HELD_MAX));
     loop {
-        let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");
-        let Ok((near, _)) = listener.accept().await else {
-            // No file descriptor left, as a rule: one comes back when a connection ends.
-            drop(slot);
-            sleep(mayfly_link::BACK_OFF_MIN).await;
-            continue;
-        };
+        let (near, slot) = accept(&listener, &slots).await;
         let (way, held, exchange) = (way.clone(), Arc::clone(&held), Exchange::begin(&count));
         tokio::spawn(async move {
             // A broken connection is broken towards `claude` too; there is nobody else to tell.
             let _ = pass(near, &way, &held).await;
             drop((exchange, slot));
         });
+    }
+}
+
+/// The next connection, and its place among those that may be at once.
+pub(crate) async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (TcpStream, OwnedSemaphorePermit) {
+    loop {
+        let slot = Arc::clone(slots).acquire_owned().await.expect("it is never closed");
+        if let Ok((near, _)) = listener.accept().await {
+            return (near, slot);
+        }
+        // No file descriptor left, as a rule: one comes back when a connection ends.
+        drop(slot);
+        sleep(mayfly_link::BACK_OFF_MIN).await;
     }
 }
 
