@@ -8,7 +8,7 @@ use mayfly_engine::{EngineConfig, Rules};
 use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
 
-use crate::data::TOKEN;
+use crate::data::{STORE, TOKEN};
 use crate::server::StartError;
 use crate::tls::Tls;
 
@@ -62,6 +62,11 @@ impl ServerConfig {
     /// The owner's socket.
     pub fn socket(&self) -> PathBuf {
         self.data.join(OWNER_SOCKET)
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.data.join(STORE)
     }
 
     /// The file of the token that opens the API on a port for programs of this machine.

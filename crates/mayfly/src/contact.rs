@@ -210,6 +210,18 @@ impl Contact {
         }
     }
 
+    /// The same for a call about what was typed: what is refused because of that is the user's to put right.
+    pub(crate) async fn ask_as_typed<T>(
+        &self,
+        printer: &mut Printer,
+        call: impl AsyncFnMut(&Client) -> Result<T, ClientError>,
+    ) -> Result<T, Stop> {
+        self.ask(printer, call).await.map_err(|error| {
+            let wrong = error.downcast_ref().and_then(wrong_as_typed);
+            wrong.unwrap_or_else(|| error.into())
+        })
+    }
+
     /// There was an answer or an event.
     pub(crate) fn heard(&self) {
         self.restarts.store(0, Ordering::Relaxed);
@@ -288,6 +300,16 @@ impl Contact {
     /// Where results can be had once this process has ended: the socket, and how an orchestrator is started.
     pub(crate) fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
+    }
+}
+
+/// The words for whoever typed what is refused, if that is why.
+pub(crate) fn wrong_as_typed(error: &ClientError) -> Option<Stop> {
+    match error {
+        ClientError::Refused(problem) if [404, 409, 422].contains(&problem.status) => {
+            Some(Stop::wrong(&problem.detail))
+        }
+        _ => None,
     }
 }
 

@@ -65,12 +65,9 @@ pub(crate) async fn allow(
         }
         return printer.exit(Exit::Success);
     }
-    if task.outcome.is_some() {
-        let over = "is over: its machines are gone, and nothing more can be allowed to them";
-        return Err(Stop::wrong(format!("task {} {over}", task.short)));
-    }
     let more = Allowed { hosts: args.hosts.iter().map(ToString::to_string).collect() };
-    let allowed = contact.ask(&mut printer, async |client| client.allow(&task.id, &more).await).await?;
+    let allowed =
+        contact.ask_as_typed(&mut printer, async |client| client.allow(&task.id, &more).await).await?;
     match args.json {
         true => printer.json(&allowed),
         false => printer.closing(&listed(&allowed)),

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mayfly_client::{Client, ClientError};
 use mayfly_wire::api::{AddCredential, Credential, CredentialKind, CredentialMode, PooledCredential};
 
 use crate::cli::DataArgs;
@@ -127,13 +126,13 @@ pub(crate) async fn credential(
         CredentialVerb::Add(args) => {
             let add = wanted(args, mode, &mut interrupts).await?;
             let contact = interrupts.or_stop(Box::pin(Contact::join(origin))).await?.0;
-            ask(&contact, &mut printer, async |client| client.add_credential(&add).await).await?;
+            contact.ask_as_typed(&mut printer, async |client| client.add_credential(&add).await).await?;
             printer.aside(&format!("`{}` is in the pool, to be used by --credential {}", add.name, add.name));
             Exit::Success
         }
         CredentialVerb::Ls(_) => {
             let contact = interrupts.or_stop(Box::pin(Contact::about_tasks(origin))).await?;
-            let pool = ask(&contact, &mut printer, async |client| client.credentials().await).await?;
+            let pool = contact.ask_as_typed(&mut printer, async |client| client.credentials().await).await?;
             match json {
                 true => pool.iter().for_each(|one| printer.json(one)),
                 false => table(&pool, Timestamp::now()).iter().for_each(|line| printer.closing(line)),
@@ -142,33 +141,20 @@ pub(crate) async fn credential(
         }
         CredentialVerb::Test(NameArgs { name, .. }) => {
             let contact = interrupts.or_stop(Box::pin(Contact::about_tasks(origin))).await?;
-            let test =
-                ask(&contact, &mut printer, async |client| client.test_credential(&name).await).await?;
+            let test = contact
+                .ask_as_typed(&mut printer, async |client| client.test_credential(&name).await)
+                .await?;
             printer.closing(&test.detail);
             if test.accepted { Exit::Success } else { Exit::Failed }
         }
         CredentialVerb::Remove(NameArgs { name, .. }) => {
             let contact = interrupts.or_stop(Box::pin(Contact::about_tasks(origin))).await?;
-            ask(&contact, &mut printer, async |client| client.remove_credential(&name).await).await?;
+            contact.ask_as_typed(&mut printer, async |client| client.remove_credential(&name).await).await?;
             printer.aside("removed");
             Exit::Success
         }
     };
     printer.exit(exit)
-}
-
-/// Makes a call; what is refused because of what was typed is the user's to put right.
-async fn ask<T>(
-    contact: &Contact,
-    printer: &mut Printer,
-    call: impl AsyncFnMut(&Client) -> Result<T, ClientError>,
-) -> Result<T, Stop> {
-    contact.ask(printer, call).await.map_err(|error| match error.downcast_ref() {
-        Some(ClientError::Refused(problem)) if [404, 409, 422].contains(&problem.status) => {
-            Stop::wrong(&problem.detail)
-        }
-        _ => error.into(),
-    })
 }
 
 /// Reads the secret, and checks that it is what it is to be.

@@ -10,7 +10,7 @@ use mayfly_wire::api::OwnerToken;
 use super::ps::unanswered;
 use crate::cli::DataArgs;
 use crate::config::Settings;
-use crate::contact::Origin;
+use crate::contact::{Origin, wrong_as_typed};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::printer::{Printer, Shown};
@@ -111,10 +111,7 @@ pub(crate) async fn token(
     match done {
         Ok(()) => printer.exit(Exit::Success),
         // The name is what was typed.
-        Err(ClientError::Refused(problem)) if [404, 409, 422].contains(&problem.status) => {
-            Err(Stop::wrong(problem.detail))
-        }
-        Err(error) => Err(unanswered(error, &origin)),
+        Err(error) => Err(wrong_as_typed(&error).unwrap_or_else(|| unanswered(error, &origin))),
     }
 }
 

@@ -19,8 +19,6 @@ use crate::values::mode_name;
 
 /// What the check of the credential is called.
 const CREDENTIAL: &str = "credential";
-/// The database in the data folder.
-const DATABASE: &str = "mayfly.db";
 
 /// Tries everything.
 pub(super) async fn all(settings: &Settings, environment: &Environment) -> Result<Vec<Check>, Stop> {
@@ -112,7 +110,7 @@ async fn credential(data: &Path, settings: &Settings, environment: &Environment)
             let note = note.map_or_else(String::new, |note| format!("; {note}"));
             told(format!("{kind}{to}{note}"), settings.values.credential_mode.value)
         }
-        Err(BadCredential::None) if data.join(DATABASE).exists() => pool(data).await,
+        Err(BadCredential::None) if ServerConfig::in_dir(data).database().exists() => pool(data).await,
         Err(BadCredential::None) if logged_in(environment) => {
             let detail = "`claude` is logged in here, but its login is its own: mayfly never reads it, and needs a token";
             Check::failed(name, detail, Some(SETUP.to_owned()))
