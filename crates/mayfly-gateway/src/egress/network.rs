@@ -34,7 +34,7 @@ struct System;
 #[async_trait::async_trait]
 impl Resolve for System {
     async fn resolve(&self, target: &Target) -> io::Result<Vec<SocketAddr>> {
-        Ok(lookup_host((target.host.as_str(), target.port)).await?.take(ADDRESSES_MAX).collect())
+        Ok(lookup_host((target.host.as_str(), target.port)).await?.collect())
     }
 }
 
