@@ -6,12 +6,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mayfly_library::matter::{self, Setting};
 use serde_json::{Map, Value};
 
 use super::ignored::Ignored;
-use super::matter::Setting;
 use super::tree::{Entry, Tree, Unread};
-use super::{BYTES_MAX, DEPTH_MAX, FILES_MAX, FOLDERS_MAX, imports, matter};
+use super::{BYTES_MAX, DEPTH_MAX, FILES_MAX, FOLDERS_MAX, imports};
 
 /// Where the repository's memory and rules are mirrored, in the CLI's folder.
 const MIRROR: &str = "rules/repository";
@@ -45,6 +45,8 @@ const AGENT: Kept = &[
 ];
 /// Those of an agent that bound it: without one of them it could do more than it says.
 const BOUNDS: [&str; 4] = ["tools", "allowedTools", "disallowedTools", "deniedTools"];
+/// Those that may stand in an agent's text, a line each.
+const PLAIN: &[&str] = &["allowedTools", "deniedTools"];
 const SKILL: Kept = &[
     ("name", "name"),
     ("description", "description"),
@@ -170,13 +172,16 @@ impl Carrier {
 
     fn rewrite(&mut self, path: &Path, list: Kept) -> io::Result<()> {
         let Some(text) = self.text(path) else { return Ok(()) };
-        let (settings, body) = matter::split(&text);
+        let (mut settings, body) = matter::split(&text);
+        // Some write these without a head, and a bound that is not seen would bound nothing.
+        let (plain, body) = matter::take_plain(body, 1, PLAIN);
+        settings.extend(plain);
         let (kept, unread) = self.kept(path, settings, list);
         if BOUNDS.iter().any(|bound| unread.iter().any(|key| key == bound)) {
             self.ignored.whole(path, "all of it: what bounds its tools cannot be read");
             return Ok(());
         }
-        let body = self.without_leaving(path, body, is_outside);
+        let body = self.without_leaving(path, &body, is_outside);
         let below = path.strip_prefix(".claude").unwrap_or(path);
         self.write(below, matter::join(&kept, &body).as_bytes())
     }
@@ -203,7 +208,7 @@ impl Carrier {
         list: Kept,
     ) -> (Vec<(&'static str, Value)>, Vec<String>) {
         let (mut kept, mut unread, mut gone) = (Vec::<(&str, Value)>::new(), Vec::new(), Vec::new());
-        for Setting { key, value } in settings {
+        for Setting { key, value, .. } in settings {
             let ours = list.iter().find(|(theirs, _)| *theirs == key).map(|(_, ours)| *ours);
             let is_new = |ours: &&str| kept.iter().all(|(known, _)| known != ours);
             match (ours.filter(is_new), value) {

@@ -18,7 +18,6 @@
 mod carrier;
 mod ignored;
 mod imports;
-mod matter;
 mod tree;
 
 use std::fs;

@@ -1,35 +1,59 @@
 //! The settings at the head of an agent, a skill, a command or a rule: read leniently, and written anew.
 //!
-//! What the CLI is given is never the repository's own text of them: each entry that may stay is read to plain words,
+//! What the CLI is given of a repository is never its own text of them: each entry that may stay is read to plain words,
 //! and these are written as JSON strings, which YAML reads as they are. So it does not matter where its reader and this
-//! one differ: nothing can be in the CLI's that is not in ours. What cannot be read is left out, and named.
+//! one differ: nothing can be in the CLI's that is not in ours. What cannot be read is left out, and named. Of a library,
+//! which is its owner's word, what is not known here goes on as it stands.
 
 use serde_json::Value;
 
-/// One entry: its key, and its value unless it has none that is words.
+/// One entry.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Setting {
-    pub(crate) key: String,
-    pub(crate) value: Option<Value>,
+pub struct Setting {
+    /// Its key.
+    pub key: String,
+    /// Its value, unless it has none that is words.
+    pub value: Option<Value>,
+    /// Its lines as they stand.
+    pub lines: String,
+    /// The line of the text that it begins on, from 1.
+    pub line: usize,
 }
 
 /// Parts a text into the settings at its head and what follows.
-pub(crate) fn split(text: &str) -> (Vec<Setting>, &str) {
+pub fn split(text: &str) -> (Vec<Setting>, &str) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let Some(head) = text.trim_start().strip_prefix("---") else { return (Vec::new(), text) };
     let Some((_, head)) = head.split_once('\n') else { return (Vec::new(), text) };
+    let before = text[..text.len() - head.len()].matches('\n').count();
     let mut end = 0;
     for line in head.split_inclusive('\n') {
         if line.trim_end() == "---" {
-            return (settings(&head[..end]), &head[end + line.len()..]);
+            return (settings(&head[..end], before + 1), &head[end + line.len()..]);
         }
         end += line.len();
     }
     (Vec::new(), text)
 }
 
+/// Takes out of a body the lines that are settings by these keys, as some write them without a head; not those in a block
+/// of code. `first` is the number of the body's first line.
+pub fn take_plain(body: &str, first: usize, keys: &[&str]) -> (Vec<Setting>, String) {
+    let (mut taken, mut rest, mut in_code) = (Vec::new(), String::new(), false);
+    for (at, line) in body.split_inclusive('\n').enumerate() {
+        in_code ^= line.trim_start().starts_with("```");
+        let key = line.split_once(':').map(|(key, _)| key);
+        if !in_code && key.is_some_and(|key| keys.contains(&key)) {
+            taken.extend(settings(line, first + at));
+        } else {
+            rest.push_str(line);
+        }
+    }
+    (taken, rest)
+}
+
 /// Puts settings in front of a body. A body that could be taken for settings is given an empty head.
-pub(crate) fn join(settings: &[(&str, Value)], body: &str) -> String {
+pub fn join(settings: &[(&str, Value)], body: &str) -> String {
     if settings.is_empty() && !body.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']).starts_with("---")
     {
         return body.to_owned();
@@ -43,23 +67,42 @@ pub(crate) fn join(settings: &[(&str, Value)], body: &str) -> String {
     text + "---\n" + body
 }
 
-fn settings(head: &str) -> Vec<Setting> {
-    let mut entries: Vec<(String, Vec<&str>)> = Vec::new();
-    for line in head.lines() {
+/// The entries of a head whose first line has this number.
+fn settings(head: &str, first: usize) -> Vec<Setting> {
+    let mut entries: Vec<(usize, Vec<&str>)> = Vec::new();
+    for (at, line) in head.lines().enumerate() {
         let goes_on = line.starts_with([' ', '\t', '-']) || line.is_empty();
         match entries.last_mut() {
             Some((_, lines)) if goes_on => lines.push(line),
             _ if goes_on || line.starts_with('#') => {}
-            _ => entries.push(entry(line)),
+            _ => entries.push((first + at, vec![line])),
         }
     }
-    entries.into_iter().map(|(key, lines)| Setting { key, value: value(&lines) }).collect()
+    let setting = |(line, lines): (usize, Vec<&str>)| {
+        let (key, first) = entry(lines[0]);
+        let value = value(&[&[first], &lines[1..]].concat());
+        Setting { key, value, lines: lines.join("\n") + "\n", line }
+    };
+    entries.into_iter().map(setting).collect()
 }
 
 /// A line that begins an entry: its key, and the first line of its value.
-fn entry(line: &str) -> (String, Vec<&str>) {
+fn entry(line: &str) -> (String, &str) {
     let (key, rest) = line.split_once(':').unwrap_or((line, "{"));
-    (key.trim().trim_matches(['"', '\'']).to_owned(), vec![rest.trim()])
+    (key.trim().trim_matches(['"', '\'']).to_owned(), rest.trim())
+}
+
+/// The words of a list, however it is written: as one text with commas, or as items. `None`: it is no list of words.
+pub fn words(value: &Value) -> Option<Vec<String>> {
+    let split = |text: &str| {
+        let parts = parts(text).into_iter().map(str::trim).filter(|part| !part.is_empty());
+        parts.map(str::to_owned).collect()
+    };
+    match value {
+        Value::String(text) => Some(split(text)),
+        Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
 }
 
 fn value(lines: &[&str]) -> Option<Value> {
@@ -92,8 +135,11 @@ fn list(text: &str) -> Option<Value> {
 /// Parts a text at its commas, those in quotes and brackets left alone.
 fn parts(text: &str) -> Vec<&str> {
     let (mut parts, mut start, mut quote, mut depth) = (Vec::new(), 0, None, 0_usize);
-    for (at, c) in text.char_indices() {
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
         match c {
+            // What follows it is not the end of the quote.
+            '\\' if quote == Some('"') => drop(chars.next()),
             '"' | '\'' if quote.is_none() => quote = Some(c),
             _ if quote == Some(c) => quote = None,
             '(' if quote.is_none() => depth += 1,
@@ -162,6 +208,31 @@ mod tests {
     }
 
     #[test]
+    fn settings_without_a_head_are_taken_out_of_the_text() {
+        let text = "# Reviewer\nallowedTools: Read, Bash(git log:*)\n```\ndeniedTools: no\n```\ndeniedTools: [Bash]\nend";
+        let (taken, rest) = take_plain(text, 1, &["allowedTools", "deniedTools"]);
+        let taken: Vec<_> = taken.iter().map(|one| (one.line, one.value.as_ref().and_then(words))).collect();
+        assert_eq!(
+            taken,
+            [(2, Some(vec!["Read".into(), "Bash(git log:*)".into()])), (6, Some(vec!["Bash".to_owned()]))]
+        );
+        assert_eq!(rest, "# Reviewer\n```\ndeniedTools: no\n```\nend");
+    }
+
+    #[test]
+    fn a_quote_in_a_quote_does_not_end_it() {
+        let text = join(&[("k", serde_json::json!(["{\",", "b"]))], "body");
+        assert_eq!(split(&text).0[0].value, Some(serde_json::json!(["{\",", "b"])));
+    }
+
+    #[test]
+    fn a_setting_knows_where_it_stands() {
+        let (settings, _) = split("\n---\n# words\nname: x\ntools:\n  - Read\n---\nbody");
+        let places: Vec<_> = settings.iter().map(|one| (one.line, one.lines.as_str())).collect();
+        assert_eq!(places, [(4, "name: x\n"), (5, "tools:\n  - Read\n")]);
+    }
+
+    #[test]
     fn what_is_no_words_has_no_value() {
         for head in
             ["hooks:\n  PreToolUse:\n    - x", "hooks: {a: b}", "hooks: *anchor", "hooks: [a", "hooks: 'a"]
@@ -179,7 +250,8 @@ mod tests {
         assert_eq!(text.lines().count(), 7, "{text}");
         assert!(!text.lines().nth(1).expect("the description").contains("---"), "{text}");
         let (settings, body) = split(&text);
-        assert_eq!(settings, [Setting { key: "description".to_owned(), value: Some(sly.into()) }]);
+        let [Setting { key, value, .. }] = &settings[..] else { panic!("{settings:?}") };
+        assert_eq!((key.as_str(), value), ("description", &Some(sly.into())));
         assert!(body.starts_with("---"));
         assert!(join(&[], " \n---\nhooks: x\n---\n").starts_with("---\n---\n"));
     }

@@ -1,0 +1,348 @@
+//! Agents: who they are, what they may use, and what they are told.
+//!
+//! ```text
+//! agent.json   {"name", "model", "system_prompt", "tools", "max_tokens"}, and what else the CLI knows of agents
+//! agent.md     the same in the CLI's own settings above the prompt, or with plain lines `allowedTools:`, `deniedTools:`
+//! ```
+//!
+//! A list of tools that is empty allows none.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Source, other_name};
+use crate::id::ResourceId;
+use crate::matter::{self, Setting};
+use crate::problem::{Problem, Problems};
+use crate::tree::File;
+
+/// The longest description that is made of a prompt, in characters.
+const DESCRIPTION_CHARS_MAX: usize = 200;
+
+/// What allows tools, as the CLI and others write it.
+const ALLOWING: [&str; 2] = ["tools", "allowedTools"];
+/// What denies them.
+const DENYING: [&str; 2] = ["disallowedTools", "deniedTools"];
+/// What is read here, and not passed on as it stands.
+const READ: [&str; 9] = [
+    "name",
+    "description",
+    "model",
+    "system_prompt",
+    "tools",
+    "allowedTools",
+    "disallowedTools",
+    "deniedTools",
+    "max_tokens",
+];
+
+/// An agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// What it is called.
+    pub name: String,
+    /// What it is for; without one, the first sentence of its prompt.
+    pub description: String,
+    /// The model, passed on as it is; none is that of the task.
+    pub model: Option<String>,
+    /// What it is told.
+    pub prompt: String,
+    /// The tools that it may use; none is all.
+    pub tools: Option<Vec<String>>,
+    /// Those that it may not use, whatever is allowed.
+    pub denied: Vec<String>,
+    /// The most tokens of one answer.
+    pub max_tokens: Option<u32>,
+    /// What else its settings have, as YAML lines that the CLI may know.
+    pub rest: String,
+}
+
+/// What is known of `agent.json`.
+#[derive(Deserialize)]
+struct Shape {
+    name: String,
+    description: Option<String>,
+    model: Option<String>,
+    system_prompt: String,
+    tools: Option<Words>,
+    #[serde(rename = "allowedTools")]
+    allowed: Option<Words>,
+    #[serde(rename = "disallowedTools")]
+    disallowed: Option<Words>,
+    #[serde(rename = "deniedTools")]
+    denied: Option<Words>,
+    max_tokens: Option<u32>,
+}
+
+/// A list of words, or one text with commas between them.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+struct Words(Vec<String>);
+
+impl TryFrom<Value> for Words {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        matter::words(&value).map(Self).ok_or("a list of tools is an array of their names")
+    }
+}
+
+impl Agent {
+    /// As the CLI reads it from a file of its own.
+    pub fn for_cli(&self) -> String {
+        let mut settings = vec![("name", json!(self.name)), ("description", json!(self.description))];
+        settings.extend(self.model.as_ref().map(|model| ("model", json!(model))));
+        settings.extend(self.tools.as_ref().map(|tools| ("tools", json!(tools))));
+        let denied = (!self.denied.is_empty()).then(|| ("disallowedTools", json!(self.denied)));
+        settings.extend(denied);
+        let text = matter::join(&settings, &self.prompt);
+        let (head, end) = (text.len() - self.prompt.len(), "---\n".len());
+        [&text[..head - end], self.rest.as_str(), &text[head - end..]].concat()
+    }
+}
+
+pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Agent, Problems> {
+    let named = |name: &str| files.iter().find(|file| file.path == name);
+    let agent = match (named("agent.json"), named("agent.md")) {
+        (Some(file), None) => from_json(id, &Source::of(id, file)?)?,
+        (None, Some(file)) => from_markdown(id, &Source::of(id, file)?)?,
+        (Some(_), Some(_)) => {
+            return Err(Problem::new(id.to_string(), "has agent.json and agent.md: keep one of them").into());
+        }
+        (None, None) => return Err(Problem::new(id.to_string(), "has no agent.json and no agent.md").into()),
+    };
+    Ok(agent)
+}
+
+fn from_json(id: &ResourceId, source: &Source<'_>) -> Result<Agent, Problems> {
+    let (shape, whole): (Shape, _) = source.json()?;
+    if shape.name != id.name.as_str() {
+        return Err(source.near("\"name\"", other_name(id, &shape.name)).into());
+    }
+    let tools = only_one(source, shape.tools, shape.allowed, ALLOWING)?.map(|words| words.0);
+    let denied = only_one(source, shape.disallowed, shape.denied, DENYING)?.map(|words| words.0);
+    let agent = Agent {
+        description: shape.description.unwrap_or_else(|| first_sentence(&shape.system_prompt)),
+        name: shape.name,
+        model: shape.model,
+        prompt: shape.system_prompt,
+        tools,
+        denied: denied.unwrap_or_default(),
+        max_tokens: shape.max_tokens,
+        rest: rest_of(&whole),
+    };
+    agent.checked(source)
+}
+
+/// What the CLI may know besides: JSON is YAML, a line each.
+fn rest_of(whole: &Map<String, Value>) -> String {
+    let rest = whole.iter().filter(|(key, _)| !READ.contains(&key.as_str()));
+    let line = |(key, value): (&String, &Value)| {
+        [Value::from(key.as_str()).to_string(), value.to_string()].join(": ") + "\n"
+    };
+    rest.map(line).collect()
+}
+
+fn from_markdown(id: &ResourceId, source: &Source<'_>) -> Result<Agent, Problems> {
+    let (mut settings, body) = matter::split(source.text);
+    source.named(&settings, id)?;
+    let first = source.text[..source.text.len() - body.len()].matches('\n').count() + 1;
+    let (plain, prompt) = matter::take_plain(body, first, &["allowedTools", "deniedTools"]);
+    settings.extend(plain);
+    let prompt = prompt.trim_start().to_owned();
+    let head = Head { source, settings: &settings };
+    let agent = Agent {
+        name: id.name.to_string(),
+        description: head.text("description")?.unwrap_or_else(|| first_sentence(&prompt)),
+        model: head.text("model")?,
+        tools: head.words(ALLOWING)?,
+        denied: head.words(DENYING)?.unwrap_or_default(),
+        max_tokens: head.tokens()?,
+        rest: head.rest(),
+        prompt,
+    };
+    agent.checked(source)
+}
+
+/// The settings above a prompt.
+struct Head<'a> {
+    source: &'a Source<'a>,
+    settings: &'a [Setting],
+}
+
+impl Head<'_> {
+    fn find(&self, key: &str) -> Result<Option<&Setting>, Problems> {
+        let mut found = self.settings.iter().filter(|setting| setting.key == key);
+        match (found.next(), found.next()) {
+            (_, Some(second)) => Err(self.wrong(second, format!("`{key}` is there twice: keep one"))),
+            (first, None) => Ok(first),
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<Option<String>, Problems> {
+        let Some(setting) = self.find(key)? else { return Ok(None) };
+        let text = setting.value.as_ref().and_then(Value::as_str).map(str::to_owned);
+        text.map(Some).ok_or_else(|| self.wrong(setting, format!("`{key}` must be a text")))
+    }
+
+    fn words(&self, keys: [&'static str; 2]) -> Result<Option<Vec<String>>, Problems> {
+        let [own, other] = [self.find(keys[0])?, self.find(keys[1])?];
+        let Some(setting) = only_one(self.source, own, other, keys)? else { return Ok(None) };
+        let words = setting.value.as_ref().and_then(matter::words);
+        words
+            .map(Some)
+            .ok_or_else(|| self.wrong(setting, format!("`{}` must be a list of tools", setting.key)))
+    }
+
+    fn tokens(&self) -> Result<Option<u32>, Problems> {
+        let Some(setting) = self.find("max_tokens")? else { return Ok(None) };
+        let number =
+            setting.value.as_ref().and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
+        number.map(Some).ok_or_else(|| self.wrong(setting, "`max_tokens` must be a whole number".to_owned()))
+    }
+
+    fn rest(&self) -> String {
+        let rest = self.settings.iter().filter(|setting| !READ.contains(&setting.key.as_str()));
+        rest.map(|setting| setting.lines.as_str()).collect()
+    }
+
+    fn wrong(&self, setting: &Setting, words: String) -> Problems {
+        Problem::at(&self.source.file, setting.line, 1, words).into()
+    }
+}
+
+impl Agent {
+    fn checked(self, source: &Source<'_>) -> Result<Self, Problems> {
+        if self.prompt.trim().is_empty() {
+            return Err(Problem::new(&source.file, "has no prompt: say what the agent is to do").into());
+        }
+        if self.max_tokens == Some(0) {
+            return Err(source.near("max_tokens", "`max_tokens` must be more than 0").into());
+        }
+        let tools = self.tools.iter().flatten().chain(&self.denied);
+        match tools.into_iter().find(|tool| !is_tool(tool)) {
+            Some(tool) => {
+                let words = format!(
+                    "`{}` is not the name of a tool, such as Read or Bash(git log:*)",
+                    tool.escape_debug()
+                );
+                Err(source.near(tool, words).into())
+            }
+            None => Ok(self),
+        }
+    }
+}
+
+/// Whether this could be a tool's name, or one with a pattern in parentheses.
+pub(crate) fn is_tool(text: &str) -> bool {
+    let (name, pattern) = text.split_once('(').map_or((text, None), |(name, pattern)| (name, Some(pattern)));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    let name_is_good = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(plain);
+    name_is_good && pattern.is_none_or(|pattern| pattern.ends_with(')')) && !text.contains(['\n', '\r'])
+}
+
+/// The one of two ways to say the same.
+fn only_one<T>(
+    source: &Source<'_>,
+    own: Option<T>,
+    other: Option<T>,
+    keys: [&str; 2],
+) -> Result<Option<T>, Problems> {
+    if own.is_some() && other.is_some() {
+        let words = format!("`{}` and `{}` say the same: keep one of them", keys[0], keys[1]);
+        return Err(source.near(keys[1], words).into());
+    }
+    Ok(own.or(other))
+}
+
+/// The first sentence of a prompt, on one line.
+fn first_sentence(prompt: &str) -> String {
+    let lines = prompt.lines().map(|line| line.trim_start_matches('#').trim());
+    let text: Vec<&str> =
+        lines.skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty()).collect();
+    let text = text.join(" ");
+    let end = text.find(". ").map_or(text.len(), |at| at + 1);
+    text[..end].chars().take(DESCRIPTION_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(name: &str, text: &str) -> Result<Agent, String> {
+        let file = File { path: name.to_owned(), executable: false, bytes: text.as_bytes().to_vec() };
+        let id: ResourceId = "agent/_global/reviewer".parse().expect("an id");
+        read(&id, &[file]).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn each_way_to_write_an_agent_reads_as_the_same() {
+        let json = r#"{"name": "reviewer", "model": "haiku", "system_prompt": "Review. Be brief.", "tools": ["Read", "Grep"],
+            "max_tokens": 900, "maxTurns": 3}"#;
+        let native = "---\nname: reviewer\nmodel: haiku\ntools: Read, Grep\nmax_tokens: 900\nmaxTurns: 3\n---\nReview. Be brief.";
+        let plain = "---\nmodel: haiku\nmax_tokens: 900\nmaxTurns: 3\n---\nallowedTools: [Read, Grep]\nReview. Be brief.";
+        let mut read = agent("agent.json", json).expect("an agent");
+        assert_eq!((read.description.as_str(), read.max_tokens), ("Review.", Some(900)));
+        assert_eq!(read.rest, "\"maxTurns\": 3\n");
+        read.rest = "maxTurns: 3\n".to_owned();
+        for text in [native, plain] {
+            assert_eq!(agent("agent.md", text), Ok(read.clone()), "{text}");
+        }
+        let text = read.for_cli();
+        assert!(
+            text.ends_with("\"tools\": [\"Read\",\"Grep\"]\nmaxTurns: 3\n---\nReview. Be brief."),
+            "{text}"
+        );
+        assert!(!text.contains("max_tokens"), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        for (file, text, words) in [
+            (
+                "agent.json",
+                "{\n// x\n}",
+                "agent/_global/reviewer/agent.json:2:1: key must be a string: JSON has no comments",
+            ),
+            (
+                "agent.json",
+                "{\"name\": 7}",
+                "agent/_global/reviewer/agent.json:1:10: invalid type: integer `7`, expected a string",
+            ),
+            (
+                "agent.json",
+                "{\"name\": \"x\", \"system_prompt\": \"y\"}",
+                "agent.json:1:2: its name is `x`, and its folder is called",
+            ),
+            ("agent.json", "{\"name\": \"reviewer\", \"system_prompt\": \" \"}", "agent.json: has no prompt"),
+            ("agent.md", "---\nname: x\n---\ny", "agent.md:2:1: its name is `x`"),
+            (
+                "agent.md",
+                "---\ntools: Read\nallowedTools: Grep\n---\ny",
+                "agent.md:3:1: `tools` and `allowedTools` say the same",
+            ),
+            ("agent.md", "---\ntools: {a: b}\n---\ny", "agent.md:2:1: `tools` must be a list of tools"),
+            (
+                "agent.md",
+                "---\ntools: Read, rm -rf\n---\ny",
+                "agent.md:2:14: `rm -rf` is not the name of a tool",
+            ),
+            (
+                "agent.md",
+                "---\nmax_tokens: many\n---\ny",
+                "agent.md:2:1: `max_tokens` must be a whole number",
+            ),
+            ("agent.md", "---\nmodel: a\nmodel: b\n---\ny", "agent.md:3:1: `model` is there twice"),
+            ("other.md", "x", "has no agent.json and no agent.md"),
+        ] {
+            let said = agent(file, text).expect_err(text);
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_of_tools_is_not_a_missing_one() {
+        assert_eq!(agent("agent.md", "---\ntools: []\n---\ny").map(|agent| agent.tools), Ok(Some(vec![])));
+        assert_eq!(agent("agent.md", "---\nmodel: m\n---\ny").map(|agent| agent.tools), Ok(None));
+    }
+}

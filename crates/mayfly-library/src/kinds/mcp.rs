@@ -1,0 +1,179 @@
+//! MCP servers: `mcp.json` has one, or `{"mcpServers": {…}}`, as the CLI reads it.
+//!
+//! `${VAR}` is something that the owner binds in `mayfly.toml` beside it; `${VAR:-text}` needs no binding. A path of a
+//! file of the resource begins with [`OWN_FOLDER`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::Source;
+use crate::id::{Name, ResourceId};
+use crate::problem::Problems;
+use crate::tree::File;
+
+/// What stands for the folder of a resource's own files, as in the CLI's plugins.
+pub const OWN_FOLDER: &str = "${CLAUDE_PLUGIN_ROOT}";
+/// What of [`OWN_FOLDER`] looks like a variable.
+const OWN_FOLDER_NAME: &str = "CLAUDE_PLUGIN_ROOT";
+
+/// One server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// What its tools are called by.
+    pub name: String,
+    /// What the CLI is told of it, as it stands in the file.
+    pub spec: Map<String, Value>,
+    /// Where it runs.
+    pub transport: Transport,
+    /// The variables that its owner has to bind.
+    pub variables: BTreeSet<String>,
+}
+
+/// Where a server runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transport {
+    /// In the machine.
+    Stdio {
+        /// Its program.
+        command: String,
+        /// Its arguments.
+        args: Vec<String>,
+    },
+    /// Elsewhere.
+    Http {
+        /// Its address.
+        url: String,
+    },
+}
+
+/// What is known of a server.
+#[derive(Deserialize)]
+struct Shape {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    command: Option<String>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "that it is a table of texts is what is checked")]
+    env: BTreeMap<String, String>,
+    url: Option<String>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "that it is a table of texts is what is checked")]
+    headers: BTreeMap<String, String>,
+}
+
+/// A file of several.
+#[derive(Deserialize)]
+struct Several {
+    #[serde(rename = "mcpServers")]
+    servers: BTreeMap<String, Shape>,
+}
+
+pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Vec<Server>, Problems> {
+    let source = Source::called(id, files, "mcp.json")?;
+    let (_, whole): (Map<String, Value>, _) = source.json()?;
+    if !whole.contains_key("mcpServers") {
+        let (shape, spec): (Shape, _) = source.json()?;
+        return Ok(vec![server(&source, id.name.to_string(), shape, spec)?]);
+    }
+    let (Several { servers }, _): (Several, _) = source.json()?;
+    let spec = |name: &str| whole["mcpServers"][name].as_object().cloned().unwrap_or_default();
+    let server = |(name, shape): (String, Shape)| {
+        let spec = spec(&name);
+        server(&source, name, shape, spec)
+    };
+    servers.into_iter().map(server).collect()
+}
+
+fn server(
+    source: &Source<'_>,
+    name: String,
+    shape: Shape,
+    spec: Map<String, Value>,
+) -> Result<Server, Problems> {
+    let near = |words: &str| source.near(&format!("\"{name}\""), words);
+    if name.parse::<Name>().is_err() || name.contains('.') {
+        return Err(near("a server's name is 1 to 64 of A-Z a-z 0-9 _ -").into());
+    }
+    let transport = match (shape.kind.as_deref(), shape.command, shape.url) {
+        (None | Some("stdio"), Some(command), None) => Transport::Stdio { command, args: shape.args },
+        (Some("http" | "sse"), None, Some(url))
+            if url.starts_with("https://") || url.starts_with("http://") =>
+        {
+            Transport::Http { url }
+        }
+        _ => {
+            let words = format!(
+                "the server `{name}` is neither {{\"command\": …}} nor {{\"type\": \"http\", \"url\": \"https://…\"}}"
+            );
+            return Err(near(&words).into());
+        }
+    };
+    let variables = variables(&Value::from(spec.clone()));
+    Ok(Server { name, spec, transport, variables })
+}
+
+/// The variables in a value's texts that have no text of their own instead.
+fn variables(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::String(text) => {
+            let opened = text.split("${").skip(1).filter_map(|rest| rest.split_once('}'));
+            let names =
+                opened.map(|(name, _)| name).filter(|name| !name.contains(":-") && *name != OWN_FOLDER_NAME);
+            names.map(str::to_owned).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(variables).collect(),
+        Value::Object(entries) => entries.values().flat_map(variables).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn servers(text: &str) -> Result<Vec<Server>, String> {
+        let file = File { path: "mcp.json".to_owned(), executable: false, bytes: text.as_bytes().to_vec() };
+        let id: ResourceId = "mcp/_global/github".parse().expect("an id");
+        read(&id, &[file]).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn one_server_is_called_as_its_folder_and_several_as_they_say() {
+        let one = servers(
+            r#"{"command": "node", "args": ["${CLAUDE_PLUGIN_ROOT}/x.js"], "env": {"T": "${TOKEN}"}, "new": 1}"#,
+        );
+        let one = one.expect("a server").remove(0);
+        assert_eq!(
+            (one.name.as_str(), one.variables.iter().map(String::as_str).collect()),
+            ("github", vec!["TOKEN"])
+        );
+        assert_eq!(one.spec["new"], 1);
+        let two = servers(
+            r#"{"mcpServers": {"b": {"type": "http", "url": "https://x/${A:-b}"}, "a": {"command": "c"}}}"#,
+        );
+        let names: Vec<_> =
+            two.expect("servers").into_iter().map(|one| (one.name, one.variables.len())).collect();
+        assert_eq!(names, [("a".to_owned(), 0), ("b".to_owned(), 0)]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        for (text, words) in [
+            ("{}", "mcp.json: the server `github` is neither"),
+            ("{\"mcpServers\": {\"a\": 7}}", "mcp.json:1:22: invalid type: integer `7`"),
+            ("{\"mcpServers\":\n {\"a b\": {\"command\": \"c\"}}}", "mcp.json:2:3: a server's name is"),
+            (
+                "{\"command\": \"c\", \"args\": \"x\"}",
+                "mcp.json:1:28: invalid type: string \"x\", expected a sequence",
+            ),
+            ("{\"type\": \"http\", \"url\": \"file:///x\"}", "is neither"),
+        ] {
+            let said = servers(text).expect_err(text);
+            assert!(said.contains(words), "{said}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What each kind of resource has in it, read from its files.
+//!
+//! What is not known here is kept as it stands, since the CLI may know it; what is known must be what it is to be.
+
+pub mod agent;
+pub mod hooks;
+pub mod mcp;
+pub mod own;
+pub mod settings;
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::id::{Kind, ResourceId};
+use crate::matter;
+use crate::problem::{Problem, Problems};
+use crate::tree::File;
+
+/// What a resource has in it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// A skill: its files go on as they are.
+    Skill,
+    /// An agent.
+    Agent(Box<agent::Agent>),
+    /// Servers, by name.
+    Mcp(Vec<mcp::Server>),
+    /// Hooks, by event.
+    Hooks(Map<String, Value>),
+    /// Rules: its files go on as they are.
+    Rules,
+    /// Settings of the CLI's.
+    Settings(Map<String, Value>),
+}
+
+/// Reads what `files` make of the resource `id`.
+pub(crate) fn read(id: &ResourceId, files: &[File]) -> Result<What, Problems> {
+    match id.kind {
+        Kind::Skill => skill(id, files).map(|()| What::Skill),
+        Kind::Agent => agent::read(id, files).map(|agent| What::Agent(Box::new(agent))),
+        Kind::Mcp => mcp::read(id, files).map(What::Mcp),
+        Kind::Hooks => hooks::read(id, files).map(What::Hooks),
+        Kind::Rules => rules(id, files).map(|()| What::Rules),
+        Kind::Settings => settings::read(id, files).map(What::Settings),
+    }
+}
+
+fn skill(id: &ResourceId, files: &[File]) -> Result<(), Problems> {
+    let candidates: Vec<&File> =
+        files.iter().filter(|file| file.path.eq_ignore_ascii_case("SKILL.md")).collect();
+    match candidates[..] {
+        [file] if file.path == "SKILL.md" => {
+            let source = Source::of(id, file)?;
+            source.named(&matter::split(source.text).0, id)
+        }
+        [file] => {
+            Err(Problem::new(format!("{id}/{}", file.path), "must be called SKILL.md: rename it").into())
+        }
+        [] => Err(Problem::new(id.to_string(), "has no SKILL.md").into()),
+        _ => Err(Problem::new(id.to_string(), "has more than one SKILL.md: keep one").into()),
+    }
+}
+
+fn rules(id: &ResourceId, files: &[File]) -> Result<(), Problems> {
+    let is_rule = |file: &&File| Path::new(&file.path).extension() == Some(OsStr::new("md"));
+    if !files.iter().any(|file| is_rule(&file)) {
+        return Err(Problem::new(id.to_string(), "has no rule: put a file there that ends in .md").into());
+    }
+    files.iter().filter(is_rule).try_for_each(|file| Source::of(id, file).map(drop))
+}
+
+/// A text of a resource, and what it is called in messages.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) file: String,
+    pub(crate) text: &'a str,
+}
+
+impl<'a> Source<'a> {
+    /// A file that must be UTF-8.
+    pub(crate) fn of(id: &ResourceId, file: &'a File) -> Result<Self, Problems> {
+        let name = format!("{id}/{}", file.path);
+        match std::str::from_utf8(&file.bytes) {
+            Ok(text) => Ok(Self { file: name, text: text.strip_prefix('\u{feff}').unwrap_or(text) }),
+            Err(error) => {
+                let before = String::from_utf8_lossy(&file.bytes[..error.valid_up_to()]);
+                let (line, column) = end_of(&before);
+                Err(Problem::at(name, line, column, "is not UTF-8").into())
+            }
+        }
+    }
+
+    /// The file of this name, which must be there.
+    pub(crate) fn called(id: &ResourceId, files: &'a [File], name: &str) -> Result<Self, Problems> {
+        let file = files.iter().find(|file| file.path == name);
+        Self::of(id, file.ok_or_else(|| Problem::new(id.to_string(), format!("has no {name}")))?)
+    }
+
+    /// What the text is as JSON, checked for what is known of it.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<(T, Map<String, Value>), Problems> {
+        let wrong = |error| Problems::from(Problem::json(&self.file, self.text, &error));
+        let known = serde_json::from_str(self.text).map_err(wrong)?;
+        let whole = serde_json::from_str(self.text).map_err(wrong)?;
+        Ok((known, whole))
+    }
+
+    /// A problem where `word` first stands.
+    pub(crate) fn near(&self, word: &str, words: impl Into<String>) -> Problem {
+        let Some(at) = self.text.find(word) else { return Problem::new(&self.file, words) };
+        let (line, column) = end_of(&self.text[..at]);
+        Problem::at(&self.file, line, column, words)
+    }
+
+    /// Checks that a `name` among the settings is that of the folder.
+    pub(crate) fn named(&self, settings: &[matter::Setting], id: &ResourceId) -> Result<(), Problems> {
+        let name = settings.iter().find(|setting| setting.key == "name");
+        match name.map(|setting| (setting.line, setting.value.as_ref().and_then(Value::as_str))) {
+            Some((line, name)) if name != Some(id.name.as_str()) => {
+                Err(Problem::at(&self.file, line, 1, other_name(id, name.unwrap_or_default())).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The line and the column of what follows a text, from 1.
+pub(crate) fn end_of(before: &str) -> (usize, usize) {
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (before.matches('\n').count() + 1, column)
+}
+
+/// What is said of a name that differs from its folder's.
+pub(crate) fn other_name(id: &ResourceId, name: &str) -> String {
+    let name = name.escape_debug();
+    format!("its name is `{name}`, and its folder is called `{}`: give both the same name", id.name)
+}

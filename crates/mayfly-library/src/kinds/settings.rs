@@ -1,0 +1,104 @@
+//! Settings: `settings.json` of the CLI's own. What would lead the model's requests elsewhere, or run a program for a
+//! credential, is refused: that is the gateway's part.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::Source;
+use super::hooks::Table;
+use crate::id::ResourceId;
+use crate::problem::{Problem, Problems};
+use crate::tree::File;
+
+/// Settings by which the CLI gets a credential, or has one sent.
+const CREDENTIALS: [&str; 6] = [
+    "apiKeyHelper",
+    "awsAuthRefresh",
+    "awsCredentialExport",
+    "forceLoginMethod",
+    "otelHeadersHelper",
+    "gcpAuthRefresh",
+];
+/// What the names of variables begin with that lead its requests, or say who sends them.
+const LEADING: [&str; 5] =
+    ["ANTHROPIC_", "CLAUDE_CODE_USE_", "CLAUDE_CODE_OAUTH", "CLAUDE_CONFIG_DIR", "AWS_"];
+/// Variables that would do so for all its connections.
+const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+
+/// What is known of settings.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Shape {
+    permissions: Permissions,
+    env: BTreeMap<String, String>,
+    hooks: Table,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Permissions {
+    allow: Vec<String>,
+    deny: Vec<String>,
+    ask: Vec<String>,
+}
+
+pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Map<String, Value>, Problems> {
+    let source = Source::called(id, files, "settings.json")?;
+    let (shape, whole): (Shape, _) = source.json()?;
+    let helpers = whole.keys().filter(|key| CREDENTIALS.contains(&key.as_str()));
+    let leading = shape.env.keys().filter(|name| leads_elsewhere(name));
+    let refused = |key: &String| {
+        let words = format!(
+            "`{}` is not for a library: the gateway alone has the credential and the way to the model",
+            key.escape_debug()
+        );
+        source.near(&format!("\"{key}\""), words)
+    };
+    let problems: Vec<Problem> = helpers.chain(leading).map(refused).collect();
+    if problems.is_empty() { Ok(whole) } else { Err(Problems(problems)) }
+}
+
+fn leads_elsewhere(name: &str) -> bool {
+    LEADING.iter().any(|start| name.starts_with(start))
+        || PROXIES.contains(&name.to_ascii_uppercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Map<String, Value>, String> {
+        let file =
+            File { path: "settings.json".to_owned(), executable: false, bytes: text.as_bytes().to_vec() };
+        let id: ResourceId = "settings/_global/base".parse().expect("an id");
+        read(&id, &[file]).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn what_is_not_known_stays() {
+        let read =
+            settings(r#"{"permissions": {"deny": ["Read(.env)"]}, "env": {"CI": "1"}, "newer": {"a": 1}}"#);
+        assert_eq!(read.expect("settings")["newer"]["a"], 1);
+    }
+
+    /// Covers S03 and S04 for settings of the library.
+    #[test]
+    fn the_way_to_the_model_is_no_setting() {
+        let said = settings(
+            "{\n \"apiKeyHelper\": \"x\",\n \"env\": {\"ANTHROPIC_BASE_URL\": \"x\", \"https_proxy\": \"y\"}}",
+        );
+        let said = said.expect_err("refused");
+        for words in
+            ["settings.json:2:2: `apiKeyHelper`", ":3:10: `ANTHROPIC_BASE_URL`", ":3:37: `https_proxy`"]
+        {
+            assert!(said.contains(words), "{said}");
+        }
+        let said = settings("{\"permissions\": {\"deny\": \"Bash\"}}").expect_err("refused");
+        assert!(
+            said.contains("settings.json:1:31: invalid type: string \"Bash\", expected a sequence"),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,277 @@
+//! A library on the disk: what is in it, and what a task gets of it.
+//!
+//! It is a plain folder, which may be a checkout, and which people edit while tasks are accepted: each reading takes
+//! it as it stands. One that is not there is empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::id::{GLOBAL, Kind, Name, ResourceId};
+use crate::kinds::What;
+use crate::pack;
+use crate::problem::{Problem, Problems};
+use crate::resolve::{BYTES_MAX, From, Resolution, Wishes, resolve};
+use crate::resource::Resource;
+use crate::tree::{self, File};
+
+/// The most folders of one kind and namespace that are looked at.
+const ENTRIES_MAX: usize = 10_000;
+
+/// What was kept of contents that are not in the library any more: the archive whose name begins so.
+pub type Kept<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
+
+/// A library.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Library {
+    folder: PathBuf,
+}
+
+impl Library {
+    /// The one in `folder`.
+    pub fn at(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The resources that it has, by name, without reading them.
+    pub fn ids(&self) -> Result<BTreeSet<ResourceId>, Problems> {
+        Ok(self.walk()?.0)
+    }
+
+    /// The namespaces that it has, without `_global`.
+    pub fn projects(&self) -> Result<BTreeSet<Name>, Problems> {
+        let namespaces = self.ids()?.into_iter().map(|id| id.namespace);
+        Ok(namespaces.filter(|namespace| namespace.as_str() != GLOBAL).collect())
+    }
+
+    /// Reads one resource.
+    pub fn read(&self, id: &ResourceId) -> Result<Resource, Problems> {
+        let folder = self.place(id);
+        if !folder.is_dir() {
+            return Err(Problem::new(
+                id.to_string(),
+                "is not in the library: `mayfly library ls` lists what is",
+            )
+            .into());
+        }
+        let files = tree::read(&folder, &id.to_string())?;
+        Resource::read(id.clone(), files)
+    }
+
+    /// What a task gets. Contents that it names may be `kept` where they are not here any more.
+    pub fn resolve(&self, wishes: &Wishes, kept: Kept<'_>) -> Result<Resolution, Problems> {
+        let choice = resolve(&self.ids()?, wishes)?;
+        let (mut resources, mut problems) = (Vec::new(), Vec::new());
+        for (id, from, content) in choice.chosen {
+            match self.read_pinned(id, content.as_deref(), kept) {
+                Ok(resource) => resources.push((resource, from)),
+                Err(Problems(wrong)) => problems.extend(wrong),
+            }
+        }
+        problems.extend(beyond(&resources));
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        let agent = wishes.agent.as_ref().map(|agent| agent.name.clone());
+        Ok(Resolution { project: wishes.project.clone(), agent, resources, shadowed: choice.shadowed })
+    }
+
+    fn read_pinned(
+        &self,
+        id: ResourceId,
+        content: Option<&str>,
+        kept: Kept<'_>,
+    ) -> Result<Resource, Problems> {
+        let Some(content) = content else { return self.read(&id) };
+        match self.read(&id) {
+            Ok(resource) if resource.sha256.starts_with(content) => return Ok(resource),
+            _ => {}
+        }
+        let archive = kept(content).ok_or_else(|| {
+            Problem::new(
+                id.to_string(),
+                format!("is not {content} any more, and no task had it with that content"),
+            )
+        })?;
+        let files = pack::files(&archive).map_err(|error| Problem::new(id.to_string(), error.to_string()))?;
+        Resource::read(id, files)
+    }
+
+    /// All that is wrong with it, whoever it is for.
+    pub fn check(&self) -> Vec<Problem> {
+        match self.walk() {
+            Ok((ids, mut strays)) => {
+                let wrong = ids.iter().filter_map(|id| self.read(id).err());
+                strays.extend(wrong.flat_map(|Problems(problems)| problems));
+                strays.sort();
+                strays
+            }
+            Err(Problems(problems)) => problems,
+        }
+    }
+
+    /// Puts a resource there; another of its name is replaced. What is wrong with it leaves the library as it is.
+    pub fn put(&self, resource: &Resource) -> io::Result<()> {
+        let place = self.place(&resource.id);
+        let beside = place.with_file_name(format!(".new-{}-{}", resource.id.name, std::process::id()));
+        let written = write(&beside, &resource.files).and_then(|()| {
+            take_away(&place)?;
+            fs::rename(&beside, &place)
+        });
+        if written.is_err() {
+            let _ = fs::remove_dir_all(&beside);
+        }
+        written
+    }
+
+    /// Takes a resource away. False: it was not there.
+    pub fn remove(&self, id: &ResourceId) -> io::Result<bool> {
+        take_away(&self.place(id))
+    }
+
+    fn place(&self, id: &ResourceId) -> PathBuf {
+        [id.kind.name(), id.namespace.as_str(), id.name.as_str()]
+            .iter()
+            .fold(self.folder.clone(), |at, part| at.join(part))
+    }
+
+    /// What is there, and what looks as if it were to be.
+    fn walk(&self) -> Result<(BTreeSet<ResourceId>, Vec<Problem>), Problems> {
+        let (mut ids, mut strays) = (BTreeSet::new(), Vec::new());
+        for name in folders(&self.folder, "", &mut strays)? {
+            let Ok(kind) = name.parse::<Kind>() else {
+                strays.push(Problem::new(
+                    name,
+                    "is no kind of resource: these are skill, agent, mcp, hooks, rules, settings",
+                ));
+                continue;
+            };
+            for namespace in names(&self.folder.join(kind.name()), kind.name(), &mut strays)? {
+                let below = format!("{kind}/{namespace}");
+                for name in names(&self.folder.join(&below), &below, &mut strays)? {
+                    ids.insert(ResourceId { kind, namespace: namespace.clone(), name });
+                }
+            }
+        }
+        Ok((ids, strays))
+    }
+}
+
+/// Takes a folder away, so that nobody sees it half removed. False: it was not there.
+fn take_away(place: &Path) -> io::Result<bool> {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    let beside = place.with_file_name(format!(".old-{name}-{}", std::process::id()));
+    match fs::rename(place, &beside) {
+        Ok(()) => fs::remove_dir_all(&beside).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is too much, or there twice, in resources together.
+fn beyond(resources: &[(Resource, From)]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let bytes: usize = resources.iter().map(|(resource, _)| resource.bytes()).sum();
+    if bytes > BYTES_MAX {
+        let words = format!("has {bytes} bytes for this task, and {BYTES_MAX} are the most: leave some out");
+        problems.push(Problem::new("the library", words));
+    }
+    let mut servers = BTreeMap::new();
+    for (resource, _) in resources {
+        let What::Mcp(of) = &resource.what else { continue };
+        for server in of {
+            if let Some(other) = servers.insert(&server.name, &resource.id) {
+                let words = format!("has a server `{}`, and so has {other}: leave one out", server.name);
+                problems.push(Problem::new(resource.id.to_string(), words));
+            }
+        }
+    }
+    problems
+}
+
+/// The names of the folders in a folder; what is hidden, and plain files, are nothing of a library's.
+fn folders(folder: &Path, below: &str, strays: &mut Vec<Problem>) -> Result<Vec<String>, Problems> {
+    let wrong =
+        |error: io::Error| Problems::from(Problem::new(shown(below), format!("cannot be read: {error}")));
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(wrong(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(wrong)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        let kind = entry.file_type().map_err(wrong)?;
+        if kind.is_dir() {
+            names.push(name);
+        } else if kind.is_symlink() {
+            strays.push(Problem::new(
+                join(below, &name),
+                "is a link, and does not count: put the folder itself there",
+            ));
+        } else if !below.is_empty() {
+            strays.push(Problem::new(
+                join(below, &name),
+                "does not count: a resource is a folder KIND/NAMESPACE/NAME",
+            ));
+        }
+        if names.len() > ENTRIES_MAX {
+            return Err(Problem::new(shown(below), format!("has more than {ENTRIES_MAX} folders")).into());
+        }
+    }
+    Ok(names)
+}
+
+/// Those of them that can be names of ours.
+fn names(folder: &Path, below: &str, strays: &mut Vec<Problem>) -> Result<Vec<Name>, Problems> {
+    let mut names = Vec::new();
+    for name in folders(folder, below, strays)? {
+        match name.parse::<Name>() {
+            Ok(good) => names.push(good),
+            Err(error) => strays.push(Problem::new(join(below, &name), format!("does not count: {error}"))),
+        }
+    }
+    Ok(names)
+}
+
+fn join(below: &str, name: &str) -> String {
+    if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") }
+}
+
+fn shown(below: &str) -> &str {
+    if below.is_empty() { "the library" } else { below }
+}
+
+/// Writes files below a folder that is not there yet.
+fn write(folder: &Path, files: &[File]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for file in files {
+        let path = folder.join(&file.path);
+        fs::create_dir_all(path.parent().unwrap_or(folder))?;
+        fs::write(&path, &file.bytes)?;
+        make_executable(&path, file.executable)?;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn make_executable(path: &Path, executable: bool) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = if executable { 0o755 } else { 0o644 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn make_executable(_: &Path, _: bool) -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! Which resources a task gets: all of `_global`, then its project's, then what it asks for itself.
+//!
+//! Of the same kind and name the later wins; what it stands before is kept to be told of. The choice is made of names
+//! alone, whatever order they come in, and only what was chosen is read: what a task leaves out cannot stop it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{GLOBAL, Kind, Name, Reference, ResourceId};
+use crate::lock::{Lock, Locked, VERSION};
+use crate::problem::{Problem, Problems};
+use crate::resource::Resource;
+
+/// The most resources of one task.
+pub const RESOURCES_MAX: usize = 500;
+/// The most bytes of them together.
+pub const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What a task wants of a library.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// The namespace beside `_global`.
+    pub project: Option<Name>,
+    /// The agent to be run by; one that the library does not have may be the repository's.
+    pub agent: Option<Reference>,
+    /// More resources, wherever they are.
+    pub add: Vec<(Kind, Reference)>,
+    /// What is left out, though it would be there.
+    pub without: Vec<(Kind, Reference)>,
+}
+
+/// Why a task has a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum From {
+    /// It is for every repository.
+    Global,
+    /// It is for the task's project.
+    Project,
+    /// The task asked for it.
+    Task,
+}
+
+impl fmt::Display for From {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Global => "global",
+            Self::Project => "project",
+            Self::Task => "task",
+        })
+    }
+}
+
+/// Which resources a task gets, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// What it gets, and why, with the content that it asked for; by kind and name.
+    pub chosen: Vec<(ResourceId, From, Option<String>)>,
+    /// What it would get if another of the same kind and name did not stand before it.
+    pub shadowed: Vec<ResourceId>,
+}
+
+/// Chooses from what there is.
+pub fn resolve(there: &BTreeSet<ResourceId>, wishes: &Wishes) -> Result<Choice, Problems> {
+    let mut layers: Vec<(ResourceId, From, Option<String>)> = Vec::new();
+    layers.extend(within(there, GLOBAL).map(|id| (id, From::Global, None)));
+    if let Some(project) = wishes.project.as_ref().filter(|project| project.as_str() != GLOBAL) {
+        layers.extend(within(there, project.as_str()).map(|id| (id, From::Project, None)));
+    }
+    let mut problems = Vec::new();
+    let agent = wishes.agent.as_ref().filter(|agent| {
+        // Without a namespace it may be an agent of the repository's.
+        agent.namespace.is_some()
+            || agent.content.is_some()
+            || find(there, wishes, Kind::Agent, agent).is_some()
+    });
+    let asked = wishes.add.iter().cloned().chain(agent.map(|agent| (Kind::Agent, agent.clone())));
+    for (kind, named) in asked {
+        match find(there, wishes, kind, &named) {
+            Some(id) => layers.push((id.clone(), From::Task, named.content)),
+            None => problems.push(Problem::new(
+                format!("{kind}/{named}"),
+                "is not in the library: `mayfly library ls` lists what is",
+            )),
+        }
+    }
+    let mut chosen: BTreeMap<(Kind, Name), (ResourceId, From, Option<String>)> = BTreeMap::new();
+    let mut shadowed = Vec::new();
+    for one in layers {
+        let left_out = |(kind, named): &(Kind, Reference)| *kind == one.0.kind && named.names(&one.0);
+        if one.1 != From::Task && wishes.without.iter().any(left_out) {
+            continue;
+        }
+        let key = (one.0.kind, one.0.name.clone());
+        let id = one.0.clone();
+        if let Some((before, ..)) = chosen.insert(key, one).filter(|(before, ..)| *before != id) {
+            shadowed.push(before);
+        }
+    }
+    let unknown = wishes
+        .without
+        .iter()
+        .filter(|(kind, named)| !there.iter().any(|id| id.kind == *kind && named.names(id)));
+    problems.extend(unknown.map(|(kind, named)| {
+        Problem::new(format!("{kind}/{named}"), "is to be left out and is not in the library")
+    }));
+    if chosen.len() > RESOURCES_MAX {
+        problems.push(Problem::new(
+            "the library",
+            format!("has {} resources for this task, and {RESOURCES_MAX} are the most", chosen.len()),
+        ));
+    }
+    shadowed.sort();
+    match problems.is_empty() {
+        true => Ok(Choice { chosen: chosen.into_values().collect(), shadowed }),
+        false => Err(Problems(problems)),
+    }
+}
+
+fn within<'a>(there: &'a BTreeSet<ResourceId>, namespace: &'a str) -> impl Iterator<Item = ResourceId> + 'a {
+    there.iter().filter(move |id| id.namespace.as_str() == namespace).cloned()
+}
+
+/// What a task means by a reference: in the namespace that it names, else its project's, else `_global`.
+fn find<'a>(
+    there: &'a BTreeSet<ResourceId>,
+    wishes: &Wishes,
+    kind: Kind,
+    named: &Reference,
+) -> Option<&'a ResourceId> {
+    let global = Name::global();
+    let namespaces = match &named.namespace {
+        Some(namespace) => vec![namespace],
+        None => wishes.project.iter().chain([&global]).collect(),
+    };
+    let id = |namespace: &Name| ResourceId { kind, namespace: namespace.clone(), name: named.name.clone() };
+    namespaces.into_iter().find_map(|namespace| there.get(&id(namespace)))
+}
+
+/// What a task gets of a library, read whole.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resolution {
+    /// The namespace beside `_global`.
+    pub project: Option<Name>,
+    /// The agent to be run by.
+    pub agent: Option<Name>,
+    /// The resources, and why each is there; by kind and name.
+    pub resources: Vec<(Resource, From)>,
+    /// What others stand before.
+    pub shadowed: Vec<ResourceId>,
+}
+
+impl Resolution {
+    /// What is to be kept of it.
+    pub fn lock(&self) -> Lock {
+        let locked = |(resource, from): &(Resource, From)| Locked {
+            id: resource.id.clone(),
+            sha256: resource.sha256.clone(),
+            bytes: resource.bytes() as u64,
+            from: *from,
+        };
+        let resources = self.resources.iter().map(locked).collect();
+        Lock { version: VERSION, project: self.project.clone(), agent: self.agent.clone(), resources }
+    }
+
+    /// The resources of a kind in the order in which they count: global ones, the project's, the task's; by name.
+    pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Resource> {
+        let layer = move |from: From| {
+            let mine = move |(resource, why): &&(Resource, From)| resource.id.kind == kind && *why == from;
+            self.resources.iter().filter(mine).map(|(resource, _)| resource)
+        };
+        [From::Global, From::Project, From::Task].into_iter().flat_map(layer)
+    }
+
+    /// The agent to be run by, if it is the library's.
+    pub fn main_agent(&self) -> Option<&Resource> {
+        let name = self.agent.as_ref()?;
+        self.of(Kind::Agent).find(|resource| resource.id.name == *name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ids(texts: &[&str]) -> BTreeSet<ResourceId> {
+        texts.iter().map(|text| text.parse().expect("an id")).collect()
+    }
+
+    fn named(text: &str) -> Reference {
+        text.parse().expect("a reference")
+    }
+
+    fn shown(choice: &Choice) -> Vec<String> {
+        choice.chosen.iter().map(|(id, from, _)| format!("{id} {from}")).collect()
+    }
+
+    const THERE: &[&str] = &[
+        "skill/_global/a",
+        "skill/_global/b",
+        "skill/p/b",
+        "skill/q/b",
+        "skill/q/c",
+        "agent/q/r",
+        "agent/_global/r",
+    ];
+
+    #[test]
+    fn a_project_stands_before_global_and_the_task_before_both() {
+        let wishes = Wishes { project: "p".parse().ok(), ..Wishes::default() };
+        let choice = resolve(&ids(THERE), &wishes).expect("a choice");
+        assert_eq!(shown(&choice), ["skill/_global/a global", "skill/p/b project", "agent/_global/r global"]);
+        assert_eq!(choice.shadowed, Vec::from_iter(ids(&["skill/_global/b"])));
+
+        let add = vec![(Kind::Skill, named("q/b")), (Kind::Skill, named("q/c"))];
+        let wishes =
+            Wishes { add, agent: Some(named("q/r")), without: vec![(Kind::Skill, named("a"))], ..wishes };
+        let choice = resolve(&ids(THERE), &wishes).expect("a choice");
+        assert_eq!(shown(&choice), ["skill/q/b task", "skill/q/c task", "agent/q/r task"]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_all_at_once() {
+        let wishes = Wishes {
+            agent: Some(named("q/none")),
+            add: vec![(Kind::Mcp, named("a"))],
+            without: vec![(Kind::Rules, named("x"))],
+            ..Wishes::default()
+        };
+        let said = resolve(&ids(THERE), &wishes).expect_err("refused").to_string();
+        assert_eq!(said.lines().count(), 3, "{said}");
+        let repository = Wishes { agent: Some(named("none")), ..Wishes::default() };
+        assert!(resolve(&ids(THERE), &repository).is_ok(), "it may be the repository's");
+    }
+
+    fn an_id() -> impl Strategy<Value = ResourceId> {
+        let namespace = prop::sample::select(vec!["_global", "p", "q"]);
+        let parts = (prop::sample::select(Kind::ALL.to_vec()), namespace, "[a-c]");
+        parts.prop_map(|(kind, namespace, name)| ResourceId {
+            kind,
+            namespace: namespace.parse().expect("a name"),
+            name: name.parse().expect("a name"),
+        })
+    }
+
+    proptest! {
+        /// Whatever order names come in, the same task gets the same; and of each kind and name just one.
+        #[test]
+        fn a_choice_depends_on_no_order(
+            there in prop::collection::vec(an_id(), 0..30),
+            mut add in prop::collection::vec((prop::sample::select(Kind::ALL.to_vec()), "[pq]/[a-c]"), 0..4),
+            seed in any::<u64>(),
+        ) {
+            // Two of one name would be a matter of order: the later one is meant.
+            add.sort_by_key(|(kind, text)| (*kind, text[2..].to_owned()));
+            add.dedup_by_key(|(kind, text)| (*kind, text[2..].to_owned()));
+            let add: Vec<_> = add.into_iter().map(|(kind, text)| (kind, named(&text))).collect();
+            let wishes = Wishes { project: "p".parse().ok(), add, ..Wishes::default() };
+            let mut other = wishes.clone();
+            other.add.reverse();
+            let mut shuffled = there.clone();
+            shuffled.rotate_left(usize::try_from(seed % 31).expect("small") % there.len().max(1));
+            let choice = resolve(&there.into_iter().collect(), &wishes);
+            prop_assert_eq!(&choice, &resolve(&shuffled.into_iter().rev().collect(), &wishes));
+            if let (Ok(choice), Ok(other)) = (&choice, resolve(&choice_ids(&choice), &Wishes { add: Vec::new(), ..other })) {
+                let names: BTreeSet<_> = choice.chosen.iter().map(|(id, ..)| (id.kind, &id.name)).collect();
+                prop_assert_eq!(names.len(), choice.chosen.len());
+                prop_assert!(other.shadowed.is_empty());
+            }
+        }
+    }
+
+    fn choice_ids(choice: &Result<Choice, Problems>) -> BTreeSet<ResourceId> {
+        choice.iter().flat_map(|choice| choice.chosen.iter().map(|(id, ..)| id.clone())).collect()
+    }
+}

@@ -1,0 +1,5 @@
+//! A library on a disk, read as a task would.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod library;
