@@ -15,6 +15,7 @@
 //! Bounds: [`tree::FILES_MAX`] files and [`tree::BYTES_MAX`] bytes a resource, [`resolve::RESOURCES_MAX`] resources and
 //! [`resolve::BYTES_MAX`] bytes a task.
 
+pub mod compile;
 pub mod id;
 pub mod kinds;
 pub mod library;
@@ -26,6 +27,7 @@ pub mod resolve;
 pub mod resource;
 pub mod tree;
 
+pub use compile::{Compiled, Expected, Secrets, compile};
 pub use id::{GLOBAL, Kind, Name, Reference, ResourceId};
 pub use library::Library;
 pub use lock::{Difference, Lock, Locked};

@@ -8,7 +8,7 @@
 //! A list of tools that is empty allows none.
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Source, other_name};
 use crate::id::ResourceId;
@@ -53,8 +53,8 @@ pub struct Agent {
     pub denied: Vec<String>,
     /// The most tokens of one answer.
     pub max_tokens: Option<u32>,
-    /// What else its settings have, as YAML lines that the CLI may know.
-    pub rest: String,
+    /// What else its settings have, which the CLI may know.
+    pub rest: Map<String, Value>,
 }
 
 /// What is known of `agent.json`.
@@ -88,16 +88,17 @@ impl TryFrom<Value> for Words {
 }
 
 impl Agent {
-    /// As the CLI reads it from a file of its own.
-    pub fn for_cli(&self) -> String {
-        let mut settings = vec![("name", json!(self.name)), ("description", json!(self.description))];
-        settings.extend(self.model.as_ref().map(|model| ("model", json!(model))));
-        settings.extend(self.tools.as_ref().map(|tools| ("tools", json!(tools))));
-        let denied = (!self.denied.is_empty()).then(|| ("disallowedTools", json!(self.denied)));
-        settings.extend(denied);
-        let text = matter::join(&settings, &self.prompt);
-        let (head, end) = (text.len() - self.prompt.len(), "---\n".len());
-        [&text[..head - end], self.rest.as_str(), &text[head - end..]].concat()
+    /// As the CLI is told of it.
+    pub fn for_cli(&self) -> Value {
+        let mut told = self.rest.clone();
+        let mut tell =
+            |key: &str, value: Option<Value>| drop(value.map(|value| told.insert(key.to_owned(), value)));
+        tell("description", Some(self.description.clone().into()));
+        tell("prompt", Some(self.prompt.clone().into()));
+        tell("model", self.model.clone().map(Value::from));
+        tell("tools", self.tools.clone().map(Value::from));
+        tell("disallowedTools", (!self.denied.is_empty()).then(|| self.denied.clone().into()));
+        told.into()
     }
 }
 
@@ -134,13 +135,10 @@ fn from_json(id: &ResourceId, source: &Source<'_>) -> Result<Agent, Problems> {
     agent.checked(source)
 }
 
-/// What the CLI may know besides: JSON is YAML, a line each.
-fn rest_of(whole: &Map<String, Value>) -> String {
+/// What the CLI may know besides.
+fn rest_of(whole: &Map<String, Value>) -> Map<String, Value> {
     let rest = whole.iter().filter(|(key, _)| !READ.contains(&key.as_str()));
-    let line = |(key, value): (&String, &Value)| {
-        [Value::from(key.as_str()).to_string(), value.to_string()].join(": ") + "\n"
-    };
-    rest.map(line).collect()
+    rest.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 fn from_markdown(id: &ResourceId, source: &Source<'_>) -> Result<Agent, Problems> {
@@ -158,7 +156,7 @@ fn from_markdown(id: &ResourceId, source: &Source<'_>) -> Result<Agent, Problems
         tools: head.words(ALLOWING)?,
         denied: head.words(DENYING)?.unwrap_or_default(),
         max_tokens: head.tokens()?,
-        rest: head.rest(),
+        rest: head.rest()?,
         prompt,
     };
     agent.checked(source)
@@ -201,9 +199,17 @@ impl Head<'_> {
         number.map(Some).ok_or_else(|| self.wrong(setting, "`max_tokens` must be a whole number".to_owned()))
     }
 
-    fn rest(&self) -> String {
+    fn rest(&self) -> Result<Map<String, Value>, Problems> {
         let rest = self.settings.iter().filter(|setting| !READ.contains(&setting.key.as_str()));
-        rest.map(|setting| setting.lines.as_str()).collect()
+        let known = |setting: &Setting| match &setting.value {
+            Some(value) => Ok((setting.key.clone(), value.clone())),
+            None => {
+                let words =
+                    format!("`{}` is more than words or a list: write this agent as agent.json", setting.key);
+                Err(self.wrong(setting, words))
+            }
+        };
+        rest.map(known).collect()
     }
 
     fn wrong(&self, setting: &Setting, words: String) -> Problems {
@@ -219,8 +225,16 @@ impl Agent {
         if self.max_tokens == Some(0) {
             return Err(source.near("max_tokens", "`max_tokens` must be more than 0").into());
         }
-        let tools = self.tools.iter().flatten().chain(&self.denied);
-        match tools.into_iter().find(|tool| !is_tool(tool)) {
+        if let Some(part) = self.tools.iter().flatten().find(|tool| tool.contains('(')) {
+            let words = format!(
+                "`{}` is a part of a tool, and nothing would hold the agent to it: allow the whole tool here, and \
+                 name what it must not do among the denied ones",
+                part.escape_debug()
+            );
+            return Err(source.near(part, words).into());
+        }
+        let mut tools = self.tools.iter().flatten().chain(&self.denied);
+        match tools.find(|tool| !is_tool(tool)) {
             Some(tool) => {
                 let words = format!(
                     "`{}` is not the name of a tool, such as Read or Bash(git log:*)",
@@ -281,19 +295,12 @@ mod tests {
             "max_tokens": 900, "maxTurns": 3}"#;
         let native = "---\nname: reviewer\nmodel: haiku\ntools: Read, Grep\nmax_tokens: 900\nmaxTurns: 3\n---\nReview. Be brief.";
         let plain = "---\nmodel: haiku\nmax_tokens: 900\nmaxTurns: 3\n---\nallowedTools: [Read, Grep]\nReview. Be brief.";
-        let mut read = agent("agent.json", json).expect("an agent");
+        let read = agent("agent.json", json).expect("an agent");
         assert_eq!((read.description.as_str(), read.max_tokens), ("Review.", Some(900)));
-        assert_eq!(read.rest, "\"maxTurns\": 3\n");
-        read.rest = "maxTurns: 3\n".to_owned();
         for text in [native, plain] {
             assert_eq!(agent("agent.md", text), Ok(read.clone()), "{text}");
         }
-        let text = read.for_cli();
-        assert!(
-            text.ends_with("\"tools\": [\"Read\",\"Grep\"]\nmaxTurns: 3\n---\nReview. Be brief."),
-            "{text}"
-        );
-        assert!(!text.contains("max_tokens"), "{text}");
+        insta::assert_snapshot!(read.for_cli(), @r#"{"description":"Review.","maxTurns":3,"model":"haiku","prompt":"Review. Be brief.","tools":["Read","Grep"]}"#);
     }
 
     #[test]

@@ -1,0 +1,221 @@
+//! What the CLI is given of a resolution: files of its own folder, and flags.
+//!
+//! ```text
+//! skill      skills/{name}/…                      found there by the CLI
+//! rules      rules/library/{name}/…               the same
+//! agent      library/agents.json, for `--agents`, which stands before a repository's; the main one for `--agent`
+//! mcp        one configuration for `--mcp-config`; files of a server in library/mcp/{name}/…
+//! hooks      in the settings; scripts in library/hooks/{name}/…
+//! settings   one object for `--settings`, which stands before a repository's
+//! ```
+//!
+//! Settings are merged as the CLI merges its own files: of what is said twice the later counts, tables are joined, and
+//! lists go on. What denies a tool therefore stays, whoever allows it.
+//!
+//! What is [`Expected`] is compared with what the CLI says of itself before the model's first answer.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::id::Kind;
+use crate::kinds::What;
+use crate::kinds::agent::Agent;
+use crate::kinds::mcp::{OWN_FOLDER, Server};
+use crate::kinds::own;
+use crate::resolve::Resolution;
+use crate::resource::Resource;
+use crate::tree::File;
+
+/// Where files of hooks and servers, and the agents, are in the CLI's folder.
+const FOLDER: &str = "library";
+/// The agents, below [`FOLDER`].
+const AGENTS: &str = "agents.json";
+
+/// What servers are given of their owner's secrets: by server, by variable.
+pub type Secrets = BTreeMap<String, BTreeMap<String, String>>;
+
+/// What the CLI is given.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Compiled {
+    /// Files of its own folder, by path.
+    pub files: Vec<File>,
+    /// The file for `--agents`, below its folder.
+    pub agents: Option<String>,
+    /// The agent for `--agent`.
+    pub agent: Option<String>,
+    /// The model of that agent, for a task that names none.
+    pub model: Option<String>,
+    /// The most tokens of an answer to that agent.
+    pub max_tokens: Option<u32>,
+    /// The object for `--settings`.
+    pub settings: Map<String, Value>,
+    /// The servers for `--mcp-config`.
+    pub servers: Map<String, Value>,
+    /// What it must say of itself.
+    pub expected: Expected,
+}
+
+/// What the CLI must say of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// All the tools that there may be; none is any.
+    pub tools: Option<Vec<String>>,
+    /// Tools that there must not be.
+    pub denied: Vec<String>,
+    /// Agents that there must be.
+    pub agents: Vec<String>,
+    /// Skills that there must be.
+    pub skills: Vec<String>,
+    /// The servers that there must be and no others; and whether each must be connected.
+    pub servers: BTreeMap<String, bool>,
+}
+
+/// Compiles for a machine where the CLI's own folder is `config`, a whole path.
+pub fn compile(resolution: &Resolution, config: &str, secrets: &Secrets) -> Compiled {
+    let mut compiled =
+        Compiled { agent: resolution.agent.as_ref().map(ToString::to_string), ..Compiled::default() };
+    for resource in resolution.of(Kind::Skill) {
+        compiled.place(resource, &format!("skills/{}", resource.id.name));
+        compiled.expected.skills.push(resource.id.name.to_string());
+    }
+    for resource in resolution.of(Kind::Rules) {
+        compiled.place(resource, &format!("rules/{FOLDER}/{}", resource.id.name));
+    }
+    for kind in [Kind::Settings, Kind::Hooks, Kind::Mcp] {
+        for resource in resolution.of(kind) {
+            compiled.take(resource, config, secrets);
+        }
+    }
+    compiled.take_agents(resolution);
+    compiled.expected.denied.extend(denied_whole(&compiled.settings));
+    compiled.files.sort();
+    compiled
+}
+
+impl Compiled {
+    /// Puts a resource's files below a folder.
+    fn place(&mut self, resource: &Resource, folder: &str) {
+        let files = resource.files.iter().filter(|file| file.path != own::FILE);
+        self.files.extend(files.map(|file| File { path: format!("{folder}/{}", file.path), ..file.clone() }));
+    }
+
+    /// Takes in what goes into flags, with the files that it names.
+    fn take(&mut self, resource: &Resource, config: &str, secrets: &Secrets) {
+        let folder = format!("{FOLDER}/{}/{}", resource.id.kind, resource.id.name);
+        let at = format!("{config}/{folder}");
+        match &resource.what {
+            What::Settings(settings) => merge(&mut self.settings, settings.clone()),
+            What::Hooks(hooks) => {
+                self.place(resource, &folder);
+                let hooks = put(&Value::from(hooks.clone()), &|text| own_folder(text, &at));
+                merge(&mut self.settings, Map::from_iter([("hooks".to_owned(), hooks)]));
+            }
+            What::Mcp(servers) => {
+                self.place(resource, &folder);
+                for server in servers {
+                    self.servers.insert(server.name.clone(), told(server, &at, secrets.get(&server.name)));
+                    let required = resource.own.required.unwrap_or(false);
+                    self.expected.servers.insert(server.name.clone(), required);
+                }
+            }
+            What::Skill | What::Rules | What::Agent(_) => {}
+        }
+    }
+
+    fn take_agents(&mut self, resolution: &Resolution) {
+        let agents = resolution.of(Kind::Agent).filter_map(|resource| match &resource.what {
+            What::Agent(agent) => Some((resource.id.name.to_string(), agent)),
+            _ => None,
+        });
+        let agents: BTreeMap<String, &Box<Agent>> = agents.collect();
+        let main = self.agent.as_ref().and_then(|name| agents.get(name));
+        if let Some(main) = main {
+            self.model = main.model.clone().filter(|model| model != "inherit");
+            self.max_tokens = main.max_tokens;
+            self.expected.tools.clone_from(&main.tools);
+            self.expected.denied.extend(main.denied.iter().filter(|tool| !tool.contains('(')).cloned());
+            self.require_servers_of(main, resolution);
+        }
+        self.expected.agents = agents.keys().cloned().collect();
+        if !agents.is_empty() {
+            let told: Map<String, Value> =
+                agents.into_iter().map(|(name, agent)| (name, agent.for_cli())).collect();
+            let path = format!("{FOLDER}/{AGENTS}");
+            self.files.push(File {
+                path: path.clone(),
+                executable: false,
+                bytes: json!(told).to_string().into_bytes(),
+            });
+            self.agents = Some(path);
+        }
+    }
+
+    /// What the chosen agent names must be there, unless its owner has said that it need not.
+    fn require_servers_of(&mut self, main: &Agent, resolution: &Resolution) {
+        for resource in resolution.of(Kind::Mcp).filter(|resource| resource.own.required.is_none()) {
+            let What::Mcp(servers) = &resource.what else { continue };
+            for server in servers {
+                let prefix = format!("mcp__{}", server.name);
+                let is_of = |tool: &String| {
+                    tool.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
+                };
+                if main.tools.iter().flatten().any(is_of) {
+                    self.expected.servers.insert(server.name.clone(), true);
+                }
+            }
+        }
+    }
+}
+
+/// A server as the CLI is told of it.
+fn told(server: &Server, folder: &str, secrets: Option<&BTreeMap<String, String>>) -> Value {
+    put(&Value::from(server.spec.clone()), &|text| {
+        let text = own_folder(text, folder);
+        let secrets = secrets.into_iter().flatten();
+        secrets.fold(text, |text, (name, secret)| text.replace(&format!("${{{name}}}"), secret))
+    })
+}
+
+/// A text with the folder of a resource's files where it is meant.
+fn own_folder(text: &str, folder: &str) -> String {
+    let text = text.replace(OWN_FOLDER, folder);
+    match text.strip_prefix("./") {
+        Some(path) => format!("{folder}/{path}"),
+        None => text,
+    }
+}
+
+/// A value with each text in it put anew.
+fn put(value: &Value, anew: &dyn Fn(&str) -> String) -> Value {
+    match value {
+        Value::String(text) => anew(text).into(),
+        Value::Array(items) => items.iter().map(|item| put(item, anew)).collect(),
+        Value::Object(entries) => {
+            let entries = entries.iter().map(|(key, value)| (key.clone(), put(value, anew)));
+            Value::Object(entries.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Merges `later` into settings: tables are joined, lists go on, and of the rest the later counts.
+fn merge(settings: &mut Map<String, Value>, later: Map<String, Value>) {
+    for (key, value) in later {
+        match (settings.get_mut(&key), value) {
+            (Some(Value::Object(known)), Value::Object(value)) => merge(known, value),
+            (Some(Value::Array(known)), Value::Array(value)) => {
+                let new: Vec<Value> = value.into_iter().filter(|item| !known.contains(item)).collect();
+                known.extend(new);
+            }
+            (_, value) => drop(settings.insert(key, value)),
+        }
+    }
+}
+
+/// The tools that settings deny as a whole.
+fn denied_whole(settings: &Map<String, Value>) -> Vec<String> {
+    let denied = settings.get("permissions").and_then(|permissions| permissions.get("deny"));
+    let rules = denied.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    rules.filter(|rule| !rule.contains('(')).map(str::to_owned).collect()
+}

@@ -1,0 +1,77 @@
+//! What the CLI is given of a library.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use mayfly_library::{Compiled, Library, Wishes, compile};
+
+fn put(top: &Path, path: &str, text: &str) {
+    let path = top.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, text).unwrap();
+    let mode = if path.extension().is_some_and(|end| end == "sh") { 0o755 } else { 0o644 };
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn shown(compiled: &Compiled) -> String {
+    let files = compiled.files.iter().map(|file| {
+        let run = if file.executable { "*" } else { "" };
+        format!("{}{run}\n    {}\n", file.path, file.text().unwrap().replace('\n', "\n    "))
+    });
+    let settings = serde_json::to_string_pretty(&compiled.settings).unwrap();
+    let servers = serde_json::to_string_pretty(&compiled.servers).unwrap();
+    let Compiled { agents, agent, model, max_tokens, expected, .. } = compiled;
+    format!(
+        "{}--agents {agents:?} --agent {agent:?}\nmodel {model:?}, max_tokens {max_tokens:?}\n--settings {settings}\n--mcp-config {servers}\n{expected:#?}",
+        files.collect::<String>()
+    )
+}
+
+/// One of each kind, in both layers, as the CLI gets it.
+#[test]
+fn each_kind_becomes_what_the_cli_reads() {
+    let top = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| put(top.path(), path, text);
+    put("skill/_global/review/SKILL.md", "---\nname: review\n---\nLook.");
+    put("skill/_global/review/list.txt", "a list");
+    put("rules/_global/style/style.md", "Be brief.");
+    put(
+        "agent/_global/reviewer/agent.json",
+        r#"{"name": "reviewer", "model": "haiku", "system_prompt": "Review.", "tools": ["Read", "mcp__db__query"], "max_tokens": 900}"#,
+    );
+    put("agent/tally/fixer/agent.md", "deniedTools: WebFetch\nFix it.");
+    put(
+        "mcp/tally/db/mcp.json",
+        r#"{"command": "${CLAUDE_PLUGIN_ROOT}/run.sh", "args": ["./schema.sql"], "env": {"TOKEN": "${TOKEN}", "MODE": "${MODE:-ro}"}}"#,
+    );
+    put("mcp/tally/db/run.sh", "#!/bin/sh\n");
+    put("mcp/tally/db/mayfly.toml", "secrets = { TOKEN = \"db\" }\nallow-secret-in-machine = true\n");
+    put("mcp/_global/docs/mcp.json", r#"{"type": "http", "url": "https://docs.example/mcp"}"#);
+    put(
+        "hooks/_global/fmt/hooks.json",
+        r#"{"hooks": {"PostToolUse": [{"matcher": "Edit", "hooks": [{"type": "command", "command": "./fmt.sh --all"}]}]}}"#,
+    );
+    put("hooks/_global/fmt/fmt.sh", "#!/bin/sh\n");
+    put(
+        "settings/_global/base/settings.json",
+        r#"{"env": {"CI": "1", "A": "g"}, "permissions": {"deny": ["WebSearch"]}}"#,
+    );
+    put(
+        "settings/tally/more/settings.json",
+        r#"{"env": {"A": "p"}, "permissions": {"deny": ["WebSearch", "Read(.env)"]}}"#,
+    );
+    let wishes =
+        Wishes { project: "tally".parse().ok(), agent: "reviewer".parse().ok(), ..Wishes::default() };
+    let resolution = Library::at(top.path()).resolve(&wishes, &|_| None).unwrap();
+    let secrets =
+        BTreeMap::from([("db".to_owned(), BTreeMap::from([("TOKEN".to_owned(), "s3".to_owned())]))]);
+    insta::assert_snapshot!(shown(&compile(&resolution, "/home/agent/.claude", &secrets)));
+}
+
+#[test]
+fn an_empty_library_gives_nothing() {
+    let resolution = Library::at("/nonexistent").resolve(&Wishes::default(), &|_| None).unwrap();
+    assert_eq!(compile(&resolution, "/c", &BTreeMap::new()), Compiled::default());
+}
