@@ -6,6 +6,8 @@ use std::time::Duration;
 use mayfly_core::{Policy, Prices, Secrets};
 use mayfly_provider::Limits;
 
+use crate::library::LibraryConfig;
+
 /// The rules of one engine. Each has a default.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -63,6 +65,8 @@ pub struct EngineConfig {
     pub workspaces: PathBuf,
     /// Where results are: `<task>/<attempt>/bundle`, `<task>/<attempt>/transcript`.
     pub results: PathBuf,
+    /// What tasks get besides what they bring.
+    pub library: LibraryConfig,
     /// What tokens are made with.
     pub key: [u8; 32],
     /// What must not be in anything that is stored or shown. The engine adds the credentials of the tasks that run.

@@ -20,7 +20,7 @@
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
 //! - `events`: the log of a task as clients read it. `feed`: those of all tasks. `token`: what machines prove themselves with. `seal`: credentials at rest. `pool`: those with names.
-//! - `spend`: what is used of model APIs. `prune`: what is old goes. `metrics`: what is counted.
+//! - `spend`: what is used of model APIs. `prune`: what is old goes. `library`: what a task gets of it. `metrics`: what is counted.
 
 mod clock;
 mod config;
@@ -30,6 +30,7 @@ mod engine;
 mod events;
 mod feed;
 mod heads;
+mod library;
 mod limits;
 mod metrics;
 mod model;
@@ -53,6 +54,7 @@ pub use egress::{AllowError, Asked, read_rules};
 pub use engine::{Engine, Found, StartError, TASKS_MAX};
 pub use events::EventReader;
 pub use feed::{Ahead, FeedReader};
+pub use library::{LibraryConfig, read_wishes};
 pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError, Used};
 pub use model::{Denied, Gate, GateClosed, ModelAccess, NoModel};
 pub use pool::{NoCredential, PoolError};

@@ -195,6 +195,7 @@ impl Engine {
         failpoint("join-bound");
         // Before it says anything: what it says must not show its credential, also if it never asks for it.
         let handed = self.handed(attempt.task).await?;
+        let library = self.ordered_library(attempt, &task.spec).await?;
         let fence = Fence::raise(self, attempt);
         if self.step(attempt.task, Event::Joined(attempt.attempt), None).await? {
             self.0.metrics.launched(row.launched, self.0.clock.now());
@@ -206,7 +207,7 @@ impl Engine {
         let welcome = Down::Welcome {
             protocol: PROTOCOL,
             stored: row.stored,
-            order: Box::new(self.order(&task, &row, handed)),
+            order: Box::new(WorkOrder { library, ..self.order(&task, &row, handed) }),
         };
         Ok(Session { engine: self.clone(), attempt, fence, follow, told_to_collect: false, welcome })
     }
@@ -264,6 +265,7 @@ impl Engine {
             max_turns: spec.max_turns,
             max_budget_usd: spec.max_budget_usd,
             trust_repo: spec.trust_repo,
+            library: None,
             claude_version: config.rules.claude_version.clone(),
             credential,
             model_token: self.0.tokens.mint(Route::Model, attempt.id),

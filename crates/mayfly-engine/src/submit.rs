@@ -1,10 +1,12 @@
 //! What a task must look like.
 
+use std::io;
 use std::path::PathBuf;
 
 use mayfly_core::TaskId;
 use mayfly_core::redact::{SECRET_BYTES_MAX, SECRET_BYTES_MIN};
 use mayfly_failpoint::failpoint;
+use mayfly_library::Problems;
 use mayfly_store::{NewTask, StoreError, Submitted, Whose};
 use mayfly_wire::api::{
     CreateTask, Credential, CredentialKind, CredentialMode, IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX,
@@ -14,6 +16,7 @@ use uuid::Uuid;
 
 use crate::egress::read_rules;
 use crate::engine::Engine;
+use crate::library::read_wishes;
 
 /// The longest name of a workspace's folder or a model.
 const NAME_BYTES_MAX: usize = 100;
@@ -50,6 +53,12 @@ pub enum SubmitError {
     /// Neither it nor the pool has a credential for it.
     #[error("{0}")]
     NoCredential(String),
+    /// Something in the library is wrong that the task would get.
+    #[error("{0}")]
+    Library(#[from] Problems),
+    /// What the task gets of the library cannot be kept, or is not there any more.
+    #[error("what the task gets of the library cannot be kept")]
+    Archives(#[source] io::Error),
     /// The idempotency key was used for another task.
     #[error("this idempotency key was used for another task: choose a new one")]
     KeyConflict,
@@ -68,14 +77,20 @@ impl Engine {
     ) -> Result<Task, SubmitError> {
         self.check(&task, idempotency_key.as_deref())?;
         self.check_disk()?;
+        let chosen = self.choose_resources(&task).await?;
         let own = task.credential.take();
         let id = TaskId::new(Uuid::now_v7());
         let credential = match &own {
             Some(own) => Whose::Own(self.0.seal.close(&id.to_string(), own)),
-            None => Whose::Pool(task.credential_name.clone()),
+            None => {
+                let chosen = chosen.as_ref().and_then(|chosen| chosen.credential.clone());
+                Whose::Pool(task.credential_name.clone().or(chosen))
+            }
         };
-        let rules = read_rules(&task.allow)?;
-        let new = NewTask { id, spec: task, credential, rules, idempotency_key, at: self.0.clock.now() };
+        let mut rules = read_rules(&task.allow)?;
+        rules.extend(chosen.iter().flat_map(|chosen| chosen.rules.iter().cloned()));
+        let (lock, at) = (chosen.map(|chosen| chosen.lock), self.0.clock.now());
+        let new = NewTask { id, spec: task, credential, rules, lock, idempotency_key, at };
         let engine = self.clone();
         let id = self.whole(async move { engine.store_task(new, own).await }).await?;
         let task = self.task(id).await.map_err(SubmitError::Store)?;
@@ -100,7 +115,12 @@ impl Engine {
         let Retry { credential, credential_name } = retry;
         let kept = row.pooled.filter(|_| credential.is_none());
         let credential_name = credential_name.or(kept);
-        let again = CreateTask { credential, credential_name, allow, ..row.spec };
+        let mut again = CreateTask { credential, credential_name, allow, ..row.spec };
+        if row.lock.is_some() {
+            // What the library had then, and not what it has now.
+            again = CreateTask { lock: row.lock, project: None, agent: None, ..again };
+            (again.resources, again.without) = (Vec::new(), Vec::new());
+        }
         self.submit(again, idempotency_key).await.map(Some)
     }
 
@@ -178,6 +198,7 @@ pub fn check_task(task: &CreateTask) -> Result<(), SubmitError> {
     require(task.retries <= RETRIES_MAX, "retries", "must be at most 10")?;
     require(task.max_turns != Some(0), "max_turns", "must be more than 0")?;
     read_rules(&task.allow)?;
+    read_wishes(task)?;
     task.credential.as_ref().map_or(Ok(()), check_credential)?;
     let name = task.credential_name.as_deref();
     require(name.is_none_or(check_token_name), "credential_name", "is not the name of a credential")?;

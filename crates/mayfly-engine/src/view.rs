@@ -41,6 +41,7 @@ pub(crate) fn view(task: TaskRow, live: Option<&AttemptRow>, rules: &Rules) -> a
         usage: None,
         pruned: task.pruned,
         credential_name: task.pooled,
+        lock: task.lock,
         priority: task.spec.priority,
         due_at: task.due,
         limits,

@@ -1,12 +1,14 @@
 //! What can be chosen about an orchestrator: its data folder, and the engine's rules.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mayfly_core::Secrets;
-use mayfly_engine::{EngineConfig, Rules};
+use mayfly_engine::{EngineConfig, LibraryConfig, Rules};
 use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
+use mayfly_library::Name;
 
 use crate::data::{STORE, TOKEN};
 use crate::server::StartError;
@@ -14,6 +16,9 @@ use crate::tls::Tls;
 
 /// The name of the owner's socket in the data folder.
 pub(crate) const OWNER_SOCKET: &str = "api.sock";
+
+/// The name of the library in the data folder.
+pub const LIBRARY: &str = "library";
 
 /// What one orchestrator is like.
 #[derive(Debug, Clone)]
@@ -34,6 +39,10 @@ pub struct ServerConfig {
     pub network: Network,
     /// git, which makes patches of results. Default: the one in the usual places.
     pub git: Git,
+    /// The library. Default: `library` in the data folder.
+    pub library: PathBuf,
+    /// The projects of repositories that are not called as their projects are.
+    pub projects: BTreeMap<String, Name>,
     /// What holds for its tasks.
     pub rules: Rules,
     /// What must not be in anything that is stored or shown, by who knows it: `secrets.set("pool", all_of_them)`. The
@@ -45,8 +54,11 @@ impl ServerConfig {
     /// The default rules, in the data folder `data`.
     pub fn in_dir(data: impl Into<PathBuf>) -> Self {
         let git = Git::new("/usr/local/bin:/usr/bin:/bin".into(), None, None);
+        let data = data.into();
         Self {
-            data: data.into(),
+            library: data.join(LIBRARY),
+            projects: BTreeMap::new(),
+            data,
             listen: None,
             tls: None,
             listen_without_tls: false,
@@ -89,9 +101,18 @@ impl ServerConfig {
         }
     }
 
-    pub(crate) fn engine(&self, workspaces: &Path, results: &Path, key: [u8; 32]) -> EngineConfig {
+    pub(crate) fn engine(
+        &self,
+        (workspaces, results, archives): (&Path, &Path, &Path),
+        key: [u8; 32],
+    ) -> EngineConfig {
         EngineConfig {
             rules: self.rules.clone(),
+            library: LibraryConfig {
+                folder: self.library.clone(),
+                archives: archives.to_owned(),
+                projects: self.projects.clone(),
+            },
             workspaces: workspaces.to_owned(),
             results: results.to_owned(),
             key,

@@ -44,7 +44,7 @@ mod told;
 
 pub use adopt::make_data_folder;
 pub use check::{Database, check_database, check_port, check_socket};
-pub use config::ServerConfig;
+pub use config::{LIBRARY, ServerConfig};
 pub use data::{
     BadSecret, DataError, NO_LINK, check_data_folder, holder_of, wait_until_had_by_none, write_private,
 };

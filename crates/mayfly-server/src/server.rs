@@ -162,7 +162,7 @@ impl Server {
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone(), street);
         let doors = Arc::new(doors);
-        let engine_config = config.engine(&data.workspaces(), &data.results(), key);
+        let engine_config = config.engine((&data.workspaces(), &data.results(), &data.resources()), key);
         let engine = Engine::start(engine_config, store, provider, doors.clone(), clock.clone()).await;
         let engine = engine.map_err(StartError::Engine)?;
 

@@ -39,6 +39,8 @@ pub struct TaskRow {
     pub pruned: bool,
     /// The credential of the pool that it uses; none if it came with its own.
     pub pooled: Option<String>,
+    /// The SHA-256 of its lock.
+    pub lock: Option<String>,
 }
 
 /// An attempt as stored.
@@ -61,7 +63,7 @@ pub struct AttemptRow {
 }
 
 pub(crate) const TASK_COLUMNS: &str = "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms, result_attempt, \
-     due_ms, pruned > 0, pooled";
+     due_ms, pruned > 0, pooled, lock";
 
 pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
     let id: String = row.get(0)?;
@@ -82,6 +84,7 @@ pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
         due: row.get::<_, Option<i64>>(11)?.map(time).transpose()?,
         pruned: row.get(12)?,
         pooled: row.get(13)?,
+        lock: row.get(14)?,
     })
 }
 

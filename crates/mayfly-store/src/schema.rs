@@ -36,9 +36,10 @@ const STEPS: [Step; VERSION as usize] = [
     Step::Sql(EGRESS),
     Step::Sql(POOL),
     Step::Sql(USAGE_AND_CARRIES),
+    Step::Sql(LOCKS),
 ];
 /// The version of the tables after all steps.
-const VERSION: u8 = 8;
+const VERSION: u8 = 9;
 
 /// The tables that the queue needs.
 const QUEUE: [&str; 3] = ["tasks", "attempts", "effects"];
@@ -220,6 +221,17 @@ ALTER TABLE attempts ADD COLUMN cost_usd REAL;
 -- The end of an unfinished line, by source, that may be the beginning of a secret.
 ALTER TABLE attempts ADD COLUMN carry_claude BLOB;
 ALTER TABLE attempts ADD COLUMN carry_stderr BLOB;
+";
+
+const LOCKS: &str = "
+-- The resources of the library that tasks run with, by content.
+CREATE TABLE locks (
+    -- Of the JSON.
+    sha256 TEXT PRIMARY KEY,
+    json TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+-- That of the task; none has no resources.
+ALTER TABLE tasks ADD COLUMN lock TEXT;
 ";
 
 /// Writes what each event was as the line that it is.

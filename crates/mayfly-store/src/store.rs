@@ -19,6 +19,7 @@ use crate::desk::Desk;
 use crate::egress;
 use crate::error::{StoreError, corrupt};
 use crate::ingest::{IngestError, IngestRules, Ingested, ingest, look};
+use crate::locks;
 use crate::log::Log;
 use crate::pool::{self, Whose};
 use crate::prune;
@@ -47,10 +48,23 @@ pub struct NewTask {
     pub credential: Whose,
     /// Where its machines may go: what the spec says of it, read.
     pub rules: Vec<Rule>,
+    /// What it runs with of the library.
+    pub lock: Option<NewLock>,
     /// The same key with the same task gives the task that is there already.
     pub idempotency_key: Option<String>,
     /// When.
     pub at: Timestamp,
+}
+
+/// What a task runs with of the library.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewLock {
+    /// The SHA-256 of `json`, in hex.
+    pub sha256: String,
+    /// The lock.
+    pub json: String,
+    /// What is told of it in the task's log.
+    pub event: MayflyEvent,
 }
 
 /// An effect that was performed.
@@ -426,10 +440,11 @@ fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError>
     }
     let pooled = pool::choose(connection, &new.credential)?;
     let state = TaskState::NEW;
-    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms, priority, pooled) \
-               VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7)";
+    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms, priority, pooled, lock) \
+               VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8)";
     let (id, at) = (new.id.to_string(), new.at.as_millisecond());
-    let values = params![id, spec, new.idempotency_key, state.name(), at, new.spec.priority, pooled];
+    let lock = new.lock.as_ref().map(|lock| &lock.sha256);
+    let values = params![id, spec, new.idempotency_key, state.name(), at, new.spec.priority, pooled, lock];
     connection.prepare_cached(sql)?.execute(values)?;
     if let Whose::Own(sealed) = &new.credential {
         keep_credential(connection, new.id, sealed)?;
@@ -437,6 +452,10 @@ fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError>
     egress::keep_rules(connection, new.id, &new.rules, new.at)?;
     let mut log = Log::open(connection, new.id, 0);
     log.mayfly(0, new.at, &MayflyEvent::Queued)?;
+    if let Some(lock) = &new.lock {
+        locks::keep(connection, &lock.sha256, &lock.json)?;
+        log.mayfly(0, new.at, &lock.event)?;
+    }
     log.close()?;
     failpoint("submit-uncommitted");
     Ok(Submitted::New(new.id))

@@ -1,11 +1,12 @@
 //! A real engine on a real file, which a test can restart.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_core::TaskId;
-use mayfly_engine::{Engine, EngineConfig, Rules, Store};
+use mayfly_engine::{Engine, EngineConfig, LibraryConfig, Rules, Store};
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Task};
 use mayfly_wire::event::{Event, MayflyEvent};
 use tempfile::TempDir;
@@ -149,6 +150,11 @@ impl TestEngine {
 
 fn usual(dir: &TempDir) -> EngineConfig {
     EngineConfig {
+        library: LibraryConfig {
+            folder: dir.path().join("library"),
+            archives: dir.path().join("resources"),
+            projects: BTreeMap::new(),
+        },
         rules: Rules::default(),
         workspaces: dir.path().join("workspaces"),
         results: dir.path().join("results"),

@@ -48,6 +48,9 @@ pub const RETRIES_MAX: u32 = 10;
 /// The most places where the machines of one task may go.
 pub const ALLOWED_MAX: usize = 10_000;
 
+/// The most resources that one task can ask for, or ask to be without, by name.
+pub const RESOURCES_MAX: usize = 500;
+
 /// The highest priority, and the lowest below 0.
 pub const PRIORITY_MAX: i32 = 1000;
 
@@ -87,6 +90,24 @@ pub struct CreateTask {
     /// in it. Default: 0, never; at most [`RETRIES_MAX`].
     #[serde(default, skip_serializing_if = "is_none")]
     pub retries: u32,
+    /// The namespace of the library that the repository has besides `_global`. Default: the one of the workspace's name,
+    /// if the library has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The agent that the task is run by, as `[NAMESPACE/]NAME[@SHA256]`: the library's, else one of the repository's.
+    /// Default: none, the CLI's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// More resources of the library, as `KIND/[NAMESPACE/]NAME[@SHA256]`; at most [`RESOURCES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<String>,
+    /// Resources that it is not to have, as `KIND/[NAMESPACE/]NAME`; at most [`RESOURCES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
+    /// The lock to run with, by its SHA-256, instead of what the library has now: one that a task here had, or that was
+    /// handed over. Nothing of the four above may stand beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
     /// Where its machines may go besides the model, as `HOST[:PORT]`, where a host can begin with `*.`; without a port,
     /// 443 and 80 are meant. Default: nowhere; at most [`ALLOWED_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -239,6 +260,9 @@ pub struct Task {
     /// The credential in the pool that it uses, if it brought none of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_name: Option<String>,
+    /// The SHA-256 of its lock: the resources of the library that it runs with; none is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
     /// Its place in the queue: higher first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,

@@ -34,6 +34,16 @@ pub const LINE_BYTES_MIN: usize = 126;
 pub enum MayflyEvent {
     /// The task waits for a free slot.
     Queued,
+    /// What it gets of the library, from its beginning to its end.
+    Locked {
+        /// The SHA-256 of its lock.
+        lock: String,
+        /// How many resources these are.
+        resources: usize,
+        /// Those that it would have if another of the same kind and name did not stand before it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        shadowed: Vec<String>,
+    },
     /// A machine is asked for.
     Launching {
         /// The place that makes it.

@@ -137,6 +137,9 @@ pub struct WorkOrder {
     /// Whether the settings of the repository count, and what it names runs; else its words alone.
     #[serde(default)]
     pub trust_repo: bool,
+    /// What it gets of the library.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub library: Option<OrderedLibrary>,
     /// The version that `claude` must name in its first message; none accepts any.
     pub claude_version: Option<String>,
     /// The placeholder credential: good for the model routes of this attempt alone.
@@ -158,6 +161,18 @@ pub struct WorkOrder {
     #[serde(default)]
     pub log_bytes_max: Option<u64>,
 }
+
+/// The resources in a machine. Each is fetched by the SHA-256 that the lock has of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderedLibrary {
+    /// The lock, as JSON.
+    pub lock: String,
+    /// Whether the task has named no model, so that its agent's counts.
+    pub model_is_default: bool,
+}
+
+/// Where a worker fetches a resource: this, and its SHA-256.
+pub const RESOURCE_PATH: &str = "/v1/worker/resources/";
 
 /// The header of a request to the model in which the placeholder comes where the credential's own has the real one.
 pub const PLACEHOLDER_HEADER: &str = "x-mayfly-token";

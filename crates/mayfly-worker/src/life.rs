@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_core::{Failure, Outcome};
+use mayfly_core::{Failure, Outcome, causes};
+use mayfly_library::{Compiled, Expected};
 use mayfly_link::{BackOff, Dial, Route};
 use mayfly_wire::Secret;
 use mayfly_wire::boot::Boot;
@@ -19,6 +20,8 @@ use crate::Surroundings;
 use crate::claude::command::{Launch, prepare};
 use crate::claude::verdict::Verdict;
 use crate::collect::Collector;
+use crate::exchange::Exchange;
+use crate::library;
 use crate::limits::Limits;
 use crate::reaper::Reaper;
 use crate::relay::Relay;
@@ -111,24 +114,40 @@ impl Life {
         if *duty.borrow_and_update() > Duty::Work {
             return stopped();
         }
+        let exchange =
+            Exchange { way: &*self.way, token: &self.order.result_token, random: self.surroundings.random };
+        // Before anything has happened that could not happen again.
+        let library = tokio::select! {
+            library = library::prepare(&self.order, &exchange, &self.boot.home) => library,
+            _ = duty.wait_for(|duty| *duty > Duty::Work) => return stopped(),
+        };
+        let library = match library {
+            Ok(library) => library,
+            Err(error) => {
+                let detail = format!("what the task gets of the library is not there: {}", causes(&error));
+                return Verdict::failed(Failure::Startup, detail);
+            }
+        };
         let started = outlet.report_durably(&Report::Started).await;
         if !started || *duty.borrow() > Duty::Work {
             return stopped();
         }
-        if let Err(error) = self.carry_words(workspace, &outlet).await {
+        if let Err(error) = self.carry_words(workspace, &library.expected, &outlet).await {
             let detail = format!(
                 "what the repository says cannot be written into {}: {error}",
                 self.boot.home.display()
             );
             return Verdict::failed(Failure::Workspace, detail);
         }
+        let order = self.order_with(&library);
         let launch = Launch {
+            library: &library,
             binary: &self.boot.claude,
             home: &self.boot.home,
             cwd: workspace,
             port: self.relay.port,
             egress_port: self.egress_port,
-            order: &self.order,
+            order: &order,
         };
         let limits = Limits::of(&self.boot);
         let (reaper, graces, disk) = (self.reaper.clone(), self.surroundings.graces, self.boot.disk.clone());
@@ -136,10 +155,20 @@ impl Life {
         Supervisor { reaper, outlet, duty, busy, graces, limits, disk }.run(&launch).await
     }
 
+    /// The order, with the model of the agent that it is run by if the task has named none.
+    fn order_with(&self, library: &Compiled) -> WorkOrder {
+        let mut order = self.order.clone();
+        let is_default = order.library.as_ref().is_some_and(|ordered| ordered.model_is_default);
+        if let Some(model) = library.model.as_ref().filter(|_| is_default) {
+            order.model.clone_from(model);
+        }
+        order
+    }
+
     /// Gives `claude` what counts of the repository, and tells what does not.
-    async fn carry_words(&self, workspace: &Path, outlet: &Outlet) -> io::Result<()> {
+    async fn carry_words(&self, workspace: &Path, library: &Expected, outlet: &Outlet) -> io::Result<()> {
         if self.order.workspace.is_some() {
-            for report in words::prepare(&self.order, workspace, &self.boot.home)? {
+            for report in words::prepare(&self.order, workspace, &self.boot.home, library)? {
                 outlet.report(&report).await;
             }
         }

@@ -150,7 +150,7 @@ impl Supervisor {
         let (progress_in, progress) = watch::channel(Progress::default());
         let exited = watch::Sender::new(false);
         let listener = Listener {
-            interpreter: Interpreter::new(Asked::new(launch.order, launch.cwd)),
+            interpreter: Interpreter::new(Asked::new(launch.order, launch.cwd, &launch.library.expected)),
             outlet: self.outlet.clone(),
             answers: inputs.downgrade(),
             progress: progress_in,

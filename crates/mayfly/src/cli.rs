@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use mayfly_core::host::Rule;
+use mayfly_library::{Kind, Name, Reference};
 
 use crate::commands::{allow, cancel, credential, logs, ps, result, retry, token, tunnel};
 use crate::config::Flags;
@@ -40,7 +41,8 @@ Examples:
 
 A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
 `model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `trust_repo`, `priority`,
-`retries`, `allow`, `workspace`, `credential`, `credential_name`. One bad line, and no task is
+`retries`, `allow`, `workspace`, `credential`, `credential_name`, `project`, `agent`, `resources`,
+`without`, `lock`. One bad line, and no task is
 submitted. The exit code of several tasks is that of the worst.
 
 The credential for the model is --credential, else the first of these that is set:
@@ -201,6 +203,8 @@ pub(crate) struct RunArgs {
     /// Let the agent reach the hosts that your own configuration of npm, pip, cargo and apt names
     #[arg(long)]
     pub(crate) allow_registries: bool,
+    #[command(flatten)]
+    pub(crate) library: LibraryArgs,
     /// The credential for the model, by its name in the orchestrator's pool [default: see below]
     #[arg(long, value_name = "NAME", value_parser = values::credential_name)]
     pub(crate) credential: Option<String>,
@@ -213,6 +217,65 @@ pub(crate) struct RunArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+}
+
+/// What a task gets of the library, besides what is there for all and for its project.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Library")]
+pub(crate) struct LibraryArgs {
+    /// The agent that the task is run by: the library's, else one of the repository's
+    #[arg(long, value_name = "[NS/]NAME")]
+    pub(crate) agent: Option<Reference>,
+    /// The namespace of the library besides `_global` [default: the one named as the repository is]
+    #[arg(long, value_name = "NS")]
+    pub(crate) project: Option<Name>,
+    /// One more skill; can be given again, as all of these can
+    #[arg(long, value_name = "[NS/]NAME")]
+    skill: Vec<Reference>,
+    /// The MCP servers of one more resource
+    #[arg(long, value_name = "[NS/]NAME")]
+    mcp: Vec<Reference>,
+    /// Not this skill
+    #[arg(long, value_name = "[NS/]NAME")]
+    no_skill: Vec<Reference>,
+    /// Not this agent
+    #[arg(long, value_name = "[NS/]NAME")]
+    no_agent: Vec<Reference>,
+    /// Not these MCP servers
+    #[arg(long, value_name = "[NS/]NAME")]
+    no_mcp: Vec<Reference>,
+    /// Not these hooks
+    #[arg(long, value_name = "[NS/]NAME")]
+    no_hooks: Vec<Reference>,
+    /// Not these rules
+    #[arg(long, value_name = "[NS/]NAME")]
+    no_rules: Vec<Reference>,
+    /// Not these settings
+    #[arg(long, value_name = "[NS/]NAME")]
+    no_settings: Vec<Reference>,
+}
+
+impl LibraryArgs {
+    /// What the task is to have, as a task names it.
+    pub(crate) fn resources(&self) -> Vec<String> {
+        named([(Kind::Skill, &self.skill), (Kind::Mcp, &self.mcp)])
+    }
+
+    /// What it is not to have.
+    pub(crate) fn without(&self) -> Vec<String> {
+        named([
+            (Kind::Skill, &self.no_skill),
+            (Kind::Agent, &self.no_agent),
+            (Kind::Mcp, &self.no_mcp),
+            (Kind::Hooks, &self.no_hooks),
+            (Kind::Rules, &self.no_rules),
+            (Kind::Settings, &self.no_settings),
+        ])
+    }
+}
+
+fn named<const N: usize>(of: [(Kind, &Vec<Reference>); N]) -> Vec<String> {
+    of.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}/{name}"))).collect()
 }
 
 /// Run the orchestrator: the queue, the machines, and the way out to the model

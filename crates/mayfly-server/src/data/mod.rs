@@ -8,6 +8,8 @@
 //! tls.pem       the key and the certificate that signed itself, made when it is first asked for
 //! mayfly.db     the store
 //! workspaces/   <sha256>.bundle
+//! library/      what tasks share, unless the configuration has it elsewhere; its owner's to edit
+//! resources/    <sha256>.tar: what tasks had of it, by content
 //! results/      <task>/<attempt>/bundle, <task>/<attempt>/transcript
 //! incoming/     files that are still arriving, on the same file system; emptied at each start
 //! way-out/      the machines' doors: <attempt>/orchestrator.sock
@@ -52,7 +54,8 @@ impl DataFolder {
         let lock = lock(root)?;
         let data = Self { root: root.to_owned(), _lock: lock };
         let _ = fs::remove_dir_all(data.incoming());
-        for private in [data.workspaces(), data.results(), data.incoming(), data.way_out()] {
+        for private in [data.workspaces(), data.resources(), data.results(), data.incoming(), data.way_out()]
+        {
             adopt::private(&private)?;
         }
         Ok(data)
@@ -64,6 +67,10 @@ impl DataFolder {
 
     pub(crate) fn workspaces(&self) -> PathBuf {
         self.root.join("workspaces")
+    }
+
+    pub(crate) fn resources(&self) -> PathBuf {
+        self.root.join("resources")
     }
 
     pub(crate) fn results(&self) -> PathBuf {

@@ -6,6 +6,7 @@
 //!
 //! A machine's routes have nothing of the engine but this.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -88,6 +89,15 @@ impl Entry {
     /// What the task of an attempt works on.
     pub(super) async fn workspace(&self, attempt: AttemptId) -> Result<Option<Workspace>, StoreError> {
         Ok(self.engine.task(attempt.task).await?.and_then(|task| task.workspace))
+    }
+
+    /// The archive of a resource that an attempt's task runs with.
+    pub(super) async fn resource(
+        &self,
+        attempt: AttemptId,
+        sha256: &str,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        self.engine.resource(attempt, sha256).await
     }
 
     /// What knows the secrets as they are now.

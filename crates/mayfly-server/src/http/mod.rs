@@ -39,6 +39,7 @@ mod health;
 mod hosts;
 mod openapi;
 mod problem;
+mod resources;
 mod results;
 mod tasks;
 mod tokens;
@@ -103,6 +104,7 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(tasks::retry))
         .routes(routes!(allow::show, allow::add))
         .routes(routes!(allow::record))
+        .routes(routes!(resources::lock))
         .routes(routes!(events::follow))
         .routes(routes!(results::summary))
         .routes(routes!(results::patch))
@@ -143,6 +145,7 @@ pub(crate) fn machine(machine: Machine, client: reqwest::Client) -> Router {
     let own = Router::new()
         .route("/v1/worker", get(worker_link::join))
         .route(EGRESS_PATH, get(egress::join))
+        .route("/v1/worker/resources/{sha256}", get(resources::fetch))
         .route("/v1/worker/result/bundle", put(uploads::bundle))
         .route("/v1/worker/result/transcript", put(uploads::transcript))
         .method_not_allowed_fallback(async || Problem::no_route())

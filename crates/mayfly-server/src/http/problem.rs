@@ -62,6 +62,9 @@ kinds! {
     BadRequest: "bad-request",
     TooLarge: "too-large",
     InvalidTask: "invalid-task",
+    InvalidLibrary: "invalid-library",
+    NoSuchLock: "no-such-lock",
+    NoSuchResource: "no-such-resource",
     InvalidHost: "invalid-host",
     TooManyHosts: "too-many-hosts",
     Over: "over",
@@ -144,6 +147,15 @@ impl Problem {
     pub(crate) fn no_workspace() -> Self {
         let detail = "this task started from no code, or the code is not kept any more";
         Self::new(StatusCode::NOT_FOUND, Kind::NoSuchWorkspace, detail)
+    }
+
+    pub(crate) fn no_lock() -> Self {
+        Self::new(StatusCode::NOT_FOUND, Kind::NoSuchLock, "this task runs with nothing of the library")
+    }
+
+    pub(crate) fn no_resource() -> Self {
+        let detail = "this resource is not kept any more";
+        Self::new(StatusCode::NOT_FOUND, Kind::NoSuchResource, detail)
     }
 
     /// One answer, whether the token is missing, wrong, of another route, or of an attempt that is over.
@@ -272,6 +284,10 @@ impl From<SubmitError> for Problem {
             SubmitError::Invalid { .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidTask, error.to_string())
             }
+            SubmitError::Library(_) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidLibrary, error.to_string())
+            }
+            SubmitError::Archives(error) => Self::disk(&error),
             SubmitError::DiskFull { .. } => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, Kind::DiskFull, error.to_string())
             }

@@ -13,6 +13,7 @@ const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 
 /// Makes the tables of the second version out of these.
 const SECOND: &str = "
+    ALTER TABLE tasks DROP COLUMN lock; DROP TABLE locks;
     DROP TABLE allowed; DROP TABLE egress; ALTER TABLE attempts DROP COLUMN egress_dropped;
     DROP TABLE pool; ALTER TABLE tasks DROP COLUMN pooled;
     DROP TABLE usage; ALTER TABLE attempts DROP COLUMN cost_usd; ALTER TABLE attempts DROP COLUMN carry_claude;

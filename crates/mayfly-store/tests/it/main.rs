@@ -54,6 +54,7 @@ fn new(number: u32, key: Option<&str>) -> NewTask {
         spec,
         credential: Whose::Own(vec![0]),
         rules: Vec::new(),
+        lock: None,
         idempotency_key: key.map(str::to_owned),
         at: AT,
     }

@@ -13,10 +13,13 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use mayfly_library::Compiled;
 use mayfly_wire::Secret;
 use mayfly_wire::api::CredentialKind;
 use mayfly_wire::worker::{Handed, PLACEHOLDER_HEADER, WorkOrder};
 use serde_json::{Map, Value, json};
+
+use crate::library;
 
 /// Where programs are found in a machine.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -28,6 +31,11 @@ pub(crate) const GIT_EMAIL: &str = "agent@mayfly.invalid";
 pub(crate) const ABSENT_TOOLS: [&str; 3] = ["AskUserQuestion", "EnterPlanMode", "ExitPlanMode"];
 /// The machine is the boundary: inside it tools run without asking.
 pub(crate) const PERMISSION_MODE: &str = "bypassPermissions";
+
+/// A configuration of MCP servers that has none.
+const NO_SERVERS: &str = r#"{"mcpServers":{}}"#;
+/// Where servers are named, in the CLI's own folder.
+const SERVERS_FILE: &str = "library/servers.json";
 
 /// What the CLI is told about its own behaviour.
 const SETTINGS: [(&str, &str); 13] = [
@@ -91,6 +99,8 @@ pub struct Launch<'a> {
     pub egress_port: Option<u16>,
     /// What was asked for.
     pub order: &'a WorkOrder,
+    /// What it gets of the library.
+    pub library: &'a Compiled,
 }
 
 impl Launch<'_> {
@@ -98,9 +108,12 @@ impl Launch<'_> {
     /// is one, is to be kept until the process has been started.
     pub fn command(&self) -> io::Result<(Command, Option<OwnedFd>)> {
         let mut command = Command::new(self.binary);
-        command.env_clear().envs(SETTINGS).current_dir(self.cwd).args(self.arguments());
+        command.env_clear().envs(SETTINGS).current_dir(self.cwd).args(self.arguments()?);
         command.env("HOME", self.home).env("CLAUDE_CONFIG_DIR", config_dir(self.home));
         command.env("ANTHROPIC_BASE_URL", self.gateway());
+        if let Some(tokens) = self.library.max_tokens {
+            command.env("CLAUDE_CODE_MAX_OUTPUT_TOKENS", tokens.to_string());
+        }
         let descriptor = self.credential(&mut command)?;
         if let Some(proxy) = self.proxy() {
             command.envs(PROXIED.map(|name| (name, &proxy)));
@@ -124,8 +137,13 @@ impl Launch<'_> {
     /// What the CLI is told of its settings, before which no repository's count: to fetch a page without asking its maker
     /// first, to which there is no way out; and, where a repository's `env` counts, the way to the model as it was.
     fn settings(&self) -> String {
-        let environment = if self.order.trust_repo { self.way_to_the_model() } else { Map::new() };
-        json!({"skipWebFetchPreflight": true, "env": environment}).to_string()
+        let mut settings = self.library.settings.clone();
+        settings.insert("skipWebFetchPreflight".to_owned(), true.into());
+        let environment = settings.entry("env").or_insert_with(|| json!({}));
+        if let (true, Some(environment)) = (self.order.trust_repo, environment.as_object_mut()) {
+            environment.extend(self.way_to_the_model());
+        }
+        Value::from(settings).to_string()
     }
 
     fn way_to_the_model(&self) -> Map<String, Value> {
@@ -162,7 +180,7 @@ impl Launch<'_> {
         Ok(Some(descriptor))
     }
 
-    fn arguments(&self) -> Vec<String> {
+    fn arguments(&self) -> io::Result<Vec<String>> {
         let order = self.order;
         let mut arguments: Vec<String> = ["-p", "--verbose"].map(String::from).to_vec();
         let mut flag = |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
@@ -174,7 +192,13 @@ impl Launch<'_> {
         flag("--permission-prompt-tool", "stdio");
         flag("--setting-sources", if order.trust_repo { "user,project,local" } else { "user" });
         flag("--settings", &self.settings());
-        flag("--mcp-config", &self.servers());
+        flag("--mcp-config", &self.servers()?);
+        if let Some(agents) = &self.library.agents {
+            flag("--agents", &config_dir(self.home).join(agents).to_string_lossy());
+        }
+        if let Some(agent) = &self.library.agent {
+            flag("--agent", agent);
+        }
         if let Some(turns) = order.max_turns {
             flag("--max-turns", &turns.to_string());
         }
@@ -184,16 +208,34 @@ impl Launch<'_> {
         // Last, since these two take all the words that follow up to the next flag.
         flag("--disallowedTools", &ABSENT_TOOLS.join(","));
         arguments.push("--strict-mcp-config".to_owned());
-        arguments
+        Ok(arguments)
     }
 
-    /// The only MCP servers there are: those of a repository that is trusted.
-    fn servers(&self) -> String {
+    /// The only MCP servers there are: the library's, and those of a repository that is trusted. They are in a file,
+    /// since every process of the machine can read arguments.
+    fn servers(&self) -> io::Result<String> {
         let own = self.cwd.join(".mcp.json");
-        match self.order.trust_repo && own.is_file() {
-            true => own.to_string_lossy().into_owned(),
-            false => r#"{"mcpServers":{}}"#.to_owned(),
-        }
+        let mut servers = match (self.order.trust_repo && own.is_file(), self.library.servers.is_empty()) {
+            (false, true) => return Ok(NO_SERVERS.to_owned()),
+            (true, true) => return Ok(own.to_string_lossy().into_owned()),
+            (true, false) => servers_of(&std::fs::read(&own)?).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, "the repository's .mcp.json is no list of servers")
+            })?,
+            (false, false) => Map::new(),
+        };
+        servers.extend(self.library.servers.clone());
+        let path = config_dir(self.home).join(SERVERS_FILE);
+        library::write(&path, json!({"mcpServers": servers}).to_string().as_bytes(), false)?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+}
+
+/// The servers that a file names.
+fn servers_of(text: &[u8]) -> Option<Map<String, Value>> {
+    let mut file: Map<String, Value> = serde_json::from_slice(text).ok()?;
+    match file.remove("mcpServers") {
+        Some(Value::Object(servers)) => Some(servers),
+        _ => None,
     }
 }
 
@@ -231,6 +273,7 @@ pub(crate) mod tests {
             max_turns: Some(7),
             max_budget_usd: Some(0.5),
             trust_repo: false,
+            library: None,
             claude_version: Some("2.1.330".to_owned()),
             credential: None,
             model_token: "canary-model".to_owned().into(),
@@ -244,7 +287,8 @@ pub(crate) mod tests {
 
     fn command(order: &WorkOrder) -> Command {
         let (binary, home, cwd) = (Path::new("/c"), Path::new("/home/agent"), Path::new("/workspace"));
-        let launch = Launch { binary, home, cwd, port: 8080, egress_port: Some(8081), order };
+        let library = &Compiled::default();
+        let launch = Launch { binary, home, cwd, port: 8080, egress_port: Some(8081), order, library };
         launch.command().expect("pipes").0
     }
 

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use bytes::Bytes;
+use mayfly_library::Expected;
 use mayfly_wire::event::LimitKind;
 use mayfly_wire::worker::{Report, WorkOrder};
 
@@ -65,18 +66,20 @@ pub(crate) struct Asked {
     model: String,
     session_id: String,
     cwd: String,
-    /// Whether there may be servers: those of a repository that is trusted.
+    /// Whether there may be servers that are not the library's: those of a repository that is trusted.
     servers: bool,
+    library: Expected,
 }
 
 impl Asked {
-    pub(crate) fn new(order: &WorkOrder, cwd: &Path) -> Self {
+    pub(crate) fn new(order: &WorkOrder, cwd: &Path, library: &Expected) -> Self {
         Self {
             version: order.claude_version.clone(),
             model: order.model.clone(),
             session_id: order.session_id.clone(),
             cwd: cwd.to_string_lossy().into_owned(),
             servers: order.trust_repo,
+            library: library.clone(),
         }
     }
 }
@@ -172,7 +175,10 @@ impl Interpreter {
             return vec![Finding::Mismatch(differences.join("; "))];
         }
         let (version, model) = (shorten(&init.claude_code_version), shorten(&init.model));
-        vec![Finding::Report(Report::Ready { version, model })]
+        let mut findings = vec![Finding::Report(Report::Ready { version, model })];
+        findings
+            .extend(self.asked.absent_servers(&init).map(|text| Finding::Report(Report::Warning { text })));
+        findings
     }
 
     fn assistant(&mut self, spoken: &Spoken) -> Vec<Finding> {
@@ -317,8 +323,6 @@ impl Asked {
         let mode = init.permission_mode.as_str();
         expect("permission mode", mode == PERMISSION_MODE, PERMISSION_MODE, mode);
         expect("folder", init.cwd == self.cwd, &self.cwd, &init.cwd);
-        let servers = init.mcp_servers.len();
-        expect("number of MCP servers", servers == 0 || self.servers, "0", &servers.to_string());
         for tool in ABSENT_TOOLS {
             expect(
                 "list of tools",
@@ -327,8 +331,64 @@ impl Asked {
                 "with it",
             );
         }
+        differences.extend(self.differences_of_library(init));
         differences
     }
+
+    /// The same, for what the library says.
+    fn differences_of_library(&self, init: &Init) -> Vec<String> {
+        let Expected { tools, denied, agents, skills, servers } = &self.library;
+        let mut differences = Vec::new();
+        let mut differs = |what: String| differences.push(shorten(&what));
+        for tool in &init.tools {
+            if denied.iter().any(|rule| is_of(tool, rule)) {
+                differs(format!("the tool {tool} is there, and is denied"));
+            } else if tools.as_ref().is_some_and(|tools| !tools.iter().any(|rule| is_of(tool, rule))) {
+                differs(format!("the tool {tool} is there, and the agent's list does not have it"));
+            }
+        }
+        for (kind, wanted, there) in [("agent", agents, &init.agents), ("skill", skills, &init.skills)] {
+            for name in wanted.iter().filter(|name| !there.contains(name)) {
+                differs(format!("the {kind} {name} is not there"));
+            }
+        }
+        for server in
+            init.mcp_servers.iter().filter(|server| !servers.contains_key(&server.name) && !self.servers)
+        {
+            differs(format!("the MCP server {} is there, and was not asked for", server.name));
+        }
+        for name in servers.iter().filter(|(_, required)| **required).map(|(name, _)| name) {
+            let status = status_of(init, name);
+            if status != CONNECTED {
+                differs(format!("the MCP server {name}, which is required, is {status}"));
+            }
+        }
+        differences
+    }
+
+    /// What is told of the servers that need not be there, and are not.
+    fn absent_servers(&self, init: &Init) -> impl Iterator<Item = String> {
+        let servers = self.library.servers.iter().filter(|(_, required)| !**required);
+        let told =
+            servers.map(|(name, _)| (name, status_of(init, name))).filter(|(_, status)| status != CONNECTED);
+        told.map(|(name, status)| format!("the MCP server {name} is {status}: the agent goes on without it"))
+    }
+}
+
+/// What the CLI says of a server that is there.
+const CONNECTED: &str = "connected";
+
+fn status_of(init: &Init, server: &str) -> String {
+    let found = init.mcp_servers.iter().find(|said| said.name == server);
+    found.map_or_else(|| "not there".to_owned(), |said| shorten(&said.status))
+}
+
+/// Whether a rule is about a tool: by its name, or by that of its MCP server. The CLI's first message calls a tool `Task`
+/// that is `Agent` everywhere else.
+fn is_of(tool: &str, rule: &str) -> bool {
+    let of_server =
+        || rule.starts_with("mcp__") && tool.strip_prefix(rule).is_some_and(|rest| rest.starts_with("__"));
+    tool == rule || (tool, rule) == ("Task", "Agent") || of_server()
 }
 
 /// Whether the CLI's model is what was asked for: the same name, or one that an alias stands for.

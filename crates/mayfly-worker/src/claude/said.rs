@@ -52,13 +52,26 @@ pub(crate) struct Init {
     #[serde(default)]
     pub(crate) tools: Vec<String>,
     #[serde(default)]
-    pub(crate) mcp_servers: Vec<serde::de::IgnoredAny>,
+    pub(crate) mcp_servers: Vec<InitServer>,
+    #[serde(default)]
+    pub(crate) agents: Vec<String>,
+    #[serde(default)]
+    pub(crate) skills: Vec<String>,
     #[serde(default)]
     pub(crate) model: String,
     #[serde(default, rename = "permissionMode")]
     pub(crate) permission_mode: String,
     #[serde(default)]
     pub(crate) claude_code_version: String,
+}
+
+/// A server, as the first message has it.
+#[derive(Deserialize)]
+pub(crate) struct InitServer {
+    #[serde(default)]
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) status: String,
 }
 
 #[derive(Deserialize)]

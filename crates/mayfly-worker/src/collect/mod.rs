@@ -25,8 +25,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Surroundings;
 use crate::claude::interpret::shorten;
+use crate::exchange::Exchange;
 use crate::reaper::Reaper;
-use upload::Upload;
 use work::Work;
 
 /// The most lines that tell what could not be saved, and as many of notes.
@@ -108,8 +108,8 @@ impl Collector<'_> {
         make(self.home).or_else(|_| make(&self.surroundings.scratch))
     }
 
-    fn upload(&self) -> Upload<'_> {
-        Upload { way: self.way, token: &self.order.result_token, random: self.surroundings.random }
+    fn upload(&self) -> Exchange<'_> {
+        Exchange { way: self.way, token: &self.order.result_token, random: self.surroundings.random }
     }
 }
 

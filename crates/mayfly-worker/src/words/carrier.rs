@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mayfly_library::Expected;
 use mayfly_library::matter::{self, Setting};
 use serde_json::{Map, Value};
 
@@ -59,8 +60,9 @@ const SKILL: Kept = &[
 
 /// One repository on its way into one folder of the CLI's.
 #[derive(Debug)]
-pub(crate) struct Carrier {
+pub(crate) struct Carrier<'a> {
     tree: Tree,
+    library: &'a Expected,
     config: PathBuf,
     ignored: Ignored,
     mirrored: BTreeSet<PathBuf>,
@@ -69,10 +71,11 @@ pub(crate) struct Carrier {
     folders_left: usize,
 }
 
-impl Carrier {
-    pub(crate) fn new(tree: Tree, config: PathBuf) -> Self {
+impl<'a> Carrier<'a> {
+    pub(crate) fn new(tree: Tree, config: PathBuf, library: &'a Expected) -> Self {
         Self {
             tree,
+            library,
             config,
             ignored: Ignored::default(),
             mirrored: BTreeSet::new(),
@@ -181,6 +184,10 @@ impl Carrier {
             self.ignored.whole(path, "all of it: what bounds its tools cannot be read");
             return Ok(());
         }
+        if list == AGENT && self.library.agents.contains(&name_of(&kept, path)) {
+            self.ignored.whole(path, "all of it: the library has an agent of this name");
+            return Ok(());
+        }
         let body = self.without_leaving(path, &body, is_outside);
         let below = path.strip_prefix(".claude").unwrap_or(path);
         self.write(below, matter::join(&kept, &body).as_bytes())
@@ -190,7 +197,9 @@ impl Carrier {
     fn skills(&mut self, folder: &Path) -> io::Result<()> {
         for file in self.files(folder) {
             let name = file.file_name().unwrap_or_default();
-            if name.eq_ignore_ascii_case("SKILL.md") {
+            if self.is_skill_of_library(&file) {
+                self.ignored.whole(&file, "all of it: the library has a skill of this name");
+            } else if name.eq_ignore_ascii_case("SKILL.md") {
                 self.rewrite(&file, SKILL)?;
             } else if let Some(bytes) = self.bytes(&file) {
                 let below = file.strip_prefix(".claude").unwrap_or(&file).to_owned();
@@ -198,6 +207,11 @@ impl Carrier {
             }
         }
         Ok(())
+    }
+
+    fn is_skill_of_library(&self, file: &Path) -> bool {
+        let skill = file.strip_prefix(".claude/skills").ok().and_then(|below| below.iter().next());
+        self.library.skills.iter().any(|name| skill == Some(OsStr::new(name)))
     }
 
     /// What of a file's settings may stay, and the keys that should but cannot be read. The others are told of.
@@ -323,6 +337,13 @@ impl Carrier {
         fs::create_dir_all(file.parent().unwrap_or(&self.config))?;
         fs::write(file, bytes)
     }
+}
+
+/// What an agent is called: by its settings, else by its file.
+fn name_of(kept: &[(&str, Value)], path: &Path) -> String {
+    let named = kept.iter().find(|(key, _)| *key == "name").and_then(|(_, name)| name.as_str());
+    let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    named.map_or_else(stem, str::to_owned)
 }
 
 /// Whether a path leads out of the tree in which the agent works: by its letters, or by a link in it.

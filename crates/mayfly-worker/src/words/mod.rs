@@ -24,6 +24,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use mayfly_library::Expected;
 use mayfly_wire::worker::{Report, WorkOrder};
 use serde_json::json;
 
@@ -44,7 +45,13 @@ const DEPTH_MAX: usize = 32;
 const SETTINGS: &str = r#"{"disableSkillShellExecution":true}"#;
 
 /// Makes ready what the CLI finds of the repository at `workspace`, trusted or not; what was left out, as reports.
-pub(crate) fn prepare(order: &WorkOrder, workspace: &Path, home: &Path) -> io::Result<Vec<Report>> {
+/// What the library has stands before it.
+pub(crate) fn prepare(
+    order: &WorkOrder,
+    workspace: &Path,
+    home: &Path,
+    library: &Expected,
+) -> io::Result<Vec<Report>> {
     let config = config_dir(home);
     if order.trust_repo {
         // The CLI asks its user before it lets a repository widen what may be done, and keeps the answer there.
@@ -53,7 +60,7 @@ pub(crate) fn prepare(order: &WorkOrder, workspace: &Path, home: &Path) -> io::R
         return Ok(Vec::new());
     }
     fs::write(config.join("settings.json"), SETTINGS)?;
-    let carrier = Carrier::new(Tree::at(workspace)?, config);
+    let carrier = Carrier::new(Tree::at(workspace)?, config, library);
     Ok(carrier.carry()?.reports())
 }
 

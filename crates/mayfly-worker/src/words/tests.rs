@@ -9,11 +9,13 @@ use crate::claude::command::{self, tests::order};
 
 struct Bed {
     place: tempfile::TempDir,
+    /// What the library has.
+    library: Expected,
 }
 
 impl Bed {
     fn new() -> Self {
-        let bed = Self { place: tempfile::tempdir().expect("a folder") };
+        let bed = Self { place: tempfile::tempdir().expect("a folder"), library: Expected::default() };
         fs::create_dir(bed.repo()).expect("a folder");
         command::prepare(&bed.home()).expect("a folder");
         bed
@@ -35,7 +37,7 @@ impl Bed {
 
     /// Carries the words over; what was ignored, by file.
     fn carry(&self) -> BTreeMap<String, Vec<String>> {
-        let reports = prepare(&order(), &self.repo(), &self.home()).expect("carried");
+        let reports = prepare(&order(), &self.repo(), &self.home(), &self.library).expect("carried");
         let ignored = |report| match report {
             Report::Ignored { file, parts } => (file, parts),
             other => panic!("{other:?}"),

@@ -106,7 +106,11 @@ fn tasks(args: &RunArgs, settings: &Settings, registries: Option<&Found>) -> any
     let allow = values.allow.as_ref().map(|given| given.value.0.iter()).into_iter().flatten();
     let registries = registries.map(|found| found.rules.iter()).into_iter().flatten();
     let flags = CreateTask {
-        model: Some(values.model.value.clone()),
+        model: (values.model.from != Source::Default).then(|| values.model.value.clone()),
+        project: args.library.project.as_ref().map(ToString::to_string),
+        agent: args.library.agent.as_ref().map(ToString::to_string),
+        resources: args.library.resources(),
+        without: args.library.without(),
         timeout_ms: Some(milliseconds(values.timeout.value)),
         idle_timeout_ms: Some(milliseconds(values.idle_timeout.value)),
         max_turns: values.max_turns.as_ref().map(|given| given.value.into()),

@@ -75,6 +75,11 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
     let note = |text: &str| vec![Said::Note(Shown::line(text, LINE_CHARS_MAX))];
     match event {
         Queued => state("queued"),
+        Locked { resources, shadowed, .. } => {
+            let before =
+                if shadowed.is_empty() { String::new() } else { format!(", before {}", shadowed.join(", ")) };
+            note(&format!("library: {resources} resources{before}"))
+        }
         Launching { .. } => state("launching"),
         Running => state("seeding"),
         Started => state(STARTING),

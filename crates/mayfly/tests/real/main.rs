@@ -15,6 +15,7 @@ mod failpoints;
 mod full_disk;
 mod hostile;
 mod isolation;
+mod library;
 mod limits;
 mod port;
 mod repositories;

@@ -91,6 +91,8 @@ fn submit_errors() -> Vec<SubmitError> {
         SubmitError::Invalid { .. } => {
             SubmitError::Invalid { field: "prompt", reason: "is empty".to_owned() }
         },
+        SubmitError::Library(_) => SubmitError::Library(bad_library()),
+        SubmitError::Archives(_) => SubmitError::Archives(io::ErrorKind::StorageFull.into()),
         SubmitError::DiskFull { .. } => SubmitError::DiskFull { folder: "/data".into(), free: 1000 },
         SubmitError::NoCredential(_) => {
             SubmitError::NoCredential(StoreError::NoCredential(Some("work".to_owned())).to_string())
@@ -99,6 +101,10 @@ fn submit_errors() -> Vec<SubmitError> {
         SubmitError::KeyConflict => SubmitError::KeyConflict,
         SubmitError::Store(_) => SubmitError::Store(StoreError::Closed),
     ]
+}
+
+fn bad_library() -> mayfly_library::Problems {
+    mayfly_library::Problem::at("mcp/_global/db/mcp.json", 2, 3, "key must be a string").into()
 }
 
 fn log_errors() -> Vec<LogError> {

@@ -11,7 +11,7 @@ const RETURN: &str = r#"{"type":"user","message":{"role":"user","content":[{"too
 const RESULT: &str = r#"{"duration_api_ms":34,"stop_reason":"end_turn","terminal_reason":"completed","is_error":false,"num_turns":1,"subtype":"success","api_error_status":null,"result":"Hello.","type":"result"}"#;
 
 fn interpreter() -> Interpreter {
-    Interpreter::new(Asked::new(&order(), Path::new("/workspace")))
+    Interpreter::new(Asked::new(&order(), Path::new("/workspace"), &Expected::default()))
 }
 
 fn after(lines: &[&str]) -> Interpreter {

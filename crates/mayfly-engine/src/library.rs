@@ -1,0 +1,238 @@
+//! What a task gets of the library: chosen when it is accepted, kept by content, and handed to its machines alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mayfly_core::AttemptId;
+use mayfly_core::host::Rule;
+use mayfly_library::kinds::What;
+use mayfly_library::{
+    Kind, Library, Lock, Name, Problem, Problems, Reference, Resolution, Resource, Wishes, pack,
+};
+use mayfly_store::{NewLock, StoreError};
+use mayfly_wire::api::{CreateTask, RESOURCES_MAX};
+use mayfly_wire::event::MayflyEvent;
+use mayfly_wire::worker::OrderedLibrary;
+use tokio::task::spawn_blocking;
+
+use crate::engine::Engine;
+use crate::submit::{SubmitError, invalid};
+
+/// Where the library is, and what is kept of it.
+#[derive(Debug, Clone)]
+pub struct LibraryConfig {
+    /// The library; it is read whenever a task is accepted.
+    pub folder: PathBuf,
+    /// Where what tasks run with is kept: `<sha256>.tar`.
+    pub archives: PathBuf,
+    /// The project of a repository that is not called as its project is.
+    pub projects: BTreeMap<String, Name>,
+}
+
+/// What a new task gets.
+pub(crate) struct Chosen {
+    pub(crate) lock: NewLock,
+    /// Where its resources' owner lets machines go.
+    pub(crate) rules: Vec<Rule>,
+    /// The credential that they name.
+    pub(crate) credential: Option<String>,
+}
+
+/// Reads what a task asks of a library.
+///
+/// # Errors
+/// [`SubmitError::Invalid`], which names the field.
+pub fn read_wishes(task: &CreateTask) -> Result<Wishes, SubmitError> {
+    let bad =
+        |field, error: mayfly_library::id::BadName| invalid(field, &format!("is no such name: {error}"));
+    let project =
+        task.project.as_deref().map(str::parse).transpose().map_err(|error| bad("project", error))?;
+    let agent = task.agent.as_deref().map(str::parse).transpose().map_err(|error| bad("agent", error))?;
+    let (add, without) = (references("resources", &task.resources)?, references("without", &task.without)?);
+    let wishes = Wishes { project, agent, add, without };
+    if task.lock.is_some() && wishes != Wishes::default() {
+        return Err(invalid(
+            "lock",
+            "says all that the task gets: leave out project, agent, resources and without",
+        ));
+    }
+    Ok(wishes)
+}
+
+fn references(field: &'static str, texts: &[String]) -> Result<Vec<(Kind, Reference)>, SubmitError> {
+    if texts.len() > RESOURCES_MAX {
+        return Err(invalid(field, &format!("has {} names, and {RESOURCES_MAX} are the most", texts.len())));
+    }
+    let read = |text: &String| {
+        let (kind, named) = text.split_once('/').ok_or(mayfly_library::id::BadName::Kind)?;
+        Ok((kind.parse()?, named.parse()?))
+    };
+    let bad = |(at, error): (usize, mayfly_library::id::BadName)| {
+        invalid(
+            field,
+            &format!("has a bad name, number {}, which is to be KIND/[NAMESPACE/]NAME: {error}", at + 1),
+        )
+    };
+    let read = |(at, text)| read(text).map_err(|error| bad((at, error)));
+    texts.iter().enumerate().map(read).collect()
+}
+
+impl Engine {
+    /// What a task gets of the library as it is now, or of the lock that it names. `None`: nothing.
+    pub(crate) async fn choose_resources(&self, task: &CreateTask) -> Result<Option<Chosen>, SubmitError> {
+        let (wishes, config) = (self.wishes(task)?, self.0.config.library.clone());
+        let lock = match &task.lock {
+            Some(sha256) => Some(self.lock_called(sha256).await?),
+            None if wishes.agent.is_none() && wishes.add.is_empty() && !config.folder.is_dir() => {
+                return Ok(None);
+            }
+            None => None,
+        };
+        let choosing = spawn_blocking(move || {
+            let resolution = match lock {
+                Some(lock) => read_lock(&config, &lock)?,
+                None => {
+                    let kept = |content: &str| archive_of(&config.archives, content);
+                    Library::at(&config.folder).resolve(&wishes, &kept)?
+                }
+            };
+            let nothing = resolution.resources.is_empty() && resolution.agent.is_none();
+            if nothing { Ok(None) } else { chosen(&config, &resolution).map(Some) }
+        });
+        choosing.await.unwrap_or_else(|error| Err(SubmitError::Archives(io::Error::other(error))))
+    }
+
+    /// What a task asks for; without a project, the one that its repository's name means.
+    fn wishes(&self, task: &CreateTask) -> Result<Wishes, SubmitError> {
+        let wishes = read_wishes(task)?;
+        let config = &self.0.config.library;
+        let repository = task.workspace.as_ref().map(|workspace| workspace.name.as_str());
+        let meant = || {
+            let name = repository?;
+            config.projects.get(name).cloned().or_else(|| name.parse().ok())
+        };
+        let project = wishes.project.clone().or_else(meant);
+        Ok(Wishes { project, ..wishes })
+    }
+
+    async fn lock_called(&self, sha256: &str) -> Result<Lock, SubmitError> {
+        let json = self.0.store.lock(sha256.to_owned()).await.map_err(SubmitError::Store)?;
+        let lock = json.and_then(|json| serde_json::from_str(&json).ok());
+        lock.ok_or_else(|| {
+            invalid("lock", "names no lock that is kept here: `GET /v1/tasks/{id}/lock` shows a task's")
+        })
+    }
+
+    /// The lock of a task, as JSON.
+    pub async fn lock_of(&self, task: mayfly_core::TaskId) -> Result<Option<String>, StoreError> {
+        self.0.store.lock_of(task).await
+    }
+
+    /// What a machine is told of its task's resources.
+    pub(crate) async fn ordered_library(
+        &self,
+        attempt: AttemptId,
+        spec: &CreateTask,
+    ) -> Result<Option<OrderedLibrary>, StoreError> {
+        let lock = self.0.store.lock_of(attempt.task).await?;
+        Ok(lock.map(|lock| OrderedLibrary { lock, model_is_default: spec.model.is_none() }))
+    }
+
+    /// The archive of a resource that an attempt's task runs with. `None`: it has none of this content.
+    pub async fn resource(&self, attempt: AttemptId, sha256: &str) -> Result<Option<PathBuf>, StoreError> {
+        let lock = self.0.store.lock_of(attempt.task).await?.unwrap_or_default();
+        let lock: Option<Lock> = serde_json::from_str(&lock).ok();
+        let mut resources = lock.iter().flat_map(|lock| &lock.resources);
+        let is_there = resources.any(|locked| locked.sha256 == sha256);
+        Ok(is_there.then(|| path(&self.0.config.library.archives, sha256)))
+    }
+}
+
+/// Keeps what a task runs with, and reads what its owner has said beside it.
+fn chosen(config: &LibraryConfig, resolution: &Resolution) -> Result<Chosen, SubmitError> {
+    let problems: Vec<Problem> =
+        resolution.resources.iter().flat_map(|(resource, _)| unbound(resource)).collect();
+    if !problems.is_empty() {
+        return Err(Problems(problems).into());
+    }
+    for (resource, _) in &resolution.resources {
+        keep(&config.archives, resource).map_err(SubmitError::Archives)?;
+    }
+    let lock = resolution.lock();
+    let shadowed = resolution.shadowed.iter().map(ToString::to_string).collect();
+    let event = MayflyEvent::Locked { lock: lock.sha256(), resources: lock.resources.len(), shadowed };
+    let own = || counting(resolution).map(|resource| &resource.own);
+    let rules = own().flat_map(|own| &own.allow).filter_map(|rule| rule.parse().ok()).collect();
+    let credential = own().filter_map(|own| own.credential.clone()).last();
+    Ok(Chosen { lock: NewLock { sha256: lock.sha256(), json: lock.to_json(), event }, rules, credential })
+}
+
+/// The resources whose owner's words count for the whole task, those that come first least: an agent's words are those
+/// of the one that the task is run by.
+fn counting(resolution: &Resolution) -> impl Iterator<Item = &Resource> {
+    let settings = resolution.of(Kind::Settings).chain(resolution.of(Kind::Mcp));
+    settings.chain(resolution.main_agent())
+}
+
+/// What a server needs and its owner has not bound, or not let into a machine.
+fn unbound(resource: &Resource) -> Vec<Problem> {
+    let What::Mcp(servers) = &resource.what else { return Vec::new() };
+    let file = format!("{}/mayfly.toml", resource.id);
+    let variables = servers.iter().flat_map(|server| &server.variables);
+    let unbound = variables.filter(|name| !resource.own.secrets.contains_key(*name)).map(|name| {
+        Problem::new(&file, format!("says nothing of ${{{name}}}: write secrets = {{ {name} = \"NAME\" }}, as `mayfly credential add NAME` keeps it"))
+    });
+    let mut problems: Vec<Problem> = unbound.collect();
+    if !resource.own.secrets.is_empty() && !resource.own.allow_secret_in_machine {
+        let words = "a secret of a server goes into the machine, where the agent can read it, and only if you write \
+                     allow-secret-in-machine = true";
+        problems.push(Problem::new(&file, words));
+    }
+    problems
+}
+
+fn path(archives: &Path, sha256: &str) -> PathBuf {
+    archives.join(format!("{sha256}.tar"))
+}
+
+/// Keeps an archive, unless it is there.
+fn keep(archives: &Path, resource: &Resource) -> io::Result<()> {
+    let path = path(archives, &resource.sha256);
+    if path.is_file() {
+        return Ok(());
+    }
+    fs::create_dir_all(archives)?;
+    let mut beside = tempfile::NamedTempFile::new_in(archives)?;
+    io::Write::write_all(&mut beside, &resource.archive())?;
+    beside.as_file().sync_all()?;
+    beside.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// The archive that is kept whose name begins so, if there is just one.
+fn archive_of(archives: &Path, content: &str) -> Option<Vec<u8>> {
+    let names = fs::read_dir(archives).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut found = names.filter(|name| name.starts_with(content));
+    match (found.next(), found.next()) {
+        (Some(name), None) => fs::read(archives.join(name)).ok(),
+        _ => None,
+    }
+}
+
+/// The resources of a lock, as they were.
+fn read_lock(config: &LibraryConfig, lock: &Lock) -> Result<Resolution, SubmitError> {
+    let read = |locked: &mayfly_library::Locked| {
+        let archive = fs::read(path(&config.archives, &locked.sha256)).map_err(SubmitError::Archives)?;
+        let files = pack::unpack(&archive, &locked.sha256)
+            .map_err(|error| SubmitError::Archives(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        Ok((Resource::read(locked.id.clone(), files)?, locked.from))
+    };
+    let resources: Result<Vec<_>, SubmitError> = lock.resources.iter().map(read).collect();
+    Ok(Resolution {
+        project: lock.project.clone(),
+        agent: lock.agent.clone(),
+        resources: resources?,
+        shadowed: Vec::new(),
+    })
+}

@@ -1,0 +1,99 @@
+//! One request to the orchestrator, by a connection of its own, and its answer in memory.
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST};
+use http::request::Builder;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Body;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use mayfly_link::{BackOff, Dial};
+use mayfly_wire::Secret;
+use tokio::time::sleep;
+
+use crate::Random;
+use crate::claude::interpret::shorten;
+
+/// What a request failed with.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The way to ask.
+#[derive(Debug)]
+pub(crate) struct Exchange<'a> {
+    pub(crate) way: &'a dyn Dial,
+    pub(crate) token: &'a Secret,
+    pub(crate) random: Random,
+}
+
+/// Why there is no good answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    /// What was to be sent cannot be read.
+    #[error("it cannot be read")]
+    Unreadable(#[source] std::io::Error),
+    /// The orchestrator does not want it; asking again will not help.
+    #[error("the orchestrator refused it with {status}: {answer}")]
+    Refused {
+        /// Its status.
+        status: StatusCode,
+        /// Its words.
+        answer: String,
+    },
+    /// It did not get through; later may be better.
+    #[error("it did not get through")]
+    Broken(#[source] BoxError),
+}
+
+impl Exchange<'_> {
+    /// The head of a request.
+    pub(crate) fn head(&self, method: http::Method, path: &str) -> Builder {
+        let request = Request::builder().method(method).uri(path).header(HOST, self.way.host());
+        request.header(AUTHORIZATION, format!("Bearer {}", self.token.expose()))
+    }
+
+    /// Asks, and asks again while the orchestrator is away or in trouble of its own, as long as the caller waits.
+    pub(crate) async fn until_answered<F: Future<Output = Result<Bytes, ExchangeError>>>(
+        &self,
+        name: &str,
+        ask: impl Fn() -> F,
+    ) -> Result<Bytes, ExchangeError> {
+        let mut back_off = BackOff::new(self.random);
+        loop {
+            match ask().await {
+                Err(ExchangeError::Broken(error)) => {
+                    tracing::debug!(%error, name, "not through yet");
+                    sleep(back_off.wait()).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Asks once. The answer has at most `bytes_max` bytes.
+    pub(crate) async fn once<B>(&self, request: Request<B>, bytes_max: usize) -> Result<Bytes, ExchangeError>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let broken = |error: hyper::Error| ExchangeError::Broken(Box::new(error));
+        let stream = self.way.connect().await.map_err(|error| ExchangeError::Broken(error.into()))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let driver = tokio::spawn(connection);
+        let answer = sender.send_request(request).await.map_err(broken)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), bytes_max).collect().await;
+        driver.abort();
+        match (status.is_success(), body) {
+            (true, Ok(body)) => Ok(body.to_bytes()),
+            (true, Err(error)) => Err(ExchangeError::Broken(error)),
+            (false, body) => {
+                let words = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned());
+                let answer = shorten(&words.unwrap_or_default());
+                let refused = ExchangeError::Refused { status, answer };
+                Err(if status.is_server_error() { ExchangeError::Broken(Box::new(refused)) } else { refused })
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The library, with the real `claude`: what the model is told of each kind, and what holds an agent.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value, json};
+
+use super::world::World;
+
+/// Puts a file into the library; a script can be run.
+fn put(world: &World, path: &str, text: &str) {
+    let path = world.dir.path().join("data/library").join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, text).unwrap();
+    let mode = if path.extension().is_some_and(|end| end == "sh" || end == "py") { 0o755 } else { 0o644 };
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn steps(steps: &[Value]) -> String {
+    format!("[script: steps list={}]", json!(steps))
+}
+
+fn tool(name: &str, input: &Value) -> Value {
+    json!({"tools": [{"name": name, "input": input}]})
+}
+
+/// All that the model was told.
+fn told(world: &World) -> String {
+    world.api.requests().iter().map(|request| request.body.to_string()).collect()
+}
+
+/// An MCP server over standard input with one tool, which says what it was given in its environment.
+const SERVER: &str = r#"#!/usr/bin/env python3
+import json, os, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "id" not in asked:
+        continue
+    method, answer = asked["method"], {"jsonrpc": "2.0", "id": asked["id"]}
+    if method == "initialize":
+        answer["result"] = {"protocolVersion": asked["params"]["protocolVersion"], "capabilities": {"tools": {}},
+                            "serverInfo": {"name": "tiny", "version": "1"}}
+    elif method == "tools/list":
+        answer["result"] = {"tools": [{"name": "ask", "description": "canary-of-the-server",
+                                       "inputSchema": {"type": "object"}}]}
+    elif method == "tools/call":
+        answer["result"] = {"content": [{"type": "text", "text": "answered " + os.environ.get("MODE", "")}]}
+    else:
+        answer["error"] = {"code": -32601, "message": "no such method"}
+    print(json.dumps(answer), flush=True)
+"#;
+
+/// One of each kind.
+fn fill(world: &World) {
+    put(
+        world,
+        "skill/_global/canary-skill/SKILL.md",
+        "---\nname: canary-skill\ndescription: says canary-of-the-description\n---\ncanary-of-the-skill",
+    );
+    put(world, "rules/_global/style/style.md", "canary-of-the-rule");
+    put(
+        world,
+        "agent/_global/reader/agent.json",
+        r#"{"name": "reader", "model": "haiku", "system_prompt": "canary-of-the-agent", "tools": ["Read", "Glob"], "max_tokens": 777}"#,
+    );
+    put(
+        world,
+        "mcp/_global/tiny/mcp.json",
+        r#"{"command": "${CLAUDE_PLUGIN_ROOT}/server.py", "env": {"MODE": "canary-of-the-mode"}}"#,
+    );
+    put(world, "mcp/_global/tiny/server.py", SERVER);
+    put(
+        world,
+        "hooks/_global/note/hooks.json",
+        r#"{"hooks": {"PostToolUse": [{"matcher": "Bash", "hooks": [{"type": "command", "command": "./note.sh"}]}]}}"#,
+    );
+    put(world, "hooks/_global/note/note.sh", "#!/bin/sh\necho fired >> /workspace/repo/hooked.txt\n");
+    put(
+        world,
+        "settings/_global/base/settings.json",
+        r#"{"env": {"CANARY_OF_SETTINGS": "in-force"}, "permissions": {"deny": ["WebSearch", "Bash(echo denied:*)"]}}"#,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_is_told_of_each_kind_and_each_works() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    fill(&world);
+    let all = steps(&[
+        tool("Skill", &json!({"skill": "canary-skill"})),
+        tool("mcp__tiny__ask", &json!({})),
+        tool("Bash", &json!({"command": "echo $CANARY_OF_SETTINGS"})),
+        tool("Bash", &json!({"command": "echo denied by a rule"})),
+        tool(
+            "Agent",
+            &json!({"description": "look", "subagent_type": "reader", "prompt": "[script: bash command=\"echo no\"]"}),
+        ),
+    ]);
+    let ended = world.outcome_of(&[&all]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let said = ended.tool_results();
+    assert_eq!(said[0], "Launching skill: canary-skill");
+    assert!(said[1].contains("answered canary-of-the-mode"), "{said:?}");
+    assert_eq!(said[2], "in-force");
+    assert!(said[3].starts_with("Permission to use Bash with command echo denied"), "{said:?}");
+    assert!(
+        said[4].contains("No such tool available: Bash"),
+        "the sub-agent has what its definition says: {said:?}"
+    );
+    assert_eq!(ended.own("denied").count(), 2);
+    let told = told(&world);
+    for canary in ["description", "skill", "rule", "agent", "mode"] {
+        assert!(told.contains(&format!("canary-of-the-{canary}")), "{canary}");
+    }
+    let init = ended.claude_lines().find(|line| line["subtype"] == "init").unwrap();
+    assert_eq!(init["mcp_servers"], json!([{"name": "tiny", "source": "dynamic", "status": "connected"}]));
+    let locked = ended.own("locked").next().unwrap();
+    assert_eq!(locked["resources"], 6);
+    let branch = world.branches().remove(0);
+    assert_eq!(
+        world.git(&["show", &format!("{branch}:hooked.txt")]),
+        "fired\nfired",
+        "once for each call of Bash"
+    );
+    world.end().await;
+}
