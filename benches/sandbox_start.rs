@@ -99,7 +99,7 @@ async fn machine(
     let attempt = TaskId::new(uuid::Uuid::now_v7()).attempt(Attempt(1));
     let ticket = secrecy::SecretString::from("made up");
     let (way_out, limits) = (way_out.to_owned(), Limits::default());
-    let spec = MachineSpec { attempt, ticket, workspace: None, way_out, limits };
+    let spec = MachineSpec { tools: Vec::new(), attempt, ticket, workspace: None, way_out, limits };
     let start = Instant::now();
     provider.create(&spec).await?;
     let heard = hellos.recv().await.context("no hello")?;

@@ -1,16 +1,18 @@
 //! What a task gets of the library: chosen when it is accepted, kept by content, and handed to its machines alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mayfly_core::AttemptId;
 use mayfly_core::host::Rule;
+use mayfly_core::{AttemptId, TaskId, causes};
 use mayfly_library::kinds::What;
+use mayfly_library::tool::{self, Download, Tool};
 use mayfly_library::{
-    Kind, Library, Lock, Name, Problem, Problems, Reference, Resolution, Resource, Wishes, pack,
+    Kind, Library, Lock, Name, Problem, Problems, Reference, Resolution, Resource, ResourceId, Wishes, pack,
 };
+use mayfly_provider::ToolSpec;
 use mayfly_store::{NewLock, StoreError};
 use mayfly_wire::api::{CreateTask, RESOURCES_MAX};
 use mayfly_wire::event::MayflyEvent;
@@ -27,6 +29,8 @@ pub struct LibraryConfig {
     pub folder: PathBuf,
     /// Where what tasks run with is kept: `<sha256>.tar`.
     pub archives: PathBuf,
+    /// Where what servers run is kept: `<sha256>/`.
+    pub tools: PathBuf,
     /// The project of a repository that is not called as its project is.
     pub projects: BTreeMap<String, Name>,
 }
@@ -126,7 +130,7 @@ impl Engine {
     }
 
     /// The lock of a task, as JSON.
-    pub async fn lock_of(&self, task: mayfly_core::TaskId) -> Result<Option<String>, StoreError> {
+    pub async fn lock_of(&self, task: TaskId) -> Result<Option<String>, StoreError> {
         self.0.store.lock_of(task).await
     }
 
@@ -138,6 +142,15 @@ impl Engine {
     ) -> Result<Option<OrderedLibrary>, StoreError> {
         let lock = self.0.store.lock_of(attempt.task).await?;
         Ok(lock.map(|lock| OrderedLibrary { lock, model_is_default: spec.model.is_none() }))
+    }
+
+    /// What the servers of a task's machine run.
+    pub(crate) async fn tools(&self, task: TaskId) -> Result<Vec<ToolSpec>, StoreError> {
+        let lock = self.0.store.lock_of(task).await?.unwrap_or_default();
+        let lock: Option<Lock> = serde_json::from_str(&lock).ok();
+        let ids = lock.into_iter().flat_map(|lock| lock.resources).flat_map(|locked| locked.tools);
+        let spec = |id: String| ToolSpec { folder: self.0.config.library.tools.join(&id), id };
+        Ok(ids.collect::<BTreeSet<_>>().into_iter().map(spec).collect())
     }
 
     /// The archive of a resource that an attempt's task runs with. `None`: it has none of this content.
@@ -159,6 +172,7 @@ fn chosen(config: &LibraryConfig, resolution: &Resolution) -> Result<Chosen, Sub
     }
     for (resource, _) in &resolution.resources {
         keep(&config.archives, resource).map_err(SubmitError::Archives)?;
+        resource.tools().try_for_each(|tool| keep_tool(config, &resource.id, tool))?;
     }
     let lock = resolution.lock();
     let shadowed = resolution.shadowed.iter().map(ToString::to_string).collect();
@@ -185,12 +199,46 @@ fn unbound(resource: &Resource) -> Vec<Problem> {
         Problem::new(&file, format!("says nothing of ${{{name}}}: write secrets = {{ {name} = \"NAME\" }}, as `mayfly credential add NAME` keeps it"))
     });
     let mut problems: Vec<Problem> = unbound.collect();
+    problems.extend(servers.iter().filter_map(|server| {
+        let Download { runner, package, .. } = server.unlocked()?;
+        let words = format!(
+            "`{runner} {package}` would download in the machine: `mayfly library lock` fetches it once, here"
+        );
+        Some(Problem::new(format!("{}/mcp.json", resource.id), words))
+    }));
     if !resource.own.secrets.is_empty() && !resource.own.allow_secret_in_machine {
         let words = "a secret of a server goes into the machine, where the agent can read it, and only if you write \
                      allow-secret-in-machine = true";
         problems.push(Problem::new(&file, words));
     }
     problems
+}
+
+/// Keeps what a server runs, once it is what its owner has locked, unless it is there.
+fn keep_tool(config: &LibraryConfig, id: &ResourceId, tool: &Tool) -> Result<(), SubmitError> {
+    let kept = config.tools.join(&tool.sha256);
+    if kept.is_dir() {
+        return Ok(());
+    }
+    let wrong = |words: String| {
+        let words = format!("{}: {words}: `mayfly library lock` fetches it again", tool.resolved);
+        SubmitError::Library(Problem::new(format!("{id}/{}", tool::FILE), words).into())
+    };
+    let tree = config.folder.join(tool::FOLDER).join(&tool.sha256);
+    match tool::sha256(&tree) {
+        Ok(found) if found == tool.sha256 => {}
+        Ok(_) => return Err(wrong("what is kept of it is not what was locked".to_owned())),
+        Err(error) => return Err(wrong(causes(&error))),
+    }
+    fs::create_dir_all(&config.tools).map_err(SubmitError::Archives)?;
+    let beside = tempfile::tempdir_in(&config.tools).map_err(SubmitError::Archives)?;
+    let copy = beside.path().join("tree");
+    tool::copy(&tree, &copy).map_err(|error| wrong(causes(&error)))?;
+    // Another task may have been faster.
+    match fs::rename(&copy, &kept) {
+        Err(error) if !kept.is_dir() => Err(SubmitError::Archives(error)),
+        _ => Ok(()),
+    }
 }
 
 fn path(archives: &Path, sha256: &str) -> PathBuf {

@@ -120,7 +120,11 @@ impl Engine {
     async fn make(&self, task: &TaskRow, attempt: AttemptId) -> Result<Machine, ProviderError> {
         let way_out = self.0.doors.open(attempt).map_err(unclear("open the machine's door"))?;
         failpoint("create-asked");
-        let made = self.0.provider.create(&self.spec(task, attempt, way_out)).await;
+        let tools = self
+            .tools(task.id)
+            .await
+            .map_err(|error| ProviderError::Unclear { call: "read the task's lock", source: error.into() })?;
+        let made = self.0.provider.create(&MachineSpec { tools, ..self.spec(task, attempt, way_out) }).await;
         failpoint("create-answered");
         made
     }
@@ -141,7 +145,14 @@ impl Engine {
             bundle: self.0.config.workspaces.join(format!("{}.bundle", workspace.id)),
         });
         let ticket = SecretString::from(self.0.tokens.mint(Route::Ticket, attempt).expose());
-        MachineSpec { attempt, ticket, workspace, way_out, limits: self.0.config.rules.limits }
+        MachineSpec {
+            attempt,
+            ticket,
+            workspace,
+            tools: Vec::new(),
+            way_out,
+            limits: self.0.config.rules.limits,
+        }
     }
 
     /// Appends an event of mayfly's own to a task's log, while the attempt is the task's own.

@@ -170,7 +170,13 @@ impl Compiled {
 
 /// A server as the CLI is told of it.
 fn told(server: &Server, folder: &str, secrets: Option<&BTreeMap<String, String>>) -> Value {
-    put(&Value::from(server.spec.clone()), &|text| {
+    let mut spec = server.spec.clone();
+    if let (Some(tool), Some(download)) = (&server.tool, server.download()) {
+        spec.insert("command".to_owned(), tool.program.clone().into());
+        let arguments = [tool.inside()].into_iter().chain(download.arguments.iter().cloned());
+        spec.insert("args".to_owned(), arguments.collect());
+    }
+    put(&Value::from(spec), &|text| {
         let text = own_folder(text, folder);
         let secrets = secrets.into_iter().flatten();
         secrets.fold(text, |text, (name, secret)| text.replace(&format!("${{{name}}}"), secret))

@@ -39,6 +39,9 @@ pub struct Locked {
     pub bytes: u64,
     /// Why it is there.
     pub from: From,
+    /// The trees that its servers run, by their SHA-256.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<String>,
 }
 
 impl Lock {
@@ -93,6 +96,7 @@ mod tests {
             sha256: (*sha256).to_owned(),
             bytes: 1,
             from: From::Global,
+            tools: Vec::new(),
         };
         Lock {
             version: VERSION,

@@ -160,6 +160,7 @@ impl Resolution {
             sha256: resource.sha256.clone(),
             bytes: resource.bytes() as u64,
             from: *from,
+            tools: resource.tools().map(|tool| tool.sha256.clone()).collect(),
         };
         let resources = self.resources.iter().map(locked).collect();
         Lock { version: VERSION, project: self.project.clone(), agent: self.agent.clone(), resources }

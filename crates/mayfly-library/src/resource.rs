@@ -5,6 +5,7 @@ use crate::kinds::own::{self, Own};
 use crate::kinds::{self, What};
 use crate::pack;
 use crate::problem::Problems;
+use crate::tool::Tool;
 use crate::tree::File;
 
 /// A resource with all that is in it.
@@ -34,6 +35,15 @@ impl Resource {
     /// It as one archive, whose name is its `sha256`.
     pub fn archive(&self) -> Vec<u8> {
         pack::pack(&self.files)
+    }
+
+    /// What its servers run instead of downloads.
+    pub fn tools(&self) -> impl Iterator<Item = &Tool> {
+        let servers = match &self.what {
+            What::Mcp(servers) => &servers[..],
+            _ => &[],
+        };
+        servers.iter().filter_map(|server| server.tool.as_ref())
     }
 
     /// The bytes of its files.

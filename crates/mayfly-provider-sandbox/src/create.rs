@@ -84,7 +84,10 @@ fn make(
     // The holder takes it over while we have it.
     let (workspace, _base) = workspace(config, spec)?.unzip();
     machine::make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
+    let tools = spec.tools.iter().map(|tool| Ok((tool.id.clone(), whole(&tool.folder)?)));
+    let tools = tools.collect::<Result<_, Failure>>()?;
     let spec = HolderSpec {
+        tools,
         name: format!("mayfly-{}", spec.attempt),
         folder: folder.clone(),
         workspace,
@@ -117,6 +120,11 @@ fn check_files(config: &SandboxConfig) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// A path that holds from `/` too, where the holder works.
+fn whole(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).step(format!("find {}", path.display()))
 }
 
 /// Open to the agent, and named so that the holder finds it, which works from `/`.

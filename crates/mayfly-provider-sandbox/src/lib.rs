@@ -129,7 +129,7 @@ impl Provider for Sandbox {
         let attempt = TaskId::new(Uuid::now_v7()).attempt(Attempt(0));
         let ticket = String::new().into();
         let (way_out, limits) = (PathBuf::new(), Limits::default());
-        let spec = MachineSpec { attempt, ticket, workspace: None, way_out, limits };
+        let spec = MachineSpec { tools: Vec::new(), attempt, ticket, workspace: None, way_out, limits };
         self.blocking("probe", move |config| {
             let tried = create::create(config, &spec, create::Purpose::Probe);
             machine::destroy(config, attempt)?;

@@ -46,6 +46,8 @@ pub struct MachineSpec {
     pub ticket: SecretString,
     /// The code that is to be at `/workspace/<name>`; none is an empty workspace.
     pub workspace: Option<WorkspaceSpec>,
+    /// What it sees at `/opt/mayfly/tools/<id>`, read-only.
+    pub tools: Vec<ToolSpec>,
     /// The folder of this host that it sees at `/run/mayfly`, read-only: its own way to the orchestrator, which
     /// no other machine sees.
     pub way_out: PathBuf,
@@ -64,6 +66,15 @@ pub struct WorkspaceSpec {
     pub base: String,
     /// The git bundle on this host.
     pub bundle: PathBuf,
+}
+
+/// Programs that a machine can run, besides its system's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolSpec {
+    /// The SHA-256 of the tree, in hex.
+    pub id: String,
+    /// The tree, on this host; nobody writes to it any more.
+    pub folder: PathBuf,
 }
 
 /// What a machine may use.

@@ -111,6 +111,7 @@ impl ServerConfig {
             library: LibraryConfig {
                 folder: self.library.clone(),
                 archives: archives.to_owned(),
+                tools: archives.with_file_name("tools"),
                 projects: self.projects.clone(),
             },
             workspaces: workspaces.to_owned(),

@@ -153,6 +153,7 @@ fn usual(dir: &TempDir) -> EngineConfig {
         library: LibraryConfig {
             folder: dir.path().join("library"),
             archives: dir.path().join("resources"),
+            tools: dir.path().join("tools"),
             projects: BTreeMap::new(),
         },
         rules: Rules::default(),

@@ -377,6 +377,7 @@ mod tests {
     async fn it_conforms() {
         let (provider, _machines) = SimProvider::new();
         let spec = |attempt| MachineSpec {
+            tools: Vec::new(),
             attempt,
             ticket: "ticket".into(),
             workspace: None,

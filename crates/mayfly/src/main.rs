@@ -35,6 +35,7 @@ mod secret_input;
 mod server_process;
 mod settle;
 mod tasks_file;
+mod tools;
 mod tunnel;
 mod values;
 

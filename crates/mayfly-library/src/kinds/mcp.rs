@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::Source;
 use crate::id::{Name, ResourceId};
 use crate::problem::Problems;
+use crate::tool::{self, Download, Tool};
 use crate::tree::File;
 
 /// What stands for the folder of a resource's own files, as in the CLI's plugins.
@@ -29,6 +30,25 @@ pub struct Server {
     pub transport: Transport,
     /// The variables that its owner has to bind.
     pub variables: BTreeSet<String>,
+    /// What it runs instead of a download, once its owner has locked it.
+    pub tool: Option<Tool>,
+}
+
+impl Server {
+    /// What it would download.
+    pub fn download(&self) -> Option<Download<'_>> {
+        match &self.transport {
+            Transport::Stdio { command, args } => Download::of(command, args),
+            Transport::Http { .. } => None,
+        }
+    }
+
+    /// What it would download in a machine, where nothing is downloaded: it is to be locked first.
+    pub fn unlocked(&self) -> Option<Download<'_>> {
+        let download = self.download()?;
+        let is_locked = self.tool.as_ref().is_some_and(|tool| tool.package == download.package);
+        (!is_locked).then_some(download)
+    }
 }
 
 /// Where a server runs.
@@ -73,6 +93,20 @@ struct Several {
 }
 
 pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Vec<Server>, Problems> {
+    let tools = tools(id, files)?;
+    let tool = |server: Server| Server { tool: tools.get(&server.name).cloned(), ..server };
+    Ok(servers(id, files)?.into_iter().map(tool).collect())
+}
+
+/// What their owner has locked.
+fn tools(id: &ResourceId, files: &[File]) -> Result<BTreeMap<String, Tool>, Problems> {
+    if !files.iter().any(|file| file.path == tool::FILE) {
+        return Ok(BTreeMap::new());
+    }
+    Ok(Source::called(id, files, tool::FILE)?.json()?.0)
+}
+
+fn servers(id: &ResourceId, files: &[File]) -> Result<Vec<Server>, Problems> {
     let source = Source::called(id, files, "mcp.json")?;
     let (_, whole): (Map<String, Value>, _) = source.json()?;
     if !whole.contains_key("mcpServers") {
@@ -113,7 +147,7 @@ fn server(
         }
     };
     let variables = variables(&Value::from(spec.clone()));
-    Ok(Server { name, spec, transport, variables })
+    Ok(Server { name, spec, transport, variables, tool: None })
 }
 
 /// The variables in a value's texts that have no text of their own instead.

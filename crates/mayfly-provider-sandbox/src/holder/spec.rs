@@ -24,6 +24,8 @@ pub(crate) struct HolderSpec {
     pub(crate) name: String,
     pub(crate) folder: Folder,
     pub(crate) workspace: Option<WorkspaceView>,
+    /// Trees that it sees, each at its id.
+    pub(crate) tools: Vec<(String, PathBuf)>,
     /// None for a machine that has nobody to speak to.
     pub(crate) way_out: Option<PathBuf>,
     pub(crate) claude: PathBuf,

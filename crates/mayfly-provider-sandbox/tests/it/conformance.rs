@@ -16,6 +16,7 @@ async fn the_sandbox_conforms() {
     let stage = Stage {
         open: Box::new(move || Arc::new(Sandbox::new(config.clone()))),
         spec: Box::new(move |attempt| MachineSpec {
+            tools: Vec::new(),
             attempt,
             ticket: "none".to_owned().into(),
             workspace: None,

@@ -202,6 +202,7 @@ async fn makes_one_and_is_killed() {
     let dir = std::env::var_os(MAKER_VARIABLE).expect("run by the other half");
     let sandbox = mayfly_provider_sandbox::Sandbox::new(crate::world::config(dir.as_ref()));
     let spec = mayfly_provider::MachineSpec {
+        tools: Vec::new(),
         attempt: std::env::var(ATTEMPT_VARIABLE).unwrap().parse().unwrap(),
         ticket: "none".to_owned().into(),
         workspace: None,

@@ -77,6 +77,7 @@ impl World {
         let attempt =
             format!("00000000-0000-7000-9000-{process:08x}{:04x}.{number}", unique()).parse().unwrap();
         MachineSpec {
+            tools: Vec::new(),
             attempt,
             ticket: TICKET.to_owned().into(),
             workspace: None,

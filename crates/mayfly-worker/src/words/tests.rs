@@ -177,7 +177,7 @@ fn there_is_an_end_to_what_is_carried() {
         bed.write(&format!(".claude/skills/{number}/SKILL.md"), "---\nhooks: x\n---\nS");
     }
     bed.write(".mcp.json", "{}");
-    let reports = prepare(&order(), &bed.repo(), &bed.home()).expect("carried");
+    let reports = prepare(&order(), &bed.repo(), &bed.home(), &Expected::default()).expect("carried");
     let ignored = |file: &str, why: &str| Report::Ignored { file: file.to_owned(), parts: names(&[why]) };
     for expected in [
         Report::Ignored { file: ".mcp.json".to_owned(), parts: Vec::new() },
@@ -210,6 +210,6 @@ fn a_trusted_repository_is_left_as_it_is() {
     let bed = Bed::new();
     bed.write("CLAUDE.md", "words");
     let order = WorkOrder { trust_repo: true, ..order() };
-    assert_eq!(prepare(&order, &bed.repo(), &bed.home()).expect("prepared"), []);
+    assert_eq!(prepare(&order, &bed.repo(), &bed.home(), &Expected::default()).expect("prepared"), []);
     assert!(!bed.is_carried("rules") && bed.carried(".claude.json").contains("hasTrustDialogAccepted"));
 }

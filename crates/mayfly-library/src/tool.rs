@@ -1,0 +1,217 @@
+//! Programs that a server's `npx` or `uvx` would download: fetched once by its owner, and shown to machines read-only.
+//!
+//! ```text
+//! mcp/{namespace}/{name}/tools.json       which tree each server runs, by its SHA-256: part of the resource, and so of locks
+//! .tools/{sha256}/                        the trees, beside the kinds
+//! /opt/mayfly/tools/{sha256}/             the same in a machine
+//! ```
+//!
+//! A tree's SHA-256 is that of the list of its files by path, each with its run bit and its own SHA-256. There is no link
+//! in one. Bounds: [`FILES_MAX`] files of [`BYTES_MAX`] bytes together.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::tree::is_executable;
+
+/// The file of a resource that names the trees of its servers.
+pub const FILE: &str = "tools.json";
+/// The folder of the trees in a library.
+pub const FOLDER: &str = ".tools";
+/// Where a machine sees them.
+pub const INSIDE: &str = "/opt/mayfly/tools";
+/// The most files of one tree.
+pub const FILES_MAX: usize = 200_000;
+/// The most bytes of them.
+pub const BYTES_MAX: u64 = 1 << 30;
+
+/// What a server runs instead of a download.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// What the server asked for, as its `mcp.json` has it.
+    pub package: String,
+    /// What was found, such as `tiny@1.0.2`.
+    pub resolved: String,
+    /// The tree.
+    pub sha256: String,
+    /// What runs it, such as `node`.
+    pub program: String,
+    /// What it runs, in the tree.
+    pub path: String,
+}
+
+impl Tool {
+    /// Where a machine has the file that is run.
+    pub fn inside(&self) -> String {
+        format!("{INSIDE}/{}/{}", self.sha256, self.path)
+    }
+}
+
+/// What is downloaded and run by a server's command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Download<'a> {
+    /// `npx` or `uvx`.
+    pub runner: &'a str,
+    /// What it is to fetch.
+    pub package: &'a str,
+    /// The arguments for what was fetched.
+    pub arguments: &'a [String],
+}
+
+impl<'a> Download<'a> {
+    /// Reads a command. `None`: it downloads nothing.
+    pub fn of(command: &'a str, arguments: &'a [String]) -> Option<Self> {
+        let runner = command.rsplit('/').next().filter(|name| ["npx", "uvx"].contains(name))?;
+        let at = arguments.iter().position(|argument| !argument.starts_with('-'))?;
+        Some(Self { runner, package: &arguments[at], arguments: &arguments[at + 1..] })
+    }
+}
+
+/// A tree that is none.
+#[derive(Debug, thiserror::Error)]
+pub enum BadTree {
+    /// Something in it is neither a plain file nor a folder.
+    #[error("{} is no plain file", .0.display())]
+    Odd(PathBuf),
+    /// There is too much.
+    #[error("it has more than {FILES_MAX} files or {BYTES_MAX} bytes")]
+    Large,
+    /// It cannot be read or copied.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// What of it.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The SHA-256 of the tree in `folder`.
+pub fn sha256(folder: &Path) -> Result<String, BadTree> {
+    let mut list = Sha256::new();
+    for (path, file) in files(folder)? {
+        let io = |source| BadTree::Io { path: file.clone(), source };
+        let run = if is_executable(&fs::metadata(&file).map_err(io)?) { "x" } else { "-" };
+        list.update(format!("{run} {} {}\0", hash_of(&file).map_err(io)?, path));
+    }
+    Ok(hex::encode(list.finalize()))
+}
+
+/// Copies the tree in `from` to the new folder `to`, open to everybody who comes there and closed for writing.
+pub fn copy(from: &Path, to: &Path) -> Result<(), BadTree> {
+    fs::create_dir_all(to).map_err(|source| BadTree::Io { path: to.to_owned(), source })?;
+    for (path, file) in files(from)? {
+        let io = |source| BadTree::Io { path: file.clone(), source };
+        let copy = to.join(path);
+        fs::create_dir_all(copy.parent().unwrap_or(to)).map_err(io)?;
+        fs::copy(&file, &copy).map_err(io)?;
+        open_up(&copy).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// The files of a tree, by path.
+fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, BadTree> {
+    let (mut found, mut bytes, mut todo) = (BTreeMap::new(), 0, vec![(String::new(), folder.to_owned())]);
+    while let Some((below, folder)) = todo.pop() {
+        let io = |source| BadTree::Io { path: folder.clone(), source };
+        for entry in fs::read_dir(&folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let (at, kind) = (entry.path(), entry.metadata().map_err(io)?);
+            let name = entry.file_name().into_string().map_err(|_| BadTree::Odd(at.clone()))?;
+            let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+            if kind.is_dir() {
+                todo.push((path, at));
+            } else if kind.is_file() {
+                bytes += kind.len();
+                found.insert(path, at);
+            } else {
+                return Err(BadTree::Odd(at));
+            }
+            if found.len() > FILES_MAX || bytes > BYTES_MAX {
+                return Err(BadTree::Large);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn hash_of(file: &Path) -> io::Result<String> {
+    let (mut file, mut hash, mut chunk) = (fs::File::open(file)?, Sha256::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            read => hash.update(&chunk[..read]),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn open_up(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = if is_executable(&fs::metadata(path)?) { 0o555 } else { 0o444 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn open_up(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    fn tree() -> tempfile::TempDir {
+        let place = tempfile::tempdir().expect("a folder");
+        fs::create_dir_all(place.path().join("a/b")).expect("folders");
+        fs::write(place.path().join("a/b/run"), "1").expect("a file");
+        fs::write(place.path().join("text"), "2").expect("a file");
+        place
+    }
+
+    #[test]
+    fn a_tree_is_known_by_its_files_and_a_copy_is_the_same() {
+        let (tree, other) = (tree(), tree());
+        let hash = sha256(tree.path()).expect("a hash");
+        assert_eq!(sha256(other.path()).expect("a hash"), hash);
+        let to = other.path().join("copy");
+        copy(tree.path(), &to).expect("a copy");
+        assert_eq!(sha256(&to).expect("a hash"), hash);
+        fs::set_permissions(tree.path().join("text"), fs::Permissions::from_mode(0o755)).expect("a mode");
+        let run = sha256(tree.path()).expect("a hash");
+        fs::write(tree.path().join("a/b/run"), "3").expect("a file");
+        let content = sha256(tree.path()).expect("a hash");
+        assert!(run != hash && content != run);
+    }
+
+    /// Covers S46 for trees: what a package brings that leads elsewhere is in none.
+    #[test]
+    fn a_tree_has_no_links() {
+        let tree = tree();
+        symlink("/etc/passwd", tree.path().join("a/link")).expect("a link");
+        assert!(matches!(sha256(tree.path()), Err(BadTree::Odd(path)) if path.ends_with("a/link")));
+    }
+
+    #[test]
+    fn a_download_is_told_from_other_commands() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let args = words("-y --quiet @x/server@1.2 --root /workspace");
+        let download = Download::of("/usr/bin/npx", &args).expect("a download");
+        assert_eq!(
+            (download.package, download.arguments),
+            ("@x/server@1.2", &words("--root /workspace")[..])
+        );
+        assert_eq!(Download::of("node", &args), None);
+        assert_eq!(Download::of("npx", &words("-y")), None);
+    }
+}
