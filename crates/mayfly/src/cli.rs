@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use mayfly_core::host::Rule;
-use mayfly_library::{Kind, Name, Reference};
+use mayfly_library::{Kind, Name, Reference, Wishes};
 
-use crate::commands::{allow, cancel, credential, logs, ps, result, retry, token, tunnel};
+use crate::commands::{allow, cancel, credential, library, logs, ps, result, retry, token, tunnel};
 use crate::config::Flags;
 use crate::values::{self, HostNames, Hosts, SelfSigned};
 
@@ -115,6 +115,7 @@ impl Cli {
             }
             Verb::Token(args) => Flags { data: args.data().folder.clone(), ..flags },
             Verb::Credential(args) => Flags { data: args.data().folder.clone(), ..flags },
+            Verb::Library(args) => Flags { data: args.data().folder.clone(), folder: args.folder(), ..flags },
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
             Verb::Tunnel(args) => Flags { data: args.data(), ..flags },
             Verb::ClaudePath => flags,
@@ -136,6 +137,7 @@ pub(crate) enum Verb {
     Tunnel(tunnel::TunnelArgs),
     Token(token::TokenArgs),
     Credential(credential::CredentialArgs),
+    Library(library::LibraryVerbArgs),
     Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
     #[command(hide = true)]
@@ -258,24 +260,38 @@ pub(crate) struct LibraryArgs {
 impl LibraryArgs {
     /// What the task is to have, as a task names it.
     pub(crate) fn resources(&self) -> Vec<String> {
-        named([(Kind::Skill, &self.skill), (Kind::Mcp, &self.mcp)])
+        texts(&self.wishes().add)
     }
 
     /// What it is not to have.
     pub(crate) fn without(&self) -> Vec<String> {
-        named([
-            (Kind::Skill, &self.no_skill),
-            (Kind::Agent, &self.no_agent),
-            (Kind::Mcp, &self.no_mcp),
-            (Kind::Hooks, &self.no_hooks),
-            (Kind::Rules, &self.no_rules),
-            (Kind::Settings, &self.no_settings),
-        ])
+        texts(&self.wishes().without)
+    }
+
+    /// What is asked for.
+    pub(crate) fn wishes(&self) -> Wishes {
+        Wishes {
+            project: self.project.clone(),
+            agent: self.agent.clone(),
+            add: named([(Kind::Skill, &self.skill), (Kind::Mcp, &self.mcp)]),
+            without: named([
+                (Kind::Skill, &self.no_skill),
+                (Kind::Agent, &self.no_agent),
+                (Kind::Mcp, &self.no_mcp),
+                (Kind::Hooks, &self.no_hooks),
+                (Kind::Rules, &self.no_rules),
+                (Kind::Settings, &self.no_settings),
+            ]),
+        }
     }
 }
 
-fn named<const N: usize>(of: [(Kind, &Vec<Reference>); N]) -> Vec<String> {
-    of.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}/{name}"))).collect()
+fn named<const N: usize>(of: [(Kind, &Vec<Reference>); N]) -> Vec<(Kind, Reference)> {
+    of.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| (kind, name.clone()))).collect()
+}
+
+fn texts(named: &[(Kind, Reference)]) -> Vec<String> {
+    named.iter().map(|(kind, name)| format!("{kind}/{name}")).collect()
 }
 
 /// Run the orchestrator: the queue, the machines, and the way out to the model
