@@ -105,14 +105,13 @@ pub fn library_of(library: &Library, wishes: &Wishes, archives: &Path) -> Result
 /// All that is wrong in a library: in one of its resources, or for the tasks of one of its projects.
 pub fn check_library(library: &Library) -> Vec<Problem> {
     let mut problems = BTreeSet::from_iter(library.check());
+    let good = library.ids().into_iter().flatten().filter_map(|id| library.read(&id).ok());
+    problems.extend(good.flat_map(|resource| unbound(&resource)));
     let projects = library.projects().into_iter().flatten().map(Some);
     for project in projects.chain([None]) {
-        match library.resolve(&Wishes { project, ..Wishes::default() }, &|_| None) {
-            Ok(resolution) => {
-                problems.extend(resolution.resources.iter().flat_map(|(resource, _)| unbound(resource)));
-            }
-            Err(Problems(wrong)) => problems.extend(wrong),
-        }
+        let wishes = Wishes { project, ..Wishes::default() };
+        problems
+            .extend(library.resolve(&wishes, &|_| None).err().into_iter().flat_map(|Problems(wrong)| wrong));
     }
     problems.into_iter().collect()
 }

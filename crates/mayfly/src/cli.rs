@@ -57,6 +57,8 @@ const DEMO_EXAMPLES: &str = "\
 Examples:
   mayfly demo                     # five agents at once
   mayfly demo --tasks 20          # twenty tasks, five at once
+  mayfly demo --agent code-reviewer
+                                  # run by that agent of your library, which is held to its tools
   mayfly demo --json              # one event a line, nothing else on standard output";
 
 const SERVE_EXAMPLES: &str = "\
@@ -151,6 +153,9 @@ pub(crate) struct DemoArgs {
     /// How many tasks to run
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) tasks: u32,
+    /// Run each task by this agent of your library, with all else of it; the others have nothing of a library
+    #[arg(long, value_name = "[NS/]NAME")]
+    pub(crate) agent: Option<Reference>,
     #[command(flatten)]
     pub(crate) machines: MachineArgs,
     /// Print the events, one JSON object a line, and nothing else
@@ -205,8 +210,6 @@ pub(crate) struct RunArgs {
     /// Let the agent reach the hosts that your own configuration of npm, pip, cargo and apt names
     #[arg(long)]
     pub(crate) allow_registries: bool,
-    #[command(flatten)]
-    pub(crate) library: LibraryArgs,
     /// The credential for the model, by its name in the orchestrator's pool [default: see below]
     #[arg(long, value_name = "NAME", value_parser = values::credential_name)]
     pub(crate) credential: Option<String>,
@@ -219,6 +222,8 @@ pub(crate) struct RunArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) library: LibraryArgs,
 }
 
 /// What a task gets of the library, besides what is there for all and for its project.

@@ -13,7 +13,7 @@ use mayfly_library::tree::{self, BYTES_MAX, is_plain};
 use mayfly_library::{File, Kind, Resource, ResourceId};
 
 use super::ls::{short, size};
-use super::{AddArgs, Place, wrong};
+use super::{AddArgs, Place, counted, wrong};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
@@ -45,9 +45,9 @@ pub(super) async fn add(args: AddArgs, place: &Place, environment: &Environment)
     place.make()?;
     place.library.put(&resource)?;
     printer.aside(&format!(
-        "{id} is in the library: {} in {} files, content {}",
+        "{id} is in the library: {} in {}, content {}",
         size(resource.bytes() as u64),
-        resource.files.len(),
+        counted(resource.files.len(), "file"),
         short(&resource.sha256)
     ));
     printer.exit(Exit::Success)

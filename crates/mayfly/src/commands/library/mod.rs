@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use mayfly_engine::check_library;
 use mayfly_library::{Library, Name, Problems, ResourceId, starter};
-use mayfly_server::{LIBRARY, ServerConfig, make_data_folder};
+use mayfly_server::{ServerConfig, make_data_folder};
 
 use crate::cli::{DataArgs, LibraryArgs};
 use crate::config::{Settings, Source};
@@ -23,19 +23,24 @@ use crate::tunnel::Saved;
 
 const LIBRARY_EXAMPLES: &str = "\
 Examples:
-  mayfly library init                                          # a small one, to start from
+  mayfly library init                      # a small one, to start from
   mayfly library add ~/reviewer.md --as agent/_global/reviewer
   mayfly library add 'https://host.example/skills.git#pdf' --as skill/_global/pdf
-  mayfly library ls --project site                             # what a task of the repository `site` gets
-  mayfly library check                                         # what is wrong, as file:line:column
+  mayfly library ls --project site         # what a task of the repository `site` gets
+  mayfly library check                     # what is wrong, as file:line:column
   mayfly run --agent reviewer \"look at the last commit\"
 
-A library is a folder, which may be a checkout, with a folder for each resource:
-  KIND/NAMESPACE/NAME/    KIND is skill, agent, mcp, hooks, rules or settings
-The namespace `_global` is for every repository, any other for the repository that is called so; of the
-same kind and name the repository's own comes first. In it are SKILL.md; agent.json or agent.md; mcp.json;
-hooks.json and scripts; files that end in .md; settings.json. It is read when a task is accepted: what is
-edited then counts for later tasks alone. What is wrong in it is said to the tasks that would get it.";
+A library is a folder, which may be a checkout, with a folder for each resource, KIND/NAMESPACE/NAME:
+  skill     SKILL.md, and files beside it
+  agent     agent.json or agent.md
+  mcp       mcp.json, and files of a server
+  hooks     hooks.json, and scripts
+  rules     files that end in .md
+  settings  settings.json
+
+The namespace `_global` is for every repository, any other for the one that is called so, whose own
+comes before what is for all. It is read when a task is accepted: a change counts for later tasks. What
+is wrong in it stops the tasks that would get it, and no others.";
 
 const ADD_EXAMPLES: &str = "\
 Examples:
@@ -45,11 +50,11 @@ Examples:
 
 const DIFF_EXAMPLES: &str = "\
 Examples:
-  mayfly library diff 1a2b3c4d 5e6f7a8b                # what one task had and the other had not
-  mayfly library lock | mayfly library diff 1a2b3c4d -  # what has changed since
+  mayfly library diff 1a2b3c4d 5e6f7a8b                   # what differs between two tasks
+  mayfly library lock | mayfly library diff 1a2b3c4d -    # what has changed since
 
-A line begins with `+` for what only the second has, with `-` for what only the first has, and with `~` for
-what has another content or comes from another namespace.";
+A line begins with `+` for what only the second has, with `-` for what only the first has, and with
+`~` for what has another content or comes from another namespace.";
 
 /// Look at and change the library: what tasks share
 #[derive(Debug, clap::Args)]
@@ -114,9 +119,9 @@ struct LockArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    wishes: LibraryArgs,
-    #[command(flatten)]
     place: PlaceArgs,
+    #[command(flatten)]
+    wishes: LibraryArgs,
 }
 
 /// Compare what two tasks had, or two locks
@@ -249,13 +254,10 @@ impl Place {
         if named.is_none_or(|named| named.from != Source::Flag) {
             is_here(Saved::load(&data)?)?;
         }
-        let archives = ServerConfig::in_dir(&data).archives();
-        Ok(match named {
-            Some(named) => {
-                Self { library: Library::at(std::path::absolute(&named.value)?), archives, data: None }
-            }
-            None => Self { library: Library::at(data.join(LIBRARY)), archives, data: Some(data) },
-        })
+        let mut config = ServerConfig::in_dir(&data);
+        settings.lend(&mut config);
+        let library = Library::at(std::path::absolute(&config.library)?);
+        Ok(Self { library, archives: config.archives(), data: named.is_none().then_some(data) })
     }
 
     /// Sees to it that a data folder which is made for the library is one that an orchestrator takes for its own.
@@ -294,7 +296,7 @@ fn check(place: &Place, mut printer: Printer, json: bool) -> Result<Exit, Stop> 
         return printer.exit(Exit::Failed);
     }
     let count = place.library.ids().map_err(wrong)?.len();
-    printer.aside(&format!("nothing is wrong: {} in `{}`", resources(count), place.shown()));
+    printer.aside(&format!("nothing is wrong: {} in `{}`", counted(count, "resource"), place.shown()));
     printer.exit(Exit::Success)
 }
 
@@ -337,6 +339,6 @@ fn init(place: &Place, mut printer: Printer) -> Result<Exit, Stop> {
     printer.exit(Exit::Success)
 }
 
-fn resources(count: usize) -> String {
-    if count == 1 { "1 resource".to_owned() } else { format!("{count} resources") }
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
