@@ -121,6 +121,12 @@ impl Client {
         self.json(self.about(Method::POST, id, &["cancel"]).json(&Cancel { force })).await
     }
 
+    /// The lock of what a task has of the library, as it is written.
+    pub async fn lock(&self, id: impl Display) -> Result<String, ClientError> {
+        let response = self.soon(self.about(Method::GET, id, &["lock"])).await?;
+        Ok(String::from_utf8_lossy(&self.body(response).await?).into_owned())
+    }
+
     /// Where the machines of a task may go besides the model.
     pub async fn allowed(&self, id: impl Display) -> Result<Allowed, ClientError> {
         self.json(self.about(Method::GET, id, &["allow"])).await

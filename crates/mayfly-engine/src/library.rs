@@ -14,7 +14,8 @@ use mayfly_library::{
 };
 use mayfly_provider::ToolSpec;
 use mayfly_store::{NewLock, StoreError};
-use mayfly_wire::api::{CreateTask, RESOURCES_MAX};
+use mayfly_wire::api;
+use mayfly_wire::api::{CreateTask, LibraryResource, RESOURCES_MAX};
 use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::OrderedLibrary;
 use tokio::task::spawn_blocking;
@@ -83,7 +84,53 @@ fn references(field: &'static str, texts: &[String]) -> Result<Vec<(Kind, Refere
     texts.iter().enumerate().map(read).collect()
 }
 
+/// What a task with these wishes would get of a library, as others are told of it.
+///
+/// # Errors
+/// What is wrong with it, if something is that the task would get.
+pub fn library_of(library: &Library, wishes: &Wishes, archives: &Path) -> Result<api::Library, Problems> {
+    let resolution = library.resolve(wishes, &|content| archive_of(archives, content))?;
+    let lock = resolution.lock();
+    let told = |locked: &mayfly_library::Locked| LibraryResource {
+        id: locked.id.to_string(),
+        from: locked.from.to_string(),
+        sha256: locked.sha256.clone(),
+        bytes: locked.bytes,
+    };
+    Ok(api::Library {
+        project: lock.project.as_ref().map(ToString::to_string),
+        lock: lock.sha256(),
+        resources: lock.resources.iter().map(told).collect(),
+        shadowed: resolution.shadowed.iter().map(ToString::to_string).collect(),
+        projects: library.projects()?.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// All that is wrong in a library: in one of its resources, or for the tasks of one of its projects.
+pub fn check_library(library: &Library) -> Vec<Problem> {
+    let mut problems = BTreeSet::from_iter(library.check());
+    let good = library.ids().into_iter().flatten().filter_map(|id| library.read(&id).ok());
+    problems.extend(good.flat_map(|resource| unbound(&resource)));
+    let projects = library.projects().into_iter().flatten().map(Some);
+    for project in projects.chain([None]) {
+        let wishes = Wishes { project, ..Wishes::default() };
+        problems
+            .extend(library.resolve(&wishes, &|_| None).err().into_iter().flat_map(|Problems(wrong)| wrong));
+    }
+    problems.into_iter().collect()
+}
+
 impl Engine {
+    /// What a task of this project would get of the library as it is now.
+    pub async fn library(&self, project: Option<Name>) -> Result<api::Library, SubmitError> {
+        let config = self.0.config.library.clone();
+        let wishes = Wishes { project, ..Wishes::default() };
+        let reading =
+            spawn_blocking(move || library_of(&Library::at(&config.folder), &wishes, &config.archives));
+        let read = reading.await.map_err(|error| SubmitError::Archives(io::Error::other(error)))?;
+        Ok(read?)
+    }
+
     /// What a task gets of the library as it is now, or of the lock that it names. `None`: nothing.
     pub(crate) async fn choose_resources(&self, task: &CreateTask) -> Result<Option<Chosen>, SubmitError> {
         let (wishes, config) = (self.wishes(task)?, self.0.config.library.clone());
@@ -259,7 +306,7 @@ fn keep(archives: &Path, resource: &Resource) -> io::Result<()> {
 }
 
 /// The archive that is kept whose name begins so, if there is just one.
-fn archive_of(archives: &Path, content: &str) -> Option<Vec<u8>> {
+pub fn archive_of(archives: &Path, content: &str) -> Option<Vec<u8>> {
     let names = fs::read_dir(archives).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut found = names.filter(|name| name.starts_with(content));
     match (found.next(), found.next()) {

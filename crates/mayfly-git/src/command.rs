@@ -127,6 +127,12 @@ impl GitCommand {
         self
     }
 
+    /// More variables of the user's.
+    pub(crate) fn passing<'a>(mut self, variables: impl IntoIterator<Item = (&'a str, &'a OsStr)>) -> Self {
+        self.command.envs(variables);
+        self
+    }
+
     /// One more setting.
     pub(crate) fn config(mut self, key: &str, value: &OsStr) -> Self {
         let mut setting = OsString::from(format!("{key}="));

@@ -18,6 +18,7 @@
 //! - [`Repo::quarantine`] is for work whose beginning was captured long ago; [`Quarantine::start_from`] takes that in.
 //! - [`Work`] shows what a task made as a diff or a patch, and applies it to files.
 //! - [`read_through`] reads what a task added, to be searched.
+//! - [`fetch`] brings one commit of a repository elsewhere into a folder.
 //! - [`create`] makes a repository of plain files.
 //! - [`unbundle`] makes a new repository where there was none to start from.
 //!
@@ -28,6 +29,7 @@ mod base;
 mod command;
 mod contents;
 mod create;
+mod fetch;
 mod filtered;
 mod land;
 mod repo;
@@ -37,6 +39,7 @@ mod work;
 pub use command::{Git, GitError};
 pub use contents::{CONTENTS_BYTES_MAX, read_through};
 pub use create::create;
+pub use fetch::fetch;
 pub use land::unbundle;
 pub use repo::Repo;
 pub use snapshot::{Quarantine, Snapshot};

@@ -25,6 +25,7 @@ pub mod pack;
 pub mod problem;
 pub mod resolve;
 pub mod resource;
+pub mod starter;
 pub mod tool;
 pub mod tree;
 

@@ -50,6 +50,11 @@ impl Library {
         Ok(namespaces.filter(|namespace| namespace.as_str() != GLOBAL).collect())
     }
 
+    /// Whether it has a resource of this name, good or not.
+    pub fn has(&self, id: &ResourceId) -> bool {
+        self.place(id).symlink_metadata().is_ok()
+    }
+
     /// Reads one resource.
     pub fn read(&self, id: &ResourceId) -> Result<Resource, Problems> {
         let folder = self.place(id);

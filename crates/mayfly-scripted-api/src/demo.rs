@@ -1,4 +1,4 @@
-//! The demo: a small repository, and five jobs for agents to do on it.
+//! The demo: a small repository, five jobs for agents to do on it, and one for an agent of the user's own.
 //!
 //! The repository is a bash program that counts words. It has a bug that its own tests show, checks that are
 //! missing, an option that is not documented, a repetition, and a few things for a review to find. It needs
@@ -77,3 +77,10 @@ pub const JOBS: &[Job] = &[
                  [script: demo-review]",
     },
 ];
+
+/// The jobs for an agent that the user has chosen, whatever it may use: what it may not is refused by the CLI.
+pub const AGENT_JOBS: &[Job] = &[Job {
+    title: "look and write",
+    prompt: "Look through this repository for real mistakes, and write down what you find in FINDINGS.md. \
+             [script: demo-agent]",
+}];

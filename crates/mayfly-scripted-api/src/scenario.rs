@@ -70,6 +70,7 @@ pub const SCENARIOS: &[ScenarioHelp] = help![
     "demo-docs" [""] "writes its missing documentation",
     "demo-refactor" [""] "takes a repetition out of it",
     "demo-review" [""] "reviews it and changes nothing",
+    "demo-agent" [""] "looks for mistakes in it and tries to write them down",
 ];
 
 /// What a directive asks for. Keys that are not a scenario's own are refused.
@@ -105,6 +106,7 @@ pub(crate) enum Scenario {
     DemoDocs {},
     DemoRefactor {},
     DemoReview {},
+    DemoAgent {},
 }
 
 /// One answer of the scenario `steps`.
@@ -228,6 +230,7 @@ impl Scenario {
             Self::DemoTest {} => demo::scripts::test(),
             Self::DemoDocs {} => demo::scripts::docs(),
             Self::DemoRefactor {} => demo::scripts::refactor(),
+            Self::DemoAgent {} => demo::scripts::agent(),
             _ => demo::scripts::review(),
         };
         script.into_iter().nth(step).unwrap_or_else(|| says("The job is done."))

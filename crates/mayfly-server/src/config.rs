@@ -10,7 +10,7 @@ use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
 use mayfly_library::Name;
 
-use crate::data::{STORE, TOKEN};
+use crate::data::{RESOURCES, STORE, TOKEN};
 use crate::server::StartError;
 use crate::tls::Tls;
 
@@ -79,6 +79,11 @@ impl ServerConfig {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.data.join(STORE)
+    }
+
+    /// The folder of what tasks had of the library, by content.
+    pub fn archives(&self) -> PathBuf {
+        self.data.join(RESOURCES)
     }
 
     /// The file of the token that opens the API on a port for programs of this machine.

@@ -16,6 +16,8 @@
 //! GET  /v1/tasks/{id}/result/patch                           -> 200 what was changed, for `git apply`
 //! GET  /v1/tasks/{id}/result/bundle                          -> 200 a git bundle
 //! GET  /v1/tasks/{id}/result/transcript                      -> 200 the CLI's session file
+//! GET  /v1/tasks/{id}/lock                                   -> 200 the resources of the library that it runs with
+//! GET  /v1/library?project=NS                                -> 200 Library   what a task would get now
 //! POST /v1/credentials               AddCredential           -> 201 PooledCredential
 //! GET  /v1/credentials                                       -> 200 [PooledCredential]   by name, never the secrets
 //! DELETE /v1/credentials/{name}                              -> 204
@@ -342,6 +344,37 @@ pub struct Retry {
     /// The credential in the pool to use. Default: that of the earlier task, if it used one of the pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential_name: Option<String>,
+}
+
+/// What a task of a project would get of the library, as it is now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Library {
+    /// The namespace that it would have besides `_global`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The name of the lock that it would run with: the SHA-256 of that.
+    pub lock: String,
+    /// Its resources, by kind and name.
+    pub resources: Vec<LibraryResource>,
+    /// What it would have if another of the same kind and name did not stand before it, as `KIND/NAMESPACE/NAME`.
+    pub shadowed: Vec<String>,
+    /// The namespaces that there are, without `_global`.
+    pub projects: Vec<String>,
+}
+
+/// A resource of the library.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LibraryResource {
+    /// Which it is: `KIND/NAMESPACE/NAME`.
+    pub id: String,
+    /// Why a task would have it: `global`, `project` or `task`.
+    pub from: String,
+    /// Its content: the SHA-256 of its archive, in hex.
+    pub sha256: String,
+    /// The bytes of its files.
+    pub bytes: u64,
 }
 
 /// Where the machines of a task may go besides the model.

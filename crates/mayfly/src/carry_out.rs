@@ -14,7 +14,7 @@ use mayfly_client::{Client, ClientError};
 use mayfly_wire::api::{CreateTask, Retry, Task};
 use tokio::time::timeout;
 
-use crate::contact::Contact;
+use crate::contact::{Contact, wrong_as_typed};
 use crate::exit::{Exit, Stop};
 use crate::follow::Following;
 use crate::interrupts::Interrupts;
@@ -116,7 +116,11 @@ impl Unsubmitted {
                 );
                 Ok(Exit::Cancelled)
             }
-            Self::Refused(error) => Err(error.context(not_accepted(others)).into()),
+            Self::Refused(error) => {
+                let is_ours = error.downcast_ref().and_then(wrong_as_typed).is_some();
+                let error = error.context(not_accepted(others));
+                Err(if is_ours { Stop::usage(error) } else { error.into() })
+            }
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use mayfly_core::host::Rule;
-use mayfly_library::{Kind, Name, Reference};
+use mayfly_library::{Kind, Name, Reference, Wishes};
 
-use crate::commands::{allow, cancel, credential, logs, ps, result, retry, token, tunnel};
+use crate::commands::{allow, cancel, credential, library, logs, ps, result, retry, token, tunnel};
 use crate::config::Flags;
 use crate::values::{self, HostNames, Hosts, SelfSigned};
 
@@ -57,6 +57,8 @@ const DEMO_EXAMPLES: &str = "\
 Examples:
   mayfly demo                     # five agents at once
   mayfly demo --tasks 20          # twenty tasks, five at once
+  mayfly demo --agent code-reviewer
+                                  # run by that agent of your library, which is held to its tools
   mayfly demo --json              # one event a line, nothing else on standard output";
 
 const SERVE_EXAMPLES: &str = "\
@@ -115,6 +117,7 @@ impl Cli {
             }
             Verb::Token(args) => Flags { data: args.data().folder.clone(), ..flags },
             Verb::Credential(args) => Flags { data: args.data().folder.clone(), ..flags },
+            Verb::Library(args) => Flags { data: args.data().folder.clone(), folder: args.folder(), ..flags },
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
             Verb::Tunnel(args) => Flags { data: args.data(), ..flags },
             Verb::ClaudePath => flags,
@@ -136,6 +139,7 @@ pub(crate) enum Verb {
     Tunnel(tunnel::TunnelArgs),
     Token(token::TokenArgs),
     Credential(credential::CredentialArgs),
+    Library(library::LibraryVerbArgs),
     Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
     #[command(hide = true)]
@@ -149,6 +153,9 @@ pub(crate) struct DemoArgs {
     /// How many tasks to run
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) tasks: u32,
+    /// Run each task by this agent of your library, with all else of it; the others have nothing of a library
+    #[arg(long, value_name = "[NS/]NAME")]
+    pub(crate) agent: Option<Reference>,
     #[command(flatten)]
     pub(crate) machines: MachineArgs,
     /// Print the events, one JSON object a line, and nothing else
@@ -203,8 +210,6 @@ pub(crate) struct RunArgs {
     /// Let the agent reach the hosts that your own configuration of npm, pip, cargo and apt names
     #[arg(long)]
     pub(crate) allow_registries: bool,
-    #[command(flatten)]
-    pub(crate) library: LibraryArgs,
     /// The credential for the model, by its name in the orchestrator's pool [default: see below]
     #[arg(long, value_name = "NAME", value_parser = values::credential_name)]
     pub(crate) credential: Option<String>,
@@ -217,6 +222,8 @@ pub(crate) struct RunArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) library: LibraryArgs,
 }
 
 /// What a task gets of the library, besides what is there for all and for its project.
@@ -258,24 +265,38 @@ pub(crate) struct LibraryArgs {
 impl LibraryArgs {
     /// What the task is to have, as a task names it.
     pub(crate) fn resources(&self) -> Vec<String> {
-        named([(Kind::Skill, &self.skill), (Kind::Mcp, &self.mcp)])
+        texts(&self.wishes().add)
     }
 
     /// What it is not to have.
     pub(crate) fn without(&self) -> Vec<String> {
-        named([
-            (Kind::Skill, &self.no_skill),
-            (Kind::Agent, &self.no_agent),
-            (Kind::Mcp, &self.no_mcp),
-            (Kind::Hooks, &self.no_hooks),
-            (Kind::Rules, &self.no_rules),
-            (Kind::Settings, &self.no_settings),
-        ])
+        texts(&self.wishes().without)
+    }
+
+    /// What is asked for.
+    pub(crate) fn wishes(&self) -> Wishes {
+        Wishes {
+            project: self.project.clone(),
+            agent: self.agent.clone(),
+            add: named([(Kind::Skill, &self.skill), (Kind::Mcp, &self.mcp)]),
+            without: named([
+                (Kind::Skill, &self.no_skill),
+                (Kind::Agent, &self.no_agent),
+                (Kind::Mcp, &self.no_mcp),
+                (Kind::Hooks, &self.no_hooks),
+                (Kind::Rules, &self.no_rules),
+                (Kind::Settings, &self.no_settings),
+            ]),
+        }
     }
 }
 
-fn named<const N: usize>(of: [(Kind, &Vec<Reference>); N]) -> Vec<String> {
-    of.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}/{name}"))).collect()
+fn named<const N: usize>(of: [(Kind, &Vec<Reference>); N]) -> Vec<(Kind, Reference)> {
+    of.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| (kind, name.clone()))).collect()
+}
+
+fn texts(named: &[(Kind, Reference)]) -> Vec<String> {
+    named.iter().map(|(kind, name)| format!("{kind}/{name}")).collect()
 }
 
 /// Run the orchestrator: the queue, the machines, and the way out to the model

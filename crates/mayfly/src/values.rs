@@ -1,5 +1,6 @@
 //! The values that flags take, each read into what it means or refused in words.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use mayfly_core::Prices;
 use mayfly_core::host::{Host, Rule};
 use mayfly_core::prices::BadPrices;
+use mayfly_library::Name;
 use mayfly_link::Endpoint;
 use mayfly_wire::api::{
     CredentialKind, CredentialMode, PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX,
@@ -196,6 +198,34 @@ pub(crate) fn host_names(text: &str) -> Result<HostNames, String> {
                 .to_owned())
         }
     }
+}
+
+/// The projects of repositories that are not called as their projects are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Projects(pub(crate) BTreeMap<String, Name>);
+
+/// Reads any number of `REPOSITORY=PROJECT`, with commas between them; a repository can have one.
+pub(crate) fn projects(text: &str) -> Result<Projects, String> {
+    const EXPECTED: &str =
+        "expected projects by repository with commas between them, such as tally-main=tally,site=web";
+    let mut projects = BTreeMap::new();
+    for part in text.split(',') {
+        let (repository, project) = part.split_once('=').ok_or(EXPECTED)?;
+        let (repository, project) = (repository.trim(), project.trim());
+        // A repository's folder is called by the same letters.
+        let repository: Name = repository.parse().map_err(|_| EXPECTED)?;
+        let project: Name = project.parse().map_err(|_| EXPECTED)?;
+        if projects.insert(repository.to_string(), project).is_some() {
+            return Err(format!("the repository `{repository}` has two projects: keep one"));
+        }
+    }
+    Ok(Projects(projects))
+}
+
+/// As [`projects`] reads them.
+pub(crate) fn show_projects(Projects(projects): &Projects) -> String {
+    let pair = |(repository, project): (&String, &Name)| format!("{repository}={project}");
+    projects.iter().map(pair).collect::<Vec<_>>().join(",")
 }
 
 /// Where machines may go.
@@ -558,6 +588,15 @@ mod tests {
             &"a,".repeat(20),
         ] {
             assert!(host_names(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_repository_has_one_project() {
+        let read = projects("tally-main=tally, site=web").expect("projects");
+        assert_eq!(show_projects(&read), "site=web,tally-main=tally");
+        for text in ["", "a", "a=", "=b", "a=b,", "a=b=c", "a/b=c", "a=-c", "a=b,a=c"] {
+            assert!(projects(text).is_err(), "{text}");
         }
     }
 

@@ -95,6 +95,11 @@ const OLD_SECOND: &str = r#"    case $what in
 "#;
 const NEW_SECOND: &str = "    report \"$file\" \"$file\"\n";
 
+const FINDINGS: &str = "# Findings
+
+1. `count_lines` in `lib/count.sh` does not count a last line without a newline.
+";
+
 /// What the refactoring compares before and after.
 const PRINT_ALL: &str = "for what in '' --lines --words --chars '--top 3'; do \
     ./tally $what samples/harbour.txt; ./tally $what <samples/harbour.txt; done";
@@ -292,6 +297,37 @@ pub(crate) fn review() -> Vec<Turn> {
     ]
 }
 
+/// What it says is so whether or not the agent may write.
+pub(crate) fn agent() -> Vec<Turn> {
+    vec![
+        act(
+            "I'll see what is here.",
+            vec![
+                call("Glob", json!({"pattern": "**/*.sh", "path": "{cwd}"})),
+                call(
+                    "Grep",
+                    json!({"pattern": "read -r line; do", "path": "{cwd}", "output_mode": "content", "-n": true}),
+                ),
+                read("lib/count.sh"),
+            ],
+        ),
+        act(
+            "The loop in `count_lines` ends before a last line without a newline. I'll write that down, and try it.",
+            vec![
+                write("FINDINGS.md", FINDINGS),
+                edit("README.md", OLD_HEADING, "## Known mistakes\n\nSee FINDINGS.md.\n\n## Tests\n"),
+                bash("printf 'one\\ntwo' | ./tally --lines", "Count a last line without a newline"),
+            ],
+        ),
+        done(
+            "`count_lines` in `lib/count.sh` does not count a last line without a newline: `read` gives it, and fails, and \
+             the loop ends. `count_words` has the right condition.\n\n\
+             I meant to write this to `FINDINGS.md` and to run it. What I may not do was refused above, and then nothing \
+             has changed.",
+        ),
+    ]
+}
+
 fn act(said: &str, calls: Vec<Block>) -> Turn {
     let said = Block::Text(said.into());
     Turn { rhythm: Rhythm::NATURAL, ..Turn::of([said].into_iter().chain(calls).collect()) }
@@ -335,6 +371,7 @@ mod tests {
             ("docs", docs()),
             ("refactor", refactor()),
             ("review", review()),
+            ("agent", agent()),
         ] {
             let time: Duration = job.iter().map(Turn::duration).sum();
             assert!(Duration::from_secs(3) < time && time < Duration::from_secs(8), "{name}: {time:?}");

@@ -40,6 +40,9 @@ pub(crate) use self::secret::{TOKEN, new_token, renew_token, sync_folder, token_
 /// The name of the store's file.
 pub(crate) const STORE: &str = "mayfly.db";
 
+/// The name of the folder of resources.
+pub(crate) const RESOURCES: &str = "resources";
+
 /// A data folder that is ours while this value lives.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
@@ -71,7 +74,7 @@ impl DataFolder {
     }
 
     pub(crate) fn resources(&self) -> PathBuf {
-        self.root.join("resources")
+        self.root.join(RESOURCES)
     }
 
     pub(crate) fn results(&self) -> PathBuf {

@@ -105,6 +105,7 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(allow::show, allow::add))
         .routes(routes!(allow::record))
         .routes(routes!(resources::lock))
+        .routes(routes!(resources::list))
         .routes(routes!(events::follow))
         .routes(routes!(results::summary))
         .routes(routes!(results::patch))

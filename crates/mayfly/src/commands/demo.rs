@@ -9,13 +9,15 @@ mod leftovers;
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use mayfly_client::Client;
+use mayfly_engine::archive_of;
 use mayfly_git::{Git, Repo};
+use mayfly_library::{Library, Reference, Wishes};
 use mayfly_scripted_api::{Accepted, ScriptedApi, demo as script};
 use mayfly_server::ServerConfig;
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Workspace};
@@ -46,6 +48,7 @@ pub(crate) async fn demo(
     environment: &Environment,
 ) -> Result<Exit, Stop> {
     machines::can_be_made("mayfly demo")?;
+    let library = args.agent.as_ref().map(|agent| library_with(agent, settings, environment)).transpose()?;
     let mut interrupts = Interrupts::install()?;
     let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
     let git = environment.git();
@@ -61,12 +64,14 @@ pub(crate) async fn demo(
     let mut config = ServerConfig::in_dir(data.path());
     settings.bound_machines(&mut config.rules);
     config.rules.orphan_after = ORPHAN_AFTER;
+    // Without an agent, that of this folder, where there is none.
+    config.library = library.unwrap_or(config.library);
     let start = Box::pin(Orchestrator::start(config, claude));
     let orchestrator = interrupts.or_stop(start).await?;
 
     let mut printer = Printer::of_process(args.json, environment);
     let play = Play { repo: &repo, git, kept: kept.path(), data: data.path(), orchestrator: &orchestrator };
-    let played = Box::pin(play.tasks(args.tasks, &mut printer, &mut interrupts)).await;
+    let played = Box::pin(play.tasks(args.tasks, args.agent.as_ref(), &mut printer, &mut interrupts)).await;
     printer.end();
     // Counted where they are made, and not where they are only known of.
     let left = orchestrator.provider.list().await;
@@ -95,6 +100,7 @@ impl Play<'_> {
     async fn tasks(
         self,
         count: u32,
+        agent: Option<&Reference>,
         printer: &mut Printer,
         interrupts: &mut Interrupts,
     ) -> Result<Exit, Stop> {
@@ -115,7 +121,7 @@ impl Play<'_> {
             Ok((quarantine, snapshot, workspace))
         };
         let (quarantine, snapshot, workspace) = interrupts.or_stop(hand_over).await?;
-        let jobs = jobs(count, &workspace, &credential);
+        let jobs = jobs(count, agent, &workspace, &credential);
         let landing = Landing {
             repo: Some(self.repo.clone()),
             code: Some(Code { quarantine, snapshot }),
@@ -130,20 +136,40 @@ impl Play<'_> {
     }
 }
 
-fn jobs(count: u32, workspace: &Workspace, credential: &Credential) -> Vec<Job> {
+fn jobs(count: u32, agent: Option<&Reference>, workspace: &Workspace, credential: &Credential) -> Vec<Job> {
     let create = |prompt: &str| CreateTask {
+        agent: agent.map(ToString::to_string),
         prompt: prompt.to_owned(),
         workspace: Some(workspace.clone()),
         model: Some(MODEL.to_owned()),
         credential: Some(credential.clone()),
         ..CreateTask::default()
     };
-    let taken = script::JOBS.iter().cycle().take(count as usize);
+    let all = if agent.is_some() { script::AGENT_JOBS } else { script::JOBS };
+    let taken = all.iter().cycle().take(count as usize);
     let job = |job: &script::Job| Job {
         title: Some(job.title.to_owned()),
         wish: Wish::Create(Box::new(create(job.prompt))),
     };
     taken.map(job).collect()
+}
+
+/// The user's library, which must have the agent.
+fn library_with(agent: &Reference, settings: &Settings, environment: &Environment) -> Result<PathBuf, Stop> {
+    let mut config = ServerConfig::in_dir(environment.data_folder(settings.data())?);
+    settings.lend(&mut config);
+    let wishes =
+        Wishes { project: script::NAME.parse().ok(), agent: Some(agent.clone()), ..Wishes::default() };
+    let kept = |content: &str| archive_of(&config.archives(), content);
+    let resolution = Library::at(&config.library).resolve(&wishes, &kept).map_err(Stop::usage)?;
+    if resolution.main_agent().is_none() {
+        return Err(Stop::wrong(format!(
+            "there is no agent `{agent}` in the library `{}`: `mayfly library ls` lists those that are there, and \
+             `mayfly library init` puts some there",
+            config.library.display()
+        )));
+    }
+    Ok(config.library)
 }
 
 fn folder(prefix: &str) -> Result<TempDir, Stop> {

@@ -50,6 +50,7 @@ pub(crate) async fn serve(
     };
     settings.bound_machines(&mut config.rules);
     settings.bound_tasks(&mut config.rules);
+    settings.lend(&mut config);
     config.git = environment.git();
     config.network = settings.network();
     mayfly_server::raise_open_files();

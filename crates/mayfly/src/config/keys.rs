@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::kind::toml;
 use super::kind::{
     Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Mode, Model, Name, Names, OwnTls,
-    Place, Places, PriceTable, Private, Processes, Silence, Switch, Time,
+    Place, Places, PriceTable, Private, Processes, ProjectTable, Silence, Switch, Time,
 };
 use super::{Given, Row, Source};
 
@@ -242,6 +242,14 @@ keys! {
         /// Let the settings of the repository count, and what it names run, in a task of `mayfly run`: hooks, MCP
         /// servers, helpers. Else its words alone count.
         trust_repo: Switch = false;
+    }
+
+    /// What tasks share: skills, agents, MCP servers, hooks, rules and settings.
+    library LibrarySection {
+        /// The library's folder, which may be a checkout.
+        folder: Place, else "`library` in the data folder" such as "\"/home/you/agents\"";
+        /// The project of each repository that is not called as its project is in the library, with commas between them.
+        projects: ProjectTable, else "the one named as the repository is" such as "\"tally-main=tally,site=web\"";
     }
 
     /// What models cost.

@@ -13,7 +13,7 @@ use mayfly_core::Prices;
 use mayfly_wire::api::CredentialMode;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
-use crate::values::{self, HostNames, Hosts, PrivateHosts, SelfSigned};
+use crate::values::{self, HostNames, Hosts, PrivateHosts, Projects, SelfSigned};
 
 /// What the value of a key is.
 pub(crate) trait Kind {
@@ -96,6 +96,8 @@ kinds! {
     Name: String, quoted true, values::credential_name, Clone::clone;
     /// What a machine gets of a credential.
     Mode: CredentialMode, quoted true, values::credential_mode, |mode| values::mode_name(*mode).to_owned();
+    /// Which projects repositories belong to.
+    ProjectTable: Projects, quoted true, values::projects, values::show_projects;
     /// What models cost.
     PriceTable: Prices, quoted true, values::prices, ToString::to_string;
     /// The name of a model.

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_engine::Rules;
-use mayfly_server::Network;
+use mayfly_server::{Network, ServerConfig};
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use keys::{Flags, Values};
@@ -128,6 +128,20 @@ impl Settings {
     /// The data folder that was named.
     pub(crate) fn data(&self) -> Option<&Path> {
         self.values.data.as_ref().map(|given| given.value.as_path())
+    }
+
+    /// The library that was named.
+    pub(crate) fn library(&self) -> Option<&Path> {
+        self.values.folder.as_ref().map(|given| given.value.as_path())
+    }
+
+    /// Sets where an orchestrator finds what tasks share.
+    pub(crate) fn lend(&self, config: &mut ServerConfig) {
+        if let Some(folder) = self.library() {
+            folder.clone_into(&mut config.library);
+        }
+        let projects = self.values.projects.as_ref().map(|given| given.value.0.clone());
+        config.projects = projects.unwrap_or_default();
     }
 
     /// How long a signal to stop waits for the tasks that run.

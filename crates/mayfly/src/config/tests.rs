@@ -48,6 +48,17 @@ fn what_is_in_force_reaches_the_rules() {
 }
 
 #[test]
+fn a_library_that_is_named_reaches_the_orchestrator() {
+    let mut config = ServerConfig::in_dir("/d");
+    read_text(Flags::default(), "").expect("settings").lend(&mut config);
+    assert_eq!((config.library.as_path(), config.projects.len()), (Path::new("/d/library"), 0));
+    let text = "[library]\nfolder = \"/agents\"\nprojects = \"tally-main=tally\"\n";
+    read_text(Flags::default(), text).expect("settings").lend(&mut config);
+    let projects: Vec<_> = config.projects.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+    assert_eq!((config.library.as_path(), projects), (Path::new("/agents"), vec![("tally-main", "tally")]));
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_its_place_and_the_nearest_name() {
     let files = [
         "[serve]\n\nparralel = 5\n",
@@ -80,6 +91,9 @@ fn a_wrong_value_is_refused_with_its_place_and_what_it_must_be() {
         "[task]\nmax_budget_usd = -1.5\n",
         "claude = \"bin/claude\"\n",
         "data = \"~/data\"\n",
+        "[library]\nfolder = \"agents\"\n",
+        "[library]\nprojects = \"tally\"\n",
+        "[library]\nprojects = \"a=b,a=c\"\n",
         "\nserve = 5\n",
     ];
     insta::assert_snapshot!(files.map(refused).join("\n"));

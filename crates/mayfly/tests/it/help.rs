@@ -60,6 +60,14 @@ fn the_help_of_credential_and_its_verbs() {
 }
 
 #[test]
+fn the_help_of_library_and_its_verbs() {
+    insta::assert_snapshot!("the_help_of_library", help(&["library", "--help"]));
+    for verb in ["ls", "show", "check", "lock", "diff", "add", "remove", "init"] {
+        insta::assert_snapshot!(format!("the_help_of_library_{verb}"), help(&["library", verb, "--help"]));
+    }
+}
+
+#[test]
 fn the_help_of_doctor() {
     insta::assert_snapshot!(help(&["doctor", "--help"]));
 }

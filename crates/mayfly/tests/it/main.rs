@@ -6,6 +6,7 @@ mod bad_input;
 mod credential;
 mod doctor;
 mod help;
+mod library;
 mod listening;
 mod place;
 mod program;

@@ -124,3 +124,60 @@ async fn the_model_is_told_of_each_kind_and_each_works() {
     );
     world.end().await;
 }
+
+/// A server that `npx` would download is refused until it is locked; then it runs in a machine that has no way out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_npx_would_download_is_locked_once_and_runs_in_a_machine() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let package = world.dir.path().join("tiny");
+    fs::create_dir(&package).unwrap();
+    fs::write(package.join("package.json"), r#"{"name": "tiny", "version": "1.0.0", "bin": "main.js"}"#)
+        .unwrap();
+    fs::write(package.join("main.js"), JS_SERVER).unwrap();
+    put(
+        &world,
+        "mcp/_global/tiny/mcp.json",
+        &json!({"command": "npx", "args": ["-y", package, "here"]}).to_string(),
+    );
+    let ask = steps(&[tool("mcp__tiny__ask", &json!({}))]);
+    let refused = world.outcome_of(&[&ask]).await;
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("would download in the machine: `mayfly library lock` fetches it once"),
+        "{}",
+        refused.stderr
+    );
+
+    let locked = world.mayfly(&["library", "lock", "--json"]).await;
+    assert_eq!(locked.code, Some(0), "{}", locked.stderr);
+    fs::remove_dir_all(&package).unwrap();
+    let ended = world.outcome_of(&[&ask]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.tool_results()[0].contains("answered here"), "{:?}", ended.tool_results());
+    let tools = world.dir.path().join("data/tools");
+    let tree =
+        fs::read_dir(&tools).unwrap().next().unwrap().unwrap().path().join("node_modules/tiny/main.js");
+    assert_eq!(fs::read_to_string(tree).unwrap(), JS_SERVER, "and cannot be changed from inside");
+    world.end().await;
+}
+
+/// The same server for node; it tries to change itself first.
+const JS_SERVER: &str = r#"#!/usr/bin/env node
+const fs = require("fs");
+try { fs.appendFileSync(__filename, "// changed"); } catch (error) {}
+const answers = {
+    initialize: (asked) => ({
+        protocolVersion: asked.params.protocolVersion, capabilities: { tools: {} },
+        serverInfo: { name: "tiny", version: "1" },
+    }),
+    "tools/list": () => ({ tools: [{ name: "ask", description: "asks", inputSchema: { type: "object" } }] }),
+    "tools/call": () => ({ content: [{ type: "text", text: "answered " + process.argv[2] }] }),
+};
+require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
+    const asked = JSON.parse(line);
+    if (asked.id === undefined) return;
+    const answer = answers[asked.method];
+    const said = answer ? { result: answer(asked) } : { error: { code: -32601, message: "no such method" } };
+    console.log(JSON.stringify({ jsonrpc: "2.0", id: asked.id, ...said }));
+});
+"#;

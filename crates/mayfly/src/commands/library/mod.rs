@@ -1,0 +1,355 @@
+//! `mayfly library`: what tasks share. It is a plain folder that its owner edits, and so no orchestrator is asked but for
+//! what a task had.
+//!
+//! Where the data folder is that of a tunnel, the library is on the machine of the orchestrator, and edited there.
+
+mod add;
+mod diff;
+mod ls;
+mod show;
+
+use std::path::PathBuf;
+
+use mayfly_engine::check_library;
+use mayfly_library::{Library, Name, Problems, ResourceId, starter};
+use mayfly_server::{ServerConfig, make_data_folder};
+
+use crate::cli::{DataArgs, LibraryArgs};
+use crate::config::{Settings, Source};
+use crate::environment::Environment;
+use crate::exit::{Exit, Stop};
+use crate::printer::Printer;
+use crate::tools::{self, Fetched};
+use crate::tunnel::Saved;
+
+const LIBRARY_EXAMPLES: &str = "\
+Examples:
+  mayfly library init                      # a small one, to start from
+  mayfly library add ~/reviewer.md --as agent/_global/reviewer
+  mayfly library add 'https://host.example/skills.git#pdf' --as skill/_global/pdf
+  mayfly library ls --project site         # what a task of the repository `site` gets
+  mayfly library check                     # what is wrong, as file:line:column
+  mayfly run --agent reviewer \"look at the last commit\"
+
+A library is a folder, which may be a checkout, with a folder for each resource, KIND/NAMESPACE/NAME:
+  skill     SKILL.md, and files beside it
+  agent     agent.json or agent.md
+  mcp       mcp.json, and files of a server
+  hooks     hooks.json, and scripts
+  rules     files that end in .md
+  settings  settings.json
+
+The namespace `_global` is for every repository, any other for the one that is called so, whose own
+comes before what is for all. It is read when a task is accepted: a change counts for later tasks. What
+is wrong in it stops the tasks that would get it, and no others.";
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  mayfly library add ./style --as rules/_global/style
+  mayfly library add reviewer.json --as agent/site/reviewer --replace
+  mayfly library add 'ssh://git@host.example/team/skills.git#review' --as skill/_global/review";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  mayfly library diff 1a2b3c4d 5e6f7a8b                   # what differs between two tasks
+  mayfly library lock | mayfly library diff 1a2b3c4d -    # what has changed since
+
+A line begins with `+` for what only the second has, with `-` for what only the first has, and with
+`~` for what has another content or comes from another namespace.";
+
+/// Look at and change the library: what tasks share
+#[derive(Debug, clap::Args)]
+#[command(after_help = LIBRARY_EXAMPLES)]
+pub(crate) struct LibraryVerbArgs {
+    #[command(subcommand)]
+    verb: LibraryVerb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum LibraryVerb {
+    Ls(LsArgs),
+    Show(ShowArgs),
+    Check(CheckArgs),
+    Lock(Box<LockArgs>),
+    Diff(DiffArgs),
+    Add(AddArgs),
+    Remove(RemoveArgs),
+    Init(InitArgs),
+}
+
+/// List what a task would get, why, and which content it has
+#[derive(Debug, clap::Args)]
+struct LsArgs {
+    /// A task of this project [default: of none]
+    #[arg(long, value_name = "NS")]
+    project: Option<Name>,
+    /// Print one JSON object, and nothing else
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Show what a resource has in it
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    /// The resource
+    #[arg(value_name = "KIND/NS/NAME")]
+    id: ResourceId,
+    /// Print one JSON object, and nothing else
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Name all that is wrong, as file:line:column; exits with 1 if anything is
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    /// Print what is wrong, one JSON object a line, and nothing else
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Print the lock that a task would get: its resources, each by its content; first fetch, once, what its MCP
+/// servers would download with npx
+#[derive(Debug, clap::Args)]
+struct LockArgs {
+    /// Print it on one line, as it is stored: its SHA-256 is its name
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    wishes: LibraryArgs,
+}
+
+/// Compare what two tasks had, or two locks
+#[derive(Debug, clap::Args)]
+#[command(after_help = DIFF_EXAMPLES)]
+struct DiffArgs {
+    /// A task, a file with a lock, or `-` for one on standard input
+    #[arg(value_name = "A")]
+    before: String,
+    /// Another one
+    #[arg(value_name = "B")]
+    after: String,
+    /// Print the resources that differ, one JSON object a line, and nothing else
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// Put a folder or a file into the library, or a folder of a git repository
+#[derive(Debug, clap::Args)]
+#[command(after_help = ADD_EXAMPLES)]
+struct AddArgs {
+    /// A folder, a file such as reviewer.md, or the URL of a git repository with `#FOLDER` after it for a part
+    #[arg(value_name = "PATH|URL")]
+    from: String,
+    /// What it is to be
+    #[arg(long = "as", value_name = "KIND/NS/NAME")]
+    id: ResourceId,
+    /// Take the place of one of this name
+    #[arg(long)]
+    replace: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Take a resource out of the library
+#[derive(Debug, clap::Args)]
+struct RemoveArgs {
+    /// The resource
+    #[arg(value_name = "KIND/NS/NAME")]
+    id: ResourceId,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// Put a small library there to start from: agents, rules, a hook, settings; what is there stays as it is
+#[derive(Debug, clap::Args)]
+struct InitArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct PlaceArgs {
+    /// The library's folder [default: `folder` in [library] of mayfly.toml, else `library` in the data folder]
+    #[arg(long, value_name = "PATH")]
+    library: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+impl LibraryVerbArgs {
+    pub(crate) fn data(&self) -> &DataArgs {
+        match &self.verb {
+            LibraryVerb::Diff(args) => &args.data,
+            _ => &self.place().expect("every other verb has one").data,
+        }
+    }
+
+    /// The folder that the flag names.
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        self.place().and_then(|place| place.library.clone())
+    }
+
+    fn place(&self) -> Option<&PlaceArgs> {
+        match &self.verb {
+            LibraryVerb::Ls(LsArgs { place, .. })
+            | LibraryVerb::Show(ShowArgs { place, .. })
+            | LibraryVerb::Check(CheckArgs { place, .. })
+            | LibraryVerb::Add(AddArgs { place, .. })
+            | LibraryVerb::Remove(RemoveArgs { place, .. })
+            | LibraryVerb::Init(InitArgs { place }) => Some(place),
+            LibraryVerb::Lock(args) => Some(&args.place),
+            LibraryVerb::Diff(_) => None,
+        }
+    }
+}
+
+pub(crate) async fn library(
+    args: LibraryVerbArgs,
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    let place = || Place::find(settings, environment);
+    match args.verb {
+        LibraryVerb::Ls(LsArgs { project, json, .. }) => {
+            ls::ls(project, &place()?, Printer::of_lines(json, environment), json)
+        }
+        LibraryVerb::Show(ShowArgs { id, json, .. }) => {
+            show::show(&id, &place()?, Printer::of_lines(json, environment), json)
+        }
+        LibraryVerb::Check(CheckArgs { json, .. }) => {
+            check(&place()?, Printer::of_lines(json, environment), json)
+        }
+        LibraryVerb::Lock(args) => lock(&args, &place()?, environment),
+        LibraryVerb::Diff(args) => Box::pin(diff::diff(args, settings, environment)).await,
+        LibraryVerb::Add(args) => Box::pin(add::add(args, &place()?, environment)).await,
+        LibraryVerb::Remove(RemoveArgs { id, .. }) => {
+            remove(&id, &place()?, Printer::of_lines(false, environment))
+        }
+        LibraryVerb::Init(_) => init(&place()?, Printer::of_lines(false, environment)),
+    }
+}
+
+/// A library of this machine.
+struct Place {
+    library: Library,
+    /// What tasks had of it is kept there.
+    archives: PathBuf,
+    /// The data folder that it is in, if it is.
+    data: Option<PathBuf>,
+}
+
+impl Place {
+    /// The one that was named, else that of the data folder.
+    fn find(settings: &Settings, environment: &Environment) -> Result<Self, Stop> {
+        let data = environment.data_folder(settings.data())?;
+        let named = settings.values.folder.as_ref();
+        if named.is_none_or(|named| named.from != Source::Flag) {
+            is_here(Saved::load(&data)?)?;
+        }
+        let mut config = ServerConfig::in_dir(&data);
+        settings.lend(&mut config);
+        let library = Library::at(std::path::absolute(&config.library)?);
+        Ok(Self { library, archives: config.archives(), data: named.is_none().then_some(data) })
+    }
+
+    /// Sees to it that a data folder which is made for the library is one that an orchestrator takes for its own.
+    fn make(&self) -> Result<(), Stop> {
+        self.data.as_ref().map_or(Ok(()), |data| make_data_folder(data)).map_err(Stop::usage)
+    }
+
+    fn shown(&self) -> String {
+        self.library.folder().display().to_string()
+    }
+}
+
+fn is_here(tunnel: Option<Saved>) -> Result<(), Stop> {
+    let Some(saved) = tunnel else { return Ok(()) };
+    Err(Stop::wrong(format!(
+        "the tasks of this folder are at {}, through a tunnel, and so is their library: run `mayfly library` on that \
+         machine, or name a library of this one with --library PATH",
+        saved.to.without_pin()
+    )))
+}
+
+/// What is wrong is the user's to put right.
+fn wrong(problems: Problems) -> Stop {
+    Stop::usage(problems)
+}
+
+fn check(place: &Place, mut printer: Printer, json: bool) -> Result<Exit, Stop> {
+    let problems = check_library(&place.library);
+    for problem in &problems {
+        match json {
+            true => printer.json(problem),
+            false => printer.closing(&problem.to_string()),
+        }
+    }
+    if !problems.is_empty() {
+        return printer.exit(Exit::Failed);
+    }
+    let count = place.library.ids().map_err(wrong)?.len();
+    printer.aside(&format!("nothing is wrong: {} in `{}`", counted(count, "resource"), place.shown()));
+    printer.exit(Exit::Success)
+}
+
+fn lock(args: &LockArgs, place: &Place, environment: &Environment) -> Result<Exit, Stop> {
+    let mut printer = Printer::of_lines(args.json, environment);
+    let kept = |content: &str| mayfly_engine::archive_of(&place.archives, content);
+    let wishes = args.wishes.wishes();
+    let resolve = || place.library.resolve(&wishes, &kept).map_err(wrong);
+    let ids = resolve()?.resources.into_iter().map(|(resource, _)| resource.id);
+    for Fetched { id, server, tool } in
+        tools::fetch(&place.library, ids, environment, |words| printer.aside(words))?
+    {
+        printer.aside(&format!("{id}: {server} runs {}", tool.resolved));
+    }
+    let lock = resolve()?.lock();
+    let text = if args.json { lock.to_json() } else { serde_json::to_string_pretty(&lock)? };
+    printer.bytes(format!("{text}\n").as_bytes());
+    printer.exit(Exit::Success)
+}
+
+fn remove(id: &ResourceId, place: &Place, mut printer: Printer) -> Result<Exit, Stop> {
+    if !place.library.remove(id)? {
+        return Err(Stop::wrong(format!(
+            "{id} is not in the library `{}`: `mayfly library ls` lists what is",
+            place.shown()
+        )));
+    }
+    printer.aside("removed; tasks that have it keep it");
+    printer.exit(Exit::Success)
+}
+
+fn init(place: &Place, mut printer: Printer) -> Result<Exit, Stop> {
+    place.make()?;
+    for resource in starter::resources().map_err(wrong)? {
+        let there = place.library.has(&resource.id);
+        if !there {
+            place.library.put(&resource)?;
+        }
+        printer.closing(&format!(
+            "{}  {}",
+            if there { "there already" } else { "added        " },
+            resource.id
+        ));
+    }
+    printer.aside(&format!(
+        "the library is in `{}`; `mayfly demo --agent code-reviewer` tries it",
+        place.shown()
+    ));
+    printer.exit(Exit::Success)
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
