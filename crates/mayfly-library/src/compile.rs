@@ -63,8 +63,10 @@ pub struct Expected {
     pub tools: Option<Vec<String>>,
     /// Tools that there must not be.
     pub denied: Vec<String>,
-    /// Agents that there must be.
+    /// The library's agents, which there must be.
     pub agents: Vec<String>,
+    /// The agent to be run by, the library's or the repository's, which there must be too.
+    pub agent: Option<String>,
     /// Skills that there must be.
     pub skills: Vec<String>,
     /// The servers that there must be and no others; and whether each must be connected.
@@ -134,13 +136,21 @@ impl Compiled {
             self.model = main.model.clone().filter(|model| model != "inherit");
             self.max_tokens = main.max_tokens;
             self.expected.tools.clone_from(&main.tools);
-            self.expected.denied.extend(main.denied.iter().filter(|tool| !tool.contains('(')).cloned());
+            // For the whole session: else a sub-agent could do what it may not do itself.
+            let deny = json!({"permissions": {"deny": main.denied}});
+            merge(&mut self.settings, deny.as_object().cloned().unwrap_or_default());
             self.require_servers_of(main, resolution);
         }
         self.expected.agents = agents.keys().cloned().collect();
+        // Where nobody has it, the CLI would go on without it.
+        self.expected.agent.clone_from(&self.agent);
         if !agents.is_empty() {
-            let told: Map<String, Value> =
-                agents.into_iter().map(|(name, agent)| (name, agent.for_cli())).collect();
+            let is_main = |name: &String| self.agent.as_ref() == Some(name);
+            let told = agents.into_iter().map(|(name, agent)| {
+                let told = agent.for_cli(is_main(&name));
+                (name, told)
+            });
+            let told: Map<String, Value> = told.collect();
             let path = format!("{FOLDER}/{AGENTS}");
             self.files.push(File {
                 path: path.clone(),

@@ -88,8 +88,9 @@ impl TryFrom<Value> for Words {
 }
 
 impl Agent {
-    /// As the CLI is told of it.
-    pub fn for_cli(&self) -> Value {
+    /// As the CLI is told of it, which takes a whole tool away where a part of it is denied here. For the one that the
+    /// task is run by, the session's settings deny no more than that part.
+    pub fn for_cli(&self, is_main: bool) -> Value {
         let mut told = self.rest.clone();
         let mut tell =
             |key: &str, value: Option<Value>| drop(value.map(|value| told.insert(key.to_owned(), value)));
@@ -97,7 +98,9 @@ impl Agent {
         tell("prompt", Some(self.prompt.clone().into()));
         tell("model", self.model.clone().map(Value::from));
         tell("tools", self.tools.clone().map(Value::from));
-        tell("disallowedTools", (!self.denied.is_empty()).then(|| self.denied.clone().into()));
+        let denied = self.denied.iter().filter(|tool| !is_main || !tool.contains('('));
+        let denied: Vec<String> = denied.cloned().collect();
+        tell("disallowedTools", (!denied.is_empty()).then(|| denied.into()));
         told.into()
     }
 }
@@ -300,7 +303,7 @@ mod tests {
         for text in [native, plain] {
             assert_eq!(agent("agent.md", text), Ok(read.clone()), "{text}");
         }
-        insta::assert_snapshot!(read.for_cli(), @r#"{"description":"Review.","maxTurns":3,"model":"haiku","prompt":"Review. Be brief.","tools":["Read","Grep"]}"#);
+        insta::assert_snapshot!(read.for_cli(false), @r#"{"description":"Review.","maxTurns":3,"model":"haiku","prompt":"Review. Be brief.","tools":["Read","Grep"]}"#);
     }
 
     #[test]

@@ -75,3 +75,39 @@ fn an_empty_library_gives_nothing() {
     let resolution = Library::at("/nonexistent").resolve(&Wishes::default(), &|_| None).unwrap();
     assert_eq!(compile(&resolution, "/c", &BTreeMap::new()), Compiled::default());
 }
+
+/// What the agent that the task is run by is denied, nobody in its session may do: whole tools are not there, and parts of
+/// tools are denied call by call. As a sub-agent's bound a part is all that the CLI can hold to: the whole tool.
+#[test]
+fn what_the_main_agent_is_denied_is_denied_to_all() {
+    let top = tempfile::tempdir().unwrap();
+    for name in ["lead", "helper"] {
+        put(
+            top.path(),
+            &format!("agent/_global/{name}/agent.md"),
+            "deniedTools: [Write, Bash(git push:*)]\nWork.",
+        );
+    }
+    let wishes = Wishes { agent: "lead".parse().ok(), ..Wishes::default() };
+    let resolution = Library::at(top.path()).resolve(&wishes, &|_| None).unwrap();
+    let compiled = compile(&resolution, "/c", &BTreeMap::new());
+    let settings = serde_json::json!({"permissions": {"deny": ["Write", "Bash(git push:*)"]}});
+    assert_eq!(serde_json::Value::from(compiled.settings), settings);
+    assert_eq!(compiled.expected.denied, ["Write"]);
+    let agents: serde_json::Value = serde_json::from_slice(&compiled.files[0].bytes).unwrap();
+    assert_eq!(agents["lead"]["disallowedTools"], serde_json::json!(["Write"]));
+    assert_eq!(agents["helper"]["disallowedTools"], serde_json::json!(["Write", "Bash(git push:*)"]));
+}
+
+/// The agent to be run by may be one of the repository's, and must be there all the same.
+#[test]
+fn an_agent_that_is_not_the_librarys_must_be_there_too() {
+    let wishes = Wishes { agent: "theirs".parse().ok(), ..Wishes::default() };
+    let resolution = Library::at("/nonexistent").resolve(&wishes, &|_| None).unwrap();
+    let compiled = compile(&resolution, "/c", &BTreeMap::new());
+    assert_eq!(
+        (compiled.agent.as_deref(), compiled.expected.agent.as_deref()),
+        (Some("theirs"), Some("theirs"))
+    );
+    assert_eq!(compiled.expected.agents, [""; 0], "it is not the library's");
+}

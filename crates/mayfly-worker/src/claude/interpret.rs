@@ -337,7 +337,7 @@ impl Asked {
 
     /// The same, for what the library says.
     fn differences_of_library(&self, init: &Init) -> Vec<String> {
-        let Expected { tools, denied, agents, skills, servers } = &self.library;
+        let Expected { tools, denied, agents, agent, skills, servers } = &self.library;
         let mut differences = Vec::new();
         let mut differs = |what: String| differences.push(shorten(&what));
         for tool in &init.tools {
@@ -347,10 +347,12 @@ impl Asked {
                 differs(format!("the tool {tool} is there, and the agent's list does not have it"));
             }
         }
-        for (kind, wanted, there) in [("agent", agents, &init.agents), ("skill", skills, &init.skills)] {
-            for name in wanted.iter().filter(|name| !there.contains(name)) {
-                differs(format!("the {kind} {name} is not there"));
-            }
+        let agents = agents.iter().chain(agent.iter().filter(|agent| !agents.contains(agent)));
+        for name in agents.filter(|name| !init.agents.contains(name)) {
+            differs(format!("the agent {name} is not there"));
+        }
+        for name in skills.iter().filter(|name| !init.skills.contains(name)) {
+            differs(format!("the skill {name} is not there"));
         }
         for server in
             init.mcp_servers.iter().filter(|server| !servers.contains_key(&server.name) && !self.servers)

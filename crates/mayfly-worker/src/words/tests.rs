@@ -177,7 +177,7 @@ fn there_is_an_end_to_what_is_carried() {
         bed.write(&format!(".claude/skills/{number}/SKILL.md"), "---\nhooks: x\n---\nS");
     }
     bed.write(".mcp.json", "{}");
-    let reports = prepare(&order(), &bed.repo(), &bed.home(), &Expected::default()).expect("carried");
+    let reports = prepare(&order(), &bed.repo(), &bed.home(), &bed.library).expect("carried");
     let ignored = |file: &str, why: &str| Report::Ignored { file: file.to_owned(), parts: names(&[why]) };
     for expected in [
         Report::Ignored { file: ".mcp.json".to_owned(), parts: Vec::new() },
@@ -210,6 +210,52 @@ fn a_trusted_repository_is_left_as_it_is() {
     let bed = Bed::new();
     bed.write("CLAUDE.md", "words");
     let order = WorkOrder { trust_repo: true, ..order() };
-    assert_eq!(prepare(&order, &bed.repo(), &bed.home(), &Expected::default()).expect("prepared"), []);
+    assert_eq!(prepare(&order, &bed.repo(), &bed.home(), &bed.library).expect("prepared"), []);
     assert!(!bed.is_carried("rules") && bed.carried(".claude.json").contains("hasTrustDialogAccepted"));
+}
+
+/// What the library has stands before what a repository calls by the same name; the rest of the repository's stays.
+#[test]
+fn the_library_stands_before_a_repositorys_agents_and_skills() {
+    let mut bed = Bed::new();
+    bed.library.agents = names(&["reviewer", "named"]);
+    bed.library.skills = names(&["deploy"]);
+    bed.write(".claude/agents/reviewer.md", "No head.");
+    bed.write(".claude/agents/other.md", "---\nname: named\ndescription: d\n---\nBy its settings.");
+    bed.write(".claude/agents/named.md", "---\nname: mine\ndescription: d\n---\nBy its settings too.");
+    bed.write(".claude/skills/deploy/SKILL.md", "---\nname: deploy\n---\nS");
+    bed.write(".claude/skills/deploy/run.sh", "true");
+    bed.write(".claude/skills/deploy2/SKILL.md", "---\nname: deploy2\n---\nS");
+    let agent = names(&["all of it: the library has an agent of this name"]);
+    let skill = names(&["all of it: the library has a skill of this name"]);
+    let ignored = [
+        (".claude/agents/other.md", &agent),
+        (".claude/agents/reviewer.md", &agent),
+        (".claude/skills/deploy/SKILL.md", &skill),
+        (".claude/skills/deploy/run.sh", &skill),
+    ];
+    assert_eq!(bed.carry(), ignored.map(|(file, why)| (file.to_owned(), why.clone())).into());
+    assert!(bed.is_carried("agents/named.md") && bed.is_carried("skills/deploy2/SKILL.md"));
+    for gone in ["agents/reviewer.md", "agents/other.md", "skills/deploy"] {
+        assert!(!bed.is_carried(gone), "{gone}");
+    }
+}
+
+/// What bounds an agent may stand in its text, a line each; the CLI is given it where it looks for it.
+#[test]
+fn plain_lines_bound_a_repositorys_agent() {
+    let bed = Bed::new();
+    let text = "---\nname: plain\ndescription: d\n---\nallowedTools: [Read, Grep]\ndeniedTools: Bash\nDo it.";
+    bed.write(".claude/agents/plain.md", text);
+    bed.write(".claude/agents/bad.md", "---\nname: bad\n---\nallowedTools: {a: b}\nDo it.");
+    let gone = names(&["all of it: what bounds its tools cannot be read"]);
+    let ignored = bed.carry().remove(".claude/agents/bad.md").expect("told of");
+    assert!(gone.iter().all(|why| ignored.contains(why)), "{ignored:?}");
+    assert!(!bed.is_carried("agents/bad.md"));
+    let carried = bed.carried("agents/plain.md");
+    assert!(
+        carried.contains("tools: [\"Read\",\"Grep\"]") && carried.contains("disallowedTools: "),
+        "{carried}"
+    );
+    assert!(carried.trim_end().ends_with("Do it.") && !carried.contains("allowedTools: [Read"), "{carried}");
 }

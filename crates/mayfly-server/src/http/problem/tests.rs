@@ -200,6 +200,8 @@ fn fixed() -> Vec<Problem> {
             "it holds too much",
         ),
         Problem::no_workspace(),
+        Problem::no_lock(),
+        Problem::no_resource(),
         Problem::denied(),
         Problem::busy(),
         Problem::no_token(),

@@ -43,7 +43,11 @@ fn each_difference_of_the_init_is_named() {
         ("0123456789ab\"", "0123456789ac\"", "session"),
         ("bypassPermissions", "default", "permission mode"),
         ("\"/workspace\"", "\"/\"", "folder"),
-        ("\"mcp_servers\":[]", "\"mcp_servers\":[{\"name\":\"x\",\"status\":\"connected\"}]", "MCP servers"),
+        (
+            "\"mcp_servers\":[]",
+            "\"mcp_servers\":[{\"name\":\"x\",\"status\":\"connected\"}]",
+            "the MCP server x is there",
+        ),
         ("\"Edit\"", "\"ExitPlanMode\"", "without ExitPlanMode"),
         ("\"tools\":[", "\"tools\":[1,", "cannot be read"),
     ];
@@ -52,6 +56,78 @@ fn each_difference_of_the_init_is_named() {
         let [Finding::Mismatch(difference)] = &findings[..] else { panic!("{named}: {findings:?}") };
         assert!(difference.contains(named), "{difference}");
     }
+}
+
+/// What a library may say of an agent, and an init that is so.
+fn expected() -> (Expected, String) {
+    let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let expected = Expected {
+        tools: Some(list(&["Agent", "Edit", "mcp__db"])),
+        denied: list(&["Bash", "mcp__db__drop"]),
+        agents: list(&["reader"]),
+        agent: Some("own".to_owned()),
+        skills: list(&["review"]),
+        servers: [("db".to_owned(), true), ("docs".to_owned(), false)].into(),
+    };
+    let init = INIT
+        .replace("\"Bash\"", "\"mcp__db__query\"")
+        .replace(
+            "\"mcp_servers\":[]",
+            r#""mcp_servers":[{"name":"db","status":"connected"},{"name":"docs","status":"connected"}],"agents":["Plan","reader","own"],"skills":["review"]"#,
+        );
+    (expected, init)
+}
+
+fn read_with(library: &Expected, trust_repo: bool, init: &str) -> Vec<Finding> {
+    let order = WorkOrder { trust_repo, ..order() };
+    Interpreter::new(Asked::new(&order, Path::new("/workspace"), library)).read(init.as_bytes())
+}
+
+#[test]
+fn each_difference_from_the_library_is_named() {
+    let (expected, init) = expected();
+    assert!(matches!(&read_with(&expected, false, &init)[..], [Finding::Report(Report::Ready { .. })]));
+    let server = "\"mcp_servers\":[{\"name\":\"own\",\"status\":\"connected\"},";
+    for (good, bad, named) in [
+        ("\"Edit\"", "\"Bash\"", "the tool Bash is there, and is denied"),
+        ("mcp__db__query", "mcp__db__drop", "the tool mcp__db__drop is there, and is denied"),
+        ("\"Edit\"", "\"Read\"", "the tool Read is there, and the agent's list does not have it"),
+        ("mcp__db__query", "mcp__db2__query", "the tool mcp__db2__query is there, and the agent's list"),
+        ("\"reader\"", "\"writer\"", "the agent reader is not there"),
+        ("\"own\"", "\"claude\"", "the agent own is not there"),
+        ("\"review\"", "\"other\"", "the skill review is not there"),
+        (
+            "\"db\",\"status\":\"connected\"",
+            "\"db\",\"status\":\"failed\"",
+            "db, which is required, is failed",
+        ),
+        (
+            "\"db\",\"status\":\"connected\"",
+            "\"db\",\"status\":\"pending\"",
+            "db, which is required, is pending",
+        ),
+        ("{\"name\":\"db\",\"status\":\"connected\"},", "", "db, which is required, is not there"),
+        ("\"mcp_servers\":[", server, "the MCP server own is there, and was not asked for"),
+    ] {
+        let findings = read_with(&expected, false, &init.replace(good, bad));
+        let [Finding::Mismatch(difference)] = &findings[..] else { panic!("{named}: {findings:?}") };
+        assert!(difference.contains(named), "{difference}");
+        assert!(!difference.contains("; "), "one difference is told as one: {difference}");
+    }
+    let own = init.replace("\"mcp_servers\":[", server);
+    assert!(matches!(&read_with(&expected, true, &own)[..], [Finding::Report(Report::Ready { .. })]));
+}
+
+#[test]
+fn a_server_that_need_not_be_there_is_only_told_of() {
+    let (expected, init) = expected();
+    let failed = init.replace("\"docs\",\"status\":\"connected\"", "\"docs\",\"status\":\"failed\"");
+    let findings = read_with(&expected, false, &failed);
+    let [Finding::Report(Report::Ready { .. }), Finding::Report(Report::Warning { text })] = &findings[..]
+    else {
+        panic!("{findings:?}")
+    };
+    assert_eq!(text, "the MCP server docs is failed: the agent goes on without it");
 }
 
 #[test]
