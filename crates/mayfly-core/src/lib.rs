@@ -7,11 +7,13 @@
 //! - [`task`]: the state machine of one task.
 //! - [`outcome`]: the ways a task can end.
 //! - [`policy`]: how many at once, and when an attempt is worth another try, and how soon.
+//! - [`answers`]: how long the model's answers to an agent may be.
 //! - [`host`]: where a machine may go, by name; [`egress`]: what is decided when it asks.
 //! - [`prices`]: what models cost, by a table.
 //! - [`redact`]: how configured secrets are taken out of what is stored or shown.
 //! - [`causes`](causes()): an error with all its causes, in one line.
 
+pub mod answers;
 mod causes;
 pub mod egress;
 pub mod host;
@@ -22,6 +24,7 @@ pub mod prices;
 pub mod redact;
 pub mod task;
 
+pub use answers::AnswerBounds;
 pub use causes::causes;
 pub use id::{AttemptId, TaskId};
 pub use outcome::{Failure, Outcome};

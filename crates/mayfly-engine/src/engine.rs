@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mayfly_core::{AttemptId, Effect, Event, TaskId, TaskState, causes};
+use mayfly_core::{AnswerBounds, AttemptId, Effect, Event, TaskId, TaskState, causes};
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{AttemptRow, AttemptUsage, Change, Changed, Listing, Store, StoreError};
 use mayfly_wire::api;
@@ -79,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) seal: Seal,
     /// Live attempts whose credential the model API refused.
     pub(crate) refused: std::sync::Mutex<HashSet<AttemptId>>,
+    /// How long answers to the agents of tasks may be that run.
+    pub(crate) bounds: std::sync::Mutex<HashMap<TaskId, Arc<AnswerBounds>>>,
     pub(crate) metrics: Metrics,
     /// Told whenever a task or a slot is new.
     pub(crate) slots: watch::Sender<()>,
@@ -105,6 +107,7 @@ impl Engine {
             tokens: Tokens::new(config.key),
             seal: Seal::new(&config.key),
             refused: std::sync::Mutex::default(),
+            bounds: std::sync::Mutex::default(),
             metrics: Metrics::default(),
             config,
             store,
@@ -301,6 +304,7 @@ impl Engine {
                 self.0.config.secrets.set(&task.to_string(), []);
                 self.forget();
                 self.forget_refused(*task);
+                self.forget_bounds(*task);
                 self.0.slots.send_replace(());
             }
             _ => {}

@@ -20,8 +20,12 @@ use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::OrderedLibrary;
 use tokio::task::spawn_blocking;
 
+use self::needs::{Need, needs};
 use crate::engine::Engine;
 use crate::submit::{SubmitError, invalid};
+
+mod bounds;
+mod needs;
 
 /// Where the library is, and what is kept of it.
 #[derive(Debug, Clone)]
@@ -43,6 +47,8 @@ pub(crate) struct Chosen {
     pub(crate) rules: Vec<Rule>,
     /// The credential that they name.
     pub(crate) credential: Option<String>,
+    /// The secrets that servers need.
+    needs: Vec<Need>,
 }
 
 /// Reads what a task asks of a library.
@@ -152,7 +158,12 @@ impl Engine {
             let nothing = resolution.resources.is_empty() && resolution.agent.is_none();
             if nothing { Ok(None) } else { chosen(&config, &resolution).map(Some) }
         });
-        choosing.await.unwrap_or_else(|error| Err(SubmitError::Archives(io::Error::other(error))))
+        let chosen =
+            choosing.await.unwrap_or_else(|error| Err(SubmitError::Archives(io::Error::other(error))))?;
+        if let Some(chosen) = &chosen {
+            self.check_needs(&chosen.needs).await?;
+        }
+        Ok(chosen)
     }
 
     /// What a task asks for; without a project, the one that its repository's name means.
@@ -187,8 +198,9 @@ impl Engine {
         attempt: AttemptId,
         spec: &CreateTask,
     ) -> Result<Option<OrderedLibrary>, StoreError> {
-        let lock = self.0.store.lock_of(attempt.task).await?;
-        Ok(lock.map(|lock| OrderedLibrary { lock, model_is_default: spec.model.is_none() }))
+        let Some(lock) = self.0.store.lock_of(attempt.task).await? else { return Ok(None) };
+        let secrets = self.ordered_secrets(&lock).await?;
+        Ok(Some(OrderedLibrary { lock, model_is_default: spec.model.is_none(), secrets }))
     }
 
     /// What the servers of a task's machine run.
@@ -227,7 +239,13 @@ fn chosen(config: &LibraryConfig, resolution: &Resolution) -> Result<Chosen, Sub
     let own = || counting(resolution).map(|resource| &resource.own);
     let rules = own().flat_map(|own| &own.allow).filter_map(|rule| rule.parse().ok()).collect();
     let credential = own().filter_map(|own| own.credential.clone()).last();
-    Ok(Chosen { lock: NewLock { sha256: lock.sha256(), json: lock.to_json(), event }, rules, credential })
+    let needs = needs(resolution);
+    Ok(Chosen {
+        lock: NewLock { sha256: lock.sha256(), json: lock.to_json(), event },
+        rules,
+        credential,
+        needs,
+    })
 }
 
 /// The resources whose owner's words count for the whole task, those that come first least: an agent's words are those
@@ -243,7 +261,7 @@ fn unbound(resource: &Resource) -> Vec<Problem> {
     let file = format!("{}/mayfly.toml", resource.id);
     let variables = servers.iter().flat_map(|server| &server.variables);
     let unbound = variables.filter(|name| !resource.own.secrets.contains_key(*name)).map(|name| {
-        Problem::new(&file, format!("says nothing of ${{{name}}}: write secrets = {{ {name} = \"NAME\" }}, as `mayfly credential add NAME` keeps it"))
+        Problem::new(&file, format!("says nothing of ${{{name}}}: write secrets = {{ {name} = \"NAME\" }}, as `mayfly credential add NAME --kind secret` keeps it"))
     });
     let mut problems: Vec<Problem> = unbound.collect();
     problems.extend(servers.iter().filter_map(|server| {

@@ -1,6 +1,8 @@
 //! Who may use the model API and hand over results.
 
-use mayfly_core::{AttemptId, Redactor, TaskState};
+use std::sync::Arc;
+
+use mayfly_core::{AnswerBounds, AttemptId, Redactor, TaskState};
 use mayfly_store::StoreError;
 use mayfly_wire::api;
 use mayfly_wire::event::MayflyEvent;
@@ -40,6 +42,8 @@ pub struct ModelAccess {
     pub credential: api::Credential,
     /// What no answer may show.
     pub redactor: Redactor,
+    /// How long answers may be.
+    pub bounds: Arc<AnswerBounds>,
     /// Opens once `claude` is known to run as it was asked to.
     pub gate: Gate,
 }
@@ -87,8 +91,9 @@ impl Engine {
             return Err(Denied.into());
         }
         let credential = self.credential(attempt.task).await.map_err(|_| Denied)??;
+        let bounds = self.answer_bounds(attempt.task).await.ok_or(Denied)?;
         let redactor = self.redactor();
-        Ok(ModelAccess { attempt, credential, redactor, gate: Gate { attempt, follow } })
+        Ok(ModelAccess { attempt, credential, redactor, bounds, gate: Gate { attempt, follow } })
     }
 
     /// What knows the secrets as they are now.

@@ -6,18 +6,20 @@
 //!
 //! Bound: [`POOL_MAX`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
 
 use mayfly_core::{AttemptId, TaskId};
 use mayfly_store::{Pooled, Sealed, StoreError};
+use mayfly_wire::Secret;
 use mayfly_wire::api::{
-    AboutCredential, AddCredential, Credential, PooledCredential, TOKEN_NAME_BYTES_MAX, check_token_name,
+    AboutCredential, AddCredential, Credential, CredentialKind, PooledCredential, TOKEN_NAME_BYTES_MAX,
+    check_token_name,
 };
 use mayfly_wire::event::MayflyEvent;
 
 use crate::engine::Engine;
-use crate::submit::{SubmitError, check_credential};
+use crate::submit::{SubmitError, check_pooled};
 
 /// The most credentials in the pool.
 const POOL_MAX: usize = 100;
@@ -71,6 +73,12 @@ pub enum NoCredential {
          credential add {0} --replace`, then retry the task"
     )]
     OtherKey(String),
+    /// What has its name now is a secret of the library's servers.
+    #[error(
+        "the credential `{0}` is a secret of the library's servers now, and none for the model: choose another for the task, \
+         and retry it"
+    )]
+    Secret(String),
     /// That which came with the task cannot be read.
     #[error("the credential that came with the task cannot be read: retry the task with a new one")]
     Own,
@@ -88,7 +96,7 @@ impl Engine {
         Ok(pool.into_iter().map(|pooled| self.about(pooled)).collect())
     }
 
-    fn about(&self, Pooled { name, sealed, created }: Pooled) -> PooledCredential {
+    fn about(&self, Pooled { name, sealed, created, .. }: Pooled) -> PooledCredential {
         let opened = self.0.seal.open(&place(&name), &sealed);
         let about =
             opened.map(|Credential { kind, base_url, mode, .. }| AboutCredential { kind, base_url, mode });
@@ -101,13 +109,14 @@ impl Engine {
         if !check_token_name(&name) {
             return Err(PoolError::Name);
         }
-        check_credential(&credential).map_err(PoolError::Invalid)?;
+        check_pooled(&credential).map_err(PoolError::Invalid)?;
         let known = self.0.store.pool().await?;
         if known.len() >= POOL_MAX && !known.iter().any(|pooled| pooled.name == name) {
             return Err(PoolError::TooMany);
         }
         let sealed = self.0.seal.close(&place(&name), &credential);
-        let pooled = Pooled { name, sealed, created: self.0.clock.now() };
+        let for_model = credential.kind != CredentialKind::Secret;
+        let pooled = Pooled { name, sealed, created: self.0.clock.now(), for_model };
         if !self.0.store.put_into_pool(pooled.clone(), replace).await? {
             return Err(PoolError::Taken);
         }
@@ -136,6 +145,17 @@ impl Engine {
         Ok(())
     }
 
+    /// The secrets of the library's servers in the pool, by name. Before anybody has one, it is among the secrets.
+    pub(crate) async fn pooled_secrets(&self) -> Result<BTreeMap<String, Secret>, StoreError> {
+        self.know_pool().await?;
+        let pool = self.0.store.pool().await?.into_iter().filter(|pooled| !pooled.for_model);
+        let opened = pool.filter_map(|Pooled { name, sealed, .. }| {
+            let credential = self.0.seal.open(&place(&name), &sealed)?;
+            Some((name, credential.secret))
+        });
+        Ok(opened.collect())
+    }
+
     /// A credential of the pool, to try it.
     pub async fn pooled_credential(&self, name: &str) -> Result<Credential, PoolError> {
         let pool = self.0.store.pool().await?;
@@ -151,9 +171,10 @@ impl Engine {
         let seal = &self.0.seal;
         let opened = match self.0.store.credential(task).await? {
             Some(Sealed::Own(sealed)) => seal.open(&task.to_string(), &sealed).ok_or(NoCredential::Own),
-            Some(Sealed::Pooled { name, sealed: Some(sealed) }) => {
-                seal.open(&place(&name), &sealed).ok_or(NoCredential::OtherKey(name))
-            }
+            Some(Sealed::Pooled { name, sealed: Some(sealed) }) => match seal.open(&place(&name), &sealed) {
+                Some(Credential { kind: CredentialKind::Secret, .. }) => Err(NoCredential::Secret(name)),
+                opened => opened.ok_or(NoCredential::OtherKey(name)),
+            },
             Some(Sealed::Pooled { name, sealed: None }) => Err(NoCredential::Removed(name)),
             None => Err(NoCredential::Own),
         };

@@ -221,8 +221,25 @@ fn check_prompt(prompt: &str) -> Result<(), SubmitError> {
     require(prompt.len() <= PROMPT_BYTES_MAX, "prompt", &words)
 }
 
-/// It goes into a header, and its URL is where requests are sent.
-pub(crate) fn check_credential(credential: &Credential) -> Result<(), SubmitError> {
+/// The credential of a task goes to the model API.
+fn check_credential(credential: &Credential) -> Result<(), SubmitError> {
+    let words = "cannot be secret: the model API does not take it";
+    require(credential.kind != CredentialKind::Secret, "credential.kind", words)?;
+    check_pooled(credential)
+}
+
+/// It goes into a header, and its URL is where requests are sent. A secret of the library's servers goes nowhere else.
+pub(crate) fn check_pooled(credential: &Credential) -> Result<(), SubmitError> {
+    if credential.kind == CredentialKind::Secret {
+        require(
+            credential.base_url.is_none(),
+            "credential.base_url",
+            "says nothing of a secret: leave it out",
+        )?;
+        let words =
+            "must be broker for a secret: `allow-secret-in-machine` of its server says where it may be";
+        require(credential.mode == CredentialMode::Broker, "credential.mode", words)?;
+    }
     let secret = credential.secret.expose();
     let plain = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
     require(plain, "credential.secret", "must be visible ASCII, without spaces or line ends")?;

@@ -38,6 +38,9 @@ pub(crate) enum ApiError {
     /// The body stopped before its end.
     #[error("the request broke off")]
     Request,
+    /// Its body is not what it must be where answers are bounded.
+    #[error("the request is not the plain JSON that it must be where an agent's answers are bounded")]
+    Unread,
     /// The owner's base URL or credential cannot be used.
     #[error("the owner's {what} cannot be used: correct it and submit the task again")]
     Owner { what: &'static str },
@@ -72,7 +75,7 @@ impl ApiError {
             Self::Gate => (StatusCode::SERVICE_UNAVAILABLE, "api_error"),
             Self::LongHead => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_too_large"),
             Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large"),
-            Self::Request => (StatusCode::BAD_REQUEST, "invalid_request_error"),
+            Self::Request | Self::Unread => (StatusCode::BAD_REQUEST, "invalid_request_error"),
             Self::Owner { .. } | Self::Redirect { .. } | Self::Unreachable { .. } => {
                 (StatusCode::BAD_GATEWAY, "api_error")
             }

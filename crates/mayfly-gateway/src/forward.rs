@@ -17,6 +17,7 @@ use mayfly_core::{AttemptId, Redactor};
 use reqwest::Url;
 
 use crate::body::{Bill, Counted, Masked};
+use crate::bounds::{self, Held};
 use crate::count::Reader;
 use crate::error::{ApiError, BrokenRequest, CutOff, TooLong};
 use crate::{Admission, Admitted, GATE_MAX, Gate, HEAD_BYTES_MAX, REQUEST_BYTES_MAX, Upstream, headers};
@@ -31,6 +32,7 @@ const AGENT: &str = "x-claude-code-agent-id";
 pub(crate) struct Gateway {
     pub(crate) admission: Arc<dyn Admission>,
     pub(crate) client: reqwest::Client,
+    pub(crate) held: Arc<Held>,
 }
 
 /// Answers what is not among our routes.
@@ -41,9 +43,16 @@ pub(crate) async fn refuse() -> ApiError {
 /// Sends an admitted request on, and its answer back.
 pub(crate) async fn forward(State(gateway): State<Gateway>, came: Request) -> Result<Response, ApiError> {
     let token = headers::placeholder(came.headers()).ok_or(ApiError::Token)?;
-    let Admitted { attempt, upstream, redactor, mut gate } = gateway.admission.admit(token).await?;
+    let Admitted { attempt, upstream, redactor, bounds, mut gate } = gateway.admission.admit(token).await?;
     let counts = came.uri().path() == MESSAGES;
     let is_main = !came.headers().contains_key(AGENT);
+    let (came, _place) = match counts && !bounds.is_empty() {
+        true => {
+            let (came, place) = bounds::lower(came, &bounds, (&gateway.held, attempt, is_main)).await?;
+            (came, Some(place))
+        }
+        false => (came, None),
+    };
     let request = outgoing(came, &upstream)?;
     let host = host(request.url());
     let admission = gateway.admission.clone();
@@ -99,7 +108,9 @@ fn outgoing(came: Request, upstream: &Upstream) -> Result<reqwest::Request, ApiE
 }
 
 /// The body, up to its bound. An error in it ends the request before the API could take it for whole.
-fn bounded(body: Body) -> impl Stream<Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
+pub(crate) fn bounded(
+    body: Body,
+) -> impl Stream<Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
     let mut left = REQUEST_BYTES_MAX;
     body.into_data_stream().map(move |chunk| {
         let chunk = chunk.map_err(|_| BrokenRequest)?;

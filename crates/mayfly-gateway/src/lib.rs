@@ -7,7 +7,7 @@
 //!
 //! A machine holds a placeholder that is good here alone. [`router`] takes it off, asks the [`Admission`] for
 //! what it stands for, and sends the request on with the owner's credential and no other. Both bodies are
-//! streamed as they come, byte for byte; the answer is withheld until the [`Gate`] opens, and cut off when it is over.
+//! streamed as they come, byte for byte, but for the [bound](AnswerBounds) of an answer; the answer is withheld until the [`Gate`] opens, and cut off when it is over.
 //! What it used is counted as it passes ([`count`]), and a secret in it is masked.
 //!
 //! Elsewhere a machine comes by [`egress`], if its owner allowed it.
@@ -21,10 +21,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodFilter, on, post};
-use mayfly_core::{AttemptId, Redactor};
+use mayfly_core::{AnswerBounds, AttemptId, Redactor};
 use secrecy::SecretString;
 
 mod body;
+mod bounds;
 pub mod count;
 pub mod egress;
 mod error;
@@ -74,6 +75,8 @@ pub struct Admitted {
     pub upstream: Upstream,
     /// What no answer may show.
     pub redactor: Redactor,
+    /// How long answers may be. Without a bound, a body is not read.
+    pub bounds: Arc<AnswerBounds>,
     /// Withholds the answer until `claude` is known to run as it was asked to.
     pub gate: Box<dyn Gate>,
 }
@@ -137,7 +140,7 @@ pub fn router(admission: Arc<dyn Admission>, client: reqwest::Client) -> Router 
         .route("/v1/messages/count_tokens", post(forward::forward))
         .fallback(forward::refuse)
         .method_not_allowed_fallback(forward::refuse)
-        .with_state(forward::Gateway { admission, client })
+        .with_state(forward::Gateway { admission, client, held: Arc::default() })
 }
 
 /// The client for [`router`]: it follows no redirect, asks no proxy, decompresses nothing and has no limit for

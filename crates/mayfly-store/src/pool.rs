@@ -20,6 +20,8 @@ pub struct Pooled {
     pub sealed: Vec<u8>,
     /// When it was put there.
     pub created: Timestamp,
+    /// Whether a task can use it for the model.
+    pub for_model: bool,
 }
 
 /// Whose credential a new task uses.
@@ -50,11 +52,11 @@ impl Store {
     pub async fn pool(&self) -> Result<Vec<Pooled>, StoreError> {
         self.readers
             .read(|connection| {
-                let sql = "SELECT name, sealed, created_ms FROM pool ORDER BY name";
+                let sql = "SELECT name, sealed, created_ms, for_model FROM pool ORDER BY name";
                 let mut statement = connection.prepare_cached(sql)?;
                 let rows = statement.query_and_then([], |row| {
                     let created = Timestamp::from_millisecond(row.get(2)?).map_err(corrupt)?;
-                    Ok(Pooled { name: row.get(0)?, sealed: row.get(1)?, created })
+                    Ok(Pooled { name: row.get(0)?, sealed: row.get(1)?, created, for_model: row.get(3)? })
                 })?;
                 rows.collect()
             })
@@ -66,8 +68,11 @@ impl Store {
         self.writer
             .run(move |connection| {
                 let or = if replace { "REPLACE" } else { "IGNORE" };
-                let sql = format!("INSERT OR {or} INTO pool (name, sealed, created_ms) VALUES (?1, ?2, ?3)");
-                let values = params![pooled.name, pooled.sealed, pooled.created.as_millisecond()];
+                let sql = format!(
+                    "INSERT OR {or} INTO pool (name, sealed, created_ms, for_model) VALUES (?1, ?2, ?3, ?4)"
+                );
+                let Pooled { name, sealed, created, for_model } = pooled;
+                let values = params![name, sealed, created.as_millisecond(), for_model];
                 Ok(connection.prepare_cached(&sql)?.execute(values)? > 0)
             })
             .await
@@ -113,8 +118,8 @@ pub(crate) fn choose(connection: &Connection, whose: &Whose) -> Result<Option<St
         Whose::Own(_) => return Ok(None),
         Whose::Pool(wanted) => wanted.as_deref(),
     };
-    let sql = "SELECT name FROM pool WHERE name = coalesce(?1, ?2) \
-               UNION ALL SELECT max(name) FROM pool WHERE ?1 IS NULL HAVING count(*) = 1 LIMIT 1";
+    let sql = "SELECT name FROM pool WHERE name = coalesce(?1, ?2) AND for_model \
+               UNION ALL SELECT max(name) FROM pool WHERE ?1 IS NULL AND for_model HAVING count(*) = 1 LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
     let chosen: Option<String> = statement.query_row([wanted, Some(DEFAULT)], |row| row.get(0)).optional()?;
     chosen.map(Some).ok_or_else(|| StoreError::NoCredential(wanted.map(str::to_owned)))

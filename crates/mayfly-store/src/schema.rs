@@ -36,7 +36,7 @@ const STEPS: [Step; VERSION as usize] = [
     Step::Sql(EGRESS),
     Step::Sql(POOL),
     Step::Sql(USAGE_AND_CARRIES),
-    Step::Sql(LOCKS),
+    Step::Sql(LIBRARY),
 ];
 /// The version of the tables after all steps.
 const VERSION: u8 = 9;
@@ -223,7 +223,7 @@ ALTER TABLE attempts ADD COLUMN carry_claude BLOB;
 ALTER TABLE attempts ADD COLUMN carry_stderr BLOB;
 ";
 
-const LOCKS: &str = "
+const LIBRARY: &str = "
 -- The resources of the library that tasks run with, by content.
 CREATE TABLE locks (
     -- Of the JSON.
@@ -232,6 +232,8 @@ CREATE TABLE locks (
 ) STRICT, WITHOUT ROWID;
 -- That of the task; none has no resources.
 ALTER TABLE tasks ADD COLUMN lock TEXT;
+-- Whether a task can use it for the model; else it is a secret of the library's servers.
+ALTER TABLE pool ADD COLUMN for_model INTEGER NOT NULL DEFAULT 1;
 ";
 
 /// Writes what each event was as the line that it is.

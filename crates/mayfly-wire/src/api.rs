@@ -196,7 +196,7 @@ impl CredentialMode {
     }
 }
 
-/// The kinds of credential that a model API takes.
+/// The kinds of credential: three that a model API takes, and one that it never gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -207,6 +207,8 @@ pub enum CredentialKind {
     ApiKey,
     /// A gateway's own token: `Authorization: Bearer`.
     Bearer,
+    /// None for the model, and in the pool alone: a secret of an MCP server of the library's.
+    Secret,
 }
 
 /// Asks for a task's end.

@@ -17,6 +17,8 @@
 //! `u8`, end `u8`, length `u32`, all little-endian, then the bytes. Bounds: [`RECORD_BYTES_MAX`] a record,
 //! [`FRAME_BYTES_MAX`] a frame. Everything decoded here comes from a machine and is hostile.
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -163,12 +165,16 @@ pub struct WorkOrder {
 }
 
 /// The resources in a machine. Each is fetched by the SHA-256 that the lock has of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OrderedLibrary {
     /// The lock, as JSON.
     pub lock: String,
     /// Whether the task has named no model, so that its agent's counts.
     pub model_is_default: bool,
+    /// What MCP servers are given of their owner's secrets, by server and variable. One that the pool does not have any
+    /// more is not among them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, BTreeMap<String, Secret>>,
 }
 
 /// Where a worker fetches a resource: this, and its SHA-256.

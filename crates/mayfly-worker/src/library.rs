@@ -1,5 +1,6 @@
 //! What a machine gets of the library: fetched by content, checked, and written where the CLI looks for it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -8,9 +9,11 @@ use std::path::Path;
 use bytes::Bytes;
 use http::Method;
 use http_body_util::Empty;
+use mayfly_library::kinds::What;
 use mayfly_library::pack::{self, BadArchive};
 use mayfly_library::resolve::BYTES_MAX;
-use mayfly_library::{Compiled, Lock, Locked, Problems, Resolution, Resource, Secrets, compile};
+use mayfly_library::{Compiled, Kind, Lock, Locked, Problems, Resolution, Resource, Secrets, compile};
+use mayfly_wire::Secret;
 use mayfly_wire::worker::{OrderedLibrary, RESOURCE_PATH, WorkOrder};
 
 use crate::claude::command::config_dir;
@@ -43,6 +46,19 @@ pub(crate) enum LibraryError {
         #[source]
         source: BadArchive,
     },
+    /// A server would lack a secret.
+    #[error(
+        "the MCP server {server} needs ${{{variable}}}, and the pool has no secret `{named}` any more: add it with `mayfly \
+         credential add {named} --kind secret`, then retry the task"
+    )]
+    Secret {
+        /// Which server.
+        server: String,
+        /// Its variable.
+        variable: String,
+        /// The secret's name in the pool.
+        named: String,
+    },
     /// It was good when it was locked.
     #[error("{0}")]
     Resource(#[from] Problems),
@@ -60,11 +76,36 @@ pub(crate) async fn prepare(
     let Some(library) = &order.library else { return Ok(Compiled::default()) };
     let resolution = fetch(library, exchange).await?;
     let config = config_dir(home);
-    let compiled = compile(&resolution, &config.to_string_lossy(), &Secrets::new());
+    let secrets = secrets_for(&resolution, library)?;
+    let compiled = compile(&resolution, &config.to_string_lossy(), &secrets);
     for file in &compiled.files {
         write(&config.join(&file.path), &file.bytes, file.executable)?;
     }
     Ok(compiled)
+}
+
+/// What servers are given, which must be all that they need.
+fn secrets_for(resolution: &Resolution, library: &OrderedLibrary) -> Result<Secrets, LibraryError> {
+    for resource in resolution.of(Kind::Mcp) {
+        let What::Mcp(servers) = &resource.what else { continue };
+        for server in servers {
+            let given = library.secrets.get(&server.name);
+            let absent = |name: &&String| given.is_none_or(|given| !given.contains_key(*name));
+            if let Some(variable) = server.variables.iter().find(absent) {
+                let named = resource.own.secrets.get(variable).cloned().unwrap_or_default();
+                return Err(LibraryError::Secret {
+                    server: server.name.clone(),
+                    variable: variable.clone(),
+                    named,
+                });
+            }
+        }
+    }
+    let exposed = |(name, secret): (&String, &Secret)| (name.clone(), secret.expose().to_owned());
+    let of_server = |(server, secrets): (&String, &BTreeMap<String, Secret>)| {
+        (server.clone(), secrets.iter().map(exposed).collect())
+    };
+    Ok(library.secrets.iter().map(of_server).collect())
 }
 
 async fn fetch(library: &OrderedLibrary, exchange: &Exchange<'_>) -> Result<Resolution, LibraryError> {
@@ -98,4 +139,36 @@ pub(crate) fn write(path: &Path, bytes: &[u8], executable: bool) -> io::Result<(
     io::Write::write_all(&mut file, bytes)?;
     // Whatever the process's own mask is.
     file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use mayfly_library::{Library, Wishes};
+
+    use super::*;
+
+    /// A server that would lack a secret is not started with the name of it instead.
+    #[test]
+    fn a_secret_that_is_gone_is_named() {
+        let top = tempfile::tempdir().expect("a folder");
+        let folder = top.path().join("mcp/_global/db");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("mcp.json"), r#"{"command": "x", "env": {"T": "${T}"}}"#).expect("a file");
+        let own = "secrets = { T = \"tracker\" }\nallow-secret-in-machine = true\n";
+        fs::write(folder.join("mayfly.toml"), own).expect("a file");
+        let resolution = Library::at(top.path()).resolve(&Wishes::default(), &|_| None).expect("a library");
+        let secrets = [("T".to_owned(), Secret::from("canary".to_owned()))].into();
+        let mut library = OrderedLibrary {
+            lock: String::new(),
+            model_is_default: true,
+            secrets: [("db".to_owned(), secrets)].into(),
+        };
+        assert_eq!(secrets_for(&resolution, &library).expect("all are there")["db"]["T"], "canary");
+        library.secrets.clear();
+        let said = secrets_for(&resolution, &library).expect_err("one is gone").to_string();
+        assert!(
+            said.starts_with("the MCP server db needs ${T}, and the pool has no secret `tracker` any more"),
+            "{said}"
+        );
+    }
 }

@@ -12,7 +12,7 @@
 //!
 //! `ANTHROPIC_BASE_URL` says where any of them goes. Nothing here repeats a value in a message.
 
-use mayfly_wire::api::{Credential, CredentialKind};
+use mayfly_wire::api::{Credential, CredentialKind, PooledCredential};
 use mayfly_wire::secret::Secret;
 
 use crate::config::{Settings, Source};
@@ -141,6 +141,7 @@ pub(crate) async fn check_pool(
         return Ok(());
     }
     let pool = contact.ask(printer, async |client| client.credentials().await).await?;
+    let pool: Vec<_> = pool.iter().filter(|pooled| is_for_model(pooled)).collect();
     let has = |name: &str| pool.iter().any(|pooled| pooled.name == name);
     for wanted in wanted {
         match wanted {
@@ -152,6 +153,11 @@ pub(crate) async fn check_pool(
         }
     }
     Ok(())
+}
+
+/// Whether a task can use it for the model.
+pub(crate) fn is_for_model(pooled: &PooledCredential) -> bool {
+    pooled.about.as_ref().is_none_or(|about| about.kind != CredentialKind::Secret)
 }
 
 /// The kind of a secret that goes into the pool: as it was said, if the secret does not look like another, or as it
@@ -167,6 +173,7 @@ pub(crate) fn kind_of(
         return Err(BadSecret::NotPlain);
     }
     let looks = match text {
+        _ if said == Some(CredentialKind::Secret) => None,
         _ if text.starts_with("sk-ant-ort") => return Err(BadSecret::RefreshToken),
         _ if text.starts_with("sk-ant-oat") => Some(OauthToken),
         _ if text.starts_with("sk-ant-api") => Some(ApiKey),

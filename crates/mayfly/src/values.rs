@@ -361,10 +361,11 @@ pub(crate) fn credential_name(text: &str) -> Result<String, String> {
 }
 
 /// The kinds of credentials, as they are written.
-const KINDS: [(&str, CredentialKind); 3] = [
+const KINDS: [(&str, CredentialKind); 4] = [
     ("oauth-token", CredentialKind::OauthToken),
     ("api-key", CredentialKind::ApiKey),
     ("bearer", CredentialKind::Bearer),
+    ("secret", CredentialKind::Secret),
 ];
 
 /// What a machine gets of one, as it is written.
@@ -377,7 +378,9 @@ const MODES: [(&str, CredentialMode); 3] = [
 /// Reads the kind of a credential.
 pub(crate) fn credential_kind(text: &str) -> Result<CredentialKind, String> {
     let found = KINDS.iter().find(|(word, _)| *word == text);
-    found.map(|(_, kind)| *kind).ok_or_else(|| "expected `oauth-token`, `api-key` or `bearer`".to_owned())
+    found
+        .map(|(_, kind)| *kind)
+        .ok_or_else(|| "expected `oauth-token`, `api-key`, `bearer` or `secret`".to_owned())
 }
 
 /// Reads what a machine gets of a credential.

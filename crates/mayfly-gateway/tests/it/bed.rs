@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
-use mayfly_core::{Attempt, AttemptId, Redactor, TaskId};
+use mayfly_core::{AnswerBounds, Attempt, AttemptId, Redactor, TaskId};
 use mayfly_gateway::{Admission, Admitted, CredentialKind, Denied, Gate, Refusal, Upstream, Used};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -19,6 +19,8 @@ use tokio::sync::{mpsc, watch};
 pub(crate) const CANARY: &str = "sk-canary-5d1f";
 /// What the machine holds.
 pub(crate) const PLACEHOLDER: &str = "placeholder-of-attempt-1";
+/// The placeholder of a task whose agents may not have long answers.
+pub(crate) const BOUNDED: &str = "placeholder-of-attempt-2";
 
 /// Where a gate stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,14 +142,16 @@ impl fmt::Debug for OnePlaceholder {
 #[async_trait]
 impl Admission for OnePlaceholder {
     async fn admit(&self, token: &str) -> Result<Admitted, Refusal> {
-        if token != PLACEHOLDER {
-            return Err(Denied.into());
-        }
+        let bounds = match token {
+            PLACEHOLDER => AnswerBounds::default(),
+            BOUNDED => AnswerBounds { main: Some(700), agents: vec![("Review.".to_owned(), 300)] },
+            _ => return Err(Denied.into()),
+        };
         let attempt: AttemptId =
             "0193b2c4-0000-7000-8000-0123456789ab".parse::<TaskId>().unwrap().attempt(Attempt(1));
         let gate = Box::new(WatchedDoor(self.door.subscribe(), self.arrive.clone()));
         let redactor = Redactor::new([CANARY]);
-        Ok(Admitted { attempt, upstream: self.upstream.clone(), redactor, gate })
+        Ok(Admitted { attempt, upstream: self.upstream.clone(), redactor, bounds: Arc::new(bounds), gate })
     }
 
     fn count(&self, _: AttemptId, used: Used) {

@@ -5,7 +5,8 @@
 //! agent.md     the same in the CLI's own settings above the prompt, or with plain lines `allowedTools:`, `deniedTools:`
 //! ```
 //!
-//! A list of tools that is empty allows none.
+//! A list of tools that is empty allows none. What the agent is denied that a task is run by, no sub-agent of that task may
+//! do; its list of allowed tools is its own, so that one that has `Agent` may have others do what they may.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};

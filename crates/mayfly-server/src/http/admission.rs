@@ -18,13 +18,14 @@ pub(super) struct Tokens(pub(super) Entry);
 #[async_trait]
 impl Admission for Tokens {
     async fn admit(&self, token: &str) -> Result<Admitted, Refusal> {
-        let ModelAccess { attempt, credential, redactor, gate } =
+        let ModelAccess { attempt, credential, redactor, bounds, gate } =
             self.0.admit_model(token).await.map_err(|error| match error {
                 NoModel::Denied(_) => Denied.into(),
                 NoModel::Credential(why) => Refusal::NoCredential(why.to_string()),
             })?;
         let gate = Box::new(EngineGate(gate));
-        Ok(Admitted { attempt, upstream: upstream(credential), redactor, gate })
+        let upstream = upstream(credential).ok_or(Denied)?;
+        Ok(Admitted { attempt, upstream, redactor, bounds, gate })
     }
 
     async fn refused(&self, attempt: AttemptId) {
@@ -48,16 +49,16 @@ fn stored(used: Used) -> mayfly_engine::Used {
     }
 }
 
-pub(super) fn upstream(credential: api::Credential) -> Upstream {
-    Upstream {
-        base_url: credential.base_url.unwrap_or_else(|| ANTHROPIC_URL.to_owned()),
-        kind: match credential.kind {
-            api::CredentialKind::OauthToken => CredentialKind::OauthToken,
-            api::CredentialKind::ApiKey => CredentialKind::ApiKey,
-            api::CredentialKind::Bearer => CredentialKind::Bearer,
-        },
-        secret: credential.secret.expose().to_owned().into(),
-    }
+/// Where a credential goes. `None`: it is none for the model.
+pub(super) fn upstream(credential: api::Credential) -> Option<Upstream> {
+    let kind = match credential.kind {
+        api::CredentialKind::OauthToken => CredentialKind::OauthToken,
+        api::CredentialKind::ApiKey => CredentialKind::ApiKey,
+        api::CredentialKind::Bearer => CredentialKind::Bearer,
+        api::CredentialKind::Secret => return None,
+    };
+    let base_url = credential.base_url.unwrap_or_else(|| ANTHROPIC_URL.to_owned());
+    Some(Upstream { base_url, kind, secret: credential.secret.expose().to_owned().into() })
 }
 
 #[derive(Debug)]

@@ -79,7 +79,12 @@ pub(super) async fn test(
 ) -> Result<Json<CredentialTest>, Problem> {
     let Path(name) = name.map_err(|_| PoolError::Unknown)?;
     let credential = app.engine.pooled_credential(&name).await?;
-    match try_credential(&app.upstream, &admission::upstream(credential)).await {
+    let Some(upstream) = admission::upstream(credential) else {
+        let detail =
+            "this is a secret of the library's servers, and no model API is ever asked about it".to_owned();
+        return Ok(Json(CredentialTest { accepted: false, detail }));
+    };
+    match try_credential(&app.upstream, &upstream).await {
         Trial::Accepted => {
             Ok(Json(CredentialTest { accepted: true, detail: "the model API takes it".to_owned() }))
         }

@@ -3,7 +3,7 @@ use mayfly_store::{NewTask, Pooled, Sealed, StoreError, Submitted, Whose};
 use crate::{AT, id, new, open};
 
 fn pooled(name: &str, sealed: &[u8]) -> Pooled {
-    Pooled { name: name.to_owned(), sealed: sealed.to_vec(), created: AT }
+    Pooled { name: name.to_owned(), sealed: sealed.to_vec(), created: AT, for_model: true }
 }
 
 fn uses(number: u32, name: Option<&str>) -> NewTask {
@@ -66,4 +66,22 @@ async fn a_task_that_is_known_needs_no_pool() {
     store.submit(same(1)).await.unwrap();
     store.remove_from_pool("work".to_owned()).await.unwrap();
     assert_eq!(store.submit(same(2)).await.unwrap(), Submitted::Known(id(1)));
+}
+
+/// A secret of the library's servers is no credential for the model, whether it is named, called so or the only one.
+#[tokio::test]
+async fn a_secret_is_chosen_for_no_task() {
+    let (store, _dir) = open();
+    let secret = |name| Pooled { for_model: false, ..pooled(name, b"1") };
+    let refused = async |number, name| {
+        matches!(store.submit(uses(number, name)).await, Err(StoreError::NoCredential(_)))
+    };
+    store.put_into_pool(secret("token"), false).await.unwrap();
+    assert!(refused(1, None).await && refused(1, Some("token")).await);
+    store.put_into_pool(secret("default"), false).await.unwrap();
+    assert!(refused(1, None).await);
+    store.put_into_pool(pooled("work", b"2"), false).await.unwrap();
+    store.submit(uses(1, None)).await.unwrap();
+    assert_eq!(store.task(id(1)).await.unwrap().unwrap().pooled.as_deref(), Some("work"));
+    assert_eq!(store.pool().await.unwrap()[0], secret("default"));
 }

@@ -167,6 +167,9 @@ impl Launch<'_> {
             CredentialKind::OauthToken => "CLAUDE_CODE_OAUTH_TOKEN",
             CredentialKind::ApiKey => "ANTHROPIC_API_KEY",
             CredentialKind::Bearer => "ANTHROPIC_AUTH_TOKEN",
+            CredentialKind::Secret => {
+                return Err(io::Error::other("a secret is no credential for the model"));
+            }
         };
         command.env("ANTHROPIC_CUSTOM_HEADERS", format!("{PLACEHOLDER_HEADER}: {placeholder}"));
         if !by_descriptor {

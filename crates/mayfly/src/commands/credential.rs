@@ -26,6 +26,7 @@ Examples:
   mayfly credential add work
   mayfly credential add work --replace --command 'pass show anthropic'
   mayfly credential add mine --base-url https://gateway.example < token-file
+  mayfly credential add tracker --kind secret  # for an MCP server of the library
   mayfly credential test work
   mayfly run --credential work \"fix the failing test\"
 
@@ -37,7 +38,11 @@ It is sealed on the disk, with a key in the data folder that its owner alone can
 machine gets it: the gateway puts it into requests. If credential_mode in [task] is `inject` when
 it is added, machines get it in the environment of `claude`, or by a file descriptor if it is
 `inject-descriptor`. Either way the agent, and whoever has taken it over, can read it there and
-hand it on, and it stays good when the task is over.";
+hand it on, and it stays good when the task is over.
+
+With --kind secret it is none for the model: it is what `secrets` in the mayfly.toml of an MCP
+server of the library names, and goes into the environment of that server alone, in machines
+whose tasks have it, if `allow-secret-in-machine = true` stands there.";
 
 /// Keep credentials for the model under names, and try them
 #[derive(Debug, clap::Args)]
@@ -62,7 +67,8 @@ struct AddArgs {
     /// What to call it
     #[arg(value_name = "NAME", value_parser = values::credential_name)]
     name: String,
-    /// `oauth-token` of `claude setup-token`, `api-key`, or `bearer` of your own gateway [default: as the secret looks]
+    /// `oauth-token` of `claude setup-token`, `api-key`, or `bearer` of your own gateway [default: as the secret looks];
+    /// or `secret`, which is none for the model, but for an MCP server of the library
     #[arg(long, value_name = "KIND", value_parser = values::credential_kind)]
     kind: Option<CredentialKind>,
     /// Where it goes [default: the Anthropic API]
@@ -127,7 +133,11 @@ pub(crate) async fn credential(
             let add = wanted(args, mode, &mut interrupts).await?;
             let contact = interrupts.or_stop(Box::pin(Contact::join(origin))).await?.0;
             contact.ask_as_typed(&mut printer, async |client| client.add_credential(&add).await).await?;
-            printer.aside(&format!("`{}` is in the pool, to be used by --credential {}", add.name, add.name));
+            let by = match add.credential.kind {
+                CredentialKind::Secret => "`secrets` of the library's servers".to_owned(),
+                _ => format!("--credential {}", add.name),
+            };
+            printer.aside(&format!("`{}` is in the pool, to be used by {by}", add.name));
             Exit::Success
         }
         CredentialVerb::Ls(_) => {
@@ -171,6 +181,8 @@ async fn wanted(
     };
     let secret = secret_input::read(source, interrupts).await?;
     let kind = credential::kind_of(kind, &secret, base_url.is_some()).map_err(Stop::usage)?;
+    // What is handed to a machine of a secret, the library says.
+    let mode = if kind == CredentialKind::Secret { CredentialMode::Broker } else { mode };
     let credential = Credential { mode, ..Credential::new(kind, secret, base_url) };
     Ok(AddCredential { name, credential, replace })
 }

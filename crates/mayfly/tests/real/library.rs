@@ -5,7 +5,13 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::world::{Ended, World};
+
+mod agents;
+mod gate;
+mod reach;
+mod scopes;
+mod secrets;
 
 /// Puts a file into the library; a script can be run.
 fn put(world: &World, path: &str, text: &str) {
@@ -24,12 +30,27 @@ fn tool(name: &str, input: &Value) -> Value {
     json!({"tools": [{"name": name, "input": input}]})
 }
 
+fn bash(command: &str) -> Value {
+    tool("Bash", &json!({"command": command}))
+}
+
+/// A sub-agent that is to do one step.
+fn delegate(agent: &str, step: &Value) -> Value {
+    let prompt = steps(std::slice::from_ref(step));
+    tool("Agent", &json!({"description": "a part", "subagent_type": agent, "prompt": prompt}))
+}
+
+/// What `claude` says of itself first.
+fn init(ended: &Ended) -> &Value {
+    ended.claude_lines().find(|line| line["subtype"] == "init").unwrap()
+}
+
 /// All that the model was told.
 fn told(world: &World) -> String {
     world.api.requests().iter().map(|request| request.body.to_string()).collect()
 }
 
-/// An MCP server over standard input with one tool, which says what it was given in its environment.
+/// An MCP server over standard input with one tool, which says what it was given in its environment, or that reversed.
 const SERVER: &str = r#"#!/usr/bin/env python3
 import json, os, sys
 for line in sys.stdin:
@@ -44,7 +65,9 @@ for line in sys.stdin:
         answer["result"] = {"tools": [{"name": "ask", "description": "canary-of-the-server",
                                        "inputSchema": {"type": "object"}}]}
     elif method == "tools/call":
-        answer["result"] = {"content": [{"type": "text", "text": "answered " + os.environ.get("MODE", "")}]}
+        mode = os.environ.get("MODE", "")
+        mode = mode[::-1] if asked["params"].get("arguments", {}).get("reversed") else mode
+        answer["result"] = {"content": [{"type": "text", "text": "answered " + mode}]}
     else:
         answer["error"] = {"code": -32601, "message": "no such method"}
     print(json.dumps(answer), flush=True)
@@ -112,8 +135,10 @@ async fn the_model_is_told_of_each_kind_and_each_works() {
     for canary in ["description", "skill", "rule", "agent", "mode"] {
         assert!(told.contains(&format!("canary-of-the-{canary}")), "{canary}");
     }
-    let init = ended.claude_lines().find(|line| line["subtype"] == "init").unwrap();
-    assert_eq!(init["mcp_servers"], json!([{"name": "tiny", "source": "dynamic", "status": "connected"}]));
+    assert_eq!(
+        init(&ended)["mcp_servers"],
+        json!([{"name": "tiny", "source": "dynamic", "status": "connected"}])
+    );
     let locked = ended.own("locked").next().unwrap();
     assert_eq!(locked["resources"], 6);
     let branch = world.branches().remove(0);

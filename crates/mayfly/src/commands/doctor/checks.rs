@@ -105,6 +105,7 @@ async fn credential(data: &Path, settings: &Settings, environment: &Environment)
                 CredentialKind::OauthToken => "a token of `claude setup-token`",
                 CredentialKind::ApiKey => "a key of the Anthropic API",
                 CredentialKind::Bearer => "a token of your own gateway",
+                CredentialKind::Secret => "none for the model",
             };
             let to = if credential.base_url.is_some() { ", for ANTHROPIC_BASE_URL" } else { "" };
             let note = note.map_or_else(String::new, |note| format!("; {note}"));
@@ -137,6 +138,7 @@ async fn pool(data: &Path) -> Check {
             Some("mayfly credential ls   # starts one, and asks it".to_owned()),
         );
     };
+    let pool: Vec<_> = pool.into_iter().filter(credential::is_for_model).collect();
     if pool.is_empty() {
         let detail = "there is none for the model, neither in the environment nor in the orchestrator's pool";
         return Check::failed(

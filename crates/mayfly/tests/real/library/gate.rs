@@ -1,0 +1,96 @@
+//! What `claude` says of itself is compared with what the library says before the model's first answer reaches it.
+
+use super::super::world::{Ended, World};
+use super::{init, put, steps};
+
+/// A call that would run at once, and leave a file.
+fn instant() -> String {
+    steps(&[super::bash("touch ran.txt")])
+}
+
+/// The task ended by this difference, and neither a tool nor a word of the model got as far as `claude`.
+fn assert_stopped(world: &World, ended: &Ended, difference: &str) {
+    let (outcome, detail) = ended.outcome();
+    assert_eq!((ended.code, outcome), (Some(1), "init-mismatch"), "{detail} {}", ended.stderr);
+    assert!(detail.contains(difference), "{detail}");
+    assert!(ended.stderr.contains(difference), "{}", ended.stderr);
+    let spoken = |kind: &&serde_json::Value| kind["type"] == "assistant" || kind["type"] == "user";
+    assert_eq!(ended.claude_lines().filter(spoken).count(), 0, "the answer must not have come through");
+    assert_eq!(world.branches(), [""; 0], "no tool may have run");
+    assert!(!super::told(world).contains("tool_result"));
+}
+
+/// S61: the CLI gives an agent with a memory tools to write it, whatever its list says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_beyond_the_agents_list_ends_the_task_before_any_has_run() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    put(
+        &world,
+        "agent/_global/reader/agent.json",
+        r#"{"name": "reader", "system_prompt": "Read.", "tools": ["Read", "Bash"], "memory": "project"}"#,
+    );
+    let ended = world.outcome_of(&["--agent", "reader", &instant()]).await;
+    assert_stopped(&world, &ended, "the tool Edit is there, and the agent's list does not have it");
+    world.end().await;
+}
+
+/// S61: the CLI goes on with an agent of its own where nobody has the one that is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_nobody_has_ends_the_task_before_any_tool_has_run() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let ended = world.outcome_of(&["--agent", "nobody", &instant()]).await;
+    assert_stopped(&world, &ended, "the agent nobody is not there");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_start_ends_the_task_where_it_is_required() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    put(&world, "mcp/repo/gone/mcp.json", r#"{"command": "/nonexistent/server"}"#);
+    let ended = world.outcome_of(&[&instant()]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    let told: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
+    assert_eq!(told, ["the MCP server gone is failed: the agent goes on without it"]);
+    assert_eq!(world.branches().len(), 1, "the agent went on");
+    world.git(&["branch", "-q", "-D", &world.branches().remove(0)]);
+
+    put(&world, "mcp/repo/gone/mayfly.toml", "required = true\n");
+    let ended = world.outcome_of(&[&instant()]).await;
+    assert_eq!(ended.outcome().0, "init-mismatch");
+    assert!(ended.outcome().1.contains("the MCP server gone, which is required, is failed"));
+    assert_eq!(ended.tool_results(), [""; 0]);
+
+    // An agent that names its tools cannot do without it, unless its owner has said so.
+    std::fs::remove_file(world.dir.path().join("data/library/mcp/repo/gone/mayfly.toml")).unwrap();
+    put(&world, "agent/repo/asker/agent.md", "allowedTools: [Bash, mcp__gone__ask]\nAsk.");
+    let ended = world.outcome_of(&["--agent", "asker", &instant()]).await;
+    assert!(
+        ended.outcome().1.contains("the MCP server gone, which is required, is failed"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!((ended.tool_results(), world.branches()), (vec![], vec![]));
+    world.end().await;
+}
+
+/// A server that reads and says nothing is waited for as long as `MCP_TIMEOUT` says, and has failed then, or is as good as
+/// that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_answers_is_one_that_failed() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    put(&world, "mcp/_global/mute/mcp.json", r#"{"command": "${CLAUDE_PLUGIN_ROOT}/mute.sh"}"#);
+    put(&world, "mcp/_global/mute/mute.sh", "#!/bin/sh\nwhile read -r line; do :; done\n");
+    let ended = world.outcome_of(&["[script: text]"]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    let status = init(&ended)["mcp_servers"][0]["status"].as_str().unwrap();
+    assert!(["failed", "pending"].contains(&status), "{status}");
+    let told: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
+    assert_eq!(told, [format!("the MCP server mute is {status}: the agent goes on without it")]);
+
+    put(&world, "mcp/_global/mute/mayfly.toml", "required = true\n");
+    let ended = world.outcome_of(&[&instant()]).await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(1), "init-mismatch"), "{}", ended.stderr);
+    assert!(ended.outcome().1.contains("the MCP server mute, which is required, is "), "{}", ended.stderr);
+    assert_eq!((ended.tool_results(), world.branches()), (vec![], vec![]));
+    world.end().await;
+}

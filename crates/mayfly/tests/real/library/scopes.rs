@@ -1,0 +1,150 @@
+//! Which task sees what: projects side by side, a repository's own beside the library's, and what a lock keeps.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::super::world::{Ended, World};
+use super::{SERVER, init, put, steps, tool};
+
+fn skill(world: &World, path: &str, words: &str) {
+    let name = path.rsplit('/').next().unwrap();
+    put(
+        world,
+        &format!("skill/{path}/SKILL.md"),
+        &format!("---\nname: {name}\ndescription: {words}\n---\n{words}"),
+    );
+}
+
+fn skills(ended: &Ended) -> Vec<&str> {
+    let mut skills: Vec<_> =
+        init(ended)["skills"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    skills.retain(|skill| skill.starts_with("own-"));
+    skills.sort_unstable();
+    skills
+}
+
+/// Each of two tasks at once has what is its project's, which stands before what is for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_two_projects_side_by_side_see_their_own() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    skill(&world, "_global/own-all", "words for all");
+    for project in ["one", "two"] {
+        skill(&world, &format!("{project}/own-all"), &format!("words of {project}"));
+        skill(&world, &format!("{project}/own-{project}"), "more");
+    }
+    let run = async |project: &str| {
+        let prompt = "[script: steps list=[{\"hold\": \"both\", \"tools\": [{\"name\": \"Skill\", \"input\": {\"skill\": \"own-all\"}}]}]]";
+        world.run(&["--project", project, prompt]).end().await
+    };
+    let both = async {
+        world.api.held("both", 2).await;
+        world.api.release("both");
+    };
+    let (one, two, ()) = tokio::join!(run("one"), run("two"), both);
+    for (ended, project) in [(&one, "one"), (&two, "two")] {
+        assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+        assert_eq!(skills(ended), ["own-all".to_owned(), format!("own-{project}")]);
+        let locked = ended.own("locked").next().unwrap();
+        assert_eq!(locked["shadowed"], json!(["skill/_global/own-all"]));
+    }
+    for request in world.api.requests() {
+        let body = request.body.to_string();
+        assert!(body.contains("words of one") != body.contains("words of two"), "each has its own");
+        assert!(!body.contains("words for all"));
+    }
+    world.end().await;
+}
+
+/// A repository that is trusted has its servers beside the library's, which stand before those of the same name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_repositorys_servers_are_beside_the_librarys() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let server = |mode: &str| json!({"command": "python3", "args": ["/workspace/repo/server.py"], "env": {"MODE": mode}});
+    fs::write(world.repo().join("server.py"), SERVER).unwrap();
+    let own =
+        json!({"mcpServers": {"own": server("of-the-repository"), "both": server("of-the-repository")}});
+    fs::write(world.repo().join(".mcp.json"), own.to_string()).unwrap();
+    put(
+        &world,
+        "mcp/_global/both/mcp.json",
+        r#"{"command": "${CLAUDE_PLUGIN_ROOT}/server.py", "env": {"MODE": "of-the-library"}}"#,
+    );
+    put(&world, "mcp/_global/both/server.py", SERVER);
+    let ask = steps(&[tool("mcp__own__ask", &json!({})), tool("mcp__both__ask", &json!({}))]);
+    let ended = world.outcome_of(&["--trust-repo", &ask]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    let said = ended.tool_results();
+    assert!(said[0].contains("answered of-the-repository"), "{said:?}");
+    assert!(said[1].contains("answered of-the-library"), "{said:?}");
+
+    let ended = world.outcome_of(&[&ask]).await;
+    assert_eq!(init(&ended)["mcp_servers"].as_array().unwrap().len(), 1, "else the library's alone");
+    world.end().await;
+}
+
+/// An agent of a repository that is not trusted may be what the task is run by: its words and bounds count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_run_by_an_agent_of_its_repository() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let folder = world.repo().join(".claude/agents");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("x.md"), "---\nname: x\ndescription: d\ntools: Read, Glob\n---\ncanary-of-x")
+        .unwrap();
+    let ended = world.outcome_of(&["--agent", "x", &steps(&[super::bash("touch ran.txt")])]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    assert_eq!(init(&ended)["tools"], json!(["Read", "Glob"]));
+    assert!(super::told(&world).contains("canary-of-x"));
+    assert!(ended.tool_results()[0].contains("No such tool available: Bash"));
+    world.end().await;
+}
+
+/// A task that is run again has what it had, whatever has become of the library.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_run_again_has_what_it_had() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    skill(&world, "_global/own-all", "words of before");
+    let prompt = steps(&[tool("Skill", &json!({"skill": "own-all"}))]);
+    let ended = world.outcome_of(&[&prompt]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    let before = world.api.requests().len();
+    skill(&world, "_global/own-all", "words of after");
+    skill(&world, "_global/own-new", "new");
+    let task = ended.events[0]["task"].as_str().unwrap();
+    let said = world.mayfly(&["retry", task, "--json"]).await.text();
+    let events = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let again = Ended { code: Some(0), events, stderr: String::new() };
+    let lock = |ended: &Ended| ended.own("locked").next().unwrap()["lock"].clone();
+    assert_eq!(lock(&again), lock(&ended));
+    assert_eq!(skills(&again), ["own-all"]);
+    let told: String =
+        world.api.requests()[before..].iter().map(|request| request.body.to_string()).collect();
+    assert!(told.contains("words of before") && !told.contains("words of after"));
+
+    let ended = world.outcome_of(&[&prompt]).await;
+    assert_ne!(lock(&ended), lock(&again));
+    assert_eq!(skills(&ended), ["own-all", "own-new"]);
+    world.end().await;
+}
+
+/// What was kept and is spoiled is told of, and nothing has run.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_is_spoiled_ends_the_task_before_claude_starts() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    skill(&world, "_global/own-all", "words");
+    let ended = world.outcome_of(&["[script: text]"]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    let archives = world.dir.path().join("data/resources");
+    let archive = fs::read_dir(&archives).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&archive).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&archive, bytes).unwrap();
+    let before = world.api.requests().len();
+    let ended = world.outcome_of(&["[script: bash command=\"touch ran.txt\"]"]).await;
+    let (outcome, detail) = ended.outcome();
+    assert_eq!((ended.code, outcome), (Some(1), "startup"), "{}", ended.stderr);
+    assert!(detail.contains("skill/_global/own-all is not what was locked"), "{detail}");
+    assert_eq!((ended.claude_lines().count(), world.api.requests().len()), (0, before));
+    world.end().await;
+}
