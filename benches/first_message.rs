@@ -16,6 +16,7 @@ use anyhow::{Context as _, ensure};
 use mayfly_client::Client;
 use mayfly_engine::SystemClock;
 use mayfly_git::{Git, Repo};
+use mayfly_library::Compiled;
 use mayfly_scripted_api::{Accepted, ScriptedApi};
 use mayfly_server::{Server, ServerConfig};
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Workspace};
@@ -101,6 +102,7 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         max_turns: None,
         max_budget_usd: None,
         trust_repo: false,
+        library: None,
         claude_version: None,
         credential: None,
         model_token: TOKEN.to_owned().into(),
@@ -111,7 +113,8 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         log_bytes_max: None,
     };
     let start = Instant::now();
-    let launch = Launch { binary: claude, home: home.path(), cwd, port, egress_port: None, order: &order };
+    let (home, library) = (home.path(), &Compiled::default());
+    let launch = Launch { binary: claude, home, cwd, port, egress_port: None, order: &order, library };
     let mut child = launch.command()?.0.spawn()?;
     let mut stdin = child.stdin.take().context("a pipe")?;
     stdin.write_all(&opening(PROMPT))?;

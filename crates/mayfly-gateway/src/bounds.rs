@@ -52,7 +52,7 @@ pub(crate) async fn lower(
     let place = held.place(attempt).await;
     let (mut parts, body) = came.into_parts();
     let body = whole(body).await?;
-    let body = lowered(&body, bounds, is_main).ok_or(ApiError::Unread)?.map_or(body, Bytes::from);
+    let body = lowered(&body, bounds, is_main)?.map_or(body, Bytes::from);
     parts.headers.insert(CONTENT_LENGTH, body.len().into());
     Ok((Request::from_parts(parts, Body::from(body)), place))
 }
@@ -78,17 +78,16 @@ struct Asked<'a> {
     system: Option<Value>,
 }
 
-/// The body with a lower `max_tokens`; `Some(None)` is one that is as it is to be. `None`: it cannot be read.
-#[expect(clippy::option_option, reason = "three answers, in the order of what is known")]
-fn lowered(body: &[u8], bounds: &AnswerBounds, is_main: bool) -> Option<Option<Vec<u8>>> {
-    let asked: Asked<'_> = serde_json::from_slice(body).ok()?;
+/// The body with a lower `max_tokens`. `None`: it is as it is to be.
+fn lowered(body: &[u8], bounds: &AnswerBounds, is_main: bool) -> Result<Option<Vec<u8>>, ApiError> {
+    let asked: Asked<'_> = serde_json::from_slice(body).map_err(|_| ApiError::Unread)?;
     let bound = match is_main {
         true => bounds.of_main(),
         false => bounds.of_agent(texts(asked.system.as_ref())),
     };
-    let Some((bound, said)) = bound.zip(asked.max_tokens) else { return Some(None) };
+    let Some((bound, said)) = bound.zip(asked.max_tokens) else { return Ok(None) };
     let is_within = serde_json::from_str::<u32>(said.get()).is_ok_and(|tokens| tokens <= bound);
-    Some((!is_within).then(|| {
+    Ok((!is_within).then(|| {
         let Range { start, end } = range_of(said.get(), body);
         [&body[..start], bound.to_string().as_bytes(), &body[end..]].concat()
     }))
@@ -113,25 +112,25 @@ fn range_of(part: &str, body: &[u8]) -> Range<usize> {
 mod tests {
     use super::*;
 
-    fn lower(body: &str, main: Option<u32>, is_main: bool) -> Option<Option<String>> {
+    fn lower(body: &str, main: Option<u32>, is_main: bool) -> Result<Option<String>, String> {
         let bounds = AnswerBounds { main, agents: vec![("Review.".to_owned(), 300)] };
-        let lowered = lowered(body.as_bytes(), &bounds, is_main)?;
-        Some(lowered.map(|body| String::from_utf8(body).expect("text")))
+        let lowered = lowered(body.as_bytes(), &bounds, is_main).map_err(|error| error.to_string())?;
+        Ok(lowered.map(|body| String::from_utf8(body).expect("text")))
     }
 
     #[test]
     fn every_other_byte_stays() {
         let agent = r#"{ "messages":[{"max_tokens": 1}], "max_tokens" : 128000 ,"system":[{"type":"text","text":"b"},{"text":"Review.\n\nM"}]}"#;
-        assert_eq!(lower(agent, None, false), Some(Some(agent.replace("128000", "300"))));
-        assert_eq!(lower(agent, None, true), Some(None), "it is not the main agent's bound");
-        assert_eq!(lower(agent, Some(700), true), Some(Some(agent.replace("128000", "700"))));
+        assert_eq!(lower(agent, None, false), Ok(Some(agent.replace("128000", "300"))));
+        assert_eq!(lower(agent, None, true), Ok(None), "it is not the main agent's bound");
+        assert_eq!(lower(agent, Some(700), true), Ok(Some(agent.replace("128000", "700"))));
         let low = agent.replace("128000", "299");
-        assert_eq!(lower(&low, None, false), Some(None));
+        assert_eq!(lower(&low, None, false), Ok(None));
         let other = agent.replace("Review", "Other");
-        assert_eq!(lower(&other, None, false), Some(None));
-        assert_eq!(lower(&other, Some(700), false), Some(Some(other.replace("128000", "700"))));
+        assert_eq!(lower(&other, None, false), Ok(None));
+        assert_eq!(lower(&other, Some(700), false), Ok(Some(other.replace("128000", "700"))));
         let text = r#"{"system":"Review.","max_tokens":301}"#;
-        assert_eq!(lower(text, None, false), Some(Some(text.replace("301", "300"))));
+        assert_eq!(lower(text, None, false), Ok(Some(text.replace("301", "300"))));
     }
 
     /// Whatever the API might take for more is put as the bound, and what could be read in two ways is not sent.
@@ -143,10 +142,10 @@ mod tests {
             assert!(said.is_none_or(|said| said.ends_with("\"max_tokens\":300}")), "{odd}");
         }
         let escaped = r#"{"system":"Review.","max\u005ftokens":900}"#;
-        assert_eq!(lower(escaped, None, false), Some(Some(escaped.replace("900", "300"))));
+        assert_eq!(lower(escaped, None, false), Ok(Some(escaped.replace("900", "300"))));
         for unread in [r#"{"max_tokens":1,"max_tokens":900}"#, "[]", "", "{\"max_tokens\":1", "\u{1f}\u{8b}"]
         {
-            assert_eq!(lower(unread, None, false), None, "{unread}");
+            assert!(lower(unread, None, false).is_err(), "{unread}");
         }
     }
 }

@@ -205,13 +205,11 @@ impl Head<'_> {
 
     fn rest(&self) -> Result<Map<String, Value>, Problems> {
         let rest = self.settings.iter().filter(|setting| !READ.contains(&setting.key.as_str()));
-        let known = |setting: &Setting| match &setting.value {
-            Some(value) => Ok((setting.key.clone(), value.clone())),
-            None => {
-                let words =
-                    format!("`{}` is more than words or a list: write this agent as agent.json", setting.key);
-                Err(self.wrong(setting, words))
-            }
+        let known = |setting: &Setting| {
+            let words =
+                || format!("`{}` is more than words or a list: write this agent as agent.json", setting.key);
+            let value = setting.value.clone().ok_or_else(|| self.wrong(setting, words()))?;
+            Ok((setting.key.clone(), value))
         };
         rest.map(known).collect()
     }

@@ -101,12 +101,12 @@ fn of_hooks(hooks: &Map<String, Value>) -> Vec<Row> {
         matched.as_array().into_iter().flatten().map(move |matched| (event, matched))
     });
     let commands = matched.flat_map(|(event, matched)| {
-        let matcher = matched["matcher"].as_str().filter(|text| !text.is_empty()).unwrap_or("always");
-        matched["hooks"].as_array().into_iter().flatten().map(move |hook| (event, matcher, hook))
+        let when = matched["matcher"].as_str().filter(|text| !text.is_empty()).unwrap_or("always");
+        matched["hooks"].as_array().into_iter().flatten().map(move |hook| (event, when, hook))
     });
-    let shown = |(event, matcher, hook): (&String, &str, &Value)| {
+    let shown = |(event, when, hook): (&String, &str, &Value)| {
         let what = hook["command"].as_str().map_or_else(|| hook.to_string(), str::to_owned);
-        (event.clone(), format!("{matcher}: {what}"))
+        (event.clone(), format!("{when}: {what}"))
     };
     commands.map(shown).collect()
 }
@@ -129,7 +129,7 @@ fn as_json(resource: &Resource) -> Value {
     let what = match &resource.what {
         What::Skill | What::Rules => json!({}),
         What::Agent(agent) => {
-            let mut told = agent.for_cli();
+            let mut told = agent.for_cli(false);
             if let Some(tokens) = agent.max_tokens {
                 told["max_tokens"] = tokens.into();
             }
