@@ -253,9 +253,8 @@ fn plain_lines_bound_a_repositorys_agent() {
     assert!(gone.iter().all(|why| ignored.contains(why)), "{ignored:?}");
     assert!(!bed.is_carried("agents/bad.md"));
     let carried = bed.carried("agents/plain.md");
-    assert!(
-        carried.contains("tools: [\"Read\",\"Grep\"]") && carried.contains("disallowedTools: "),
-        "{carried}"
-    );
+    for kept in [r#""tools": ["Read","Grep"]"#, r#""disallowedTools": "Bash""#] {
+        assert!(carried.contains(kept), "{carried}");
+    }
     assert!(carried.trim_end().ends_with("Do it.") && !carried.contains("allowedTools: [Read"), "{carried}");
 }
