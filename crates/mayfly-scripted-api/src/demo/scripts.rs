@@ -322,8 +322,8 @@ pub(crate) fn agent() -> Vec<Turn> {
         done(
             "`count_lines` in `lib/count.sh` does not count a last line without a newline: `read` gives it, and fails, and \
              the loop ends. `count_words` has the right condition.\n\n\
-             I meant to write this to `FINDINGS.md` and to run it. What I may not do was refused above, and then nothing \
-             has changed.",
+             I tried to write this to `FINDINGS.md` and to run it. Where I may not, that was refused above, and nothing has \
+             changed.",
         ),
     ]
 }

@@ -8,6 +8,7 @@ mod doors;
 mod egress;
 mod elsewhere;
 mod hostile;
+mod library;
 mod matrix;
 mod neighbours;
 mod owner;
