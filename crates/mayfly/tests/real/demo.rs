@@ -228,7 +228,7 @@ fn told(output: &std::process::Output) -> (Vec<Value>, BTreeSet<String>) {
     (inits.map(|init| init["tools"].clone()).collect(), denied)
 }
 
-/// S03: the agent of the user's library has what its definition lists, and an attempt at more is refused and told.
+/// The agent of the user's library has what its definition lists, and an attempt at more is refused and told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demo_by_a_reviewer_of_the_library_writes_nothing() {
     let Some((mut begin, dir)) = command(&["--agent", "code-reviewer"]) else { return };
