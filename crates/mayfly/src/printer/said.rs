@@ -307,6 +307,7 @@ mod tests {
                         Said::Text(lines) => lines,
                         Said::Call(text) | Said::ToolError(text) | Said::Note(text) => vec![text],
                         Said::State(text, _) | Said::Finished(text, _) => vec![text],
+                        Said::Library(text) | Said::Tools(text) => vec![text],
                         Said::Turn(_) | Said::Totals { .. } => vec![],
                     };
                     for text in texts {
