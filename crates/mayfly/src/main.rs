@@ -23,6 +23,7 @@ mod give_way;
 mod interrupts;
 mod landing;
 mod last;
+mod lend;
 mod listening;
 mod log;
 mod machines;

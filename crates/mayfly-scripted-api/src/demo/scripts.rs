@@ -301,12 +301,15 @@ pub(crate) fn review() -> Vec<Turn> {
 pub(crate) fn agent() -> Vec<Turn> {
     vec![
         act(
-            "I'll see what is here.",
+            "I'll see what is here, and what it is for.",
+            vec![call("Glob", json!({"pattern": "**/*.sh", "path": "{cwd}"})), read("README.md")],
+        ),
+        act(
+            "A program that counts lines has to say what a line is. I'll look at each loop that reads some.",
             vec![
-                call("Glob", json!({"pattern": "**/*.sh", "path": "{cwd}"})),
                 call(
                     "Grep",
-                    json!({"pattern": "read -r line; do", "path": "{cwd}", "output_mode": "content", "-n": true}),
+                    json!({"pattern": "read -r line", "path": "{cwd}", "output_mode": "content", "-n": true}),
                 ),
                 read("lib/count.sh"),
             ],

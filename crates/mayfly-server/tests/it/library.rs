@@ -3,6 +3,7 @@
 use std::fs;
 
 use mayfly_client::ClientError;
+use mayfly_library::{Library as Folder, Wishes};
 use mayfly_wire::api::{CreateTask, Library};
 use serde_json::Value;
 
@@ -74,4 +75,59 @@ async fn what_cannot_be_told_of_the_library_is_said_as_a_problem() {
     let id = bed.client.submit(&task("p", None), "key").await.unwrap().id;
     let none = bed.client.lock(&id).await.unwrap_err();
     assert!(matches!(none, ClientError::Refused(problem) if problem.kind == "no-such-lock"));
+}
+
+/// What a library elsewhere has: two resources, and their lock.
+fn elsewhere() -> (Vec<(String, Vec<u8>)>, mayfly_library::Lock) {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, text) in
+        [("agent/_global/reader/agent.md", "---\ntools: Read\n---\nRead."), ("rules/_global/r/r.md", "r")]
+    {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let wishes = Wishes { agent: "reader".parse().ok(), ..Wishes::default() };
+    let resolution = Folder::at(dir.path()).resolve(&wishes, &|_| None).unwrap();
+    let archives = resolution.resources.iter().map(|(one, _)| (one.sha256.clone(), one.archive()));
+    (archives.collect(), resolution.lock())
+}
+
+/// Covers S46 for what is handed over of a library: nothing is kept but what could have been written here.
+#[tokio::test]
+async fn a_library_elsewhere_is_handed_over_by_content() {
+    let bed = Bed::start().await;
+    let (archives, lock) = elsewhere();
+    let kind = |error: ClientError| match error {
+        ClientError::Refused(problem) => problem.kind,
+        other => panic!("{other}"),
+    };
+    let early = bed.client.keep_lock(&lock.to_json()).await.unwrap_err();
+    assert_eq!(kind(early), "invalid-lock");
+    for (sha256, archive) in &archives {
+        let other = bed.client.keep_resource(&"0".repeat(64), archive).await.unwrap_err();
+        assert_eq!(kind(other), "invalid-resource");
+        bed.client.keep_resource(sha256, archive).await.unwrap();
+        bed.client.keep_resource(sha256, archive).await.unwrap();
+    }
+    let huge = vec![0; mayfly_library::pack::ARCHIVE_BYTES_MAX + 1];
+    assert_eq!(kind(bed.client.keep_resource(&archives[0].0, &huge).await.unwrap_err()), "too-large");
+    let mut away = lock.clone();
+    away.resources[0].sha256 = "../../mayfly.db".to_owned();
+    let mut more = lock.clone();
+    more.resources[0].bytes += 1;
+    let mut turned = lock.clone();
+    turned.resources.reverse();
+    let mut renamed = lock.clone();
+    renamed.resources[0].id = "mcp/_global/reader".parse().unwrap();
+    for bad in [away, more, turned, renamed] {
+        let refused = bed.client.keep_lock(&bad.to_json()).await.unwrap_err();
+        assert_eq!(kind(refused), "invalid-lock", "{}", bad.to_json());
+    }
+    let kept = bed.client.keep_lock(&lock.to_json()).await.unwrap();
+    assert_eq!(kept.lock, lock.sha256());
+    put(&bed, "rules/_global/own/own.md", "the orchestrator's own");
+    let named = CreateTask { lock: Some(kept.lock), ..task("p", None) };
+    let id = bed.client.submit(&named, "key").await.unwrap().id;
+    assert_eq!(bed.client.lock(&id).await.unwrap(), lock.to_json(), "and nothing of what is here");
 }

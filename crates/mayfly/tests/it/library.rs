@@ -267,3 +267,18 @@ fn the_configuration_names_the_library() {
     user.mayfly(&["library", "init", "--config", config.to_str().unwrap()]).assert().success();
     assert!(folder.join("agent/_global/fixer/agent.md").is_file() && user.untouched());
 }
+
+/// What is wrong in a library that is to be handed over is said before anything is started.
+#[test]
+fn a_library_that_cannot_be_handed_over_starts_nothing() {
+    let user = User::new();
+    put(&user, "lib/rules/_global/x/notes.txt", "x");
+    let all = [
+        &["--library", "none", "p"][..],
+        &["--library", "lib", "p"],
+        &["--library", "lib", "--no-rules", "y", "p"],
+    ];
+    let said = all.map(|args| user.said(user.with_token(&[&["run"], args].concat())));
+    insta::assert_snapshot!(said.concat(), @"");
+    assert!(user.untouched());
+}

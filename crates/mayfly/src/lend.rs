@@ -1,0 +1,99 @@
+//! Hands a library of this machine over to an orchestrator that has another, or none: of it what each task gets, by content.
+//!
+//! What is wrong in it is found before anything is started. The task then names the lock, and the orchestrator's own
+//! library has no part in it.
+
+use std::path::Path;
+
+use mayfly_engine::read_wishes;
+use mayfly_library::{Library, Resolution, Wishes};
+use mayfly_wire::api::CreateTask;
+
+use crate::config::Settings;
+use crate::contact::Contact;
+use crate::exit::Stop;
+use crate::printer::Printer;
+
+/// What tasks get, and which of them.
+#[derive(Debug)]
+pub(crate) struct Lent(Vec<(Wishes, Resolution, Vec<usize>)>);
+
+impl Lent {
+    /// Chooses for each task that names no lock of its own; `repository` is what the code of those that bring none is
+    /// called.
+    pub(crate) fn choose(
+        folder: &Path,
+        tasks: &[CreateTask],
+        repository: Option<&str>,
+        settings: &Settings,
+    ) -> Result<Self, Stop> {
+        let library = Library::at(folder);
+        if !folder.is_dir() {
+            return Err(Stop::wrong(format!("there is no library `{}`", folder.display())));
+        }
+        let mut chosen: Vec<(Wishes, Resolution, Vec<usize>)> = Vec::new();
+        for (index, task) in tasks.iter().enumerate().filter(|(_, task)| task.lock.is_none()) {
+            let wishes = wishes(task, repository, settings)?;
+            if let Some((.., indices)) = chosen.iter_mut().find(|(known, ..)| *known == wishes) {
+                indices.push(index);
+                continue;
+            }
+            let resolution = library.resolve(&wishes, &|_| None).map_err(Stop::usage)?;
+            can_be_lent(&resolution)?;
+            chosen.push((wishes, resolution, vec![index]));
+        }
+        Ok(Self(chosen))
+    }
+
+    /// Hands it over, and has the tasks name it.
+    pub(crate) async fn hand_over(
+        &self,
+        contact: &Contact,
+        printer: &mut Printer,
+        tasks: &mut [CreateTask],
+    ) -> Result<(), Stop> {
+        for (_, resolution, indices) in &self.0 {
+            for (resource, _) in &resolution.resources {
+                let archive = resource.archive();
+                let keep = async |client: &mayfly_client::Client| {
+                    client.keep_resource(&resource.sha256, &archive).await
+                };
+                contact.ask_as_typed(printer, keep).await?;
+            }
+            let lock = resolution.lock().to_json();
+            let kept = contact.ask_as_typed(printer, async |client| client.keep_lock(&lock).await).await?;
+            for index in indices {
+                let task = &mut tasks[*index];
+                (task.project, task.agent) = (None, None);
+                (task.resources, task.without) = (Vec::new(), Vec::new());
+                task.lock = Some(kept.lock.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a task asks for; without a project, the one that its repository's name means.
+fn wishes(task: &CreateTask, repository: Option<&str>, settings: &Settings) -> Result<Wishes, Stop> {
+    let wishes = read_wishes(task).map_err(Stop::usage)?;
+    let own = task.workspace.as_ref().map(|workspace| workspace.name.as_str());
+    let projects = settings.values.projects.as_ref().map(|given| &given.value.0);
+    let meant = own.or(repository).and_then(|name| {
+        projects.and_then(|projects| projects.get(name).cloned()).or_else(|| name.parse().ok())
+    });
+    let project = wishes.project.clone().or(meant);
+    Ok(Wishes { project, ..wishes })
+}
+
+/// What servers download is kept beside a library, and is not handed over with its resources.
+fn can_be_lent(resolution: &Resolution) -> Result<(), Stop> {
+    let with_tools = resolution.resources.iter().find(|(resource, _)| resource.tools().next().is_some());
+    match with_tools {
+        None => Ok(()),
+        Some((resource, _)) => Err(Stop::wrong(format!(
+            "{} runs what was fetched for it, which only the orchestrator's own library has: leave it out with --no-mcp \
+             {}, or add it there",
+            resource.id, resource.id.name
+        ))),
+    }
+}
