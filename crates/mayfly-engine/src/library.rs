@@ -90,7 +90,7 @@ fn references(field: &'static str, texts: &[String]) -> Result<Vec<(Kind, Refere
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
     /// It is no archive of a resource, or another one.
-    #[error("{0}")]
+    #[error(transparent)]
     Archive(#[from] BadArchive),
     /// The lock is none that a task could run with.
     #[error("the lock {0}")]

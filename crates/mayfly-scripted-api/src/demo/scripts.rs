@@ -97,7 +97,8 @@ const NEW_SECOND: &str = "    report \"$file\" \"$file\"\n";
 
 const FINDINGS: &str = "# Findings
 
-1. `count_lines` in `lib/count.sh` does not count a last line without a newline.
+1. `count_lines` in `lib/count.sh` does not count a last line without a newline, which the README says is one.
+   See: `printf 'one\\ntwo' | ./tally --lines` prints 1.
 ";
 
 /// What the refactoring compares before and after.

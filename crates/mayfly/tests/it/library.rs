@@ -279,6 +279,6 @@ fn a_library_that_cannot_be_handed_over_starts_nothing() {
         &["--library", "lib", "--no-rules", "y", "p"],
     ];
     let said = all.map(|args| user.said(user.with_token(&[&["run"], args].concat())));
-    insta::assert_snapshot!(said.concat(), @"");
+    insta::assert_snapshot!(said.concat());
     assert!(user.untouched());
 }
