@@ -48,7 +48,7 @@ fn a_library_is_begun_looked_at_and_changed() {
         &["add", "style.md", "--as", "rules/site/style"],
         &["add", "style.md", "--as", "rules/site/working-together", "--replace"],
         &["ls", "--project", "site"],
-        &["lock", "--project", "site", "--agent", "fixer", "--no-hooks", "remind-uncommitted"],
+        &["lock", "--project", "site", "--agent", "fixer", "--no-hooks", "check-syntax"],
         &["remove", "rules/site/style"],
         &["remove", "rules/site/style"],
     ];
@@ -71,9 +71,9 @@ fn what_is_listed_for_programs_names_the_lock() {
     let name =
         Command::new("sha256sum").stdin(file_of(&user, lock.strip_suffix(b"\n").unwrap())).output().unwrap();
     assert!(name.stdout.starts_with(listed["lock"].as_str().unwrap().as_bytes()));
-    let shown = of_json(&user, &["show", "hooks/_global/remind-uncommitted", "--json"]).remove(0);
-    assert_eq!(shown["files"][1]["executable"], true);
-    assert_eq!(shown["what"]["Stop"][0]["hooks"][0]["command"], "./remind.sh");
+    let shown = of_json(&user, &["show", "hooks/_global/check-syntax", "--json"]).remove(0);
+    assert_eq!(shown["files"][0]["executable"], true);
+    assert_eq!(shown["what"]["PostToolUse"][0]["hooks"][0]["command"], "./check.sh");
     assert_eq!(shown["sha256"], listed["resources"][3]["sha256"]);
 }
 
