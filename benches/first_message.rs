@@ -16,6 +16,7 @@ use anyhow::{Context as _, ensure};
 use mayfly_client::Client;
 use mayfly_engine::SystemClock;
 use mayfly_git::{Git, Repo};
+use mayfly_library::Compiled;
 use mayfly_scripted_api::{Accepted, ScriptedApi};
 use mayfly_server::{Server, ServerConfig};
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Workspace};
@@ -109,9 +110,19 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         collect_ms_max: 0,
         orphan_after_ms: 0,
         log_bytes_max: None,
+        library: None,
     };
+    let library = Compiled::default();
     let start = Instant::now();
-    let launch = Launch { binary: claude, home: home.path(), cwd, port, egress_port: None, order: &order };
+    let launch = Launch {
+        binary: claude,
+        home: home.path(),
+        cwd,
+        port,
+        egress_port: None,
+        order: &order,
+        library: &library,
+    };
     let mut child = launch.command()?.0.spawn()?;
     let mut stdin = child.stdin.take().context("a pipe")?;
     stdin.write_all(&opening(PROMPT))?;

@@ -181,12 +181,10 @@ impl Engine {
             None => None,
         };
         let choosing = spawn_blocking(move || {
+            let kept = |content: &str| archive_of(&config.archives, content);
             let resolution = match lock {
                 Some(lock) => read_lock(&config, &lock)?,
-                None => {
-                    let kept = |content: &str| archive_of(&config.archives, content);
-                    Library::at(&config.folder).resolve(&wishes, &kept)?
-                }
+                None => Library::at(&config.folder).resolve(&wishes, &kept)?,
             };
             let nothing = resolution.resources.is_empty() && resolution.agent.is_none();
             if nothing { Ok(None) } else { chosen(&config, &resolution).map(Some) }

@@ -80,12 +80,10 @@ impl Engine {
         let chosen = self.choose_resources(&task).await?;
         let own = task.credential.take();
         let id = TaskId::new(Uuid::now_v7());
+        let of_library = || chosen.as_ref().and_then(|chosen| chosen.credential.clone());
         let credential = match &own {
             Some(own) => Whose::Own(self.0.seal.close(&id.to_string(), own)),
-            None => {
-                let chosen = chosen.as_ref().and_then(|chosen| chosen.credential.clone());
-                Whose::Pool(task.credential_name.clone().or(chosen))
-            }
+            None => Whose::Pool(task.credential_name.clone().or_else(of_library)),
         };
         let mut rules = read_rules(&task.allow)?;
         rules.extend(chosen.iter().flat_map(|chosen| chosen.rules.iter().cloned()));

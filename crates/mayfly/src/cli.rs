@@ -128,7 +128,7 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Demo(DemoArgs),
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     Ps(ps::PsArgs),
     Logs(logs::LogsArgs),
     Cancel(cancel::CancelArgs),

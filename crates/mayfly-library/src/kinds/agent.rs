@@ -201,13 +201,14 @@ impl Head<'_> {
 
     fn rest(&self) -> Result<Map<String, Value>, Problems> {
         let rest = self.settings.iter().filter(|setting| !READ.contains(&setting.key.as_str()));
-        let known = |setting: &Setting| match &setting.value {
-            Some(value) => Ok((setting.key.clone(), value.clone())),
-            None => {
+        let known = |setting: &Setting| {
+            let wrong = || {
                 let words =
                     format!("`{}` is more than words or a list: write this agent as agent.json", setting.key);
-                Err(self.wrong(setting, words))
-            }
+                self.wrong(setting, words)
+            };
+            let value = setting.value.clone().ok_or_else(wrong)?;
+            Ok((setting.key.clone(), value))
         };
         rest.map(known).collect()
     }

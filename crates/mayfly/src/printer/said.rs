@@ -263,8 +263,8 @@ mod tests {
         );
         let init = r#""line":{"type":"system","subtype":"init","tools":["Read","Glob\u001b"]}"#;
         assert_eq!(said_by("claude", init), [Said::Tools(shown("tools: Read, Glob\u{1b}"))]);
-        let none = r#""line":{"type":"system","subtype":"init","tools":[]}"#;
-        assert_eq!(said_by("claude", none), [Said::Tools(shown("tools: none"))]);
+        let without = r#""line":{"type":"system","subtype":"init","tools":[]}"#;
+        assert_eq!(said_by("claude", without), [Said::Tools(shown("tools: none"))]);
         assert_eq!(
             said(r#"{"type":"requeued","detail":"lost"}"#),
             [Said::State(shown("queued"), at), Said::Note(shown("another attempt follows: lost"))]

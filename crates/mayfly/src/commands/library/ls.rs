@@ -68,8 +68,8 @@ pub(super) fn short(sha256: &str) -> String {
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes}B"),
-        _ if bytes < 1 << 20 => format!("{}.{}KiB", bytes >> 10, (bytes & 1023) * 10 >> 10),
-        _ => format!("{}.{}MiB", bytes >> 20, ((bytes >> 10) & 1023) * 10 >> 10),
+        _ if bytes < 1 << 20 => format!("{}.{}KiB", bytes >> 10, ((bytes & 1023) * 10) >> 10),
+        _ => format!("{}.{}MiB", bytes >> 20, (((bytes >> 10) & 1023) * 10) >> 10),
     }
 }
 

@@ -103,7 +103,7 @@ struct ShowArgs {
     place: PlaceArgs,
 }
 
-/// Name all that is wrong, as file:line:column; exits with 1 if anything is
+/// Name all that is wrong, with file, line and column; exits with 1 if anything is
 #[derive(Debug, clap::Args)]
 struct CheckArgs {
     /// Print what is wrong, one JSON object a line, and nothing else

@@ -85,7 +85,7 @@ fn of_agent(agent: &Agent) -> Vec<Row> {
 
 fn of_server(server: &Server, own: &Own) -> Vec<Row> {
     let runs = match &server.transport {
-        Transport::Stdio { command, args } => [&[command.clone()], &args[..]].concat().join(" "),
+        Transport::Stdio { command, args } => [std::slice::from_ref(command), args].concat().join(" "),
         Transport::Http { url } => url.clone(),
     };
     let variable = |name: &String| match own.secrets.get(name) {
@@ -101,12 +101,12 @@ fn of_hooks(hooks: &Map<String, Value>) -> Vec<Row> {
         matched.as_array().into_iter().flatten().map(move |matched| (event, matched))
     });
     let commands = matched.flat_map(|(event, matched)| {
-        let matcher = matched["matcher"].as_str().filter(|text| !text.is_empty()).unwrap_or("always");
-        matched["hooks"].as_array().into_iter().flatten().map(move |hook| (event, matcher, hook))
+        let when = matched["matcher"].as_str().filter(|text| !text.is_empty()).unwrap_or("always");
+        matched["hooks"].as_array().into_iter().flatten().map(move |hook| (event, when, hook))
     });
-    let shown = |(event, matcher, hook): (&String, &str, &Value)| {
+    let shown = |(event, when, hook): (&String, &str, &Value)| {
         let what = hook["command"].as_str().map_or_else(|| hook.to_string(), str::to_owned);
-        (event.clone(), format!("{matcher}: {what}"))
+        (event.clone(), format!("{when}: {what}"))
     };
     commands.map(shown).collect()
 }
@@ -174,7 +174,7 @@ mod tests {
     fn shown(id: &str, files: &[(&str, &str)]) -> String {
         let file = |(path, text): &(&str, &str)| File {
             path: (*path).to_owned(),
-            executable: path.ends_with(".sh"),
+            executable: *path == "x.sh",
             bytes: text.as_bytes().to_vec(),
         };
         let files = files.iter().map(file).collect();
