@@ -359,13 +359,12 @@ pub fn archive_of(archives: &Path, content: &str) -> Option<Vec<u8>> {
 /// Whether a lock that somebody wrote is one that could have been written here.
 fn check_lock(config: &LibraryConfig, lock: &Lock) -> Result<(), KeepError> {
     let wrong = |words: &str| Err(KeepError::Lock(words.to_owned()));
-    let digits = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if lock.resources.len() > resolve::RESOURCES_MAX {
         return wrong(&format!("has more than {} resources", resolve::RESOURCES_MAX));
     }
     let mut bytes = 0_u64;
     for Locked { id, sha256, bytes: of_one, .. } in &lock.resources {
-        if !digits(sha256) || !path(&config.archives, sha256).is_file() {
+        if !pack::is_sha256(sha256) || !path(&config.archives, sha256).is_file() {
             return wrong(&format!("names {id}, which is not here: hand it over first"));
         }
         bytes = bytes.saturating_add(*of_one);

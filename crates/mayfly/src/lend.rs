@@ -97,3 +97,52 @@ fn can_be_lent(resolution: &Resolution) -> Result<(), Stop> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use mayfly_wire::api::Workspace;
+
+    use super::*;
+    use crate::config::Flags;
+    use crate::values::projects;
+
+    fn put(top: &Path, path: &str, text: &str) {
+        let path = top.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+        fs::write(path, text).expect("a file");
+    }
+
+    fn task(workspace: Option<&str>) -> CreateTask {
+        let workspace =
+            workspace.map(|name| Workspace { id: String::new(), name: name.to_owned(), base: String::new() });
+        CreateTask { workspace, ..CreateTask::default() }
+    }
+
+    #[test]
+    fn each_task_gets_what_its_repository_has_and_the_same_is_chosen_once() {
+        let top = tempfile::tempdir().expect("a folder");
+        put(top.path(), "rules/_global/a/a.md", "a");
+        put(top.path(), "rules/site/b/b.md", "b");
+        let flags = Flags { projects: projects("web=site").ok(), ..Flags::default() };
+        let named = CreateTask { lock: Some("x".to_owned()), ..task(None) };
+        let tasks = [task(None), task(Some("web")), task(Some("site")), named, task(Some("other"))];
+        let lent = Lent::choose(top.path(), &tasks, Some("site"), &Settings::of(flags)).expect("chosen");
+        let told: Vec<_> =
+            lent.0.iter().map(|(_, one, tasks)| (one.resources.len(), tasks.clone())).collect();
+        assert_eq!(told, [(2, vec![0, 1, 2]), (1, vec![4])]);
+    }
+
+    #[test]
+    fn what_was_fetched_for_a_server_stays_where_it_is() {
+        let top = tempfile::tempdir().expect("a folder");
+        put(top.path(), "mcp/_global/tiny/mcp.json", r#"{"command": "npx", "args": ["tiny"]}"#);
+        let tool = serde_json::json!({"tiny": {"package": "tiny", "resolved": "tiny@1", "sha256": "0".repeat(64),
+            "program": "node", "path": "x.js"}});
+        put(top.path(), "mcp/_global/tiny/tools.json", &tool.to_string());
+        let refused = Lent::choose(top.path(), &[task(None)], None, &Settings::of(Flags::default()));
+        let lines = refused.expect_err("refused").lines();
+        assert!(lines[0].as_str().contains("mcp/_global/tiny runs what was fetched"), "{lines:?}");
+    }
+}
