@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_wire::api::{
-    AddCredential, Allowed, Cancel, CreateTask, CreateToken, CredentialTest, Egress, NewToken, OwnerToken,
-    PooledCredential, Problem, Retry, Task, Workspace,
+    AddCredential, Allowed, Cancel, CreateTask, CreateToken, CredentialTest, Egress, KeptLock, NewToken,
+    OwnerToken, PooledCredential, Problem, Retry, Task, Workspace,
 };
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
@@ -125,6 +125,18 @@ impl Client {
     pub async fn lock(&self, id: impl Display) -> Result<String, ClientError> {
         let response = self.soon(self.about(Method::GET, id, &["lock"])).await?;
         Ok(String::from_utf8_lossy(&self.body(response).await?).into_owned())
+    }
+
+    /// Hands over a resource of a library elsewhere: its archive, by the SHA-256 of that.
+    pub async fn keep_resource(&self, sha256: &str, archive: &[u8]) -> Result<(), ClientError> {
+        let request = self.request(Method::PUT, &["v1", "resources", sha256]).body(archive.to_vec());
+        self.send(request).await.map(drop)
+    }
+
+    /// Hands over a lock, as it is written, whose resources were handed over. The answer is what a task is to name.
+    pub async fn keep_lock(&self, lock: &str) -> Result<KeptLock, ClientError> {
+        let request = self.request(Method::POST, &["v1", "locks"]);
+        self.json(request.header("content-type", "application/json").body(lock.to_owned())).await
     }
 
     /// Where the machines of a task may go besides the model.

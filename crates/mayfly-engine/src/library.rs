@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use mayfly_core::host::Rule;
 use mayfly_core::{AttemptId, TaskId, causes};
 use mayfly_library::kinds::What;
+use mayfly_library::pack::BadArchive;
 use mayfly_library::tool::{self, Download, Tool};
 use mayfly_library::{
-    Kind, Library, Lock, Name, Problem, Problems, Reference, Resolution, Resource, ResourceId, Wishes, pack,
+    Kind, Library, Lock, Locked, Name, Problem, Problems, Reference, Resolution, Resource, ResourceId,
+    Wishes, pack, resolve,
 };
 use mayfly_provider::ToolSpec;
 use mayfly_store::{NewLock, StoreError};
@@ -90,6 +92,23 @@ fn references(field: &'static str, texts: &[String]) -> Result<Vec<(Kind, Refere
     texts.iter().enumerate().map(read).collect()
 }
 
+/// Why something of a library elsewhere is not kept here.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// It is no archive of a resource, or another one.
+    #[error(transparent)]
+    Archive(#[from] BadArchive),
+    /// The lock is none that a task could run with.
+    #[error("the lock {0}")]
+    Lock(String),
+    /// There is no room for it.
+    #[error("what is handed over of a library cannot be kept")]
+    Write(#[source] io::Error),
+    /// The store failed.
+    #[error("the lock could not be stored")]
+    Store(#[from] StoreError),
+}
+
 /// What a task with these wishes would get of a library, as others are told of it.
 ///
 /// # Errors
@@ -97,7 +116,7 @@ fn references(field: &'static str, texts: &[String]) -> Result<Vec<(Kind, Refere
 pub fn library_of(library: &Library, wishes: &Wishes, archives: &Path) -> Result<api::Library, Problems> {
     let resolution = library.resolve(wishes, &|content| archive_of(archives, content))?;
     let lock = resolution.lock();
-    let told = |locked: &mayfly_library::Locked| LibraryResource {
+    let told = |locked: &Locked| LibraryResource {
         id: locked.id.to_string(),
         from: locked.from.to_string(),
         sha256: locked.sha256.clone(),
@@ -127,6 +146,26 @@ pub fn check_library(library: &Library) -> Vec<Problem> {
 }
 
 impl Engine {
+    /// Keeps a resource of a library elsewhere by the SHA-256 of its archive, so that a lock can name it.
+    pub async fn keep_resource(&self, sha256: String, archive: Vec<u8>) -> Result<(), KeepError> {
+        let archives = self.0.config.library.archives.clone();
+        let keeping = spawn_blocking(move || {
+            pack::unpack(&archive, &sha256)?;
+            keep_archive(&archives, &sha256, &archive).map_err(KeepError::Write)
+        });
+        keeping.await.unwrap_or_else(|error| Err(KeepError::Write(io::Error::other(error))))
+    }
+
+    /// Keeps a lock of a library elsewhere, whose resources are kept here, so that tasks can name it. Its name.
+    pub async fn keep_lock(&self, lock: Lock) -> Result<String, KeepError> {
+        let config = self.0.config.library.clone();
+        let (sha256, json) = (lock.sha256(), lock.to_json());
+        let checking = spawn_blocking(move || check_lock(&config, &lock));
+        checking.await.unwrap_or_else(|error| Err(KeepError::Write(io::Error::other(error))))?;
+        self.0.store.keep_lock(sha256.clone(), json).await?;
+        Ok(sha256)
+    }
+
     /// What a task of this project would get of the library as it is now.
     pub async fn library(&self, project: Option<Name>) -> Result<api::Library, SubmitError> {
         let config = self.0.config.library.clone();
@@ -310,13 +349,17 @@ fn path(archives: &Path, sha256: &str) -> PathBuf {
 
 /// Keeps an archive, unless it is there.
 fn keep(archives: &Path, resource: &Resource) -> io::Result<()> {
-    let path = path(archives, &resource.sha256);
+    keep_archive(archives, &resource.sha256, &resource.archive())
+}
+
+fn keep_archive(archives: &Path, sha256: &str, archive: &[u8]) -> io::Result<()> {
+    let path = path(archives, sha256);
     if path.is_file() {
         return Ok(());
     }
     fs::create_dir_all(archives)?;
     let mut beside = tempfile::NamedTempFile::new_in(archives)?;
-    io::Write::write_all(&mut beside, &resource.archive())?;
+    io::Write::write_all(&mut beside, archive)?;
     beside.as_file().sync_all()?;
     beside.persist(path).map(drop).map_err(|error| error.error)
 }
@@ -331,9 +374,37 @@ pub fn archive_of(archives: &Path, content: &str) -> Option<Vec<u8>> {
     }
 }
 
+/// Whether a lock that somebody wrote is one that could have been written here.
+fn check_lock(config: &LibraryConfig, lock: &Lock) -> Result<(), KeepError> {
+    let wrong = |words: &str| Err(KeepError::Lock(words.to_owned()));
+    if lock.resources.len() > resolve::RESOURCES_MAX {
+        return wrong(&format!("has more than {} resources", resolve::RESOURCES_MAX));
+    }
+    let mut bytes = 0_u64;
+    for Locked { id, sha256, bytes: of_one, .. } in &lock.resources {
+        if !pack::is_sha256(sha256) || !path(&config.archives, sha256).is_file() {
+            return wrong(&format!("names {id}, which is not here: hand it over first"));
+        }
+        bytes = bytes.saturating_add(*of_one);
+    }
+    if bytes > resolve::BYTES_MAX as u64 {
+        return wrong(&format!("has {bytes} bytes, and {} are the most", resolve::BYTES_MAX));
+    }
+    let read = match read_lock(config, lock) {
+        Ok(read) => read,
+        Err(SubmitError::Archives(error)) => return Err(KeepError::Write(error)),
+        Err(error) => return wrong(&format!("has something wrong in it: {error}")),
+    };
+    let in_order = lock.resources.windows(2).all(|pair| {
+        let [one, other] = [&pair[0].id, &pair[1].id];
+        (one.kind, &one.name) < (other.kind, &other.name)
+    });
+    if in_order && read.lock() == *lock { Ok(()) } else { wrong("is not as `mayfly library lock` writes it") }
+}
+
 /// The resources of a lock, as they were.
 fn read_lock(config: &LibraryConfig, lock: &Lock) -> Result<Resolution, SubmitError> {
-    let read = |locked: &mayfly_library::Locked| {
+    let read = |locked: &Locked| {
         let archive = fs::read(path(&config.archives, &locked.sha256)).map_err(SubmitError::Archives)?;
         let files = pack::unpack(&archive, &locked.sha256)
             .map_err(|error| SubmitError::Archives(io::Error::new(io::ErrorKind::InvalidData, error)))?;

@@ -55,6 +55,12 @@ pub fn sha256(archive: &[u8]) -> String {
     hex::encode(Sha256::digest(archive))
 }
 
+/// Whether a text could be the name of one: all digits, in lower case.
+pub fn is_sha256(text: &str) -> bool {
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() == 64 && text.bytes().all(digit)
+}
+
 /// The files of the archive that is called `name`.
 pub fn unpack(archive: &[u8], name: &str) -> Result<Vec<File>, BadArchive> {
     if archive.len() > ARCHIVE_BYTES_MAX {

@@ -28,8 +28,8 @@ const FILES: &[Starting] = files! {
     "agent/_global/code-reviewer" / "agent.md", executable: false;
     "agent/_global/fixer" / "agent.md", executable: false;
     "agent/_global/test-writer" / "agent.md", executable: false;
-    "hooks/_global/remind-uncommitted" / "hooks.json", executable: false;
-    "hooks/_global/remind-uncommitted" / "remind.sh", executable: true;
+    "hooks/_global/check-syntax" / "check.sh", executable: true;
+    "hooks/_global/check-syntax" / "hooks.json", executable: false;
     "rules/_global/working-together" / "rules.md", executable: false;
     "settings/_global/base" / "settings.json", executable: false;
 };

@@ -17,6 +17,8 @@
 //! GET  /v1/tasks/{id}/result/bundle                          -> 200 a git bundle
 //! GET  /v1/tasks/{id}/result/transcript                      -> 200 the CLI's session file
 //! GET  /v1/tasks/{id}/lock                                   -> 200 the resources of the library that it runs with
+//! PUT  /v1/resources/{sha256}        an archive              -> 204           a resource of a library elsewhere
+//! POST /v1/locks                     a lock                  -> 201 KeptLock  for a task's `lock`
 //! GET  /v1/library?project=NS                                -> 200 Library   what a task would get now
 //! POST /v1/credentials               AddCredential           -> 201 PooledCredential
 //! GET  /v1/credentials                                       -> 200 [PooledCredential]   by name, never the secrets
@@ -363,6 +365,14 @@ pub struct Library {
     pub shadowed: Vec<String>,
     /// The namespaces that there are, without `_global`.
     pub projects: Vec<String>,
+}
+
+/// A lock that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct KeptLock {
+    /// Its name: what a task's `lock` is to be.
+    pub lock: String,
 }
 
 /// A resource of the library.

@@ -128,7 +128,7 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Demo(DemoArgs),
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     Ps(ps::PsArgs),
     Logs(logs::LogsArgs),
     Cancel(cancel::CancelArgs),
@@ -224,6 +224,9 @@ pub(crate) struct RunArgs {
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) library: LibraryArgs,
+    /// Use the library in this folder, instead of the orchestrator's: what tasks get of it is handed over
+    #[arg(long = "library", value_name = "PATH")]
+    pub(crate) lent: Option<PathBuf>,
 }
 
 /// What a task gets of the library, besides what is there for all and for its project.

@@ -23,6 +23,7 @@ mod give_way;
 mod interrupts;
 mod landing;
 mod last;
+mod lend;
 mod listening;
 mod log;
 mod machines;
@@ -82,7 +83,7 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
     let done = runtime.block_on(async {
         match cli.verb {
             Verb::Demo(args) => Box::pin(commands::demo::demo(args, &settings, environment)).await,
-            Verb::Run(args) => Box::pin(commands::run::run(args, &settings, environment)).await,
+            Verb::Run(args) => Box::pin(commands::run::run(*args, &settings, environment)).await,
             Verb::Ps(args) => commands::ps::ps(args, &settings, environment).await,
             Verb::Logs(args) => Box::pin(commands::logs::logs(args, &settings, environment)).await,
             Verb::Allow(args) => Box::pin(commands::allow::allow(args, &settings, environment)).await,

@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 
 use super::Source;
 use crate::id::{Name, ResourceId};
+use crate::pack;
 use crate::problem::Problems;
 use crate::tool::{self, Download, Tool};
-use crate::tree::File;
+use crate::tree::{File, is_plain};
 
 /// What stands for the folder of a resource's own files, as in the CLI's plugins.
 pub const OWN_FOLDER: &str = "${CLAUDE_PLUGIN_ROOT}";
@@ -103,7 +104,18 @@ fn tools(id: &ResourceId, files: &[File]) -> Result<BTreeMap<String, Tool>, Prob
     if !files.iter().any(|file| file.path == tool::FILE) {
         return Ok(BTreeMap::new());
     }
-    Ok(Source::called(id, files, tool::FILE)?.json()?.0)
+    let source = Source::called(id, files, tool::FILE)?;
+    let (tools, _): (BTreeMap<String, Tool>, _) = source.json()?;
+    // It becomes the name of a folder of the host's, which a machine is shown.
+    match tools.values().find(|tool| !pack::is_sha256(&tool.sha256) || !is_plain(&tool.path)) {
+        None => Ok(tools),
+        Some(tool) => {
+            let place = if is_plain(&tool.path) { &tool.sha256 } else { &tool.path };
+            let words =
+                "is no tree that `mayfly library lock` has fetched: delete this file, and lock it again";
+            Err(source.near(place, words).into())
+        }
+    }
 }
 
 fn servers(id: &ResourceId, files: &[File]) -> Result<Vec<Server>, Problems> {
@@ -192,6 +204,41 @@ mod tests {
         let names: Vec<_> =
             two.expect("servers").into_iter().map(|one| (one.name, one.variables.len())).collect();
         assert_eq!(names, [("a".to_owned(), 0), ("b".to_owned(), 0)]);
+    }
+
+    /// Covers S06 and S46: what a resource of others names is no folder of the host's.
+    #[test]
+    fn a_tree_is_named_by_its_content_and_leads_nowhere_else() {
+        let read_with = |sha256: &str, path: &str| {
+            let tool = serde_json::json!({"github": {"package": "p", "resolved": "p@1", "sha256": sha256, "program": "node", "path": path}});
+            let file = |path: &str, text: String| File {
+                path: path.to_owned(),
+                executable: false,
+                bytes: text.into_bytes(),
+            };
+            let files = [
+                file("mcp.json", r#"{"command": "npx", "args": ["p"]}"#.to_owned()),
+                file(tool::FILE, tool.to_string()),
+            ];
+            read(&"mcp/_global/github".parse().expect("an id"), &files)
+                .map_err(|problems| problems.to_string())
+        };
+        let good = "0123456789abcdef".repeat(4);
+        assert!(read_with(&good, "bin/x.js").is_ok());
+        for (sha256, path) in [
+            ("/root", "x"),
+            ("../../key", "x"),
+            ("", "x"),
+            (&good.to_uppercase(), "x"),
+            (&good, "../x"),
+            (&good, "/x"),
+        ] {
+            let said = read_with(sha256, path).expect_err("refused");
+            assert!(
+                said.contains("mcp/_global/github/tools.json:1:") && said.contains("is no tree"),
+                "{said}"
+            );
+        }
     }
 
     #[test]

@@ -4,3 +4,4 @@
 
 mod compile;
 mod library;
+mod starter;

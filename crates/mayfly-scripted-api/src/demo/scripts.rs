@@ -97,7 +97,8 @@ const NEW_SECOND: &str = "    report \"$file\" \"$file\"\n";
 
 const FINDINGS: &str = "# Findings
 
-1. `count_lines` in `lib/count.sh` does not count a last line without a newline.
+1. `count_lines` in `lib/count.sh` does not count a last line without a newline, which the README says is one.
+   See: `printf 'one\\ntwo' | ./tally --lines` prints 1.
 ";
 
 /// What the refactoring compares before and after.
@@ -301,12 +302,15 @@ pub(crate) fn review() -> Vec<Turn> {
 pub(crate) fn agent() -> Vec<Turn> {
     vec![
         act(
-            "I'll see what is here.",
+            "I'll see what is here, and what it is for.",
+            vec![call("Glob", json!({"pattern": "**/*.sh", "path": "{cwd}"})), read("README.md")],
+        ),
+        act(
+            "A program that counts lines has to say what a line is. I'll look at each loop that reads some.",
             vec![
-                call("Glob", json!({"pattern": "**/*.sh", "path": "{cwd}"})),
                 call(
                     "Grep",
-                    json!({"pattern": "read -r line; do", "path": "{cwd}", "output_mode": "content", "-n": true}),
+                    json!({"pattern": "read -r line", "path": "{cwd}", "output_mode": "content", "-n": true}),
                 ),
                 read("lib/count.sh"),
             ],
@@ -322,8 +326,8 @@ pub(crate) fn agent() -> Vec<Turn> {
         done(
             "`count_lines` in `lib/count.sh` does not count a last line without a newline: `read` gives it, and fails, and \
              the loop ends. `count_words` has the right condition.\n\n\
-             I meant to write this to `FINDINGS.md` and to run it. What I may not do was refused above, and then nothing \
-             has changed.",
+             I tried to write this to `FINDINGS.md` and to run it. Where I may not, that was refused above, and nothing has \
+             changed.",
         ),
     ]
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use mayfly_scripted_api::demo::{FILES, JOBS};
+use mayfly_scripted_api::demo::{AGENT_JOBS, FILES, JOBS};
 
 use crate::runs::{Run, Setup, run_with};
 
@@ -41,7 +41,8 @@ fn files(folder: &Path) -> usize {
 }
 
 async fn job(name: &str) -> Option<Run> {
-    let job = JOBS.iter().find(|job| job.prompt.ends_with(&format!("[script: {name}]"))).unwrap();
+    let job =
+        JOBS.iter().chain(AGENT_JOBS).find(|job| job.prompt.ends_with(&format!("[script: {name}]"))).unwrap();
     let run = run_with(Setup { prepare: lay_out, ..Setup::new(job.prompt) }).await?;
     run.assert_succeeded();
     Some(run)
@@ -115,6 +116,14 @@ async fn the_review_finds_what_is_there_and_changes_nothing() {
     assert_eq!((changed(folder).len(), files(folder)), (0, FILES.len()));
     assert_eq!(failed_tools(&run), 1, "only the tests fail");
     assert!(outputs(&run).contains("nothing.txt\nexit 0"), "{}", outputs(&run));
+}
+
+#[tokio::test]
+async fn an_agent_that_may_writes_down_what_it_finds() {
+    let Some(run) = job("demo-agent").await else { return };
+    let folder = run.folder.path();
+    assert_eq!((changed(folder), files(folder)), (vec!["README.md"], FILES.len() + 1));
+    assert!(run.file("FINDINGS.md").contains("`count_lines`"));
 }
 
 #[test]

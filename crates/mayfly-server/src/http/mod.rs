@@ -92,6 +92,9 @@ pub(crate) fn owner(owner: Owner) -> Router {
 /// The routes, with what is said of each in the `OpenAPI` document.
 fn routes() -> OpenApiRouter<Owner> {
     let upload = OpenApiRouter::new().routes(routes!(workspaces::upload)).layer(DefaultBodyLimit::disable());
+    let resource = OpenApiRouter::new()
+        .routes(routes!(resources::keep))
+        .layer(DefaultBodyLimit::max(mayfly_library::pack::ARCHIVE_BYTES_MAX));
     OpenApiRouter::with_openapi(openapi::about())
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))
@@ -106,6 +109,8 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(allow::record))
         .routes(routes!(resources::lock))
         .routes(routes!(resources::list))
+        .merge(resource)
+        .routes(routes!(resources::keep_lock))
         .routes(routes!(events::follow))
         .routes(routes!(results::summary))
         .routes(routes!(results::patch))

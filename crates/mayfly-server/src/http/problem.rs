@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use mayfly_core::{AttemptId, TaskId, causes};
-use mayfly_engine::{AllowError, LogError, PoolError, SubmitError};
+use mayfly_engine::{AllowError, KeepError, LogError, PoolError, SubmitError};
 use mayfly_git::GitError;
 use mayfly_store::StoreError;
 use mayfly_wire::api::{self, PROMPT_BYTES_MAX};
@@ -65,6 +65,8 @@ kinds! {
     InvalidLibrary: "invalid-library",
     NoSuchLock: "no-such-lock",
     NoSuchResource: "no-such-resource",
+    InvalidResource: "invalid-resource",
+    InvalidLock: "invalid-lock",
     InvalidHost: "invalid-host",
     TooManyHosts: "too-many-hosts",
     Over: "over",
@@ -273,6 +275,18 @@ impl From<LogError> for Problem {
                 problem.0.first = Some(first);
                 problem
             }
+        }
+    }
+}
+
+impl From<KeepError> for Problem {
+    fn from(error: KeepError) -> Self {
+        let unfit = |kind| Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, causes(&error));
+        match error {
+            KeepError::Archive(_) => unfit(Kind::InvalidResource),
+            KeepError::Lock(_) => unfit(Kind::InvalidLock),
+            KeepError::Write(error) => Self::disk(&error),
+            KeepError::Store(error) => error.into(),
         }
     }
 }

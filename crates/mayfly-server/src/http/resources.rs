@@ -2,15 +2,18 @@
 //! and nothing else.
 
 use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use mayfly_wire::api::Library;
+use http::{HeaderMap, StatusCode};
+use mayfly_library::Lock;
+use mayfly_wire::api::{KeptLock, Library};
 use serde::Deserialize;
 
 use super::extract::{Asked, Task, TaskPath, bearer};
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 use super::{Machine, Owner, download};
 
 /// `GET /v1/worker/resources/{sha256}`
@@ -69,4 +72,58 @@ pub(super) async fn list(
     let project =
         project.map_err(|error| Problem::bad_request(format!("`project` is no such name: {error}")))?;
     Ok(Json(app.engine.library(project).await?))
+}
+
+/// `PUT /v1/resources/{sha256}`: keeps a resource of a library elsewhere, for a lock to name.
+#[utoipa::path(
+    put,
+    path = "/v1/resources/{sha256}",
+    params(("sha256" = String, Path, description = "The SHA-256 of the archive, in hex")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The archive of a resource"),
+    responses(
+        (status = 204, description = "It is kept"),
+        (status = 413, description = "Too long", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not that archive, or none of a resource", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn keep(
+    State(app): State<Owner>,
+    Path(sha256): Path<String>,
+    archive: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let archive = archive.map_err(|error| too_large(&error))?;
+    app.engine.keep_resource(sha256, archive.into()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/locks`: keeps a lock of a library elsewhere, for tasks to name.
+#[utoipa::path(
+    post,
+    path = "/v1/locks",
+    request_body(content = String, content_type = "application/json", description = "A lock, as `mayfly library lock --json` prints it, whose resources were handed over"),
+    responses(
+        (status = 201, description = "What a task is to name", body = KeptLock),
+        (status = 413, description = "Too long", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not such a lock, or a resource of it is not here", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn keep_lock(
+    State(app): State<Owner>,
+    lock: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<KeptLock>), Problem> {
+    let lock = lock.map_err(|error| too_large(&error))?;
+    let lock: Lock = serde_json::from_slice(&lock).map_err(|error| {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidLock, format!("this is no lock: {error}"))
+    })?;
+    let lock = app.engine.keep_lock(lock).await?;
+    Ok((StatusCode::CREATED, Json(KeptLock { lock })))
+}
+
+fn too_large(error: &BytesRejection) -> Problem {
+    match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge, "it is longer than a resource can be")
+        }
+        _ => Problem::bad_request("the body broke off"),
+    }
 }

@@ -1,89 +1,133 @@
-//! What a machine gets of the library: what its own task runs with, and nothing else of what is kept.
+//! What a task would get of the library, and what one got, by the API.
 
 use std::fs;
 
-use http::StatusCode;
-use mayfly_wire::api::{AddCredential, Collected, CreateTask, Credential, CredentialKind};
-use mayfly_wire::worker::RESOURCE_PATH;
+use mayfly_client::ClientError;
+use mayfly_library::{Library as Folder, Wishes};
+use mayfly_wire::api::{CreateTask, Library};
 use serde_json::Value;
 
-use crate::bed::{Bed, Worker, raw, task};
+use crate::bed::{Bed, raw, task};
 
-const NOWHERE: &str = "http://127.0.0.1:1";
-
+/// A file of the library.
 fn put(bed: &Bed, path: &str, text: &str) {
     let path = bed.data().join("library").join(path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
 }
 
-async fn submit(bed: &Bed, project: &str) {
-    let task = CreateTask { project: Some(project.to_owned()), ..task("p", Some(NOWHERE.to_owned())) };
-    bed.client.submit(&task, project).await.unwrap();
+async fn asked(bed: &Bed, query: &str) -> (u16, Value) {
+    let url = format!("http://mayfly/v1/library{query}");
+    let answer = raw(&bed.server.socket()).get(url).send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-/// The content of the only resource that a worker's task has.
-fn content(worker: &Worker) -> String {
-    let lock: Value = serde_json::from_str(&worker.order.library.as_ref().unwrap().lock).unwrap();
-    assert_eq!(lock["resources"].as_array().unwrap().len(), 1, "{lock}");
-    lock["resources"][0]["sha256"].as_str().unwrap().to_owned()
-}
-
-async fn fetched(worker: &Worker, token: &str, sha256: &str) -> StatusCode {
-    let url = format!("http://mayfly{RESOURCE_PATH}{sha256}");
-    raw(&worker.door).get(url).bearer_auth(token).send().await.unwrap().status()
-}
-
-/// A machine gets what its own task runs with, for as long as that goes on; another's token, a content that is not in its
-/// lock, and a token of another route get nothing.
 #[tokio::test]
-async fn a_machine_gets_the_resources_of_its_own_task_alone() {
-    let mut bed = Bed::start().await;
-    put(&bed, "rules/one/own/a.md", "of one");
-    put(&bed, "rules/two/own/a.md", "of two");
-    submit(&bed, "one").await;
-    let mut one = bed.worker().await;
-    submit(&bed, "two").await;
-    let two = bed.worker().await;
-    let token = |worker: &Worker| worker.order.result_token.expose().to_owned();
-    assert_eq!(fetched(&one, &token(&one), &content(&one)).await, StatusCode::OK);
-    assert_ne!(content(&one), content(&two));
-    for (token, sha256) in [
-        (token(&one), content(&two)),
-        (token(&two), content(&two)),
-        (token(&two), content(&one)),
-        (one.order.model_token.expose().to_owned(), content(&one)),
-        (token(&one), "0".repeat(64)),
-        (token(&one), "..%2f..%2fkey".to_owned()),
-    ] {
-        assert_eq!(fetched(&one, &token, &sha256).await, StatusCode::UNAUTHORIZED, "{sha256}");
-    }
-    one.ready().await;
-    one.finish(Collected::default()).await;
-    while one.heard().await.is_some() {}
-    assert_eq!(fetched(&two, &token(&one), &content(&one)).await, StatusCode::UNAUTHORIZED);
+async fn what_a_task_would_get_is_what_it_gets() {
+    let bed = Bed::start().await;
+    let empty = asked(&bed, "").await;
+    assert_eq!((empty.0, &empty.1["resources"]), (200, &Value::Array(vec![])));
+    put(&bed, "skill/_global/review/SKILL.md", "global");
+    put(&bed, "skill/site/review/SKILL.md", "of the site");
+    put(&bed, "rules/_global/style/style.md", "Be brief.");
+    let (status, told) = asked(&bed, "?project=site").await;
+    assert_eq!(status, 200);
+    let told: Library = serde_json::from_value(told).unwrap();
+    let ids: Vec<_> = told.resources.iter().map(|one| (one.id.as_str(), one.from.as_str())).collect();
+    assert_eq!(ids, [("skill/site/review", "project"), ("rules/_global/style", "global")]);
+    assert_eq!(
+        (told.shadowed, told.projects),
+        (vec!["skill/_global/review".into()], vec!["site".to_owned()])
+    );
+
+    let of_site = CreateTask { project: Some("site".into()), ..task("p", None) };
+    let id = bed.client.submit(&of_site, "key").await.unwrap().id;
+    let lock: Value = serde_json::from_str(&bed.client.lock(&id).await.unwrap()).unwrap();
+    assert_eq!(lock["resources"].as_array().unwrap().len(), 2);
+    put(&bed, "rules/_global/style/style.md", "Be very brief.");
+    let named = Some(told.lock);
+    let again = CreateTask { lock: named.clone(), ..task("p", None) };
+    let again = bed.client.submit(&again, "other").await.unwrap().id;
+    let same: Value = serde_json::from_str(&bed.client.lock(&again).await.unwrap()).unwrap();
+    assert_eq!(same, lock, "what was listed is named by its lock");
+    assert_ne!(asked(&bed, "?project=site").await.1["lock"].as_str(), named.as_deref());
 }
 
-/// Each server is given its own secrets; one that is not in the pool any more is given to nobody.
 #[tokio::test]
-async fn a_work_order_has_the_secrets_of_its_servers() {
-    let mut bed = Bed::start().await;
-    let server = r#"{"mcpServers": {"a": {"command": "x", "env": {"T": "${T}"}}, "b": {"command": "x", "args": ["${U}"]}}}"#;
-    put(&bed, "mcp/one/both/mcp.json", server);
-    let own = "secrets = { T = \"first\", U = \"second\" }\nallow-secret-in-machine = true\n";
-    put(&bed, "mcp/one/both/mayfly.toml", own);
-    for name in ["first", "second"] {
-        let secret = format!("canary-of-{name}");
-        let credential = Credential::new(CredentialKind::Secret, secret.into(), None);
-        let add = AddCredential { name: name.to_owned(), credential, replace: false };
-        bed.client.add_credential(&add).await.unwrap();
+async fn what_cannot_be_told_of_the_library_is_said_as_a_problem() {
+    let bed = Bed::start().await;
+    for (query, words) in [("?project=../x", "`project` is no such name"), ("?projects=x", "projects")] {
+        let (status, problem) = asked(&bed, query).await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            (status, &problem["type"]) == (400, &"bad-request".into()) && detail.contains(words),
+            "{problem}"
+        );
     }
-    submit(&bed, "one").await;
-    let worker = bed.worker().await;
-    let secrets = serde_json::to_value(&worker.order.library.as_ref().unwrap().secrets).unwrap();
-    assert_eq!(secrets, serde_json::json!({"a": {"T": "canary-of-first"}, "b": {"U": "canary-of-second"}}));
-    bed.client.remove_credential("first").await.unwrap();
-    let again = Worker::join(&worker.door, &worker.hello).await.unwrap();
-    let secrets = serde_json::to_value(&again.order.library.as_ref().unwrap().secrets).unwrap();
-    assert_eq!(secrets, serde_json::json!({"b": {"U": "canary-of-second"}}));
+    put(&bed, "mcp/site/db/mcp.json", "{\n  // the database\n}");
+    let (status, problem) = asked(&bed, "?project=site").await;
+    assert_eq!((status, &problem["type"]), (422, &"invalid-library".into()));
+    assert!(
+        problem["detail"].as_str().unwrap().contains("mcp/site/db/mcp.json:2:3: key must be a string"),
+        "{problem}"
+    );
+    assert_eq!(asked(&bed, "").await.0, 200, "it is wrong for one project alone");
+    let id = bed.client.submit(&task("p", None), "key").await.unwrap().id;
+    let none = bed.client.lock(&id).await.unwrap_err();
+    assert!(matches!(none, ClientError::Refused(problem) if problem.kind == "no-such-lock"));
+}
+
+/// What a library elsewhere has: two resources, and their lock.
+fn elsewhere() -> (Vec<(String, Vec<u8>)>, mayfly_library::Lock) {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, text) in
+        [("agent/_global/reader/agent.md", "---\ntools: Read\n---\nRead."), ("rules/_global/r/r.md", "r")]
+    {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let wishes = Wishes { agent: "reader".parse().ok(), ..Wishes::default() };
+    let resolution = Folder::at(dir.path()).resolve(&wishes, &|_| None).unwrap();
+    let archives = resolution.resources.iter().map(|(one, _)| (one.sha256.clone(), one.archive()));
+    (archives.collect(), resolution.lock())
+}
+
+/// Covers S46 for what is handed over of a library: nothing is kept but what could have been written here.
+#[tokio::test]
+async fn a_library_elsewhere_is_handed_over_by_content() {
+    let bed = Bed::start().await;
+    let (archives, lock) = elsewhere();
+    let kind = |error: ClientError| match error {
+        ClientError::Refused(problem) => problem.kind,
+        other => panic!("{other}"),
+    };
+    let early = bed.client.keep_lock(&lock.to_json()).await.unwrap_err();
+    assert_eq!(kind(early), "invalid-lock");
+    for (sha256, archive) in &archives {
+        let other = bed.client.keep_resource(&"0".repeat(64), archive).await.unwrap_err();
+        assert_eq!(kind(other), "invalid-resource");
+        bed.client.keep_resource(sha256, archive).await.unwrap();
+        bed.client.keep_resource(sha256, archive).await.unwrap();
+    }
+    let huge = vec![0; mayfly_library::pack::ARCHIVE_BYTES_MAX + 1];
+    assert_eq!(kind(bed.client.keep_resource(&archives[0].0, &huge).await.unwrap_err()), "too-large");
+    let mut away = lock.clone();
+    away.resources[0].sha256 = "../../mayfly.db".to_owned();
+    let mut more = lock.clone();
+    more.resources[0].bytes += 1;
+    let mut turned = lock.clone();
+    turned.resources.reverse();
+    let mut renamed = lock.clone();
+    renamed.resources[0].id = "mcp/_global/reader".parse().unwrap();
+    for bad in [away, more, turned, renamed] {
+        let refused = bed.client.keep_lock(&bad.to_json()).await.unwrap_err();
+        assert_eq!(kind(refused), "invalid-lock", "{}", bad.to_json());
+    }
+    let kept = bed.client.keep_lock(&lock.to_json()).await.unwrap();
+    assert_eq!(kept.lock, lock.sha256());
+    put(&bed, "rules/_global/own/own.md", "the orchestrator's own");
+    let named = CreateTask { lock: Some(kept.lock), ..task("p", None) };
+    let id = bed.client.submit(&named, "key").await.unwrap().id;
+    assert_eq!(bed.client.lock(&id).await.unwrap(), lock.to_json(), "and nothing of what is here");
 }

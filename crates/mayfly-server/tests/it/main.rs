@@ -14,6 +14,7 @@ mod neighbours;
 mod owner;
 mod port;
 mod readers;
+mod resources;
 mod secrets;
 mod start;
 mod stream;

@@ -22,6 +22,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::landing::Landing;
+use crate::lend::Lent;
 use crate::printer::Printer;
 use crate::registries::Found;
 use crate::server_process::{Was, log_file};
@@ -45,6 +46,9 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
     let repo = repository::around(&git, args.repo.as_deref(), &cwd).await?;
+
+    let name = repo.as_ref().map(|repo| repo.name.as_str());
+    let lent = args.lent.as_ref().map(|folder| Lent::choose(folder, &tasks, name, settings)).transpose()?;
 
     let mut interrupts = Interrupts::install()?;
     let mut printer = match args.detach {
@@ -85,6 +89,9 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         let workspace = interrupts.or_stop(upload).await?;
         let without = tasks.iter_mut().filter(|task| task.workspace.is_none());
         without.for_each(|task| task.workspace = Some(workspace.clone()));
+    }
+    if let Some(lent) = lent {
+        interrupts.or_stop(lent.hand_over(&contact, &mut printer, &mut tasks)).await?;
     }
     let job = |task| Job { title: None, wish: Wish::Create(Box::new(task)) };
     let jobs: Vec<Job> = tasks.into_iter().map(job).collect();

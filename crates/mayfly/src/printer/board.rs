@@ -23,6 +23,8 @@ pub(crate) struct Row {
     pub(crate) cost_usd: Option<f64>,
     /// Whether the agent was started, in whichever attempt.
     pub(crate) began_to_work: bool,
+    /// Whether it has something of the library.
+    pub(crate) of_library: bool,
     /// Whether it is over.
     pub(crate) finished: bool,
     message: String,
@@ -43,6 +45,7 @@ impl Row {
             turns: 0,
             cost_usd: None,
             began_to_work: false,
+            of_library: false,
             finished: false,
             message: String::new(),
             began: None,
@@ -75,7 +78,8 @@ impl Row {
                 self.ended = Some(*at);
                 self.finished = true;
             }
-            Said::Turn(_) | Said::Text(_) | Said::ToolError(_) | Said::Note(_) => {}
+            Said::Library(_) => self.of_library = true,
+            Said::Turn(_) | Said::Text(_) | Said::ToolError(_) | Said::Tools(_) | Said::Note(_) => {}
         }
     }
 

@@ -107,10 +107,12 @@ impl Printer {
             Said::Text(lines) => (None, lines.clone()),
             Said::Call(call) => (Some(DIM), vec![call.clone()]),
             Said::ToolError(text) => (Some(RED), vec![Shown::line(&format!("failed: {text}"), usize::MAX)]),
-            Said::Note(text) => (Some(YELLOW), vec![text.clone()]),
+            Said::Note(text) | Said::Library(text) => (Some(YELLOW), vec![text.clone()]),
+            // What a library holds an agent to is of interest; what the CLI has by itself is not.
+            Said::Tools(text) if self.rows[index].of_library => (Some(YELLOW), vec![text.clone()]),
             Said::State(state, _) => (Some(DIM), vec![state.clone()]),
             Said::Finished(outcome, _) => (Some(BOLD), vec![outcome.clone()]),
-            Said::Turn(_) | Said::Totals { .. } => return,
+            Said::Turn(_) | Said::Totals { .. } | Said::Tools(_) => return,
         };
         // The view has the states; a line each would only push the messages away.
         if matches!((said, &self.form), (Said::State(..), Form::Live(_)) | (_, Form::Json)) {

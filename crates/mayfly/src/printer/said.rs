@@ -44,6 +44,10 @@ pub(crate) enum Said {
     State(Shown, Timestamp),
     /// The task is over: the outcome's name.
     Finished(Shown, Timestamp),
+    /// How much of the library the task has.
+    Library(Shown),
+    /// The tools that the agent has.
+    Tools(Shown),
     /// Something else that the user should know.
     Note(Shown),
 }
@@ -78,7 +82,8 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
         Locked { resources, shadowed, .. } => {
             let before =
                 if shadowed.is_empty() { String::new() } else { format!(", before {}", shadowed.join(", ")) };
-            note(&format!("library: {resources} resources{before}"))
+            let words = format!("library: {resources} resources{before}");
+            vec![Said::Library(Shown::line(&words, LINE_CHARS_MAX))]
         }
         Launching { .. } => state("launching"),
         Running => state("seeding"),
@@ -99,7 +104,7 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
         }
         Finished { outcome } => vec![Said::Finished(Shown::line(&outcome.name, WORD_CHARS_MAX), at)],
         Denied { host: Some(host), message, .. } => note(&format!("denied {host}: {message}")),
-        Denied { tool, message, host: None } => note(&format!("denied {tool}: {message}")),
+        Denied { tool, message, host: None } => note(&format!("denied {tool}: {}", without_tags(message))),
         Limit { kind, limit, resets_at } => {
             let until = resets_at.and_then(|at| Timestamp::from_second(at).ok());
             let until = until.map(|at| format!(", until {at}")).unwrap_or_default();
@@ -120,6 +125,7 @@ fn claude(line: &Value) -> Vec<Said> {
             turn.into_iter().chain(content().iter().filter_map(assistant)).collect()
         }
         Some("user") => content().iter().filter_map(tool_error).collect(),
+        Some("system") if line["subtype"] == "init" => tools(&line["tools"]).into_iter().collect(),
         Some("result") => {
             let (turns, cost_usd) = (line["num_turns"].as_u64(), line["total_cost_usd"].as_f64());
             vec![Said::Totals { turns, cost_usd }]
@@ -164,14 +170,24 @@ fn in_workspace(path: &str) -> &str {
     below.map_or(path, |below| below.split_once('/').map_or(below, |(_, inside)| inside))
 }
 
+/// All that `claude` may call.
+fn tools(names: &Value) -> Option<Said> {
+    let names: Vec<&str> = names.as_array()?.iter().filter_map(Value::as_str).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Some(Said::Tools(Shown::line(&format!("tools: {names}"), LINE_CHARS_MAX)))
+}
+
+fn without_tags(text: &str) -> &str {
+    text.trim().trim_start_matches("<tool_use_error>").trim_end_matches("</tool_use_error>")
+}
+
 fn tool_error(block: &Value) -> Option<Said> {
     if block["type"] != "tool_result" || block["is_error"] != true {
         return None;
     }
     let content = &block["content"];
     let text = content.as_str().or_else(|| content[0]["text"].as_str())?;
-    let text = text.trim().trim_start_matches("<tool_use_error>").trim_end_matches("</tool_use_error>");
-    let first = text.lines().find(|line| !line.trim().is_empty())?;
+    let first = without_tags(text).lines().find(|line| !line.trim().is_empty())?;
     Some(Said::ToolError(Shown::line(first.trim(), LINE_CHARS_MAX)))
 }
 
@@ -245,6 +261,10 @@ mod tests {
             said(r#"{"type":"denied","tool":"Bash","message":"no"}"#),
             [Said::Note(shown("denied Bash: no"))]
         );
+        let init = r#""line":{"type":"system","subtype":"init","tools":["Read","Glob\u001b"]}"#;
+        assert_eq!(said_by("claude", init), [Said::Tools(shown("tools: Read, Glob\u{1b}"))]);
+        let without = r#""line":{"type":"system","subtype":"init","tools":[]}"#;
+        assert_eq!(said_by("claude", without), [Said::Tools(shown("tools: none"))]);
         assert_eq!(
             said(r#"{"type":"requeued","detail":"lost"}"#),
             [Said::State(shown("queued"), at), Said::Note(shown("another attempt follows: lost"))]
@@ -291,6 +311,7 @@ mod tests {
                         Said::Text(lines) => lines,
                         Said::Call(text) | Said::ToolError(text) | Said::Note(text) => vec![text],
                         Said::State(text, _) | Said::Finished(text, _) => vec![text],
+                        Said::Library(text) | Said::Tools(text) => vec![text],
                         Said::Turn(_) | Said::Totals { .. } => vec![],
                     };
                     for text in texts {

@@ -48,7 +48,7 @@ fn a_library_is_begun_looked_at_and_changed() {
         &["add", "style.md", "--as", "rules/site/style"],
         &["add", "style.md", "--as", "rules/site/working-together", "--replace"],
         &["ls", "--project", "site"],
-        &["lock", "--project", "site", "--agent", "fixer", "--no-hooks", "remind-uncommitted"],
+        &["lock", "--project", "site", "--agent", "fixer", "--no-hooks", "check-syntax"],
         &["remove", "rules/site/style"],
         &["remove", "rules/site/style"],
     ];
@@ -71,9 +71,9 @@ fn what_is_listed_for_programs_names_the_lock() {
     let name =
         Command::new("sha256sum").stdin(file_of(&user, lock.strip_suffix(b"\n").unwrap())).output().unwrap();
     assert!(name.stdout.starts_with(listed["lock"].as_str().unwrap().as_bytes()));
-    let shown = of_json(&user, &["show", "hooks/_global/remind-uncommitted", "--json"]).remove(0);
-    assert_eq!(shown["files"][1]["executable"], true);
-    assert_eq!(shown["what"]["Stop"][0]["hooks"][0]["command"], "./remind.sh");
+    let shown = of_json(&user, &["show", "hooks/_global/check-syntax", "--json"]).remove(0);
+    assert_eq!(shown["files"][0]["executable"], true);
+    assert_eq!(shown["what"]["PostToolUse"][0]["hooks"][0]["command"], "./check.sh");
     assert_eq!(shown["sha256"], listed["resources"][3]["sha256"]);
 }
 
@@ -266,4 +266,19 @@ fn the_configuration_names_the_library() {
     let config = put(&user, "mayfly.toml", &format!("[library]\nfolder = \"{}\"\n", folder.display()));
     user.mayfly(&["library", "init", "--config", config.to_str().unwrap()]).assert().success();
     assert!(folder.join("agent/_global/fixer/agent.md").is_file() && user.untouched());
+}
+
+/// What is wrong in a library that is to be handed over is said before anything is started.
+#[test]
+fn a_library_that_cannot_be_handed_over_starts_nothing() {
+    let user = User::new();
+    put(&user, "lib/rules/_global/x/notes.txt", "x");
+    let all = [
+        &["--library", "none", "p"][..],
+        &["--library", "lib", "p"],
+        &["--library", "lib", "--no-rules", "y", "p"],
+    ];
+    let said = all.map(|args| user.said(user.with_token(&[&["run"], args].concat())));
+    insta::assert_snapshot!(said.concat());
+    assert!(user.untouched());
 }

@@ -217,3 +217,65 @@ async fn what_a_killed_demo_leaves_is_removed_by_the_next() {
     tasks.into_iter().for_each(assert_no_cgroup_of);
     assert_no_mount_in(dir.path());
 }
+
+/// What the agents of a demo had, and what was denied to them.
+fn told(output: &std::process::Output) -> (Vec<Value>, BTreeSet<String>) {
+    let events = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let events: Vec<Value> = events.map(|line| serde_json::from_slice(line).unwrap()).collect();
+    let inits = events.iter().map(|event| &event["line"]).filter(|line| line["subtype"] == "init");
+    let denied = events.iter().map(|event| &event["event"]).filter(|event| event["type"] == "denied");
+    let denied = denied.map(|event| event["tool"].as_str().unwrap().to_owned()).collect();
+    (inits.map(|init| init["tools"].clone()).collect(), denied)
+}
+
+/// The agent of the user's library has what its definition lists, and an attempt at more is refused and told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_by_a_reviewer_of_the_library_writes_nothing() {
+    let Some((mut begin, dir)) = command(&["--agent", "code-reviewer"]) else { return };
+    let none = begin.output().await.unwrap();
+    let said = String::from_utf8(none.stderr).unwrap();
+    assert!(none.status.code() == Some(2) && said.contains("there is no agent `code-reviewer`"), "{said}");
+    assert!(none.stdout.is_empty());
+
+    let mayfly = |args: &[&str]| {
+        let mut mayfly = tokio::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
+        mayfly.env_clear().env("PATH", PATH).env("HOME", dir.path().join("home"));
+        mayfly
+            .env("TMPDIR", dir.path().join("tmp"))
+            .arg("--claude")
+            .arg(mayfly_test_needs::claude().unwrap());
+        mayfly.args(args).stdin(Stdio::null());
+        mayfly
+    };
+    assert!(mayfly(&["library", "init"]).status().await.unwrap().success());
+    let reviewed = ["demo", "--agent", "code-reviewer", "--tasks", "1"];
+    let output = mayfly(&[&reviewed[..], &["--json"]].concat()).output().await.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("no changes"), "{stderr}");
+    assert!(stderr.contains("0 machines left"), "{stderr}");
+    let (tools, denied) = told(&output);
+    assert_eq!(tools, [serde_json::json!(["Read", "Glob", "Grep"])]);
+    assert_eq!(denied, BTreeSet::from(["Bash", "Edit", "Write"].map(str::to_owned)));
+    let plain = mayfly(&reviewed).output().await.unwrap();
+    let plain = String::from_utf8(plain.stdout).unwrap();
+    for words in ["library: 6 resources", "tools: Read, Glob, Grep\n", "denied Write: Error: No such tool"] {
+        assert!(plain.contains(words), "{words}: {plain}");
+    }
+
+    // Without an agent nothing of it counts, however it is.
+    std::fs::write(
+        dir.path().join("home/.local/share/mayfly/library/settings/_global/base/settings.json"),
+        "{",
+    )
+    .unwrap();
+    let without = mayfly(&["demo", "--tasks", "1", "--json"]).output().await.unwrap();
+    assert!(
+        without.status.success() && !String::from_utf8_lossy(&without.stdout).contains(r#""type":"locked""#)
+    );
+    let broken = mayfly(&reviewed).output().await.unwrap();
+    let said = String::from_utf8(broken.stderr).unwrap();
+    assert!(
+        broken.status.code() == Some(2) && said.contains("settings/_global/base/settings.json:1:"),
+        "{said}"
+    );
+}

@@ -206,3 +206,29 @@ require("readline").createInterface({ input: process.stdin }).on("line", (line) 
     console.log(JSON.stringify({ jsonrpc: "2.0", id: asked.id, ...said }));
 });
 "#;
+
+/// A library of the user's machine is handed over by content, and the orchestrator's own has no part in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_of_the_user_stands_in_for_that_of_the_orchestrator() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    put(&world, "rules/_global/style/style.md", "canary-of-the-orchestrator");
+    let own = world.dir.path().join("own");
+    for (path, text) in [
+        ("agent/_global/reader/agent.md", "---\ntools: Read\n---\ncanary-of-the-agent"),
+        ("rules/_global/style/style.md", "canary-of-the-user"),
+    ] {
+        let path = own.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let attempt = steps(&[tool("Bash", &json!({"command": "echo no"}))]);
+    let ended = world.outcome_of(&["--library", own.to_str().unwrap(), "--agent", "reader", &attempt]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let init = ended.claude_lines().find(|line| line["subtype"] == "init").unwrap();
+    assert_eq!(init["tools"], json!(["Read"]));
+    assert_eq!(ended.own("denied").count(), 1);
+    let told = told(&world);
+    assert!(told.contains("canary-of-the-user") && told.contains("canary-of-the-agent"));
+    assert!(!told.contains("canary-of-the-orchestrator"));
+    world.end().await;
+}

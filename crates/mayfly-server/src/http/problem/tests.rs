@@ -107,6 +107,15 @@ fn bad_library() -> mayfly_library::Problems {
     mayfly_library::Problem::at("mcp/_global/db/mcp.json", 2, 3, "key must be a string").into()
 }
 
+fn keep_errors() -> Vec<KeepError> {
+    one_of_each![KeepError:
+        KeepError::Archive(_) => KeepError::Archive(mayfly_library::pack::BadArchive::Foreign),
+        KeepError::Lock(_) => KeepError::Lock("has more than 500 resources".to_owned()),
+        KeepError::Write(_) => KeepError::Write(full()),
+        KeepError::Store(_) => KeepError::Store(StoreError::Closed),
+    ]
+}
+
 fn log_errors() -> Vec<LogError> {
     one_of_each![LogError:
         LogError::Gone { .. } => LogError::Gone { first: 42 },
@@ -227,6 +236,7 @@ async fn each_problem_is_told_in_these_words() {
         ("by itself", nameless(fixed())),
         ("what was asked", nameless(bad_requests().await)),
         ("SubmitError", told(submit_errors(), Problem::from)),
+        ("KeepError", told(keep_errors(), Problem::from)),
         ("LogError", told(log_errors(), Problem::from)),
         ("TokenError", told(token_errors(), Problem::from)),
         ("AllowError", told(allow_errors(), Problem::from)),

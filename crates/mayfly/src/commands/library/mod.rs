@@ -31,7 +31,7 @@ Examples:
   mayfly library check                     # what is wrong, as file:line:column
   mayfly run --agent reviewer \"look at the last commit\"
 
-A library is a folder, which may be a checkout, with a folder for each resource, KIND/NAMESPACE/NAME:
+A library is a folder, which may be a checkout. In it each resource has one, KIND/NAMESPACE/NAME:
   skill     SKILL.md, and files beside it
   agent     agent.json or agent.md
   mcp       mcp.json, and files of a server
@@ -39,9 +39,9 @@ A library is a folder, which may be a checkout, with a folder for each resource,
   rules     files that end in .md
   settings  settings.json
 
-The namespace `_global` is for every repository, any other for the one that is called so, whose own
-comes before what is for all. It is read when a task is accepted: a change counts for later tasks. What
-is wrong in it stops the tasks that would get it, and no others.";
+The namespace `_global` is for every repository, any other for the one that is called so, whose
+own comes before what is for all. It is read when a task is accepted: a change counts for later
+tasks. What is wrong in it stops the tasks that would get it, and no others.";
 
 const ADD_EXAMPLES: &str = "\
 Examples:
@@ -103,7 +103,7 @@ struct ShowArgs {
     place: PlaceArgs,
 }
 
-/// Name all that is wrong, as file:line:column; exits with 1 if anything is
+/// Name all that is wrong, with file, line and column; exits with 1 if anything is
 #[derive(Debug, clap::Args)]
 struct CheckArgs {
     /// Print what is wrong, one JSON object a line, and nothing else

@@ -85,7 +85,7 @@ fn of_agent(agent: &Agent) -> Vec<Row> {
 
 fn of_server(server: &Server, own: &Own) -> Vec<Row> {
     let runs = match &server.transport {
-        Transport::Stdio { command, args } => [&[command.clone()], &args[..]].concat().join(" "),
+        Transport::Stdio { command, args } => [std::slice::from_ref(command), args].concat().join(" "),
         Transport::Http { url } => url.clone(),
     };
     let variable = |name: &String| match own.secrets.get(name) {
@@ -174,7 +174,7 @@ mod tests {
     fn shown(id: &str, files: &[(&str, &str)]) -> String {
         let file = |(path, text): &(&str, &str)| File {
             path: (*path).to_owned(),
-            executable: path.ends_with(".sh"),
+            executable: *path == "x.sh",
             bytes: text.as_bytes().to_vec(),
         };
         let files = files.iter().map(file).collect();

@@ -1,0 +1,148 @@
+//! Hands a library of this machine over to an orchestrator that has another, or none: of it what each task gets, by content.
+//!
+//! What is wrong in it is found before anything is started. The task then names the lock, and the orchestrator's own
+//! library has no part in it.
+
+use std::path::Path;
+
+use mayfly_engine::read_wishes;
+use mayfly_library::{Library, Resolution, Wishes};
+use mayfly_wire::api::CreateTask;
+
+use crate::config::Settings;
+use crate::contact::Contact;
+use crate::exit::Stop;
+use crate::printer::Printer;
+
+/// What tasks get, and which of them.
+#[derive(Debug)]
+pub(crate) struct Lent(Vec<(Wishes, Resolution, Vec<usize>)>);
+
+impl Lent {
+    /// Chooses for each task that names no lock of its own; `repository` is what the code of those that bring none is
+    /// called.
+    pub(crate) fn choose(
+        folder: &Path,
+        tasks: &[CreateTask],
+        repository: Option<&str>,
+        settings: &Settings,
+    ) -> Result<Self, Stop> {
+        let library = Library::at(folder);
+        if !folder.is_dir() {
+            return Err(Stop::wrong(format!("there is no library `{}`", folder.display())));
+        }
+        let mut chosen: Vec<(Wishes, Resolution, Vec<usize>)> = Vec::new();
+        for (index, task) in tasks.iter().enumerate().filter(|(_, task)| task.lock.is_none()) {
+            let wishes = wishes(task, repository, settings)?;
+            if let Some((.., indices)) = chosen.iter_mut().find(|(known, ..)| *known == wishes) {
+                indices.push(index);
+                continue;
+            }
+            let resolution = library.resolve(&wishes, &|_| None).map_err(Stop::usage)?;
+            can_be_lent(&resolution)?;
+            chosen.push((wishes, resolution, vec![index]));
+        }
+        Ok(Self(chosen))
+    }
+
+    /// Hands it over, and has the tasks name it.
+    pub(crate) async fn hand_over(
+        &self,
+        contact: &Contact,
+        printer: &mut Printer,
+        tasks: &mut [CreateTask],
+    ) -> Result<(), Stop> {
+        for (_, resolution, indices) in &self.0 {
+            for (resource, _) in &resolution.resources {
+                let archive = resource.archive();
+                let keep = async |client: &mayfly_client::Client| {
+                    client.keep_resource(&resource.sha256, &archive).await
+                };
+                contact.ask_as_typed(printer, keep).await?;
+            }
+            let lock = resolution.lock().to_json();
+            let kept = contact.ask_as_typed(printer, async |client| client.keep_lock(&lock).await).await?;
+            for index in indices {
+                let task = &mut tasks[*index];
+                (task.project, task.agent) = (None, None);
+                (task.resources, task.without) = (Vec::new(), Vec::new());
+                task.lock = Some(kept.lock.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a task asks for; without a project, the one that its repository's name means.
+fn wishes(task: &CreateTask, repository: Option<&str>, settings: &Settings) -> Result<Wishes, Stop> {
+    let wishes = read_wishes(task).map_err(Stop::usage)?;
+    let own = task.workspace.as_ref().map(|workspace| workspace.name.as_str());
+    let projects = settings.values.projects.as_ref().map(|given| &given.value.0);
+    let meant = own.or(repository).and_then(|name| {
+        projects.and_then(|projects| projects.get(name).cloned()).or_else(|| name.parse().ok())
+    });
+    let project = wishes.project.clone().or(meant);
+    Ok(Wishes { project, ..wishes })
+}
+
+/// What servers download is kept beside a library, and is not handed over with its resources.
+fn can_be_lent(resolution: &Resolution) -> Result<(), Stop> {
+    let with_tools = resolution.resources.iter().find(|(resource, _)| resource.tools().next().is_some());
+    match with_tools {
+        None => Ok(()),
+        Some((resource, _)) => Err(Stop::wrong(format!(
+            "{} runs what was fetched for it, which only the orchestrator's own library has: leave it out with --no-mcp \
+             {}, or add it there",
+            resource.id, resource.id.name
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use mayfly_wire::api::Workspace;
+
+    use super::*;
+    use crate::config::Flags;
+    use crate::values::projects;
+
+    fn put(top: &Path, path: &str, text: &str) {
+        let path = top.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+        fs::write(path, text).expect("a file");
+    }
+
+    fn task(workspace: Option<&str>) -> CreateTask {
+        let workspace =
+            workspace.map(|name| Workspace { id: String::new(), name: name.to_owned(), base: String::new() });
+        CreateTask { workspace, ..CreateTask::default() }
+    }
+
+    #[test]
+    fn each_task_gets_what_its_repository_has_and_the_same_is_chosen_once() {
+        let top = tempfile::tempdir().expect("a folder");
+        put(top.path(), "rules/_global/a/a.md", "a");
+        put(top.path(), "rules/site/b/b.md", "b");
+        let flags = Flags { projects: projects("web=site").ok(), ..Flags::default() };
+        let named = CreateTask { lock: Some("x".to_owned()), ..task(None) };
+        let tasks = [task(None), task(Some("web")), task(Some("site")), named, task(Some("other"))];
+        let lent = Lent::choose(top.path(), &tasks, Some("site"), &Settings::of(flags)).expect("chosen");
+        let told: Vec<_> =
+            lent.0.iter().map(|(_, one, tasks)| (one.resources.len(), tasks.clone())).collect();
+        assert_eq!(told, [(2, vec![0, 1, 2]), (1, vec![4])]);
+    }
+
+    #[test]
+    fn what_was_fetched_for_a_server_stays_where_it_is() {
+        let top = tempfile::tempdir().expect("a folder");
+        put(top.path(), "mcp/_global/tiny/mcp.json", r#"{"command": "npx", "args": ["tiny"]}"#);
+        let tool = serde_json::json!({"tiny": {"package": "tiny", "resolved": "tiny@1", "sha256": "0".repeat(64),
+            "program": "node", "path": "x.js"}});
+        put(top.path(), "mcp/_global/tiny/tools.json", &tool.to_string());
+        let refused = Lent::choose(top.path(), &[task(None)], None, &Settings::of(Flags::default()));
+        let lines = refused.expect_err("refused").lines();
+        assert!(lines[0].as_str().contains("mcp/_global/tiny runs what was fetched"), "{lines:?}");
+    }
+}
