@@ -11,7 +11,7 @@ use mayfly_client::Client;
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Task};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader as AsyncBufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::process;
 use crate::support::MAYFLY;
@@ -61,7 +61,25 @@ impl Orchestrator {
 
     /// The log of a task by the port, behind the head of the answer.
     pub(crate) async fn events(&self, query: &str) -> anyhow::Result<AsyncBufReader<TcpStream>> {
-        let mut stream = TcpStream::connect(self.address).await?;
+        self.events_over(TcpStream::connect(self.address).await?, query).await
+    }
+
+    /// The same by a connection for which the system holds so many bytes at this end.
+    pub(crate) async fn events_held(
+        &self,
+        query: &str,
+        bytes: u32,
+    ) -> anyhow::Result<AsyncBufReader<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(bytes)?;
+        self.events_over(socket.connect(self.address).await?, query).await
+    }
+
+    async fn events_over(
+        &self,
+        mut stream: TcpStream,
+        query: &str,
+    ) -> anyhow::Result<AsyncBufReader<TcpStream>> {
         let token = std::fs::read_to_string(self.data.join("token"))?;
         let (host, token) = (self.address, token.trim());
         let asked = format!(

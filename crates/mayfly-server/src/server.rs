@@ -26,6 +26,7 @@ use crate::check::{self, check_socket};
 use crate::config::{OWNER_SOCKET, ServerConfig};
 use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
+use crate::files;
 use crate::http::{self, Entry, Machine, Owner};
 use crate::listen::{Door, House, SOCKET_PATH_BYTES_MAX};
 use crate::port::Port;
@@ -35,8 +36,6 @@ use crate::tokens::{OwnerTokens, TokenError};
 
 /// How long [`Server::stop`] waits for exchanges that are under way.
 pub const STOP_MAX: Duration = Duration::from_secs(3);
-/// Connections at once through the owner's door.
-const OWNER_CONNECTIONS_MAX: usize = 512;
 
 /// Why an orchestrator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +153,7 @@ impl Server {
         let key = data.key(unfinished)?;
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
         let door = match &street {
-            Some(street) => Door::on(street, config.socket(), OWNER_CONNECTIONS_MAX),
+            Some(street) => Door::on(street, config.socket(), files::owner_connections()),
             None => open_socket(&config)?,
         };
         let tokens = open_tokens(&store, &data, &clock, &config.secrets).await?;
@@ -271,7 +270,7 @@ async fn open_tokens(
 pub(crate) fn open_socket(config: &ServerConfig) -> Result<Door, StartError> {
     let path = config.socket();
     check_socket(config)?;
-    let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
+    let door = Door::open(&config.data, OWNER_SOCKET, 0o600, files::owner_connections());
     door.map_err(|source| StartError::Listen { path, source })
 }
 

@@ -51,6 +51,7 @@ case $prompt in
         burst=$((burst + 1)); sleep 0.1
     done ;;
 *now-and-then*) while [ $burst -lt 200 ]; do echo '"tick"'; burst=$((burst + 1)); sleep 0.02; done ;;
+*silent-flood*) exec yes '' > /dev/null ;;
 *tiny-lines*) exec yes '' ;;
 *stdout-flood*) exec yes "$(head -c 999 /dev/zero | tr '\0' x)" ;;
 *stderr-flood*) exec yes complaint >&2 ;;
@@ -178,6 +179,7 @@ async fn agents_that_write_a_megabyte_a_second_outlive_their_orchestrator() {
     assert_eq!(killed.end().await.0, None);
     let begun = Instant::now();
     let next = owner.serve().await;
+    println!("MEASURED ready {:?}", begun.elapsed());
     assert!(begun.elapsed() < READY_MAX, "ready after {:?}", begun.elapsed());
     assert_eq!(processes(), before, "the very processes");
     for task in &tasks {
@@ -264,10 +266,12 @@ async fn a_flood_makes_no_neighbour_late() {
     let Some(owner) = Owner::new().await else { return };
     let serving = owner.serve().await;
     let alone = delay(&owner, &owner.leave("now-and-then").await).await;
-    for flood in ["stdout-flood", "tiny-lines", "stderr-flood"] {
+    println!("MEASURED alone {alone:?}");
+    for flood in ["silent-flood", "stdout-flood", "tiny-lines", "stderr-flood"] {
         let flooding = owner.leave(flood).await;
         owner.follow(&flooding).until_event(|event| event["event"]["type"] == "ready").await;
         let beside = delay(&owner, &owner.leave("now-and-then").await).await;
+        println!("MEASURED {flood} {beside:?}");
         assert!(beside < alone * 2 + BUSY, "{flood}: {beside:?}, and alone {alone:?}");
         let cancelled = owner.command(&["cancel", "--force", &flooding]).output().await.unwrap();
         assert!(cancelled.status.success(), "{}", String::from_utf8_lossy(&cancelled.stderr));
