@@ -2,7 +2,7 @@
 //!
 //! What to write comes as the prompt, or as an argument: `stream LINE_BYTES TOTAL_BYTES`, or
 //! `ticks LINE_BYTES PAUSE_US COUNT [WAIT_MS]`, where each line begins with the time at which it was written, and which
-//! come after a while.
+//! come after a while; or nothing, by `burn SECONDS`.
 
 #![allow(
     dead_code,
@@ -55,6 +55,11 @@ fn write(words: &str) -> anyhow::Result<()> {
         "ticks" => {
             std::thread::sleep(Duration::from_millis(number(4).unwrap_or(0)));
             ticks(usize::try_from(number(1)?)?, Duration::from_micros(number(2)?), number(3)?)
+        }
+        "burn" => {
+            let end = Instant::now() + Duration::from_secs(number(1)?);
+            while Instant::now() < end {}
+            Ok(())
         }
         other => bail!("no `{other}`"),
     }

@@ -1,7 +1,7 @@
 //! A door: a unix socket or a port, with TLS or without, and the connections that come through it.
 //!
 //! Bounds: [`SOCKET_PATH_BYTES_MAX`] where clients name the path, the places of each door (who finds none waits in
-//! the system's queue of that door), [`HANDSHAKE_MAX`] for TLS, [`HEAD_MAX`] for a request to say what it wants,
+//! the system's queue of that door, [`QUEUE_MAX`] for a port), [`HANDSHAKE_MAX`] for TLS, [`HEAD_MAX`] for a request to say what it wants,
 //! [`BUFFER_BYTES_MAX`] for what is on its way, [`STALL_MAX`](crate::stream::STALL_MAX) for who takes nothing. A connection that becomes a
 //! link keeps its place until the link ends. When a door closes, each connection ends after the exchange that it
 //! is in, or after [`STOP_MAX`].
@@ -25,7 +25,7 @@ use hyper_util::service::TowerToHyperService;
 use mayfly_link::ByteStream;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, chmodat, openat, statat, unlinkat};
 use rustix::net::sockopt;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -41,6 +41,9 @@ use crate::street::Street;
 
 /// The longest path of a socket; the systems' own bounds are 103 (macOS) and 107 (Linux).
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// Connections that the system holds for a port until there is a place for them, where it lets us have so many: after a
+/// restart all come back at once, and whoever finds no room there tries again only after a second.
+const QUEUE_MAX: u32 = 4096;
 /// The time for a handshake of TLS.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// The most that is read ahead on a connection, or waits to be written there; the longest head of a request.
@@ -143,7 +146,10 @@ impl Door {
         tls: Option<Arc<rustls::ServerConfig>>,
         places: usize,
     ) -> io::Result<(Self, SocketAddr)> {
-        let listener = TcpListener::bind(address).await?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(QUEUE_MAX)?;
         let address = listener.local_addr()?;
         let listener = Listener::Tcp(listener);
         Ok((Self { listener, tls, places: Arc::new(Semaphore::new(places)) }, address))

@@ -1,11 +1,12 @@
 //! An orchestrator that comes back, and all who come back to it at once.
 
 use mayfly_client::{Client, ClientError};
+use mayfly_provider::MachineSpec;
 use mayfly_wire::api::Collected;
 use mayfly_wire::event::Event;
 use tokio::task::JoinSet;
 
-use crate::bed::{Bed, Worker, task};
+use crate::bed::{Bed, Worker, door, hello, task};
 use crate::files;
 
 const MACHINES: u32 = 1000;
@@ -30,7 +31,15 @@ async fn follow(client: Client, id: String) -> u64 {
     }
 }
 
-/// Says a line, loses its link, and says another to whoever is there then.
+/// The worker of a machine that has begun.
+async fn begin(spec: MachineSpec) -> Worker {
+    let mut worker = Worker::join(&door(&spec), &hello(&spec)).await.unwrap();
+    worker.ready().await;
+    worker.line("{\"n\":1}").await;
+    worker
+}
+
+/// The same, to whoever is there now; how many records were kept.
 async fn come_back(mut worker: Worker) -> u64 {
     assert!(worker.heard().await.is_none(), "the old link is over");
     let mut worker = Worker::join(&worker.door, &worker.hello).await.unwrap();
@@ -40,7 +49,7 @@ async fn come_back(mut worker: Worker) -> u64 {
     stored
 }
 
-/// R37: a thousand workers and a thousand readers are there again, and nothing is lost or told twice. How long that
+/// R37: a thousand workers and a thousand readers come back at once, and nothing is lost or told twice. How long that
 /// takes is told by `benches/reattach.rs`.
 #[tokio::test]
 async fn a_thousand_workers_and_readers_come_back_to_the_next_orchestrator() {
@@ -50,21 +59,22 @@ async fn a_thousand_workers_and_readers_come_back_to_the_next_orchestrator() {
     }
     let mut bed =
         Bed::start_with(|config| config.rules.policy.machines_max = MACHINES.try_into().unwrap()).await;
-    let (mut workers, mut readers) = (Vec::new(), JoinSet::new());
+    let (mut readers, mut beginning) = (JoinSet::new(), JoinSet::new());
     for number in 0..MACHINES {
-        let id = bed.client.submit(&task("p", None), &number.to_string()).await.unwrap().id;
-        let mut worker = bed.worker().await;
-        worker.ready().await;
-        worker.line("{\"n\":1}").await;
-        readers.spawn(follow(bed.client.clone(), id));
-        workers.push(worker);
+        let client = bed.client.clone();
+        readers.spawn(async move {
+            let id = client.submit(&task("p", None), &number.to_string()).await.unwrap().id;
+            follow(client, id).await
+        });
     }
-    let mut coming: JoinSet<u64> = workers.into_iter().map(come_back).collect();
+    for _ in 0..MACHINES {
+        beginning.spawn(begin(bed.machines.recv().await.unwrap()));
+    }
+    let workers = beginning.join_all().await;
     let bed = bed.restart().await;
-    // `started`, `ready` and the line were kept.
-    while let Some(stored) = coming.join_next().await {
-        assert_eq!(stored.unwrap(), 3);
-    }
+    let coming: JoinSet<u64> = workers.into_iter().map(come_back).collect();
+    // `started`, `ready` and the line.
+    assert_eq!(coming.join_all().await, vec![3; MACHINES as usize]);
     // What the machine said, and what became of the task beside it.
     assert_eq!(readers.join_all().await, vec![11; MACHINES as usize]);
     bed.nobody_but(0).await;
