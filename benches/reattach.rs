@@ -412,7 +412,7 @@ async fn check(client: &Client, tasks: &[String], said: usize) -> anyhow::Result
         while let Some(line) = events.next().await? {
             let event = Event::parse(&line)?;
             if event.source == EventSource::Claude {
-                ensure!(event.raw() == format!("{{\"n\":{due}}}").as_bytes(), "of {task}: {line}");
+                ensure!(event.raw() == format!("{{\"n\":{due}}}\n").as_bytes(), "of {task}: {line}");
                 (due, kept) = (due + 1, kept + 1);
             }
         }
