@@ -22,7 +22,7 @@ use tokio::io::AsyncBufReadExt as _;
 
 use orchestrator::Orchestrator;
 
-const LINES: usize = 500;
+const LINES: usize = 200;
 const ROUNDS: usize = 3;
 const PAUSE_US: usize = 20_000;
 const LINE_BYTES: usize = 200;
