@@ -264,6 +264,8 @@ pub struct Secrets(Arc<RwLock<Known>>);
 #[derive(Default)]
 struct Known {
     by_source: BTreeMap<String, BTreeSet<String>>,
+    /// How many sources know each.
+    sources: BTreeMap<String, usize>,
     redactor: Redactor,
 }
 
@@ -275,11 +277,28 @@ impl fmt::Debug for Known {
 
 impl Known {
     fn set(&mut self, source: &str, secrets: BTreeSet<String>) {
-        match secrets.is_empty() {
-            true => self.by_source.remove(source),
-            false => self.by_source.insert(source.to_owned(), secrets),
-        };
-        self.redactor = Redactor::new(self.by_source.values().flatten().map(String::as_str));
+        let before = self.by_source.remove(source).unwrap_or_default();
+        let mut changed = false;
+        for new in secrets.difference(&before) {
+            let sources = self.sources.entry(new.clone()).or_default();
+            changed |= *sources == 0;
+            *sources += 1;
+        }
+        for gone in before.difference(&secrets) {
+            let sources = self.sources.get_mut(gone).expect("its source was counted");
+            *sources -= 1;
+            if *sources == 0 {
+                self.sources.remove(gone);
+                changed = true;
+            }
+        }
+        if !secrets.is_empty() {
+            self.by_source.insert(source.to_owned(), secrets);
+        }
+        // A thousand tasks may have one credential.
+        if changed {
+            self.redactor = Redactor::new(self.sources.keys().map(String::as_str));
+        }
     }
 }
 

@@ -95,6 +95,22 @@ fn a_source_replaces_what_it_knew_and_nothing_of_others() {
     assert!(!format!("{secrets:?}").contains("canary"));
 }
 
+/// R37: what a thousand tasks have in common is worked out once.
+#[test]
+fn a_secret_that_is_known_already_changes_nothing() {
+    let secrets = Secrets::default();
+    let forms = || secrets.redactor().0.expect("there is one");
+    secrets.set("one", ["canary-1".to_owned()]);
+    let first = forms();
+    secrets.add("other", "canary-1");
+    secrets.set("one", []);
+    assert!(Arc::ptr_eq(&first, &forms()));
+    secrets.add("other", "canary-2");
+    assert!(!Arc::ptr_eq(&first, &forms()));
+    secrets.set("other", []);
+    assert!(secrets.redactor().is_empty());
+}
+
 /// Two at once each have theirs kept.
 #[test]
 fn nothing_is_lost_of_what_is_added_at_once() {
