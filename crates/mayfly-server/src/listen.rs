@@ -141,7 +141,7 @@ impl Door {
     }
 
     /// Listens on a port, for at most `places` connections at once. Gives the address with the port that it got.
-    pub(crate) async fn at(
+    pub(crate) fn at(
         address: SocketAddr,
         tls: Option<Arc<rustls::ServerConfig>>,
         places: usize,
@@ -398,7 +398,7 @@ mod tests {
         let data = DataFolder::open(dir.path()).expect("free");
         let tls = Tls::SelfSigned.identity(&data, Vec::new()).expect("made").tls;
         let any = "127.0.0.1:0".parse().expect("an address");
-        let (door, address) = Door::at(any, Some(tls), 2).await.expect("free");
+        let (door, address) = Door::at(any, Some(tls), 2).expect("free");
         let mut street = Street::behind(door, Router::new(), dir);
         let mut silent = TcpStream::connect(address).await.expect("listening");
         let mut plain = TcpStream::connect(address).await.expect("listening");

@@ -157,7 +157,7 @@ impl Server {
             None => open_socket(&config)?,
         };
         let tokens = open_tokens(&store, &data, &clock, &config.secrets).await?;
-        let port = Port::open(&config, &data).await?;
+        let port = Port::open(&config, &data)?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone(), street);
         let doors = Arc::new(doors);
