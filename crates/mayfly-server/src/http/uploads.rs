@@ -7,6 +7,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -15,6 +16,7 @@ use mayfly_core::{AttemptId, Carry, causes};
 use mayfly_engine::StoreError;
 use mayfly_gateway::Masked;
 use mayfly_git::{Base, CONTENTS_BYTES_MAX, GitError, read_through};
+use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 
 use super::Machine;
 use super::extract::bearer;
@@ -27,8 +29,44 @@ const BUNDLE_BYTES_MAX: u64 = 2 << 30;
 /// The longest session file.
 const TRANSCRIPT_BYTES_MAX: u64 = 512 << 20;
 
+/// The most bundles that are searched at once.
+const SEARCHES_MAX: usize = 2;
+
 /// The name of work that is not given out.
 const WITHHELD: &str = "bundle.withheld";
+
+/// Whose turn it is. Who waits has nothing on the disk yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns {
+    /// Each that has an upload under way.
+    machines: Arc<Mutex<HashMap<AttemptId, Weak<tokio::sync::Mutex<()>>>>>,
+    searches: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { machines: Arc::default(), searches: Arc::new(Semaphore::new(SEARCHES_MAX)) }
+    }
+}
+
+impl Turns {
+    /// Waits until no other upload of this machine is under way.
+    async fn upload(&self, attempt: AttemptId) -> OwnedMutexGuard<()> {
+        let own = {
+            let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+            machines.retain(|_, turn| turn.strong_count() > 0);
+            let own = machines.get(&attempt).and_then(Weak::upgrade).unwrap_or_default();
+            machines.insert(attempt, Arc::downgrade(&own));
+            own
+        };
+        own.lock_owned().await
+    }
+
+    /// Waits until there is room for one more search.
+    async fn search(&self) -> SemaphorePermit<'_> {
+        self.searches.acquire().await.expect("it is never closed")
+    }
+}
 
 /// `PUT /v1/worker/result/bundle`
 pub(super) async fn bundle(
@@ -37,6 +75,7 @@ pub(super) async fn bundle(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let attempt = admit(&app, &headers).await?;
+    let _turn = app.turns.upload(attempt).await;
     let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, BUNDLE_BYTES_MAX).await?;
     let problem = match has_secret(&app, attempt, incoming.path()).await {
         Ok(false) => return keep(&app, attempt, incoming, "bundle").await,
@@ -53,6 +92,7 @@ async fn has_secret(app: &Machine, attempt: AttemptId, bundle: &Path) -> Result<
     if redactor.is_empty() {
         return Ok(false);
     }
+    let _turn = app.turns.search().await;
     let scratch = tempfile::tempdir_in(&app.incoming)?;
     let from = app.entry.workspace(attempt).await?;
     let began = from.map(|from| (app.workspaces.join(format!("{}.bundle", from.id)), from.base));
@@ -64,6 +104,7 @@ async fn has_secret(app: &Machine, attempt: AttemptId, bundle: &Path) -> Result<
         if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let whole = whole.await?;
+    found |= redactor.piece(&mut carry, b"", false).places > 0;
     if whole || found { Ok(found) } else { Err(SearchError::TooMuch) }
 }
 
@@ -87,6 +128,7 @@ pub(super) async fn transcript(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let attempt = admit(&app, &headers).await?;
+    let _turn = app.turns.upload(attempt).await;
     let mut body = Masked::new(body.into_data_stream(), app.entry.redactor());
     let incoming = Incoming::receive(&mut body, &app.incoming, TRANSCRIPT_BYTES_MAX).await?;
     if body.places() > 0 {
@@ -113,4 +155,27 @@ async fn keep(
     tokio::fs::create_dir_all(&folder).await.map_err(disk)?;
     incoming.keep(&folder.join(name)).await.map_err(disk)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use mayfly_core::{Attempt, TaskId};
+
+    use super::*;
+
+    /// S51: a machine has one file under way, whatever it sends at once, and keeps no other machine waiting.
+    #[tokio::test]
+    async fn of_one_machine_one_file_at_a_time_is_taken() {
+        let attempt = |n| TaskId::new(uuid::Uuid::from_u128(n)).attempt(Attempt(1));
+        let turns = Turns::default();
+        let first = turns.upload(attempt(1)).await;
+        let mut second = Box::pin(turns.upload(attempt(1)));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(turns.upload(attempt(2)).now_or_never().is_some());
+        drop(first);
+        assert!(second.now_or_never().is_some());
+        assert!(turns.upload(attempt(3)).now_or_never().is_some());
+        assert_eq!(turns.machines.lock().expect("nobody panics").len(), 1, "who is done is forgotten");
+    }
 }
