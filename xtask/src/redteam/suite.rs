@@ -9,6 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use tokio::process::Command;
 
+use super::hunt::files;
 use super::{Row, Verdict};
 use crate::orchestrator::Place;
 
@@ -56,9 +57,10 @@ fn threats(text: &str) -> Vec<Threat> {
 
 async fn outcomes(place: &Place, tests: &BTreeSet<&String>) -> anyhow::Result<Outcomes> {
     let names: Vec<&str> = tests.iter().map(|test| test.as_str()).collect();
-    let skipped = place.home.join("skipped");
+    let (packages, skipped) = (packages(&top().join("crates"), tests)?, place.home.join("skipped"));
     let mut command = Command::new("cargo");
-    command.args(["nextest", "run", "--workspace", "--locked", "--features", "mayfly/failpoints"]);
+    command.args(["nextest", "run", "--locked", "--features", "mayfly/failpoints"]);
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
     command.args(["--no-fail-fast", "--message-format", "libtest-json"]);
     command.args(["-E", &format!("test(/(^|::)({})$/)", names.join("|"))]);
     command.env("NEXTEST_EXPERIMENTAL_LIBTEST_JSON", "1");
@@ -69,6 +71,32 @@ async fn outcomes(place: &Place, tests: &BTreeSet<&String>) -> anyhow::Result<Ou
     outcomes.skips(&fs::read_to_string(skipped).unwrap_or_default());
     ensure!(!outcomes.passed.is_empty(), "no test ran: see what cargo says");
     Ok(outcomes)
+}
+
+/// The packages with a function of a test's name: no others need to be built.
+fn packages(folder: &Path, tests: &BTreeSet<&String>) -> anyhow::Result<BTreeSet<String>> {
+    let mut packages = BTreeSet::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))? {
+        let entry = entry?;
+        if has_one(&entry.path(), tests)? {
+            packages.insert(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(packages)
+}
+
+/// Whether a file below a folder has a function of one of these names.
+fn has_one(folder: &Path, tests: &BTreeSet<&String>) -> anyhow::Result<bool> {
+    let sources = files(folder)?.into_iter().filter(|file| file.extension().is_some_and(|end| end == "rs"));
+    for source in sources {
+        let text =
+            fs::read_to_string(&source).with_context(|| format!("cannot read `{}`", source.display()))?;
+        let mut functions = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+        if functions.any(|function| tests.contains(&function.to_owned())) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Outcomes {
@@ -139,6 +167,21 @@ mod tests {
         let mut outcomes = Outcomes::heard(lines);
         outcomes.skips(skips);
         outcomes.row(threat(), "sandbox").verdict
+    }
+
+    /// A package counts for a test of its own alone.
+    #[test]
+    fn only_packages_with_a_test_are_built() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (package, text) in
+            [("one", "#[test]\nfn a() {}"), ("two", "fn ab() { a(); }"), ("three", "// `a`")]
+        {
+            fs::create_dir_all(dir.path().join(package).join("src")).expect("made");
+            fs::write(dir.path().join(package).join("src/lib.rs"), text).expect("written");
+        }
+        let tests = threat().tests;
+        let found = packages(dir.path(), &tests.iter().collect()).expect("read");
+        assert_eq!(found, BTreeSet::from(["one".to_owned()]));
     }
 
     /// A row holds only if every test of it ran and passed.

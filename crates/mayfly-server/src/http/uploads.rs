@@ -3,7 +3,11 @@
 //! In a session file configured secrets are masked on their way to the disk. In work nothing can be masked, since commits
 //! are named by their content: it is searched, and with a secret in it withheld ([`WITHHELD`]), never deleted; and so is
 //! what cannot be searched.
+//!
+//! Bounds: [`BUNDLE_BYTES_MAX`] and [`TRANSCRIPT_BYTES_MAX`] for a file, one file at a time of each machine, and
+//! [`SEARCHES_MAX`] at once of all, since git takes memory for each ([`mayfly_git::MEMORY_BYTES_MAX`]).
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
