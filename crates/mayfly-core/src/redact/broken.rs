@@ -25,6 +25,9 @@ const BREAK_BYTES_MAX: usize = 6;
 
 /// Knows secrets in base64.
 pub(super) struct Broken {
+    /// Tells quickly whether there is anything.
+    any: AhoCorasick,
+    /// Finds all that there is, also what overlaps.
     all: AhoCorasick,
     sorted: Sorted,
     shortest: usize,
@@ -32,14 +35,15 @@ pub(super) struct Broken {
 
 impl Broken {
     pub(super) fn of(forms: BTreeSet<Vec<u8>>) -> Self {
+        let any = automaton(&forms, MatchKind::LeftmostFirst, None);
         let all = automaton(&forms, MatchKind::Standard, Some(AhoCorasickKind::ContiguousNFA));
         let shortest = forms.iter().map(Vec::len).min().unwrap_or_default();
-        Self { all, sorted: Sorted::of(forms), shortest }
+        Self { any, all, sorted: Sorted::of(forms), shortest }
     }
 
     /// Whether there is one in a text.
     pub(super) fn is_match(&self, text: &[u8]) -> bool {
-        self.stretches(text).any(|stretch| self.all.is_match(&stretch.letters))
+        self.stretches(text).any(|stretch| self.any.is_match(&stretch.letters))
     }
 
     /// Where they are, with their line breaks.
