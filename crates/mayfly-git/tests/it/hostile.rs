@@ -142,6 +142,55 @@ async fn a_bundle_with_a_bad_object_is_refused_and_leaves_nothing() {
     assert!(!missing.unwrap().status.success(), "the bad commit must not be in the user's repository");
 }
 
+/// S08: submodules that are programs, options or paths of somebody else's are data, or refused by name; none is fetched or
+/// checked out, of a repository that is handed over or of work that comes back.
+#[tokio::test]
+async fn submodules_that_mean_harm_are_refused_or_stay_data() {
+    let place = Place::with_repository();
+    let (program, trace) = canary(&place);
+    let (program, repo) = (program.display(), place.repo());
+    let submodule = |name: &str, path: &str, url: &str| {
+        format!("[submodule \"{name}\"]\n\tpath = {path}\n\turl = {url}\n")
+    };
+    let fetches = [
+        submodule("s", "sub", &format!("ext::{program}")),
+        submodule("s", "sub", &format!("file://{}", repo.display())),
+        submodule("s", "\"sub\r\"", "https://x.invalid/x"),
+    ];
+    let lies = [
+        submodule("s", "sub", &format!("-u{program}")),
+        submodule("s", "-sub", "https://x.invalid/x"),
+        submodule("../../hooks", "sub", "https://x.invalid/x"),
+        submodule("s", "sub", "https://x.invalid/%0ahost=y.invalid"),
+        submodule("s", "sub", "https://x.invalid/x") + &format!("\tupdate = !{program}\n"),
+    ];
+    fs::create_dir(repo.join("sub")).unwrap();
+    fs::write(repo.join(".gitmodules"), fetches.concat() + &lies.concat()).unwrap();
+    let link = format!("160000,{},sub", place.git(&repo, &["rev-parse", "HEAD"]));
+    place.git(&repo, &["update-index", "--add", "--cacheinfo", &link]);
+    place.commit("hostile");
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    let work = |text: &str| {
+        place.git(&machine, &["reset", "-q", "--hard", &snapshot.base]);
+        fs::write(machine.join(".gitmodules"), text).unwrap();
+        place.git(&machine, &["commit", "-q", "-a", "-m", "work"]);
+        place.bundle(&machine, &snapshot)
+    };
+    for (at, text) in fetches.iter().enumerate() {
+        let (bundle, head) = work(text);
+        let branch = format!("mayfly/{at}-x");
+        quarantine.land(&bundle, &head, &branch).await.unwrap();
+        assert_eq!(place.git(&repo, &["show", &format!("{branch}:.gitmodules")]), text.trim_end());
+    }
+    for text in &lies {
+        let (bundle, head) = work(text);
+        let error = quarantine.land(&bundle, &head, "mayfly/9-x").await.unwrap_err();
+        assert!(error.is_refusal(), "{text}: {error}");
+    }
+    assert!(!trace.exists() && fs::read_dir(repo.join("sub")).unwrap().count() == 0, "nothing was fetched");
+}
+
 /// A bundle of some hundred bytes, whose one object says that it is a commit of this length.
 fn bundle_of_a_long_commit(head: &str, mut length: u64) -> Vec<u8> {
     const COMMIT: u8 = 1 << 4;
