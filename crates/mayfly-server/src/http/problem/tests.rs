@@ -197,6 +197,7 @@ fn fixed() -> Vec<Problem> {
         Problem::no_workspace(),
         Problem::denied(),
         Problem::busy(),
+        Problem::overtaken(),
         Problem::no_token(),
         Problem::page(),
         Problem::unknown_host(),

@@ -70,7 +70,7 @@ async fn a_push_has_no_credential_to_give() {
     world.git(&["config", "http.extraHeader", "Authorization: Basic canary-git-77"]);
     world.git(&["remote", "add", "origin", "http://somebody:canary-git-77@good.test/locked/r.git"]);
     let command = "export GIT_SSL_NO_VERIFY=1 GIT_TERMINAL_PROMPT=0; for u in origin http://good.test/locked/r.git \
-        https://good.test/locked/r.git http://bad.test/locked/r.git; do for how in HEAD:main --force --tags :main; do \
+        https://good.test/locked/r.git http://bad.test/locked/r.git; do for how in HEAD:main +HEAD:main --tags :main; do \
         git push $u $how >>/tmp/log 2>&1 </dev/null && echo pushed; done; done; \
         printf 'protocol=http\\nhost=good.test\\n\\n' | git credential fill 2>/dev/null </dev/stdin | grep password; \
         git config --get-all credential.helper; git config --get-all http.extraHeader; git remote; \
