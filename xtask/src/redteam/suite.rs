@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use super::hunt::files;
@@ -65,9 +66,17 @@ async fn outcomes(place: &Place, tests: &BTreeSet<&String>) -> anyhow::Result<Ou
     command.args(["-E", &format!("test(/(^|::)({})$/)", names.join("|"))]);
     command.env("NEXTEST_EXPERIMENTAL_LIBTEST_JSON", "1");
     command.env("MAYFLY_TEST_CLAUDE", &place.claude).env("MAYFLY_TEST_SKIPPED", &skipped);
-    command.current_dir(top()).stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().await.context("cannot run `cargo nextest`")?;
-    let mut outcomes = Outcomes::heard(&String::from_utf8_lossy(&output.stdout));
+    command.current_dir(top()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn().context("cannot run `cargo nextest`")?;
+    let mut lines = BufReader::new(child.stdout.take().context("its standard output is a pipe")?).lines();
+    let mut outcomes = Outcomes::default();
+    while let Some(line) = lines.next_line().await? {
+        if let Some(over) = outcomes.hear(&line) {
+            // With this form of output nextest says nothing else.
+            eprintln!("{over}");
+        }
+    }
+    child.wait().await?;
     outcomes.skips(&fs::read_to_string(skipped).unwrap_or_default());
     ensure!(!outcomes.passed.is_empty(), "no test ran: see what cargo says");
     Ok(outcomes)
@@ -100,8 +109,8 @@ fn has_one(folder: &Path, tests: &BTreeSet<&String>) -> anyhow::Result<bool> {
 }
 
 impl Outcomes {
-    /// Reads what nextest printed, an object a line.
-    fn heard(lines: &str) -> Self {
+    /// Takes in a line that nextest printed, which is an object; what it says of a test that is over.
+    fn hear(&mut self, line: &str) -> Option<String> {
         #[derive(Deserialize)]
         struct Line {
             r#type: String,
@@ -109,17 +118,15 @@ impl Outcomes {
             #[serde(default)]
             name: String,
         }
-        let mut outcomes = Self::default();
-        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        for line in lines.filter(|line| line.r#type == "test") {
-            let name = line.name.rsplit([':', '$']).next().unwrap_or_default().to_owned();
-            match line.event.as_str() {
-                "ok" => drop(outcomes.passed.insert(name)),
-                "failed" | "timeout" => drop(outcomes.failed.insert(name)),
-                _ => {}
-            }
+        let line: Line = serde_json::from_str(line).ok()?;
+        let name = line.name.rsplit([':', '$']).next().unwrap_or_default().to_owned();
+        let over = format!("{} {name}", line.event);
+        match (line.r#type.as_str(), line.event.as_str()) {
+            ("test", "ok") => drop(self.passed.insert(name)),
+            ("test", "failed" | "timeout") => drop(self.failed.insert(name)),
+            _ => return None,
         }
-        outcomes
+        Some(over)
     }
 
     /// Reads the file of skips: `skipped NAME: why`.
@@ -164,7 +171,9 @@ mod tests {
     }
 
     fn verdict(lines: &str, skips: &str) -> Verdict {
-        let mut outcomes = Outcomes::heard(lines);
+        let mut outcomes = Outcomes::default();
+        assert!(lines.lines().all(|line| outcomes.hear(line).is_some()));
+        assert_eq!(outcomes.hear(r#"{"type":"suite","event":"ok"}"#), None);
         outcomes.skips(skips);
         outcomes.row(threat(), "sandbox").verdict
     }
