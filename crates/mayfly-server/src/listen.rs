@@ -36,7 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::STOP_MAX;
 use crate::guest::Guest;
-use crate::stream::{Impatient, STALL_MAX};
+use crate::stream::Impatient;
 use crate::street::Street;
 
 /// The longest path of a socket; the systems' own bounds are 103 (macOS) and 107 (Linux).
@@ -104,8 +104,10 @@ fn notice_absence(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, ABSENCE_ASKED)?;
     sockopt::set_tcp_keepintvl(stream, ABSENCE_ASKED)?;
-    let most = STALL_MAX.as_millis().try_into().expect("seconds");
-    Ok(sockopt::set_tcp_user_timeout(stream, most)?)
+    // Elsewhere the system's own bound holds for what was sent and is not confirmed.
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, crate::stream::STALL_MAX.as_millis().try_into().expect("seconds"))?;
+    Ok(())
 }
 
 /// The file of a bound socket, removed with it.

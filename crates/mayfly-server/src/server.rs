@@ -27,7 +27,7 @@ use crate::config::{OWNER_SOCKET, ServerConfig};
 use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
 use crate::files;
-use crate::http::{self, Entry, Machine, Owner};
+use crate::http::{self, Entry, Machine, Owner, Turns};
 use crate::listen::{Door, House, SOCKET_PATH_BYTES_MAX};
 use crate::port::Port;
 use crate::street::Street;
@@ -176,6 +176,7 @@ impl Server {
             results: data.results().into(),
             incoming: data.incoming().into(),
             git: config.git.clone(),
+            turns: Turns::default(),
         };
         if let Some(Port { door, hosts, .. }) = port {
             let mut routes = http::guarded(api.clone(), tokens);
@@ -316,14 +317,15 @@ struct Machines {
     results: Arc<Path>,
     incoming: Arc<Path>,
     git: Git,
+    turns: Turns,
 }
 
 impl Machines {
     fn machine(&self, entry: Entry, house: House) -> Machine {
         let (workspaces, results, incoming) = (&self.workspaces, &self.results, &self.incoming);
         let (workspaces, results, incoming) = (workspaces.clone(), results.clone(), incoming.clone());
-        let (git, network) = (self.git.clone(), self.network.clone());
-        Machine { entry, workspaces, results, incoming, network, git, house }
+        let (git, network, turns) = (self.git.clone(), self.network.clone(), self.turns.clone());
+        Machine { entry, workspaces, results, incoming, network, git, turns, house }
     }
 
     /// Lets machines in by each door that was opened, for its attempt alone.
