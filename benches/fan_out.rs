@@ -31,6 +31,7 @@ use anyhow::{Context as _, ensure};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use nats::{Nats, Publisher};
 use orchestrator::Orchestrator;
@@ -42,6 +43,8 @@ const LINE_BYTES: usize = 200;
 const SECONDS: usize = 2;
 const ROUNDS: usize = 3;
 const DELIVERIES: usize = 1_000_000;
+/// How long any reader may take longer than another.
+const READ_MAX: Duration = Duration::from_secs(60);
 /// How long the program waits for all readers before it writes, and what each of them adds to that.
 const WAIT_MS: usize = 1000;
 const WAIT_EACH_MS: usize = 2;
@@ -142,7 +145,9 @@ impl Load {
             reading.spawn(read(reader, self.messages));
         }
         let (mut hash, mut delivered) = (None, 0);
-        while let Some(heard) = reading.join_next().await {
+        while let Some(heard) =
+            timeout(READ_MAX, reading.join_next()).await.context("a reader lacks messages")?
+        {
             let heard = heard??;
             delivered += heard.delays.len();
             if heard.delays.len() < self.messages {
@@ -163,7 +168,7 @@ fn publish(mut lines: impl BufRead, mut publisher: Publisher) -> anyhow::Result<
     loop {
         let there = lines.fill_buf()?;
         if there.is_empty() {
-            return Ok(());
+            return publisher.finish();
         }
         rest.extend_from_slice(there);
         let read = there.len();

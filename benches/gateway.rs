@@ -38,7 +38,7 @@ use mayfly_wire::api::{CreateTask, Credential, CredentialKind};
 use tokio::net::TcpListener;
 
 use haproxy::Haproxy;
-use orchestrator::{Machine, Orchestrator};
+use orchestrator::Orchestrator;
 
 const ROUNDS: usize = 40;
 /// Short answers for each pair of large bodies.
