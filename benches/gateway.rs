@@ -246,7 +246,11 @@ impl Way {
         let begun = Instant::now();
         let mut got = request.send().await?.error_for_status()?;
         let (mut came, mut first) = (Came::default(), None);
-        while let Some(piece) = got.chunk().await? {
+        while let Some(piece) = got
+            .chunk()
+            .await
+            .with_context(|| format!("{} broke off after {} bytes of {what}", self.name, came.bytes))?
+        {
             first.get_or_insert_with(|| begun.elapsed());
             came.take(&piece, answer);
         }
