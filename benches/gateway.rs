@@ -228,7 +228,7 @@ impl Way {
         now.down.push(self.ask("long", little, &bodies.long).await?.1);
         let cpu = [cpu[0], self.cpu()?];
         now.up.push(self.ask("up", bodies.request.clone(), &short).await?.1);
-        (now.cpu_down, now.cpu_up) = (cpu[1] - cpu[0], self.cpu()? - cpu[1]);
+        (now.cpu_down, now.cpu_up) = (cpu[1].saturating_sub(cpu[0]), self.cpu()?.saturating_sub(cpu[1]));
         if counts {
             self.times.add(now);
         }

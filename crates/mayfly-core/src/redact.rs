@@ -265,7 +265,7 @@ fn base64(secret: &str) -> BTreeSet<Vec<u8>> {
     let form = |(alphabet, skipped): (&GeneralPurpose, usize)| {
         let written = alphabet.encode([&[0; 2][..skipped], secret.as_bytes()].concat());
         let whole = (skipped + secret.len()) * 8 / 6;
-        written[(skipped * 8).div_ceil(6)..whole].as_bytes().to_vec()
+        written.as_bytes()[(skipped * 8).div_ceil(6)..whole].to_vec()
     };
     ways.map(form).collect()
 }

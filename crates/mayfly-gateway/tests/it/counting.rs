@@ -112,7 +112,7 @@ async fn an_answer_without_end_is_not_read_ahead() {
         let making = Arc::clone(&making);
         let chunks = stream::repeat_with(move || {
             making.fetch_add(CHUNK, Ordering::Relaxed);
-            Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'x'; CHUNK]))
+            Ok::<_, std::convert::Infallible>(Bytes::from(vec![b'x'; CHUNK]))
         });
         Body::from_stream(chunks).into_response()
     };

@@ -40,11 +40,14 @@ const SEARCHES_MAX: usize = 2;
 /// The name of work that is not given out.
 const WITHHELD: &str = "bundle.withheld";
 
+/// An upload that is under way, as long as somebody has the lock, and what ends it.
+type Last = (Weak<tokio::sync::Mutex<()>>, CancellationToken);
+
 /// Whose turn it is. Who waits has nothing on the disk yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Turns {
     /// The last upload of each machine that has one under way.
-    machines: Arc<Mutex<HashMap<AttemptId, (Weak<tokio::sync::Mutex<()>>, CancellationToken)>>>,
+    machines: Arc<Mutex<HashMap<AttemptId, Last>>>,
     searches: Arc<Semaphore>,
 }
 
@@ -71,7 +74,9 @@ impl Turns {
             let before = machines.remove(&attempt);
             let own = before.as_ref().and_then(|(turn, _)| turn.upgrade()).unwrap_or_default();
             machines.insert(attempt, (Arc::downgrade(&own), next.clone()));
-            before.into_iter().for_each(|(_, before)| before.cancel());
+            if let Some((_, before)) = before {
+                before.cancel();
+            }
             own
         };
         Turn { _own: own.lock_owned().await, next }
