@@ -1,5 +1,7 @@
 //! A haproxy before one server on loopback, behind a unix socket.
 
+#![allow(dead_code, reason = "no benchmark takes all of it")]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -45,6 +47,7 @@ impl Haproxy {
         Ok(Some(started))
     }
 
+    /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.peer.0.id()
     }
