@@ -163,15 +163,14 @@ async fn round(machines: usize) -> anyhow::Result<()> {
     let told = Told { joined, heard, quiet: Arc::default(), said: Arc::default() };
     let mut workers = JoinSet::new();
     for spec in specs(&data.with_extension("machines"), machines).await? {
-        workers.spawn(Worker::new(spec, told.clone())?.run());
+        workers.spawn(Worker::new(&spec, told.clone())?.run());
     }
     let mut readers = JoinSet::new();
     for (number, task) in tasks.iter().enumerate() {
         readers.spawn(follow(client.clone(), task.clone(), number, told.clone()));
     }
     each(machines, &mut joins, None).await?;
-    let whole: usize = (0..machines).sum();
-    ensure!(each_of(machines, &mut hears, None).await?.1 == whole, "each reader hears");
+    each_of(machines, &mut hears, None).await?;
     sleep(SETTLED).await;
 
     let before = process::memory(killed.0.id())?;
@@ -180,7 +179,7 @@ async fn round(machines: usize) -> anyhow::Result<()> {
     let next = start(&data, machines)?;
     let ready = begun.elapsed();
     let (joined, behind) = each(machines, &mut joins, Some(begun)).await?;
-    let (heard, _) = each_of(machines, &mut hears, Some(begun)).await?;
+    let heard = each_of(machines, &mut hears, Some(begun)).await?;
     sleep(SETTLED).await;
     let after = process::memory(next.0.id())?;
     println!(
@@ -259,12 +258,12 @@ async fn each(
     Ok((times, most))
 }
 
-/// When each number of so many came first after `since`, and their sum.
+/// When each number of so many came first after `since`.
 async fn each_of(
     count: usize,
     events: &mut mpsc::UnboundedReceiver<(Instant, usize)>,
     since: Option<Instant>,
-) -> anyhow::Result<(Vec<Duration>, usize)> {
+) -> anyhow::Result<Vec<Duration>> {
     let mut came = vec![None; count];
     let mut missing = count;
     while missing > 0 {
@@ -274,7 +273,7 @@ async fn each_of(
             missing -= 1;
         }
     }
-    Ok((came.into_iter().flatten().collect(), (0..count).sum()))
+    Ok(came.into_iter().flatten().collect())
 }
 
 /// The worker of one machine.
@@ -290,8 +289,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(spec: PathBuf, told: Told) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(&spec)?;
+    fn new(spec: &Path, told: Told) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(spec)?;
         let (way_out, ticket) = text.trim_end().split_once('\n').context("two lines")?;
         let attempt = spec.file_name().context("a name")?.to_string_lossy().into_owned();
         let (link, ticket) = (format!("link of {attempt}").into(), ticket.to_owned().into());
@@ -330,7 +329,7 @@ impl Worker {
         self.back_off.reset();
         self.forget(stored);
         let _ = self.told.joined.send((Instant::now(), self.waiting.len()));
-        for record in self.waiting.iter() {
+        for record in &self.waiting {
             send(&mut channel, record).await?;
         }
         loop {
