@@ -262,15 +262,22 @@ fn base64(secret: &str) -> BTreeSet<Vec<u8>> {
     let form = |(alphabet, skipped): (&GeneralPurpose, usize)| {
         let written = alphabet.encode([&[0; 2][..skipped], secret.as_bytes()].concat());
         let whole = (skipped + secret.len()) * 8 / 6;
-        written[(skipped * 8).div_ceil(6)..whole].as_bytes().to_vec()
+        written.as_bytes()[(skipped * 8).div_ceil(6)..whole].to_vec()
     };
     ways.map(form).collect()
 }
 
 /// A text in hex, in upper or lower case.
 fn hex(text: &str, upper: bool) -> String {
-    let digits = |byte: &u8| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") };
-    text.as_bytes().iter().map(digits).collect()
+    let mut written = String::new();
+    for byte in text.as_bytes() {
+        match upper {
+            true => write!(written, "{byte:02X}"),
+            false => write!(written, "{byte:02x}"),
+        }
+        .expect("a string takes all");
+    }
+    written
 }
 
 /// A text as JSON writes it between quotes.

@@ -44,9 +44,12 @@ const WITHHELD: &str = "bundle.withheld";
 #[derive(Debug, Clone)]
 pub(crate) struct Turns {
     /// The last upload of each machine that has one under way.
-    machines: Arc<Mutex<HashMap<AttemptId, (Weak<tokio::sync::Mutex<()>>, CancellationToken)>>>,
+    machines: Arc<Mutex<HashMap<AttemptId, Last>>>,
     searches: Arc<Semaphore>,
 }
+
+/// What an upload holds while it goes on, and what ends it.
+type Last = (Weak<tokio::sync::Mutex<()>>, CancellationToken);
 
 impl Default for Turns {
     fn default() -> Self {
