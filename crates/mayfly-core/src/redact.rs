@@ -272,8 +272,15 @@ fn base64(secret: &str) -> BTreeSet<Vec<u8>> {
 
 /// A text in hex, in upper or lower case.
 fn hex(text: &str, upper: bool) -> String {
-    let digits = |byte: &u8| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") };
-    text.as_bytes().iter().map(digits).collect()
+    let mut written = String::new();
+    for byte in text.as_bytes() {
+        match upper {
+            true => write!(written, "{byte:02X}"),
+            false => write!(written, "{byte:02x}"),
+        }
+        .expect("a string takes all");
+    }
+    written
 }
 
 /// A text as JSON writes it between quotes.

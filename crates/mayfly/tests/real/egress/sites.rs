@@ -34,7 +34,8 @@ pub(super) struct Sites {
 
 impl Sites {
     pub(super) async fn start(names: &[&str]) -> Self {
-        let (requests, passwords): (Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<String>>>) = Default::default();
+        let requests: Arc<Mutex<Vec<String>>> = Arc::default();
+        let passwords: Arc<Mutex<Vec<String>>> = Arc::default();
         let owned: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(owned).unwrap();
         let files = tempfile::tempdir().unwrap();
