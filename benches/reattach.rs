@@ -159,7 +159,7 @@ async fn round(machines: usize) -> anyhow::Result<()> {
     let client = Client::new(&data.join("api.sock"));
     let tasks = submit(&client, machines).await?;
     let (joined, mut joins) = mpsc::unbounded_channel();
-    let (heard, mut hears) = mpsc::unbounded_channel();
+    let (heard, mut telling) = mpsc::unbounded_channel();
     let told = Told { joined, heard, quiet: Arc::default(), said: Arc::default() };
     let mut workers = JoinSet::new();
     for spec in specs(&data.with_extension("machines"), machines).await? {
@@ -170,7 +170,7 @@ async fn round(machines: usize) -> anyhow::Result<()> {
         readers.spawn(follow(client.clone(), task.clone(), number, told.clone()));
     }
     each(machines, &mut joins, None).await?;
-    each_of(machines, &mut hears, None).await?;
+    each_of(machines, &mut telling, None).await?;
     sleep(SETTLED).await;
 
     let before = process::memory(killed.0.id())?;
@@ -179,7 +179,7 @@ async fn round(machines: usize) -> anyhow::Result<()> {
     let next = start(&data, machines)?;
     let ready = begun.elapsed();
     let (joined, behind) = each(machines, &mut joins, Some(begun)).await?;
-    let heard = each_of(machines, &mut hears, Some(begun)).await?;
+    let heard = each_of(machines, &mut telling, Some(begun)).await?;
     sleep(SETTLED).await;
     let after = process::memory(next.0.id())?;
     println!(

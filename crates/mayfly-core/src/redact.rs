@@ -249,7 +249,7 @@ fn automaton(
 fn forms(secret: &str) -> BTreeSet<Vec<u8>> {
     let json = json(secret);
     let mut forms = BTreeSet::from([secret.to_owned(), self::json(&json), json.replace('/', "\\/"), json]);
-    forms.extend([true, false].map(|upper| hex(secret, upper)));
+    forms.extend([hex::encode(secret), hex::encode_upper(secret)]);
     // What may stay as it is, by RFC 3986 and by JavaScript.
     for kept in ["-._~", "-._~!'()*"] {
         forms.extend([true, false].map(|upper| percent(secret, kept, upper)));
@@ -268,19 +268,6 @@ fn base64(secret: &str) -> BTreeSet<Vec<u8>> {
         written.as_bytes()[(skipped * 8).div_ceil(6)..whole].to_vec()
     };
     ways.map(form).collect()
-}
-
-/// A text in hex, in upper or lower case.
-fn hex(text: &str, upper: bool) -> String {
-    let mut written = String::new();
-    for byte in text.as_bytes() {
-        match upper {
-            true => write!(written, "{byte:02X}"),
-            false => write!(written, "{byte:02x}"),
-        }
-        .expect("a string takes all");
-    }
-    written
 }
 
 /// A text as JSON writes it between quotes.

@@ -51,9 +51,6 @@ pub(crate) struct Turns {
     searches: Arc<Semaphore>,
 }
 
-/// What an upload holds while it goes on, and what ends it.
-type Last = (Weak<tokio::sync::Mutex<()>>, CancellationToken);
-
 impl Default for Turns {
     fn default() -> Self {
         Self { machines: Arc::default(), searches: Arc::new(Semaphore::new(SEARCHES_MAX)) }
