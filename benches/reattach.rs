@@ -158,8 +158,8 @@ async fn round(machines: usize) -> anyhow::Result<()> {
     let killed = start(&data, machines)?;
     let client = Client::new(&data.join("api.sock"));
     let tasks = submit(&client, machines).await?;
-    let (joined, mut joins) = mpsc::unbounded_channel();
-    let (heard, mut hears) = mpsc::unbounded_channel();
+    let (joined, mut at_workers) = mpsc::unbounded_channel();
+    let (heard, mut at_readers) = mpsc::unbounded_channel();
     let told = Told { joined, heard, quiet: Arc::default(), said: Arc::default() };
     let mut workers = JoinSet::new();
     for spec in specs(&data.with_extension("machines"), machines).await? {
@@ -169,8 +169,8 @@ async fn round(machines: usize) -> anyhow::Result<()> {
     for (number, task) in tasks.iter().enumerate() {
         readers.spawn(follow(client.clone(), task.clone(), number, told.clone()));
     }
-    each(machines, &mut joins, None).await?;
-    each_of(machines, &mut hears, None).await?;
+    each(machines, &mut at_workers, None).await?;
+    each_of(machines, &mut at_readers, None).await?;
     sleep(SETTLED).await;
 
     let before = process::memory(killed.0.id())?;
@@ -178,8 +178,8 @@ async fn round(machines: usize) -> anyhow::Result<()> {
     let begun = Instant::now();
     let next = start(&data, machines)?;
     let ready = begun.elapsed();
-    let (joined, behind) = each(machines, &mut joins, Some(begun)).await?;
-    let heard = each_of(machines, &mut hears, Some(begun)).await?;
+    let (joined, behind) = each(machines, &mut at_workers, Some(begun)).await?;
+    let heard = each_of(machines, &mut at_readers, Some(begun)).await?;
     sleep(SETTLED).await;
     let after = process::memory(next.0.id())?;
     println!(
