@@ -8,16 +8,19 @@
 //! Run: `cargo bench --bench egress -- [ROUNDS]`.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark prints its table")]
 
+#[path = "support/haproxy.rs"]
+mod haproxy;
+#[path = "support/process.rs"]
+mod process;
 mod support;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use axum::Router;
 use axum::routing::get;
 use futures_util::future::BoxFuture;
@@ -30,7 +33,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use haproxy::Haproxy;
+
 const ROUNDS: usize = 50;
+/// Small answers for each large one.
+const SMALL_EACH: usize = 20;
 const BODY_BYTES: usize = 10_000_000;
 const HOST: &str = "own.test";
 /// What is done before anything is counted.
@@ -41,45 +48,68 @@ async fn main() -> anyhow::Result<()> {
     let rounds = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(ROUNDS);
     let site = site().await?;
     let dir = tempfile::tempdir_in(support::scratch())?;
-    let ours = dir.path().join("ours");
-    let _engine = ours_at(&ours, site).await?;
-    let theirs = dir.path().join("theirs");
-    let haproxy = Haproxy::start(dir.path(), &theirs, site).await;
-    if haproxy.is_err() {
-        println!("haproxy is not here: only ours is measured");
+    let socket = dir.path().join("ours");
+    let _engine = ours_at(&socket, site).await?;
+    let haproxy = Haproxy::start(dir.path(), site, "  option http-server-close\n").await?;
+    let mut ways =
+        vec![Way::new("no proxy", To::Site(site)), Way::new("mayfly: decided, on record", To::Proxy(socket))];
+    match &haproxy {
+        Some(haproxy) => ways.push(Way::new("haproxy", To::Proxy(haproxy.socket.clone()))),
+        None => println!("haproxy is not here: only ours is measured"),
     }
-
-    let (mut bodies, mut alone) = (support::Pairs::default(), Vec::new());
-    let mut heads = support::Pairs::default();
     for round in 0..WARM_UP + rounds {
-        let counts = round >= WARM_UP;
-        let big = ask(UnixStream::connect(&ours).await?, "/big", BODY_BYTES).await?.1;
-        if counts {
-            alone.push(big);
+        for way in &mut ways {
+            way.round(round >= WARM_UP).await?;
         }
-        if haproxy.is_ok() {
-            let other = ask(UnixStream::connect(&theirs).await?, "/big", BODY_BYTES).await?.1;
-            counts.then(|| bodies.push(big, other));
-        }
-        let through = ask(UnixStream::connect(&ours).await?, "/small", 1).await?.0;
-        let direct = ask(TcpStream::connect(site).await?, "/small", 1).await?.0;
-        counts.then(|| heads.push(through, direct));
     }
-    if haproxy.is_ok() {
-        bodies.print(
-            "10 MB by plain HTTP, from the request to the last byte",
-            "mayfly: decided, on record",
-            "haproxy",
-        );
-    }
-    let best = alone.iter().min().context("a round")?.as_secs_f64();
-    println!("  the best of ours: {:.0} MB/s\n", 10.0 / best);
-    heads.print(
-        "1 byte by plain HTTP, from the request to the first byte",
-        "mayfly: decided, on record",
-        "no proxy",
+    let of = |part: fn(&Way) -> &Vec<Duration>| -> Vec<(&str, &[Duration])> {
+        ways.iter().map(|way| (way.name, part(way).as_slice())).collect()
+    };
+    let first = "1 byte by plain HTTP, from the request to the first byte of its answer";
+    support::print_beside(first, &of(|way| &way.first));
+    support::print_rates(
+        "10 MB by plain HTTP, from the request to the last byte",
+        10.0,
+        &of(|way| &way.whole),
     );
     Ok(())
+}
+
+/// One way to the host.
+struct Way {
+    name: &'static str,
+    to: To,
+    first: Vec<Duration>,
+    whole: Vec<Duration>,
+}
+
+enum To {
+    Site(SocketAddr),
+    Proxy(PathBuf),
+}
+
+impl Way {
+    fn new(name: &'static str, to: To) -> Self {
+        Self { name, to, first: Vec::new(), whole: Vec::new() }
+    }
+
+    /// A few small answers, and a large one.
+    async fn round(&mut self, counts: bool) -> anyhow::Result<()> {
+        for _ in 0..SMALL_EACH {
+            let first = self.ask("/small", 1).await?.0;
+            counts.then(|| self.first.push(first));
+        }
+        let whole = self.ask("/big", BODY_BYTES).await?.1;
+        counts.then(|| self.whole.push(whole));
+        Ok(())
+    }
+
+    async fn ask(&self, path: &str, body_bytes: usize) -> anyhow::Result<(Duration, Duration)> {
+        match &self.to {
+            To::Site(address) => ask(TcpStream::connect(address).await?, path, body_bytes).await,
+            To::Proxy(socket) => ask(UnixStream::connect(socket).await?, path, body_bytes).await,
+        }
+    }
 }
 
 /// The time to the first byte of the answer, and to the last.
@@ -168,37 +198,5 @@ struct One(SocketAddr);
 impl Resolve for One {
     async fn resolve(&self, _: &Target) -> io::Result<Vec<SocketAddr>> {
         Ok(vec![self.0])
-    }
-}
-
-/// A haproxy, ended with this.
-struct Haproxy(Child);
-
-impl Haproxy {
-    async fn start(dir: &Path, socket: &Path, site: SocketAddr) -> anyhow::Result<Self> {
-        let file = dir.join("haproxy.cfg");
-        let text = format!(
-            "defaults\n  mode http\n  option http-server-close\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
-             frontend f\n  bind unix@{}\n  default_backend b\nbackend b\n  server s {site}\n",
-            socket.display()
-        );
-        std::fs::write(&file, text)?;
-        let mut command = Command::new("haproxy");
-        command.arg("-db").arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-        let started = Self(command.spawn()?);
-        for _ in 0..100 {
-            if UnixStream::connect(socket).await.is_ok() {
-                return Ok(started);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        anyhow::bail!("haproxy does not listen")
-    }
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

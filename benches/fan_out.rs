@@ -3,12 +3,13 @@
 //! The CPU is that of the server's process alone, in user and in kernel mode: ours stores each line on the disk first
 //! and sends it as NDJSON over HTTP, with the time and the number of its event around it; nats-server keeps nothing. The
 //! lines come from the same program at the same pace, in a machine of ours or through a pipe to a publisher; readers are
-//! the same code over loopback TCP. Each must have every line, in order, and the same bytes as all others.
+//! the same code over loopback TCP. What a reader has it has in order, and all that have every line have the same bytes. One
+//! that its server cut off before is said: what it had counts as delivered, and not among the delays.
 //!
 //! `DELIVERIES` bounds messages times readers in a second, since 1000 readers of 10,000 messages are more than the
 //! system's loopback carries on two cores; with many readers the pace is lower then, and is printed.
 //!
-//! Run: `cargo bench --bench fan_out -- [SECONDS] [ROUNDS] [DELIVERIES]`
+//! Run: `cargo bench --bench fan_out -- [SECONDS] [ROUNDS] [DELIVERIES] [READERS]`; the last for one number of readers.
 #![allow(missing_docs, clippy::print_stdout, reason = "a benchmark prints its table")]
 
 #[path = "support/nats.rs"]
@@ -30,6 +31,7 @@ use anyhow::{Context as _, ensure};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use nats::{Nats, Publisher};
 use orchestrator::Orchestrator;
@@ -41,6 +43,8 @@ const LINE_BYTES: usize = 200;
 const SECONDS: usize = 2;
 const ROUNDS: usize = 3;
 const DELIVERIES: usize = 1_000_000;
+/// How long any reader may take longer than another.
+const READ_MAX: Duration = Duration::from_secs(60);
 /// How long the program waits for all readers before it writes, and what each of them adds to that.
 const WAIT_MS: usize = 1000;
 const WAIT_EACH_MS: usize = 2;
@@ -57,10 +61,11 @@ async fn measure() -> anyhow::Result<()> {
     let mut numbers = std::env::args().skip(1).filter_map(|arg| arg.parse::<usize>().ok());
     let (seconds, rounds) = (numbers.next().unwrap_or(SECONDS), numbers.next().unwrap_or(ROUNDS));
     let deliveries = numbers.next().unwrap_or(DELIVERIES);
+    let counts = numbers.next().map_or(READERS.to_vec(), |only| vec![only]);
     let dir = tempfile::Builder::new().prefix("mayfly-bench").tempdir_in(support::scratch())?;
     let ours = Orchestrator::start(&dir.path().join("data"), 1).await?;
     let theirs = Nats::start().await?.context("no nats-server: apt-get install nats-server")?;
-    for readers in READERS {
+    for readers in counts {
         let pace = MESSAGES_PER_SECOND.min(deliveries / readers).max(1);
         let load = Load { readers, pace, messages: pace * seconds };
         let (mut a, mut b, mut pairs) = (Delays::default(), Delays::default(), support::Pairs::default());
@@ -140,7 +145,9 @@ impl Load {
             reading.spawn(read(reader, self.messages));
         }
         let (mut hash, mut delivered) = (None, 0);
-        while let Some(heard) = reading.join_next().await {
+        while let Some(heard) =
+            timeout(READ_MAX, reading.join_next()).await.context("a reader lacks messages")?
+        {
             let heard = heard??;
             delivered += heard.delays.len();
             if heard.delays.len() < self.messages {
@@ -161,7 +168,7 @@ fn publish(mut lines: impl BufRead, mut publisher: Publisher) -> anyhow::Result<
     loop {
         let there = lines.fill_buf()?;
         if there.is_empty() {
-            return Ok(());
+            return publisher.finish();
         }
         rest.extend_from_slice(there);
         let read = there.len();

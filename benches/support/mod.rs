@@ -26,9 +26,7 @@ impl Pairs {
 
     /// Prints both, the ratio of the medians, and the median of the ratios pair by pair.
     pub(crate) fn print(&self, what: &str, a: &str, b: &str) {
-        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        println!("{what}\n  {} pairs, taken in turn; {cores} cores, Linux {}", self.a.len(), kernel.trim());
+        println!("{what}\n  {} pairs, taken in turn; {}", self.a.len(), machine());
         println!("  {:44} {:>9} {:>9} {:>9} ms", "", "p50", "min", "p99");
         for (name, times) in [(a, &self.a), (b, &self.b)] {
             let at = |part| milliseconds(quantile(times, part));
@@ -45,10 +43,43 @@ impl Pairs {
     }
 }
 
+/// Prints what several took for the same, and by how much each took longer than the first.
+pub(crate) fn print_beside(what: &str, all: &[(&str, &[Duration])]) {
+    println!("{what}, in ms\n  taken in turn; {}", machine());
+    println!("  {:44} {:>6} {:>9} {:>9} {:>9} {:>9}", "", "n", "p50", "p99", "p50 more", "p99 more");
+    for (name, times) in all {
+        let at = |part| milliseconds(quantile(times, part));
+        let more = |part| at(part) - milliseconds(quantile(all[0].1, part));
+        let (n, p50, p99) = (times.len(), at(0.5), at(0.99));
+        println!("  {name:44} {n:6} {p50:9.3} {p99:9.3} {:9.3} {:9.3}", more(0.5), more(0.99));
+    }
+}
+
+/// Prints how many bytes a second pass where a body of so many megabytes took these times, and the share that each has of
+/// what the last does.
+pub(crate) fn print_rates(what: &str, megabytes: f64, all: &[(&str, &[Duration])]) {
+    println!("{what}\n  taken in turn; {}", machine());
+    println!("  {:44} {:>6} {:>9} {:>9} {:>9} {:>9}", "", "n", "p50 ms", "p99 ms", "MB/s", "of last");
+    let last = all.last().map_or(0.0, |(_, times)| milliseconds(quantile(times, 0.5)));
+    for (name, times) in all {
+        let (n, p50, p99) =
+            (times.len(), milliseconds(quantile(times, 0.5)), milliseconds(quantile(times, 0.99)));
+        println!("  {name:44} {n:6} {p50:9.2} {p99:9.2} {:9.0} {:9.2}", megabytes * 1e3 / p50, last / p50);
+    }
+}
+
+/// What it is measured on.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} cores, Linux {}", kernel.trim())
+}
+
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
+/// The time that this part of them does not exceed.
 fn quantile(times: &[Duration], part: f64) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort();

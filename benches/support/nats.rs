@@ -1,7 +1,7 @@
 //! A nats-server, and as much of its protocol as it takes to read and write one subject.
 #![allow(dead_code, reason = "no benchmark takes all of it")]
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader as BlockingReader, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -95,5 +95,14 @@ impl Publisher {
             self.out.extend_from_slice(b"\r\n");
         }
         Ok(self.stream.write_all(&self.out)?)
+    }
+
+    /// Returns once the server has taken all of it. Were the connection closed before, with something of the server's unread,
+    /// the system would drop what the server has not read yet.
+    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+        self.stream.write_all(b"PING\r\n")?;
+        let mut lines = BlockingReader::new(self.stream).lines();
+        while lines.next().context("nats-server hung up")?? != "PONG" {}
+        Ok(())
     }
 }

@@ -6,18 +6,29 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use mayfly_client::Client;
 use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Task};
+use mayfly_wire::boot::WAY_OUT_SOCKET;
+use mayfly_wire::event::Event;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader as AsyncBufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
-use crate::process;
 use crate::support::MAYFLY;
+use crate::{process, standin};
 
 /// What a reader reads at once.
 const READ_BYTES: usize = 64 * 1024;
+
+/// A machine in which the stand-in does nothing, so that others can ask in its place.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) task: String,
+    pub(crate) door: PathBuf,
+    /// With which the model can be asked there.
+    pub(crate) token: String,
+}
 
 /// `mayfly serve`, ready.
 #[derive(Debug)]
@@ -59,9 +70,45 @@ impl Orchestrator {
         Ok(self.client().submit(&task(words), &uuid::Uuid::now_v7().to_string()).await?)
     }
 
+    /// Runs a task of the stand-in whose words are `machine`, and waits until its machine may ask the model.
+    pub(crate) async fn machine(&self, task: CreateTask) -> anyhow::Result<Machine> {
+        let task = self.client().submit(&task, &uuid::Uuid::now_v7().to_string()).await?;
+        let mut events = self.client().events(&task.id, 0);
+        while let Some(line) = events.next().await? {
+            let event = Event::parse(&line)?;
+            if let Some(token) = event.text.as_deref().and_then(standin::token) {
+                let door = self.data.join("way-out").join(format!("{}.{}", task.id, event.attempt));
+                return Ok(Machine {
+                    task: task.id,
+                    door: door.join(WAY_OUT_SOCKET),
+                    token: token.to_owned(),
+                });
+            }
+        }
+        bail!("the task is over: {:?}", self.client().task(&task.id).await?.outcome)
+    }
+
     /// The log of a task by the port, behind the head of the answer.
     pub(crate) async fn events(&self, query: &str) -> anyhow::Result<AsyncBufReader<TcpStream>> {
-        let mut stream = TcpStream::connect(self.address).await?;
+        self.events_over(TcpStream::connect(self.address).await?, query).await
+    }
+
+    /// The same by a connection for which the system holds so many bytes at this end.
+    pub(crate) async fn events_held(
+        &self,
+        query: &str,
+        bytes: u32,
+    ) -> anyhow::Result<AsyncBufReader<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(bytes)?;
+        self.events_over(socket.connect(self.address).await?, query).await
+    }
+
+    async fn events_over(
+        &self,
+        mut stream: TcpStream,
+        query: &str,
+    ) -> anyhow::Result<AsyncBufReader<TcpStream>> {
         let token = std::fs::read_to_string(self.data.join("token"))?;
         let (host, token) = (self.address, token.trim());
         let asked = format!(

@@ -2,7 +2,8 @@
 //!
 //! What to write comes as the prompt, or as an argument: `stream LINE_BYTES TOTAL_BYTES`, or
 //! `ticks LINE_BYTES PAUSE_US COUNT [WAIT_MS]`, where each line begins with the time at which it was written, and which
-//! come after a while.
+//! come after a while; or nothing, by `burn SECONDS`; or `machine`: it is what was asked for, tells its [token](token),
+//! and does nothing until its input ends.
 
 #![allow(
     dead_code,
@@ -16,8 +17,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
+/// What it says it is.
+const VERSION: &str = "2.1.330";
 /// How a line of [`ticks`] begins; its time follows.
 pub(crate) const TICK: &[u8] = br#"{"type":"x","at":""#;
+/// How the line begins in which [`machine`] tells its token.
+const TOKEN: &str = "token ";
 /// What is written at once.
 const WRITE_BYTES: usize = 64 * 1024;
 
@@ -28,7 +33,7 @@ pub(crate) fn is_one() -> bool {
     let words = match first.as_deref() {
         // Whoever is about to call it as `claude` asks first.
         Some("--version") => {
-            println!("2.1.330 (Claude Code)");
+            println!("{VERSION} (Claude Code)");
             return true;
         }
         Some("stand-in") => args.collect::<Vec<_>>().join(" "),
@@ -56,6 +61,12 @@ fn write(words: &str) -> anyhow::Result<()> {
             std::thread::sleep(Duration::from_millis(number(4).unwrap_or(0)));
             ticks(usize::try_from(number(1)?)?, Duration::from_micros(number(2)?), number(3)?)
         }
+        "burn" => {
+            let end = Instant::now() + Duration::from_secs(number(1)?);
+            while Instant::now() < end {}
+            Ok(())
+        }
+        "machine" => machine(),
         other => bail!("no `{other}`"),
     }
 }
@@ -110,6 +121,25 @@ fn ticks(line_bytes: usize, pause: Duration, count: u64) -> anyhow::Result<()> {
         stdout.flush()?;
     }
     Ok(())
+}
+
+/// Says that it is what it was asked to be, and with which token the model can be asked.
+fn machine() -> anyhow::Result<()> {
+    let mut asked = std::env::args().skip_while(|arg| arg != "--session-id");
+    let session = asked.nth(1).context("a session")?;
+    let init = serde_json::json!({
+        "type": "system", "subtype": "init", "cwd": std::env::current_dir()?, "session_id": session,
+        "tools": ["Bash"], "mcp_servers": [], "model": "claude-sonnet-5-5", "permissionMode": "bypassPermissions",
+        "claude_code_version": VERSION,
+    });
+    println!("{init}\n{TOKEN}{}", std::env::var("CLAUDE_CODE_OAUTH_TOKEN")?);
+    std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())?;
+    Ok(())
+}
+
+/// The token that a line of [`machine`] tells, if it is one.
+pub(crate) fn token(line: &str) -> Option<&str> {
+    line.strip_prefix(TOKEN)
 }
 
 /// The time that a line of [`ticks`] carries, if it is one.

@@ -1,13 +1,45 @@
-//! No secret is left in a text, every other byte is, and where the text is cut changes nothing.
+//! No secret is left in a text, as it is, in hex or in base64 over lines, every other byte is, and where the text is cut
+//! changes nothing.
 
 #![no_main]
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use mayfly_core::redact::{SECRET_BYTES_MAX, SECRET_BYTES_MIN};
 use mayfly_core::{Carry, Redacted, Redactor};
 
-fuzz_target!(|input: (Vec<String>, Vec<u8>, Vec<u8>)| {
-    let (secrets, text, cuts) = input;
+/// A part of a text; a number names a secret.
+#[derive(Debug, Arbitrary)]
+enum Part {
+    Bytes(Vec<u8>),
+    Plain(u8),
+    Hex(u8),
+    Base64 { secret: u8, before: u8, columns: u8, line_break: u8 },
+}
+
+const BREAKS: [&str; 6] = ["\n", "\r\n", "\\n", "\\r\\n", "\\\\n", "\\\\r\\\\n"];
+
+fn write(part: Part, secrets: &[String], text: &mut Vec<u8>) {
+    let secret = |at: u8| secrets.get(usize::from(at)).map_or(&[][..], |secret| secret.as_bytes());
+    match part {
+        Part::Bytes(bytes) => text.extend(bytes),
+        Part::Plain(at) => text.extend_from_slice(secret(at)),
+        Part::Hex(at) => text.extend(secret(at).iter().flat_map(|byte| format!("{byte:02x}").into_bytes())),
+        Part::Base64 { secret: at, before, columns, line_break } => {
+            let written = STANDARD.encode([&vec![b'x'; usize::from(before)], secret(at)].concat());
+            let lines = written.as_bytes().chunks(usize::from(columns).max(1));
+            let line_break = BREAKS[usize::from(line_break) % BREAKS.len()].as_bytes();
+            text.extend(lines.collect::<Vec<_>>().join(line_break));
+        }
+    }
+}
+
+fuzz_target!(|input: (Vec<String>, Vec<Part>, Vec<u8>)| {
+    let (secrets, parts, cuts) = input;
+    let mut text = Vec::new();
+    parts.into_iter().for_each(|part| write(part, &secrets, &mut text));
     let redactor = Redactor::new(secrets.iter().map(String::as_str));
     let whole = redactor.piece(&mut Carry::default(), &text, false);
     assert_eq!(whole.bytes.len(), text.len());

@@ -60,7 +60,7 @@ impl Place {
     /// Builds the program, and finds or fetches the CLI if none is named.
     pub(crate) async fn prepare(home: &Path, how: Build, claude: Option<PathBuf>) -> anyhow::Result<Self> {
         if how == Build::First {
-            let cargo = Command::new("cargo").args(["build", "--quiet", "--package", "mayfly"]).status();
+            let cargo = Command::new("cargo").args(["build", "--package", "mayfly"]).status();
             ensure!(cargo.await.context("cannot run `cargo`")?.success(), "mayfly does not build");
         }
         let (program, mayfly) = (std::env::current_exe()?.with_file_name("mayfly"), home.join("mayfly"));

@@ -45,7 +45,7 @@ named! {
         NoTls: "no-tls",
         /// TLS names another host, or none.
         OtherName: "other-name",
-        /// Its name leads to an address that is not a public one.
+        /// Its name leads to an address that is not a public one, or is this host's own.
         PrivateAddress: "private-address",
         /// Nobody can tell whether it is allowed.
         Undecided: "undecided",

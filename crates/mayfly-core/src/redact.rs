@@ -6,12 +6,13 @@
 //!   └──── its end, if more follows and a secret may begin there
 //! ```
 //!
-//! A secret is known as it is and as JSON (also JSON within JSON), base64 and percent-encoding write it; base64 at each
-//! of its three alignments and in both alphabets. The length stays, and so does every other byte. What comes out does
-//! not depend on where the text is cut.
+//! A secret is known as it is and as JSON (also JSON within JSON), hex, base64 and percent-encoding write it; base64 at
+//! each of its three alignments, in both alphabets, and broken over lines ([`broken`]). The length stays, and so does
+//! every other byte. What comes out does not depend on where the text is cut.
 //!
 //! This is against accidents: whoever wants to hide a secret can write it in some other way. Bounds:
-//! [`SECRET_BYTES_MIN`], [`SECRET_BYTES_MAX`]; a carry is shorter than the longest form of a secret.
+//! [`SECRET_BYTES_MIN`], [`SECRET_BYTES_MAX`]; a carry is at most as long as the longest form of a secret, with a line
+//! break after each of its characters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,7 +22,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+use self::broken::Broken;
+
+mod broken;
 
 /// A shorter secret is left alone: it would be found in all kinds of words.
 pub const SECRET_BYTES_MIN: usize = 8;
@@ -39,7 +44,13 @@ struct Forms {
     any: AhoCorasick,
     /// Finds all that there is, also what overlaps.
     all: AhoCorasick,
-    sorted: Vec<Vec<u8>>,
+    sorted: Sorted,
+    broken: Broken,
+}
+
+/// Forms by their bytes, to tell what one begins with.
+struct Sorted {
+    forms: Vec<Vec<u8>>,
     longest: usize,
 }
 
@@ -94,7 +105,7 @@ impl Carry {
 
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let forms = self.0.as_ref().map_or(0, |forms| forms.sorted.len());
+        let forms = self.0.as_ref().map_or(0, |forms| forms.sorted.forms.len());
         write!(f, "Redactor({forms} forms)")
     }
 }
@@ -104,19 +115,8 @@ impl Redactor {
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let lengths = SECRET_BYTES_MIN..=SECRET_BYTES_MAX;
         let secrets = secrets.into_iter().filter(|secret| lengths.contains(&secret.len()));
-        let sorted: BTreeSet<Vec<u8>> = secrets.flat_map(forms).collect();
-        if sorted.is_empty() {
-            return Self(None);
-        }
-        let build = |kind, implementation| {
-            let mut builder = AhoCorasick::builder();
-            let automaton = builder.match_kind(kind).kind(implementation).build(&sorted);
-            automaton.expect("forms of bounded length fit")
-        };
-        let any = build(MatchKind::LeftmostFirst, None);
-        let all = build(MatchKind::Standard, Some(AhoCorasickKind::ContiguousNFA));
-        let longest = sorted.iter().map(Vec::len).max().unwrap_or_default();
-        Self(Some(Arc::new(Forms { any, all, sorted: sorted.into_iter().collect(), longest })))
+        let secrets: BTreeSet<&str> = secrets.collect();
+        Self((!secrets.is_empty()).then(|| Arc::new(Forms::of(&secrets))))
     }
 
     /// Whether there is nothing to look for.
@@ -129,7 +129,7 @@ impl Redactor {
     pub fn is_clean(&self, piece: &[u8], goes_on: bool) -> bool {
         let Some(forms) = &self.0 else { return true };
         let begins = || goes_on && forms.begins_in(piece) < piece.len();
-        !(forms.any.is_match(piece) || begins())
+        !(forms.any.is_match(piece) || forms.broken.is_match(piece) || begins())
     }
 
     /// The next piece of a text, after what waits from the one before; if it goes on, some of its end may wait.
@@ -181,21 +181,49 @@ fn with_earlier(covered: usize, mut found: Vec<Range<usize>>) -> Vec<Range<usize
 }
 
 impl Forms {
+    fn of(secrets: &BTreeSet<&str>) -> Self {
+        let base64: BTreeSet<Vec<u8>> = secrets.iter().flat_map(|secret| base64(secret)).collect();
+        let forms: BTreeSet<Vec<u8>> =
+            secrets.iter().flat_map(|secret| forms(secret)).chain(base64.iter().cloned()).collect();
+        let any = automaton(&forms, MatchKind::LeftmostFirst, None);
+        let all = automaton(&forms, MatchKind::Standard, Some(AhoCorasickKind::ContiguousNFA));
+        Self { any, all, sorted: Sorted::of(forms), broken: Broken::of(base64) }
+    }
+
     /// The stretches that belong to a secret, in their order. Those that only touch are two.
     fn found(&self, text: &[u8]) -> Vec<Range<usize>> {
+        // As a rule there is none, and a secret only seemed to begin at an end.
+        let whole =
+            self.any.is_match(text).then(|| self.all.find_overlapping_iter(text)).into_iter().flatten();
+        let mut each: Vec<_> = whole.map(|one| one.range()).collect();
+        each.extend(self.broken.found(text));
+        each.sort_by_key(|one| one.end);
         let mut found: Vec<Range<usize>> = Vec::new();
-        // They come in the order of their ends.
-        for one in self.all.find_overlapping_iter(text) {
-            let mut start = one.start();
+        for one in each {
+            let mut start = one.start;
             while let Some(last) = found.pop_if(|last| last.end > start) {
                 start = start.min(last.start);
             }
-            found.push(start..one.end());
+            found.push(start..one.end);
         }
         found
     }
 
-    /// Where the earliest secret may begin that the text does not have the end of; its length if none may.
+    /// Where the earliest secret may begin that the text does not have the end of; its length if none may. Never right
+    /// behind a backslash, which says what the next byte is.
+    fn begins_in(&self, text: &[u8]) -> usize {
+        let begins = self.sorted.begins_in(text).min(self.broken.begins_in(text));
+        begins - usize::from(text[..begins].ends_with(b"\\"))
+    }
+}
+
+impl Sorted {
+    fn of(forms: BTreeSet<Vec<u8>>) -> Self {
+        let longest = forms.iter().map(Vec::len).max().unwrap_or_default();
+        Self { forms: forms.into_iter().collect(), longest }
+    }
+
+    /// Where the earliest form may begin that the text does not have the end of; its length if none may.
     fn begins_in(&self, text: &[u8]) -> usize {
         let earliest = text.len().saturating_sub(self.longest - 1);
         (earliest..text.len()).find(|&at| self.has_beginning(&text[at..])).unwrap_or(text.len())
@@ -203,28 +231,43 @@ impl Forms {
 
     /// Whether a form begins so, and has more.
     fn has_beginning(&self, beginning: &[u8]) -> bool {
-        let at = self.sorted.partition_point(|form| form.as_slice() <= beginning);
-        self.sorted.get(at).is_some_and(|form| form.starts_with(beginning))
+        let at = self.forms.partition_point(|form| form.as_slice() <= beginning);
+        self.forms.get(at).is_some_and(|form| form.starts_with(beginning))
     }
 }
 
-/// All ways in which a secret may be written.
+fn automaton(
+    forms: &BTreeSet<Vec<u8>>,
+    kind: MatchKind,
+    implementation: Option<AhoCorasickKind>,
+) -> AhoCorasick {
+    let mut builder = AhoCorasick::builder();
+    builder.match_kind(kind).kind(implementation).build(forms).expect("forms of bounded length fit")
+}
+
+/// All ways in which a secret may be written, but for base64.
 fn forms(secret: &str) -> BTreeSet<Vec<u8>> {
     let json = json(secret);
     let mut forms = BTreeSet::from([secret.to_owned(), self::json(&json), json.replace('/', "\\/"), json]);
+    forms.extend([hex::encode(secret), hex::encode_upper(secret)]);
     // What may stay as it is, by RFC 3986 and by JavaScript.
     for kept in ["-._~", "-._~!'()*"] {
         forms.extend([true, false].map(|upper| percent(secret, kept, upper)));
     }
-    for (alphabet, skipped) in
-        [STANDARD_NO_PAD, URL_SAFE_NO_PAD].iter().flat_map(|a| [(a, 0), (a, 1), (a, 2)])
-    {
-        let written = alphabet.encode([&[0; 2][..skipped], secret.as_bytes()].concat());
-        // Without the characters that have bits of what is before or after.
-        let whole = (skipped + secret.len()) * 8 / 6;
-        forms.insert(written[(skipped * 8).div_ceil(6)..whole].to_owned());
-    }
     forms.into_iter().map(String::into_bytes).collect()
+}
+
+/// A secret in base64, wherever it begins in what is encoded, without the characters that have bits of what is before or
+/// after.
+fn base64(secret: &str) -> BTreeSet<Vec<u8>> {
+    let alphabets = [STANDARD_NO_PAD, URL_SAFE_NO_PAD];
+    let ways = alphabets.iter().flat_map(|alphabet| [0, 1, 2].map(|skipped| (alphabet, skipped)));
+    let form = |(alphabet, skipped): (&GeneralPurpose, usize)| {
+        let written = alphabet.encode([&[0; 2][..skipped], secret.as_bytes()].concat());
+        let whole = (skipped + secret.len()) * 8 / 6;
+        written.as_bytes()[(skipped * 8).div_ceil(6)..whole].to_vec()
+    };
+    ways.map(form).collect()
 }
 
 /// A text as JSON writes it between quotes.
@@ -264,6 +307,8 @@ pub struct Secrets(Arc<RwLock<Known>>);
 #[derive(Default)]
 struct Known {
     by_source: BTreeMap<String, BTreeSet<String>>,
+    /// How many sources know each.
+    sources: BTreeMap<String, usize>,
     redactor: Redactor,
 }
 
@@ -275,11 +320,28 @@ impl fmt::Debug for Known {
 
 impl Known {
     fn set(&mut self, source: &str, secrets: BTreeSet<String>) {
-        match secrets.is_empty() {
-            true => self.by_source.remove(source),
-            false => self.by_source.insert(source.to_owned(), secrets),
-        };
-        self.redactor = Redactor::new(self.by_source.values().flatten().map(String::as_str));
+        let before = self.by_source.remove(source).unwrap_or_default();
+        let mut changed = false;
+        for new in secrets.difference(&before) {
+            let sources = self.sources.entry(new.clone()).or_default();
+            changed |= *sources == 0;
+            *sources += 1;
+        }
+        for gone in before.difference(&secrets) {
+            let sources = self.sources.get_mut(gone).expect("its source was counted");
+            *sources -= 1;
+            if *sources == 0 {
+                self.sources.remove(gone);
+                changed = true;
+            }
+        }
+        if !secrets.is_empty() {
+            self.by_source.insert(source.to_owned(), secrets);
+        }
+        // A thousand tasks may have one credential.
+        if changed {
+            self.redactor = Redactor::new(self.sources.keys().map(String::as_str));
+        }
     }
 }
 

@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) links: Links,
     pub(crate) workspaces: Workspaces,
     pub(crate) seal: Seal,
+    /// Held from reading the pool until its secrets are known: who read it later is known later.
+    pub(crate) knowing: Mutex<()>,
     /// Live attempts whose credential the model API refused.
     pub(crate) refused: std::sync::Mutex<HashSet<AttemptId>>,
     /// How long answers to the agents of tasks may be that run.
@@ -106,6 +108,7 @@ impl Engine {
         let engine = Self(Arc::new(Inner {
             tokens: Tokens::new(config.key),
             seal: Seal::new(&config.key),
+            knowing: Mutex::default(),
             refused: std::sync::Mutex::default(),
             bounds: std::sync::Mutex::default(),
             metrics: Metrics::default(),

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mayfly_core::TaskState;
+use mayfly_core::{TaskState, causes};
 use mayfly_store::StoreError;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::engine::Engine;
+use crate::session::JoinError;
 
 /// The upper ends of the buckets of times, in seconds.
 const SECONDS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
@@ -37,6 +38,8 @@ pub(crate) struct Metrics {
     lag: Histogram,
     /// Links that took over from an earlier one of the same machine.
     pub(crate) reconnects: Counter,
+    /// Workers that were not let in.
+    refused: Counter,
     /// Machines that were nobody's, and were found.
     pub(crate) leaked: Counter,
     acknowledged: Counter,
@@ -55,6 +58,7 @@ impl Default for Metrics {
         let (tasks, running, most) = (Family::default(), Gauge::default(), Gauge::default());
         let (launch, lag) = (times(), times());
         let (reconnects, leaked, acknowledged) = (Counter::default(), Counter::default(), Counter::default());
+        let refused = Counter::default();
         registry.register("tasks", "Tasks in each state; the queue's depth is `queued`", tasks.clone());
         registry.register("machines_running", "Attempts that own a machine", running.clone());
         registry.register("machines_allowed", "How many may own one at once", most.clone());
@@ -72,17 +76,27 @@ impl Default for Metrics {
             lag.clone(),
         );
         registry.register("link_reconnects", "Workers that dialled again", reconnects.clone());
+        registry.register("hellos_refused", "Workers that were not let in", refused.clone());
         registry.register("leaked_machines", "Machines found that no attempt owned", leaked.clone());
         registry.register(
             "records_acknowledged",
             "Machines' records stored and acknowledged",
             acknowledged.clone(),
         );
-        Self { registry, tasks, running, most, launch, lag, reconnects, leaked, acknowledged }
+        Self { registry, tasks, running, most, launch, lag, reconnects, refused, leaked, acknowledged }
     }
 }
 
 impl Metrics {
+    /// A worker was not let in. Whoever tries again and again fills no log: it is told of the first time, the second, the
+    /// fourth, and so on.
+    pub(crate) fn refused(&self, why: &JoinError) {
+        let count = self.refused.inc() + 1;
+        if count.is_power_of_two() {
+            tracing::warn!(count, cause = %causes(why), "a hello was refused");
+        }
+    }
+
     /// A worker was heard for the first time.
     pub(crate) fn launched(&self, asked: Timestamp, heard: Timestamp) {
         self.launch.observe(seconds(asked, heard));

@@ -135,8 +135,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Has all of the pool among the secrets, also those that no task uses.
+    /// Has all of the pool among the secrets, also those that no task uses; as it is now or later, whoever else changes
+    /// it at the same time.
     pub(crate) async fn know_pool(&self) -> Result<(), StoreError> {
+        let _knowing = self.0.knowing.lock().await;
         let pool = self.0.store.pool().await?;
         let opened =
             pool.iter().filter_map(|Pooled { name, sealed, .. }| self.0.seal.open(&place(name), sealed));

@@ -173,8 +173,18 @@ pub struct Session {
 }
 
 impl Engine {
-    /// Lets a worker in.
+    /// Lets a worker in; whoever is not let in is counted.
     pub async fn join(&self, hello: Hello) -> Result<Session, JoinError> {
+        let joined = self.admit(hello).await;
+        if let Err(error) = &joined
+            && !matches!(error, JoinError::Store(_))
+        {
+            self.0.metrics.refused(error);
+        }
+        joined
+    }
+
+    async fn admit(&self, hello: Hello) -> Result<Session, JoinError> {
         if hello.protocol != PROTOCOL {
             return Err(BadHello::Protocol(hello.protocol).into());
         }

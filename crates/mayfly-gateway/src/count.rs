@@ -14,6 +14,8 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a line of a stream begins with that has data.
 const DATA: &[u8] = b"data:";
+/// What is in each line that counts. It is looked for in whole pieces: a stream has many lines, of which few count.
+const COUNTED: &[u8] = b"\"message_";
 
 /// What one request has used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,22 +91,26 @@ impl Reader {
 }
 
 impl Line {
-    /// Takes each line that ends in a piece; one that is all in it is not copied.
-    fn read(&mut self, mut piece: &[u8], mut each: impl FnMut(&[u8])) {
-        while let Some(end) = memchr::memchr(b'\n', piece) {
-            let (rest, after) = piece.split_at(end);
-            piece = &after[1..];
-            if self.bytes.is_empty() && !self.too_long {
-                each(rest);
-                continue;
-            }
-            self.keep(rest);
+    /// Takes what may count of the lines that end in a piece; one that is all in it is not copied.
+    fn read(&mut self, piece: &[u8], mut each: impl FnMut(&[u8])) {
+        let Some(last) = memchr::memrchr(b'\n', piece) else { return self.keep(piece) };
+        let (mut lines, rest) = (&piece[..last], &piece[last + 1..]);
+        if !self.bytes.is_empty() || self.too_long {
+            let (first, others) = split(lines, 0);
+            self.keep(first);
             if !std::mem::take(&mut self.too_long) {
                 each(&self.bytes);
             }
             self.bytes.clear();
+            lines = others;
         }
-        self.keep(piece);
+        while let Some(at) = memchr::memmem::find(lines, COUNTED) {
+            let start = memchr::memrchr(b'\n', &lines[..at]).map_or(0, |end| end + 1);
+            let (line, others) = split(&lines[start..], at - start);
+            each(line);
+            lines = others;
+        }
+        self.keep(rest);
     }
 
     fn keep(&mut self, rest: &[u8]) {
@@ -114,6 +120,12 @@ impl Line {
             false => self.bytes.extend_from_slice(rest),
         }
     }
+}
+
+/// The first of these lines, which goes on to `from` at least, and the others.
+fn split(lines: &[u8], from: usize) -> (&[u8], &[u8]) {
+    let end = memchr::memchr(b'\n', &lines[from..]).map_or(lines.len(), |end| from + end);
+    (&lines[..end], lines.get(end + 1..).unwrap_or_default())
 }
 
 impl Used {

@@ -1,4 +1,7 @@
 //! One git command, hardened: its environment is built from nothing, and its configuration is ours.
+//!
+//! Bounds: [`GIT_MAX`] for its time; [`MEMORY_BYTES_MAX`] for the memory of each process of it, where it reads what a
+//! machine made.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -8,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -29,6 +33,12 @@ const HARDENED: [&str; 11] = [
 
 /// The longest that one git command may take.
 const GIT_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// The most memory of a process that reads what a machine made: a small pack can hold an object of any length.
+pub const MEMORY_BYTES_MAX: u64 = 1 << 30;
+
+/// What has git keep to that with honest work: one object at a time, and a large file in pieces.
+const FRUGAL: [&str; 2] = ["pack.threads=1", "core.bigFileThreshold=64m"];
 
 /// What is read of a command's output at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -95,7 +105,7 @@ impl Git {
             command.args(["-c", setting]);
         }
         command.env("GIT_DIR", git_dir).current_dir("/");
-        GitCommand { command, what: String::new(), input: Some(Vec::new()) }
+        GitCommand { command, what: String::new(), input: Some(Vec::new()), bounded: false }
     }
 
     fn bare_command(&self) -> Command {
@@ -118,9 +128,27 @@ pub(crate) struct GitCommand {
     command: Command,
     what: String,
     input: Option<Vec<u8>>,
+    /// Whether its memory is.
+    bounded: bool,
 }
 
 impl GitCommand {
+    /// For what a machine made: with no more memory than [`MEMORY_BYTES_MAX`]. Before the arguments.
+    #[expect(unsafe_code, reason = "what a child does before its program begins is for a call in it")]
+    pub(crate) fn bounded(mut self) -> Self {
+        for setting in FRUGAL {
+            self.command.args(["-c", setting]);
+        }
+        let bound = || {
+            let most = Some(MEMORY_BYTES_MAX);
+            setrlimit(Resource::Data, Rlimit { current: most, maximum: most }).map_err(io::Error::from)
+        };
+        // SAFETY: one system call, which takes no lock and no memory.
+        unsafe { self.command.pre_exec(bound) };
+        self.bounded = true;
+        self
+    }
+
     /// The user's files, which the command may read.
     pub(crate) fn work_tree(mut self, top: &Path) -> Self {
         self.command.env("GIT_WORK_TREE", top).current_dir(top);
@@ -179,11 +207,15 @@ impl GitCommand {
 
     /// Runs it; an exit other than 0 is an error with what git said.
     pub(crate) async fn run(self) -> Result<Vec<u8>, GitError> {
-        let what = self.what;
+        let (what, bounded) = (self.what, self.bounded);
         let output = output(&what, self.command, self.input).await?;
+        let said = || said(&output.stderr);
         match output.status.success() {
             true => Ok(output.stdout),
-            false => Err(GitError::Failed { what, said: said(&output.stderr) }),
+            false if bounded && said().to_lowercase().contains("out of memory") => {
+                Err(GitError::TooMuchMemory(what))
+            }
+            false => Err(GitError::Failed { what, said: said() }),
         }
     }
 
@@ -332,6 +364,13 @@ pub enum GitError {
     /// It did not come to an end, and was killed.
     #[error("git {0} was not done after {minutes} minutes, and was killed: is the disk slow or full?", minutes = GIT_MAX.as_secs() / 60)]
     TooLong(String),
+    /// What a machine made is not as small as it seems.
+    #[error(
+        "git {0} needed more than {most} MiB of memory for what the task made, and was not given more: nothing was taken \
+         from it",
+        most = MEMORY_BYTES_MAX >> 20
+    )]
+    TooMuchMemory(String),
     /// git said no.
     #[error("git {what}: {said}")]
     Failed {
@@ -354,7 +393,7 @@ pub enum GitError {
 impl GitError {
     /// Whether what came back was looked at and refused, so that nobody should take it by hand either.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::WrongHead { .. } | Self::BadObject(_))
+        matches!(self, Self::WrongHead { .. } | Self::BadObject(_) | Self::TooMuchMemory(_))
     }
 
     pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {

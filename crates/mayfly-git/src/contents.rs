@@ -37,9 +37,9 @@ pub async fn read_through(
     fetch(inside(), bundle, &head, "refs/landed/work").await?;
     let added = ["rev-list", "--objects", "--glob=refs/landed/*"].map(str::to_owned);
     let not = base.map(|base| format!("^{}", base.commit));
-    inside().args(added.into_iter().chain(not)).output_to(&list)?.run().await?;
+    inside().bounded().args(added.into_iter().chain(not)).output_to(&list)?.run().await?;
     let mut left = CONTENTS_BYTES_MAX;
-    let contents = inside().args(["cat-file", "--batch=%(rest)", "--buffer"]).input_from(&list)?;
+    let contents = inside().bounded().args(["cat-file", "--batch=%(rest)", "--buffer"]).input_from(&list)?;
     contents
         .read(|piece| match left.checked_sub(piece.len() as u64) {
             Some(less) => {

@@ -68,8 +68,8 @@ pub async fn unbundle(
     Ok(others.iter().map(|other| other.branch(branch)).collect())
 }
 
-/// Takes the bundle's work as `into` and what else it holds as `<into>--<name>`, with every object checked, and
-/// only if the work is the announced commit.
+/// Takes the bundle's work as `into` and what else it holds as `<into>--<name>`, with every object checked, in bounded
+/// memory, and only if the work is the announced commit.
 pub(crate) async fn fetch(
     git: GitCommand,
     bundle: &Path,
@@ -82,7 +82,7 @@ pub(crate) async fn fetch(
     }
     let fetch =
         ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--end-of-options"].map(OsStr::new);
-    let git = git.config("fetch.fsckObjects", OsStr::new("true")).args(fetch).args([bundle]);
+    let git = git.bounded().config("fetch.fsckObjects", OsStr::new("true")).args(fetch).args([bundle]);
     let specs = others.iter().map(|other| format!("{OTHER_REFS}{}:{}", other.name, other.branch(into)));
     let git = git.args(specs).args([format!("{WORK_REF}:{into}")]);
     git.run().await.map_err(refusal)?;

@@ -36,7 +36,7 @@ mod repo;
 mod snapshot;
 mod work;
 
-pub use command::{Git, GitError};
+pub use command::{Git, GitError, MEMORY_BYTES_MAX};
 pub use contents::{CONTENTS_BYTES_MAX, read_through};
 pub use create::create;
 pub use fetch::fetch;

@@ -81,7 +81,7 @@ impl Work {
 
     fn compare(&self, how: &[&str]) -> GitCommand {
         let plain = ["diff", "--no-ext-diff", "--no-textconv", "--no-color"];
-        self.inside().args(plain).args(how).args([&self.from, &self.head]).args(["--"])
+        self.inside().bounded().args(plain).args(how).args([&self.from, &self.head]).args(["--"])
     }
 
     fn inside(&self) -> GitCommand {

@@ -53,17 +53,17 @@ pub fn check_database(data: &Path) -> Result<Option<Database>, StartError> {
 ///
 /// # Errors
 /// If it cannot be had.
-pub async fn check_port(address: SocketAddr) -> Result<(), StartError> {
-    listen(address, None, 1).await.map(drop)
+pub fn check_port(address: SocketAddr) -> Result<(), StartError> {
+    listen(address, None, 1).map(drop)
 }
 
 /// A door on a port, with the address that it got.
-pub(crate) async fn listen(
+pub(crate) fn listen(
     address: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
     places: usize,
 ) -> Result<(Door, SocketAddr), StartError> {
-    Door::at(address, tls, places).await.map_err(|source| StartError::Port { address, source })
+    Door::at(address, tls, places).map_err(|source| StartError::Port { address, source })
 }
 
 /// What is wrong with a database.

@@ -56,7 +56,7 @@ impl Front {
         let data = spawn_blocking(move || DataFolder::open(&folder)).await.expect("it does not panic")?;
         let socket = open_socket(&config)?;
         let token = FileToken::of(&data)?;
-        let port = Port::open(&config, &data).await?;
+        let port = Port::open(&config, &data)?;
         let doors = Doors { socket, port: port.map(|port| (port, token)) };
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         Ok(Self { config, doors, house, data })

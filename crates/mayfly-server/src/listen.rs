@@ -1,7 +1,7 @@
 //! A door: a unix socket or a port, with TLS or without, and the connections that come through it.
 //!
 //! Bounds: [`SOCKET_PATH_BYTES_MAX`] where clients name the path, the places of each door (who finds none waits in
-//! the system's queue of that door), [`HANDSHAKE_MAX`] for TLS, [`HEAD_MAX`] for a request to say what it wants,
+//! the system's queue of that door, [`QUEUE_MAX`] for a port), [`HANDSHAKE_MAX`] for TLS, [`HEAD_MAX`] for a request to say what it wants,
 //! [`BUFFER_BYTES_MAX`] for what is on its way, [`STALL_MAX`](crate::stream::STALL_MAX) for who takes nothing. A connection that becomes a
 //! link keeps its place until the link ends. When a door closes, each connection ends after the exchange that it
 //! is in, or after [`STOP_MAX`].
@@ -25,7 +25,7 @@ use hyper_util::service::TowerToHyperService;
 use mayfly_link::ByteStream;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, chmodat, openat, statat, unlinkat};
 use rustix::net::sockopt;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -36,11 +36,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::STOP_MAX;
 use crate::guest::Guest;
-use crate::stream::{Impatient, STALL_MAX};
+use crate::stream::Impatient;
 use crate::street::Street;
 
 /// The longest path of a socket; the systems' own bounds are 103 (macOS) and 107 (Linux).
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// Connections that the system holds for a port until there is a place for them, where it lets us have so many: after a
+/// restart all come back at once, and whoever finds no room there tries again only after a second.
+const QUEUE_MAX: u32 = 4096;
 /// The time for a handshake of TLS.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// The most that is read ahead on a connection, or waits to be written there; the longest head of a request.
@@ -101,8 +104,10 @@ fn notice_absence(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, ABSENCE_ASKED)?;
     sockopt::set_tcp_keepintvl(stream, ABSENCE_ASKED)?;
-    let most = STALL_MAX.as_millis().try_into().expect("seconds");
-    Ok(sockopt::set_tcp_user_timeout(stream, most)?)
+    // Elsewhere the system's own bound holds for what was sent and is not confirmed.
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, crate::stream::STALL_MAX.as_millis().try_into().expect("seconds"))?;
+    Ok(())
 }
 
 /// The file of a bound socket, removed with it.
@@ -138,12 +143,15 @@ impl Door {
     }
 
     /// Listens on a port, for at most `places` connections at once. Gives the address with the port that it got.
-    pub(crate) async fn at(
+    pub(crate) fn at(
         address: SocketAddr,
         tls: Option<Arc<rustls::ServerConfig>>,
         places: usize,
     ) -> io::Result<(Self, SocketAddr)> {
-        let listener = TcpListener::bind(address).await?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(QUEUE_MAX)?;
         let address = listener.local_addr()?;
         let listener = Listener::Tcp(listener);
         Ok((Self { listener, tls, places: Arc::new(Semaphore::new(places)) }, address))
@@ -392,7 +400,7 @@ mod tests {
         let data = DataFolder::open(dir.path()).expect("free");
         let tls = Tls::SelfSigned.identity(&data, Vec::new()).expect("made").tls;
         let any = "127.0.0.1:0".parse().expect("an address");
-        let (door, address) = Door::at(any, Some(tls), 2).await.expect("free");
+        let (door, address) = Door::at(any, Some(tls), 2).expect("free");
         let mut street = Street::behind(door, Router::new(), dir);
         let mut silent = TcpStream::connect(address).await.expect("listening");
         let mut plain = TcpStream::connect(address).await.expect("listening");

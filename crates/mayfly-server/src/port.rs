@@ -32,14 +32,14 @@ pub(crate) struct Port {
 
 impl Port {
     /// The one that was asked for, if any was.
-    pub(crate) async fn open(config: &ServerConfig, data: &DataFolder) -> Result<Option<Self>, StartError> {
+    pub(crate) fn open(config: &ServerConfig, data: &DataFolder) -> Result<Option<Self>, StartError> {
         let Some(address) = config.listen else { return Ok(None) };
         let identity = config.tls.as_ref().map(|tls| tls.identity(data, names(config, address.ip())));
         let (tls, fingerprint) = match identity.transpose()? {
             Some(Identity { tls, fingerprint }) => (Some(tls), fingerprint),
             None => (None, None),
         };
-        let (door, address) = check::listen(address, tls, files::connections(CONNECTIONS_MAX)).await?;
+        let (door, address) = check::listen(address, tls, files::connections(CONNECTIONS_MAX))?;
         let hosts = Hosts::new(&config.host_names, address.ip());
         Ok(Some(Self { door, address, hosts, fingerprint }))
     }

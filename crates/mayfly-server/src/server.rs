@@ -26,7 +26,8 @@ use crate::check::{self, check_socket};
 use crate::config::{OWNER_SOCKET, ServerConfig};
 use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
-use crate::http::{self, Entry, Machine, Owner};
+use crate::files;
+use crate::http::{self, Entry, Machine, Owner, Turns};
 use crate::listen::{Door, House, SOCKET_PATH_BYTES_MAX};
 use crate::port::Port;
 use crate::street::Street;
@@ -35,8 +36,6 @@ use crate::tokens::{OwnerTokens, TokenError};
 
 /// How long [`Server::stop`] waits for exchanges that are under way.
 pub const STOP_MAX: Duration = Duration::from_secs(3);
-/// Connections at once through the owner's door.
-const OWNER_CONNECTIONS_MAX: usize = 512;
 
 /// Why an orchestrator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -154,11 +153,11 @@ impl Server {
         let key = data.key(unfinished)?;
         let client = mayfly_gateway::upstream_client().map_err(StartError::Tls)?;
         let door = match &street {
-            Some(street) => Door::on(street, config.socket(), OWNER_CONNECTIONS_MAX),
+            Some(street) => Door::on(street, config.socket(), files::owner_connections()),
             None => open_socket(&config)?,
         };
         let tokens = open_tokens(&store, &data, &clock, &config.secrets).await?;
-        let port = Port::open(&config, &data).await?;
+        let port = Port::open(&config, &data)?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone(), street);
         let doors = Arc::new(doors);
@@ -177,6 +176,7 @@ impl Server {
             results: data.results().into(),
             incoming: data.incoming().into(),
             git: config.git.clone(),
+            turns: Turns::default(),
         };
         if let Some(Port { door, hosts, .. }) = port {
             let mut routes = http::guarded(api.clone(), tokens);
@@ -271,7 +271,7 @@ async fn open_tokens(
 pub(crate) fn open_socket(config: &ServerConfig) -> Result<Door, StartError> {
     let path = config.socket();
     check_socket(config)?;
-    let door = Door::open(&config.data, OWNER_SOCKET, 0o600, OWNER_CONNECTIONS_MAX);
+    let door = Door::open(&config.data, OWNER_SOCKET, 0o600, files::owner_connections());
     door.map_err(|source| StartError::Listen { path, source })
 }
 
@@ -317,14 +317,15 @@ struct Machines {
     results: Arc<Path>,
     incoming: Arc<Path>,
     git: Git,
+    turns: Turns,
 }
 
 impl Machines {
     fn machine(&self, entry: Entry, house: House) -> Machine {
         let (workspaces, results, incoming) = (&self.workspaces, &self.results, &self.incoming);
         let (workspaces, results, incoming) = (workspaces.clone(), results.clone(), incoming.clone());
-        let (git, network) = (self.git.clone(), self.network.clone());
-        Machine { entry, workspaces, results, incoming, network, git, house }
+        let (git, network, turns) = (self.git.clone(), self.network.clone(), self.turns.clone());
+        Machine { entry, workspaces, results, incoming, network, git, turns, house }
     }
 
     /// Lets machines in by each door that was opened, for its attempt alone.

@@ -4,6 +4,9 @@
 //! What a log holds so far is asked of the orchestrator, if it can be reached: it may be ahead. It also knows best
 //! which task an end of an id means; while it is away, the logs here do.
 //!
+//! A log here that turns out to be damaged is reported, to be fetched again, and its reader cut off; until it is there
+//! again, it is the orchestrator's.
+//!
 //! A log that is not whole here, and of which the orchestrator keeps no more, ends with what is here and then, asked for
 //! once more, with the orchestrator's `gone`: whoever follows it would wait for ever else.
 
@@ -27,14 +30,14 @@ use mayfly_link::LinkError;
 use mayfly_wire::api::Problem;
 use mayfly_wire::tunnel::{AWAY, STATUS_PATH, Status};
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::forward::{Forward, ForwardError, QUIET_MAX};
 use crate::logs::{is_whole, path_in};
 use crate::names::ending_with;
-use crate::reader::LogReader;
+use crate::reader::{LogReader, is_damage};
 
 /// The most bytes of what is told of a task.
 const TASK_BYTES_MAX: usize = 1024 * 1024;
@@ -56,6 +59,8 @@ pub(crate) struct Local {
     pub(crate) folder: PathBuf,
     pub(crate) appended: watch::Receiver<u64>,
     pub(crate) status: watch::Receiver<Status>,
+    /// Where damaged logs are reported.
+    pub(crate) damage: mpsc::Sender<TaskId>,
 }
 
 /// The query of a log, as the orchestrator has it.
@@ -136,13 +141,26 @@ impl Local {
             return Ok(None);
         }
         let appended = follow.then(|| self.appended.clone());
-        let Some(mut reader) = LogReader::open(&path, after, appended).await? else { return Ok(None) };
-        let first = reader.now().await?;
+        let Some(mut reader) = LogReader::open((&path, task), after, appended).await? else {
+            return Ok(None);
+        };
+        let first = match reader.now().await {
+            Err(error) if is_damage(&error) => {
+                self.report(task);
+                return Ok(None);
+            }
+            read => read?,
+        };
         if first.is_none() && connected && !whole && self.keeps_no_more(task).await {
             return Ok(None);
         }
         let rest = Followed { reader, news: None, asking: None, task, path, local: self.clone() }.lines();
         Ok(Some(stream::iter(first.map(Ok)).chain(rest).boxed()))
+    }
+
+    /// Has a damaged log looked into. Where many reports wait, whoever reads it next does.
+    fn report(&self, task: TaskId) {
+        let _ = self.damage.try_send(task);
     }
 
     /// Whether the orchestrator says that it has no more of a task's log. One that does not answer says nothing.
@@ -278,7 +296,9 @@ impl Followed {
             let seen = self.news;
             tokio::select! {
                 biased;
-                lines = self.reader.next() => return lines,
+                lines = self.reader.next() => {
+                    return lines.inspect_err(|error| if is_damage(error) { self.local.report(self.task) });
+                }
                 none_kept = answered(&mut self.asking) => {
                     self.asking = None;
                     if none_kept {
@@ -349,11 +369,13 @@ mod tests {
         let path = folder.path().join("t.ndjson");
         std::fs::write(&path, "").expect("made");
         let ((raise, appended), (_status, status)) = (watch::channel(0), watch::channel(connected()));
-        let reader = LogReader::open(&path, 0, Some(appended.clone())).await.expect("opened").expect("there");
+        let task = TaskId::new(Uuid::from_u128(1));
+        let reader = LogReader::open((&path, task), 0, Some(appended.clone())).await;
+        let reader = reader.expect("opened").expect("there");
         let (way, mut asked) = in_memory();
         let forward = Forward::new(Arc::new(way), None).expect("good");
-        let local = Local { forward, folder: folder.path().to_owned(), appended, status };
-        let task = TaskId::new(Uuid::from_u128(1));
+        let (folder, damage) = (folder.path().to_owned(), mpsc::channel(1).0);
+        let local = Local { forward, folder, appended, status, damage };
         let mut lines =
             Followed { reader, news: None, asking: None, task, path: path.clone(), local }.lines();
         let began = Instant::now();

@@ -8,7 +8,7 @@
 //!
 //! One task owns the logs and each link in turn. Whatever ends a link, or this process, costs nothing but time:
 //! the position is the place to go on from. A log that cannot be gone on with is fetched beside the link, by a
-//! request; what came meanwhile is fetched before the link is read on.
+//! request; what came meanwhile is fetched before the link is read on. Who reads a log here reports one that was damaged.
 //!
 //! Bounds: one chunk at a time; when the disk is slow nobody reads from the link, and the orchestrator waits.
 
@@ -24,7 +24,7 @@ use mayfly_failpoint::failpoint;
 use mayfly_link::{BackOff, Channel, Dial, Frame, KEEP_ALIVE, LinkError, Receiver, Sender, dial};
 use mayfly_wire::Secret;
 use mayfly_wire::tunnel::{Answer, BadChunk, Chunk, Hello, JOIN_PATH, PROTOCOL, Status, Welcome};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,8 @@ const SYNC_MAX: Duration = Duration::from_millis(200);
 const REST_MAX: Duration = Duration::from_secs(10);
 /// How long a log that could not be fetched waits until that is tried again.
 const FETCH_AGAIN: Duration = Duration::from_secs(30);
+/// How many reports of damaged logs wait to be looked into; whoever reads again reports again.
+pub(crate) const REPORTS_MAX: usize = 16;
 /// The type of the problem of an orchestrator that is not called what it was called.
 const UNKNOWN_HOST: &str = "unknown-host";
 /// The file that names the database that was followed last.
@@ -141,6 +143,8 @@ pub(crate) struct Follower {
     /// Logs that are still to be fetched: with the next link, or when `again` comes.
     unfetched: Vec<TaskId>,
     again: Option<Instant>,
+    /// Tasks whose logs a reader found damaged.
+    reports: mpsc::Receiver<TaskId>,
     token: Option<Secret>,
     folder: PathBuf,
     back_off: BackOff,
@@ -156,7 +160,7 @@ impl Follower {
         token: Option<Secret>,
         folder: PathBuf,
         back_off: BackOff,
-        (appended, status): (watch::Sender<u64>, watch::Sender<Status>),
+        (appended, status, reports): (watch::Sender<u64>, watch::Sender<Status>, mpsc::Receiver<TaskId>),
     ) -> Self {
         let (fetching, unfetched) = (JoinSet::new(), Vec::new());
         Self {
@@ -165,6 +169,7 @@ impl Follower {
             fetching,
             unfetched,
             again: None,
+            reports,
             token,
             folder,
             back_off,
@@ -301,6 +306,7 @@ impl Follower {
                     self.fetched(task, fetched).await;
                 }
                 () = until(self.again) => self.fetch_again().await,
+                Some(task) = self.reports.recv() => self.look_at(task).await?,
                 error = &mut alive => return Err(error.into()),
             }
         }
@@ -312,13 +318,7 @@ impl Follower {
         };
         let chunk = Chunk::decode(frame)?;
         let Chunk { position, head, skipped, .. } = chunk;
-        let appended = self.with_logs(move |logs| (logs.append(&chunk), logs.damaged())).await;
-        let (appended, damaged) = appended.expect("a link has its logs");
-        for task in damaged {
-            self.status.send_modify(|status| status.damaged += 1);
-            self.fetch(task).await;
-        }
-        appended?;
+        self.with_each(move |logs| logs.append(&chunk)).await?;
         failpoint("tunnel-appended");
         self.back_off.reset();
         self.appended.send_replace(position);
@@ -327,6 +327,25 @@ impl Follower {
             status.skipped += skipped;
         });
         Ok(())
+    }
+
+    /// Looks into what a reader found.
+    async fn look_at(&mut self, task: TaskId) -> Result<(), LinkEnd> {
+        Ok(self.with_each(move |logs| logs.look_at(task)).await?)
+    }
+
+    /// Works with the logs, and begins to fetch each that was set aside for it.
+    async fn with_each(
+        &mut self,
+        work: impl FnOnce(&mut Logs) -> Result<(), LogError> + Send + 'static,
+    ) -> Result<(), LogError> {
+        let done = self.with_logs(move |logs| (work(logs), logs.damaged())).await;
+        let (worked, damaged) = done.expect("a link has its logs");
+        for task in damaged {
+            self.status.send_modify(|status| status.damaged += 1);
+            self.fetch(task).await;
+        }
+        worked
     }
 
     /// Begins to fetch what was not fetched yet.
@@ -564,7 +583,7 @@ mod tests {
         let (way, _kept) = in_memory();
         let forward = crate::forward::Forward::new(Arc::new(way.clone()), None).expect("good");
         let Local { status, .. } = Tunnel::start(config(way.clone(), folder.path())).expect("started").local;
-        let told = (watch::channel(0).0, watch::channel(status.borrow().clone()).0);
+        let told = (watch::channel(0).0, watch::channel(status.borrow().clone()).0, mpsc::channel(1).1);
         let dialled: (Arc<dyn Dial>, Fetch) = (Arc::new(way), Fetch::new(forward));
         let mut follower = Follower::new(dialled, None, folder.path().to_owned(), BackOff::new(|| 0), told);
         follower.open_store("ab".to_owned()).await.expect("opened");

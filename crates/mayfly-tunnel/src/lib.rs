@@ -16,6 +16,7 @@ mod follower;
 mod forward;
 mod logs;
 mod names;
+mod order;
 mod reader;
 
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ use jiff::Timestamp;
 use mayfly_link::{BackOff, Dial};
 use mayfly_wire::Secret;
 use mayfly_wire::tunnel::Status;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -34,7 +35,7 @@ pub use logs::{LogError, Logs};
 
 use crate::api::Local;
 use crate::fetch::Fetch;
-use crate::follower::{Follower, followed};
+use crate::follower::{Follower, REPORTS_MAX, followed};
 use crate::forward::Forward;
 
 /// What a tunnel is like.
@@ -94,16 +95,17 @@ impl Tunnel {
             connections: 0,
             logs,
         });
+        let (damage, reports) = mpsc::channel(REPORTS_MAX);
         let stopping = CancellationToken::new();
         let follower = Follower::new(
             (way, Fetch::new(forward.clone())),
             token,
             folder.clone(),
             back_off,
-            (appended_in, status_in),
+            (appended_in, status_in, reports),
         );
         let follower = tokio::spawn(follower.run(stopping.clone()));
-        let local = Local { forward, folder, appended, status };
+        let local = Local { forward, folder, appended, status, damage };
         let stop = stopping.clone().drop_guard();
         Ok(Self { local, follower, stopping, _stop: stop })
     }

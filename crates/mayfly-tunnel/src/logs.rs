@@ -12,7 +12,8 @@
 //! again is known by its numbers. Event N of a log is its Nth line.
 //!
 //! A log that cannot be gone on with concerns its task alone: it is set aside, what comes for the task is left out
-//! until somebody has fetched the whole ([`Logs::take_back`]), and the others go on.
+//! until somebody has fetched the whole ([`Logs::take_back`]), and the others go on. Such a log is found where more comes
+//! for it, for the first time by reading all of it, and by whoever reads it ([`Logs::look_at`]).
 //!
 //! Bounds: [`OPEN_MAX`] files, [`ASIDE_MAX`] logs that are set aside at once.
 
@@ -27,6 +28,8 @@ use mayfly_core::{TaskId, causes};
 use mayfly_failpoint::failpoint;
 use mayfly_wire::tunnel::{Chunk, Run};
 use serde::Deserialize;
+
+use crate::order;
 
 /// How many logs are kept open for more to come.
 const OPEN_MAX: usize = 64;
@@ -102,6 +105,8 @@ pub struct Logs {
     /// The position on disk.
     durable: u64,
     open: HashMap<TaskId, Log>,
+    /// Tasks whose logs were looked through: they are ours alone since.
+    looked_through: HashSet<TaskId>,
     /// Tasks whose logs are to be fetched: what comes for them is left out.
     aside: HashSet<TaskId>,
     /// Those of them that nobody has been told of.
@@ -130,7 +135,8 @@ impl Logs {
         };
         let damaged = marked_in(&logs).map_err(failed("read", &logs))?;
         let aside = damaged.iter().copied().collect();
-        Ok(Self { folder, position, durable: position, open: HashMap::new(), aside, damaged })
+        let (open, looked_through) = (HashMap::new(), HashSet::new());
+        Ok(Self { folder, position, durable: position, open, looked_through, aside, damaged })
     }
 
     /// Up to here everything is in the logs.
@@ -156,16 +162,20 @@ impl Logs {
                 continue;
             }
             if let Err(error) = self.append_run(run) {
-                // What it has now is looked up before more comes.
-                self.open.remove(&run.task);
-                if !error.is_damage() || self.aside.len() >= ASIDE_MAX {
-                    return Err(error);
-                }
-                self.set_aside(run.task, &error)?;
+                self.set_aside(run.task, error)?;
             }
         }
         self.position = chunk.position;
         Ok(())
+    }
+
+    /// Reads the whole log of a task, which somebody found to be damaged, and sets it aside if it is.
+    pub fn look_at(&mut self, task: TaskId) -> Result<(), LogError> {
+        let path = self.path(task);
+        if self.aside.contains(&task) || fs::symlink_metadata(&path).is_err() {
+            return Ok(());
+        }
+        look_through(&path, task).or_else(|error| self.set_aside(task, error))
     }
 
     /// Tasks whose logs were set aside since this was asked last, at first also by whoever had the logs before: they are to be fetched, and taken back.
@@ -178,14 +188,20 @@ impl Logs {
         self.log(run.task)?.append(run).map_err(|error| error.named(&path))
     }
 
-    fn set_aside(&mut self, task: TaskId, why: &LogError) -> Result<(), LogError> {
+    /// Sets aside what cannot be gone on with, if it is the log itself that is the matter.
+    fn set_aside(&mut self, task: TaskId, why: LogError) -> Result<(), LogError> {
+        // What it has now is looked up before more comes.
+        self.open.remove(&task);
+        if !why.is_damage() || self.aside.len() >= ASIDE_MAX {
+            return Err(why);
+        }
         let path = self.path(task);
         let moved = move_aside(&path).map_err(failed("move away", &path))?;
         // It is on the disk before the position is, as all that is in the folder.
         let mark = self.fetched_path(task);
         open_for_more(&mark).map_err(failed("make", &mark))?;
         let kept = moved.map_or_else(|| "nothing of it".to_owned(), |kept| kept.display().to_string());
-        tracing::warn!(%task, cause = %causes(why), kept, "a log here cannot be gone on with: it is fetched again, from its start");
+        tracing::warn!(%task, cause = %causes(&why), kept, "a log here cannot be gone on with: it is fetched again, from its start");
         self.aside.insert(task);
         self.damaged.push(task);
         Ok(())
@@ -203,6 +219,7 @@ impl Logs {
         if log.last != last {
             return Err(LogError::Unlike { task, last: log.last, due: last });
         }
+        look_through(&fetched, task)?;
         log.sync().map_err(failed("write", &fetched))?;
         fs::rename(&fetched, &path).map_err(failed("rename", &fetched))?;
         self.sync_folder()?;
@@ -245,7 +262,12 @@ impl Logs {
             if self.open.len() >= OPEN_MAX {
                 self.close_one()?;
             }
-            let log = Log::open(&self.path(task))?;
+            let path = self.path(task);
+            let log = Log::open(&path)?;
+            if !self.looked_through.contains(&task) {
+                look_through(&path, task)?;
+                self.looked_through.insert(task);
+            }
             self.open.insert(task, log);
         }
         Ok(self.open.get_mut(&task).expect("it was just put there"))
@@ -311,6 +333,14 @@ impl Log {
             self.unsynced = false;
         }
         Ok(())
+    }
+}
+
+/// Reads all of a log.
+fn look_through(path: &Path, task: TaskId) -> Result<(), LogError> {
+    match order::is_kept(path, task).map_err(failed("read", path))? {
+        true => Ok(()),
+        false => Err(LogError::Foreign { path: path.to_owned() }),
     }
 }
 
@@ -438,10 +468,7 @@ mod tests {
     use super::*;
 
     fn line(seq: u64) -> String {
-        format!(
-            "{{\"task\":\"t\",\"seq\":{seq},\"line\":\"{}\"}}\n",
-            "x".repeat(usize::try_from(seq).expect("small") % 7)
-        )
+        format!("{{\"seq\":{seq},\"line\":\"{}\"}}\n", "x".repeat(usize::try_from(seq).expect("small") % 7))
     }
 
     fn run(task: u128, first: u64, last: u64) -> Run {
@@ -551,6 +578,46 @@ mod tests {
         logs.append(&chunk(3, vec![run(1, 5, 5), run(5, 2, 2)])).expect("appended");
         assert!(!logs.path(id(1)).exists(), "what comes for it is left out until it was fetched");
         assert_eq!(text(&logs, 5), lines(1..=2));
+    }
+
+    /// The tunnel was away meanwhile, and the last line is as it was.
+    #[test]
+    fn a_foreign_line_in_the_middle_is_found_where_more_comes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut logs = Logs::open(folder.path(), "s").expect("opened");
+        logs.append(&chunk(1, vec![run(1, 1, 3), run(2, 1, 3), run(3, 1, 3)])).expect("appended");
+        logs.sync().expect("synced");
+        drop(logs);
+        let mut logs = Logs::open(folder.path(), "s").expect("opened");
+        fs::write(logs.path(id(1)), [line(1), "{\"my\":\"note\"}\n".to_owned(), lines(2..=3)].concat())
+            .expect("written");
+        // Its number is one that is still to come.
+        fs::write(logs.path(id(2)), [lines(1..=3), line(9)].concat()).expect("written");
+        logs.append(&chunk(2, vec![run(1, 4, 4), run(2, 4, 4), run(3, 4, 4)])).expect("appended");
+        assert_eq!(logs.damaged(), [id(1), id(2)]);
+        assert_eq!(text(&logs, 3), lines(1..=4));
+    }
+
+    /// It is read again where somebody found it so, and stays if it is not.
+    #[test]
+    fn a_log_that_a_reader_found_damaged_is_set_aside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut logs = Logs::open(folder.path(), "s").expect("opened");
+        logs.append(&chunk(1, vec![run(1, 1, 3), run(2, 1, 3)])).expect("appended");
+        let foreign = [line(1), line(1), lines(2..=3)].concat();
+        fs::write(logs.path(id(1)), &foreign).expect("written");
+        for task in [1, 2, 3] {
+            logs.look_at(id(task)).expect("looked at");
+        }
+        assert_eq!((logs.damaged(), text(&logs, 2)), (vec![id(1)], lines(1..=3)));
+        logs.append(&chunk(2, vec![run(1, 4, 4)])).expect("left out");
+        let kept = logs.path(id(1)).with_extension("damaged");
+        assert_eq!(fs::read_to_string(kept).expect("kept"), foreign);
+        fs::write(logs.fetched_path(id(1)), [lines(1..=2), line(2), lines(3..=4)].concat()).expect("written");
+        let error = logs.take_back(id(1), 4).expect_err("it is no better");
+        assert!(matches!(error, LogError::Foreign { .. }), "{error}");
+        logs.look_at(id(1)).expect("it is aside");
+        assert_eq!(logs.damaged(), []);
     }
 
     #[test]

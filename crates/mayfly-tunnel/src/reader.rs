@@ -1,7 +1,8 @@
 //! Reads a task's log on this machine, and waits for what the tunnel appends to it.
 //!
 //! The file is read to its last whole line; then the reader waits for a newer position and reads on. So there is
-//! no gap and no repeat between what was there and what comes, and a reader holds nobody up.
+//! no gap and no repeat between what was there and what comes, and a reader holds nobody up. Where a line is not the
+//! task's next event, the log was damaged ([`is_damage`]): what is before is given, and nothing behind.
 //!
 //! Bound: [`CHUNK_BYTES`] at once; one line may be longer.
 
@@ -10,11 +11,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
+use mayfly_core::TaskId;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::watch;
 
 use crate::logs::Told;
+use crate::order::Order;
 
 /// What is read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -25,6 +28,7 @@ pub(crate) struct LogReader {
     file: File,
     /// Where the next whole line begins.
     offset: u64,
+    order: Order,
     /// Lines that are still to be passed over.
     skip: u64,
     ended: bool,
@@ -33,14 +37,17 @@ pub(crate) struct LogReader {
 }
 
 impl LogReader {
-    /// Reads the log at `path` from the event after `after` on. `None`: there is no such log.
+    /// Reads the log of `task` at `path` from the event after `after` on. `None`: there is no such log.
     pub(crate) async fn open(
-        path: &Path,
+        (path, task): (&Path, TaskId),
         after: u64,
         appended: Option<watch::Receiver<u64>>,
     ) -> io::Result<Option<Self>> {
         match File::open(path).await {
-            Ok(file) => Ok(Some(Self { file, offset: 0, skip: after, ended: false, appended })),
+            Ok(file) => {
+                let (offset, order, ended) = (0, Order::of(task), false);
+                Ok(Some(Self { file, offset, order, skip: after, ended, appended }))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -72,9 +79,13 @@ impl LogReader {
     /// The next whole lines that are there. `None`: all that is there was given.
     pub(crate) async fn now(&mut self) -> io::Result<Option<Bytes>> {
         while !self.ended {
-            let lines = self.lines().await?;
+            let mut lines = self.lines().await?;
             if lines.is_empty() {
                 return Ok(None);
+            }
+            lines.truncate(self.order.take(&lines));
+            if lines.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is not the next event"));
             }
             self.offset += lines.len() as u64;
             self.ended = last_line(&lines).and_then(Told::of).is_some_and(|told| told.is_last());
@@ -121,6 +132,11 @@ impl LogReader {
     }
 }
 
+/// Whether what was read is not the task's log any more.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
+
 fn last_line(lines: &[u8]) -> Option<&[u8]> {
     let lines = lines.strip_suffix(b"\n")?;
     Some(lines.rsplit(|&byte| byte == b'\n').next().unwrap_or(lines))
@@ -133,6 +149,10 @@ mod tests {
     use super::*;
 
     const FINISHED: &str = "{\"seq\":4,\"event\":{\"type\":\"finished\"}}\n";
+
+    fn task() -> TaskId {
+        TaskId::new(uuid::Uuid::from_u128(1))
+    }
 
     struct Written {
         path: std::path::PathBuf,
@@ -156,7 +176,7 @@ mod tests {
 
         async fn reader(&self, after: u64, waits: bool) -> LogReader {
             let appended = waits.then(|| self.appended.subscribe());
-            LogReader::open(&self.path, after, appended).await.expect("opened").expect("there")
+            LogReader::open((&self.path, task()), after, appended).await.expect("opened").expect("there")
         }
     }
 
@@ -201,6 +221,24 @@ mod tests {
         assert_eq!(rest(&mut reader).await, FINISHED);
     }
 
+    /// Whatever is in the log behind it.
+    #[tokio::test]
+    async fn what_is_before_a_foreign_line_is_given_and_nothing_behind() {
+        for foreign in ["{\"seq\":1}\n", "{\"a\":1}\n", "{\"seq\":4}\n", "notes\n"] {
+            let mut log = Written::new();
+            log.write(&["{\"seq\":1}\n{\"seq\":2}\n", foreign, "{\"seq\":3}\n", FINISHED].concat());
+            for (after, before) in [(0, "{\"seq\":1}\n{\"seq\":2}\n"), (1, "{\"seq\":2}\n")] {
+                let mut reader = log.reader(after, true).await;
+                assert_eq!(reader.next().await.expect("read").expect("there"), before);
+                assert!(is_damage(&reader.next().await.expect_err("foreign")), "{foreign}");
+            }
+            for after in 2..6 {
+                let error = log.reader(after, false).await.next().await.expect_err("foreign");
+                assert!(is_damage(&error), "{foreign}, after {after}");
+            }
+        }
+    }
+
     #[tokio::test]
     async fn a_line_longer_than_a_chunk_comes_whole() {
         let mut log = Written::new();
@@ -212,6 +250,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_that_is_not_there_is_none() {
         let log = Written::new();
-        assert!(LogReader::open(&log.path.with_extension("x"), 0, None).await.expect("looked").is_none());
+        let none = LogReader::open((&log.path.with_extension("x"), task()), 0, None).await;
+        assert!(none.expect("looked").is_none());
     }
 }

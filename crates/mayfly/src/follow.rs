@@ -1,14 +1,14 @@
 //! Follows tasks to their ends.
 //!
-//! One loop owns the printer. Each task's event stream is read by a task of its own and comes in through a
-//! channel of [`NEWS_MAX`]; a slow terminal slows only this process. The first interrupt cancels what still
-//! runs, the second insists; both then wait for the last event, which says that the machine is gone. A reader
-//! of standard output that goes away is an interrupt too.
+//! One loop owns the printer. Each task's event stream is read by a task of its own, [`FOLLOWED_MAX`] at once, and
+//! comes in through a channel of [`NEWS_MAX`]; a slow terminal slows only this process. The first interrupt cancels
+//! what still runs, the second insists; both then wait for the last event, which says that the machine is gone. A
+//! reader of standard output that goes away is an interrupt too.
 
 use std::sync::Arc;
 
 use mayfly_client::ClientError;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::carry_out::Tracked;
 use crate::contact::{Contact, tell};
@@ -18,6 +18,10 @@ use crate::printer::Printer;
 
 /// The most news that wait to be shown.
 const NEWS_MAX: usize = 256;
+
+/// The most tasks that are followed at once, by a connection each: an orchestrator has places for more, and others come
+/// too. The rest wait for their turn, in the order in which they were submitted, as they do in the queue.
+const FOLLOWED_MAX: usize = 256;
 
 /// What a follower has to say about the task with this index.
 #[derive(Debug)]
@@ -46,9 +50,8 @@ impl<'a> Following<'a> {
     /// Begins to follow each of `tracked`.
     pub(crate) fn start(contact: &'a Arc<Contact>, tracked: &'a [Tracked]) -> Self {
         let (sender, news) = mpsc::channel(NEWS_MAX);
-        for (index, task) in tracked.iter().enumerate() {
-            tokio::spawn(follow(Arc::clone(contact), index, task.id.clone(), sender.clone()));
-        }
+        let ids = tracked.iter().map(|task| task.id.clone()).collect();
+        tokio::spawn(follow_each(Arc::clone(contact), ids, sender.clone()));
         Self { contact, tracked, over: vec![false; tracked.len()], sender, news, cancels: 0 }
     }
 
@@ -111,6 +114,19 @@ fn cancelling(cancels: u32) -> &'static str {
     }
 }
 
+/// Begins to follow each as soon as there is a place.
+async fn follow_each(contact: Arc<Contact>, ids: Vec<String>, sender: mpsc::Sender<News>) {
+    let places = Arc::new(Semaphore::new(FOLLOWED_MAX));
+    for (index, id) in ids.into_iter().enumerate() {
+        let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
+        let (contact, sender) = (Arc::clone(&contact), sender.clone());
+        tokio::spawn(async move {
+            follow(contact, index, id, sender).await;
+            drop(place);
+        });
+    }
+}
+
 /// Reads one task's events to their end.
 async fn follow(contact: Arc<Contact>, index: usize, id: String, sender: mpsc::Sender<News>) {
     let mut events = contact.client.events(&id, 0);
@@ -143,4 +159,53 @@ async fn cancel(contact: Arc<Contact>, id: String, force: bool, sender: mpsc::Se
 
 async fn again(contact: &Contact, error: ClientError) -> anyhow::Result<News> {
     contact.again(error).await.map(News::Note)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mayfly_client::Client;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// A log that ends once it may.
+    async fn answer(mut stream: UnixStream, mut may: watch::Receiver<bool>) {
+        assert_ne!(stream.read(&mut [0; 4096]).await.expect("a request"), 0);
+        may.wait_for(|may| *may).await.expect("told");
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        stream.write_all(head).await.expect("taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_tasks_so_many_are_followed_at_once_and_all_to_their_end() {
+        const TASKS: usize = FOLLOWED_MAX + 44;
+        let dir = tempfile::tempdir().expect("a folder");
+        let socket = dir.path().join("api.sock");
+        let listener = UnixListener::bind(&socket).expect("free");
+        let ((may, told), (came, counted)) = (watch::channel(false), watch::channel(0));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                came.send_modify(|came| *came += 1);
+                tokio::spawn(answer(stream, told.clone()));
+            }
+        });
+        let contact = Arc::new(Contact::within(Client::new(&socket)));
+        let (sender, mut news) = mpsc::channel(NEWS_MAX);
+        let ids = (0..TASKS).map(|number| format!("{number:032x}")).collect();
+        tokio::spawn(follow_each(contact, ids, sender));
+        // This time passes only once nobody has anything to do any more.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(*counted.borrow(), FOLLOWED_MAX);
+        may.send_replace(true);
+        let mut over = vec![false; TASKS];
+        while let Some(told) = news.recv().await {
+            let News::Over(index) = told else { panic!("{told:?}") };
+            over[index] = true;
+        }
+        assert_eq!(over, vec![true; TASKS]);
+    }
 }

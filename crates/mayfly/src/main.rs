@@ -46,6 +46,7 @@ use std::time::Duration;
 use clap::Parser as _;
 #[cfg(feature = "failpoints")]
 use mayfly_failpoint::arm;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::cli::{Cli, Verb};
 use crate::config::Settings;
@@ -76,6 +77,8 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
         environment.get("MAYFLY_FAILPOINT").into_iter().for_each(|point| arm(&point.to_string_lossy()));
         environment.get("MAYFLY_BAD_DISK").into_iter().for_each(bad_disk::bad_while);
     }
+    // No file of this process's memory is left if it crashes: there may be a credential in it. Less is always granted.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let settings = Settings::load(cli.config.as_deref(), cli.flags(), environment).map_err(Stop::usage)?;
     // A second provider is never there, so the answer says nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();

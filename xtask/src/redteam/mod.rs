@@ -105,45 +105,62 @@ impl fmt::Display for Row {
     }
 }
 
+/// The rows so far, each shown as soon as it is there.
+struct Table {
+    rows: Vec<Row>,
+    json: bool,
+}
+
+impl Table {
+    fn add(&mut self, rows: Vec<Row>) -> anyhow::Result<()> {
+        for row in &rows {
+            if self.json {
+                println!("{}", serde_json::to_string(row)?);
+            } else {
+                println!("{row}");
+            }
+        }
+        self.rows.extend(rows);
+        Ok(())
+    }
+
+    fn count(&self, verdict: Verdict) -> usize {
+        self.rows.iter().filter(|row| row.verdict == verdict).count()
+    }
+
+    fn end(&self) {
+        if !self.json {
+            let [held, failed, absent] =
+                [Verdict::Held, Verdict::Failed, Verdict::NotHere].map(|verdict| self.count(verdict));
+            println!("{held} held, {failed} failed, {absent} could not be tried here");
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let home = tempfile::tempdir()?;
     let build = if args.built { Build::Not } else { Build::First };
     let place = Place::prepare(home.path(), build, args.claude.clone()).await?;
+    let mut table = Table { rows: Vec::new(), json: args.json };
     let absent = |provider| Row::absent(provider, "this build has no such provider");
-    let mut rows = ["microvm", "fly"].map(absent).to_vec();
-    rows.extend(in_sandboxes(&place, args.live).await?);
-    print(&rows, args.json)?;
-    let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
-    ensure!(count(Verdict::Held) > 0, "nothing could be tried here");
-    Ok(ExitCode::from(u8::from(count(Verdict::Failed) > 0)))
+    table.add(["microvm", "fly"].map(absent).to_vec())?;
+    in_sandboxes(&place, args.live, &mut table).await?;
+    table.end();
+    ensure!(table.count(Verdict::Held) > 0, "nothing could be tried here");
+    Ok(ExitCode::from(u8::from(table.count(Verdict::Failed) > 0)))
 }
 
 /// All of it in machines that are Linux sandboxes on this host, if there can be any.
-async fn in_sandboxes(place: &Place, live: bool) -> anyhow::Result<Vec<Row>> {
+async fn in_sandboxes(place: &Place, live: bool, table: &mut Table) -> anyhow::Result<()> {
     // In a folder of its own: an orchestrator takes none in which somebody was before.
     let trial =
         Place { mayfly: place.mayfly.clone(), claude: place.claude.clone(), home: place.home.join("trial") };
     let sandbox = sandbox(&trial);
     if let Err(error) = sandbox.probe().await {
-        return Ok(vec![Row::absent(sandbox.name(), &error.to_string())]);
+        return table.add(vec![Row::absent(sandbox.name(), &error.to_string())]);
     }
-    let mut rows = if live { Vec::new() } else { suite::run(place, sandbox.name()).await? };
-    rows.extend(live::run(place, sandbox.name()).await?);
-    Ok(rows)
-}
-
-fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
-    for row in rows {
-        if json {
-            println!("{}", serde_json::to_string(row)?);
-        } else {
-            println!("{row}");
-        }
+    if !live {
+        table.add(suite::run(place, sandbox.name()).await?)?;
     }
-    if !json {
-        let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
-        let [held, failed, absent] = [Verdict::Held, Verdict::Failed, Verdict::NotHere].map(count);
-        println!("{held} held, {failed} failed, {absent} could not be tried here");
-    }
-    Ok(())
+    table.add(live::run(place, sandbox.name()).await?)
 }

@@ -7,8 +7,10 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
+use super::hunt::files;
 use super::{Row, Verdict};
 use crate::orchestrator::Place;
 
@@ -56,24 +58,59 @@ fn threats(text: &str) -> Vec<Threat> {
 
 async fn outcomes(place: &Place, tests: &BTreeSet<&String>) -> anyhow::Result<Outcomes> {
     let names: Vec<&str> = tests.iter().map(|test| test.as_str()).collect();
-    let skipped = place.home.join("skipped");
+    let (packages, skipped) = (packages(&top().join("crates"), tests)?, place.home.join("skipped"));
     let mut command = Command::new("cargo");
-    command.args(["nextest", "run", "--workspace", "--locked", "--features", "mayfly/failpoints"]);
+    command.args(["nextest", "run", "--locked", "--features", "mayfly/failpoints"]);
+    command.args(packages.iter().flat_map(|package| ["--package", package]));
     command.args(["--no-fail-fast", "--message-format", "libtest-json"]);
     command.args(["-E", &format!("test(/(^|::)({})$/)", names.join("|"))]);
     command.env("NEXTEST_EXPERIMENTAL_LIBTEST_JSON", "1");
     command.env("MAYFLY_TEST_CLAUDE", &place.claude).env("MAYFLY_TEST_SKIPPED", &skipped);
-    command.current_dir(top()).stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().await.context("cannot run `cargo nextest`")?;
-    let mut outcomes = Outcomes::heard(&String::from_utf8_lossy(&output.stdout));
+    command.current_dir(top()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn().context("cannot run `cargo nextest`")?;
+    let mut lines = BufReader::new(child.stdout.take().context("its standard output is a pipe")?).lines();
+    let mut outcomes = Outcomes::default();
+    while let Some(line) = lines.next_line().await? {
+        if let Some(over) = outcomes.hear(&line) {
+            // With this form of output nextest says nothing else.
+            eprintln!("{over}");
+        }
+    }
+    child.wait().await?;
     outcomes.skips(&fs::read_to_string(skipped).unwrap_or_default());
     ensure!(!outcomes.passed.is_empty(), "no test ran: see what cargo says");
     Ok(outcomes)
 }
 
+/// The packages with a function of a test's name: no others need to be built.
+fn packages(folder: &Path, tests: &BTreeSet<&String>) -> anyhow::Result<BTreeSet<String>> {
+    let mut packages = BTreeSet::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))? {
+        let entry = entry?;
+        if has_one(&entry.path(), tests)? {
+            packages.insert(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(packages)
+}
+
+/// Whether a file below a folder has a function of one of these names.
+fn has_one(folder: &Path, tests: &BTreeSet<&String>) -> anyhow::Result<bool> {
+    let sources = files(folder)?.into_iter().filter(|file| file.extension().is_some_and(|end| end == "rs"));
+    for source in sources {
+        let text =
+            fs::read_to_string(&source).with_context(|| format!("cannot read `{}`", source.display()))?;
+        let mut functions = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+        if functions.any(|function| tests.contains(&function.to_owned())) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Outcomes {
-    /// Reads what nextest printed, an object a line.
-    fn heard(lines: &str) -> Self {
+    /// Takes in a line that nextest printed, which is an object; what it says of a test that is over.
+    fn hear(&mut self, line: &str) -> Option<String> {
         #[derive(Deserialize)]
         struct Line {
             r#type: String,
@@ -81,17 +118,15 @@ impl Outcomes {
             #[serde(default)]
             name: String,
         }
-        let mut outcomes = Self::default();
-        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        for line in lines.filter(|line| line.r#type == "test") {
-            let name = line.name.rsplit([':', '$']).next().unwrap_or_default().to_owned();
-            match line.event.as_str() {
-                "ok" => drop(outcomes.passed.insert(name)),
-                "failed" | "timeout" => drop(outcomes.failed.insert(name)),
-                _ => {}
-            }
+        let line: Line = serde_json::from_str(line).ok()?;
+        let name = line.name.rsplit([':', '$']).next().unwrap_or_default().to_owned();
+        let over = format!("{} {name}", line.event);
+        match (line.r#type.as_str(), line.event.as_str()) {
+            ("test", "ok") => drop(self.passed.insert(name)),
+            ("test", "failed" | "timeout") => drop(self.failed.insert(name)),
+            _ => return None,
         }
-        outcomes
+        Some(over)
     }
 
     /// Reads the file of skips: `skipped NAME: why`.
@@ -136,9 +171,26 @@ mod tests {
     }
 
     fn verdict(lines: &str, skips: &str) -> Verdict {
-        let mut outcomes = Outcomes::heard(lines);
+        let mut outcomes = Outcomes::default();
+        assert!(lines.lines().all(|line| outcomes.hear(line).is_some()));
+        assert_eq!(outcomes.hear(r#"{"type":"suite","event":"ok"}"#), None);
         outcomes.skips(skips);
         outcomes.row(threat(), "sandbox").verdict
+    }
+
+    /// A package counts for a test of its own alone.
+    #[test]
+    fn only_packages_with_a_test_are_built() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (package, text) in
+            [("one", "#[test]\nfn a() {}"), ("two", "fn ab() { a(); }"), ("three", "// `a`")]
+        {
+            fs::create_dir_all(dir.path().join(package).join("src")).expect("made");
+            fs::write(dir.path().join(package).join("src/lib.rs"), text).expect("written");
+        }
+        let tests = threat().tests;
+        let found = packages(dir.path(), &tests.iter().collect()).expect("read");
+        assert_eq!(found, BTreeSet::from(["one".to_owned()]));
     }
 
     /// A row holds only if every test of it ran and passed.

@@ -161,6 +161,7 @@ async fn torture(
     let left = Left::of(place, &tasks, &claudes).await?;
     let runs = Runs { seen: ours.clone().count(), twice: ours.filter(|run| run.len() > 1).count() };
     println!("faults: {:?}, and {} connections through the proxy", done.faults, proxy.connections());
+    wear.print();
     Ok(report(&load, &checked, &runs, (found.most, wear.lines()), &left))
 }
 

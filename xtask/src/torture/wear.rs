@@ -2,7 +2,7 @@
 //!
 //! Every [`LOOK_EVERY`] the process that has a data folder is looked at, whichever it is by then. What counts is how much
 //! more there is in the last third of the run than in the first, each by its median: neither a load that comes and goes
-//! nor a process that has just begun moves that much.
+//! nor a process that has just begun moves that much. Both are told, and what that is an hour.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,10 +50,25 @@ impl Held {
 struct Seen(Vec<Held>);
 
 impl Seen {
-    fn grown(&self, what: fn(&Held) -> usize) -> usize {
+    /// The medians of the first third and of the last.
+    fn ends(&self, what: fn(&Held) -> usize) -> (usize, usize) {
         let third = self.0.len() / 3;
-        let (first, last) = (&self.0[..third], &self.0[self.0.len() - third..]);
-        median(last, what).saturating_sub(median(first, what))
+        (median(&self.0[..third], what), median(&self.0[self.0.len() - third..], what))
+    }
+
+    fn grown(&self, what: fn(&Held) -> usize) -> usize {
+        let (first, last) = self.ends(what);
+        last.saturating_sub(first)
+    }
+
+    /// As many more an hour: from the middle of the first third to that of the last there are two thirds.
+    fn slope(&self, what: fn(&Held) -> usize) -> String {
+        let looks = u32::try_from(self.0.len().max(1)).unwrap_or(u32::MAX);
+        let (first, last) = self.ends(what);
+        let hours = (LOOK_EVERY * looks).as_secs_f64() * 2.0 / 3.0 / 3600.0;
+        #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
+        let slope = (last as f64 - first as f64) / hours;
+        format!("{first} at first, {last} at last, {slope:+.0} an hour")
     }
 
     fn most(&self, what: fn(&Held) -> usize) -> usize {
@@ -82,6 +97,15 @@ impl Wear {
                 }
             }
             sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// How each end began and ended.
+    pub(crate) fn print(&self) {
+        let ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (end, seen) in ["orchestrator", "tunnel"].into_iter().zip(&*ends) {
+            let (mib, files) = (seen.slope(|held| held.mib), seen.slope(|held| held.files));
+            println!("the {end}'s MiB: {mib}; its files: {files}");
         }
     }
 
@@ -122,6 +146,14 @@ mod tests {
         assert_eq!(seen((0..300).map(|n| if n % 7 == 0 { 500 } else { 20 })).grown(|held| held.mib), 0);
         assert_eq!(seen((0..300).map(|n| 400 - n)).grown(|held| held.mib), 0);
         assert_eq!(seen(std::iter::empty()).grown(|held| held.mib), 0);
+    }
+
+    #[test]
+    fn a_slope_counts_an_hour() {
+        // Two looks a second, for five minutes.
+        let seen = seen((0..600).map(|n| 20 + n / 6));
+        assert_eq!(seen.slope(|held| held.mib), "36 at first, 103 at last, +1206 an hour");
+        assert_eq!(Seen::default().slope(|held| held.mib), "0 at first, 0 at last, +0 an hour");
     }
 
     #[test]

@@ -10,7 +10,7 @@ fn whole(secrets: &[&str], text: &str) -> String {
     redacted.map_or_else(|| text.to_owned(), |redacted| String::from_utf8(redacted.bytes).expect("UTF-8"))
 }
 
-/// S30: raw, in JSON, in JSON within JSON, percent-encoded.
+/// S30: raw, in JSON, in JSON within JSON, in hex, percent-encoded.
 #[test]
 fn each_way_to_write_a_secret_is_masked_and_all_else_stays() {
     let json = r#"sk-\"ca\\n/a+ry?~ü"#;
@@ -21,6 +21,8 @@ fn each_way_to_write_a_secret_is_masked_and_all_else_stays() {
         r#"sk-\"ca\\n\/a+ry?~ü"#,
         r#"sk-\\\"ca\\\\n/a+ry?~ü"#,
         percent,
+        "736b2d2263615c6e2f612b72793f7ec3bc",
+        "736B2D2263615C6E2F612B72793F7EC3BC",
         "sk-%22ca%5cn%2fa%2bry%3f~%c3%bc",
     ];
     for form in forms {
@@ -48,6 +50,39 @@ fn base64_hides_no_secret_at_any_alignment() {
             }
         }
     }
+}
+
+/// `text` in base64, a line break after so many characters.
+fn broken(text: &str, columns: usize, line_break: &str) -> String {
+    let written = STANDARD.encode(text).into_bytes();
+    let lines = written.chunks(columns).map(|line| std::str::from_utf8(line).expect("base64"));
+    lines.collect::<Vec<_>>().join(line_break)
+}
+
+/// S30: nor over lines, as programs and JSON break them.
+#[test]
+fn base64_that_is_broken_over_lines_hides_no_secret() {
+    let secret = "sk-ant-canary-".to_owned() + &"77aa?~>0".repeat(12);
+    for line_break in ["\n", "\r\n", "\\n", "\\r\\n", "\\\\n", "\\\\r\\\\n"] {
+        for (columns, before) in [(76, 0), (64, 1), (76, 20), (64, 47), (76, 200), (4, 2), (1, 5)] {
+            let text = "x".repeat(before) + &secret + "and what follows";
+            let written = broken(&text, columns, line_break);
+            let (begins, ends) = (format!("\"{line_break}"), format!("{line_break}\""));
+            let left = whole(&[&secret], &(begins.clone() + &written + &ends));
+            let first =
+                begins.len() + broken(&text[..before], columns, line_break).trim_end_matches('=').len();
+            let expected = left.matches('*').count();
+            let alone = broken(&secret, columns, line_break).len();
+            assert!(expected + 2 * line_break.len() + 4 >= alone, "{columns} {line_break:?} {left}");
+            let stars = left.find('*').expect("masked")..=left.rfind('*').expect("masked");
+            assert_eq!(stars.clone().count(), expected, "its line breaks are masked with it: {left}");
+            assert!(stars.start().abs_diff(first) <= line_break.len() + 2, "{first} {left}");
+            let kept = |range: std::ops::RangeTo<usize>| left[range] == (begins.clone() + &written)[range];
+            assert!(kept(..*stars.start()) && left.ends_with(&ends), "{left}");
+        }
+    }
+    let two = broken(&secret, 64, "\\n\\n");
+    assert_eq!(whole(&[&secret], &two), two, "two line breaks end a text");
 }
 
 #[test]
@@ -95,6 +130,22 @@ fn a_source_replaces_what_it_knew_and_nothing_of_others() {
     assert!(!format!("{secrets:?}").contains("canary"));
 }
 
+/// R37: what a thousand tasks have in common is worked out once.
+#[test]
+fn a_secret_that_is_known_already_changes_nothing() {
+    let secrets = Secrets::default();
+    let forms = || secrets.redactor().0.expect("there is one");
+    secrets.set("one", ["canary-1".to_owned()]);
+    let first = forms();
+    secrets.add("other", "canary-1");
+    secrets.set("one", []);
+    assert!(Arc::ptr_eq(&first, &forms()));
+    secrets.add("other", "canary-2");
+    assert!(!Arc::ptr_eq(&first, &forms()));
+    secrets.set("other", []);
+    assert!(secrets.redactor().is_empty());
+}
+
 /// Two at once each have theirs kept.
 #[test]
 fn nothing_is_lost_of_what_is_added_at_once() {
@@ -113,6 +164,28 @@ fn nothing_is_lost_of_what_is_added_at_once() {
     assert!((0..64).all(masks));
 }
 
+/// Cuts a text and checks that nothing of what comes out changes.
+fn cut_anywhere(redactor: &Redactor, text: &[u8], cuts: Vec<usize>) -> Result<(), TestCaseError> {
+    let expected = redactor.piece(&mut Carry::default(), text, false);
+    prop_assert_eq!(expected.bytes.len(), text.len());
+    prop_assert_eq!(expected.places == 0, redactor.is_clean(text, false));
+    let (mut carry, mut rest, mut got) = (Carry::default(), text, Redacted::default());
+    for cut in cuts {
+        let (piece, after) = rest.split_at(cut.min(rest.len()));
+        let clean = carry.is_empty() && redactor.is_clean(piece, true);
+        let part = redactor.piece(&mut carry, piece, true);
+        prop_assert!(!clean || (part.bytes == piece && carry.is_empty()));
+        got.bytes.extend(part.bytes);
+        got.places += part.places;
+        rest = after;
+    }
+    let last = redactor.piece(&mut carry, rest, false);
+    got.bytes.extend(last.bytes);
+    got.places += last.places;
+    prop_assert_eq!(got, expected);
+    Ok(())
+}
+
 proptest! {
     /// S30: cut across chunks, in the same bytes and as many places.
     #[test]
@@ -124,21 +197,27 @@ proptest! {
         let redactor = Redactor::new(secrets.iter().map(String::as_str));
         let mut text = text.concat();
         text.insert_str(text.len() / 2, &secrets[0]);
-        let expected = redactor.piece(&mut Carry::default(), text.as_bytes(), false);
-        prop_assert_eq!(expected.bytes.len(), text.len());
-        let (mut carry, mut rest, mut got) = (Carry::default(), text.as_bytes(), Redacted::default());
-        for cut in cuts {
-            let (piece, after) = rest.split_at(cut.min(rest.len()));
-            let clean = carry.is_empty() && redactor.is_clean(piece, true);
-            let part = redactor.piece(&mut carry, piece, true);
-            prop_assert!(!clean || (part.bytes == piece && carry.is_empty()));
-            got.bytes.extend(part.bytes);
-            got.places += part.places;
-            rest = after;
+        cut_anywhere(&redactor, text.as_bytes(), cuts)?;
+    }
+
+    /// S30: also where base64 is broken over lines, and where it only seems so.
+    #[test]
+    fn where_broken_base64_is_cut_changes_nothing(
+        secrets in proptest::collection::vec("[ab]{8,12}|\\PC{8,12}", 1..3),
+        before in 0..5_usize,
+        columns in 1..9_usize,
+        line_break in prop_oneof![Just("\n"), Just("\r\n"), Just("\\n"), Just("\\r\\n"), Just("\\\\n"), Just("\\\\r\\\\n")],
+        changes in proptest::collection::vec((0..200_usize, prop_oneof![
+            Just(""), Just("\n"), Just("\\"), Just("n"), Just("\\n"), Just("\r"), Just("\\\\r"), Just("Y"), Just("WFi")
+        ]), 0..4),
+        cuts in proptest::collection::vec(0..12_usize, 0..60),
+    ) {
+        let text = "a".repeat(before) + &secrets.concat() + &secrets[0];
+        let mut text = broken(&text, columns, line_break).into_bytes();
+        for (at, change) in changes {
+            let at = at % (text.len() + 1);
+            text.splice(at..at, change.bytes());
         }
-        let last = redactor.piece(&mut carry, rest, false);
-        got.bytes.extend(last.bytes);
-        got.places += last.places;
-        prop_assert_eq!(got, expected);
+        cut_anywhere(&Redactor::new(secrets.iter().map(String::as_str)), &text, cuts)?;
     }
 }

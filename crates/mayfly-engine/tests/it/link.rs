@@ -211,7 +211,7 @@ async fn a_ticket_is_bound_to_the_worker_that_used_it_first() {
     machine.says("still mine").await;
 }
 
-/// S27, S40
+/// S27, S40: it changes nothing but how many were refused, which can be seen.
 #[tokio::test]
 async fn a_hello_that_is_not_the_attempts_own_is_refused() {
     let mut mayfly = TestEngine::start(|_| {}).await;
@@ -233,6 +233,8 @@ async fn a_hello_that_is_not_the_attempts_own_is_refused() {
     }
     let old = Hello { protocol: PROTOCOL + 1, ..hello };
     assert!(matches!(mayfly.engine.join(old).await, Err(JoinError::Hello(BadHello::Protocol(_)))));
+    let metrics = mayfly.engine.metrics().await.unwrap();
+    assert!(metrics.contains("\nmayfly_hellos_refused_total 8\n"), "{metrics}");
     machine.says("undisturbed").await;
 }
 

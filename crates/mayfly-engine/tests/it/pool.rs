@@ -183,3 +183,16 @@ async fn a_refused_credential_is_told_once() {
         "{warnings:?}"
     );
 }
+
+/// S30: of those who change the pool at once, nobody's older list takes the place of a newer one.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_changes_the_pool_at_once_all_that_is_in_it_is_known() {
+    let mayfly = TestEngine::start(|_| {}).await;
+    for round in 0..40 {
+        let change = async |n| has(&mayfly, "work", &format!("made-up-secret-{round}-{n}-x")).await;
+        tokio::join!(change(0), change(1), change(2), change(3), change(4), change(5), change(6), change(7));
+        let there = mayfly.engine.pooled_credential("work").await.unwrap();
+        let known = mayfly.engine.redactor().redact(there.secret.expose().as_bytes());
+        assert!(known.is_some(), "round {round}");
+    }
+}

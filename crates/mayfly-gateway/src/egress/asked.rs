@@ -61,8 +61,8 @@ impl Asked {
                 format!("TLS to {host}:{port} names another host, or none")
             }
             Verdict::Denied(Refusal::PrivateAddress) => format!(
-                "{host} leads to an address that is not a public one: the owner of the orchestrator can name it in \
-                 `allow_private`"
+                "{host} leads to an address that is not a public one, or is the orchestrator's own: its owner can name \
+                 the host in `allow_private`"
             ),
             Verdict::Denied(Refusal::Undecided) => {
                 format!("nobody can tell now whether {host}:{port} is allowed: ask again")

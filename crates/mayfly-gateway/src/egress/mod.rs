@@ -38,6 +38,7 @@ mod answer;
 mod asked;
 mod metered;
 mod network;
+mod own;
 mod tunnel;
 mod web;
 

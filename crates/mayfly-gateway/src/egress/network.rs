@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mayfly_core::egress::{Failing, Refusal, Verdict};
@@ -11,13 +11,19 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::address::{Scope, scope};
+use super::own;
 use super::{ADDRESSES_MAX, DIAL_MAX, RESOLVE_MAX};
 
-/// Finds the addresses of names.
+/// Knows addresses: of names, and of this host.
 #[async_trait::async_trait]
 pub trait Resolve: fmt::Debug + Send + Sync + 'static {
     /// The addresses of a name, with the port.
     async fn resolve(&self, target: &Target) -> io::Result<Vec<SocketAddr>>;
+
+    /// The addresses that this host itself has now.
+    fn own(&self) -> io::Result<Vec<IpAddr>> {
+        own::addresses()
+    }
 }
 
 /// Where machines can go from this host.
@@ -63,9 +69,11 @@ impl Network {
             Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
             _ => return Err(Verdict::Failed(Failing::Unresolved)),
         };
+        // A public address of this host leads to what listens here, which may take who comes from here for its owner.
+        let own = self.resolver.own().map_err(|_| Verdict::Denied(Refusal::Undecided))?;
         let may = |address: &SocketAddr| match scope(address.ip()) {
-            Scope::Public => true,
-            Scope::Private => self.private.contains(&target.host),
+            Scope::Public if !own.contains(&address.ip()) => true,
+            Scope::Public | Scope::Private => self.private.contains(&target.host),
             Scope::Never => false,
         };
         if !addresses.iter().all(may) {

@@ -1,5 +1,8 @@
 //! What answers use is counted beside their way, and what they may not show is masked.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use axum::body::Body;
 use axum::response::IntoResponse;
 use bytes::Bytes;
@@ -69,6 +72,58 @@ async fn an_error_is_a_request_without_a_turn() {
     let mut bed = Bed::answering(CredentialKind::OauthToken, answer).await;
     assert_eq!(bed.ask().send().await.unwrap().status(), 529);
     assert_eq!(bed.counted.recv().await.unwrap(), Used::default());
+}
+
+/// S44: what is no answer, whatever it calls itself, passes byte for byte, is asked for once, and uses nothing.
+#[tokio::test]
+async fn an_answer_that_is_none_passes_and_is_asked_for_once() {
+    for (status, kind, body) in [
+        (200, "text/html", "<html><script>x</script></html>"),
+        (200, "application/json", "{\"model\":\"m\",\"usage\":{\"input_tok"),
+        (200, "application/json", "{\"model\":7,\"usage\":[\"x\"]}"),
+        (200, "application/json", "[[[["),
+        (200, "text/event-stream", "event: message_start\ndata: <html>\n\n"),
+        (200, "text/event-stream", "data: {\"type\":\"message_start\",\"message\":null}\n\n"),
+        (200, "image/png", "\u{0}"),
+        (429, "application/json", "{}"),
+        (500, "text/plain", "no"),
+    ] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let answer = move || (status, [("content-type", kind)], body).into_response();
+        let mut bed = Bed::answering(CredentialKind::OauthToken, answer).await;
+        let answer = bed.ask().send().await.unwrap();
+        assert_eq!(answer.status(), status, "{body}");
+        assert_eq!(answer.text().await.unwrap(), body);
+        let Used { input_tokens, output_tokens, .. } = bed.counted.recv().await.unwrap();
+        assert_eq!((input_tokens, output_tokens), (0, 0), "{body}");
+        bed.reached.recv().await.unwrap();
+        assert!(bed.reached.try_recv().is_err(), "{body}");
+    }
+}
+
+/// S44: of an answer without end no more is taken than its machine reads, and a bounded rest.
+#[tokio::test]
+async fn an_answer_without_end_is_not_read_ahead() {
+    const AHEAD_MAX: usize = 32 << 20;
+    const CHUNK: usize = 64 << 10;
+    let made = Arc::new(AtomicUsize::new(0));
+    let making = Arc::clone(&made);
+    let answer = move || {
+        let making = Arc::clone(&making);
+        let chunks = stream::repeat_with(move || {
+            making.fetch_add(CHUNK, Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(Bytes::from(vec![b'x'; CHUNK]))
+        });
+        Body::from_stream(chunks).into_response()
+    };
+    let bed = Bed::answering(CredentialKind::OauthToken, answer).await;
+    let mut answer = bed.ask().send().await.unwrap();
+    let mut read = 0;
+    while read < 2 * AHEAD_MAX {
+        read += answer.chunk().await.unwrap().expect("it has no end").len();
+        let ahead = made.load(Ordering::Relaxed).saturating_sub(read);
+        assert!(ahead < AHEAD_MAX, "{ahead} after {read}");
+    }
 }
 
 /// S29: an answer that shows the credential, cut across chunks, as it is and in base64.

@@ -105,15 +105,18 @@ async fn a_wrong_or_missing_token_gets_a_401_and_never_leaves() {
 async fn a_redirect_is_not_followed() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     other.set_nonblocking(true).unwrap();
-    let to = format!("http://{}/v1/messages", other.local_addr().unwrap());
-    let redirect = move || (StatusCode::TEMPORARY_REDIRECT, [("location", to.clone())]).into_response();
-    let bed = Bed::answering(CredentialKind::ApiKey, redirect).await;
-    let answer = bed.ask().send().await.unwrap();
-    assert_eq!(answer.status(), 502);
-    assert!(answer.headers().get("location").is_none());
-    assert!(message(answer).await.contains("307"));
-    let dialled = other.accept().map_err(|error| error.kind());
-    assert_eq!(dialled.expect_err("nobody may dial it"), std::io::ErrorKind::WouldBlock);
+    for status in [301, 302, 303, 307, 308] {
+        let to = format!("http://{}/v1/messages", other.local_addr().unwrap());
+        let status = StatusCode::from_u16(status).unwrap();
+        let redirect = move || (status, [("location", to.clone())]).into_response();
+        let bed = Bed::answering(CredentialKind::ApiKey, redirect).await;
+        let answer = bed.ask().send().await.unwrap();
+        assert_eq!(answer.status(), 502);
+        assert!(answer.headers().get("location").is_none());
+        assert!(message(answer).await.contains(status.as_str()));
+        let dialled = other.accept().map_err(|error| error.kind());
+        assert_eq!(dialled.expect_err("nobody may dial it"), std::io::ErrorKind::WouldBlock);
+    }
 }
 
 /// S29: an answer's cookies and tokens stay outside the machine.

@@ -47,10 +47,16 @@ impl Policy for Owner {
     }
 }
 
+/// A public address that the host of these tests has.
+const OWN: &str = "1.2.3.4";
+const OWN_6: &str = "2606:4700::1";
+
 /// Addresses by name, and which names were asked for.
 #[derive(Debug, Default)]
 struct Names {
     at: HashMap<&'static str, Vec<SocketAddr>>,
+    /// Nobody can tell which addresses the host has.
+    lost: bool,
     asked: Mutex<Vec<String>>,
 }
 
@@ -59,6 +65,13 @@ impl Resolve for Names {
     async fn resolve(&self, target: &Target) -> io::Result<Vec<SocketAddr>> {
         self.asked.lock().expect("nobody panics").push(target.to_string());
         Ok(self.at.get(target.host.as_str()).cloned().unwrap_or_default())
+    }
+
+    fn own(&self) -> io::Result<Vec<IpAddr>> {
+        match self.lost {
+            true => Err(io::ErrorKind::Other.into()),
+            false => Ok([OWN, OWN_6].map(|own| own.parse().expect("an address")).to_vec()),
+        }
     }
 }
 
@@ -77,7 +90,7 @@ impl Bed {
         let (told, over) = mpsc::unbounded_channel();
         let owner = Owner { rules: Mutex::new(Some(rules)), record: Mutex::default(), over: told };
         let at = names.iter().map(|&(name, addresses)| (name, addresses.to_vec())).collect();
-        let names = Arc::new(Names { at, asked: Mutex::default() });
+        let names = Arc::new(Names { at, ..Names::default() });
         let private =
             names.at.keys().filter(|name| name.starts_with("own")).map(|name| name.parse().expect("a name"));
         let network = Network::new(Arc::clone(&names) as Arc<dyn Resolve>, private.collect());
@@ -291,7 +304,7 @@ async fn a_tunnel_is_for_tls_that_names_its_host() {
     }
 }
 
-/// S18: a name that leads to this host, to a private network or to the link leads nowhere, also beside a public address; an
+/// S18: a name that leads to this host, by a public address of its own too, to a private network or to the link leads nowhere, also beside a public address; an
 /// owner can allow the first two, and never the last.
 #[tokio::test]
 async fn a_name_may_not_lead_inside() {
@@ -308,6 +321,9 @@ async fn a_name_may_not_lead_inside() {
         ("in.test", &["64:ff9b::7f00:1"], refused),
         ("in.test", &["2002:7f00:1::"], refused),
         ("in.test", &["1.1.1.1", "127.0.0.1"], refused),
+        ("in.test", &[OWN], refused),
+        ("in.test", &[OWN_6], refused),
+        ("in.test", &["1.1.1.1", OWN], refused),
         ("own.test", &["169.254.169.254"], refused),
         ("own.test", &["fd00:ec2::254"], refused),
         ("own.test", &["fe80::1"], refused),
@@ -326,6 +342,18 @@ async fn a_name_may_not_lead_inside() {
             "resolved once, and dialled as checked"
         );
     }
+}
+
+/// S18: as long as nobody can tell which addresses are the host's own, nobody goes anywhere.
+#[tokio::test]
+async fn without_its_own_addresses_a_host_lets_nobody_out() {
+    let (at, mut seen) = web("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let mut bed = Bed::new(&["own.test"], &[("own.test", &[at])]);
+    let names = Names { at: bed.names.at.clone(), lost: true, ..Names::default() };
+    bed.network = Network::new(Arc::new(names), vec!["own.test".parse().expect("a name")]);
+    bed.ask("GET http://own.test/ HTTP/1.1\r\nConnection: close\r\nHost: own.test\r\n\r\n").await;
+    assert_eq!(bed.record(), ["denied own.test:80 undecided"]);
+    seen.try_recv().expect_err("nobody was asked");
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use mayfly_git::GitError;
+use mayfly_git::{GitError, read_through};
 
 use super::Place;
 
@@ -139,6 +140,96 @@ async fn a_bundle_with_a_bad_object_is_refused_and_leaves_nothing() {
         .args(["cat-file", "-e", &head])
         .output();
     assert!(!missing.unwrap().status.success(), "the bad commit must not be in the user's repository");
+}
+
+/// S08: submodules that are programs, options or paths of somebody else's are data, or refused by name; none is fetched or
+/// checked out, of a repository that is handed over or of work that comes back.
+#[tokio::test]
+async fn submodules_that_mean_harm_are_refused_or_stay_data() {
+    let place = Place::with_repository();
+    let (program, trace) = canary(&place);
+    let (program, repo) = (program.display(), place.repo());
+    let submodule = |name: &str, path: &str, url: &str| {
+        format!("[submodule \"{name}\"]\n\tpath = {path}\n\turl = {url}\n")
+    };
+    let fetches = [
+        submodule("s", "sub", &format!("ext::{program}")),
+        submodule("s", "sub", &format!("file://{}", repo.display())),
+        submodule("s", "\"sub\r\"", "https://x.invalid/x"),
+    ];
+    let lies = [
+        submodule("s", "sub", &format!("-u{program}")),
+        submodule("s", "-sub", "https://x.invalid/x"),
+        submodule("../../hooks", "sub", "https://x.invalid/x"),
+        submodule("s", "sub", "https://x.invalid/%0ahost=y.invalid"),
+        submodule("s", "sub", "https://x.invalid/x") + &format!("\tupdate = !{program}\n"),
+    ];
+    fs::create_dir(repo.join("sub")).unwrap();
+    fs::write(repo.join(".gitmodules"), fetches.concat() + &lies.concat()).unwrap();
+    let link = format!("160000,{},sub", place.git(&repo, &["rev-parse", "HEAD"]));
+    place.git(&repo, &["update-index", "--add", "--cacheinfo", &link]);
+    place.commit("hostile");
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    let work = |text: &str| {
+        place.git(&machine, &["reset", "-q", "--hard", &snapshot.base]);
+        fs::write(machine.join(".gitmodules"), text).unwrap();
+        place.git(&machine, &["commit", "-q", "-a", "-m", "work"]);
+        place.bundle(&machine, &snapshot)
+    };
+    for (at, text) in fetches.iter().enumerate() {
+        let (bundle, head) = work(text);
+        let branch = format!("mayfly/{at}-x");
+        quarantine.land(&bundle, &head, &branch).await.unwrap();
+        assert_eq!(place.git(&repo, &["show", &format!("{branch}:.gitmodules")]), text.trim_end());
+    }
+    for text in &lies {
+        let (bundle, head) = work(text);
+        let error = quarantine.land(&bundle, &head, "mayfly/9-x").await.unwrap_err();
+        assert!(error.is_refusal(), "{text}: {error}");
+    }
+    assert!(!trace.exists() && fs::read_dir(repo.join("sub")).unwrap().count() == 0, "nothing was fetched");
+}
+
+/// A bundle of some hundred bytes, whose one object says that it is a commit of this length.
+fn bundle_of_a_long_commit(head: &str, mut length: u64) -> Vec<u8> {
+    const COMMIT: u8 = 1 << 4;
+    let mut bundle = format!("# v2 git bundle\n{head} refs/heads/work\n\n").into_bytes();
+    bundle.extend_from_slice(b"PACK\0\0\0\x02\0\0\0\x01");
+    bundle.push(0x80 | COMMIT | u8::try_from(length & 0xf).unwrap());
+    length >>= 4;
+    while length > 0 {
+        let more = if length > 0x7f { 0x80 } else { 0 };
+        bundle.push(more | u8::try_from(length & 0x7f).unwrap());
+        length >>= 7;
+    }
+    // Nothing, as zlib writes it, and a checksum that nobody comes to.
+    bundle.extend_from_slice(&[0x78, 0x9c, 3, 0, 0, 0, 0, 1]);
+    bundle.extend_from_slice(&[0; 20]);
+    bundle
+}
+
+/// S11: what takes more memory than there is for it is refused by name, by the orchestrator's search and by the landing.
+#[tokio::test]
+async fn a_bundle_that_wants_all_memory_is_refused() {
+    let place = Place::with_repository();
+    let (quarantine, _snapshot) = place.snapshot().await;
+    let (bundle, head) = (place.dir.path().join("long.bundle"), "1".repeat(40));
+    fs::write(&bundle, bundle_of_a_long_commit(&head, 3 << 30)).unwrap();
+    let before = place.state();
+    let landed = quarantine.land(&bundle, &head, "mayfly/1-x").await;
+    let scratch = tempfile::tempdir().unwrap();
+    let read =
+        read_through(&place.ours(), scratch.path(), None, &bundle, |_| ControlFlow::Continue(())).await;
+    for error in [landed.map(drop).unwrap_err(), read.map(drop).unwrap_err()] {
+        assert!(matches!(error, GitError::TooMuchMemory(_)) && error.is_refusal(), "{error}");
+        assert!(error.to_string().contains("more than 1024 MiB of memory"), "{error}");
+    }
+    assert_eq!(place.state(), before);
+    // One that says so of less is looked at, and told as what it is.
+    fs::write(&bundle, bundle_of_a_long_commit(&head, 3 << 20)).unwrap();
+    let error = quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap_err();
+    assert!(matches!(error, GitError::Failed { .. }), "{error}");
 }
 
 #[tokio::test]

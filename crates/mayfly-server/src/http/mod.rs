@@ -25,6 +25,7 @@ use crate::tokens::{Keys, OwnerTokens};
 pub(crate) use entry::Entry;
 pub(crate) use hosts::Hosts;
 use problem::Problem;
+pub(crate) use uploads::Turns;
 
 mod admission;
 mod allow;
@@ -74,6 +75,7 @@ pub(crate) struct Machine {
     pub(crate) incoming: Arc<Path>,
     pub(crate) network: Network,
     pub(crate) git: Git,
+    pub(crate) turns: Turns,
     /// Ends with the machine's door.
     pub(crate) house: House,
 }

@@ -170,6 +170,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Kind::Busy, detail)
     }
 
+    pub(crate) fn overtaken() -> Self {
+        let detail = "a later file of this machine took the place of this one";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Kind::Busy, detail)
+    }
+
     pub(crate) fn no_token() -> Self {
         let detail = "send `Authorization: Bearer` with a token that is good: `mayfly token add NAME` makes one, and on \
                       this machine there is one in the file `token` of the data folder";

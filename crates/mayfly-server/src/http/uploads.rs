@@ -3,10 +3,15 @@
 //! In a session file configured secrets are masked on their way to the disk. In work nothing can be masked, since commits
 //! are named by their content: it is searched, and with a secret in it withheld ([`WITHHELD`]), never deleted; and so is
 //! what cannot be searched.
+//!
+//! Bounds: [`BUNDLE_BYTES_MAX`] and [`TRANSCRIPT_BYTES_MAX`] for a file, one file at a time of each machine, the last, and
+//! [`SEARCHES_MAX`] at once of all, since git takes memory for each ([`mayfly_git::MEMORY_BYTES_MAX`]).
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -15,6 +20,8 @@ use mayfly_core::{AttemptId, Carry, causes};
 use mayfly_engine::StoreError;
 use mayfly_gateway::Masked;
 use mayfly_git::{Base, CONTENTS_BYTES_MAX, GitError, read_through};
+use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 use super::Machine;
 use super::extract::bearer;
@@ -27,8 +34,66 @@ const BUNDLE_BYTES_MAX: u64 = 2 << 30;
 /// The longest session file.
 const TRANSCRIPT_BYTES_MAX: u64 = 512 << 20;
 
+/// The most bundles that are searched at once.
+const SEARCHES_MAX: usize = 2;
+
 /// The name of work that is not given out.
 const WITHHELD: &str = "bundle.withheld";
+
+/// An upload that is under way, as long as somebody has the lock, and what ends it.
+type Last = (Weak<tokio::sync::Mutex<()>>, CancellationToken);
+
+/// Whose turn it is. Who waits has nothing on the disk yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns {
+    /// The last upload of each machine that has one under way.
+    machines: Arc<Mutex<HashMap<AttemptId, Last>>>,
+    searches: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { machines: Arc::default(), searches: Arc::new(Semaphore::new(SEARCHES_MAX)) }
+    }
+}
+
+/// A machine's turn to upload.
+#[derive(Debug)]
+struct Turn {
+    _own: OwnedMutexGuard<()>,
+    next: CancellationToken,
+}
+
+impl Turns {
+    /// Ends the upload of this machine that is under way, if there is one: its worker dials again when a connection broke.
+    async fn upload(&self, attempt: AttemptId) -> Turn {
+        let next = CancellationToken::new();
+        let own = {
+            let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+            machines.retain(|_, (turn, _)| turn.strong_count() > 0);
+            let before = machines.remove(&attempt);
+            let own = before.as_ref().and_then(|(turn, _)| turn.upgrade()).unwrap_or_default();
+            machines.insert(attempt, (Arc::downgrade(&own), next.clone()));
+            if let Some((_, before)) = before {
+                before.cancel();
+            }
+            own
+        };
+        Turn { _own: own.lock_owned().await, next }
+    }
+
+    /// Waits until there is room for one more search.
+    async fn search(&self) -> SemaphorePermit<'_> {
+        self.searches.acquire().await.expect("it is never closed")
+    }
+}
+
+impl Turn {
+    /// Does a part of the upload, unless the next one is there.
+    async fn take<T>(&self, part: impl Future<Output = T>) -> Result<T, Problem> {
+        self.next.run_until_cancelled(part).await.ok_or_else(Problem::overtaken)
+    }
+}
 
 /// `PUT /v1/worker/result/bundle`
 pub(super) async fn bundle(
@@ -37,8 +102,10 @@ pub(super) async fn bundle(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let attempt = admit(&app, &headers).await?;
-    let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, BUNDLE_BYTES_MAX).await?;
-    let problem = match has_secret(&app, attempt, incoming.path()).await {
+    let turn = app.turns.upload(attempt).await;
+    let receiving = Incoming::receive(body.into_data_stream(), &app.incoming, BUNDLE_BYTES_MAX);
+    let incoming = turn.take(receiving).await??;
+    let problem = match turn.take(has_secret(&app, attempt, incoming.path())).await? {
         Ok(false) => return keep(&app, attempt, incoming, "bundle").await,
         Ok(true) => Problem::secret_in_work(attempt),
         Err(error) => Problem::unsearched_work(attempt, &causes(&error)),
@@ -53,6 +120,7 @@ async fn has_secret(app: &Machine, attempt: AttemptId, bundle: &Path) -> Result<
     if redactor.is_empty() {
         return Ok(false);
     }
+    let _room = app.turns.search().await;
     let scratch = tempfile::tempdir_in(&app.incoming)?;
     let from = app.entry.workspace(attempt).await?;
     let began = from.map(|from| (app.workspaces.join(format!("{}.bundle", from.id)), from.base));
@@ -64,6 +132,7 @@ async fn has_secret(app: &Machine, attempt: AttemptId, bundle: &Path) -> Result<
         if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let whole = whole.await?;
+    found |= redactor.piece(&mut carry, b"", false).places > 0;
     if whole || found { Ok(found) } else { Err(SearchError::TooMuch) }
 }
 
@@ -87,8 +156,10 @@ pub(super) async fn transcript(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let attempt = admit(&app, &headers).await?;
+    let turn = app.turns.upload(attempt).await;
     let mut body = Masked::new(body.into_data_stream(), app.entry.redactor());
-    let incoming = Incoming::receive(&mut body, &app.incoming, TRANSCRIPT_BYTES_MAX).await?;
+    let receiving = Incoming::receive(&mut body, &app.incoming, TRANSCRIPT_BYTES_MAX);
+    let incoming = turn.take(receiving).await??;
     if body.places() > 0 {
         let text =
             format!("the session file had a configured secret in {} places, which are masked", body.places());
@@ -113,4 +184,31 @@ async fn keep(
     tokio::fs::create_dir_all(&folder).await.map_err(disk)?;
     incoming.keep(&folder.join(name)).await.map_err(disk)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use mayfly_core::{Attempt, TaskId};
+
+    use super::*;
+
+    /// S51: a machine has one file under way, the last that it sends, and keeps no other machine waiting.
+    #[tokio::test]
+    async fn of_one_machine_one_file_at_a_time_is_taken() {
+        let attempt = |n| TaskId::new(uuid::Uuid::from_u128(n)).attempt(Attempt(1));
+        let turns = Turns::default();
+        let first = turns.upload(attempt(1)).await;
+        assert!(first.take(async {}).await.is_ok());
+        let mut second = Box::pin(turns.upload(attempt(1)));
+        assert!(second.as_mut().now_or_never().is_none(), "the first is still there");
+        assert!(first.take(std::future::pending::<()>()).await.is_err(), "and has to go");
+        assert!(turns.upload(attempt(2)).now_or_never().is_some());
+        drop(first);
+        let second = second.now_or_never().expect("its turn");
+        assert!(second.take(async {}).await.is_ok());
+        drop(second);
+        assert!(turns.upload(attempt(3)).now_or_never().is_some());
+        assert_eq!(turns.machines.lock().expect("nobody panics").len(), 1, "who is done is forgotten");
+    }
 }

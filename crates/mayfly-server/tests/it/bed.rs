@@ -176,6 +176,11 @@ impl Worker {
         }
     }
 
+    /// The last record that the orchestrator has.
+    pub(crate) fn stored(&self) -> u64 {
+        self.number
+    }
+
     /// Sends a line, and waits until it is stored.
     pub(crate) async fn say(&mut self, source: Source, end: End, bytes: impl Into<Bytes>) {
         self.number += 1;

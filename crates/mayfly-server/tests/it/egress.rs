@@ -69,10 +69,12 @@ async fn entries(bed: &Bed, id: &str) -> Vec<EgressEntry> {
     bed.client.egress(id).await.unwrap().entries
 }
 
-/// S25: a thousand edits while the task runs, and after each what is not on the list is still refused.
+/// S25: a thousand edits while the task runs, and after each what is not on the list is still refused; so it is with as many
+/// rules as a task may have.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_edits_let_nothing_else_through() {
     const EDITS: usize = 1000;
+    const RULES_MAX: usize = 10_000;
     let mut bed = bed(&["a.test", "bad.test"]).await;
     let id = bed.client.submit(&task("p", None), "key").await.unwrap().id;
     let worker = bed.worker().await;
@@ -86,6 +88,14 @@ async fn a_thousand_edits_let_nothing_else_through() {
     assert_eq!(leaks, 0, "of {EDITS}");
     assert_eq!(status(&worker, "a.test").await, "403");
     bed.client.allow(&id, &Allowed { hosts: vec!["a.test".to_owned()] }).await.unwrap();
+    assert_eq!(status(&worker, "a.test").await, "200");
+    let rest = (EDITS + 1..RULES_MAX).map(|n| format!("x{n}.bad.test")).collect();
+    assert_eq!(bed.client.allow(&id, &Allowed { hosts: rest }).await.unwrap().hosts.len(), RULES_MAX);
+    let one_more = Allowed { hosts: vec!["one.test".to_owned()] };
+    assert!(bed.client.allow(&id, &one_more).await.is_err(), "there are as many as there may be");
+    for denied in ["bad.test", "one.test", "x.bad.test", "x9999.bad.test.test"] {
+        assert_eq!(status(&worker, denied).await, "403", "{denied}");
+    }
     assert_eq!(status(&worker, "a.test").await, "200");
     let kept = entries(&bed, &id).await;
     assert!(kept.iter().all(|entry| (entry.host == "a.test") || entry.decision == "denied"), "{kept:?}");

@@ -142,10 +142,10 @@ async fn a_machine_that_takes_all_its_places_keeps_no_other_waiting() {
     let way = way(&bed, &dir);
     submit(&bed, "hostile").await;
     let hostile = worker(&mut bed, &way).await;
-    let token = hostile.order.result_token.expose();
+    let token = hostile.order.egress_token.as_ref().unwrap().expose();
     let head = format!(
-        "PUT /v1/worker/result/transcript HTTP/1.1\r\nhost: mayfly\r\nauthorization: Bearer {token}\r\n\
-         content-length: 9\r\nexpect: 100-continue\r\n\r\n",
+        "GET /v1/egress HTTP/1.1\r\nhost: mayfly\r\nconnection: upgrade\r\nupgrade: mayfly-egress\r\n\
+         authorization: Bearer {token}\r\n\r\n",
     );
     let mut places = Vec::new();
     let refused = loop {
@@ -153,7 +153,7 @@ async fn a_machine_that_takes_all_its_places_keeps_no_other_waiting() {
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut said = [0; 12];
         stream.read_exact(&mut said).await.unwrap();
-        if &said != b"HTTP/1.1 100" {
+        if &said != b"HTTP/1.1 101" {
             break String::from_utf8_lossy(&said).into_owned();
         }
         places.push(stream);

@@ -1,6 +1,7 @@
 //! Callers that mean harm: prompts without end, connections that say nothing, tokens of machines that are gone.
 
 use std::path::Path;
+use std::time::Duration;
 
 use http::StatusCode;
 use mayfly_client::ClientError;
@@ -8,12 +9,22 @@ use mayfly_wire::api::{Collected, Problem};
 use mayfly_wire::worker::Down;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::bed::{Bed, Worker, door, hello, raw, task};
-use crate::port;
+use crate::readers::resident_bytes;
+use crate::{files, port};
 
-/// More connections than a port has places for.
-const CROWD: usize = 600;
+/// Connections that say nothing, if this process may have so many files: both their ends are in it.
+const CROWD: usize = 10_000;
+/// Those of them that find no place, and wait in the system's queue.
+const WAITING: usize = 1000;
+/// File descriptors that an orchestrator keeps for others than those who come by its port.
+const KEPT: usize = 2000;
+/// What one of them may take of memory, in a build without optimisation and with this side of it.
+const BYTES_MAX: usize = 32 * 1024;
+/// The longest that a request's head may take.
+const HEAD_MAX: Duration = Duration::from_secs(20);
 
 /// S43: it is refused in words before it is read to its end.
 #[tokio::test]
@@ -48,14 +59,19 @@ async fn a_name_that_is_none_is_refused_with_its_field() {
     assert!(bed.client.tasks(None, None).await.unwrap().is_empty());
 }
 
-/// S38: whoever takes all places and says nothing loses them, and those who wait are served.
+/// S38: whoever takes all places and says nothing loses them, and those who wait are served; ten thousand take no more
+/// files than there are places, and little memory.
 #[tokio::test]
 async fn a_crowd_that_says_nothing_does_not_keep_the_port() {
+    let places = (CROWD - WAITING).min((files::most() - WAITING - KEPT / 2) / 2);
     let data = tempfile::tempdir().unwrap();
+    files::allow(KEPT + places);
     let server = port::start(&data, port::ANY).await.unwrap();
+    files::allow(files::most());
     let address = server.listening().unwrap();
+    let (memory, open) = (resident_bytes(), files::open());
     let mut crowd = Vec::new();
-    for at in 0..CROWD {
+    for at in 0..places + WAITING {
         let mut stream = TcpStream::connect(address).await.unwrap();
         if at % 2 == 0 {
             stream.write_all(b"GET /v1/tasks HTTP/1.1\r\nhost: 127.0.0.1\r\nx-slow").await.unwrap();
@@ -64,13 +80,22 @@ async fn a_crowd_that_says_nothing_does_not_keep_the_port() {
     }
     let mut honest = TcpStream::connect(address).await.unwrap();
     honest.write_all(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").await.unwrap();
+    let taken = files::open() - open - crowd.len() - 1;
+    assert!((1..=places).contains(&taken), "{taken} of {} connections", crowd.len());
+    let each = resident_bytes().saturating_sub(memory) / crowd.len();
+    assert!(each <= BYTES_MAX, "{each} bytes each");
     // From here on it is as if time passed: nobody else has anything to do.
     tokio::time::pause();
+    let begun = Instant::now();
     let mut answer = String::new();
     honest.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 204") || answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let mut first = crowd.swap_remove(0);
-    first.read_to_end(&mut Vec::new()).await.unwrap();
+    assert!(begun.elapsed() < 2 * HEAD_MAX, "{:?}", begun.elapsed());
+    for mut silent in crowd {
+        // What was cut off while it had not read an answer may be told as a reset.
+        let _ = silent.read_to_end(&mut Vec::new()).await;
+    }
+    assert!(begun.elapsed() < 3 * HEAD_MAX, "{:?}", begun.elapsed());
 }
 
 /// What a token of a machine opens at a door: results, and the model.

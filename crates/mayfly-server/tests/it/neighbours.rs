@@ -39,20 +39,20 @@ async fn is_answered(stream: &mut UnixStream) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// Connections that were let in and now keep their place with half a request.
-async fn half_open(worker: &Worker, count: usize) -> Vec<UnixStream> {
+/// Connections that were let in and now keep their place, and ask for nothing.
+async fn silent(worker: &Worker, count: usize) -> Vec<UnixStream> {
     let head = format!(
-        "PUT /v1/worker/result/transcript HTTP/1.1\r\nhost: mayfly\r\nauthorization: Bearer {}\r\n\
-         content-length: 9\r\nexpect: 100-continue\r\n\r\n",
-        worker.order.result_token.expose()
+        "GET /v1/egress HTTP/1.1\r\nhost: mayfly\r\nconnection: upgrade\r\nupgrade: mayfly-egress\r\n\
+         authorization: Bearer {}\r\n\r\n",
+        worker.order.egress_token.as_ref().unwrap().expose()
     );
     let mut all = Vec::new();
     for _ in 0..count {
         let mut stream = UnixStream::connect(&worker.door).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
-        let mut go_on = [0; 25];
-        stream.read_exact(&mut go_on).await.unwrap();
-        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 101");
         all.push(stream);
     }
     all
@@ -64,7 +64,7 @@ async fn a_machine_that_fills_its_door_keeps_no_other_machine_waiting() {
     let mut bed = Bed::start().await;
     submit(&bed, "hostile").await;
     let hostile = bed.worker().await;
-    let places = half_open(&hostile, MACHINE_CONNECTIONS_MAX - 1).await;
+    let places = silent(&hostile, MACHINE_CONNECTIONS_MAX - 1).await;
     let mut waiting = asks(&hostile.door).await;
     submit(&bed, "other").await;
     let mut other = bed.worker().await;
@@ -82,7 +82,7 @@ async fn a_link_has_a_place_at_its_door() {
     submit(&bed, "key").await;
     let mut worker = bed.worker().await;
     let door = worker.door.clone();
-    let _places = half_open(&worker, MACHINE_CONNECTIONS_MAX - 1).await;
+    let _places = silent(&worker, MACHINE_CONNECTIONS_MAX - 1).await;
     let mut waiting = asks(&door).await;
     worker.report(&Report::Started).await;
     assert!(waiting.read_u8().now_or_never().is_none(), "the link has the last place");

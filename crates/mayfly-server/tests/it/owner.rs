@@ -170,6 +170,7 @@ async fn what_happened_is_counted() {
         "mayfly_records_acknowledged_total 2",
         "mayfly_event_lag_seconds_count 2",
         "mayfly_link_reconnects_total 0",
+        "mayfly_hellos_refused_total 0",
         "mayfly_leaked_machines_total 0",
     ] {
         has(&text, line);

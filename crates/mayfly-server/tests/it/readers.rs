@@ -1,16 +1,19 @@
 //! A reader that stops reading costs its own connection, and nobody's event.
 
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_client::Client;
 use mayfly_wire::worker::{End, Source};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy, copy_bidirectional};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::bed::{Bed, task};
+use crate::files;
 use crate::port::{ANY, start};
 
 /// More than all buffers on the way hold.
@@ -66,6 +69,91 @@ async fn a_reader_that_takes_nothing_is_cut_and_resumes_at_its_position() {
     assert!(got == expected, "no gap, no repeat");
 }
 
+/// The log as it comes to who does not know HTTP/1.1: without a word on lengths, to the end.
+async fn ask(socket: &Path, id: &str, after: usize) -> BufReader<UnixStream> {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let asked = format!("GET /v1/tasks/{id}/events?after={after} HTTP/1.0\r\nhost: mayfly\r\n\r\n");
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let (mut stream, mut head) = (BufReader::new(stream), Vec::new());
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_ne!(stream.read_until(b'\n', &mut head).await.unwrap(), 0);
+    }
+    assert!(head.starts_with(b"HTTP/1.0 200"), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+async fn rest(mut stream: BufReader<UnixStream>) -> Vec<u8> {
+    let mut rest = Vec::new();
+    // Of a connection that was cut, what came before.
+    let _ = stream.read_to_end(&mut rest).await;
+    rest
+}
+
+/// A number that other bytes hardly have: a thousand logs are too many to be kept.
+async fn hash(mut stream: BufReader<UnixStream>) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    loop {
+        let bytes = stream.fill_buf().await.unwrap();
+        let read = bytes.len();
+        if read == 0 {
+            return hasher.finish();
+        }
+        hasher.write(bytes);
+        stream.consume(read);
+    }
+}
+
+/// R13, G9: of a thousand who follow a task some take nothing. The others have every line while it is said, little
+/// memory waits for who does not read, and each of those is cut, and goes on where it was with the same bytes.
+#[tokio::test]
+async fn a_thousand_who_follow_have_all_beside_some_who_take_nothing() {
+    const READERS: usize = 1000;
+    const LAZY: usize = 20;
+    const LINES: usize = 20;
+    // Of each: what the system holds for it is no memory of this process.
+    const LAZY_BYTES_MAX: usize = 1024 * 1024;
+    const FILES: usize = 4 * READERS + 200;
+    files::allow(FILES);
+    if files::most() < FILES {
+        return mayfly_test_needs::skip("a process may not have 4200 files open");
+    }
+    let mut bed = Bed::start().await;
+    let id = bed.client.submit(&task("p", None), "key").await.unwrap().id;
+    let mut worker = bed.worker().await;
+    worker.ready().await;
+    let socket = bed.server.socket();
+    let mut lazy = Vec::new();
+    for _ in 0..LAZY {
+        lazy.push(ask(&socket, &id, 0).await);
+    }
+    let mut readers = JoinSet::new();
+    for _ in LAZY..READERS {
+        readers.spawn(hash(ask(&socket, &id, 0).await));
+    }
+    let before = resident_bytes();
+    for number in 0..LINES {
+        worker.say(Source::Stderr, End::Newline, format!("{number:06}{}", "x".repeat(LINE_BYTES))).await;
+    }
+    worker.end("cancelled").await;
+    let whole = rest(ask(&socket, &id, 0).await).await;
+    let mut expected = std::hash::DefaultHasher::new();
+    expected.write(&whole);
+    assert_eq!(readers.join_all().await, vec![expected.finish(); READERS - LAZY]);
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < LAZY * LAZY_BYTES_MAX, "{grown} bytes");
+    // From here on the time passes whenever nobody has anything to do.
+    tokio::time::pause();
+    sleep(TIRED).await;
+    for reader in lazy {
+        let mut got = rest(reader).await;
+        assert!(got.len() < whole.len(), "it was cut");
+        got.truncate(got.iter().rposition(|&byte| byte == b'\n').unwrap() + 1);
+        let after = got.split_inclusive(|&byte| byte == b'\n').count();
+        got.extend(rest(ask(&socket, &id, after).await).await);
+        assert!(got == whole, "no gap, no repeat");
+    }
+}
+
 /// Ten thousand of them, of which these are a part, have room in 320 MB, in a build without optimisation and with this
 /// side of each connection.
 #[tokio::test]
@@ -98,7 +186,7 @@ async fn a_reader_that_waits_takes_little_memory() {
     assert!(each <= BYTES_MAX, "{each} bytes each");
 }
 
-fn resident_bytes() -> usize {
+pub(crate) fn resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024

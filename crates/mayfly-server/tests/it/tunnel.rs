@@ -225,6 +225,33 @@ async fn a_damaged_log_is_fetched_again_and_the_others_go_on() {
     assert_eq!(std::fs::read_to_string(here.log(&tasks[1], "damaged")).unwrap(), "my notes\n");
 }
 
+/// Also one that is JSON, in a log to which nothing is added any more: it is found by whoever reads, who has the very
+/// lines all the same, and the log is fetched again.
+#[tokio::test]
+async fn a_foreign_line_in_the_middle_of_a_log_is_read_by_nobody() {
+    let mut bed = Bed::start().await;
+    let id = bed.client.submit(&task("p", None), "key").await.unwrap().id;
+    let mut worker = bed.worker().await;
+    worker.ready().await;
+    worker.line("{\"n\":1}").await;
+    worker.end("succeeded").await;
+    let whole = whole(&bed.client, &id).await;
+    let mut here = Here::new();
+    here.start(&bed).await;
+    here.stop().await;
+    let log = here.log(&id, "ndjson");
+    let mut lines: Vec<&str> = whole.split_inclusive('\n').collect();
+    lines.insert(3, "{\"seq\":4,\"task\":\"of somebody else\"}\n");
+    std::fs::write(&log, lines.concat()).unwrap();
+    here.start(&bed).await;
+    assert_eq!(self::whole(&here.client, &id).await, whole);
+    here.status(|status| (status.damaged, status.mended) == (1, 1)).await;
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), whole);
+    assert_eq!(std::fs::read_to_string(here.log(&id, "damaged")).unwrap(), lines.concat());
+    assert_eq!(self::whole(&here.client, &id).await, whole);
+    here.stop().await;
+}
+
 /// R14: who follows a log whose rest nobody has any more is told so, and waits no longer.
 #[tokio::test]
 async fn a_reader_here_is_told_what_is_gone_there() {

@@ -7,6 +7,8 @@ mod file;
 mod frames;
 mod owner_tokens;
 mod pool;
+#[cfg(target_os = "linux")]
+mod power;
 mod prune;
 mod redacted;
 mod steps;

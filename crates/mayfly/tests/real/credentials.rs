@@ -344,6 +344,13 @@ async fn a_task_of_the_pool_goes_on_over_a_restart_and_no_log_has_its_credential
     let task = Run::start(mayfly(&["run", "--json", "[script: hold name=call text=answered]"]));
     user.api.held("call", 1).await;
     let first = user.orchestrator();
+    let limits = fs::read_to_string(format!("/proc/{first}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(
+        core.split_whitespace().collect::<Vec<_>>()[4..6],
+        ["0", "0"],
+        "no file of its memory is made"
+    );
     service::end(first, Signal::KILL);
     user.api.held("call", 2).await;
     assert_ne!(user.orchestrator(), first);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
@@ -9,6 +10,9 @@ use tokio::process::{Child, ChildStderr, ChildStdout};
 
 use super::service::{User, end};
 use super::world::{Run, processes_in};
+
+/// In this time one is gone that waits for a second at most, and for 3 s to hang up; twice that, on a busy machine.
+const LEFT_MAX: Duration = Duration::from_secs(8);
 
 /// A `mayfly serve` in the foreground.
 pub(crate) struct Serving {
@@ -104,11 +108,13 @@ async fn machines_that_are_left_are_taken_over_by_the_next_server() {
         let mut serving = Serving::start(&user, &claude, args).await;
         let held = run(&user, &claude, "[script: hold name=answer]");
         user.api.held("answer", 1).await;
+        let begun = Instant::now();
         serving.signal(signals[0]);
         assert!(serving.says().await.starts_with("draining: 1 task runs; "));
         signals[1..].iter().for_each(|&signal| serving.signal(signal));
         let left = "1 machine goes on; the next `mayfly serve` takes it over\n";
         assert_eq!(serving.end().await, (Some(0), left.to_owned()));
+        assert!(begun.elapsed() < LEFT_MAX, "{:?}", begun.elapsed());
         user.api.release("answer");
         let ended = held.end().await;
         assert_eq!((ended.code, ended.outcome().0), (Some(0), "succeeded"), "{}", ended.stderr);

@@ -32,7 +32,7 @@ async fn the_credential_is_nowhere_in_the_machine() {
     world.end().await;
 }
 
-/// S15, S54: the worker can be neither read nor traced, and nothing of it is inherited.
+/// S15, S54: the worker can be neither read nor traced, nothing of it is inherited, and a crash leaves no file of memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_worker_is_out_of_reach() {
     let Some(world) = World::start(|_| {}).await else { return };
@@ -40,10 +40,10 @@ async fn the_worker_is_out_of_reach() {
         &world,
         "cat /proc/1/environ /proc/1/maps 2>&1 | grep -c 'Permission denied'; \
          head -c 1 /proc/1/mem 2>&1 | grep -c 'Permission denied'; ls /proc/1/fd 2>&1 | grep -c 'Permission denied'; \
-         kill -9 1; echo alive",
+         kill -9 1; echo alive; ulimit -Hc; grep -c 'Max core file size *0 *0' /proc/1/limits",
     )
     .await;
-    assert_eq!(said, "2\n1\n1\nalive");
+    assert_eq!(said, "2\n1\n1\nalive\n0\n1");
     world.end().await;
 }
 

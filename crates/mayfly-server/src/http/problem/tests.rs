@@ -81,6 +81,7 @@ fn git_errors() -> Vec<GitError> {
         GitError::BadObject(_) => GitError::BadObject(text()),
         GitError::Unreadable { .. } => GitError::Unreadable { path: path(), advice: "x" },
         GitError::TooLong(_) => GitError::TooLong(text()),
+        GitError::TooMuchMemory(_) => GitError::TooMuchMemory(text()),
         GitError::Failed { .. } => GitError::Failed { what: text(), said: text() },
         GitError::File { .. } => GitError::File { path: path(), source: full() },
     ]
@@ -213,6 +214,7 @@ fn fixed() -> Vec<Problem> {
         Problem::no_resource(),
         Problem::denied(),
         Problem::busy(),
+        Problem::overtaken(),
         Problem::no_token(),
         Problem::page(),
         Problem::unknown_host(),

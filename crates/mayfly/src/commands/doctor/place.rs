@@ -37,7 +37,7 @@ pub(super) async fn all(data: &Path, settings: &Settings) -> Vec<Check> {
         orchestrator = orchestrator_of(data).await;
         checks.push(database(data, orchestrator));
     }
-    checks.push(port(data, settings, orchestrator).await);
+    checks.push(port(data, settings, orchestrator));
     checks
 }
 
@@ -132,7 +132,7 @@ fn put_away(data: &Path, database: &Path) -> String {
 }
 
 /// A port that was asked for must be had; the usual one is that of a `mayfly serve` started by hand alone.
-async fn port(data: &Path, settings: &Settings, orchestrator: Option<i32>) -> Check {
+fn port(data: &Path, settings: &Settings, orchestrator: Option<i32>) -> Check {
     let name = "port";
     let mut config = ServerConfig::in_dir(data);
     let set = listening::set(&mut config, settings, true).map_err(Stop::into_error);
@@ -141,7 +141,7 @@ async fn port(data: &Path, settings: &Settings, orchestrator: Option<i32>) -> Ch
         return Check::failed(name, format!("{error:#}"), None);
     }
     let (asked, address) = (settings.values.listen.as_ref(), config.listen.unwrap_or(LISTEN));
-    let Err(error) = check_port(address).await else {
+    let Err(error) = check_port(address) else {
         return Check::ok(name, format!("{address} can be had"));
     };
     if let Some(pid) = orchestrator.filter(|pid| listens(*pid, address)) {

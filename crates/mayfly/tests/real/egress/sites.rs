@@ -7,6 +7,9 @@ use std::{fs, io};
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::response::IntoResponse as _;
 use mayfly_core::host::Target;
 use mayfly_server::{Network, Resolve};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -17,18 +20,22 @@ use tokio_rustls::TlsAcceptor;
 
 use super::super::world::{Ended, World};
 
-/// Some hosts, each with the same files and a page at any other path, by plain HTTP and by TLS.
+/// Some hosts, each with the same files and a page at any other path, by plain HTTP and by TLS. What is below `/locked` asks
+/// for a name and a password.
 pub(super) struct Sites {
     /// The files that they have.
     pub(super) files: TempDir,
     /// Where each is, by plain HTTP and by TLS.
     at: BTreeMap<String, (SocketAddr, SocketAddr)>,
     requests: Arc<Mutex<Vec<String>>>,
+    /// What requests had in the headers for names and passwords.
+    passwords: Arc<Mutex<Vec<String>>>,
 }
 
 impl Sites {
     pub(super) async fn start(names: &[&str]) -> Self {
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
+        let passwords: Arc<Mutex<Vec<String>>> = Arc::default();
         let owned: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(owned).unwrap();
         let files = tempfile::tempdir().unwrap();
@@ -39,17 +46,29 @@ impl Sites {
         let mut at = BTreeMap::new();
         for name in names {
             let (name, seen) = ((*name).to_owned(), Arc::clone(&requests));
+            let told = Arc::clone(&passwords);
             let (own, folder) = (name.clone(), files.path().to_owned());
             let site = Router::new().fallback(async move |request: Request| {
                 let path = request.uri().path().to_owned();
                 seen.lock().unwrap().push(format!("{own} {path}"));
+                let password = request.headers().get(AUTHORIZATION);
+                told.lock().unwrap().extend(password.map(|password| format!("{password:?}")));
+                if path.starts_with("/locked/") {
+                    return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Basic realm=\"git\"")])
+                        .into_response();
+                }
                 let page = format!("{own} says {path}\n").into_bytes();
-                fs::read(folder.join(path.trim_start_matches('/'))).unwrap_or(page)
+                fs::read(folder.join(path.trim_start_matches('/'))).unwrap_or(page).into_response()
             });
             let plain = serve(site).await;
             at.insert(name, (plain, wrap(plain, Arc::clone(&tls)).await));
         }
-        Self { files, at, requests }
+        Self { files, at, requests, passwords }
+    }
+
+    /// Each name and password that came with a request.
+    pub(super) fn passwords(&self) -> Vec<String> {
+        self.passwords.lock().unwrap().clone()
     }
 
     /// Each request that came, in their order.

@@ -56,6 +56,35 @@ async fn git_clones_from_an_allowed_host_and_from_no_other() {
     world.end().await;
 }
 
+/// S26: there is no credential of git's in a machine, whatever its owner's git has: a push to a host that asks for one has
+/// none to give, and comes to no other host at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_has_no_credential_to_give() {
+    let sites = Sites::start(&["good.test", "bad.test"]).await;
+    let Some(world) = world(&sites).await else { return };
+    let home = world.dir.path();
+    fs::write(home.join(".gitconfig"), "[credential]\n\thelper = store\n").unwrap();
+    let password = "http://somebody:canary-git-77@good.test\n";
+    fs::write(home.join(".git-credentials"), password.to_owned() + &password.replace("good", "bad")).unwrap();
+    fs::write(home.join(".netrc"), "default login somebody password canary-git-77\n").unwrap();
+    world.git(&["config", "http.extraHeader", "Authorization: Basic canary-git-77"]);
+    world.git(&["remote", "add", "origin", "http://somebody:canary-git-77@good.test/locked/r.git"]);
+    let command = "export GIT_SSL_NO_VERIFY=1 GIT_TERMINAL_PROMPT=0; for u in origin http://good.test/locked/r.git \
+        https://good.test/locked/r.git http://bad.test/locked/r.git; do for how in HEAD:main +HEAD:main --tags :main; do \
+        git push $u $how >>/tmp/log 2>&1 </dev/null && echo pushed; done; done; \
+        printf 'protocol=http\\nhost=good.test\\n\\n' | git credential fill 2>/dev/null </dev/stdin | grep password; \
+        git config --get-all credential.helper; git config --get-all http.extraHeader; git remote; \
+        grep -c 'could not read Username' /tmp/log";
+    let ended = as_agent(&world, &["--allow", "good.test"], command).await;
+    let said = ended.tool_results().concat();
+    assert_eq!(said, "8", "{:?}", sites.requests());
+    assert_eq!(sites.passwords(), [""; 0]);
+    let requests = sites.requests();
+    let asked = |request: &String| request == "good.test /locked/r.git/info/refs";
+    assert!(!requests.is_empty() && requests.iter().all(asked), "{requests:?}");
+    world.end().await;
+}
+
 /// S20, with npm.
 #[tokio::test(flavor = "multi_thread")]
 async fn npm_installs_from_an_allowed_host_and_from_no_other() {
