@@ -74,7 +74,9 @@ impl Turns {
             let before = machines.remove(&attempt);
             let own = before.as_ref().and_then(|(turn, _)| turn.upgrade()).unwrap_or_default();
             machines.insert(attempt, (Arc::downgrade(&own), next.clone()));
-            before.into_iter().for_each(|(_, before)| before.cancel());
+            if let Some((_, before)) = before {
+                before.cancel();
+            }
             own
         };
         Turn { _own: own.lock_owned().await, next }
