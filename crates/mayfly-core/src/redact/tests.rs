@@ -71,11 +71,11 @@ fn base64_that_is_broken_over_lines_hides_no_secret() {
             let left = whole(&[&secret], &(begins.clone() + &written + &ends));
             let first =
                 begins.len() + broken(&text[..before], columns, line_break).trim_end_matches('=').len();
-            let expected = left.as_bytes().iter().filter(|&&byte| byte == b'*').count();
+            let masked = left.matches('*').count();
             let alone = broken(&secret, columns, line_break).len();
-            assert!(expected + 2 * line_break.len() + 4 >= alone, "{columns} {line_break:?} {left}");
+            assert!(masked + 2 * line_break.len() + 4 >= alone, "{columns} {line_break:?} {left}");
             let stars = left.find('*').expect("masked")..=left.rfind('*').expect("masked");
-            assert_eq!(stars.clone().count(), expected, "its line breaks are masked with it: {left}");
+            assert_eq!(stars.clone().count(), masked, "its line breaks are masked with it: {left}");
             assert!(stars.start().abs_diff(first) <= line_break.len() + 2, "{first} {left}");
             let kept = |range: std::ops::RangeTo<usize>| left[range] == (begins.clone() + &written)[range];
             assert!(kept(..*stars.start()) && left.ends_with(&ends), "{left}");
