@@ -109,10 +109,10 @@ async fn an_answer_without_end_is_not_read_ahead() {
     let made = Arc::new(AtomicUsize::new(0));
     let making = Arc::clone(&made);
     let answer = move || {
-        let making = Arc::clone(&making);
+        let (making, chunk) = (Arc::clone(&making), Bytes::from(vec![b'x'; CHUNK]));
         let chunks = stream::repeat_with(move || {
             making.fetch_add(CHUNK, Ordering::Relaxed);
-            Ok::<_, std::convert::Infallible>(Bytes::from(vec![b'x'; CHUNK]))
+            Ok::<_, std::convert::Infallible>(chunk.clone())
         });
         Body::from_stream(chunks).into_response()
     };
