@@ -137,19 +137,15 @@ async fn answer(State(bodies): State<Bodies>, request: Request) -> Response {
     if parts.headers.get("x-api-key").is_none_or(|key| key != SECRET) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
+    // All of it is read: a connection that is closed with something unread loses what is under way on it.
+    let mut came = Came::default();
+    let mut body = body.into_data_stream();
+    while let Some(Ok(piece)) = body.next().await {
+        came.take(&piece, &bodies.request);
+    }
     match parts.uri.query() {
         Some("long") => events(bodies.pieces()),
-        Some("up") => {
-            let mut came = Came::default();
-            let mut body = body.into_data_stream();
-            while let Some(Ok(piece)) = body.next().await {
-                came.take(&piece, &bodies.request);
-            }
-            match came.is_all(&bodies.request) {
-                true => events(bodies.short),
-                false => StatusCode::BAD_REQUEST.into_response(),
-            }
-        }
+        Some("up") if !came.is_all(&bodies.request) => StatusCode::BAD_REQUEST.into_response(),
         _ => events(bodies.short),
     }
 }
