@@ -1,5 +1,4 @@
 //! A haproxy before one server on loopback, behind a unix socket.
-#![allow(dead_code, reason = "no benchmark takes all of it")]
 
 #![allow(dead_code, reason = "no benchmark takes all of it")]
 
