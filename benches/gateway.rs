@@ -220,11 +220,12 @@ impl Way {
         for _ in 0..SHORT_EACH {
             now.first.push(self.ask("short", little.clone(), &short).await?.0);
         }
-        let cpu = [self.cpu()?];
+        let before = self.cpu()?;
         now.down.push(self.ask("long", little, &bodies.long).await?.1);
-        let cpu = [cpu[0], self.cpu()?];
+        let between = self.cpu()?;
         now.up.push(self.ask("up", bodies.request.clone(), &short).await?.1);
-        (now.cpu_down, now.cpu_up) = (cpu[1].saturating_sub(cpu[0]), self.cpu()?.saturating_sub(cpu[1]));
+        now.cpu_down = between.saturating_sub(before);
+        now.cpu_up = self.cpu()?.saturating_sub(between);
         if counts {
             self.times.add(now);
         }
