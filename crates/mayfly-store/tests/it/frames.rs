@@ -34,7 +34,8 @@ fn record(number: u64) -> Record {
     let (source, end, bytes) = match number % 5 {
         0 => (Source::Report, End::Newline, serde_json::to_vec(&warning).unwrap()),
         1 => (Source::Claude, End::Newline, format!("{{\"n\":{number}}}").into_bytes()),
-        2 => (Source::Claude, End::More, format!("{number}").into_bytes()),
+        // No end of it may be the beginning of a secret, which would wait for more.
+        2 => (Source::Claude, End::More, format!("{number},").into_bytes()),
         3 => (Source::Stderr, End::Newline, vec![0xff, u8::try_from(number % 251).unwrap()]),
         _ => (Source::Claude, End::Eof, format!("[{number}").into_bytes()),
     };
