@@ -79,7 +79,9 @@ pub fn compile(resolution: &Resolution, config: &str, secrets: &Secrets) -> Comp
         Compiled { agent: resolution.agent.as_ref().map(ToString::to_string), ..Compiled::default() };
     for resource in resolution.of(Kind::Skill) {
         compiled.place(resource, &format!("skills/{}", resource.id.name));
-        compiled.expected.skills.push(resource.id.name.to_string());
+        if resource.what == (What::Skill { is_listed: true }) {
+            compiled.expected.skills.push(resource.id.name.to_string());
+        }
     }
     for resource in resolution.of(Kind::Rules) {
         compiled.place(resource, &format!("rules/{FOLDER}/{}", resource.id.name));
@@ -110,18 +112,21 @@ impl Compiled {
             What::Settings(settings) => merge(&mut self.settings, settings.clone()),
             What::Hooks(hooks) => {
                 self.place(resource, &folder);
-                let hooks = put(&Value::from(hooks.clone()), &|text| own_folder(text, &at));
+                let hooks = put(&Value::from(hooks.clone()), &|text| own_files(text, &at, resource));
                 merge(&mut self.settings, Map::from_iter([("hooks".to_owned(), hooks)]));
             }
             What::Mcp(servers) => {
                 self.place(resource, &folder);
                 for server in servers {
-                    self.servers.insert(server.name.clone(), told(server, &at, secrets.get(&server.name)));
+                    self.servers.insert(
+                        server.name.clone(),
+                        told(server, (resource, &at), secrets.get(&server.name)),
+                    );
                     let required = resource.own.required.unwrap_or(false);
                     self.expected.servers.insert(server.name.clone(), required);
                 }
             }
-            What::Skill | What::Rules | What::Agent(_) => {}
+            What::Skill { .. } | What::Rules | What::Agent(_) => {}
         }
     }
 
@@ -179,7 +184,11 @@ impl Compiled {
 }
 
 /// A server as the CLI is told of it.
-fn told(server: &Server, folder: &str, secrets: Option<&BTreeMap<String, String>>) -> Value {
+fn told(
+    server: &Server,
+    (resource, folder): (&Resource, &str),
+    secrets: Option<&BTreeMap<String, String>>,
+) -> Value {
     let mut spec = server.spec.clone();
     if let (Some(tool), Some(download)) = (&server.tool, server.download()) {
         spec.insert("command".to_owned(), tool.program.clone().into());
@@ -187,19 +196,34 @@ fn told(server: &Server, folder: &str, secrets: Option<&BTreeMap<String, String>
         spec.insert("args".to_owned(), arguments.collect());
     }
     put(&Value::from(spec), &|text| {
-        let text = own_folder(text, folder);
-        let secrets = secrets.into_iter().flatten();
-        secrets.fold(text, |text, (name, secret)| text.replace(&format!("${{{name}}}"), secret))
+        let text = own_files(text, folder, resource);
+        secrets.into_iter().flatten().fold(text, |text, (name, secret)| bound(&text, name, secret))
     })
 }
 
-/// A text with the folder of a resource's files where it is meant.
-fn own_folder(text: &str, folder: &str) -> String {
-    let text = text.replace(OWN_FOLDER, folder);
-    match text.strip_prefix("./") {
-        Some(path) => format!("{folder}/{path}"),
-        None => text,
+/// A text with a secret where its variable is, with or without a text to stand there instead.
+fn bound(text: &str, name: &str, secret: &str) -> String {
+    let mut parts = text.split("${");
+    let mut bound = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('}') {
+            Some((variable, rest)) if variable.split(":-").next() == Some(name) => {
+                bound.extend([secret, rest]);
+            }
+            _ => bound.extend(["${", part]),
+        }
     }
+    bound
+}
+
+/// A text with the folder of a resource's files where it is meant: by its variable, and by `./` before one of them.
+fn own_files(text: &str, folder: &str, resource: &Resource) -> String {
+    let is_own = |path: &str| resource.files.iter().any(|file| file.path == path);
+    let words = text.split(' ').map(|word| match word.strip_prefix("./") {
+        Some(path) if is_own(path) => format!("{folder}/{path}"),
+        _ => word.replace(OWN_FOLDER, folder),
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// A value with each text in it put anew.
@@ -233,5 +257,6 @@ fn merge(settings: &mut Map<String, Value>, later: Map<String, Value>) {
 fn denied_whole(settings: &Map<String, Value>) -> Vec<String> {
     let denied = settings.get("permissions").and_then(|permissions| permissions.get("deny"));
     let rules = denied.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    rules.filter(|rule| !rule.contains('(')).map(str::to_owned).collect()
+    let whole = rules.map(|rule| rule.strip_suffix("(*)").unwrap_or(rule));
+    whole.filter(|rule| !rule.contains('(')).map(str::to_owned).collect()
 }

@@ -105,7 +105,12 @@ impl Library {
             )
         })?;
         let files = pack::files(&archive).map_err(|error| Problem::new(id.to_string(), error.to_string()))?;
-        Resource::read(id, files)
+        let shown = id.to_string();
+        let resource = Resource::read(id, files)?;
+        match resource.sha256.starts_with(content) {
+            true => Ok(resource),
+            false => Err(Problem::new(shown, format!("what is kept as {content} is something else")).into()),
+        }
     }
 
     /// All that is wrong with it, whoever it is for.
@@ -125,9 +130,14 @@ impl Library {
     pub fn put(&self, resource: &Resource) -> io::Result<()> {
         let place = self.place(&resource.id);
         let beside = place.with_file_name(format!(".new-{}-{}", resource.id.name, std::process::id()));
+        let before = place.with_file_name(format!(".old-{}-{}", resource.id.name, std::process::id()));
+        for left in [&beside, &before] {
+            absent_is_fine(fs::remove_dir_all(left))?;
+        }
         let written = write(&beside, &resource.files).and_then(|()| {
-            take_away(&place)?;
-            fs::rename(&beside, &place)
+            absent_is_fine(fs::rename(&place, &before))?;
+            fs::rename(&beside, &place).inspect_err(|_| drop(fs::rename(&before, &place)))?;
+            absent_is_fine(fs::remove_dir_all(&before))
         });
         if written.is_err() {
             let _ = fs::remove_dir_all(&beside);
@@ -165,6 +175,13 @@ impl Library {
             }
         }
         Ok((ids, strays))
+    }
+}
+
+fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 

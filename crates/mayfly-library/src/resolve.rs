@@ -249,33 +249,37 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever order names come in, the same task gets the same; and of each kind and name just one.
+        /// Whatever order a task names things in, it gets the same; and of each kind and name just one.
         #[test]
         fn a_choice_depends_on_no_order(
-            there in prop::collection::vec(an_id(), 0..30),
-            mut add in prop::collection::vec((prop::sample::select(Kind::ALL.to_vec()), "[pq]/[a-c]"), 0..4),
-            seed in any::<u64>(),
+            there in prop::collection::btree_set(an_id(), 0..30),
+            add in prop::collection::btree_map((prop::sample::select(Kind::ALL.to_vec()), "[a-c]"), "[pq]", 0..4),
+            without in prop::collection::btree_set((prop::sample::select(Kind::ALL.to_vec()), "[a-c]"), 0..3),
         ) {
-            // Two of one name would be a matter of order: the later one is meant.
-            add.sort_by_key(|(kind, text)| (*kind, text[2..].to_owned()));
-            add.dedup_by_key(|(kind, text)| (*kind, text[2..].to_owned()));
-            let add: Vec<_> = add.into_iter().map(|(kind, text)| (kind, named(&text))).collect();
-            let wishes = Wishes { project: "p".parse().ok(), add, ..Wishes::default() };
+            let add = add.into_iter().map(|((kind, name), namespace)| (kind, named(&format!("{namespace}/{name}"))));
+            let without = without.into_iter().map(|(kind, name)| (kind, named(&name)));
+            let (add, without) = (add.collect::<Vec<_>>(), without.collect::<Vec<_>>());
+            let wishes = Wishes { project: "p".parse().ok(), agent: None, add, without };
             let mut other = wishes.clone();
             other.add.reverse();
-            let mut shuffled = there.clone();
-            shuffled.rotate_left(usize::try_from(seed % 31).expect("small") % there.len().max(1));
-            let choice = resolve(&there.into_iter().collect(), &wishes);
-            prop_assert_eq!(&choice, &resolve(&shuffled.into_iter().rev().collect(), &wishes));
-            if let (Ok(choice), Ok(other)) = (&choice, resolve(&choice_ids(&choice), &Wishes { add: Vec::new(), ..other })) {
-                let names: BTreeSet<_> = choice.chosen.iter().map(|(id, ..)| (id.kind, &id.name)).collect();
-                prop_assert_eq!(names.len(), choice.chosen.len());
-                prop_assert!(other.shadowed.is_empty());
+            other.without.reverse();
+            match (resolve(&there, &wishes), resolve(&there, &other)) {
+                (Ok(choice), Ok(other)) => {
+                    prop_assert_eq!(&choice, &other);
+                    let names: BTreeSet<_> = choice.chosen.iter().map(|(id, ..)| (id.kind, &id.name)).collect();
+                    prop_assert_eq!(names.len(), choice.chosen.len());
+                    let asked = |id: &ResourceId| wishes.add.iter().any(|(kind, named)| *kind == id.kind && named.names(id));
+                    for (kind, named) in &wishes.without {
+                        let left = choice.chosen.iter().any(|(id, ..)| id.kind == *kind && named.names(id) && !asked(id));
+                        prop_assert!(!left, "{kind}/{named}");
+                    }
+                }
+                (Err(one), Err(other)) => {
+                    let sorted = |Problems(mut problems): Problems| { problems.sort(); problems };
+                    prop_assert_eq!(sorted(one), sorted(other));
+                }
+                (one, other) => prop_assert!(false, "{one:?} {other:?}"),
             }
         }
-    }
-
-    fn choice_ids(choice: &Result<Choice, Problems>) -> BTreeSet<ResourceId> {
-        choice.iter().flat_map(|choice| choice.chosen.iter().map(|(id, ..)| id.clone())).collect()
     }
 }

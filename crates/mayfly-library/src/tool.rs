@@ -25,6 +25,10 @@ pub const FILE: &str = "tools.json";
 pub const FOLDER: &str = ".tools";
 /// Where a machine sees them.
 pub const INSIDE: &str = "/opt/mayfly/tools";
+/// What downloads and runs.
+const RUNNERS: [&str; 2] = ["npx", "uvx"];
+/// Their flags that take no value.
+const PLAIN_FLAGS: [&str; 4] = ["-y", "--yes", "-q", "--quiet"];
 /// The most files of one tree.
 pub const FILES_MAX: usize = 200_000;
 /// The most bytes of them.
@@ -65,9 +69,16 @@ pub struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
+    /// The first flag before what is fetched that could be one with a value, which would make another word the package.
+    pub fn unread(command: &str, arguments: &'a [String]) -> Option<&'a str> {
+        command.rsplit('/').next().filter(|name| RUNNERS.contains(name))?;
+        let flags = arguments.iter().take_while(|argument| argument.starts_with('-'));
+        flags.map(String::as_str).find(|flag| !PLAIN_FLAGS.contains(flag))
+    }
+
     /// Reads a command. `None`: it downloads nothing.
     pub fn of(command: &'a str, arguments: &'a [String]) -> Option<Self> {
-        let runner = command.rsplit('/').next().filter(|name| ["npx", "uvx"].contains(name))?;
+        let runner = command.rsplit('/').next().filter(|name| RUNNERS.contains(name))?;
         let at = arguments.iter().position(|argument| !argument.starts_with('-'))?;
         Some(Self { runner, package: &arguments[at], arguments: &arguments[at + 1..] })
     }
@@ -110,7 +121,9 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), BadTree> {
     for (path, file) in files(from)? {
         let io = |source| BadTree::Io { path: file.clone(), source };
         let copy = to.join(path);
-        fs::create_dir_all(copy.parent().unwrap_or(to)).map_err(io)?;
+        for folder in copy.ancestors().skip(1).take_while(|folder| folder.starts_with(to)) {
+            fs::create_dir_all(folder).and_then(|()| open_folder(folder)).map_err(io)?;
+        }
         fs::copy(&file, &copy).map_err(io)?;
         open_up(&copy).map_err(io)?;
     }
@@ -151,6 +164,18 @@ fn hash_of(file: &Path) -> io::Result<String> {
             read => hash.update(&chunk[..read]),
         }
     }
+}
+
+/// Whatever the process's own mask is.
+#[cfg(unix)]
+fn open_folder(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+fn open_folder(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(unix)]
@@ -210,6 +235,12 @@ mod tests {
         assert_eq!(
             (download.package, download.arguments),
             ("@x/server@1.2", &words("--root /workspace")[..])
+        );
+        assert_eq!(Download::unread("npx", &args), None);
+        let odd = words("-y -p @x/server cmd");
+        assert_eq!(
+            (Download::unread("/usr/bin/npx", &odd), Download::unread("node", &odd)),
+            (Some("-p"), None)
         );
         assert_eq!(Download::of("node", &args), None);
         assert_eq!(Download::of("npx", &words("-y")), None);

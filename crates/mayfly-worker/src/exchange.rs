@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Builder;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -87,6 +87,10 @@ impl Exchange<'_> {
         driver.abort();
         match (status.is_success(), body) {
             (true, Ok(body)) => Ok(body.to_bytes()),
+            (true, Err(error)) if error.is::<LengthLimitError>() => {
+                let answer = format!("its answer has more than {bytes_max} bytes");
+                Err(ExchangeError::Refused { status, answer })
+            }
             (true, Err(error)) => Err(ExchangeError::Broken(error)),
             (false, body) => {
                 let words = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned());

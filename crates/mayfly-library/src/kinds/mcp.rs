@@ -158,8 +158,29 @@ fn server(
             return Err(near(&words).into());
         }
     };
-    let variables = variables(&Value::from(spec.clone()));
+    if let Transport::Stdio { command, args } = &transport
+        && let Some(flag) = Download::unread(command, args)
+    {
+        let words = format!(
+            "`{}` is no flag that is known here before what is to be fetched: write npx -y PACKAGE ARGUMENTS",
+            flag.escape_debug()
+        );
+        return Err(source.near(flag, words).into());
+    }
+    let mut others = spec.clone();
+    let private = if shape_is_http(&transport) { "headers" } else { "env" };
+    let of_private = others.remove(private).map(|value| variables(&value)).unwrap_or_default();
+    if let Some(name) = variables(&Value::from(others)).into_iter().next() {
+        let words =
+            format!("`${{{name}}}` may stand in `{private}` alone: what else there is others can read");
+        return Err(source.near(&format!("${{{name}}}"), words).into());
+    }
+    let variables = of_private;
     Ok(Server { name, spec, transport, variables, tool: None })
+}
+
+fn shape_is_http(transport: &Transport) -> bool {
+    matches!(transport, Transport::Http { .. })
 }
 
 /// The variables in a value's texts that have no text of their own instead.
@@ -252,6 +273,15 @@ mod tests {
                 "mcp.json:1:28: invalid type: string \"x\", expected a sequence",
             ),
             ("{\"type\": \"http\", \"url\": \"file:///x\"}", "is neither"),
+            (
+                "{\"command\": \"c\", \"args\": [\"--token\", \"${T}\"]}",
+                "mcp.json:1:39: `${T}` may stand in `env` alone",
+            ),
+            ("{\"type\": \"http\", \"url\": \"https://x/${T}\"}", "`${T}` may stand in `headers` alone"),
+            (
+                "{\"command\": \"npx\", \"args\": [\"--package=@acme/server\", \"server\"]}",
+                "`--package=@acme/server` is no flag that is known here",
+            ),
         ] {
             let said = servers(text).expect_err(text);
             assert!(said.contains(words), "{said}");

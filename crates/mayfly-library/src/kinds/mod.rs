@@ -23,7 +23,10 @@ use crate::tree::File;
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
     /// A skill: its files go on as they are.
-    Skill,
+    Skill {
+        /// Whether the CLI names it among its skills from the start.
+        is_listed: bool,
+    },
     /// An agent.
     Agent(Box<agent::Agent>),
     /// Servers, by name.
@@ -39,7 +42,7 @@ pub enum What {
 /// Reads what `files` make of the resource `id`.
 pub(crate) fn read(id: &ResourceId, files: &[File]) -> Result<What, Problems> {
     match id.kind {
-        Kind::Skill => skill(id, files).map(|()| What::Skill),
+        Kind::Skill => skill(id, files).map(|is_listed| What::Skill { is_listed }),
         Kind::Agent => agent::read(id, files).map(|agent| What::Agent(Box::new(agent))),
         Kind::Mcp => mcp::read(id, files).map(What::Mcp),
         Kind::Hooks => hooks::read(id, files).map(What::Hooks),
@@ -48,13 +51,19 @@ pub(crate) fn read(id: &ResourceId, files: &[File]) -> Result<What, Problems> {
     }
 }
 
-fn skill(id: &ResourceId, files: &[File]) -> Result<(), Problems> {
+/// Whether the CLI lists it: one that says what it is for, to users too, and wherever they work.
+fn skill(id: &ResourceId, files: &[File]) -> Result<bool, Problems> {
     let candidates: Vec<&File> =
         files.iter().filter(|file| file.path.eq_ignore_ascii_case("SKILL.md")).collect();
     match candidates[..] {
         [file] if file.path == "SKILL.md" => {
             let source = Source::of(id, file)?;
-            source.named(&matter::split(source.text).0, id)
+            let head = matter::split(source.text).0;
+            source.named(&head, id)?;
+            let says = |key: &str| head.iter().find(|setting| setting.key == key);
+            let is_for = says("description").or(says("when_to_use"));
+            let is_hidden = says("user-invocable").is_some_and(|setting| setting.value == Some(false.into()));
+            Ok(is_for.is_some() && !is_hidden && says("paths").is_none())
         }
         [file] => {
             Err(Problem::new(format!("{id}/{}", file.path), "must be called SKILL.md: rename it").into())

@@ -22,8 +22,17 @@ const CREDENTIALS: [&str; 6] = [
     "gcpAuthRefresh",
 ];
 /// What the names of variables begin with that lead its requests, or say who sends them.
-const LEADING: [&str; 5] =
-    ["ANTHROPIC_", "CLAUDE_CODE_USE_", "CLAUDE_CODE_OAUTH", "CLAUDE_CONFIG_DIR", "AWS_"];
+const LEADING: [&str; 9] = [
+    "ANTHROPIC_",
+    "CLAUDE_CODE_API",
+    "CLAUDE_CODE_HTTP",
+    "CLAUDE_CODE_OAUTH",
+    "CLAUDE_CODE_RUNNER",
+    "CLAUDE_CODE_USE_",
+    "CLAUDE_CONFIG_DIR",
+    "AWS_",
+    "GOOGLE_",
+];
 /// Variables that would do so for all its connections.
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
 

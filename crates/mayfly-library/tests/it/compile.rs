@@ -34,8 +34,9 @@ fn shown(compiled: &Compiled) -> String {
 fn each_kind_becomes_what_the_cli_reads() {
     let top = tempfile::tempdir().unwrap();
     let put = |path: &str, text: &str| put(top.path(), path, text);
-    put("skill/_global/review/SKILL.md", "---\nname: review\n---\nLook.");
+    put("skill/_global/review/SKILL.md", "---\nname: review\ndescription: Looks.\n---\nLook.");
     put("skill/_global/review/list.txt", "a list");
+    put("skill/_global/unlisted/SKILL.md", "It says nothing of itself.");
     put("rules/_global/style/style.md", "Be brief.");
     put(
         "agent/_global/reviewer/agent.json",
@@ -44,9 +45,10 @@ fn each_kind_becomes_what_the_cli_reads() {
     put("agent/tally/fixer/agent.md", "deniedTools: WebFetch\nFix it.");
     put(
         "mcp/tally/db/mcp.json",
-        r#"{"command": "${CLAUDE_PLUGIN_ROOT}/run.sh", "args": ["./schema.sql"], "env": {"TOKEN": "${TOKEN}", "MODE": "${MODE:-ro}"}}"#,
+        r#"{"command": "${CLAUDE_PLUGIN_ROOT}/run.sh", "args": ["./schema.sql", "./of-the-repository"], "env": {"TOKEN": "${TOKEN}", "MODE": "${MODE:-ro}", "OTHER": "x${TOKEN:-none}"}}"#,
     );
     put("mcp/tally/db/run.sh", "#!/bin/sh\n");
+    put("mcp/tally/db/schema.sql", "select 1");
     put("mcp/tally/db/mayfly.toml", "secrets = { TOKEN = \"db\" }\nallow-secret-in-machine = true\n");
     put("mcp/_global/docs/mcp.json", r#"{"type": "http", "url": "https://docs.example/mcp"}"#);
     put(

@@ -68,7 +68,7 @@ async fn a_machine_gets_the_resources_of_its_own_task_alone() {
 #[tokio::test]
 async fn a_work_order_has_the_secrets_of_its_servers() {
     let mut bed = Bed::start().await;
-    let server = r#"{"mcpServers": {"a": {"command": "x", "env": {"T": "${T}"}}, "b": {"command": "x", "args": ["${U}"]}}}"#;
+    let server = r#"{"mcpServers": {"a": {"command": "x", "env": {"T": "${T}"}}, "b": {"command": "x", "env": {"U": "${U}"}}}}"#;
     put(&bed, "mcp/one/both/mcp.json", server);
     let own = "secrets = { T = \"first\", U = \"second\" }\nallow-secret-in-machine = true\n";
     put(&bed, "mcp/one/both/mayfly.toml", own);

@@ -37,6 +37,9 @@ const NO_SERVERS: &str = r#"{"mcpServers":{}}"#;
 /// Where servers are named, in the CLI's own folder.
 const SERVERS_FILE: &str = "library/servers.json";
 
+/// Where its settings are, in the same folder.
+const SETTINGS_FILE: &str = "library/settings.json";
+
 /// What the CLI is told about its own behaviour.
 const SETTINGS: [(&str, &str); 13] = [
     // It runs as root in some machines, and then asks for this word before it skips permissions.
@@ -136,14 +139,25 @@ impl Launch<'_> {
 
     /// What the CLI is told of its settings, before which no repository's count: to fetch a page without asking its maker
     /// first, to which there is no way out; and, where a repository's `env` counts, the way to the model as it was.
-    fn settings(&self) -> String {
+    fn settings(&self) -> io::Result<String> {
         let mut settings = self.library.settings.clone();
         settings.insert("skipWebFetchPreflight".to_owned(), true.into());
         let environment = settings.entry("env").or_insert_with(|| json!({}));
         if let (true, Some(environment)) = (self.order.trust_repo, environment.as_object_mut()) {
             environment.extend(self.way_to_the_model());
         }
-        Value::from(settings).to_string()
+        if !self.order.trust_repo {
+            // Whatever the library says: what a repository's words have in them to be run is not.
+            settings.insert("disableSkillShellExecution".to_owned(), true.into());
+        }
+        let settings = Value::from(settings).to_string();
+        if self.library.settings.is_empty() {
+            return Ok(settings);
+        }
+        // In a file: they may be longer than an argument, and every process of the machine can read those.
+        let path = config_dir(self.home).join(SETTINGS_FILE);
+        library::write(&path, settings.as_bytes(), false)?;
+        Ok(path.to_string_lossy().into_owned())
     }
 
     fn way_to_the_model(&self) -> Map<String, Value> {
@@ -194,7 +208,7 @@ impl Launch<'_> {
         flag("--permission-mode", PERMISSION_MODE);
         flag("--permission-prompt-tool", "stdio");
         flag("--setting-sources", if order.trust_repo { "user,project,local" } else { "user" });
-        flag("--settings", &self.settings());
+        flag("--settings", &self.settings()?);
         flag("--mcp-config", &self.servers()?);
         if let Some(agents) = &self.library.agents {
             flag("--agents", &config_dir(self.home).join(agents).to_string_lossy());
@@ -304,6 +318,31 @@ pub(crate) mod tests {
         assert!(!words.iter().any(|word| word.contains("canary")), "{words:?}");
         assert!(words.windows(2).any(|pair| pair == ["--max-turns", "7"]), "{words:?}");
         assert!(words.windows(2).any(|pair| pair == ["--max-budget-usd", "0.5"]), "{words:?}");
+    }
+
+    /// Covers S01: no setting of the library lets the words of a repository run.
+    #[test]
+    fn the_library_does_not_switch_the_guard_off() {
+        let home = tempfile::tempdir().expect("a folder");
+        prepare(home.path()).expect("its folder");
+        let settings = json!({"disableSkillShellExecution": false, "env": {"A": "1"}});
+        let library =
+            Compiled { settings: settings.as_object().cloned().expect("one"), ..Compiled::default() };
+        let order = order();
+        let (binary, cwd) = (Path::new("/c"), Path::new("/workspace"));
+        let launch = Launch {
+            binary,
+            home: home.path(),
+            cwd,
+            port: 1,
+            egress_port: None,
+            order: &order,
+            library: &library,
+        };
+        let file = launch.settings().expect("written");
+        let settings: Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
+        assert_eq!(settings["disableSkillShellExecution"], true);
+        assert_eq!(settings["env"]["A"], "1");
     }
 
     #[test]

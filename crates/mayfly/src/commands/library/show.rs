@@ -51,7 +51,7 @@ fn row(name: &str, value: impl Into<String>) -> Row {
 
 fn of_what(resource: &Resource) -> Vec<Row> {
     match &resource.what {
-        What::Skill => of_skill(resource),
+        What::Skill { .. } => of_skill(resource),
         What::Rules => Vec::new(),
         What::Agent(agent) => of_agent(agent),
         What::Mcp(servers) => servers.iter().flat_map(|server| of_server(server, &resource.own)).collect(),
@@ -127,7 +127,7 @@ fn of_own(own: &Own) -> Vec<Row> {
 
 fn as_json(resource: &Resource) -> Value {
     let what = match &resource.what {
-        What::Skill | What::Rules => json!({}),
+        What::Skill { .. } | What::Rules => json!({}),
         What::Agent(agent) => {
             let mut told = agent.for_cli(false);
             if let Some(tokens) = agent.max_tokens {

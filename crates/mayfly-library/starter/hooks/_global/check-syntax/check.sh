@@ -4,7 +4,7 @@ file=$(sed -n 's/.*"file_path": *"\([^"]*\)".*/\1/p' | head -n 1)
 [ -f "$file" ] || exit 0
 
 case $file in
-*.py) set -- python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' ;;
+*.py) set -- python3 -I -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' ;;
 *.sh) if head -n 1 "$file" | grep -q bash; then set -- bash -n; else set -- sh -n; fi ;;
 *) exit 0 ;;
 esac
