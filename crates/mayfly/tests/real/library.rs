@@ -80,6 +80,14 @@ fn fill(world: &World) {
         "skill/_global/canary-skill/SKILL.md",
         "---\nname: canary-skill\ndescription: says canary-of-the-description\n---\ncanary-of-the-skill",
     );
+    put(world, "skill/_global/plain/SKILL.md", "It says nothing of itself.");
+    let hidden = "---\ndescription: for the model alone\nuser-invocable: false\n---\nHidden.";
+    put(world, "skill/_global/hidden/SKILL.md", hidden);
+    put(
+        world,
+        "skill/_global/scoped/SKILL.md",
+        "---\ndescription: for some files\npaths: \"*.xyz\"\n---\nScoped.",
+    );
     put(world, "rules/_global/style/style.md", "canary-of-the-rule");
     put(
         world,
@@ -139,8 +147,13 @@ async fn the_model_is_told_of_each_kind_and_each_works() {
         init(&ended)["mcp_servers"],
         json!([{"name": "tiny", "source": "dynamic", "status": "connected"}])
     );
+    let listed = init(&ended)["skills"].as_array().unwrap();
+    for (skill, is_listed) in [("canary-skill", true), ("plain", false), ("hidden", false), ("scoped", false)]
+    {
+        assert_eq!(listed.contains(&json!(skill)), is_listed, "{skill}: {listed:?}");
+    }
     let locked = ended.own("locked").next().unwrap();
-    assert_eq!(locked["resources"], 6);
+    assert_eq!(locked["resources"], 9);
     let branch = world.branches().remove(0);
     assert_eq!(
         world.git(&["show", &format!("{branch}:hooked.txt")]),
