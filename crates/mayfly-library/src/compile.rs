@@ -92,7 +92,7 @@ pub fn compile(resolution: &Resolution, config: &str, secrets: &Secrets) -> Comp
         }
     }
     compiled.take_agents(resolution);
-    compiled.expected.denied.extend(denied_whole(&compiled.settings));
+    compiled.expected.denied = denied_whole(&compiled.settings);
     compiled.files.sort();
     compiled
 }
@@ -130,6 +130,15 @@ impl Compiled {
         }
     }
 
+    /// Holds the session to what bounds the agent that it is run by, wherever that agent is from.
+    pub fn hold_to(&mut self, tools: Option<Vec<String>>, denied: &[String]) {
+        self.expected.tools = tools;
+        // For the whole session: else a sub-agent could do what it may not do itself.
+        let deny = json!({"permissions": {"deny": denied}});
+        merge(&mut self.settings, deny.as_object().cloned().unwrap_or_default());
+        self.expected.denied = denied_whole(&self.settings);
+    }
+
     fn take_agents(&mut self, resolution: &Resolution) {
         let agents = resolution.of(Kind::Agent).filter_map(|resource| match &resource.what {
             What::Agent(agent) => Some((resource.id.name.to_string(), agent)),
@@ -140,10 +149,7 @@ impl Compiled {
         if let Some(main) = main {
             self.model = main.model.clone().filter(|model| model != "inherit");
             self.max_tokens = main.max_tokens;
-            self.expected.tools.clone_from(&main.tools);
-            // For the whole session: else a sub-agent could do what it may not do itself.
-            let deny = json!({"permissions": {"deny": main.denied}});
-            merge(&mut self.settings, deny.as_object().cloned().unwrap_or_default());
+            self.hold_to(main.tools.clone(), &main.denied);
             self.require_servers_of(main, resolution);
         }
         self.expected.agents = agents.keys().cloned().collect();

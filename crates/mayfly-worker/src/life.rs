@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_core::{Failure, Outcome, causes};
-use mayfly_library::{Compiled, Expected};
+use mayfly_library::Compiled;
 use mayfly_link::{BackOff, Dial, Route};
 use mayfly_wire::Secret;
 use mayfly_wire::boot::Boot;
@@ -121,7 +121,7 @@ impl Life {
             library = library::prepare(&self.order, &exchange, &self.boot.home) => library,
             _ = duty.wait_for(|duty| *duty > Duty::Work) => return stopped(),
         };
-        let library = match library {
+        let mut library = match library {
             Ok(library) => library,
             Err(error) => {
                 let detail = format!("what the task gets of the library is not there: {}", causes(&error));
@@ -132,7 +132,7 @@ impl Life {
         if !started || *duty.borrow() > Duty::Work {
             return stopped();
         }
-        if let Err(error) = self.carry_words(workspace, &library.expected, &outlet).await {
+        if let Err(error) = self.carry_words(workspace, &mut library, &outlet).await {
             let detail = format!(
                 "what the repository says cannot be written into {}: {error}",
                 self.boot.home.display()
@@ -166,7 +166,7 @@ impl Life {
     }
 
     /// Gives `claude` what counts of the repository, and tells what does not.
-    async fn carry_words(&self, workspace: &Path, library: &Expected, outlet: &Outlet) -> io::Result<()> {
+    async fn carry_words(&self, workspace: &Path, library: &mut Compiled, outlet: &Outlet) -> io::Result<()> {
         if self.order.workspace.is_some() {
             for report in words::prepare(&self.order, workspace, &self.boot.home, library)? {
                 outlet.report(&report).await;

@@ -58,11 +58,29 @@ const SKILL: Kept = &[
     ("user-invocable", "user-invocable"),
 ];
 
+/// What bounds an agent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) tools: Option<Vec<String>>,
+    pub(crate) denied: Vec<String>,
+}
+
+impl Bounds {
+    fn of(kept: &[(&str, Value)]) -> Self {
+        let words = |key: &str| {
+            kept.iter().find(|(known, _)| *known == key).and_then(|(_, value)| matter::words(value))
+        };
+        Self { tools: words("tools"), denied: words("disallowedTools").unwrap_or_default() }
+    }
+}
+
 /// One repository on its way into one folder of the CLI's.
 #[derive(Debug)]
 pub(crate) struct Carrier<'a> {
     tree: Tree,
     library: &'a Expected,
+    /// What bounds the agent that the task is run by, if it is one of the repository's.
+    main: Option<Bounds>,
     config: PathBuf,
     ignored: Ignored,
     mirrored: BTreeSet<PathBuf>,
@@ -76,6 +94,7 @@ impl<'a> Carrier<'a> {
         Self {
             tree,
             library,
+            main: None,
             config,
             ignored: Ignored::default(),
             mirrored: BTreeSet::new(),
@@ -86,13 +105,13 @@ impl<'a> Carrier<'a> {
     }
 
     /// Carries all over. An error is one of the CLI's folder; what is wrong with the repository is told of.
-    pub(crate) fn carry(mut self) -> io::Result<Ignored> {
+    pub(crate) fn carry(mut self) -> io::Result<(Ignored, Option<Bounds>)> {
         // First, so that whatever else is told of, these are.
         for settings in SETTINGS {
             self.name_keys(Path::new(settings));
         }
         self.memory(Path::new(""), 0)?;
-        Ok(self.ignored)
+        Ok((self.ignored, self.main))
     }
 
     /// `.claude`: words of five kinds, and the rest, which is only named.
@@ -187,6 +206,9 @@ impl<'a> Carrier<'a> {
         if list == AGENT && self.library.agents.contains(&name_of(&kept, path)) {
             self.ignored.whole(path, "all of it: the library has an agent of this name");
             return Ok(());
+        }
+        if list == AGENT && self.library.agent.as_ref() == Some(&name_of(&kept, path)) {
+            self.main = Some(Bounds::of(&kept));
         }
         let body = self.without_leaving(path, &body, is_outside);
         let below = path.strip_prefix(".claude").unwrap_or(path);

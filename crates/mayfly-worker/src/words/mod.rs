@@ -24,11 +24,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use mayfly_library::Expected;
+use mayfly_library::Compiled;
 use mayfly_wire::worker::{Report, WorkOrder};
 use serde_json::json;
 
-use self::carrier::Carrier;
+use self::carrier::{Bounds, Carrier};
 use self::tree::Tree;
 use crate::claude::command::config_dir;
 
@@ -45,12 +45,12 @@ const DEPTH_MAX: usize = 32;
 const SETTINGS: &str = r#"{"disableSkillShellExecution":true}"#;
 
 /// Makes ready what the CLI finds of the repository at `workspace`, trusted or not; what was left out, as reports.
-/// What the library has stands before it.
+/// What the library has stands before it; if the task is run by an agent of the repository, that is held to its bounds.
 pub(crate) fn prepare(
     order: &WorkOrder,
     workspace: &Path,
     home: &Path,
-    library: &Expected,
+    library: &mut Compiled,
 ) -> io::Result<Vec<Report>> {
     let config = config_dir(home);
     if order.trust_repo {
@@ -60,8 +60,12 @@ pub(crate) fn prepare(
         return Ok(Vec::new());
     }
     fs::write(config.join("settings.json"), SETTINGS)?;
-    let carrier = Carrier::new(Tree::at(workspace)?, config, library);
-    Ok(carrier.carry()?.reports())
+    let carrier = Carrier::new(Tree::at(workspace)?, config, &library.expected);
+    let (ignored, main) = carrier.carry()?;
+    if let Some(Bounds { tools, denied }) = main {
+        library.hold_to(tools, &denied);
+    }
+    Ok(ignored.reports())
 }
 
 #[cfg(test)]

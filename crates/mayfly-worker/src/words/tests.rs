@@ -10,12 +10,12 @@ use crate::claude::command::{self, tests::order};
 struct Bed {
     place: tempfile::TempDir,
     /// What the library has.
-    library: Expected,
+    library: Compiled,
 }
 
 impl Bed {
     fn new() -> Self {
-        let bed = Self { place: tempfile::tempdir().expect("a folder"), library: Expected::default() };
+        let bed = Self { place: tempfile::tempdir().expect("a folder"), library: Compiled::default() };
         fs::create_dir(bed.repo()).expect("a folder");
         command::prepare(&bed.home()).expect("a folder");
         bed
@@ -37,7 +37,8 @@ impl Bed {
 
     /// Carries the words over; what was ignored, by file.
     fn carry(&self) -> BTreeMap<String, Vec<String>> {
-        let reports = prepare(&order(), &self.repo(), &self.home(), &self.library).expect("carried");
+        let reports =
+            prepare(&order(), &self.repo(), &self.home(), &mut self.library.clone()).expect("carried");
         let ignored = |report| match report {
             Report::Ignored { file, parts } => (file, parts),
             other => panic!("{other:?}"),
@@ -177,7 +178,7 @@ fn there_is_an_end_to_what_is_carried() {
         bed.write(&format!(".claude/skills/{number}/SKILL.md"), "---\nhooks: x\n---\nS");
     }
     bed.write(".mcp.json", "{}");
-    let reports = prepare(&order(), &bed.repo(), &bed.home(), &bed.library).expect("carried");
+    let reports = prepare(&order(), &bed.repo(), &bed.home(), &mut bed.library.clone()).expect("carried");
     let ignored = |file: &str, why: &str| Report::Ignored { file: file.to_owned(), parts: names(&[why]) };
     for expected in [
         Report::Ignored { file: ".mcp.json".to_owned(), parts: Vec::new() },
@@ -210,7 +211,7 @@ fn a_trusted_repository_is_left_as_it_is() {
     let bed = Bed::new();
     bed.write("CLAUDE.md", "words");
     let order = WorkOrder { trust_repo: true, ..order() };
-    assert_eq!(prepare(&order, &bed.repo(), &bed.home(), &bed.library).expect("prepared"), []);
+    assert_eq!(prepare(&order, &bed.repo(), &bed.home(), &mut bed.library.clone()).expect("prepared"), []);
     assert!(!bed.is_carried("rules") && bed.carried(".claude.json").contains("hasTrustDialogAccepted"));
 }
 
@@ -218,8 +219,8 @@ fn a_trusted_repository_is_left_as_it_is() {
 #[test]
 fn the_library_stands_before_a_repositorys_agents_and_skills() {
     let mut bed = Bed::new();
-    bed.library.agents = names(&["reviewer", "named"]);
-    bed.library.skills = names(&["deploy"]);
+    bed.library.expected.agents = names(&["reviewer", "named"]);
+    bed.library.expected.skills = names(&["deploy"]);
     bed.write(".claude/agents/reviewer.md", "No head.");
     bed.write(".claude/agents/other.md", "---\nname: named\ndescription: d\n---\nBy its settings.");
     bed.write(".claude/agents/named.md", "---\nname: mine\ndescription: d\n---\nBy its settings too.");
@@ -257,4 +258,21 @@ fn plain_lines_bound_a_repositorys_agent() {
         assert!(carried.contains(kept), "{carried}");
     }
     assert!(carried.trim_end().ends_with("Do it.") && !carried.contains("allowedTools: [Read"), "{carried}");
+}
+
+/// An agent of the repository's that the task is run by is held to what it says, and so is the session.
+#[test]
+fn an_agent_of_the_repository_is_held_to_its_bounds() {
+    let bed = Bed::new();
+    bed.write(
+        ".claude/agents/x.md",
+        "---\nname: reader\ntools: Read, Grep\n---\nRead.\ndeniedTools: Bash(rm:*), Write\n",
+    );
+    bed.write(".claude/agents/y.md", "---\nname: other\ntools: Bash\n---\nDo.");
+    let mut library = Compiled::default();
+    library.expected.agent = Some("reader".to_owned());
+    prepare(&order(), &bed.repo(), &bed.home(), &mut library).expect("carried");
+    assert_eq!(library.expected.tools, Some(vec!["Read".to_owned(), "Grep".to_owned()]));
+    assert_eq!(library.expected.denied, ["Write"]);
+    assert_eq!(library.settings["permissions"]["deny"], serde_json::json!(["Bash(rm:*)", "Write"]));
 }
