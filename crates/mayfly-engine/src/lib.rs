@@ -54,7 +54,7 @@ pub use egress::{AllowError, Asked, read_rules};
 pub use engine::{Engine, Found, StartError, TASKS_MAX};
 pub use events::EventReader;
 pub use feed::{Ahead, FeedReader};
-pub use library::{KeepError, LibraryConfig, archive_of, check_library, library_of, read_wishes};
+pub use library::{KeepError, LibraryConfig, archive_of, check_library, library_of, wishes_in};
 pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError, Used};
 pub use model::{Denied, Gate, GateClosed, ModelAccess, NoModel};
 pub use pool::{NoCredential, PoolError};

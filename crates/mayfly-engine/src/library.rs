@@ -34,6 +34,8 @@ mod needs;
 pub struct LibraryConfig {
     /// The library; it is read whenever a task is accepted.
     pub folder: PathBuf,
+    /// Whether somebody said that it is there: without it no task is accepted then.
+    pub required: bool,
     /// Where what tasks run with is kept: `<sha256>.tar`.
     pub archives: PathBuf,
     /// Where what servers run is kept: `<sha256>/`.
@@ -57,7 +59,7 @@ pub(crate) struct Chosen {
 ///
 /// # Errors
 /// [`SubmitError::Invalid`], which names the field.
-pub fn read_wishes(task: &CreateTask) -> Result<Wishes, SubmitError> {
+pub(crate) fn read_wishes(task: &CreateTask) -> Result<Wishes, SubmitError> {
     let bad =
         |field, error: mayfly_library::id::BadName| invalid(field, &format!("is no such name: {error}"));
     let project =
@@ -145,6 +147,37 @@ pub fn check_library(library: &Library) -> Vec<Problem> {
     problems.into_iter().collect()
 }
 
+/// What a task asks for; without a project, the one that its repository's name means.
+///
+/// # Errors
+/// As [`read_wishes`] has them.
+pub fn wishes_in(
+    task: &CreateTask,
+    repository: Option<&str>,
+    projects: &BTreeMap<String, Name>,
+) -> Result<Wishes, SubmitError> {
+    let wishes = read_wishes(task)?;
+    let meant = || {
+        let name = repository?;
+        projects.get(name).cloned().or_else(|| name.parse().ok())
+    };
+    let project = wishes.project.clone().or_else(meant);
+    Ok(Wishes { project, ..wishes })
+}
+
+/// Whether there is a library. One that cannot be read is not as good as none: what it denies would be allowed.
+fn has_library(config: &LibraryConfig) -> Result<bool, SubmitError> {
+    match fs::read_dir(&config.folder) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !config.required => Ok(false),
+        Err(error) => {
+            let words =
+                format!("the library cannot be read: {error}: put it back, or name another in [library]");
+            Err(SubmitError::Library(Problem::new(config.folder.display().to_string(), words).into()))
+        }
+    }
+}
+
 impl Engine {
     /// Keeps a resource of a library elsewhere by the SHA-256 of its archive, so that a lock can name it.
     pub async fn keep_resource(&self, sha256: String, archive: Vec<u8>) -> Result<(), KeepError> {
@@ -169,6 +202,7 @@ impl Engine {
     /// What a task of this project would get of the library as it is now.
     pub async fn library(&self, project: Option<Name>) -> Result<api::Library, SubmitError> {
         let config = self.0.config.library.clone();
+        has_library(&config)?;
         let wishes = Wishes { project, ..Wishes::default() };
         let reading =
             spawn_blocking(move || library_of(&Library::at(&config.folder), &wishes, &config.archives));
@@ -178,10 +212,12 @@ impl Engine {
 
     /// What a task gets of the library as it is now, or of the lock that it names. `None`: nothing.
     pub(crate) async fn choose_resources(&self, task: &CreateTask) -> Result<Option<Chosen>, SubmitError> {
-        let (wishes, config) = (self.wishes(task)?, self.0.config.library.clone());
+        let config = self.0.config.library.clone();
+        let repository = task.workspace.as_ref().map(|workspace| workspace.name.as_str());
+        let wishes = wishes_in(task, repository, &config.projects)?;
         let lock = match &task.lock {
             Some(sha256) => Some(self.lock_called(sha256).await?),
-            None if wishes.agent.is_none() && wishes.add.is_empty() && !config.folder.is_dir() => {
+            None if !has_library(&config)? && wishes.agent.is_none() && wishes.add.is_empty() => {
                 return Ok(None);
             }
             None => None,
@@ -201,19 +237,6 @@ impl Engine {
             self.check_needs(&chosen.needs).await?;
         }
         Ok(chosen)
-    }
-
-    /// What a task asks for; without a project, the one that its repository's name means.
-    fn wishes(&self, task: &CreateTask) -> Result<Wishes, SubmitError> {
-        let wishes = read_wishes(task)?;
-        let config = &self.0.config.library;
-        let repository = task.workspace.as_ref().map(|workspace| workspace.name.as_str());
-        let meant = || {
-            let name = repository?;
-            config.projects.get(name).cloned().or_else(|| name.parse().ok())
-        };
-        let project = wishes.project.clone().or_else(meant);
-        Ok(Wishes { project, ..wishes })
     }
 
     async fn lock_called(&self, sha256: &str) -> Result<Lock, SubmitError> {
@@ -236,7 +259,7 @@ impl Engine {
         spec: &CreateTask,
     ) -> Result<Option<OrderedLibrary>, StoreError> {
         let Some(lock) = self.0.store.lock_of(attempt.task).await? else { return Ok(None) };
-        let secrets = self.ordered_secrets(&lock).await?;
+        let secrets = self.ordered_secrets(attempt.task, &lock).await?;
         Ok(Some(OrderedLibrary { lock, model_is_default: spec.model.is_none(), secrets }))
     }
 
@@ -327,49 +350,70 @@ fn keep_tool(config: &LibraryConfig, id: &ResourceId, tool: &Tool) -> Result<(),
         SubmitError::Library(Problem::new(format!("{id}/{}", tool::FILE), words).into())
     };
     let tree = config.folder.join(tool::FOLDER).join(&tool.sha256);
-    match tool::sha256(&tree) {
-        Ok(found) if found == tool.sha256 => {}
-        Ok(_) => return Err(wrong("what is kept of it is not what was locked".to_owned())),
-        Err(error) => return Err(wrong(causes(&error))),
-    }
+    let is_locked = |tree: &Path| match tool::sha256(tree) {
+        Ok(found) if found == tool.sha256 => Ok(()),
+        Ok(_) => Err(wrong("what is kept of it is not what was locked".to_owned())),
+        Err(error) => Err(wrong(causes(&error))),
+    };
+    is_locked(&tree)?;
     fs::create_dir_all(&config.tools).map_err(SubmitError::Archives)?;
     let beside = tempfile::tempdir_in(&config.tools).map_err(SubmitError::Archives)?;
     let copy = beside.path().join("tree");
     tool::copy(&tree, &copy).map_err(|error| wrong(causes(&error)))?;
+    // What is kept is never looked at again: it is all of it, and on the disk, before it has its name.
+    is_locked(&copy)?;
+    sync_tree(&copy).map_err(SubmitError::Archives)?;
     // Another task may have been faster.
     match fs::rename(&copy, &kept) {
         Err(error) if !kept.is_dir() => Err(SubmitError::Archives(error)),
-        _ => Ok(()),
+        _ => sync(&config.tools).map_err(SubmitError::Archives),
     }
+}
+
+/// Has all of a folder on the disk.
+fn sync_tree(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { sync_tree(&entry.path())? } else { sync(&entry.path())? }
+    }
+    sync(folder)
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
 }
 
 fn path(archives: &Path, sha256: &str) -> PathBuf {
     archives.join(format!("{sha256}.tar"))
 }
 
-/// Keeps an archive, unless it is there.
+/// Keeps an archive, unless it is there as it was.
 fn keep(archives: &Path, resource: &Resource) -> io::Result<()> {
     keep_archive(archives, &resource.sha256, &resource.archive())
 }
 
 fn keep_archive(archives: &Path, sha256: &str, archive: &[u8]) -> io::Result<()> {
     let path = path(archives, sha256);
-    if path.is_file() {
+    if fs::read(&path).is_ok_and(|there| there == archive) {
         return Ok(());
     }
     fs::create_dir_all(archives)?;
     let mut beside = tempfile::NamedTempFile::new_in(archives)?;
     io::Write::write_all(&mut beside, archive)?;
     beside.as_file().sync_all()?;
-    beside.persist(path).map(drop).map_err(|error| error.error)
+    beside.persist(path).map_err(|error| error.error)?;
+    sync(archives)
 }
 
-/// The archive that is kept whose name begins so, if there is just one.
+/// The archive that is kept whose content begins so, if there is just one.
 pub fn archive_of(archives: &Path, content: &str) -> Option<Vec<u8>> {
     let names = fs::read_dir(archives).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut found = names.filter(|name| name.starts_with(content));
     match (found.next(), found.next()) {
-        (Some(name), None) => fs::read(archives.join(name)).ok(),
+        (Some(name), None) => {
+            let archive = fs::read(archives.join(name)).ok()?;
+            pack::sha256(&archive).starts_with(content).then_some(archive)
+        }
         _ => None,
     }
 }

@@ -31,6 +31,12 @@ pub enum NoModel {
     /// The token is good, and there is no credential for its task.
     #[error(transparent)]
     Credential(#[from] NoCredential),
+    /// The token is good, and nothing would hold its agents to how long their answers may be.
+    #[error(
+        "what bounds the answers to the task's agents cannot be read: the orchestrator's log says why; put it right, then \
+         retry the task"
+    )]
+    Bounds,
 }
 
 /// Leave to use the model API.
@@ -91,7 +97,7 @@ impl Engine {
             return Err(Denied.into());
         }
         let credential = self.credential(attempt.task).await.map_err(|_| Denied)??;
-        let bounds = self.answer_bounds(attempt.task).await.ok_or(Denied)?;
+        let bounds = self.answer_bounds(attempt.task).await.ok_or(NoModel::Bounds)?;
         let redactor = self.redactor();
         Ok(ModelAccess { attempt, credential, redactor, bounds, gate: Gate { attempt, follow } })
     }

@@ -1,16 +1,18 @@
 //! What a task must look like.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 
 use mayfly_core::TaskId;
+use mayfly_core::host::Rule;
 use mayfly_core::redact::{SECRET_BYTES_MAX, SECRET_BYTES_MIN};
 use mayfly_failpoint::failpoint;
 use mayfly_library::Problems;
 use mayfly_store::{NewTask, StoreError, Submitted, Whose};
 use mayfly_wire::api::{
-    CreateTask, Credential, CredentialKind, CredentialMode, IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX,
-    PROMPT_BYTES_MAX, RETRIES_MAX, Retry, TIMEOUT_MS_MAX, Task, Workspace, check_token_name,
+    ALLOWED_MAX, CreateTask, Credential, CredentialKind, CredentialMode, IDEMPOTENCY_KEY_BYTES_MAX,
+    PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX, Retry, TIMEOUT_MS_MAX, Task, Workspace, check_token_name,
 };
 use uuid::Uuid;
 
@@ -72,25 +74,43 @@ impl Engine {
     /// task that is there already.
     pub async fn submit(
         &self,
+        task: CreateTask,
+        idempotency_key: Option<String>,
+    ) -> Result<Task, SubmitError> {
+        self.accept(task, idempotency_key, true).await
+    }
+
+    async fn accept(
+        &self,
         mut task: CreateTask,
         idempotency_key: Option<String>,
+        with_library: bool,
     ) -> Result<Task, SubmitError> {
         self.check(&task, idempotency_key.as_deref())?;
         self.check_disk()?;
-        let chosen = self.choose_resources(&task).await?;
         let own = task.credential.take();
+        // Before the library is looked at, which may have changed since then.
+        if let Some(key) = &idempotency_key
+            && let Some(known) = self.store_known(key, &task, own.as_ref()).await?
+        {
+            return self.accepted(known).await;
+        }
+        let chosen = if with_library { self.choose_resources(&task).await? } else { None };
         let id = TaskId::new(Uuid::now_v7());
         let named = || chosen.as_ref().and_then(|chosen| chosen.credential.clone());
         let credential = match &own {
             Some(own) => Whose::Own(self.0.seal.close(&id.to_string(), own)),
             None => Whose::Pool(task.credential_name.clone().or_else(named)),
         };
-        let mut rules = read_rules(&task.allow)?;
-        rules.extend(chosen.iter().flat_map(|chosen| chosen.rules.iter().cloned()));
+        let rules = all_rules(&task, chosen.as_ref().map_or(&[], |chosen| &chosen.rules))?;
         let (lock, at) = (chosen.map(|chosen| chosen.lock), self.0.clock.now());
         let new = NewTask { id, spec: task, credential, rules, lock, idempotency_key, at };
         let engine = self.clone();
         let id = self.whole(async move { engine.store_task(new, own).await }).await?;
+        self.accepted(id).await
+    }
+
+    async fn accepted(&self, id: TaskId) -> Result<Task, SubmitError> {
         let task = self.task(id).await.map_err(SubmitError::Store)?;
         task.ok_or(SubmitError::Store(StoreError::Closed))
     }
@@ -114,12 +134,13 @@ impl Engine {
         let kept = row.pooled.filter(|_| credential.is_none());
         let credential_name = credential_name.or(kept);
         let mut again = CreateTask { credential, credential_name, allow, ..row.spec };
-        if row.lock.is_some() {
-            // What the library had then, and not what it has now.
+        // What the library had then, and not what it has now, also where it had nothing.
+        let with_library = row.lock.is_some();
+        if with_library {
             again = CreateTask { lock: row.lock, project: None, agent: None, ..again };
             (again.resources, again.without) = (Vec::new(), Vec::new());
         }
-        self.submit(again, idempotency_key).await.map(Some)
+        self.accept(again, idempotency_key, with_library).await.map(Some)
     }
 
     /// Whether a task would be accepted now, as far as the disk and the database go.
@@ -128,6 +149,26 @@ impl Engine {
         self.0.store.settled().await.map_err(SubmitError::Store)?;
         // Something is read as well.
         self.0.store.counts().await.map(drop).map_err(SubmitError::Store)
+    }
+
+    async fn store_known(
+        &self,
+        key: &str,
+        task: &CreateTask,
+        own: Option<&Credential>,
+    ) -> Result<Option<TaskId>, SubmitError> {
+        match self.0.store.submitted(key.to_owned(), task).await {
+            Ok(Some(id)) => self.keep_newer(id, own).await.map(|()| Some(id)),
+            Ok(None) => Ok(None),
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    /// Whoever asks again may bring a newer credential.
+    async fn keep_newer(&self, id: TaskId, own: Option<&Credential>) -> Result<(), SubmitError> {
+        let Some(own) = own else { return Ok(()) };
+        let sealed = self.0.seal.close(&id.to_string(), own);
+        self.0.store.keep_credential(id, sealed).await.map_err(SubmitError::Store)
     }
 
     async fn store_task(&self, new: NewTask, credential: Option<Credential>) -> Result<TaskId, SubmitError> {
@@ -140,17 +181,8 @@ impl Engine {
         self.0.slots.send_replace(());
         match stored {
             Ok(Submitted::New(id)) => Ok(id),
-            Ok(Submitted::Known(id)) => {
-                // Whoever asks again may bring a newer one.
-                if let Some(credential) = credential {
-                    let sealed = self.0.seal.close(&id.to_string(), &credential);
-                    self.0.store.keep_credential(id, sealed).await.map_err(SubmitError::Store)?;
-                }
-                Ok(id)
-            }
-            Err(StoreError::KeyConflict) => Err(SubmitError::KeyConflict),
-            Err(error @ StoreError::NoCredential(_)) => Err(SubmitError::NoCredential(error.to_string())),
-            Err(error) => Err(SubmitError::Store(error)),
+            Ok(Submitted::Known(id)) => self.keep_newer(id, credential.as_ref()).await.map(|()| id),
+            Err(error) => Err(refused(error)),
         }
     }
 
@@ -178,6 +210,27 @@ impl Engine {
         let key = idempotency_key.is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
         require(key, "Idempotency-Key", "must have 1 to 100 bytes")
     }
+}
+
+fn refused(error: StoreError) -> SubmitError {
+    match error {
+        StoreError::KeyConflict => SubmitError::KeyConflict,
+        error @ StoreError::NoCredential(_) => SubmitError::NoCredential(error.to_string()),
+        error => SubmitError::Store(error),
+    }
+}
+
+/// Where a task's machines may go: where it says, and where the library does.
+fn all_rules(task: &CreateTask, of_library: &[Rule]) -> Result<Vec<Rule>, SubmitError> {
+    let mut seen = HashSet::new();
+    let both = read_rules(&task.allow)?.into_iter().chain(of_library.iter().cloned());
+    let rules: Vec<Rule> = both.filter(|rule| seen.insert(rule.clone())).collect();
+    let words = format!(
+        "has {} hosts with those that the task's resources allow, and {ALLOWED_MAX} are the most",
+        rules.len()
+    );
+    require(rules.len() <= ALLOWED_MAX, "allow", &words)?;
+    Ok(rules)
 }
 
 /// Checks what can be known of a task before it is handed to an orchestrator: all but whether its workspace is there.

@@ -115,6 +115,7 @@ impl ServerConfig {
             rules: self.rules.clone(),
             library: LibraryConfig {
                 folder: self.library.clone(),
+                required: self.library != self.data.join(LIBRARY),
                 archives: archives.to_owned(),
                 tools: archives.with_file_name("tools"),
                 projects: self.projects.clone(),

@@ -168,6 +168,16 @@ impl Store {
         self.writer.run(move |connection| submit(connection, &new)).await
     }
 
+    /// The task that was submitted with this idempotency key, which is to have been the same.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyConflict`], if it was another.
+    pub async fn submitted(&self, key: String, spec: &CreateTask) -> Result<Option<TaskId>, StoreError> {
+        let spec = CreateTask { credential: None, ..spec.clone() };
+        let spec = serde_json::to_string(&spec).map_err(corrupt)?;
+        self.readers.read(move |connection| known(connection, &key, &spec)).await
+    }
+
     /// Gives a machine to the waiting task whose turn it is, if one more is allowed: of those that are due, the one of
     /// the highest priority, of several the oldest.
     pub async fn claim(
@@ -425,18 +435,25 @@ impl Store {
     }
 }
 
+/// The task that was submitted with this key, which is to have been the same.
+fn known(connection: &Connection, key: &str, spec: &str) -> Result<Option<TaskId>, StoreError> {
+    let sql = "SELECT id, spec FROM tasks WHERE idempotency_key = ?1";
+    let known = connection
+        .prepare_cached(sql)?
+        .query_row([key], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+    match known.optional()? {
+        Some((id, known)) if known == spec => Ok(Some(id.parse().map_err(corrupt)?)),
+        Some(_) => Err(StoreError::KeyConflict),
+        None => Ok(None),
+    }
+}
+
 fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError> {
     let spec = serde_json::to_string(&new.spec).map_err(corrupt)?;
-    if let Some(key) = &new.idempotency_key {
-        let sql = "SELECT id, spec FROM tasks WHERE idempotency_key = ?1";
-        let known = connection
-            .prepare_cached(sql)?
-            .query_row([key], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
-        match known.optional()? {
-            Some((id, known)) if known == spec => return Ok(Submitted::Known(id.parse().map_err(corrupt)?)),
-            Some(_) => return Err(StoreError::KeyConflict),
-            None => {}
-        }
+    if let Some(key) = &new.idempotency_key
+        && let Some(id) = known(connection, key, &spec)?
+    {
+        return Ok(Submitted::Known(id));
     }
     let pooled = pool::choose(connection, &new.credential)?;
     let state = TaskState::NEW;

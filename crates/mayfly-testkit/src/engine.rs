@@ -152,6 +152,7 @@ fn usual(dir: &TempDir) -> EngineConfig {
     EngineConfig {
         library: LibraryConfig {
             folder: dir.path().join("library"),
+            required: false,
             archives: dir.path().join("resources"),
             tools: dir.path().join("tools"),
             projects: BTreeMap::new(),

@@ -3,9 +3,10 @@
 //! What is wrong in it is found before anything is started. The task then names the lock, and the orchestrator's own
 //! library has no part in it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use mayfly_engine::read_wishes;
+use mayfly_engine::wishes_in;
 use mayfly_library::{Library, Resolution, Wishes};
 use mayfly_wire::api::CreateTask;
 
@@ -75,14 +76,10 @@ impl Lent {
 
 /// What a task asks for; without a project, the one that its repository's name means.
 fn wishes(task: &CreateTask, repository: Option<&str>, settings: &Settings) -> Result<Wishes, Stop> {
-    let wishes = read_wishes(task).map_err(Stop::usage)?;
     let own = task.workspace.as_ref().map(|workspace| workspace.name.as_str());
-    let projects = settings.values.projects.as_ref().map(|given| &given.value.0);
-    let meant = own.or(repository).and_then(|name| {
-        projects.and_then(|projects| projects.get(name).cloned()).or_else(|| name.parse().ok())
-    });
-    let project = wishes.project.clone().or(meant);
-    Ok(Wishes { project, ..wishes })
+    let none = BTreeMap::new();
+    let projects = settings.values.projects.as_ref().map_or(&none, |given| &given.value.0);
+    wishes_in(task, own.or(repository), projects).map_err(Stop::usage)
 }
 
 /// What servers download is kept beside a library, and is not handed over with its resources.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mayfly_core::TaskId;
 use mayfly_library::kinds::{What, own};
 use mayfly_library::{Kind, Lock, Problem, Problems, Resolution};
 use mayfly_store::StoreError;
@@ -61,9 +62,11 @@ impl Engine {
         if absent.is_empty() { Ok(()) } else { Err(Problems(absent).into()) }
     }
 
-    /// What a lock's servers are given of the pool, as it is now. What is not there is for the worker to find missing.
+    /// What a task's servers are given of the pool, as it is now. What is not there is for the worker to find missing;
+    /// what is stays among the task's secrets, whatever becomes of the pool.
     pub(super) async fn ordered_secrets(
         &self,
+        task: TaskId,
         lock: &str,
     ) -> Result<BTreeMap<String, BTreeMap<String, Secret>>, StoreError> {
         let mut ordered = BTreeMap::<_, BTreeMap<_, _>>::new();
@@ -82,6 +85,7 @@ impl Engine {
         let pool = self.pooled_secrets().await?;
         for Need { server, variable, name, .. } in needs {
             if let Some(secret) = pool.get(&name) {
+                self.0.config.secrets.add(&task.to_string(), secret.expose());
                 ordered.entry(server).or_default().insert(variable, secret.clone());
             }
         }

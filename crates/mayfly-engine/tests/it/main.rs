@@ -8,6 +8,7 @@ mod egress;
 mod events;
 mod feed;
 mod ingest;
+mod library;
 mod life;
 mod limits;
 mod link;

@@ -21,7 +21,7 @@ impl Admission for Tokens {
         let ModelAccess { attempt, credential, redactor, bounds, gate } =
             self.0.admit_model(token).await.map_err(|error| match error {
                 NoModel::Denied(_) => Denied.into(),
-                NoModel::Credential(why) => Refusal::NoCredential(why.to_string()),
+                why @ (NoModel::Credential(_) | NoModel::Bounds) => Refusal::NoCredential(why.to_string()),
             })?;
         let gate = Box::new(EngineGate(gate));
         let upstream = upstream(credential).ok_or(Denied)?;
