@@ -7,9 +7,13 @@
 //! npm brings its own configuration, so no host is named here; it runs none of the packages' scripts.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use mayfly_library::kinds::What;
@@ -22,6 +26,14 @@ use crate::printer::Shown;
 
 /// The most characters of what npm said.
 const SAID_CHARS_MAX: usize = 600;
+/// The longest that npm may take for one package.
+const NPM_MAX: Duration = Duration::from_secs(10 * 60);
+/// How often it is looked whether npm is done.
+const LOOK: Duration = Duration::from_millis(50);
+/// The longest first line of a program that is looked at.
+const FIRST_LINE_BYTES_MAX: u64 = 256;
+/// What the files of programs for node end in.
+const NODE_ENDS: [&str; 3] = ["js", "mjs", "cjs"];
 
 /// What was fetched.
 #[derive(Debug, PartialEq, Eq)]
@@ -106,12 +118,30 @@ fn install(package: &str, tree: &Path, scratch: &Path, environment: &Environment
     npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--install-links"]);
     npm.args(["--no-package-lock", "--no-update-notifier", "--loglevel=error", "--prefix"]).arg(tree);
     npm.args(["--", package]).current_dir(tree).stderr(File::create(&said)?);
-    let status = npm.status().context("npm cannot be started: install npm")?;
+    let child = npm.spawn().context("npm cannot be started: install npm")?;
+    let status = wait(child, NPM_MAX)?.with_context(|| {
+        format!("npm took longer than {} minutes, and was ended: try again", NPM_MAX.as_secs() / 60)
+    })?;
     if !status.success() {
         let said = String::from_utf8_lossy(&fs::read(&said)?).into_owned();
         bail!("npm says: {}", Shown::line(said.trim(), SAID_CHARS_MAX));
     }
     Ok(())
+}
+
+/// Waits for a process. `None`: it took longer, and was killed.
+fn wait(mut child: Child, most: Duration) -> io::Result<Option<ExitStatus>> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if began.elapsed() > most {
+            child.kill()?;
+            return child.wait().map(|_| None);
+        }
+        thread::sleep(LOOK);
+    }
 }
 
 /// Takes away what only leads elsewhere, such as npm's own folder of commands.
@@ -148,7 +178,22 @@ fn program(tree: &Path) -> anyhow::Result<(String, String)> {
     let plain = path.to_str().filter(|path| mayfly_library::tree::is_plain(path));
     let plain = plain.filter(|path| tree.join(path).is_file());
     let path = plain.with_context(|| format!("the program of {name} is not where it says"))?;
+    if !is_for_node(&tree.join(path))? {
+        bail!("the program of {name} is `{path}`, which is none for node: no other can be locked");
+    }
     Ok((format!("{name}@{version}"), path.to_owned()))
+}
+
+/// Whether a program is one for node, by its name or by what it says itself.
+fn is_for_node(path: &Path) -> io::Result<bool> {
+    if path.extension().and_then(OsStr::to_str).is_some_and(|end| NODE_ENDS.contains(&end)) {
+        return Ok(true);
+    }
+    let mut start = Vec::new();
+    File::open(path)?.take(FIRST_LINE_BYTES_MAX).read_to_end(&mut start)?;
+    let start = String::from_utf8_lossy(&start);
+    let interpreter = start.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or_default();
+    Ok(interpreter.split(['/', ' ', '\t']).any(|word| word == "node"))
 }
 
 fn read_json(path: &Path) -> anyhow::Result<Map<String, Value>> {
@@ -168,10 +213,10 @@ mod tests {
             fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
             fs::write(path, text).expect("a file");
         };
-        write(
-            "tiny/package.json",
-            r#"{"name": "tiny-server", "version": "1.2.3", "bin": "./main.js", "scripts": {"install": "touch /tmp/ran"}}"#,
-        );
+        let script = format!("touch '{}'", place.path().join("ran").display());
+        let package = serde_json::json!({"name": "tiny-server", "version": "1.2.3", "bin": "./main.js",
+            "scripts": {"preinstall": script, "install": script, "postinstall": script}});
+        write("tiny/package.json", &package.to_string());
         write("tiny/main.js", "#!/usr/bin/env node\nconsole.log('tiny')\n");
         let package = place.path().join("tiny");
         let server = serde_json::json!({"command": "npx", "args": ["-y", package, "--root", "/workspace"]});
@@ -180,12 +225,26 @@ mod tests {
         (place, library)
     }
 
+    /// Where npm is looked for.
+    const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+    fn has_npm() -> bool {
+        let is_there = PATH.split(':').any(|folder| Path::new(folder).join("npm").exists());
+        if !is_there {
+            mayfly_test_needs::skip("npm is not installed");
+        }
+        is_there
+    }
+
     fn environment(home: &Path) -> Environment {
-        [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", home.to_str().expect("UTF-8"))].into()
+        [("PATH", PATH), ("HOME", home.to_str().expect("UTF-8"))].into()
     }
 
     #[test]
     fn what_a_server_would_download_is_fetched_once_and_is_a_part_of_it() {
+        if !has_npm() {
+            return;
+        }
         let (place, library) = bed();
         let environment = environment(place.path());
         let ids = || library.ids().expect("ids");
@@ -194,6 +253,7 @@ mod tests {
         let [Fetched { server, tool, .. }] = &fetched[..] else { panic!("{fetched:?}") };
         assert_eq!((server.as_str(), tool.resolved.as_str()), ("tiny", "tiny-server@1.2.3"));
         assert_eq!(tool.path, "node_modules/tiny-server/main.js");
+        assert!(!place.path().join("ran").exists(), "npm ran the package's scripts");
         let tree = library.folder().join(tool::FOLDER).join(&tool.sha256);
         assert_eq!(tool::sha256(&tree).expect("a tree"), tool.sha256);
         let after = library.read(&before.id).expect("a resource");
@@ -204,11 +264,40 @@ mod tests {
 
     #[test]
     fn what_cannot_be_fetched_is_named() {
+        if !has_npm() {
+            return;
+        }
         let (place, library) = bed();
         fs::remove_dir_all(place.path().join("tiny")).expect("removed");
         let failed = fetch(&library, library.ids().expect("ids"), &environment(place.path()), |_| ());
         let said = format!("{:#}", failed.expect_err("gone"));
         assert!(said.contains("for mcp/_global/tiny was not fetched: npm says: "), "{said}");
         assert_eq!(fs::read_dir(library.folder().join(tool::FOLDER)).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn a_program_for_node_is_told_from_others() {
+        let place = tempfile::tempdir().expect("a folder");
+        let is_for_node = |name: &str, text: &str| {
+            let path = place.path().join(name);
+            fs::write(&path, text).expect("a file");
+            super::is_for_node(&path).expect("read")
+        };
+        assert!(is_for_node("a.js", "") && is_for_node("a.mjs", "") && is_for_node("a.cjs", "#!/bin/sh\n"));
+        assert!(is_for_node("a", "#!/usr/bin/env node\n") && is_for_node("b", "#!/usr/bin/node --x\n"));
+        for text in ["", "#!/bin/sh\nnode x\n", "\x7fELF", "node\n", "#!/usr/bin/env node-gyp\n"] {
+            assert!(!is_for_node("c", text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_takes_too_long_is_ended() {
+        let mut waits = Command::new("cat");
+        let mut child = waits.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("cat");
+        // As long as it is held, the process reads.
+        let _held = child.stdin.take();
+        assert_eq!(wait(child, Duration::ZERO).expect("ended"), None);
+        let ends = Command::new("true").spawn().expect("true");
+        assert!(wait(ends, NPM_MAX).expect("waited for").is_some_and(|status| status.success()));
     }
 }

@@ -63,11 +63,18 @@ struct Elsewhere {
 impl Elsewhere {
     /// `None`: it is a path.
     fn read(from: &str) -> Result<Option<Self>, Stop> {
-        let Some((scheme, _)) = from.split_once("://") else { return Ok(None) };
+        let Some((scheme, rest)) = from.split_once("://") else { return Ok(None) };
         if !SCHEMES.contains(&scheme) {
             return Err(Stop::wrong(format!(
                 "a git repository is reached by https://, ssh:// or file://, and not by `{scheme}`"
             )));
+        }
+        if has_secret(scheme, rest) {
+            return Err(Stop::wrong(
+                "a git repository's URL holds no password and no token, which every program here could see: reach it by \
+                 ssh://, or clone it yourself and name the folder"
+                    .to_owned(),
+            ));
         }
         let (url, below) = match from.rsplit_once('#') {
             Some((url, below)) => (url, Some(below.trim_matches('/'))),
@@ -104,6 +111,12 @@ impl Elsewhere {
         }
         Ok(at)
     }
+}
+
+/// Whether what stands before a URL's host may be a secret; for ssh a name alone is none.
+fn has_secret(scheme: &str, rest: &str) -> bool {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, _)| scheme != "ssh" || user.contains(':'))
 }
 
 /// The files of a folder, or the one that a file is to be.
@@ -173,6 +186,19 @@ mod tests {
         {
             assert_eq!(read(from), None, "{from}");
         }
+    }
+
+    #[test]
+    fn a_url_with_a_secret_is_refused_and_not_shown() {
+        for from in [
+            "https://me:canary-1@x.example/a",
+            "https://canary-1@x.example/a",
+            "ssh://git:canary-1@x.example/a#../b",
+        ] {
+            let lines = format!("{:?}", Elsewhere::read(from).expect_err("refused").lines());
+            assert!(lines.contains("no password") && !lines.contains("canary"), "{lines}");
+        }
+        assert!(Elsewhere::read("https://x.example/a@b:c#d@e").is_ok());
     }
 
     /// Covers S06: a link in what was fetched leads nowhere.
