@@ -127,21 +127,28 @@ async fn a_task_that_is_run_again_has_what_it_had() {
     world.end().await;
 }
 
-/// What was kept and is spoiled is told of, and nothing has run.
+/// What was kept and is spoiled once a task is accepted is told of, and nothing has run.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_is_spoiled_ends_the_task_before_claude_starts() {
-    let Some(world) = World::start(|_| {}).await else { return };
+    let Some(world) = World::start(|rules| rules.policy.machines_max = 1.try_into().unwrap()).await else {
+        return;
+    };
     skill(&world, "_global/own-all", "words");
-    let ended = world.outcome_of(&["[script: text]"]).await;
-    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    let first = world.run(&["[script: hold name=one text=done]"]);
+    world.api.held("one", 1).await;
+    let mut second = world.run(&["[script: bash command=\"touch ran.txt\"]"]);
+    second.until("locked").await;
     let archives = world.dir.path().join("data/resources");
     let archive = fs::read_dir(&archives).unwrap().next().unwrap().unwrap().path();
     let mut bytes = fs::read(&archive).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&archive, bytes).unwrap();
+    world.api.release("one");
+    let ended = first.end().await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
     let before = world.api.requests().len();
-    let ended = world.outcome_of(&["[script: bash command=\"touch ran.txt\"]"]).await;
+    let ended = second.end().await;
     let (outcome, detail) = ended.outcome();
     assert_eq!((ended.code, outcome), (Some(1), "startup"), "{}", ended.stderr);
     assert!(detail.contains("skill/_global/own-all is not what was locked"), "{detail}");
