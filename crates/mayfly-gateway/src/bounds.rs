@@ -1,11 +1,18 @@
 //! Answers that are to be no longer than the agent may have them: `max_tokens` of a request is lowered on its way out.
 //!
-//! Only where a task has such bounds is a body read before it goes on, and then every other byte of it stays. What cannot
-//! be read is refused, since nothing would bound it.
+//! Only where a task has such bounds is a body read before it goes on, and then every other byte of it stays, but for a
+//! budget of thinking that would not fit any more. What cannot be read is refused, since nothing would bound it.
 //!
-//! Bound: [`HELD_MAX`] bodies of one attempt at a time, each within [`REQUEST_BYTES_MAX`](crate::REQUEST_BYTES_MAX).
+//! Which agent asks is what `claude` says of itself, by a header and by its prompt. Both come from the machine: one that
+//! was turned against its owner can say that it is another agent, or the main one, and has that one's bound.
+//!
+//! Bound: [`HELD_MAX`] bodies of one attempt at a time, each within [`REQUEST_BYTES_MAX`](crate::REQUEST_BYTES_MAX), until
+//! they have gone out. Of what is read in one, nothing is kept but a text at a time.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
+use std::iter;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +24,7 @@ use futures_util::StreamExt as _;
 use http::header::CONTENT_LENGTH;
 use mayfly_core::{AnswerBounds, AttemptId};
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -26,6 +33,8 @@ use crate::forward::bounded;
 
 /// The most bodies of one attempt that are in memory.
 const HELD_MAX: usize = 4;
+/// The least that the API takes as a budget of thinking, which has to be below `max_tokens`.
+const BUDGET_MIN: u32 = 1024;
 
 /// Whose bodies are in memory.
 #[derive(Debug, Default)]
@@ -43,18 +52,30 @@ impl Held {
     }
 }
 
-/// The request with its answer bounded, and its place among those that are held: to be kept until it has gone out.
+/// A body with its place, which it keeps until its last byte has gone out.
+struct InPlace(
+    Bytes,
+    #[expect(dead_code, reason = "it is given back when this is dropped")] OwnedSemaphorePermit,
+);
+
+impl AsRef<[u8]> for InPlace {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The request with its answer bounded.
 pub(crate) async fn lower(
     came: Request,
     bounds: &AnswerBounds,
     (held, attempt, is_main): (&Held, AttemptId, bool),
-) -> Result<(Request, OwnedSemaphorePermit), ApiError> {
+) -> Result<Request, ApiError> {
     let place = held.place(attempt).await;
     let (mut parts, body) = came.into_parts();
     let body = whole(body).await?;
     let body = lowered(&body, bounds, is_main)?.map_or(body, Bytes::from);
     parts.headers.insert(CONTENT_LENGTH, body.len().into());
-    Ok((Request::from_parts(parts, Body::from(body)), place))
+    Ok(Request::from_parts(parts, Body::from(Bytes::from_owner(InPlace(body, place)))))
 }
 
 async fn whole(body: Body) -> Result<Bytes, ApiError> {
@@ -75,7 +96,10 @@ async fn whole(body: Body) -> Result<Bytes, ApiError> {
 struct Asked<'a> {
     #[serde(borrow)]
     max_tokens: Option<&'a RawValue>,
-    system: Option<Value>,
+    #[serde(borrow)]
+    system: Option<&'a RawValue>,
+    #[serde(borrow)]
+    thinking: Option<&'a RawValue>,
 }
 
 /// The body with a lower `max_tokens`. `None`: it is as it is to be.
@@ -83,23 +107,86 @@ fn lowered(body: &[u8], bounds: &AnswerBounds, is_main: bool) -> Result<Option<V
     let asked: Asked<'_> = serde_json::from_slice(body).map_err(|_| ApiError::Unread)?;
     let bound = match is_main {
         true => bounds.of_main(),
-        false => bounds.of_agent(texts(asked.system.as_ref())),
+        false => of_agent(bounds, asked.system)?,
     };
     let Some((bound, said)) = bound.zip(asked.max_tokens) else { return Ok(None) };
-    let is_within = serde_json::from_str::<u32>(said.get()).is_ok_and(|tokens| tokens <= bound);
-    Ok((!is_within).then(|| {
-        let Range { start, end } = range_of(said.get(), body);
-        [&body[..start], bound.to_string().as_bytes(), &body[end..]].concat()
-    }))
+    if serde_json::from_str::<u32>(said.get()).is_ok_and(|tokens| tokens <= bound) {
+        return Ok(None);
+    }
+    let thinking = asked.thinking.and_then(|thinking| fitting(thinking, bound));
+    let mut parts: Vec<_> = thinking.into_iter().chain([(said.get(), bound.to_string())]).collect();
+    parts.sort_by_key(|(part, _)| part.as_ptr());
+    Ok(Some(replaced(body, &parts)))
 }
 
-/// The texts of which the model is told before all others.
-fn texts(system: Option<&Value>) -> Vec<&str> {
-    match system {
-        Some(Value::String(text)) => vec![text],
-        Some(Value::Array(blocks)) => blocks.iter().filter_map(|block| block["text"].as_str()).collect(),
-        _ => Vec::new(),
+/// The bound of the agent that is told this before all else.
+fn of_agent(bounds: &AnswerBounds, system: Option<&RawValue>) -> Result<Option<u32>, ApiError> {
+    let Some(system) = system else { return Ok(bounds.of_main()) };
+    let mut system = serde_json::Deserializer::from_str(system.get());
+    system.deserialize_any(Told(bounds)).map_err(|_| ApiError::Unread)
+}
+
+/// Reads what an agent is told: a text, or blocks of which some have one.
+struct Told<'a>(&'a AnswerBounds);
+
+#[derive(Deserialize)]
+struct Block<'a> {
+    #[serde(borrow, default)]
+    text: Option<Cow<'a, str>>,
+}
+
+impl<'de> Visitor<'de> for Told<'_> {
+    type Value = Option<u32>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or blocks")
     }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(self.0.of_agent([text]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut blocks: A) -> Result<Self::Value, A::Error> {
+        let mut failed = None;
+        let each = iter::from_fn(|| blocks.next_element::<Block<'_>>().transpose());
+        let read = each.map_while(|block| block.map_err(|error| failed = Some(error)).ok());
+        let bound = self.0.of_agent(read.filter_map(|block| block.text));
+        failed.map_or(Ok(bound), Err)
+    }
+}
+
+#[derive(Deserialize)]
+struct Thinking<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    budget_tokens: &'a RawValue,
+}
+
+/// What of the thinking has to be replaced, and by what, so that it stays below `bound`.
+fn fitting(thinking: &RawValue, bound: u32) -> Option<(&str, String)> {
+    let Thinking { kind, budget_tokens } = serde_json::from_str(thinking.get()).ok()?;
+    let fits = serde_json::from_str::<u32>(budget_tokens.get()).is_ok_and(|budget| budget < bound);
+    if kind != "enabled" || fits {
+        return None;
+    }
+    Some(match bound.checked_sub(1).filter(|&budget| budget >= BUDGET_MIN) {
+        Some(budget) => (budget_tokens.get(), budget.to_string()),
+        None => (thinking.get(), r#"{"type":"disabled"}"#.to_owned()),
+    })
+}
+
+/// The body with others in the place of these parts of it, which are in their order.
+fn replaced(body: &[u8], parts: &[(&str, String)]) -> Vec<u8> {
+    let (mut whole, mut from) = (Vec::with_capacity(body.len()), 0);
+    for (part, new) in parts {
+        let Range { start, end } = range_of(part, body);
+        whole.extend_from_slice(&body[from..start]);
+        whole.extend_from_slice(new.as_bytes());
+        from = end;
+    }
+    whole.extend_from_slice(&body[from..]);
+    whole
 }
 
 /// Where a part of a body, which was read out of it, is in it.
@@ -113,7 +200,7 @@ mod tests {
     use super::*;
 
     fn lower(body: &str, main: Option<u32>, is_main: bool) -> Result<Option<String>, String> {
-        let bounds = AnswerBounds { main, agents: vec![("Review.".to_owned(), 300)] };
+        let bounds = AnswerBounds { main, agents: vec![("Review.".to_owned(), Some(300))] };
         let lowered = lowered(body.as_bytes(), &bounds, is_main).map_err(|error| error.to_string())?;
         Ok(lowered.map(|body| String::from_utf8(body).expect("text")))
     }
@@ -147,5 +234,44 @@ mod tests {
         {
             assert!(lower(unread, None, false).is_err(), "{unread}");
         }
+    }
+
+    /// A block that has no text is none that an agent is known by, and what is neither text nor blocks is not sent.
+    #[test]
+    fn blocks_are_read_one_by_one() {
+        let blocks = r#"{"system":[{},{"text":null,"a":[1]},{"text":"R\u0065view."}],"max_tokens":900}"#;
+        assert_eq!(lower(blocks, None, false), Ok(Some(blocks.replace("900", "300"))));
+        for unread in ["5", "[0,0]", "{}", r#"[{"text":5}]"#, r#"[{"text":"a","text":"Review."}]"#] {
+            let body = format!(r#"{{"system":{unread},"max_tokens":900}}"#);
+            assert!(lower(&body, Some(700), false).is_err(), "{unread}");
+            assert!(lower(&body, Some(700), true).is_ok(), "the main agent's is not looked at: {unread}");
+        }
+    }
+
+    /// The API takes no budget of thinking that is not below `max_tokens`, and none below its least.
+    #[test]
+    fn thinking_fits_what_is_left() {
+        let ask = |thinking: &str| format!(r#"{{"thinking": {thinking},"max_tokens":64000,"a":1}}"#);
+        let budget = |tokens: &str| format!(r#"{{"type":"enabled", "budget_tokens": {tokens}}}"#);
+        let off = r#"{"type":"disabled"}"#.to_owned();
+        let adaptive = r#"{"type":"adaptive","budget_tokens":63999}"#.to_owned();
+        for (bound, before, after) in [
+            (2000, budget("63999"), budget("1999")),
+            (2000, budget("2000"), budget("1999")),
+            (2000, budget("1999"), budget("1999")),
+            (2000, budget("6e4"), budget("1999")),
+            (1025, budget("63999"), budget("1024")),
+            (1024, budget("63999"), off.clone()),
+            (0, budget("63999"), off.clone()),
+            (700, adaptive.clone(), adaptive),
+            (700, off.clone(), off),
+        ] {
+            let sent = ask(&after).replace("64000", &bound.to_string());
+            assert_eq!(lower(&ask(&before), Some(bound), true), Ok(Some(sent)), "{bound}: {before}");
+        }
+        assert_eq!(lower(&ask(&budget("63999")), Some(64_000), true), Ok(None), "as it was asked for");
+        let behind = r#"{"max_tokens":64000,"thinking":{"budget_tokens":63999,"type":"enabled"}}"#;
+        let sent = behind.replace("64000", "2000").replace("63999", "1999");
+        assert_eq!(lower(behind, Some(2000), true), Ok(Some(sent)));
     }
 }

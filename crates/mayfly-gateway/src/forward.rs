@@ -44,14 +44,12 @@ pub(crate) async fn refuse() -> ApiError {
 pub(crate) async fn forward(State(gateway): State<Gateway>, came: Request) -> Result<Response, ApiError> {
     let token = headers::placeholder(came.headers()).ok_or(ApiError::Token)?;
     let Admitted { attempt, upstream, redactor, bounds, mut gate } = gateway.admission.admit(token).await?;
+    check(&came)?;
     let counts = came.uri().path() == MESSAGES;
     let is_main = !came.headers().contains_key(AGENT);
-    let (came, _place) = match counts && !bounds.is_empty() {
-        true => {
-            let (came, place) = bounds::lower(came, &bounds, (&gateway.held, attempt, is_main)).await?;
-            (came, Some(place))
-        }
-        false => (came, None),
+    let came = match counts && !bounds.is_empty() {
+        true => bounds::lower(came, &bounds, (&gateway.held, attempt, is_main)).await?,
+        false => came,
     };
     let request = outgoing(came, &upstream)?;
     let host = host(request.url());
@@ -84,19 +82,24 @@ async fn wait(attempt: AttemptId, gate: &mut dyn Gate) -> Result<(), ApiError> {
     opened.map_err(|_| ApiError::Over)
 }
 
-fn outgoing(came: Request, upstream: &Upstream) -> Result<reqwest::Request, ApiError> {
-    let (parts, body) = came.into_parts();
-    let headers = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-    if headers.sum::<usize>() + parts.uri.path_and_query().map_or(0, |asked| asked.as_str().len())
+/// Refuses what is too long by its head, before anything of its body is read.
+fn check(came: &Request) -> Result<(), ApiError> {
+    let headers = came.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    if headers.sum::<usize>() + came.uri().path_and_query().map_or(0, |asked| asked.as_str().len())
         > HEAD_BYTES_MAX
     {
         return Err(ApiError::LongHead);
     }
     let announced =
-        parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX) {
-        return Err(ApiError::TooLong);
+        came.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    match announced.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX) {
+        true => Err(ApiError::TooLong),
+        false => Ok(()),
     }
+}
+
+fn outgoing(came: Request, upstream: &Upstream) -> Result<reqwest::Request, ApiError> {
+    let (parts, body) = came.into_parts();
     let url = url(upstream, &parts.uri).ok_or(ApiError::Owner { what: "base URL" })?;
     let mut request = reqwest::Request::new(parts.method, url);
     *request.headers_mut() =

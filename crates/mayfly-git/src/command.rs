@@ -1,7 +1,8 @@
 //! One git command, hardened: its environment is built from nothing, and its configuration is ours.
 //!
 //! Bounds: [`GIT_MAX`] for its time; [`MEMORY_BYTES_MAX`] for the memory of each process of it, where it reads what a
-//! machine made.
+//! machine made or another's repository holds. macOS keeps no process to that: there it bounds each piece of memory alone,
+//! which git itself looks to.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -133,12 +134,13 @@ pub(crate) struct GitCommand {
 }
 
 impl GitCommand {
-    /// For what a machine made: with no more memory than [`MEMORY_BYTES_MAX`]. Before the arguments.
+    /// For what a machine or another made: with no more memory than [`MEMORY_BYTES_MAX`]. Before the arguments.
     #[expect(unsafe_code, reason = "what a child does before its program begins is for a call in it")]
     pub(crate) fn bounded(mut self) -> Self {
         for setting in FRUGAL {
             self.command.args(["-c", setting]);
         }
+        self.command.env("GIT_ALLOC_LIMIT", MEMORY_BYTES_MAX.to_string());
         let bound = || {
             let most = Some(MEMORY_BYTES_MAX);
             setrlimit(Resource::Data, Rlimit { current: most, maximum: most }).map_err(io::Error::from)
@@ -212,9 +214,7 @@ impl GitCommand {
         let said = || said(&output.stderr);
         match output.status.success() {
             true => Ok(output.stdout),
-            false if bounded && said().to_lowercase().contains("out of memory") => {
-                Err(GitError::TooMuchMemory(what))
-            }
+            false if bounded && is_about_memory(&said()) => Err(GitError::TooMuchMemory(what)),
             false => Err(GitError::Failed { what, said: said() }),
         }
     }
@@ -279,6 +279,12 @@ fn line(output: Vec<u8>) -> Result<String, GitError> {
         said: "a name that is not UTF-8".to_owned(),
     })?;
     Ok(text.trim_end_matches('\n').to_owned())
+}
+
+/// Whether git got no memory from the system, or gave itself none.
+fn is_about_memory(said: &str) -> bool {
+    let said = said.to_lowercase();
+    said.contains("out of memory") || said.contains("attempting to allocate")
 }
 
 /// The last lines of what git said, bounded and with nothing that a terminal would obey.
@@ -366,8 +372,7 @@ pub enum GitError {
     TooLong(String),
     /// What a machine made is not as small as it seems.
     #[error(
-        "git {0} needed more than {most} MiB of memory for what the task made, and was not given more: nothing was taken \
-         from it",
+        "git {0} needed more than {most} MiB of memory, and was not given more: nothing was taken from what it read",
         most = MEMORY_BYTES_MAX >> 20
     )]
     TooMuchMemory(String),

@@ -23,12 +23,13 @@ pub async fn fetch<'a>(
 ) -> Result<(), GitError> {
     init_bare(git, git_dir, "sha1").await?;
     fs::create_dir(top).map_err(GitError::file(top))?;
-    let fetching = git.within(git_dir).passing(ways).config("transfer.fsckObjects", OsStr::new("true"));
+    let fetching =
+        git.within(git_dir).bounded().passing(ways).config("transfer.fsckObjects", OsStr::new("true"));
     let fetching = WAYS.iter().fold(fetching, |command, way| {
         command.config(&format!("protocol.{way}.allow"), OsStr::new("always"))
     });
     let args = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--", url, "HEAD"];
     fetching.args(args).run().await?;
-    let files = git.within(git_dir).work_tree(top);
+    let files = git.within(git_dir).bounded().work_tree(top);
     files.args(["checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"]).run().await.map(drop)
 }

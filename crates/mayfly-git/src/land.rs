@@ -22,10 +22,11 @@ impl Quarantine {
         let commits = others.iter().map(|other| &*other.commit).chain([head]);
         let wanted = commits.collect::<Vec<_>>().join("\n") + &format!("\n^{}\n", self.repo.head);
         let pack = self.git_dir.join("landing.pack");
-        let packing = self.git().args(["pack-objects", "--quiet", "--revs", "--stdout"]).input(wanted);
+        let packing =
+            self.git().bounded().args(["pack-objects", "--quiet", "--revs", "--stdout"]).input(wanted);
         packing.output_to(&pack)?.run().await?;
         let user = || self.repo.git.within(&self.repo.git_dir);
-        let index = user().args(["index-pack", "--stdin", "--strict"]).input_from(&pack)?;
+        let index = user().bounded().args(["index-pack", "--stdin", "--strict"]).input_from(&pack)?;
         index.run().await.map_err(refusal)?;
         let branches: Vec<_> = others.iter().map(|other| other.branch(branch)).collect();
         let new = branches.iter().zip(&others).map(|(branch, other)| (&**branch, &*other.commit));
@@ -63,7 +64,7 @@ pub async fn unbundle(
     let others = fetch(inside(), bundle, head, &main).await?;
     inside().args(["symbolic-ref", "HEAD", &main]).run().await?;
     inside().args(["config", "core.bare", "false"]).run().await?;
-    inside().work_tree(&made).args(["reset", "--quiet", "--hard"]).run().await?;
+    inside().bounded().work_tree(&made).args(["reset", "--quiet", "--hard"]).run().await?;
     fs::rename(&made, folder).map_err(GitError::file(folder))?;
     Ok(others.iter().map(|other| other.branch(branch)).collect())
 }

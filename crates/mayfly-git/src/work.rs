@@ -72,7 +72,7 @@ impl Work {
     /// changes.
     pub async fn apply(&self, patch: &Path, repo: &Repo) -> Result<(), GitError> {
         let apply = ["apply", "--whitespace=nowarn"].map(OsStr::new);
-        let onto = self.inside().work_tree(&repo.top).args(apply).args([patch.as_os_str()]);
+        let onto = self.inside().bounded().work_tree(&repo.top).args(apply).args([patch.as_os_str()]);
         onto.run().await.map(drop).map_err(|error| match error {
             GitError::Failed { said, .. } => GitError::NoFit { top: repo.top.clone(), said },
             other => other,

@@ -331,7 +331,11 @@ impl Follower {
 
     /// Looks into what a reader found.
     async fn look_at(&mut self, task: TaskId) -> Result<(), LinkEnd> {
-        Ok(self.with_each(move |logs| logs.look_at(task)).await?)
+        let look = move |logs: &mut Logs| {
+            logs.look_at(task);
+            Ok(())
+        };
+        Ok(self.with_each(look).await?)
     }
 
     /// Works with the logs, and begins to fetch each that was set aside for it.

@@ -169,13 +169,16 @@ impl Logs {
         Ok(())
     }
 
-    /// Reads the whole log of a task, which somebody found to be damaged, and sets it aside if it is.
-    pub fn look_at(&mut self, task: TaskId) -> Result<(), LogError> {
+    /// Reads the whole log of a task, which somebody found to be damaged, and sets it aside if it is. Where that fails it
+    /// stays as it is, since no other log has a part in it.
+    pub fn look_at(&mut self, task: TaskId) {
         let path = self.path(task);
         if self.aside.contains(&task) || fs::symlink_metadata(&path).is_err() {
-            return Ok(());
+            return;
         }
-        look_through(&path, task).or_else(|error| self.set_aside(task, error))
+        if let Err(error) = look_through(&path, task).or_else(|error| self.set_aside(task, error)) {
+            tracing::warn!(%task, error = causes(&error), "a log that was found damaged cannot be set aside");
+        }
     }
 
     /// Tasks whose logs were set aside since this was asked last, at first also by whoever had the logs before: they are to be fetched, and taken back.
@@ -607,7 +610,7 @@ mod tests {
         let foreign = [line(1), line(1), lines(2..=3)].concat();
         fs::write(logs.path(id(1)), &foreign).expect("written");
         for task in [1, 2, 3] {
-            logs.look_at(id(task)).expect("looked at");
+            logs.look_at(id(task));
         }
         assert_eq!((logs.damaged(), text(&logs, 2)), (vec![id(1)], lines(1..=3)));
         logs.append(&chunk(2, vec![run(1, 4, 4)])).expect("left out");
@@ -616,8 +619,23 @@ mod tests {
         fs::write(logs.fetched_path(id(1)), [lines(1..=2), line(2), lines(3..=4)].concat()).expect("written");
         let error = logs.take_back(id(1), 4).expect_err("it is no better");
         assert!(matches!(error, LogError::Foreign { .. }), "{error}");
-        logs.look_at(id(1)).expect("it is aside");
+        logs.look_at(id(1));
         assert_eq!(logs.damaged(), []);
+    }
+
+    /// A reader's find ends nothing, also where no more logs may be set aside.
+    #[test]
+    fn with_too_many_set_aside_a_damaged_log_stays_where_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut logs = Logs::open(folder.path(), "s").expect("opened");
+        let most = ASIDE_MAX as u128;
+        logs.append(&chunk(1, (1..=most).map(|task| run(task, 3, 3)).collect())).expect("set aside");
+        assert_eq!(logs.damaged().len(), ASIDE_MAX);
+        fs::write(logs.path(id(most + 1)), "notes\n").expect("written");
+        logs.look_at(id(most + 1));
+        assert_eq!(logs.damaged(), []);
+        assert_eq!(text(&logs, most + 1), "notes\n");
+        logs.append(&chunk(2, vec![run(most + 2, 1, 3)])).expect("the others go on");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! reader goes by the numbers of lines. The head of each line is compared with what the orchestrator writes; one that
 //! begins otherwise, as a later version may have it, is read as JSON. What a line holds behind its head is not looked at.
 //!
-//! Bound: [`LINE_BYTES_MAX`] a line where a whole file is looked through.
+//! Bound: [`LINE_BYTES_MAX`] a line.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -15,7 +15,7 @@ use mayfly_core::TaskId;
 use serde::Deserialize;
 
 /// The longest line that can be an event.
-const LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub(crate) const LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// What is read of a file at once.
 const READ_BYTES: usize = 256 * 1024;
 

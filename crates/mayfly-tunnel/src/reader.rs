@@ -4,7 +4,7 @@
 //! no gap and no repeat between what was there and what comes, and a reader holds nobody up. Where a line is not the
 //! task's next event, the log was damaged ([`is_damage`]): what is before is given, and nothing behind.
 //!
-//! Bound: [`CHUNK_BYTES`] at once; one line may be longer.
+//! Bounds: [`CHUNK_BYTES`] at once, and [`LINE_BYTES_MAX`] for a line that is longer.
 
 use std::io::{self, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::watch;
 
 use crate::logs::Told;
-use crate::order::Order;
+use crate::order::{LINE_BYTES_MAX, Order};
 
 /// What is read at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -117,6 +117,9 @@ impl LogReader {
             if more == 0 || bytes.len() >= CHUNK_BYTES && end > 0 {
                 bytes.truncate(end);
                 return Ok(bytes.freeze());
+            }
+            if bytes.len() as u64 >= LINE_BYTES_MAX {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is longer than an event"));
             }
         }
     }
@@ -245,6 +248,16 @@ mod tests {
         let line = format!("{{\"seq\":1,\"text\":\"{}\"}}\n", "z".repeat(3 * CHUNK_BYTES));
         log.write(&line);
         assert_eq!(rest(&mut log.reader(0, false).await).await, line);
+    }
+
+    /// Whatever writes into a log may write no line at all.
+    #[tokio::test]
+    async fn a_line_that_is_longer_than_an_event_is_damage() {
+        let log = Written::new();
+        log.file.set_len(LINE_BYTES_MAX - 1).expect("a hole");
+        assert_eq!(log.reader(0, false).await.next().await.expect("read"), None, "it may come to its end");
+        log.file.set_len(LINE_BYTES_MAX).expect("a hole");
+        assert!(is_damage(&log.reader(0, true).await.next().await.expect_err("no line")));
     }
 
     #[tokio::test]

@@ -19,11 +19,11 @@ const BOUNDS_KEPT_MAX: usize = 1000;
 /// What agents say of their answers.
 fn bounds(resolution: &Resolution) -> AnswerBounds {
     let agent = |resource: &Resource| match &resource.what {
-        What::Agent(agent) => agent.max_tokens.map(|tokens| (agent.prompt.clone(), tokens)),
+        What::Agent(agent) => Some((agent.prompt.clone(), agent.max_tokens)),
         _ => None,
     };
     AnswerBounds {
-        main: resolution.main_agent().and_then(agent).map(|(_, tokens)| tokens),
+        main: resolution.main_agent().and_then(agent).and_then(|(_, tokens)| tokens),
         agents: resolution.of(Kind::Agent).filter_map(agent).collect(),
     }
 }

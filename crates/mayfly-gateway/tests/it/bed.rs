@@ -144,7 +144,7 @@ impl Admission for OnePlaceholder {
     async fn admit(&self, token: &str) -> Result<Admitted, Refusal> {
         let bounds = match token {
             PLACEHOLDER => AnswerBounds::default(),
-            BOUNDED => AnswerBounds { main: Some(700), agents: vec![("Review.".to_owned(), 300)] },
+            BOUNDED => AnswerBounds { main: Some(700), agents: vec![("Review.".to_owned(), Some(300))] },
             _ => return Err(Denied.into()),
         };
         let attempt: AttemptId =

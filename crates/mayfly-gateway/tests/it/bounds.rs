@@ -1,10 +1,14 @@
 //! Answers are bounded on the way out, where a task's agents say so.
 
+use axum::Router;
+use axum::extract::Request;
+use futures_util::future::{join_all, pending};
 use http::StatusCode;
 use mayfly_gateway::{CredentialKind, REQUEST_BYTES_MAX};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
-use crate::bed::{BOUNDED, Bed};
+use crate::bed::{BOUNDED, Bed, serve};
 
 async fn max_tokens(bed: &mut Bed) -> Value {
     let (parts, body) = bed.reached.recv().await.unwrap();
@@ -49,4 +53,28 @@ async fn what_cannot_be_bounded_is_not_sent() {
         assert_eq!(asked.send().await.unwrap().status(), status);
     }
     assert!(bed.reached.try_recv().is_err());
+}
+
+/// A body is held until it has gone out, and not until its answer comes, which can take minutes.
+#[tokio::test]
+async fn no_request_waits_for_the_answer_of_another() {
+    const CALLS: usize = 5;
+    let (reach, reached) = mpsc::unbounded_channel();
+    let api = Router::new().fallback(async move |request: Request| {
+        let (parts, body) = request.into_parts();
+        reach.send((parts, axum::body::to_bytes(body, usize::MAX).await.unwrap())).unwrap();
+        pending::<()>().await;
+    });
+    let mut bed = Bed::before(serve(api).await, CredentialKind::ApiKey, reached).await;
+    let ask = || bed.machine.post(format!("{}/v1/messages", bed.url)).bearer_auth(BOUNDED);
+    let asking = join_all((0..CALLS).map(|_| ask().body(r#"{"max_tokens":900}"#).send()));
+    let all_reached = async {
+        for _ in 0..CALLS {
+            assert_eq!(max_tokens(&mut bed).await, 700);
+        }
+    };
+    tokio::select! {
+        answers = asking => panic!("nobody answers: {answers:?}"),
+        () = all_reached => {}
+    }
 }

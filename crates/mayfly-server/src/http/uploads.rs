@@ -2,25 +2,29 @@
 //!
 //! In a session file configured secrets are masked on their way to the disk. In work nothing can be masked, since commits
 //! are named by their content: it is searched, and with a secret in it withheld ([`WITHHELD`]), never deleted; and so is
-//! what cannot be searched.
+//! what cannot be searched, or not in time: its machine goes when the time to bring work out is over, and would take it
+//! along.
 //!
 //! Bounds: [`BUNDLE_BYTES_MAX`] and [`TRANSCRIPT_BYTES_MAX`] for a file, one file at a time of each machine, the last, and
-//! [`SEARCHES_MAX`] at once of all, since git takes memory for each ([`mayfly_git::MEMORY_BYTES_MAX`]).
+//! [`SEARCHES_MAX`] at once of all, since git takes memory for each ([`mayfly_git::MEMORY_BYTES_MAX`]), each with its wait
+//! for [`SEARCH_MAX`].
 
 use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
-use mayfly_core::{AttemptId, Carry, causes};
+use mayfly_core::{AttemptId, Carry, Redactor, causes};
 use mayfly_engine::StoreError;
 use mayfly_gateway::Masked;
 use mayfly_git::{Base, CONTENTS_BYTES_MAX, GitError, read_through};
-use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Machine;
@@ -35,7 +39,9 @@ const BUNDLE_BYTES_MAX: u64 = 2 << 30;
 const TRANSCRIPT_BYTES_MAX: u64 = 512 << 20;
 
 /// The most bundles that are searched at once.
-const SEARCHES_MAX: usize = 2;
+const SEARCHES_MAX: usize = 4;
+/// The longest that a bundle waits for its search and is searched: less than the time in which work is to be out.
+const SEARCH_MAX: Duration = Duration::from_secs(45);
 
 /// The name of work that is not given out.
 const WITHHELD: &str = "bundle.withheld";
@@ -82,9 +88,16 @@ impl Turns {
         Turn { _own: own.lock_owned().await, next }
     }
 
-    /// Waits until there is room for one more search.
-    async fn search(&self) -> SemaphorePermit<'_> {
-        self.searches.acquire().await.expect("it is never closed")
+    /// Searches as soon as there is room for one more search, or gives up in time.
+    async fn search(
+        &self,
+        search: impl Future<Output = Result<bool, SearchError>>,
+    ) -> Result<bool, SearchError> {
+        let searching = async {
+            let _room = self.searches.acquire().await.expect("it is never closed");
+            search.await
+        };
+        timeout(SEARCH_MAX, searching).await.unwrap_or(Err(SearchError::TooLate))
     }
 }
 
@@ -105,22 +118,39 @@ pub(super) async fn bundle(
     let turn = app.turns.upload(attempt).await;
     let receiving = Incoming::receive(body.into_data_stream(), &app.incoming, BUNDLE_BYTES_MAX);
     let incoming = turn.take(receiving).await??;
-    let problem = match turn.take(has_secret(&app, attempt, incoming.path())).await? {
-        Ok(false) => return keep(&app, attempt, incoming, "bundle").await,
+    let redactor = app.entry.redactor();
+    let found = if redactor.is_empty() {
+        Ok(false)
+    } else {
+        let search = Box::pin(has_secret(&app, attempt, incoming.path(), &redactor));
+        turn.take(app.turns.search(search)).await?
+    };
+    settle(&app.results, attempt, incoming, found).await
+}
+
+/// Keeps work as what a search found it to be.
+async fn settle(
+    results: &Path,
+    attempt: AttemptId,
+    incoming: Incoming,
+    found: Result<bool, SearchError>,
+) -> Result<StatusCode, Problem> {
+    let problem = match found {
+        Ok(false) => return keep(results, attempt, incoming, "bundle").await,
         Ok(true) => Problem::secret_in_work(attempt),
         Err(error) => Problem::unsearched_work(attempt, &causes(&error)),
     };
-    keep(&app, attempt, incoming, WITHHELD).await?;
+    keep(results, attempt, incoming, WITHHELD).await?;
     Err(problem)
 }
 
 /// Whether work has a configured secret in its files, its names or its messages.
-async fn has_secret(app: &Machine, attempt: AttemptId, bundle: &Path) -> Result<bool, SearchError> {
-    let redactor = app.entry.redactor();
-    if redactor.is_empty() {
-        return Ok(false);
-    }
-    let _room = app.turns.search().await;
+async fn has_secret(
+    app: &Machine,
+    attempt: AttemptId,
+    bundle: &Path,
+    redactor: &Redactor,
+) -> Result<bool, SearchError> {
     let scratch = tempfile::tempdir_in(&app.incoming)?;
     let from = app.entry.workspace(attempt).await?;
     let began = from.map(|from| (app.workspaces.join(format!("{}.bundle", from.id)), from.base));
@@ -141,6 +171,8 @@ async fn has_secret(app: &Machine, attempt: AttemptId, bundle: &Path) -> Result<
 enum SearchError {
     #[error("it holds more than {CONTENTS_BYTES_MAX} bytes")]
     TooMuch,
+    #[error("in {} seconds its search, which waits for that of others, did not come to its end", SEARCH_MAX.as_secs())]
+    TooLate,
     #[error(transparent)]
     Git(#[from] GitError),
     #[error(transparent)]
@@ -165,7 +197,7 @@ pub(super) async fn transcript(
             format!("the session file had a configured secret in {} places, which are masked", body.places());
         app.entry.warn(attempt, text).await?;
     }
-    keep(&app, attempt, incoming, "transcript").await
+    keep(&app.results, attempt, incoming, "transcript").await
 }
 
 async fn admit(app: &Machine, headers: &HeaderMap) -> Result<AttemptId, Problem> {
@@ -174,12 +206,12 @@ async fn admit(app: &Machine, headers: &HeaderMap) -> Result<AttemptId, Problem>
 }
 
 async fn keep(
-    app: &Machine,
+    results: &Path,
     attempt: AttemptId,
     incoming: Incoming,
     name: &str,
 ) -> Result<StatusCode, Problem> {
-    let folder = results::folder(&app.results, attempt);
+    let folder = results::folder(results, attempt);
     let disk = |error| Problem::disk(&error);
     tokio::fs::create_dir_all(&folder).await.map_err(disk)?;
     incoming.keep(&folder.join(name)).await.map_err(disk)?;
@@ -210,5 +242,26 @@ mod tests {
         drop(second);
         assert!(turns.upload(attempt(3)).now_or_never().is_some());
         assert_eq!(turns.machines.lock().expect("nobody panics").len(), 1, "who is done is forgotten");
+    }
+
+    /// Honest work that others' searches keep waiting is there for whoever looks through it.
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_not_searched_in_time_is_withheld_and_not_lost() {
+        let attempt = TaskId::new(uuid::Uuid::from_u128(1)).attempt(Attempt(1));
+        let (data, turns) = (tempfile::tempdir().expect("a folder"), Turns::default());
+        let others: Vec<_> = (0..SEARCHES_MAX).map(|_| turns.searches.try_acquire().expect("room")).collect();
+        let begun = tokio::time::Instant::now();
+        let found = turns.search(async { Ok(false) }).await;
+        assert!(matches!(found, Err(SearchError::TooLate)) && begun.elapsed() == SEARCH_MAX, "{found:?}");
+        let body = futures_util::stream::iter([Ok::<_, io::Error>(bytes::Bytes::from_static(b"work"))]);
+        let incoming = Incoming::receive(body, data.path(), BUNDLE_BYTES_MAX).await.expect("received");
+        let problem = settle(data.path(), attempt, incoming, found).await.expect_err("nobody searched it");
+        assert!(format!("{problem:?}").contains("45 seconds"), "{problem:?}");
+        let folder = results::folder(data.path(), attempt);
+        assert_eq!(std::fs::read(folder.join(WITHHELD)).expect("kept"), b"work");
+        assert!(!folder.join("bundle").exists());
+        drop(others);
+        assert!(matches!(turns.search(async { Ok(false) }).await, Ok(false)));
+        assert!(matches!(turns.search(std::future::pending()).await, Err(SearchError::TooLate)));
     }
 }

@@ -17,6 +17,8 @@ use crate::{files, port};
 
 /// Connections that say nothing, if this process may have so many files: both their ends are in it.
 const CROWD: usize = 10_000;
+/// Fewer that are served would say nothing of a crowd.
+const PLACES_MIN: usize = 1000;
 /// Those of them that find no place, and wait in the system's queue.
 const WAITING: usize = 1000;
 /// File descriptors that an orchestrator keeps for others than those who come by its port.
@@ -63,7 +65,10 @@ async fn a_name_that_is_none_is_refused_with_its_field() {
 /// files than there are places, and little memory.
 #[tokio::test]
 async fn a_crowd_that_says_nothing_does_not_keep_the_port() {
-    let places = (CROWD - WAITING).min((files::most() - WAITING - KEPT / 2) / 2);
+    let places = (CROWD - WAITING).min(files::most().saturating_sub(WAITING + KEPT / 2) / 2);
+    if places < PLACES_MIN {
+        return mayfly_test_needs::skip("a process may not have 4000 files open");
+    }
     let data = tempfile::tempdir().unwrap();
     files::allow(KEPT + places);
     let server = port::start(&data, port::ANY).await.unwrap();

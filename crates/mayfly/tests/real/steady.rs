@@ -27,7 +27,7 @@ const TASKS: usize = 5;
 /// What one who says little says.
 const TICKS: usize = 200;
 /// What a flood may cost besides, where nothing is optimised and two processors are busy with other tests as well.
-const BUSY: Duration = Duration::from_millis(500);
+const BUSY: Duration = Duration::from_secs(1);
 /// In this time the next orchestrator is ready. It takes a tenth of a second where nothing is optimised and two processors
 /// are busy with other tests.
 const READY_MAX: Duration = Duration::from_secs(2);
