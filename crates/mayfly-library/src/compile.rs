@@ -201,10 +201,17 @@ fn told(
         let arguments = [tool.inside()].into_iter().chain(download.arguments.iter().cloned());
         spec.insert("args".to_owned(), arguments.collect());
     }
-    put(&Value::from(spec), &|text| {
-        let text = own_files(text, folder, resource);
-        secrets.into_iter().flatten().fold(text, |text, (name, secret)| bound(&text, name, secret))
-    })
+    for value in spec.values_mut() {
+        *value = put(value, &|text| own_files(text, folder, resource));
+    }
+    // Nowhere else, also where a variable has a text to stand there instead: every process can read arguments.
+    if let Some(private) = spec.get_mut(server.transport.private()) {
+        *private = put(private, &|text| {
+            let secrets = secrets.into_iter().flatten();
+            secrets.fold(text.to_owned(), |text, (name, secret)| bound(&text, name, secret))
+        });
+    }
+    spec.into()
 }
 
 /// A text with a secret where its variable is, with or without a text to stand there instead.

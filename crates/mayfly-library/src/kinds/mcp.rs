@@ -69,6 +69,16 @@ pub enum Transport {
     },
 }
 
+impl Transport {
+    /// The part of a server that no other process is told of: where what its owner binds may stand.
+    pub fn private(&self) -> &'static str {
+        match self {
+            Self::Stdio { .. } => "env",
+            Self::Http { .. } => "headers",
+        }
+    }
+}
+
 /// What is known of a server.
 #[derive(Deserialize)]
 struct Shape {
@@ -167,20 +177,15 @@ fn server(
         );
         return Err(source.near(flag, words).into());
     }
-    let mut others = spec.clone();
-    let private = if shape_is_http(&transport) { "headers" } else { "env" };
-    let of_private = others.remove(private).map(|value| variables(&value)).unwrap_or_default();
+    let (mut others, private) = (spec.clone(), transport.private());
+    let variables_of_private = others.remove(private).map(|value| variables(&value));
     if let Some(name) = variables(&Value::from(others)).into_iter().next() {
         let words =
             format!("`${{{name}}}` may stand in `{private}` alone: what else there is others can read");
         return Err(source.near(&format!("${{{name}}}"), words).into());
     }
-    let variables = of_private;
+    let variables = variables_of_private.unwrap_or_default();
     Ok(Server { name, spec, transport, variables, tool: None })
-}
-
-fn shape_is_http(transport: &Transport) -> bool {
-    matches!(transport, Transport::Http { .. })
 }
 
 /// The variables in a value's texts that have no text of their own instead.

@@ -45,7 +45,7 @@ fn each_kind_becomes_what_the_cli_reads() {
     put("agent/tally/fixer/agent.md", "deniedTools: WebFetch\nFix it.");
     put(
         "mcp/tally/db/mcp.json",
-        r#"{"command": "${CLAUDE_PLUGIN_ROOT}/run.sh", "args": ["./schema.sql", "./of-the-repository"], "env": {"TOKEN": "${TOKEN}", "MODE": "${MODE:-ro}", "OTHER": "x${TOKEN:-none}"}}"#,
+        r#"{"command": "${CLAUDE_PLUGIN_ROOT}/run.sh", "args": ["./schema.sql", "./of-the-repository", "${TOKEN:-none}"], "env": {"TOKEN": "${TOKEN}", "MODE": "${MODE:-ro}", "OTHER": "x${TOKEN:-none}"}}"#,
     );
     put("mcp/tally/db/run.sh", "#!/bin/sh\n");
     put("mcp/tally/db/schema.sql", "select 1");
