@@ -252,6 +252,11 @@ impl Engine {
         self.0.store.lock_of(task).await
     }
 
+    async fn read_lock_of(&self, task: TaskId) -> Result<Option<Lock>, StoreError> {
+        let lock = self.lock_of(task).await?;
+        Ok(lock.and_then(|json| serde_json::from_str(&json).ok()))
+    }
+
     /// What a machine is told of its task's resources.
     pub(crate) async fn ordered_library(
         &self,
@@ -265,8 +270,7 @@ impl Engine {
 
     /// What the servers of a task's machine run.
     pub(crate) async fn tools(&self, task: TaskId) -> Result<Vec<ToolSpec>, StoreError> {
-        let lock = self.0.store.lock_of(task).await?.unwrap_or_default();
-        let lock: Option<Lock> = serde_json::from_str(&lock).ok();
+        let lock = self.read_lock_of(task).await?;
         let ids = lock.into_iter().flat_map(|lock| lock.resources).flat_map(|locked| locked.tools);
         let spec = |id: String| ToolSpec { folder: self.0.config.library.tools.join(&id), id };
         Ok(ids.collect::<BTreeSet<_>>().into_iter().map(spec).collect())
@@ -274,8 +278,7 @@ impl Engine {
 
     /// The archive of a resource that an attempt's task runs with. `None`: it has none of this content.
     pub async fn resource(&self, attempt: AttemptId, sha256: &str) -> Result<Option<PathBuf>, StoreError> {
-        let lock = self.0.store.lock_of(attempt.task).await?.unwrap_or_default();
-        let lock: Option<Lock> = serde_json::from_str(&lock).ok();
+        let lock = self.read_lock_of(attempt.task).await?;
         let mut resources = lock.iter().flat_map(|lock| &lock.resources);
         let is_there = resources.any(|locked| locked.sha256 == sha256);
         Ok(is_there.then(|| path(&self.0.config.library.archives, sha256)))

@@ -281,19 +281,7 @@ fn write(folder: &Path, files: &[File]) -> io::Result<()> {
         let path = folder.join(&file.path);
         fs::create_dir_all(path.parent().unwrap_or(folder))?;
         fs::write(&path, &file.bytes)?;
-        make_executable(&path, file.executable)?;
+        tree::set_mode(&path, if file.executable { 0o755 } else { 0o644 })?;
     }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn make_executable(path: &Path, executable: bool) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = if executable { 0o755 } else { 0o644 };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn make_executable(_: &Path, _: bool) -> io::Result<()> {
     Ok(())
 }

@@ -9,7 +9,7 @@
 //! A tree's SHA-256 is that of the list of its files by path, each with its run bit and its own SHA-256. There is no link
 //! in one. Bounds: [`FILES_MAX`] files of [`BYTES_MAX`] bytes together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::tree::is_executable;
+use crate::tree::{is_executable, set_mode};
 
 /// The file of a resource that names the trees of its servers.
 pub const FILE: &str = "tools.json";
@@ -71,17 +71,22 @@ pub struct Download<'a> {
 impl<'a> Download<'a> {
     /// The first flag before what is fetched that could be one with a value, which would make another word the package.
     pub fn unread(command: &str, arguments: &'a [String]) -> Option<&'a str> {
-        command.rsplit('/').next().filter(|name| RUNNERS.contains(name))?;
+        runner(command)?;
         let flags = arguments.iter().take_while(|argument| argument.starts_with('-'));
         flags.map(String::as_str).find(|flag| !PLAIN_FLAGS.contains(flag))
     }
 
     /// Reads a command. `None`: it downloads nothing.
     pub fn of(command: &'a str, arguments: &'a [String]) -> Option<Self> {
-        let runner = command.rsplit('/').next().filter(|name| RUNNERS.contains(name))?;
+        let runner = runner(command)?;
         let at = arguments.iter().position(|argument| !argument.starts_with('-'))?;
         Some(Self { runner, package: &arguments[at], arguments: &arguments[at + 1..] })
     }
+}
+
+/// What a command downloads by, if it is one of those that do.
+fn runner(command: &str) -> Option<&str> {
+    command.rsplit('/').next().filter(|name| RUNNERS.contains(name))
 }
 
 /// A tree that is none.
@@ -117,17 +122,27 @@ pub fn sha256(folder: &Path) -> Result<String, BadTree> {
 
 /// Copies the tree in `from` to the new folder `to`, open to everybody who comes there and closed for writing.
 pub fn copy(from: &Path, to: &Path) -> Result<(), BadTree> {
-    fs::create_dir_all(to).map_err(|source| BadTree::Io { path: to.to_owned(), source })?;
-    for (path, file) in files(from)? {
-        let io = |source| BadTree::Io { path: file.clone(), source };
+    let files = files(from)?;
+    let above = |path: &String| -> Vec<PathBuf> {
         let copy = to.join(path);
-        for folder in copy.ancestors().skip(1).take_while(|folder| folder.starts_with(to)) {
-            fs::create_dir_all(folder).and_then(|()| open_folder(folder)).map_err(io)?;
-        }
-        fs::copy(&file, &copy).map_err(io)?;
-        open_up(&copy).map_err(io)?;
+        copy.ancestors().skip(1).take_while(|folder| folder.starts_with(to)).map(Path::to_owned).collect()
+    };
+    // Each once, from the top.
+    let folders: BTreeSet<PathBuf> = files.keys().flat_map(above).chain([to.to_owned()]).collect();
+    for folder in folders {
+        let made = fs::create_dir_all(&folder).and_then(|()| set_mode(&folder, 0o755));
+        made.map_err(|source| BadTree::Io { path: folder, source })?;
+    }
+    for (path, file) in files {
+        let copy = to.join(path);
+        copy_one(&file, &copy).map_err(|source| BadTree::Io { path: file, source })?;
     }
     Ok(())
+}
+
+fn copy_one(file: &Path, copy: &Path) -> io::Result<()> {
+    fs::copy(file, copy)?;
+    set_mode(copy, if is_executable(&fs::metadata(file)?) { 0o555 } else { 0o444 })
 }
 
 /// The files of a tree, by path.
@@ -164,30 +179,6 @@ fn hash_of(file: &Path) -> io::Result<String> {
             read => hash.update(&chunk[..read]),
         }
     }
-}
-
-/// Whatever the process's own mask is.
-#[cfg(unix)]
-fn open_folder(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-}
-
-#[cfg(not(unix))]
-fn open_folder(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(unix)]
-fn open_up(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = if is_executable(&fs::metadata(path)?) { 0o555 } else { 0o444 };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn open_up(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

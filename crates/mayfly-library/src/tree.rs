@@ -4,7 +4,8 @@
 //! in this folder. Files and folders whose names begin with `.git` are left out, so that a checkout can be dropped in.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::problem::Problem;
@@ -119,15 +120,14 @@ impl Reading<'_> {
     }
 }
 
-#[cfg(unix)]
+/// Whether somebody may run it.
 pub(crate) fn is_executable(metadata: &fs::Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
     metadata.permissions().mode() & 0o111 != 0
 }
 
-#[cfg(not(unix))]
-pub(crate) fn is_executable(_: &fs::Metadata) -> bool {
-    false
+/// Gives a file or a folder this mode, whatever the process's own mask is.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 #[cfg(test)]
