@@ -200,6 +200,9 @@ fn told(
         spec.insert("command".to_owned(), tool.program.clone().into());
         let arguments = [tool.inside()].into_iter().chain(download.arguments.iter().cloned());
         spec.insert("args".to_owned(), arguments.collect());
+        if let Some((name, value)) = tool.variable() {
+            lead(&mut spec, name, value);
+        }
     }
     for value in spec.values_mut() {
         *value = put(value, &|text| own_files(text, folder, resource));
@@ -212,6 +215,16 @@ fn told(
         });
     }
     spec.into()
+}
+
+/// Puts a path into a server's variable, before what its owner has there.
+fn lead(spec: &mut Map<String, Value>, name: &str, path: String) {
+    let env = spec.entry("env").or_insert_with(|| json!({}));
+    let path = match env[name].as_str() {
+        Some(own) => format!("{path}:{own}"),
+        None => path,
+    };
+    env[name] = path.into();
 }
 
 /// A text with a secret where its variable is, with or without a text to stand there instead.

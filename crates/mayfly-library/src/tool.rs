@@ -24,11 +24,17 @@ pub const FILE: &str = "tools.json";
 /// The folder of the trees in a library.
 pub const FOLDER: &str = ".tools";
 /// Where a machine sees them.
-pub const INSIDE: &str = "/opt/mayfly/tools";
-/// What downloads and runs.
-const RUNNERS: [&str; 2] = ["npx", "uvx"];
+const INSIDE: &str = "/opt/mayfly/tools";
+/// What runs programs for Python in a machine.
+pub const PYTHON: &str = "/usr/bin/python3";
+/// What downloads and runs, and by what that runs where nothing is downloaded.
+const RUNNERS: [(&str, &str); 2] = [("npx", "node"), (UVX, PYTHON)];
+/// The one that can be told of a package and of a program in it.
+const UVX: &str = "uvx";
 /// Their flags that take no value.
 const PLAIN_FLAGS: [&str; 4] = ["-y", "--yes", "-q", "--quiet"];
+/// The flag of [`UVX`] for the package, where the program is called otherwise.
+const FROM: &str = "--from";
 /// The most files of one tree.
 pub const FILES_MAX: usize = 200_000;
 /// The most bytes of them.
@@ -40,11 +46,14 @@ pub const BYTES_MAX: u64 = 1 << 30;
 pub struct Tool {
     /// What the server asked for, as its `mcp.json` has it.
     pub package: String,
+    /// The program of it that the server asked for, where it is called otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<String>,
     /// What was found, such as `tiny@1.0.2`.
     pub resolved: String,
     /// The tree.
     pub sha256: String,
-    /// What runs it, such as `node`.
+    /// What runs it: `node`, or [`PYTHON`].
     pub program: String,
     /// What it runs, in the tree.
     pub path: String,
@@ -53,17 +62,38 @@ pub struct Tool {
 impl Tool {
     /// Where a machine has the file that is run.
     pub fn inside(&self) -> String {
-        format!("{INSIDE}/{}/{}", self.sha256, self.path)
+        format!("{}/{}", place(&self.sha256), self.path)
     }
+
+    /// The variable that leads its program to what else is in the tree, if one does.
+    pub fn variable(&self) -> Option<(&'static str, String)> {
+        (self.program == PYTHON).then(|| ("PYTHONPATH", place(&self.sha256)))
+    }
+
+    /// Whether it is what would be downloaded.
+    pub fn is_of(&self, download: &Download<'_>) -> bool {
+        self.package == download.package
+            && self.named.as_deref() == download.named
+            && self.program == download.program
+    }
+}
+
+/// Where a machine sees the tree of this SHA-256.
+pub fn place(sha256: &str) -> String {
+    format!("{INSIDE}/{sha256}")
 }
 
 /// What is downloaded and run by a server's command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Download<'a> {
     /// `npx` or `uvx`.
-    pub runner: &'a str,
+    pub runner: &'static str,
     /// What it is to fetch.
     pub package: &'a str,
+    /// The program of it, where it is called otherwise.
+    pub named: Option<&'a str>,
+    /// What runs such programs in a machine.
+    pub program: &'static str,
     /// The arguments for what was fetched.
     pub arguments: &'a [String],
 }
@@ -71,22 +101,53 @@ pub struct Download<'a> {
 impl<'a> Download<'a> {
     /// The first flag before what is fetched that could be one with a value, which would make another word the package.
     pub fn unread(command: &str, arguments: &'a [String]) -> Option<&'a str> {
-        runner(command)?;
-        let flags = arguments.iter().take_while(|argument| argument.starts_with('-'));
-        flags.map(String::as_str).find(|flag| !PLAIN_FLAGS.contains(flag))
+        let (runner, _) = runner(command)?;
+        Head::read(runner, arguments).unread
     }
 
     /// Reads a command. `None`: it downloads nothing.
-    pub fn of(command: &'a str, arguments: &'a [String]) -> Option<Self> {
-        let runner = runner(command)?;
-        let at = arguments.iter().position(|argument| !argument.starts_with('-'))?;
-        Some(Self { runner, package: &arguments[at], arguments: &arguments[at + 1..] })
+    pub fn of(command: &str, arguments: &'a [String]) -> Option<Self> {
+        let (runner, program) = runner(command)?;
+        let Head { from, rest, .. } = Head::read(runner, arguments);
+        let (first, arguments) = rest.split_first()?;
+        let named = from.is_some().then_some(first.as_str());
+        Some(Self { runner, package: from.unwrap_or(first), named, program, arguments })
     }
 }
 
-/// What a command downloads by, if it is one of those that do.
-fn runner(command: &str) -> Option<&str> {
-    command.rsplit('/').next().filter(|name| RUNNERS.contains(name))
+/// The flags before what is fetched.
+struct Head<'a> {
+    /// The package, if a flag says it.
+    from: Option<&'a str>,
+    /// The first flag that is not known.
+    unread: Option<&'a str>,
+    /// What follows them.
+    rest: &'a [String],
+}
+
+impl<'a> Head<'a> {
+    fn read(runner: &str, arguments: &'a [String]) -> Self {
+        let mut head = Self { from: None, unread: None, rest: arguments };
+        while let Some((flag, rest)) = head.rest.split_first().filter(|(flag, _)| flag.starts_with('-')) {
+            head.rest = rest;
+            let joined = flag.strip_prefix(FROM).and_then(|value| value.strip_prefix('='));
+            match flag.as_str() {
+                flag if PLAIN_FLAGS.contains(&flag) => {}
+                FROM if runner == UVX && !rest.is_empty() => {
+                    (head.from, head.rest) = (Some(rest[0].as_str()), &rest[1..]);
+                }
+                _ if runner == UVX && joined.is_some() => head.from = joined,
+                flag => head.unread = head.unread.or(Some(flag)),
+            }
+        }
+        head
+    }
+}
+
+/// What a command downloads by, and what runs that, if it is one of those that do.
+fn runner(command: &str) -> Option<(&'static str, &'static str)> {
+    let name = command.rsplit('/').next()?;
+    RUNNERS.into_iter().find(|(runner, _)| *runner == name)
 }
 
 /// A tree that is none.
@@ -235,5 +296,31 @@ mod tests {
         );
         assert_eq!(Download::of("node", &args), None);
         assert_eq!(Download::of("npx", &words("-y")), None);
+    }
+
+    #[test]
+    fn a_program_of_another_name_than_its_package_is_told_from_it() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for head in ["-q --from tiny==1.2", "--from=tiny==1.2"] {
+            let args = words(&format!("{head} serve --root /x"));
+            let download = Download::of("uvx", &args).expect("a download");
+            assert_eq!((download.package, download.named), ("tiny==1.2", Some("serve")));
+            assert_eq!((download.program, download.arguments), (PYTHON, &words("--root /x")[..]));
+            assert_eq!(Download::unread("uvx", &args), None);
+            assert!(Download::unread("npx", &args).is_some(), "npx has no such flag");
+            let locked = |named: Option<&str>, program: &str| Tool {
+                package: "tiny==1.2".to_owned(),
+                named: named.map(str::to_owned),
+                resolved: "tiny==1.2".to_owned(),
+                sha256: "0".repeat(64),
+                program: program.to_owned(),
+                path: "bin/serve".to_owned(),
+            };
+            assert!(locked(Some("serve"), PYTHON).is_of(&download));
+            assert!(
+                !locked(None, PYTHON).is_of(&download) && !locked(Some("serve"), "node").is_of(&download)
+            );
+        }
+        assert_eq!(Download::unread("uvx", &words("--from")), Some("--from"));
     }
 }

@@ -1,16 +1,19 @@
 //! Fetches, once and on the user's machine, what servers of the library would download in each machine.
 //!
 //! ```text
-//! npm install --ignore-scripts ─► no links ─► what the package's `bin` names ─► SHA-256 ─► .tools/{sha256}, tools.json
+//! npx   npm install --ignore-scripts  ─┐
+//! uvx   pip install --only-binary ────►┴► no links ─► the package's program ─► SHA-256 ─► .tools/{sha256}, tools.json
 //! ```
 //!
-//! npm brings its own configuration, so no host is named here; it runs none of the packages' scripts.
+//! npm and pip bring their own configuration, so no host is named here; they run nothing of the packages.
+
+mod npm;
+mod pip;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,21 +22,16 @@ use anyhow::{Context as _, bail};
 use mayfly_library::kinds::What;
 use mayfly_library::tool::{self, Download, Tool};
 use mayfly_library::{Kind, Library, Resource, ResourceId};
-use serde_json::{Map, Value};
 
 use crate::environment::Environment;
 use crate::printer::Shown;
 
-/// The most characters of what npm said.
+/// The most characters of what npm or pip said.
 const SAID_CHARS_MAX: usize = 600;
-/// The longest that npm may take for one package.
-const NPM_MAX: Duration = Duration::from_secs(10 * 60);
-/// How often it is looked whether npm is done.
+/// The longest that it may take for one package.
+const FETCH_MAX: Duration = Duration::from_secs(10 * 60);
+/// How often it is looked whether it is done.
 const LOOK: Duration = Duration::from_millis(50);
-/// The longest first line of a program that is looked at.
-const FIRST_LINE_BYTES_MAX: u64 = 256;
-/// What the files of programs for node end in.
-const NODE_ENDS: [&str; 3] = ["js", "mjs", "cjs"];
 
 /// What was fetched.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,45 +84,53 @@ fn write_down(library: &Library, resource: &Resource, new: &[Fetched]) -> anyhow
     Ok(library.put(&Resource::read(resource.id.clone(), files)?)?)
 }
 
+/// What was installed.
+struct Found {
+    /// It, with its version.
+    resolved: String,
+    /// The file in the tree that it is run by.
+    path: String,
+}
+
 fn fetch_one(library: &Library, download: &Download<'_>, environment: &Environment) -> anyhow::Result<Tool> {
-    let Download { runner: "npx", package, .. } = *download else {
-        bail!(
-            "`{}` cannot be locked: put the program into the resource's folder, and name it by {}",
-            download.runner,
-            mayfly_library::kinds::mcp::OWN_FOLDER
-        );
-    };
+    let Download { package, named, program, .. } = *download;
     let trees = library.folder().join(tool::FOLDER);
     fs::create_dir_all(&trees)?;
     let beside = tempfile::Builder::new().prefix("fetch-").tempdir_in(&trees)?;
     let tree = beside.path().join("tree");
     fs::create_dir(&tree)?;
-    install(package, &tree, beside.path(), environment)?;
-    remove_links(&tree)?;
-    let (resolved, path) = program(&tree)?;
+    let found = if program == tool::PYTHON {
+        let package = pip::Package::read(package)?;
+        pip::install(&package, &tree, beside.path(), environment)?;
+        remove_links(&tree)?;
+        pip::program(&tree, &package, named)?
+    } else {
+        npm::install(package, &tree, beside.path(), environment)?;
+        remove_links(&tree)?;
+        npm::program(&tree)?
+    };
     let sha256 = tool::sha256(&tree)?;
     let place = trees.join(&sha256);
     if !place.is_dir() {
         fs::rename(&tree, &place)?;
     }
-    let (package, program) = (package.to_owned(), "node".to_owned());
-    Ok(Tool { package, resolved, sha256, program, path })
+    let Found { resolved, path } = found;
+    let (package, named, program) = (package.to_owned(), named.map(str::to_owned), program.to_owned());
+    Ok(Tool { package, named, resolved, sha256, program, path })
 }
 
-fn install(package: &str, tree: &Path, scratch: &Path, environment: &Environment) -> anyhow::Result<()> {
-    let said = scratch.join("npm-said");
-    let mut npm = Command::new("npm");
-    npm.env_clear().envs(environment.without_credentials()).stdin(Stdio::null()).stdout(Stdio::null());
-    npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--install-links"]);
-    npm.args(["--no-package-lock", "--no-update-notifier", "--loglevel=error", "--prefix"]).arg(tree);
-    npm.args(["--", package]).current_dir(tree).stderr(File::create(&said)?);
-    let child = npm.spawn().context("npm cannot be started: install npm")?;
-    let status = wait(child, NPM_MAX)?.with_context(|| {
-        format!("npm took longer than {} minutes, and was ended: try again", NPM_MAX.as_secs() / 60)
+/// Runs what fetches, and nothing of the user's credentials for the model with it. It is called `name` in messages.
+fn run(mut command: Command, name: &str, scratch: &Path, environment: &Environment) -> anyhow::Result<()> {
+    let said = scratch.join("said");
+    command.env_clear().envs(environment.without_credentials());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&said)?);
+    let child = command.spawn().with_context(|| format!("{name} cannot be started: install {name}"))?;
+    let status = wait(child, FETCH_MAX)?.with_context(|| {
+        format!("{name} took longer than {} minutes, and was ended: try again", FETCH_MAX.as_secs() / 60)
     })?;
     if !status.success() {
         let said = String::from_utf8_lossy(&fs::read(&said)?).into_owned();
-        bail!("npm says: {}", Shown::line(said.trim(), SAID_CHARS_MAX));
+        bail!("{name} says: {}", Shown::line(said.trim(), SAID_CHARS_MAX));
     }
     Ok(())
 }
@@ -156,49 +162,6 @@ fn remove_links(folder: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// What was installed, by name and version, and the file in the tree that it is run by.
-fn program(tree: &Path) -> anyhow::Result<(String, String)> {
-    let asked = read_json(&tree.join("package.json"))?;
-    let dependencies = asked.get("dependencies").and_then(Value::as_object);
-    let name = dependencies.and_then(|all| all.keys().next()).context("npm installed nothing")?;
-    let folder: PathBuf = ["node_modules", name].iter().collect();
-    let package = read_json(&tree.join(&folder).join("package.json"))?;
-    let version = package.get("version").and_then(Value::as_str).unwrap_or_default();
-    let short = name.rsplit('/').next().unwrap_or(name);
-    let file = match package.get("bin") {
-        Some(Value::String(file)) => Some(file.as_str()),
-        Some(Value::Object(files)) if files.len() == 1 => files.values().next().and_then(Value::as_str),
-        Some(Value::Object(files)) => files.get(short).and_then(Value::as_str),
-        _ => None,
-    };
-    let file = file.with_context(|| format!("{name} has no program of its name"))?;
-    let path = folder.join(file.trim_start_matches("./"));
-    let plain = path.to_str().filter(|path| mayfly_library::tree::is_plain(path));
-    let plain = plain.filter(|path| tree.join(path).is_file());
-    let path = plain.with_context(|| format!("the program of {name} is not where it says"))?;
-    if !is_for_node(&tree.join(path))? {
-        bail!("the program of {name} is `{path}`, which is none for node: no other can be locked");
-    }
-    Ok((format!("{name}@{version}"), path.to_owned()))
-}
-
-/// Whether a program is one for node, by its name or by what it says itself.
-fn is_for_node(path: &Path) -> io::Result<bool> {
-    if path.extension().and_then(OsStr::to_str).is_some_and(|end| NODE_ENDS.contains(&end)) {
-        return Ok(true);
-    }
-    let mut start = Vec::new();
-    File::open(path)?.take(FIRST_LINE_BYTES_MAX).read_to_end(&mut start)?;
-    let start = String::from_utf8_lossy(&start);
-    let interpreter = start.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or_default();
-    Ok(interpreter.split(['/', ' ', '\t']).any(|word| word == "node"))
-}
-
-fn read_json(path: &Path) -> anyhow::Result<Map<String, Value>> {
-    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[cfg(test)]
@@ -276,21 +239,6 @@ mod tests {
     }
 
     #[test]
-    fn a_program_for_node_is_told_from_others() {
-        let place = tempfile::tempdir().expect("a folder");
-        let is_for_node = |name: &str, text: &str| {
-            let path = place.path().join(name);
-            fs::write(&path, text).expect("a file");
-            super::is_for_node(&path).expect("read")
-        };
-        assert!(is_for_node("a.js", "") && is_for_node("a.mjs", "") && is_for_node("a.cjs", "#!/bin/sh\n"));
-        assert!(is_for_node("a", "#!/usr/bin/env node\n") && is_for_node("b", "#!/usr/bin/node --x\n"));
-        for text in ["", "#!/bin/sh\nnode x\n", "\x7fELF", "node\n", "#!/usr/bin/env node-gyp\n"] {
-            assert!(!is_for_node("c", text), "{text:?}");
-        }
-    }
-
-    #[test]
     fn a_process_that_takes_too_long_is_ended() {
         let mut waits = Command::new("cat");
         let mut child = waits.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("cat");
@@ -298,6 +246,6 @@ mod tests {
         let _held = child.stdin.take();
         assert_eq!(wait(child, Duration::ZERO).expect("ended"), None);
         let ends = Command::new("true").spawn().expect("true");
-        assert!(wait(ends, NPM_MAX).expect("waited for").is_some_and(|status| status.success()));
+        assert!(wait(ends, FETCH_MAX).expect("waited for").is_some_and(|status| status.success()));
     }
 }

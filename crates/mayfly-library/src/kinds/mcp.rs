@@ -47,7 +47,7 @@ impl Server {
     /// What it would download in a machine, where nothing is downloaded: it is to be locked first.
     pub fn unlocked(&self) -> Option<Download<'_>> {
         let download = self.download()?;
-        let is_locked = self.tool.as_ref().is_some_and(|tool| tool.package == download.package);
+        let is_locked = self.tool.as_ref().is_some_and(|tool| tool.is_of(&download));
         (!is_locked).then_some(download)
     }
 }
@@ -172,7 +172,8 @@ fn server(
         && let Some(flag) = Download::unread(command, args)
     {
         let words = format!(
-            "`{}` is no flag that is known here before what is to be fetched: write npx -y PACKAGE ARGUMENTS",
+            "`{}` is no flag that is known here before what is to be fetched: write npx -y PACKAGE ARGUMENTS, or uvx \
+             [--from PACKAGE] NAME ARGUMENTS",
             flag.escape_debug()
         );
         return Err(source.near(flag, words).into());

@@ -50,6 +50,13 @@ fn each_kind_becomes_what_the_cli_reads() {
     put("mcp/tally/db/run.sh", "#!/bin/sh\n");
     put("mcp/tally/db/schema.sql", "select 1");
     put("mcp/tally/db/mayfly.toml", "secrets = { TOKEN = \"db\" }\nallow-secret-in-machine = true\n");
+    put(
+        "mcp/_global/py/mcp.json",
+        r#"{"command": "uvx", "args": ["--from", "py-server", "serve", "./here"], "env": {"PYTHONPATH": "/own"}}"#,
+    );
+    let tool = serde_json::json!({"py": {"package": "py-server", "named": "serve", "resolved": "py-server==1",
+        "sha256": "0".repeat(64), "program": "/usr/bin/python3", "path": "bin/serve"}});
+    put("mcp/_global/py/tools.json", &tool.to_string());
     put("mcp/_global/docs/mcp.json", r#"{"type": "http", "url": "https://docs.example/mcp"}"#);
     put(
         "hooks/_global/fmt/hooks.json",

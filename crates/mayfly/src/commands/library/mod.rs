@@ -114,7 +114,7 @@ struct CheckArgs {
 }
 
 /// Print the lock that a task would get: its resources, each by its content; first fetch, once, what its MCP
-/// servers would download with npx
+/// servers would download with npx or uvx
 #[derive(Debug, clap::Args)]
 struct LockArgs {
     /// Print it on one line, as it is stored: its SHA-256 is its name

@@ -1,0 +1,95 @@
+//! Packages for node, by npm: it runs none of their scripts.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Map, Value};
+
+use super::{Found, run};
+use crate::environment::Environment;
+
+/// The longest first line of a program that is looked at.
+const FIRST_LINE_BYTES_MAX: u64 = 256;
+/// What the files of programs for node end in.
+const NODE_ENDS: [&str; 3] = ["js", "mjs", "cjs"];
+
+/// Installs a package into the empty folder `tree`.
+pub(super) fn install(
+    package: &str,
+    tree: &Path,
+    scratch: &Path,
+    environment: &Environment,
+) -> anyhow::Result<()> {
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--install-links"]);
+    npm.args(["--no-package-lock", "--no-update-notifier", "--loglevel=error", "--prefix"]).arg(tree);
+    npm.args(["--", package]).current_dir(tree);
+    run(npm, "npm", scratch, environment)
+}
+
+/// What was installed, by name and version, and the file in the tree that it is run by.
+pub(super) fn program(tree: &Path) -> anyhow::Result<Found> {
+    let asked = read_json(&tree.join("package.json"))?;
+    let dependencies = asked.get("dependencies").and_then(Value::as_object);
+    let name = dependencies.and_then(|all| all.keys().next()).context("npm installed nothing")?;
+    let folder: PathBuf = ["node_modules", name].iter().collect();
+    let package = read_json(&tree.join(&folder).join("package.json"))?;
+    let version = package.get("version").and_then(Value::as_str).unwrap_or_default();
+    let short = name.rsplit('/').next().unwrap_or(name);
+    let file = match package.get("bin") {
+        Some(Value::String(file)) => Some(file.as_str()),
+        Some(Value::Object(files)) if files.len() == 1 => files.values().next().and_then(Value::as_str),
+        Some(Value::Object(files)) => files.get(short).and_then(Value::as_str),
+        _ => None,
+    };
+    let file = file.with_context(|| format!("{name} has no program of its name"))?;
+    let path = folder.join(file.trim_start_matches("./"));
+    let plain = path.to_str().filter(|path| mayfly_library::tree::is_plain(path));
+    let plain = plain.filter(|path| tree.join(path).is_file());
+    let path = plain.with_context(|| format!("the program of {name} is not where it says"))?;
+    if !is_for_node(&tree.join(path))? {
+        bail!("the program of {name} is `{path}`, which is none for node: no other can be locked");
+    }
+    Ok(Found { resolved: format!("{name}@{version}"), path: path.to_owned() })
+}
+
+/// Whether a program is one for node, by its name or by what it says itself.
+fn is_for_node(path: &Path) -> io::Result<bool> {
+    if path.extension().and_then(OsStr::to_str).is_some_and(|end| NODE_ENDS.contains(&end)) {
+        return Ok(true);
+    }
+    let mut start = Vec::new();
+    File::open(path)?.take(FIRST_LINE_BYTES_MAX).read_to_end(&mut start)?;
+    let start = String::from_utf8_lossy(&start);
+    let interpreter = start.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or_default();
+    Ok(interpreter.split(['/', ' ', '\t']).any(|word| word == "node"))
+}
+
+fn read_json(path: &Path) -> anyhow::Result<Map<String, Value>> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_for_node_is_told_from_others() {
+        let place = tempfile::tempdir().expect("a folder");
+        let is_for_node = |name: &str, text: &str| {
+            let path = place.path().join(name);
+            fs::write(&path, text).expect("a file");
+            super::is_for_node(&path).expect("read")
+        };
+        assert!(is_for_node("a.js", "") && is_for_node("a.mjs", "") && is_for_node("a.cjs", "#!/bin/sh\n"));
+        assert!(is_for_node("a", "#!/usr/bin/env node\n") && is_for_node("b", "#!/usr/bin/node --x\n"));
+        for text in ["", "#!/bin/sh\nnode x\n", "\x7fELF", "node\n", "#!/usr/bin/env node-gyp\n"] {
+            assert!(!is_for_node("c", text), "{text:?}");
+        }
+    }
+}
