@@ -1,6 +1,6 @@
 //! One git command, hardened: its environment is built from nothing, and its configuration is ours.
 //!
-//! Bounds: [`GIT_MAX`] for its time; [`MEMORY_BYTES_MAX`] for the memory of each process of it, where it reads what a
+//! Bounds: [`GIT_MAX`] for its time, [`FETCH_MAX`] where it reaches others; [`MEMORY_BYTES_MAX`] for the memory of each process of it, where it reads what a
 //! machine made or another's repository holds. macOS keeps no process to that: there it bounds each piece of memory alone,
 //! which git itself looks to.
 
@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -34,6 +35,12 @@ const HARDENED: [&str; 11] = [
 
 /// The longest that one git command may take.
 const GIT_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// The longest that a repository elsewhere may take to come here.
+const FETCH_MAX: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// What is kept of what git says while it tells how it goes.
+const TAIL_BYTES_MAX: usize = 16 * 1024;
 
 /// The most memory of a process that reads what a machine made: a small pack can hold an object of any length.
 pub const MEMORY_BYTES_MAX: u64 = 1 << 30;
@@ -89,13 +96,25 @@ impl Git {
         Ok(found.split_terminator('\0').map(pair).collect())
     }
 
+    /// What the user's git has of a setting that can differ by URL, for this one.
+    pub(crate) async fn setting_for(&self, url: &str, key: &str) -> Result<Option<OsString>, GitError> {
+        let mut command = self.bare_command();
+        command.env_remove("GIT_CONFIG_NOSYSTEM");
+        let found = self.as_user(command, &["config", "--null", "--get-urlmatch", key, url]).await?;
+        let text = |mut value: Vec<u8>| {
+            value.truncate(value.iter().position(|&byte| byte == 0).unwrap_or(value.len()));
+            OsString::from_vec(value)
+        };
+        Ok(found.map(text))
+    }
+
     /// Asks with the user's own configuration in force; for `git config` alone, which starts no program.
     async fn as_user(&self, mut command: Command, args: &[&str]) -> Result<Option<Vec<u8>>, GitError> {
         command.env_remove("GIT_CONFIG_GLOBAL");
         command.envs(self.home.iter().map(|home| ("HOME", home)));
         command.envs(self.config_home.iter().map(|home| ("XDG_CONFIG_HOME", home)));
         command.args(args).current_dir("/");
-        let output = output("config", command, Some(Vec::new())).await?;
+        let output = output("config", command, Some(Vec::new()), GIT_MAX).await?;
         Ok(output.status.success().then_some(output.stdout))
     }
 
@@ -106,7 +125,7 @@ impl Git {
             command.args(["-c", setting]);
         }
         command.env("GIT_DIR", git_dir).current_dir("/");
-        GitCommand { command, what: String::new(), input: Some(Vec::new()), bounded: false }
+        GitCommand { command, what: String::new(), input: Some(Vec::new()), bounded: false, time: GIT_MAX }
     }
 
     fn bare_command(&self) -> Command {
@@ -131,6 +150,8 @@ pub(crate) struct GitCommand {
     input: Option<Vec<u8>>,
     /// Whether its memory is.
     bounded: bool,
+    /// The longest that it may take.
+    time: Duration,
 }
 
 impl GitCommand {
@@ -160,6 +181,13 @@ impl GitCommand {
     /// More variables of the user's.
     pub(crate) fn passing<'a>(mut self, variables: impl IntoIterator<Item = (&'a str, &'a OsStr)>) -> Self {
         self.command.envs(variables);
+        self
+    }
+
+    /// The user's home, where their credential helpers look.
+    pub(crate) fn with_home(mut self, git: &Git) -> Self {
+        self.command.envs(git.home.iter().map(|home| ("HOME", home)));
+        self.command.envs(git.config_home.iter().map(|home| ("XDG_CONFIG_HOME", home)));
         self
     }
 
@@ -207,10 +235,45 @@ impl GitCommand {
         Ok(self)
     }
 
+    /// More time than a command has that reaches nobody.
+    pub(crate) fn for_long(mut self) -> Self {
+        self.time = FETCH_MAX;
+        self
+    }
+
+    /// Runs it, and gives each line of its progress to `each`, without what a terminal would obey.
+    pub(crate) async fn run_telling(self, mut each: impl FnMut(&str)) -> Result<(), GitError> {
+        let (what, bounded, time) = (self.what, self.bounded, self.time);
+        let mut command = self.command;
+        command.stdin(Stdio::null());
+        let mut child = command.spawn().map_err(GitError::Missing)?;
+        let mut stderr = child.stderr.take().expect("it is a pipe");
+        let (mut tail, mut piece) = (Vec::new(), vec![0; READ_BYTES]);
+        let reading = async {
+            loop {
+                let read = stderr.read(&mut piece).await?;
+                if read == 0 {
+                    return child.wait().await;
+                }
+                tail.extend_from_slice(&piece[..read]);
+                if let Some(line) = last_line(&tail) {
+                    each(&line);
+                }
+                tail.drain(..tail.len().saturating_sub(TAIL_BYTES_MAX));
+            }
+        };
+        let status = timeout(time, reading).await.map_err(|_| GitError::too_long(&what, time))?;
+        match status.map_err(GitError::Missing)?.success() {
+            true => Ok(()),
+            false if bounded && is_about_memory(&said(&tail)) => Err(GitError::TooMuchMemory(what)),
+            false => Err(GitError::Failed { what, said: said(&tail) }),
+        }
+    }
+
     /// Runs it; an exit other than 0 is an error with what git said.
     pub(crate) async fn run(self) -> Result<Vec<u8>, GitError> {
         let (what, bounded) = (self.what, self.bounded);
-        let output = output(&what, self.command, self.input).await?;
+        let output = output(&what, self.command, self.input, self.time).await?;
         let said = || said(&output.stderr);
         match output.status.success() {
             true => Ok(output.stdout),
@@ -236,7 +299,7 @@ impl GitCommand {
                 }
             }
         };
-        let read = timeout(GIT_MAX, reading).await.map_err(|_| GitError::TooLong(self.what.clone()))?;
+        let read = timeout(GIT_MAX, reading).await.map_err(|_| GitError::too_long(&self.what, GIT_MAX))?;
         let whole = read.map_err(GitError::Missing)?;
         // Dropped before its end, it is killed.
         if whole && !child.wait().await.map_err(GitError::Missing)?.success() {
@@ -256,7 +319,12 @@ impl GitCommand {
 
 /// Runs a command to its end, or kills it when its time is over. Without `input`, its standard input is what
 /// the command has been given.
-async fn output(what: &str, mut command: Command, input: Option<Vec<u8>>) -> Result<Output, GitError> {
+async fn output(
+    what: &str,
+    mut command: Command,
+    input: Option<Vec<u8>>,
+    time: Duration,
+) -> Result<Output, GitError> {
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
@@ -269,7 +337,7 @@ async fn output(what: &str, mut command: Command, input: Option<Vec<u8>>) -> Res
         }
     };
     let both = async { tokio::join!(write, child.wait_with_output()).1 };
-    let output = timeout(GIT_MAX, both).await.map_err(|_| GitError::TooLong(what.to_owned()))?;
+    let output = timeout(time, both).await.map_err(|_| GitError::too_long(what, time))?;
     output.map_err(GitError::Missing)
 }
 
@@ -281,6 +349,15 @@ fn line(output: Vec<u8>) -> Result<String, GitError> {
     Ok(text.trim_end_matches('\n').to_owned())
 }
 
+/// The last line that has its end, as git writes its progress: with a carriage return.
+fn last_line(text: &[u8]) -> Option<String> {
+    const CHARS_MAX: usize = 100;
+    let whole = &text[..=text.iter().rposition(|byte| matches!(byte, b'\r' | b'\n'))?];
+    let mut lines = whole.rsplit(|byte| matches!(byte, b'\r' | b'\n'));
+    let line = String::from_utf8_lossy(lines.find(|line| !line.is_empty())?).into_owned();
+    Some(line.chars().filter(|c| !c.is_control()).take(CHARS_MAX).collect())
+}
+
 /// Whether git got no memory from the system, or gave itself none.
 fn is_about_memory(said: &str) -> bool {
     let said = said.to_lowercase();
@@ -290,7 +367,8 @@ fn is_about_memory(said: &str) -> bool {
 /// The last lines of what git said, bounded and with nothing that a terminal would obey.
 fn said(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
-    let last: Vec<&str> = text.lines().rev().take(4).collect();
+    let lines = text.split(['\r', '\n']).filter(|line| !line.is_empty());
+    let last: Vec<&str> = lines.rev().take(4).collect();
     let joined = last.into_iter().rev().collect::<Vec<_>>().join("; ");
     joined.chars().filter(|c| !c.is_control()).take(600).collect()
 }
@@ -310,6 +388,16 @@ pub enum GitError {
     /// There is nothing to start from.
     #[error("the git repository `{0}` has no commit yet: make a first one, then try again")]
     NoCommit(PathBuf),
+    /// There is no such commit.
+    #[error(
+        "`{place}` has no branch, tag or commit `{revision}`: name one that is there after the `#`, or leave it out"
+    )]
+    NoRevision {
+        /// The repository.
+        place: String,
+        /// What was asked for.
+        revision: String,
+    },
     /// Its history is cut off.
     #[error("`{0}` is a shallow clone: complete it with `git fetch --unshallow`, then try again")]
     Shallow(PathBuf),
@@ -368,8 +456,15 @@ pub enum GitError {
         advice: &'static str,
     },
     /// It did not come to an end, and was killed.
-    #[error("git {0} was not done after {minutes} minutes, and was killed: is the disk slow or full?", minutes = GIT_MAX.as_secs() / 60)]
-    TooLong(String),
+    #[error(
+        "git {what} was not done after {minutes} minutes, and was killed: is the disk, or the way, slow?"
+    )]
+    TooLong {
+        /// The subcommand.
+        what: String,
+        /// How long it had.
+        minutes: u64,
+    },
     /// What a machine made is not as small as it seems.
     #[error(
         "git {0} needed more than {most} MiB of memory, and was not given more: nothing was taken from what it read",
@@ -399,6 +494,10 @@ impl GitError {
     /// Whether what came back was looked at and refused, so that nobody should take it by hand either.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::WrongHead { .. } | Self::BadObject(_) | Self::TooMuchMemory(_))
+    }
+
+    fn too_long(what: &str, time: Duration) -> Self {
+        Self::TooLong { what: what.to_owned(), minutes: time.as_secs() / 60 }
     }
 
     pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {

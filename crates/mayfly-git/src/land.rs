@@ -8,7 +8,9 @@ use std::path::Path;
 
 use mayfly_wire::worker::{OTHER_REFS, OTHERS_MAX, WORK_REF, is_other_name};
 
+use crate::base::BASE_REF;
 use crate::command::{Git, GitCommand, GitError};
+use crate::mirror::Mirror;
 use crate::snapshot::{Quarantine, init_bare};
 
 impl Quarantine {
@@ -47,6 +49,31 @@ pub async fn unbundle(
     folder: &Path,
     branch: &str,
 ) -> Result<Vec<String>, GitError> {
+    make(git, None, bundle, head, folder, branch).await
+}
+
+impl Mirror {
+    /// The same for work that began with a commit of the mirror: the new repository is a clone of it, with the URL as its
+    /// `origin`.
+    pub async fn clone_with(
+        &self,
+        bundle: &Path,
+        head: &str,
+        folder: &Path,
+        branch: &str,
+    ) -> Result<Vec<String>, GitError> {
+        make(&self.repo.git, Some(self), bundle, head, folder, branch).await
+    }
+}
+
+async fn make(
+    git: &Git,
+    mirror: Option<&Mirror>,
+    bundle: &Path,
+    head: &str,
+    folder: &Path,
+    branch: &str,
+) -> Result<Vec<String>, GitError> {
     if fs::symlink_metadata(folder).is_ok() {
         return Err(GitError::file(folder)(io::ErrorKind::AlreadyExists.into()));
     }
@@ -60,11 +87,17 @@ pub async fn unbundle(
     let format = if head.len() == 64 { "sha256" } else { "sha1" };
     init_bare(git, &git_dir, format).await?;
     let inside = || git.within(&git_dir);
+    if let Some(mirror) = mirror {
+        mirror.give(&git_dir).await?;
+    }
     let main = format!("refs/heads/{branch}");
     let others = fetch(inside(), bundle, head, &main).await?;
     inside().args(["symbolic-ref", "HEAD", &main]).run().await?;
     inside().args(["config", "core.bare", "false"]).run().await?;
     inside().bounded().work_tree(&made).args(["reset", "--quiet", "--hard"]).run().await?;
+    if mirror.is_some() {
+        inside().args(["update-ref", "-d", BASE_REF]).run().await?;
+    }
     fs::rename(&made, folder).map_err(GitError::file(folder))?;
     Ok(others.iter().map(|other| other.branch(branch)).collect())
 }

@@ -14,6 +14,7 @@
 //!
 //! - [`Repo::discover`] finds the repository, and says plainly why there is none.
 //! - [`Repo::snapshot`] captures `HEAD` plus uncommitted and untracked work as one commit.
+//! - [`Mirrors`] keep repositories elsewhere, so that a second task on one fetches only what is new.
 //! - [`Quarantine::land`] checks what came back and makes one new branch of it; no tree is touched.
 //! - [`Repo::quarantine`] is for work whose beginning was captured long ago; [`Quarantine::start_from`] takes that in.
 //! - [`Work`] shows what a task made as a diff or a patch, and applies it to files.
@@ -32,6 +33,7 @@ mod create;
 mod fetch;
 mod filtered;
 mod land;
+mod mirror;
 mod repo;
 mod snapshot;
 mod work;
@@ -41,6 +43,7 @@ pub use contents::{CONTENTS_BYTES_MAX, read_through};
 pub use create::create;
 pub use fetch::fetch;
 pub use land::unbundle;
+pub use mirror::{Mirror, Mirrors, name_in};
 pub use repo::Repo;
 pub use snapshot::{Quarantine, Snapshot};
 pub use work::{Base, Work};

@@ -12,8 +12,10 @@ pub struct Repo {
     pub top: PathBuf,
     /// A plain name for it: the top folder's, with anything but `A-Z a-z 0-9 . _ -` replaced.
     pub name: String,
-    /// The commit that `HEAD` names, in hex.
+    /// The commit to start from, in hex: what `HEAD` names, unless another was asked for.
     pub head: String,
+    /// Whether that is all, and what is not committed does not count.
+    pub(crate) at_commit: bool,
     /// The git directory of this work tree.
     pub(crate) git_dir: PathBuf,
     /// The git directory with the objects; another one for a linked work tree.
@@ -39,7 +41,34 @@ impl Repo {
             return Err(GitError::Shallow(top));
         }
         let name = plain_name(&top);
-        Ok(Self { top, name, head, git_dir: git_dir.into(), common_dir: common_dir.into(), git: git.clone() })
+        let (git_dir, common_dir) = (git_dir.into(), common_dir.into());
+        Ok(Self { top, name, head, at_commit: false, git_dir, common_dir, git: git.clone() })
+    }
+
+    /// The same at another commit: a branch, a tag, or whatever else git takes for one. What is not committed does not
+    /// count then.
+    pub async fn at(self, revision: &str) -> Result<Self, GitError> {
+        let args = ["rev-parse", "--verify", "--quiet", "--end-of-options"];
+        let git = self.git.within(&self.git_dir).args(args);
+        match git.args([format!("{revision}^{{commit}}")]).line().await {
+            Ok(head) => Ok(Self { head, at_commit: true, ..self }),
+            Err(GitError::Failed { .. }) => Err(GitError::NoRevision {
+                place: self.top.display().to_string(),
+                revision: revision.to_owned(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the commit to start from is all, and what is not committed does not count.
+    pub fn is_at_commit(&self) -> bool {
+        self.at_commit
+    }
+
+    /// Whether it has that commit.
+    pub async fn has(&self, commit: &str) -> bool {
+        let git = self.git.within(&self.git_dir);
+        git.args(["cat-file", "-e", &format!("{commit}^{{commit}}")]).run().await.is_ok()
     }
 }
 
@@ -57,7 +86,7 @@ fn find_top(path: &Path) -> Result<PathBuf, GitError> {
 }
 
 /// A folder's name as it may stand under `/workspace`.
-fn plain_name(top: &Path) -> String {
+pub(crate) fn plain_name(top: &Path) -> String {
     let name = top.file_name().unwrap_or_default().to_string_lossy();
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let name: String = name.chars().map(plain).take(100).collect();

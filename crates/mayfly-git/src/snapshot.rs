@@ -50,16 +50,15 @@ const SETTINGS: &str =
     r"^(core\.(autocrlf|eol|filemode|symlinks|trustctime|checkstat)|filter\..+\.(clean|process))$";
 
 impl Repo {
-    /// Captures `HEAD` plus staged, unstaged and untracked work, ignored files left out. `scratch` is an empty
-    /// folder that must live as long as the quarantine. Nothing of the user's repository changes.
+    /// Captures `HEAD` plus staged, unstaged and untracked work, ignored files left out; [at](Self::at) another commit,
+    /// that alone. `scratch` is an empty folder that must live as long as the quarantine. Nothing of the user's
+    /// repository changes.
     pub async fn snapshot(&self, scratch: &Path) -> Result<(Quarantine, Snapshot), GitError> {
         let quarantine = Quarantine::create(self, scratch).await?;
-        quarantine.take_index().await?;
-        let rules = quarantine.rules().await?;
-        let left_out = quarantine.untracked_repositories(&rules).await?;
-        quarantine.add(&rules, &left_out).await?;
-        let unfiltered = filtered::settle(&quarantine, &rules).await?;
-        let base = quarantine.commit().await?;
+        let (base, left_out, unfiltered) = match self.at_commit {
+            true => (self.head.clone(), Vec::new(), Vec::new()),
+            false => quarantine.take_work().await?,
+        };
         let bundle = scratch.join("base.bundle");
         quarantine.git().args(["update-ref", "refs/heads/base", &base]).run().await?;
         let create = ["bundle", "create", "--quiet"].map(OsStr::new);
@@ -72,6 +71,16 @@ impl Repo {
 }
 
 impl Quarantine {
+    /// The commit that holds the user's work, and the paths of what was left out and of what was not filtered.
+    async fn take_work(&self) -> Result<(String, Vec<Vec<u8>>, Vec<Vec<u8>>), GitError> {
+        self.take_index().await?;
+        let rules = self.rules().await?;
+        let left_out = self.untracked_repositories(&rules).await?;
+        self.add(&rules, &left_out).await?;
+        let unfiltered = filtered::settle(self, &rules).await?;
+        Ok((self.commit().await?, left_out, unfiltered))
+    }
+
     pub(crate) async fn create(repo: &Repo, scratch: &Path) -> Result<Self, GitError> {
         let git_dir = scratch.join("quarantine.git");
         let format =

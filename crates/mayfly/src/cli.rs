@@ -33,6 +33,8 @@ Examples:
   mayfly run \"add a test for the parser\"
   mayfly run \"fix the bug\" \"write the docs\"         # two tasks at once
   mayfly run --repo ~/src/app --timeout 1h \"upgrade the dependencies\"
+  mayfly run --repo ssh://git@example.com/app.git#main \"fix it\"
+                                            # the work comes back as a clone with a branch more
   mayfly run - < prompt.txt                 # one prompt, read from standard input
   mayfly run -- \"-v is broken, fix it\"      # a prompt that begins with `-` goes after `--`
   mayfly run --file tasks.jsonl --detach    # many tasks, followed by nobody
@@ -184,10 +186,11 @@ pub(crate) struct RunArgs {
     /// 5s, and twice as long each time, up to 5m
     #[arg(long, value_name = "N", default_value = "0", value_parser = values::retries)]
     pub(crate) retries: u32,
-    /// The git repository to work on a copy of, uncommitted and untracked work included [default: the one
-    /// around the current folder, else an empty workspace]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) repo: Option<PathBuf>,
+    /// The git repository to work on a copy of: a folder, uncommitted and untracked work included, or a URL (https,
+    /// ssh, file), which this machine fetches; with `#` and a branch, a tag or a commit, that commit alone
+    /// [default: the one around the current folder, else an empty workspace]
+    #[arg(long, value_name = "PATH|URL[#REVISION]")]
+    pub(crate) repo: Option<String>,
     /// The model, as `claude --model` takes it [default: sonnet]
     #[arg(long, value_name = "MODEL", value_parser = values::model)]
     pub(crate) model: Option<String>,

@@ -1,4 +1,5 @@
-//! Brings a task's work home: as a branch of the user's repository, or as a folder where there was none.
+//! Brings a task's work home: as a branch of the user's repository, or as a folder where there was none: a new repository,
+//! or a clone of the one elsewhere that the task worked on.
 //!
 //! It lands by one last step (a ref, a rename), so that what is given up half-way has landed or has not. What has not
 //! is still with the orchestrator, and the user is told the command that takes it.
@@ -8,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use mayfly_git::{Git, GitError, Quarantine, Repo, Snapshot, unbundle};
+use mayfly_git::{Git, GitError, Mirror, Quarantine, Repo, Snapshot, unbundle};
 use mayfly_wire::api::{Collected, Task, Workspace};
 use tempfile::TempDir;
 
@@ -23,6 +24,8 @@ pub(crate) struct Landing {
     pub(crate) repo: Option<Repo>,
     /// What was handed over from it just now.
     pub(crate) code: Option<Code>,
+    /// The repository elsewhere that it was handed over from, which takes work only as a clone of it.
+    pub(crate) mirror: Option<Mirror>,
     /// The user's current folder, where new folders are made.
     pub(crate) folder: PathBuf,
     /// Where transcripts are kept.
@@ -84,7 +87,7 @@ impl Landed {
 pub(crate) enum Place {
     /// A new branch of the user's repository.
     Branch(String),
-    /// A new repository.
+    /// A new repository, or a new clone.
     Folder(PathBuf),
 }
 
@@ -168,6 +171,11 @@ impl Landing {
             let others = unbundle(&self.git, &bundle, head, &folder, "main").await?;
             return Ok((Place::Folder(folder), others));
         };
+        if let (Some(mirror), None) = (&self.mirror, &self.repo) {
+            let folder = self.folder.join(name.replace('/', "-"));
+            let others = mirror.clone_with(&bundle, head, &folder, name).await?;
+            return Ok((Place::Folder(folder), others));
+        }
         let others = match &self.code {
             Some(code) if code.snapshot.base == workspace.base => {
                 code.quarantine.land(&bundle, head, name).await?

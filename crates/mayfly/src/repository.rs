@@ -1,20 +1,88 @@
-//! The user's repository, and the copy of it that tasks work on.
+//! The repository that tasks work on, the user's or one elsewhere, and the copy of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_git::{Git, GitError, Repo};
+use anyhow::Context as _;
+use mayfly_git::{Git, GitError, Mirror, Mirrors, Repo, name_in};
 use mayfly_wire::api::Workspace;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::contact::Contact;
+use crate::environment::Environment;
 use crate::exit::Stop;
+use crate::git_url::{GitUrl, ways};
 use crate::landing::Code;
 use crate::printer::Printer;
+use crate::progress::Progress;
 
 /// How long the user sees nothing before a word about what takes so long.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// What tasks work on.
+#[derive(Debug)]
+pub(crate) enum Chosen {
+    /// A repository of this machine.
+    Here(Repo),
+    /// One elsewhere, of which this machine has a copy once it is [fetched](fetch).
+    Elsewhere(GitUrl),
+}
+
+impl Chosen {
+    /// The repository that was named, with a branch or a commit after `#` or without, or the one around `cwd` if there is
+    /// one.
+    pub(crate) async fn read(git: &Git, named: Option<&str>, cwd: &Path) -> Result<Option<Self>, Stop> {
+        let Some(named) = named else { return Ok(around(git, None, cwd).await?.map(Self::Here)) };
+        let path = PathBuf::from(named);
+        // A path that is there is that path, whatever else it looks like.
+        if path.symlink_metadata().is_ok() {
+            return Ok(around(git, Some(&path), cwd).await?.map(Self::Here));
+        }
+        if let Some(url) = GitUrl::read(named)? {
+            return match url.after.as_deref() {
+                Some("") => Err(no_revision()),
+                _ => Ok(Some(Self::Elsewhere(url))),
+            };
+        }
+        let (path, revision) = named.rsplit_once('#').map_or((named, None), |(path, at)| (path, Some(at)));
+        let repo = around(git, Some(Path::new(path)), cwd).await?;
+        let Some(revision) = revision else { return Ok(repo.map(Self::Here)) };
+        match repo {
+            _ if revision.is_empty() => Err(no_revision()),
+            Some(repo) => Ok(Some(Self::Here(repo.at(revision).await.map_err(Stop::usage)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// What it is called.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Here(repo) => repo.name.clone(),
+            Self::Elsewhere(from) => name_in(&from.url),
+        }
+    }
+}
+
+fn no_revision() -> Stop {
+    Stop::wrong("after `#` stands a branch, a tag or a commit, such as --repo PATH#main")
+}
+
+/// Brings here what is new in a repository elsewhere: by this machine, so that what opens it stays with its user.
+pub(crate) async fn fetch(
+    from: &GitUrl,
+    data: &Path,
+    git: &Git,
+    environment: &Environment,
+) -> Result<Mirror, Stop> {
+    let (folder, ways) = (data.join("mirrors"), ways(environment));
+    let mirrors = Mirrors { folder: &folder, git, ways: &ways };
+    let mut progress = Progress::if_slow(format!("fetching {}", from.url));
+    let fetched = mirrors.fetch(&from.url, from.after.as_deref(), |line| progress.note(line)).await;
+    drop(progress);
+    let fetched = fetched.with_context(|| format!("cannot fetch `{}`", from.url));
+    fetched.map_err(Stop::usage)
+}
 
 /// The repository that was named, or the one around `cwd` if there is one.
 pub(crate) async fn around(git: &Git, named: Option<&Path>, cwd: &Path) -> Result<Option<Repo>, Stop> {
@@ -35,7 +103,7 @@ fn check_path(named: &Path) -> Result<(), Stop> {
         text.split_once(':').is_some_and(|(host, path)| path.starts_with("//") || host.contains('@'));
     match named.try_exists() {
         Ok(false) if remote => Err(Stop::wrong(
-            "--repo takes a path, and no URL yet: `git clone` it first, then name the clone with --repo PATH",
+            "here --repo takes a path, and no URL: `git clone` it first, then name the clone with --repo PATH",
         )),
         Ok(false) => Err(Stop::wrong(format!(
             "`{}` does not exist: name the folder of a git repository with --repo, or leave it out to use the one \
@@ -47,13 +115,21 @@ fn check_path(named: &Path) -> Result<(), Stop> {
     }
 }
 
-/// The user's work as it is now.
-pub(crate) async fn capture(repo: &Repo, scratch: &TempDir, printer: &mut Printer) -> Result<Code, Stop> {
-    let top = repo.top.display();
+/// The user's work as it is now, or the commit that they named. `top` is what the user calls the repository.
+pub(crate) async fn capture(
+    repo: &Repo,
+    top: &str,
+    scratch: &TempDir,
+    printer: &mut Printer,
+) -> Result<Code, Stop> {
     let tell = || printer.aside(&format!("taking a copy of {top}; a big repository takes its time"));
     let (quarantine, snapshot) = telling_if_slow(repo.snapshot(scratch.path()), tell).await?;
-    let what = if snapshot.dirty { "HEAD plus uncommitted and untracked work" } else { "HEAD" };
-    printer.aside(&format!("working on a copy of {}: {what}", repo.top.display()));
+    let what = match () {
+        () if repo.is_at_commit() => format!("commit {}", &repo.head[..12]),
+        () if snapshot.dirty => "HEAD plus uncommitted and untracked work".to_owned(),
+        () => "HEAD".to_owned(),
+    };
+    printer.aside(&format!("working on a copy of {top}: {what}"));
     if !snapshot.submodules.is_empty() {
         let paths = snapshot.submodules.join(", ");
         printer.aside(&format!(
@@ -88,11 +164,11 @@ async fn telling_if_slow<T>(step: impl Future<Output = T>, tell: impl FnOnce()) 
 pub(crate) async fn upload(
     contact: &Contact,
     printer: &mut Printer,
-    repo: &Repo,
+    name: &str,
     code: &Code,
 ) -> Result<Workspace, Stop> {
     let bundle = &code.snapshot.bundle;
-    Ok(contact.ask(printer, async |client| client.upload_workspace(&repo.name, bundle).await).await?)
+    Ok(contact.ask(printer, async |client| client.upload_workspace(name, bundle).await).await?)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod fetch;
 mod hostile;
+mod mirror;
 mod refusals;
 mod round_trip;
 mod work;

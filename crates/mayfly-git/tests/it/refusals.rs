@@ -61,7 +61,7 @@ async fn a_git_that_never_ends_is_killed_and_named_with_its_limit() {
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let git = Git::new(place.dir.path().into(), None, None);
     let error = Repo::discover(&git, &place.repo()).await.unwrap_err();
-    assert!(matches!(error, GitError::TooLong(_)), "{error}");
+    assert!(matches!(error, GitError::TooLong { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("git rev-parse") && text.contains("10 minutes"), "{text}");
 }

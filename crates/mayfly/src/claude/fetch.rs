@@ -24,10 +24,10 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Sha256, Sha512};
 
 use super::pin::{Pin, VERSION};
-use super::progress::{self, Progress};
 use super::{ClaudeError, digest};
 use crate::environment::Environment;
 use crate::printer::Shown;
+use crate::progress::{self, Progress};
 
 /// The longest that npm may take.
 const FETCH_MAX: Duration = Duration::from_secs(30 * 60);

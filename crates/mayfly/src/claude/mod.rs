@@ -13,7 +13,6 @@
 mod digest;
 mod fetch;
 pub(crate) mod pin;
-mod progress;
 mod version;
 
 use std::fs::{self, File};

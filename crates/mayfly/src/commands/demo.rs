@@ -125,6 +125,7 @@ impl Play<'_> {
         let landing = Landing {
             repo: Some(self.repo.clone()),
             code: Some(Code { quarantine, snapshot }),
+            mirror: None,
             folder: self.kept.to_owned(),
             saved: self.kept.join("saved"),
             git: self.git,

@@ -98,7 +98,7 @@ pub(crate) async fn result(
     // From here on there is a folder to remove.
     let mut interrupts = Interrupts::install()?;
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let landing = Landing { repo, code: None, folder: cwd, saved, git };
+    let landing = Landing { repo, code: None, mirror: None, folder: cwd, saved, git };
     let mut taking = Taking { contact, printer, landing, scratch };
     tokio::select! {
         () = interrupts.next() => return Err(Stop::interrupted()),

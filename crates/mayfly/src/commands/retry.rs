@@ -96,7 +96,7 @@ pub(crate) async fn retry(
         let exit = detach(&contact, jobs, args.json, &mut printer, &mut interrupts).await?;
         return printer.exit(exit);
     }
-    let landing = Landing { repo, code: None, folder: cwd, saved: data.join("saved"), git };
+    let landing = Landing { repo, code: None, mirror: None, folder: cwd, saved: data.join("saved"), git };
     let exit = carry_out(&Arc::new(contact), jobs, &landing, &mut printer, &mut interrupts).await?;
     if exit == Exit::Trouble {
         printer.closing(&format!("The orchestrator's log: {}", log_file(&data).display()));

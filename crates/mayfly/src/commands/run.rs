@@ -25,6 +25,7 @@ use crate::landing::Landing;
 use crate::lend::Lent;
 use crate::printer::Printer;
 use crate::registries::Found;
+use crate::repository::Chosen;
 use crate::server_process::{Was, log_file};
 use crate::{prompt, registries, repository, tasks_file};
 
@@ -45,10 +46,14 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     let note = add_credential(&mut tasks, settings, &origin)?;
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
-    let repo = repository::around(&git, args.repo.as_deref(), &cwd).await?;
-
-    let name = repo.as_ref().map(|repo| repo.name.as_str());
-    let lent = args.lent.as_ref().map(|folder| Lent::choose(folder, &tasks, name, settings)).transpose()?;
+    let chosen = Chosen::read(&git, args.repo.as_deref(), &cwd).await?;
+    let name = chosen.as_ref().map(Chosen::name);
+    let lent = args.lent.as_ref().map(|folder| Lent::choose(folder, &tasks, name.as_deref(), settings));
+    let lent = lent.transpose()?;
+    // What has its own code needs no other.
+    let chosen = chosen.filter(|chosen| {
+        matches!(chosen, Chosen::Here(_)) || tasks.iter().any(|task| task.workspace.is_none())
+    });
 
     let mut interrupts = Interrupts::install()?;
     let mut printer = match args.detach {
@@ -62,9 +67,10 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         printer.aside(&registries_words(found));
     }
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let code = match &repo {
-        Some(repo) if tasks.iter().any(|task| task.workspace.is_none()) => {
-            Some(interrupts.or_stop(repository::capture(repo, &scratch, &mut printer)).await?)
+    let mut code = match &chosen {
+        Some(Chosen::Here(repo)) if tasks.iter().any(|task| task.workspace.is_none()) => {
+            let top = repo.top.display().to_string();
+            Some(interrupts.or_stop(repository::capture(repo, &top, &scratch, &mut printer)).await?)
         }
         _ => None,
     };
@@ -84,8 +90,21 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         ),
         Was::There | Was::Nowhere => {}
     }
-    if let (Some(repo), Some(code)) = (&repo, &code) {
-        let upload = repository::upload(&contact, &mut printer, repo, code);
+    // Not before the folder is known to be ours, since it is kept there.
+    let (mut repo, mut mirror) = (None, None);
+    match chosen {
+        Some(Chosen::Here(here)) => repo = Some(here),
+        Some(Chosen::Elsewhere(from)) => {
+            let fetch = repository::fetch(&from, &data, &git, environment);
+            let fetched = interrupts.or_stop(fetch).await?;
+            let capture = repository::capture(&fetched.repo, &from.url, &scratch, &mut printer);
+            code = Some(interrupts.or_stop(capture).await?);
+            mirror = Some(fetched);
+        }
+        None => {}
+    }
+    if let (Some(name), Some(code)) = (&name, &code) {
+        let upload = repository::upload(&contact, &mut printer, name, code);
         let workspace = interrupts.or_stop(upload).await?;
         let without = tasks.iter_mut().filter(|task| task.workspace.is_none());
         without.for_each(|task| task.workspace = Some(workspace.clone()));
@@ -99,7 +118,16 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         let exit = detach(&contact, jobs, args.json, &mut printer, &mut interrupts).await?;
         return printer.exit(exit);
     }
-    let landing = Landing { repo, code, folder: cwd, saved: data.join("saved"), git };
+    if let Some(mirror) = &mirror {
+        // A clone of the user's that they stand in takes the branches; elsewhere each becomes a clone.
+        let around = repository::around(&git, None, &cwd).await.ok().flatten();
+        repo = match around {
+            Some(clone) if clone.has(&mirror.repo.head).await => Some(clone),
+            _ => None,
+        };
+        code = None;
+    }
+    let landing = Landing { repo, code, mirror, folder: cwd, saved: data.join("saved"), git };
     let exit = carry_out(&Arc::new(contact), jobs, &landing, &mut printer, &mut interrupts).await?;
     if exit == Exit::Trouble {
         printer.closing(&format!("The orchestrator's log: {}", log_file(&data).display()));

@@ -53,7 +53,7 @@ impl Place {
         };
         // As the system names the current folder.
         let folder = self.repo().canonicalize().expect("there");
-        Landing { repo, code: None, folder, saved: self.dir.path().join("saved"), git }
+        Landing { repo, code: None, mirror: None, folder, saved: self.dir.path().join("saved"), git }
     }
 }
 

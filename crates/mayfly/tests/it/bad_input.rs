@@ -179,7 +179,8 @@ fn a_repository_that_cannot_be_worked_on() {
     let with = |repo: &str| user.said(user.with_token(&["run", "--repo", repo, "fix it"]));
     insta::assert_snapshot!("missing_repo", with("missing"));
     insta::assert_snapshot!("url_repo", with("https://user:secret@example.com/x.git"));
-    assert_eq!(with("git@example.com:x/y.git"), with("https://user:secret@example.com/x.git"));
+    insta::assert_snapshot!("http_repo", with("http://example.com/x.git"));
+    insta::assert_snapshot!("empty_revision", with("https://example.com/x.git#"));
     insta::assert_snapshot!("plain_repo", with("plain"));
     insta::assert_snapshot!("bare_repo", with("bare"));
     insta::assert_snapshot!("empty_repo", with("empty"));

@@ -10,6 +10,7 @@ mod credentials;
 mod demo;
 mod draining;
 mod egress;
+mod elsewhere;
 mod endings;
 mod failpoints;
 mod full_disk;

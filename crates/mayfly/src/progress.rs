@@ -1,4 +1,5 @@
-//! Tells on standard error how a fetch goes: a line that moves on a terminal, else a new line now and then.
+//! Tells on standard error how a step goes that takes its time: a line that moves on a terminal, else a new line now
+//! and then.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -22,17 +23,28 @@ pub(crate) struct Progress {
 impl Progress {
     /// Begins to tell about `what`.
     pub(crate) fn new(what: String) -> Self {
-        let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is good");
-        let terminal = std::io::stderr().is_terminal();
-        let bar = terminal.then(|| ProgressBar::new_spinner().with_style(style));
-        let mut progress = Self { what, began: Instant::now(), told: None, bar };
+        let mut progress = Self::if_slow(what);
+        progress.told = None;
         progress.tell(0);
         progress
     }
 
+    /// The same about something that may be quick: where nothing can move, it is told of once it is not.
+    pub(crate) fn if_slow(what: String) -> Self {
+        let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is good");
+        let terminal = std::io::stderr().is_terminal();
+        let bar = terminal.then(|| ProgressBar::new_spinner().with_style(style));
+        Self { what, began: Instant::now(), told: Some(Instant::now()), bar }
+    }
+
     /// Tells how many bytes there are by now.
     pub(crate) fn tell(&mut self, bytes: u64) {
-        let line = format!("{}: {}s, {} MB", self.what, self.began.elapsed().as_secs(), bytes / 1_000_000);
+        self.note(&format!("{} MB", bytes / 1_000_000));
+    }
+
+    /// Tells how far it is, in words.
+    pub(crate) fn note(&mut self, words: &str) {
+        let line = format!("{}: {}s, {words}", self.what, self.began.elapsed().as_secs());
         if let Some(bar) = &self.bar {
             bar.set_message(line);
             bar.tick();
@@ -48,6 +60,15 @@ impl Progress {
             bar.finish_and_clear();
         }
         say(&format!("{}: done in {}s", self.what, self.began.elapsed().as_secs()));
+    }
+}
+
+impl Drop for Progress {
+    /// What moves goes with it.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }
 

@@ -1,0 +1,211 @@
+//! Repositories elsewhere, and the copies of them that are kept.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use mayfly_git::{Git, GitError, Mirror, Mirrors};
+
+use super::{Place, path};
+
+impl Place {
+    fn mirrors(&self) -> PathBuf {
+        self.dir.path().join("mirrors")
+    }
+
+    async fn mirror_of(&self, url: &str, revision: Option<&str>) -> Result<Mirror, GitError> {
+        let (folder, git) = (self.mirrors(), self.ours());
+        Mirrors { folder: &folder, git: &git, ways: &[] }.fetch(url, revision, |_| {}).await
+    }
+
+    async fn mirror(&self, revision: Option<&str>) -> Result<Mirror, GitError> {
+        self.mirror_of(&self.repo_url(), revision).await
+    }
+
+    fn repo_url(&self) -> String {
+        format!("file://{}", self.repo().display())
+    }
+
+    /// The only mirror's repository.
+    fn git_dir(&self) -> PathBuf {
+        let entries = fs::read_dir(self.mirrors()).unwrap().map(|entry| entry.unwrap().path());
+        let mut found = entries.filter(|path| path.extension() == Some(OsStr::new("git")));
+        let one = found.next().unwrap();
+        assert!(found.next().is_none(), "more than one mirror");
+        one
+    }
+
+    fn packs(&self) -> usize {
+        let packs = fs::read_dir(self.git_dir().join("objects/pack")).unwrap();
+        packs.filter(|entry| entry.as_ref().unwrap().path().extension() == Some(OsStr::new("pack"))).count()
+    }
+}
+
+#[tokio::test]
+async fn a_second_time_brings_only_what_is_new() {
+    let place = Place::with_repository();
+    let mut lines = Vec::new();
+    let (folder, git, url) = (place.mirrors(), place.ours(), place.repo_url());
+    let mirrors = Mirrors { folder: &folder, git: &git, ways: &[] };
+    let mirror = mirrors.fetch(&url, None, |line| lines.push(line.to_owned())).await.unwrap();
+    let first = place.git(&place.repo(), &["rev-parse", "HEAD"]);
+    assert_eq!((mirror.repo.head.as_str(), mirror.repo.name.as_str()), (first.as_str(), "repo"));
+    assert!(!lines.is_empty(), "it tells how it goes");
+    assert_eq!(place.packs(), 1);
+    place.mirror(None).await.unwrap();
+    assert_eq!(place.packs(), 1, "there was nothing new");
+    fs::write(place.repo().join("b.txt"), "b\n").unwrap();
+    place.commit("second");
+    let mirror = place.mirror(None).await.unwrap();
+    assert_eq!(place.packs(), 2);
+    assert_ne!(mirror.repo.head, first);
+    let listed = place.git(&place.git_dir(), &["rev-list", "--count", &mirror.repo.head]);
+    assert_eq!(listed, "2", "the history is there");
+}
+
+#[tokio::test]
+async fn a_branch_a_tag_or_a_commit_is_found_and_what_is_not_there_is_named() {
+    let place = Place::with_repository();
+    let git = |args: &[&str]| place.git(&place.repo(), args);
+    let first = git(&["rev-parse", "HEAD"]);
+    git(&["tag", "-a", "-m", "a tag", "v1"]);
+    fs::write(place.repo().join("a.txt"), "two\n").unwrap();
+    place.commit("second");
+    git(&["branch", "topic/x"]);
+    git(&["commit", "-q", "--allow-empty", "-m", "third"]);
+    let second = git(&["rev-parse", "topic/x"]);
+    for (revision, commit) in
+        [("topic/x", &second), ("v1", &first), (&first[..10], &first), (first.as_str(), &first)]
+    {
+        assert_eq!(&place.mirror(Some(revision)).await.unwrap().repo.head, commit, "{revision}");
+    }
+    for wrong in ["none", "-x", "HEAD@{1}", "a\nb", &"0".repeat(40)] {
+        let error = place.mirror(Some(wrong)).await.unwrap_err();
+        assert!(matches!(&error, GitError::NoRevision { revision, .. } if revision == wrong), "{error}");
+    }
+    // A branch that is gone there is gone here.
+    git(&["branch", "-D", "topic/x"]);
+    assert!(matches!(place.mirror(Some("topic/x")).await, Err(GitError::NoRevision { .. })));
+}
+
+#[tokio::test]
+async fn a_remote_that_is_away_is_asked_for_nothing_that_is_here() {
+    let place = Place::with_repository();
+    let (url, head) = (place.repo_url(), place.mirror(None).await.unwrap().repo.head);
+    fs::rename(place.repo(), place.dir.path().join("away")).unwrap();
+    assert_eq!(place.mirror_of(&url, Some(&head)).await.unwrap().repo.head, head);
+    let error = place.mirror_of(&url, None).await.unwrap_err();
+    assert!(matches!(&error, GitError::Failed { said, .. } if said.contains("repo")), "{error}");
+}
+
+#[tokio::test]
+async fn two_at_once_and_one_after_a_kill_find_a_whole_mirror() {
+    let place = Place::with_repository();
+    let (a, b) = tokio::join!(place.mirror(None), place.mirror(None));
+    assert_eq!(a.unwrap().repo.head, b.unwrap().repo.head);
+    // What git leaves that is killed.
+    let git_dir = place.git_dir();
+    for left in ["packed-refs.lock", "refs/heads/main.lock", "HEAD.lock", "objects/pack/tmp_pack_abc"] {
+        fs::write(git_dir.join(left), "half").unwrap();
+    }
+    fs::remove_file(git_dir.join("HEAD")).unwrap();
+    fs::write(place.repo().join("a.txt"), "two\n").unwrap();
+    place.commit("second");
+    let mirror = place.mirror(None).await.unwrap();
+    assert_eq!(mirror.repo.head, place.git(&place.repo(), &["rev-parse", "HEAD"]));
+    assert!(!git_dir.join("objects/pack/tmp_pack_abc").exists());
+}
+
+/// S08, S09: of a repository elsewhere no submodule is fetched, no filter or hook is run, and an LFS pointer stays one.
+#[tokio::test]
+async fn nothing_of_a_repository_elsewhere_runs() {
+    let place = Place::with_repository();
+    let (repo, trap) = (place.repo(), place.dir.path().join("sprung"));
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    fs::write(repo.join("big.bin"), pointer).unwrap();
+    fs::write(repo.join(".gitattributes"), "*.bin filter=lfs\n").unwrap();
+    fs::write(repo.join(".lfsconfig"), "[lfs]\n\turl = https://canary.example\n").unwrap();
+    let modules = format!("[submodule \"s\"]\n\tpath = s\n\turl = --upload-pack=touch{}\n", trap.display());
+    fs::write(repo.join(".gitmodules"), modules).unwrap();
+    let head = place.git(&repo, &["rev-parse", "HEAD"]);
+    place.git(&repo, &["add", "."]);
+    place.git(&repo, &["update-index", "--add", "--cacheinfo", &format!("160000,{head},s")]);
+    place.git(&repo, &["commit", "-q", "-m", "hostile"]);
+    let hook = format!("#!/bin/sh\ntouch {}\n", trap.display());
+    fs::create_dir_all(repo.join(".git/hooks")).unwrap();
+    fs::write(repo.join(".git/hooks/post-checkout"), hook).unwrap();
+    // git's own check of `.gitmodules` refuses such a URL.
+    let refused = place.mirror(None).await;
+    assert!(refused.is_err() && !trap.exists(), "{refused:?}");
+    let modules = "[submodule \"s\"]\n\tpath = s\n\turl = https://canary.example/s\n";
+    fs::write(repo.join(".gitmodules"), modules).unwrap();
+    place.git(&repo, &["commit", "-q", "--amend", "-m", "less so", ".gitmodules"]);
+    let mirror = place.mirror(None).await.unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, snapshot) = mirror.repo.snapshot(scratch.path()).await.unwrap();
+    assert_eq!(snapshot.submodules, ["s"]);
+    let machine = place.machine(&snapshot);
+    assert_eq!(fs::read_to_string(machine.join("big.bin")).unwrap(), pointer);
+    assert!(!trap.exists());
+}
+
+#[tokio::test]
+async fn another_way_than_the_usual_ones_leads_to_no_mirror() {
+    let place = Place::with_repository();
+    for url in ["http://127.0.0.1:1/x", "git://127.0.0.1:1/x", "ext::true", "ssh://-oProxyCommand=true/x"] {
+        let refused = place.mirror_of(url, None).await.unwrap_err().to_string();
+        assert!(refused.contains("not allowed") || refused.contains("blocked"), "{refused}");
+    }
+}
+
+/// What a clone of the user's would be, with the work on a branch of its own.
+#[tokio::test]
+async fn work_comes_back_as_a_clone_that_shares_the_packs() {
+    let place = Place::with_repository();
+    place.git(&place.repo(), &["branch", "topic"]);
+    let mirror = place.mirror(None).await.unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, snapshot) = mirror.repo.snapshot(scratch.path()).await.unwrap();
+    assert!(!snapshot.dirty);
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join("a.txt"), "changed\n").unwrap();
+    place.git(&machine, &["commit", "-q", "-am", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let folder = place.dir.path().join("clone");
+    mirror.clone_with(&bundle, &head, &folder, "mayfly/x-y").await.unwrap();
+    let git = |args: &[&str]| place.git(&folder, args);
+    assert_eq!(git(&["symbolic-ref", "HEAD"]), "refs/heads/mayfly/x-y");
+    assert_eq!(git(&["status", "--porcelain"]), "");
+    assert_eq!(git(&["remote", "get-url", "origin"]), place.repo_url());
+    let refs = git(&["for-each-ref", "--format=%(refname)"]);
+    assert_eq!(
+        refs.lines().collect::<Vec<_>>(),
+        ["refs/heads/mayfly/x-y", "refs/remotes/origin/main", "refs/remotes/origin/topic"]
+    );
+    git(&["fsck", "--strict", "--connectivity-only"]);
+    let packs = fs::read_dir(folder.join(".git/objects/pack")).unwrap().map(Result::unwrap);
+    assert!(packs.into_iter().any(|entry| entry.metadata().unwrap().nlink() > 1), "no pack is shared");
+    assert!(!folder.join(".git/objects/info/alternates").exists());
+}
+
+/// A branch or a commit of the user's own repository, and nothing of what is not committed.
+#[tokio::test]
+async fn a_task_can_begin_at_another_commit_of_the_users_repository() {
+    let place = Place::with_repository();
+    let first = place.git(&place.repo(), &["rev-parse", "HEAD"]);
+    place.git(&place.repo(), &["branch", "topic"]);
+    fs::write(place.repo().join("a.txt"), "two\n").unwrap();
+    place.commit("second");
+    fs::write(place.repo().join("untracked"), "x").unwrap();
+    let git = Git::new(path(), Some(place.dir.path().to_owned()), None);
+    let repo = mayfly_git::Repo::discover(&git, &place.repo()).await.unwrap();
+    for revision in ["topic", "HEAD~1", &first[..12]] {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = repo.clone().at(revision).await.unwrap();
+        let (_, snapshot) = at.snapshot(scratch.path()).await.unwrap();
+        assert_eq!((snapshot.base.as_str(), snapshot.dirty), (first.as_str(), false), "{revision}");
+    }
+    let error = repo.at("--all").await.unwrap_err();
+    assert!(matches!(error, GitError::NoRevision { .. }), "{error}");
+}
