@@ -36,6 +36,8 @@ pub use lines::{EventLines, LINE_BYTES_MAX};
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long the head of an answer may take where nothing long is handed over.
 pub const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// The status of what is not there.
+const NOT_FOUND: u16 = 404;
 /// The status of what was there once.
 const GONE: u16 = 410;
 /// How long an unused connection is kept: no longer than it could make an orchestrator look busy.
@@ -125,6 +127,14 @@ impl Client {
     pub async fn lock(&self, id: impl Display) -> Result<String, ClientError> {
         let response = self.soon(self.about(Method::GET, id, &["lock"])).await?;
         Ok(String::from_utf8_lossy(&self.body(response).await?).into_owned())
+    }
+
+    /// Whether the orchestrator has a resource already, by the SHA-256 of its archive.
+    pub async fn has_resource(&self, sha256: &str) -> Result<bool, ClientError> {
+        match self.soon(self.request(Method::HEAD, &["v1", "resources", sha256])).await {
+            Err(ClientError::Status { status: NOT_FOUND }) => Ok(false),
+            answer => answer.map(|_| true),
+        }
     }
 
     /// Hands over a resource of a library elsewhere: its archive, by the SHA-256 of that.

@@ -18,7 +18,7 @@ use crate::config::EngineConfig;
 use crate::doors::Doors;
 use crate::heads::{Follow, Head, Heads};
 use crate::metrics::Metrics;
-use crate::prune::Workspaces;
+use crate::prune::Kept;
 use crate::seal::Seal;
 use crate::session::Links;
 use crate::spend;
@@ -75,7 +75,7 @@ pub(crate) struct Inner {
     pub(crate) tokens: Tokens,
     pub(crate) heads: Heads,
     pub(crate) links: Links,
-    pub(crate) workspaces: Workspaces,
+    pub(crate) kept: Kept,
     pub(crate) seal: Seal,
     /// Held from reading the pool until its secrets are known: who read it later is known later.
     pub(crate) knowing: Mutex<()>,
@@ -120,7 +120,7 @@ impl Engine {
             clock,
             heads: Heads::default(),
             links: Links::default(),
-            workspaces: Workspaces::default(),
+            kept: Kept::default(),
             slots: watch::Sender::new(()),
             claiming: Mutex::new(true),
             unfinished,

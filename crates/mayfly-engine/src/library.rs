@@ -6,13 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use mayfly_core::host::Rule;
-use mayfly_core::{AttemptId, TaskId, causes};
+use mayfly_core::{AttemptId, TaskId};
 use mayfly_library::kinds::What;
 use mayfly_library::pack::BadArchive;
-use mayfly_library::tool::{self, Download, Tool};
+use mayfly_library::tool::{self, Download};
 use mayfly_library::{
-    Kind, Library, Lock, Locked, Name, Problem, Problems, Reference, Resolution, Resource, ResourceId,
-    Wishes, pack, resolve,
+    Kind, Library, Lock, Locked, Name, Problem, Problems, Reference, Resolution, Resource, Wishes, pack,
+    resolve,
 };
 use mayfly_provider::ToolSpec;
 use mayfly_store::{NewLock, StoreError};
@@ -23,11 +23,14 @@ use mayfly_wire::worker::OrderedLibrary;
 use tokio::task::spawn_blocking;
 
 use self::needs::{Need, needs};
+use self::stock::Stock;
+pub(crate) use self::stock::archive_at;
 use crate::engine::Engine;
 use crate::submit::{SubmitError, invalid};
 
 mod bounds;
 mod needs;
+mod stock;
 
 /// Where the library is, and what is kept of it.
 #[derive(Debug, Clone)]
@@ -103,6 +106,9 @@ pub enum KeepError {
     /// The lock is none that a task could run with.
     #[error("the lock {0}")]
     Lock(String),
+    /// There is no room for a task that would name it.
+    #[error(transparent)]
+    NoRoom(SubmitError),
     /// There is no room for it.
     #[error("what is handed over of a library cannot be kept")]
     Write(#[source] io::Error),
@@ -181,19 +187,36 @@ fn has_library(config: &LibraryConfig) -> Result<bool, SubmitError> {
 impl Engine {
     /// Keeps a resource of a library elsewhere by the SHA-256 of its archive, so that a lock can name it.
     pub async fn keep_resource(&self, sha256: String, archive: Vec<u8>) -> Result<(), KeepError> {
-        let archives = self.0.config.library.archives.clone();
+        self.check_disk().map_err(KeepError::NoRoom)?;
+        let stock = self.stock();
         let keeping = spawn_blocking(move || {
             pack::unpack(&archive, &sha256)?;
-            keep_archive(&archives, &sha256, &archive).map_err(KeepError::Write)
+            if stock.has(&sha256) {
+                return Ok(());
+            }
+            stock.put(&sha256, &archive).map_err(KeepError::Write)
         });
         keeping.await.unwrap_or_else(|error| Err(KeepError::Write(io::Error::other(error))))
     }
 
+    /// Whether a resource is kept here by the SHA-256 of its archive. It is, for as long as if it had been handed over now.
+    pub async fn has_resource(&self, sha256: String) -> bool {
+        let stock = self.stock();
+        let looking = spawn_blocking(move || pack::is_sha256(&sha256) && stock.has(&sha256));
+        looking.await.unwrap_or(false)
+    }
+
+    fn stock(&self) -> Stock {
+        let (config, kept) = (self.0.config.library.clone(), self.0.kept.clone());
+        Stock { config, kept, now: self.0.clock.now() }
+    }
+
     /// Keeps a lock of a library elsewhere, whose resources are kept here, so that tasks can name it. Its name.
     pub async fn keep_lock(&self, lock: Lock) -> Result<String, KeepError> {
-        let config = self.0.config.library.clone();
+        self.check_disk().map_err(KeepError::NoRoom)?;
+        let stock = self.stock();
         let (sha256, json) = (lock.sha256(), lock.to_json());
-        let checking = spawn_blocking(move || check_lock(&config, &lock));
+        let checking = spawn_blocking(move || check_lock(&stock, &lock));
         checking.await.unwrap_or_else(|error| Err(KeepError::Write(io::Error::other(error))))?;
         self.0.store.keep_lock(sha256.clone(), json).await?;
         Ok(sha256)
@@ -222,6 +245,7 @@ impl Engine {
             }
             None => None,
         };
+        let stock = self.stock();
         let choosing = spawn_blocking(move || {
             let kept = |content: &str| archive_of(&config.archives, content);
             let resolution = match lock {
@@ -229,7 +253,7 @@ impl Engine {
                 None => Library::at(&config.folder).resolve(&wishes, &kept)?,
             };
             let nothing = resolution.resources.is_empty() && resolution.agent.is_none();
-            if nothing { Ok(None) } else { chosen(&config, &resolution).map(Some) }
+            if nothing { Ok(None) } else { chosen(&stock, &resolution).map(Some) }
         });
         let chosen =
             choosing.await.unwrap_or_else(|error| Err(SubmitError::Archives(io::Error::other(error))))?;
@@ -272,7 +296,10 @@ impl Engine {
     pub(crate) async fn tools(&self, task: TaskId) -> Result<Vec<ToolSpec>, StoreError> {
         let lock = self.read_lock_of(task).await?;
         let ids = lock.into_iter().flat_map(|lock| lock.resources).flat_map(|locked| locked.tools);
-        let spec = |id: String| ToolSpec { folder: self.0.config.library.tools.join(&id), id };
+        let spec = |sha256: String| ToolSpec {
+            folder: self.0.config.library.tools.join(&sha256),
+            inside: tool::place(&sha256),
+        };
         Ok(ids.collect::<BTreeSet<_>>().into_iter().map(spec).collect())
     }
 
@@ -281,20 +308,20 @@ impl Engine {
         let lock = self.read_lock_of(attempt.task).await?;
         let mut resources = lock.iter().flat_map(|lock| &lock.resources);
         let is_there = resources.any(|locked| locked.sha256 == sha256);
-        Ok(is_there.then(|| path(&self.0.config.library.archives, sha256)))
+        Ok(is_there.then(|| archive_at(&self.0.config.library.archives, sha256)))
     }
 }
 
 /// Keeps what a task runs with, and reads what its owner has said beside it.
-fn chosen(config: &LibraryConfig, resolution: &Resolution) -> Result<Chosen, SubmitError> {
+fn chosen(stock: &Stock, resolution: &Resolution) -> Result<Chosen, SubmitError> {
     let problems: Vec<Problem> =
         resolution.resources.iter().flat_map(|(resource, _)| unbound(resource)).collect();
     if !problems.is_empty() {
         return Err(Problems(problems).into());
     }
     for (resource, _) in &resolution.resources {
-        keep(&config.archives, resource).map_err(SubmitError::Archives)?;
-        resource.tools().try_for_each(|tool| keep_tool(config, &resource.id, tool))?;
+        stock.keep(resource).map_err(SubmitError::Archives)?;
+        resource.tools().try_for_each(|tool| stock.keep_tool(&resource.id, tool))?;
     }
     let lock = resolution.lock();
     let shadowed = resolution.shadowed.iter().map(ToString::to_string).collect();
@@ -342,72 +369,6 @@ fn unbound(resource: &Resource) -> Vec<Problem> {
     problems
 }
 
-/// Keeps what a server runs, once it is what its owner has locked, unless it is there.
-fn keep_tool(config: &LibraryConfig, id: &ResourceId, tool: &Tool) -> Result<(), SubmitError> {
-    let kept = config.tools.join(&tool.sha256);
-    if kept.is_dir() {
-        return Ok(());
-    }
-    let wrong = |words: String| {
-        let words = format!("{}: {words}: `mayfly library lock` fetches it again", tool.resolved);
-        SubmitError::Library(Problem::new(format!("{id}/{}", tool::FILE), words).into())
-    };
-    let tree = config.folder.join(tool::FOLDER).join(&tool.sha256);
-    let is_locked = |tree: &Path| match tool::sha256(tree) {
-        Ok(found) if found == tool.sha256 => Ok(()),
-        Ok(_) => Err(wrong("what is kept of it is not what was locked".to_owned())),
-        Err(error) => Err(wrong(causes(&error))),
-    };
-    is_locked(&tree)?;
-    fs::create_dir_all(&config.tools).map_err(SubmitError::Archives)?;
-    let beside = tempfile::tempdir_in(&config.tools).map_err(SubmitError::Archives)?;
-    let copy = beside.path().join("tree");
-    tool::copy(&tree, &copy).map_err(|error| wrong(causes(&error)))?;
-    // What is kept is never looked at again: it is all of it, and on the disk, before it has its name.
-    is_locked(&copy)?;
-    sync_tree(&copy).map_err(SubmitError::Archives)?;
-    // Another task may have been faster.
-    match fs::rename(&copy, &kept) {
-        Err(error) if !kept.is_dir() => Err(SubmitError::Archives(error)),
-        _ => sync(&config.tools).map_err(SubmitError::Archives),
-    }
-}
-
-/// Has all of a folder on the disk.
-fn sync_tree(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() { sync_tree(&entry.path())? } else { sync(&entry.path())? }
-    }
-    sync(folder)
-}
-
-fn sync(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
-}
-
-fn path(archives: &Path, sha256: &str) -> PathBuf {
-    archives.join(format!("{sha256}.tar"))
-}
-
-/// Keeps an archive, unless it is there as it was.
-fn keep(archives: &Path, resource: &Resource) -> io::Result<()> {
-    keep_archive(archives, &resource.sha256, &resource.archive())
-}
-
-fn keep_archive(archives: &Path, sha256: &str, archive: &[u8]) -> io::Result<()> {
-    let path = path(archives, sha256);
-    if fs::read(&path).is_ok_and(|there| there == archive) {
-        return Ok(());
-    }
-    fs::create_dir_all(archives)?;
-    let mut beside = tempfile::NamedTempFile::new_in(archives)?;
-    io::Write::write_all(&mut beside, archive)?;
-    beside.as_file().sync_all()?;
-    beside.persist(path).map_err(|error| error.error)?;
-    sync(archives)
-}
-
 /// The archive that is kept whose content begins so, if there is just one.
 pub fn archive_of(archives: &Path, content: &str) -> Option<Vec<u8>> {
     let names = fs::read_dir(archives).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -422,14 +383,14 @@ pub fn archive_of(archives: &Path, content: &str) -> Option<Vec<u8>> {
 }
 
 /// Whether a lock that somebody wrote is one that could have been written here.
-fn check_lock(config: &LibraryConfig, lock: &Lock) -> Result<(), KeepError> {
+fn check_lock(stock: &Stock, lock: &Lock) -> Result<(), KeepError> {
     let wrong = |words: &str| Err(KeepError::Lock(words.to_owned()));
     if lock.resources.len() > resolve::RESOURCES_MAX {
         return wrong(&format!("has more than {} resources", resolve::RESOURCES_MAX));
     }
     let mut bytes = 0_u64;
     for Locked { id, sha256, bytes: of_one, .. } in &lock.resources {
-        if !pack::is_sha256(sha256) || !path(&config.archives, sha256).is_file() {
+        if !pack::is_sha256(sha256) || !stock.has(sha256) {
             return wrong(&format!("names {id}, which is not here: hand it over first"));
         }
         bytes = bytes.saturating_add(*of_one);
@@ -437,7 +398,7 @@ fn check_lock(config: &LibraryConfig, lock: &Lock) -> Result<(), KeepError> {
     if bytes > resolve::BYTES_MAX as u64 {
         return wrong(&format!("has {bytes} bytes, and {} are the most", resolve::BYTES_MAX));
     }
-    let read = match read_lock(config, lock) {
+    let read = match read_lock(&stock.config, lock) {
         Ok(read) => read,
         Err(SubmitError::Archives(error)) => return Err(KeepError::Write(error)),
         Err(error) => return wrong(&format!("has something wrong in it: {error}")),
@@ -452,7 +413,8 @@ fn check_lock(config: &LibraryConfig, lock: &Lock) -> Result<(), KeepError> {
 /// The resources of a lock, as they were.
 fn read_lock(config: &LibraryConfig, lock: &Lock) -> Result<Resolution, SubmitError> {
     let read = |locked: &Locked| {
-        let archive = fs::read(path(&config.archives, &locked.sha256)).map_err(SubmitError::Archives)?;
+        let archive =
+            fs::read(archive_at(&config.archives, &locked.sha256)).map_err(SubmitError::Archives)?;
         let files = pack::unpack(&archive, &locked.sha256)
             .map_err(|error| SubmitError::Archives(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         Ok((Resource::read(locked.id.clone(), files)?, locked.from))

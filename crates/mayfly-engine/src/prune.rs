@@ -1,4 +1,5 @@
-//! What is old goes: the log and the result of a task that was over long ago, and code that no other task names.
+//! What is old goes: the log and the result of a task that was over long ago, and code that no other task names, and what of
+//! the library none does.
 //!
 //! Looked for from time to time, and taken away in steps between which everybody else has their turn. The task itself
 //! stays, and says what is gone.
@@ -17,6 +18,8 @@ use tracing::{info, warn};
 
 use crate::clock::{after, before};
 use crate::engine::Engine;
+
+mod library;
 
 /// The pause between two looks.
 const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -55,9 +58,12 @@ impl Engine {
                 Err(error) => warn!(%task, error = causes(&error), "log and result not taken away yet"),
             }
         }
-        let named = self.0.store.workspaces().await?.into_iter().collect();
-        let (workspaces, folder) = (self.0.workspaces.clone(), self.0.config.workspaces.clone());
-        Ok(blocking(move || workspaces.remove_unused(&folder, &named, cutoff)).await?)
+        let named: HashSet<String> = self.0.store.workspaces().await?.into_iter().collect();
+        let (kept, folder) = (self.0.kept.clone(), self.0.config.workspaces.clone());
+        // What has another name is no bundle.
+        let is_named = move |name: &str| name.strip_suffix(".bundle").is_none_or(|id| named.contains(id));
+        blocking(move || kept.remove_unused(&folder, is_named, cutoff)).await?;
+        self.prune_library(cutoff).await
     }
 
     async fn prune_task(&self, task: TaskId) -> Result<(), PruneError> {
@@ -80,28 +86,33 @@ fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The bundles of code. When one was last asked for is its file's time.
+/// What is kept by its content: bundles of code, archives of resources, trees of tools. When one was last asked for is its
+/// own time.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Workspaces(Arc<Mutex<()>>);
+pub(crate) struct Kept(Arc<Mutex<()>>);
 
-impl Workspaces {
-    /// Notes that the bundle at `path` is asked for now: it is not taken away before long. Whether it is there.
+impl Kept {
+    /// Notes that the one at `path` is asked for now: it is not taken away before long. Whether it is there.
     pub(crate) fn ask_for(&self, path: &Path, now: Timestamp) -> bool {
         let _held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = File::options().write(true).open(path);
-        file.and_then(|file| file.set_modified(SystemTime::from(now))).is_ok()
+        File::open(path).and_then(|file| file.set_modified(SystemTime::from(now))).is_ok()
     }
 
-    /// Removes the bundles that nobody names, and nobody asked for since `cutoff`.
-    fn remove_unused(&self, folder: &Path, named: &HashSet<String>, cutoff: Timestamp) -> io::Result<()> {
+    /// Removes from `folder` what nobody names, and nobody asked for since `cutoff`; what is half made, too.
+    fn remove_unused(
+        &self,
+        folder: &Path,
+        is_named: impl Fn(&str) -> bool,
+        cutoff: Timestamp,
+    ) -> io::Result<()> {
         let entries = match fs::read_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
         };
         for entry in entries {
             let path = entry?.path();
-            let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".bundle"));
-            if id.is_some_and(|id| !named.contains(id)) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| !is_named(name)) {
                 self.remove_if_old(&path, cutoff)?;
             }
         }
@@ -110,11 +121,19 @@ impl Workspaces {
 
     /// Nobody can ask for it between the look at its time and its end.
     fn remove_if_old(&self, path: &Path, cutoff: Timestamp) -> io::Result<()> {
-        let _held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if fs::metadata(path)?.modified()? < SystemTime::from(cutoff) {
-            info!(bundle = %path.display(), "code that no task names taken away");
-            fs::remove_file(path)?;
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let metadata = fs::symlink_metadata(path)?;
+        if metadata.modified()? >= SystemTime::from(cutoff) {
+            return Ok(());
         }
-        Ok(())
+        info!(path = %path.display(), "what no task names taken away");
+        if !metadata.is_dir() {
+            return fs::remove_file(path);
+        }
+        // A tree takes long: what is left of it if this ends half-way has no name that anybody looks for.
+        let going = path.with_file_name(format!(".going-{}", path.file_name().unwrap_or_default().display()));
+        fs::rename(path, &going)?;
+        drop(held);
+        fs::remove_dir_all(going)
     }
 }

@@ -187,7 +187,7 @@ impl Engine {
     }
 
     /// A task that the disk has no room for would stop half-way, and with it all others.
-    fn check_disk(&self) -> Result<(), SubmitError> {
+    pub(crate) fn check_disk(&self) -> Result<(), SubmitError> {
         let folder = &self.0.config.results;
         match rustix::fs::statvfs(folder) {
             Ok(disk) if disk.f_bavail * disk.f_frsize < DISK_FREE_MIN => {
@@ -202,7 +202,7 @@ impl Engine {
         check_task(task)?;
         if let Some(workspace) = &task.workspace {
             let bundle = self.0.config.workspaces.join(format!("{}.bundle", workspace.id));
-            if !self.0.workspaces.ask_for(&bundle, self.0.clock.now()) {
+            if !self.0.kept.ask_for(&bundle, self.0.clock.now()) {
                 let reason = "names no bundle that is kept here: upload it first";
                 return Err(invalid("workspace.id", reason));
             }

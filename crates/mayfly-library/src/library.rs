@@ -130,15 +130,8 @@ impl Library {
     pub fn put(&self, resource: &Resource) -> io::Result<()> {
         let place = self.place(&resource.id);
         let beside = place.with_file_name(format!(".new-{}-{}", resource.id.name, std::process::id()));
-        let before = place.with_file_name(format!(".old-{}-{}", resource.id.name, std::process::id()));
-        for left in [&beside, &before] {
-            absent_is_fine(fs::remove_dir_all(left))?;
-        }
-        let written = write(&beside, &resource.files).and_then(|()| {
-            absent_is_fine(fs::rename(&place, &before))?;
-            fs::rename(&beside, &place).inspect_err(|_| drop(fs::rename(&before, &place)))?;
-            absent_is_fine(fs::remove_dir_all(&before))
-        });
+        absent_is_fine(fs::remove_dir_all(&beside))?;
+        let written = write(&beside, &resource.files).and_then(|()| take_place(&beside, &place));
         if written.is_err() {
             let _ = fs::remove_dir_all(&beside);
         }
@@ -176,6 +169,42 @@ impl Library {
         }
         Ok((ids, strays))
     }
+}
+
+/// Moves the folder `beside` to `place`; what was there before goes. Whoever looks finds the one or the other.
+fn take_place(beside: &Path, place: &Path) -> io::Result<()> {
+    match exchange(beside, place) {
+        Ok(()) => fs::remove_dir_all(beside),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(beside, place),
+        Err(error) if is_unknown(&error) => take_place_in_two_steps(beside, place),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether a system, or a file system, does not know what it was asked for.
+fn is_unknown(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
+}
+
+/// The same where two folders cannot change places: for a moment there is none.
+fn take_place_in_two_steps(beside: &Path, place: &Path) -> io::Result<()> {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    let before = place.with_file_name(format!(".old-{name}-{}", std::process::id()));
+    absent_is_fine(fs::remove_dir_all(&before))?;
+    absent_is_fine(fs::rename(place, &before))?;
+    fs::rename(beside, place).inspect_err(|_| drop(fs::rename(&before, place)))?;
+    absent_is_fine(fs::remove_dir_all(&before))
 }
 
 fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
@@ -284,4 +313,58 @@ fn write(folder: &Path, files: &[File]) -> io::Result<()> {
         tree::set_mode(&path, if file.executable { 0o755 } else { 0o644 })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with one file that says so.
+    fn folder(place: &Path, says: &str) {
+        fs::create_dir(place).expect("a folder");
+        fs::write(place.join("file"), says).expect("a file");
+    }
+
+    #[test]
+    fn a_folder_takes_the_place_of_another_in_each_way() {
+        for take_place in [take_place, take_place_in_two_steps] {
+            let top = tempfile::tempdir().expect("a folder");
+            let (beside, place) = (top.path().join(".new"), top.path().join("place"));
+            for says in ["first", "second"] {
+                folder(&beside, says);
+                take_place(&beside, &place).expect("taken");
+                assert_eq!(fs::read_to_string(place.join("file")).expect("a file"), says);
+                let there = fs::read_dir(top.path()).expect("a folder").count();
+                assert_eq!(there, 1, "nothing else is left");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_looks_finds_a_resource_while_it_is_replaced() {
+        let top = tempfile::tempdir().expect("a folder");
+        let (beside, place) = (top.path().join(".new"), top.path().join("place"));
+        folder(&place, "0");
+        let looked = std::thread::scope(|scope| {
+            let (done, ended) = std::sync::mpsc::channel::<()>();
+            let looks = scope.spawn({
+                let place = place.clone();
+                move || {
+                    let mut looks = 0_u32;
+                    while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                        assert!(place.is_dir(), "there was a moment without one");
+                        looks += 1;
+                    }
+                    looks
+                }
+            });
+            for says in 1..200 {
+                folder(&beside, &says.to_string());
+                take_place(&beside, &place).expect("taken");
+            }
+            drop(done);
+            looks.join().expect("it saw one each time")
+        });
+        assert!(looked > 0);
+    }
 }

@@ -37,7 +37,30 @@ pub enum BadArchive {
 
 /// The archive of files, which are in the order of their paths.
 pub fn pack(files: &[File]) -> Vec<u8> {
-    let mut builder = Builder::new(Vec::new());
+    pack_into(files, Vec::new())
+}
+
+/// The name of the archive of files, without having it whole in memory.
+pub fn name_of(files: &[File]) -> String {
+    hex::encode(pack_into(files, Hashed(Sha256::new())).0.finalize())
+}
+
+/// What is written is not kept.
+struct Hashed(Sha256);
+
+impl io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn pack_into<W: io::Write>(files: &[File], to: W) -> W {
+    let mut builder = Builder::new(to);
     for file in files {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Regular);
@@ -45,9 +68,9 @@ pub fn pack(files: &[File]) -> Vec<u8> {
         header.set_mode(if file.executable { 0o755 } else { 0o644 });
         header.set_mtime(0);
         let appended = builder.append_data(&mut header, &file.path, &file.bytes[..]);
-        appended.expect("a plain path, and memory that takes what is written");
+        appended.expect("a plain path, and nothing that refuses what is written");
     }
-    builder.into_inner().expect("memory takes what is written")
+    builder.into_inner().expect("nothing refuses what is written")
 }
 
 /// The name of an archive.
@@ -195,6 +218,7 @@ mod tests {
             let file = |(path, (executable, bytes)): (String, (bool, Vec<u8>))| File { path, executable, bytes };
             let files: Vec<File> = files.into_iter().map(file).filter(|file| is_plain(&file.path)).collect();
             let archive = pack(&files);
+            prop_assert_eq!(name_of(&files), sha256(&archive));
             prop_assert_eq!(unpack(&archive, &sha256(&archive)).expect("files"), files);
         }
 

@@ -28,7 +28,7 @@ impl Resource {
     pub fn read(id: ResourceId, files: Vec<File>) -> Result<Self, Problems> {
         let what = kinds::read(&id, &files)?;
         let own = own::read(&id, &files)?;
-        let sha256 = pack::sha256(&pack::pack(&files));
+        let sha256 = pack::name_of(&files);
         Ok(Self { id, files, what, own, sha256 })
     }
 

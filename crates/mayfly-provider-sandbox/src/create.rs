@@ -84,7 +84,7 @@ fn make(
     // The holder takes it over while we have it.
     let (workspace, _base) = workspace(config, spec)?.unzip();
     machine::make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
-    let tools = spec.tools.iter().map(|tool| Ok((tool.id.clone(), whole(&tool.folder)?)));
+    let tools = spec.tools.iter().map(|tool| Ok((tool.inside.clone(), whole(&tool.folder)?)));
     let tools = tools.collect::<Result<_, Failure>>()?;
     let spec = HolderSpec {
         tools,

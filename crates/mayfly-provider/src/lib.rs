@@ -46,7 +46,7 @@ pub struct MachineSpec {
     pub ticket: SecretString,
     /// The code that is to be at `/workspace/<name>`; none is an empty workspace.
     pub workspace: Option<WorkspaceSpec>,
-    /// What it sees at `/opt/mayfly/tools/<id>`, read-only.
+    /// What else it sees, read-only.
     pub tools: Vec<ToolSpec>,
     /// The folder of this host that it sees at `/run/mayfly`, read-only: its own way to the orchestrator, which
     /// no other machine sees.
@@ -71,8 +71,8 @@ pub struct WorkspaceSpec {
 /// Programs that a machine can run, besides its system's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolSpec {
-    /// The SHA-256 of the tree, in hex.
-    pub id: String,
+    /// Where the machine sees the tree: a whole path, which nothing else is at or in.
+    pub inside: String,
     /// The tree, on this host; nobody writes to it any more.
     pub folder: PathBuf,
 }

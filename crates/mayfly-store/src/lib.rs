@@ -43,6 +43,7 @@ pub use error::StoreError;
 pub use ingest::{IngestError, IngestRules, Ingested};
 pub use owner_tokens::OwnerToken;
 pub use pool::{Pooled, Sealed, Whose};
+pub use prune::Named;
 pub use read::{FeedChunk, LogError, Run};
 pub use row::{AttemptRow, TaskRow};
 pub use store::{Bound, Listing, NewLock, NewTask, Performed, Store, Submitted};

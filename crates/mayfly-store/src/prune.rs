@@ -1,7 +1,10 @@
-//! Takes away the log and the result of a task that was over long ago; what it was, and how it ended, stays.
+//! Takes away the log and the result of a task that was over long ago; what it was, and how it ended, stays. And locks that
+//! no task names any more.
 //!
 //! It is marked first, and counted as gone from then on; then what is outside this file can be removed, and then its
 //! log goes in steps, from its beginning. Whatever ends us in between, the mark says where to go on.
+
+use std::collections::HashSet;
 
 use jiff::Timestamp;
 use mayfly_core::TaskId;
@@ -80,4 +83,45 @@ pub(crate) fn workspaces(connection: &Connection) -> Result<Vec<String>, StoreEr
     let mut statement = connection.prepare_cached(sql)?;
     let ids = statement.query_map([], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// What the locks that are kept name, by content.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Archives of resources.
+    pub resources: HashSet<String>,
+    /// Trees of tools.
+    pub tools: HashSet<String>,
+}
+
+/// The locks that no task names of which something is kept: each with its JSON, at most `most`.
+pub(crate) fn unnamed_locks(connection: &Connection, most: u32) -> Result<Vec<(String, String)>, StoreError> {
+    let sql = format!("SELECT sha256, json FROM locks WHERE {UNNAMED} LIMIT ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let locks = statement.query_map([most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(locks.collect::<Result<_, _>>()?)
+}
+
+/// Whether a lock is named by no task of which something is kept.
+const UNNAMED: &str = "sha256 NOT IN (SELECT lock FROM tasks WHERE pruned = 0 AND lock IS NOT NULL)";
+
+/// Takes a lock away, unless a task names it by now.
+pub(crate) fn forget_lock(connection: &Connection, sha256: &str) -> Result<(), StoreError> {
+    let sql = format!("DELETE FROM locks WHERE sha256 = ?1 AND {UNNAMED}");
+    connection.prepare_cached(&sql)?.execute([sha256])?;
+    Ok(())
+}
+
+/// What locks name.
+pub(crate) fn named(connection: &Connection) -> Result<Named, StoreError> {
+    let all = |sql: &str| -> Result<HashSet<String>, StoreError> {
+        let mut statement = connection.prepare_cached(sql)?;
+        let contents = statement.query_map([], |row| row.get(0))?;
+        Ok(contents.collect::<Result<_, _>>()?)
+    };
+    let resources =
+        "SELECT DISTINCT one.value ->> '$.sha256' FROM locks, json_each(locks.json, '$.resources') AS one";
+    let tools = "SELECT DISTINCT tool.value FROM locks, json_each(locks.json, '$.resources') AS one, \
+                 json_each(one.value, '$.tools') AS tool";
+    Ok(Named { resources: all(resources)?, tools: all(tools)? })
 }

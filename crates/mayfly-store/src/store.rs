@@ -22,7 +22,7 @@ use crate::ingest::{IngestError, IngestRules, Ingested, ingest, look};
 use crate::locks;
 use crate::log::Log;
 use crate::pool::{self, Whose};
-use crate::prune;
+use crate::prune::{self, Named};
 use crate::read::{self, FeedChunk, LogError, Run};
 use crate::readers::Readers;
 use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, TASK_COLUMNS, TaskRow};
@@ -422,6 +422,21 @@ impl Store {
     /// The ids of the workspaces that the tasks name of which something is kept.
     pub async fn workspaces(&self) -> Result<Vec<String>, StoreError> {
         self.readers.read(prune::workspaces).await
+    }
+
+    /// The locks that no task names of which something is kept: each with its JSON, at most `most`.
+    pub async fn unnamed_locks(&self, most: u32) -> Result<Vec<(String, String)>, StoreError> {
+        self.readers.read(move |connection| prune::unnamed_locks(connection, most)).await
+    }
+
+    /// Takes a lock away, unless a task names it by now.
+    pub async fn forget_lock(&self, sha256: String) -> Result<(), StoreError> {
+        self.writer.run(move |connection| prune::forget_lock(connection, &sha256)).await
+    }
+
+    /// What the locks that are kept name.
+    pub async fn named_by_locks(&self) -> Result<Named, StoreError> {
+        self.readers.read(prune::named).await
     }
 
     /// The position of the newest event, now and whenever there is another.

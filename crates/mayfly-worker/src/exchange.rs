@@ -15,6 +15,10 @@ use tokio::time::sleep;
 use crate::Random;
 use crate::claude::interpret::shorten;
 
+/// How often in a row an orchestrator may answer with trouble of its own: with the longest pauses, about a quarter of an
+/// hour.
+const TROUBLES_MAX: u32 = 240;
+
 /// What a request failed with.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -40,6 +44,16 @@ pub(crate) enum ExchangeError {
         /// Its words.
         answer: String,
     },
+    /// The orchestrator has trouble of its own; later may be better, for a while.
+    #[error(
+        "the orchestrator had trouble of its own, {TROUBLES_MAX} times in a row, at last {status}: {answer}"
+    )]
+    Troubled {
+        /// Its status.
+        status: StatusCode,
+        /// Its words.
+        answer: String,
+    },
     /// It did not get through; later may be better.
     #[error("it did not get through")]
     Broken(#[source] BoxError),
@@ -52,21 +66,28 @@ impl Exchange<'_> {
         request.header(AUTHORIZATION, format!("Bearer {}", self.token.expose()))
     }
 
-    /// Asks, and asks again while the orchestrator is away or in trouble of its own, as long as the caller waits.
+    /// Asks, and asks again while the orchestrator is away, as long as the caller waits, or in trouble of its own, as long
+    /// as that may last.
     pub(crate) async fn until_answered<F: Future<Output = Result<Bytes, ExchangeError>>>(
         &self,
         name: &str,
         ask: impl Fn() -> F,
     ) -> Result<Bytes, ExchangeError> {
         let mut back_off = BackOff::new(self.random);
+        let mut troubles = 0;
         loop {
             match ask().await {
                 Err(ExchangeError::Broken(error)) => {
                     tracing::debug!(%error, name, "not through yet");
-                    sleep(back_off.wait()).await;
+                    troubles = 0;
+                }
+                Err(ExchangeError::Troubled { status, .. }) if troubles + 1 < TROUBLES_MAX => {
+                    tracing::debug!(%status, name, "not taken yet");
+                    troubles += 1;
                 }
                 done => return done,
             }
+            sleep(back_off.wait()).await;
         }
     }
 
@@ -95,9 +116,57 @@ impl Exchange<'_> {
             (false, body) => {
                 let words = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned());
                 let answer = shorten(&words.unwrap_or_default());
-                let refused = ExchangeError::Refused { status, answer };
-                Err(if status.is_server_error() { ExchangeError::Broken(Box::new(refused)) } else { refused })
+                Err(match status.is_server_error() {
+                    true => ExchangeError::Troubled { status, answer },
+                    false => ExchangeError::Refused { status, answer },
+                })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use mayfly_link::{Endpoint, Route};
+
+    use super::*;
+
+    /// Asks of an orchestrator that answers so, with time that passes by itself: what came out, and how often it was asked.
+    async fn asked(
+        answer: impl Fn(u32) -> Result<Bytes, ExchangeError>,
+    ) -> (Result<Bytes, ExchangeError>, u32) {
+        let (way, token) = (Route::from(Endpoint::Unix("/nonexistent".into())), Secret::from("t".to_owned()));
+        let exchange = Exchange { way: &way, token: &token, random: || 0 };
+        let asked = Cell::new(0);
+        let ask = || {
+            asked.set(asked.get() + 1);
+            std::future::ready(answer(asked.get()))
+        };
+        let done = exchange.until_answered("x", ask).await;
+        (done, asked.get())
+    }
+
+    fn troubled() -> Result<Bytes, ExchangeError> {
+        Err(ExchangeError::Troubled { status: StatusCode::INSUFFICIENT_STORAGE, answer: "full".to_owned() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_that_stays_ends_the_asking_and_says_so() {
+        let (done, times) = asked(|_| troubled()).await;
+        let said = done.expect_err("it never went well").to_string();
+        assert_eq!((times, said.contains("240 times in a row, at last 507")), (TROUBLES_MAX, true), "{said}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_orchestrator_that_is_away_in_between_may_be_in_trouble_as_long_again() {
+        let (done, times) = asked(|time| match time {
+            TROUBLES_MAX => Err(ExchangeError::Broken("away".into())),
+            time if time < 2 * TROUBLES_MAX => troubled(),
+            _ => Ok(Bytes::new()),
+        })
+        .await;
+        assert_eq!((done.is_ok(), times), (true, 2 * TROUBLES_MAX));
     }
 }

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use mayfly_client::{Client, ClientError};
 use mayfly_engine::wishes_in;
-use mayfly_library::{Library, Resolution, Wishes};
+use mayfly_library::{Library, Resolution, Resource, Wishes};
 use mayfly_wire::api::CreateTask;
 
 use crate::config::Settings;
@@ -55,10 +56,7 @@ impl Lent {
     ) -> Result<(), Stop> {
         for (_, resolution, indices) in &self.0 {
             for (resource, _) in &resolution.resources {
-                let archive = resource.archive();
-                let keep = async |client: &mayfly_client::Client| {
-                    client.keep_resource(&resource.sha256, &archive).await
-                };
+                let keep = async |client: &Client| keep(client, resource).await;
                 contact.ask_as_typed(printer, keep).await?;
             }
             let lock = resolution.lock().to_json();
@@ -72,6 +70,14 @@ impl Lent {
         }
         Ok(())
     }
+}
+
+/// Hands over a resource that the orchestrator does not have yet.
+async fn keep(client: &Client, resource: &Resource) -> Result<(), ClientError> {
+    if client.has_resource(&resource.sha256).await? {
+        return Ok(());
+    }
+    client.keep_resource(&resource.sha256, &resource.archive()).await
 }
 
 /// What a task asks for; without a project, the one that its repository's name means.
@@ -98,8 +104,14 @@ fn can_be_lent(resolution: &Resolution) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::{Arc, Mutex};
 
+    use axum::Router;
+    use axum::extract::Request;
+    use axum::http::{Method, StatusCode};
+    use mayfly_library::File;
     use mayfly_wire::api::Workspace;
+    use tokio::net::UnixListener;
 
     use super::*;
     use crate::config::Flags;
@@ -129,6 +141,34 @@ mod tests {
         let told: Vec<_> =
             lent.0.iter().map(|(_, one, tasks)| (one.resources.len(), tasks.clone())).collect();
         assert_eq!(told, [(2, vec![0, 1, 2]), (1, vec![4])]);
+    }
+
+    /// Hands a resource over to somebody who has it, or has it not: what was asked of him.
+    async fn handed_over(is_there: bool) -> Vec<String> {
+        let top = tempfile::tempdir().expect("a folder");
+        let (asked, answer) = (Arc::new(Mutex::new(Vec::new())), StatusCode::NO_CONTENT);
+        let heard = Arc::clone(&asked);
+        let routes = Router::new().fallback(move |request: Request| {
+            heard.lock().expect("nobody panicked").push(request.method().to_string());
+            let absent = request.method() == Method::HEAD && !is_there;
+            std::future::ready(if absent { StatusCode::NOT_FOUND } else { answer })
+        });
+        let socket = top.path().join("socket");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let serving = tokio::spawn(async move { axum::serve(listener, routes).await });
+        let id = "rules/_global/a".parse().expect("an id");
+        let file = File { path: "a.md".to_owned(), executable: false, bytes: b"a".to_vec() };
+        let resource = Resource::read(id, vec![file]).expect("a resource");
+        keep(&Client::new(&socket), &resource).await.expect("it is there");
+        serving.abort();
+        let asked = asked.lock().expect("nobody panicked");
+        asked.clone()
+    }
+
+    #[tokio::test]
+    async fn what_the_orchestrator_has_is_not_handed_over_again() {
+        assert_eq!(handed_over(true).await, ["HEAD"]);
+        assert_eq!(handed_over(false).await, ["HEAD", "PUT"]);
     }
 
     #[test]

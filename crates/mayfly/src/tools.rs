@@ -16,10 +16,11 @@ use std::io;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use mayfly_library::kinds::What;
+use mayfly_library::kinds::mcp::Server;
 use mayfly_library::tool::{self, Download, Tool};
 use mayfly_library::{Kind, Library, Resource, ResourceId};
 
@@ -57,7 +58,7 @@ pub(crate) fn fetch(
         let What::Mcp(servers) = &resource.what else { continue };
         let mut new = Vec::new();
         for server in servers {
-            let Some(download) = server.unlocked() else { continue };
+            let Some(download) = server.unlocked().or_else(|| gone(library, server)) else { continue };
             tell(&format!("fetching `{}` for {id}", Shown::line(download.package, SAID_CHARS_MAX)));
             let tool = fetch_one(library, &download, environment);
             let tool = tool.with_context(|| format!("`{}` for {id} was not fetched", download.package))?;
@@ -69,6 +70,12 @@ pub(crate) fn fetch(
         fetched.extend(new);
     }
     Ok(fetched)
+}
+
+/// What a server would download whose tree is not in the library any more.
+fn gone<'a>(library: &Library, server: &'a Server) -> Option<Download<'a>> {
+    let tree = library.folder().join(tool::FOLDER).join(&server.tool.as_ref()?.sha256);
+    server.download().filter(|_| !tree.is_dir())
 }
 
 /// Notes beside the servers what they run, so that it is a part of what they are.
@@ -111,8 +118,10 @@ fn fetch_one(library: &Library, download: &Download<'_>, environment: &Environme
     };
     let sha256 = tool::sha256(&tree)?;
     let place = trees.join(&sha256);
-    if !place.is_dir() {
-        fs::rename(&tree, &place)?;
+    match File::open(&place) {
+        // As old as what nobody names could be taken away.
+        Ok(there) => there.set_modified(SystemTime::now())?,
+        Err(_) => fs::rename(&tree, &place)?,
     }
     let Found { resolved, path } = found;
     let (package, named, program) = (package.to_owned(), named.map(str::to_owned), program.to_owned());
@@ -223,6 +232,9 @@ mod tests {
         assert_eq!(after.tools().collect::<Vec<_>>(), [tool]);
         assert_ne!(after.sha256, before.sha256);
         assert_eq!(fetch(&library, ids(), &environment, |_| ()).expect("nothing to do"), []);
+        fs::remove_dir_all(&tree).expect("taken away");
+        assert_eq!(fetch(&library, ids(), &environment, |_| ()).expect("fetched again"), fetched);
+        assert!(tree.is_dir());
     }
 
     #[test]

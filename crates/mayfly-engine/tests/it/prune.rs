@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use mayfly_core::TaskId;
-use mayfly_engine::LogError;
+use mayfly_engine::{KeepError, LogError, SubmitError};
+use mayfly_library::{Library, Lock, Wishes};
 use mayfly_testkit::{TestEngine, task};
 use mayfly_wire::api::{CreateTask, Workspace};
 
@@ -116,4 +117,136 @@ async fn a_reader_of_a_log_that_goes_is_told() {
     let mut reader = mayfly.engine.events(id, 0, true).await.unwrap().unwrap();
     pass(&mayfly, 2 * DAY + HOUR).await;
     assert!(matches!(reader.next().await, Err(LogError::Gone { .. })));
+}
+
+/// A file of the library.
+fn put(mayfly: &TestEngine, path: &str, text: &str) {
+    let path = mayfly.config.library.folder.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// How many archives are kept.
+fn archives(mayfly: &TestEngine) -> usize {
+    fs::read_dir(&mayfly.config.library.archives).map_or(0, Iterator::count)
+}
+
+#[tokio::test]
+async fn what_a_task_had_of_the_library_goes_with_the_last_task_that_names_it() {
+    let mut mayfly = start().await;
+    put(&mayfly, "rules/_global/style/style.md", "Be brief.");
+    put(&mayfly, "rules/_global/more/more.md", "Be kind.");
+    let old = finished(&mut mayfly, task("old")).await;
+    let lock = serde_json::from_str::<Lock>(&mayfly.engine.lock_of(old).await.unwrap().unwrap()).unwrap();
+    let half = File::create(mayfly.config.library.archives.join(".tmp-half")).unwrap();
+    half.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    pass(&mayfly, DAY).await;
+    put(&mayfly, "rules/_global/style/style.md", "Be very brief.");
+    let young = finished(&mut mayfly, task("young")).await;
+    assert_eq!(archives(&mayfly), 3, "what was half made is gone");
+    pass(&mayfly, DAY + HOUR).await;
+    assert!(mayfly.task(old).await.pruned && !mayfly.task(young).await.pruned);
+    let left = mayfly.engine.lock_of(young).await.unwrap().unwrap();
+    let left: Lock = serde_json::from_str(&left).unwrap();
+    let there = |sha256: &str| mayfly.config.library.archives.join(format!("{sha256}.tar")).exists();
+    assert!(left.resources.iter().all(|locked| there(&locked.sha256)), "the other task has both");
+    assert_eq!(archives(&mayfly), 2);
+    assert_eq!(mayfly.engine.lock_of(old).await.unwrap(), None);
+    let named = CreateTask { lock: Some(lock.sha256()), ..task("again") };
+    let refused = mayfly.engine.submit(named, None).await.unwrap_err().to_string();
+    assert!(refused.contains("names no lock that is kept here"), "{refused}");
+}
+
+/// What waits or runs keeps what it was accepted with, however old that is.
+#[tokio::test]
+async fn a_task_that_is_not_over_keeps_what_it_is_to_run_with() {
+    let mayfly = start().await;
+    put(&mayfly, "rules/_global/style/style.md", "Be brief.");
+    let waits = mayfly.submit(task("x")).await;
+    fs::remove_dir_all(&mayfly.config.library.folder).unwrap();
+    pass(&mayfly, 5 * DAY).await;
+    assert_eq!(archives(&mayfly), 1);
+    assert!(mayfly.engine.lock_of(waits).await.unwrap().is_some());
+    mayfly.engine.cancel(waits, true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lock_that_was_handed_over_waits_for_its_tasks_and_not_for_ever() {
+    let mut mayfly = start().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::create_dir_all(elsewhere.path().join("rules/_global/r")).unwrap();
+    fs::write(elsewhere.path().join("rules/_global/r/r.md"), "r").unwrap();
+    let resolution = Library::at(elsewhere.path()).resolve(&Wishes::default(), &|_| None).unwrap();
+    let (resource, _) = &resolution.resources[0];
+    let content = resource.sha256.clone();
+    assert!(!mayfly.engine.has_resource(content.clone()).await);
+    mayfly.engine.keep_resource(content.clone(), resource.archive()).await.unwrap();
+    let lock = mayfly.engine.keep_lock(resolution.lock()).await.unwrap();
+    pass(&mayfly, DAY).await;
+    assert!(mayfly.engine.has_resource(content.clone()).await, "who asks for it has it as long again");
+    pass(&mayfly, DAY + HOUR).await;
+    let named = CreateTask { lock: Some(lock.clone()), ..task("x") };
+    finished(&mut mayfly, named.clone()).await;
+    pass(&mayfly, 2 * DAY + HOUR).await;
+    pass(&mayfly, HOUR).await;
+    assert!(!mayfly.engine.has_resource(content).await);
+    assert!(mayfly.engine.submit(named, None).await.unwrap_err().to_string().contains("names no lock"));
+}
+
+/// A tree that was fetched long ago, and a server that runs it.
+fn put_tree(mayfly: &TestEngine, server: &str) -> String {
+    let trees = mayfly.config.library.folder.join(".tools");
+    let tree = trees.join("new");
+    fs::create_dir_all(&tree).unwrap();
+    fs::write(tree.join("main.js"), server).unwrap();
+    let sha256 = mayfly_library::tool::sha256(&tree).unwrap();
+    fs::rename(&tree, trees.join(&sha256)).unwrap();
+    File::open(trees.join(&sha256)).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let tool = serde_json::json!({server: {"package": server, "resolved": server, "sha256": sha256,
+        "program": "node", "path": "main.js"}});
+    put(
+        mayfly,
+        &format!("mcp/_global/{server}/mcp.json"),
+        r#"{"command": "npx", "args": ["SERVER"]}"#.replace("SERVER", server).as_str(),
+    );
+    put(mayfly, &format!("mcp/_global/{server}/tools.json"), &tool.to_string());
+    sha256
+}
+
+#[tokio::test]
+async fn a_tree_goes_from_where_nobody_names_it() {
+    let mut mayfly = start().await;
+    let (one, other) = (put_tree(&mayfly, "one"), put_tree(&mayfly, "other"));
+    finished(&mut mayfly, task("x")).await;
+    let places = [mayfly.config.library.folder.join(".tools"), mayfly.config.library.tools.clone()];
+    let there = |sha256: &str| places.each_ref().map(|place| place.join(sha256).is_dir());
+    fs::remove_dir_all(mayfly.config.library.folder.join("mcp/_global/one")).unwrap();
+    put(&mayfly, "mcp/_global/bad/mcp.json", "no JSON");
+    pass(&mayfly, DAY).await;
+    assert_eq!(
+        (there(&one), there(&other)),
+        ([true; 2], [true; 2]),
+        "the bad one may name any, and a task had them"
+    );
+    fs::remove_dir_all(mayfly.config.library.folder.join("mcp/_global/bad")).unwrap();
+    pass(&mayfly, HOUR).await;
+    assert_eq!((there(&one), there(&other)), ([false, true], [true; 2]));
+    pass(&mayfly, DAY + HOUR).await;
+    assert_eq!((there(&one), there(&other)), ([false; 2], [true, false]), "the task is gone too");
+}
+
+/// S12: what is handed over of a library is refused as a task is while the disk has no room for one.
+#[tokio::test]
+async fn nothing_is_kept_while_the_disk_is_full() {
+    // It has no room for anything.
+    let mayfly = TestEngine::start(|config| config.results = "/proc".into()).await;
+    let lock = Lock { version: 1, project: None, agent: None, resources: Vec::new() };
+    let archive = mayfly_library::pack::pack(&[]);
+    let refused = [
+        mayfly.engine.keep_lock(lock).await.unwrap_err(),
+        mayfly.engine.keep_resource(mayfly_library::pack::sha256(&archive), archive).await.unwrap_err(),
+    ];
+    for error in refused {
+        assert!(matches!(error, KeepError::NoRoom(SubmitError::DiskFull { .. })), "{error}");
+    }
 }

@@ -24,7 +24,7 @@ pub(crate) struct HolderSpec {
     pub(crate) name: String,
     pub(crate) folder: Folder,
     pub(crate) workspace: Option<WorkspaceView>,
-    /// Trees that it sees, each at its id.
+    /// Trees that it sees, each by its place.
     pub(crate) tools: Vec<(String, PathBuf)>,
     /// None for a machine that has nobody to speak to.
     pub(crate) way_out: Option<PathBuf>,

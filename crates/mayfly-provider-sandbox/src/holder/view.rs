@@ -35,9 +35,6 @@ pub(super) const PROCESS_EVENTS: &str = "/opt/mayfly/pids.events";
 /// Where the changes to the code are seen apart from the code, for whoever counts them.
 const CHANGES: &str = "/opt/mayfly/changes";
 
-/// Where programs are seen that servers of the task run.
-const TOOLS: &str = "/opt/mayfly/tools";
-
 /// Our own root holds folders and a few small files.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
 const ROOT_FILES_MAX: u64 = 1024;
@@ -266,8 +263,8 @@ impl Root {
     fn opt(&self, spec: &HolderSpec, events: &Events) -> Result<(), Failure> {
         self.bind(&spec.claude, boot::CLAUDE, READ_ONLY)?;
         self.bind(&spec.mayfly, boot::MAYFLY, READ_ONLY)?;
-        for (id, tree) in &spec.tools {
-            self.bind(tree, &format!("{TOOLS}/{id}"), READ_ONLY)?;
+        for (inside, tree) in &spec.tools {
+            self.bind(tree, inside, READ_ONLY)?;
         }
         let counted = [(&events.memory, MEMORY_EVENTS), (&events.processes, PROCESS_EVENTS)];
         let show = |(file, inside): (&Option<PathBuf>, &str)| {

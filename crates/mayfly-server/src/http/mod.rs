@@ -95,7 +95,7 @@ pub(crate) fn owner(owner: Owner) -> Router {
 fn routes() -> OpenApiRouter<Owner> {
     let upload = OpenApiRouter::new().routes(routes!(workspaces::upload)).layer(DefaultBodyLimit::disable());
     let resource = OpenApiRouter::new()
-        .routes(routes!(resources::keep))
+        .routes(routes!(resources::keep, resources::is_kept))
         .layer(DefaultBodyLimit::max(mayfly_library::pack::ARCHIVE_BYTES_MAX));
     OpenApiRouter::with_openapi(openapi::about())
         .routes(routes!(health::alive))

@@ -290,6 +290,7 @@ impl From<KeepError> for Problem {
         match error {
             KeepError::Archive(_) => unfit(Kind::InvalidResource),
             KeepError::Lock(_) => unfit(Kind::InvalidLock),
+            KeepError::NoRoom(error) => error.into(),
             KeepError::Write(error) => Self::disk(&error),
             KeepError::Store(error) => error.into(),
         }

@@ -74,6 +74,26 @@ pub(super) async fn list(
     Ok(Json(app.engine.library(project).await?))
 }
 
+/// `HEAD /v1/resources/{sha256}`: whether a resource is here, so that it need not be handed over.
+#[utoipa::path(
+    head,
+    path = "/v1/resources/{sha256}",
+    params(("sha256" = String, Path, description = "The SHA-256 of the archive, in hex")),
+    responses(
+        (status = 204, description = "It is kept"),
+        (status = 404, description = "It is not"),
+    ),
+)]
+pub(super) async fn is_kept(
+    State(app): State<Owner>,
+    Path(sha256): Path<String>,
+) -> Result<StatusCode, Problem> {
+    match app.engine.has_resource(sha256).await {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(Problem::no_resource()),
+    }
+}
+
 /// `PUT /v1/resources/{sha256}`: keeps a resource of a library elsewhere, for a lock to name.
 #[utoipa::path(
     put,
@@ -84,6 +104,7 @@ pub(super) async fn list(
         (status = 204, description = "It is kept"),
         (status = 413, description = "Too long", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not that archive, or none of a resource", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The disk is full", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn keep(
@@ -105,6 +126,7 @@ pub(super) async fn keep(
         (status = 201, description = "What a task is to name", body = KeptLock),
         (status = 413, description = "Too long", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not such a lock, or a resource of it is not here", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The disk is full", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn keep_lock(

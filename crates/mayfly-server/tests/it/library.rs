@@ -107,7 +107,9 @@ async fn a_library_elsewhere_is_handed_over_by_content() {
     for (sha256, archive) in &archives {
         let other = bed.client.keep_resource(&"0".repeat(64), archive).await.unwrap_err();
         assert_eq!(kind(other), "invalid-resource");
+        assert!(!bed.client.has_resource(sha256).await.unwrap());
         bed.client.keep_resource(sha256, archive).await.unwrap();
+        assert!(bed.client.has_resource(sha256).await.unwrap());
         bed.client.keep_resource(sha256, archive).await.unwrap();
     }
     let huge = vec![0; mayfly_library::pack::ARCHIVE_BYTES_MAX + 1];

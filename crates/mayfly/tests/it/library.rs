@@ -102,7 +102,7 @@ fn everything_that_is_wrong_is_named_with_its_place() {
     let problems = of_json(&user, &["check", "--json", "--library", "lib"]);
     let db = problems.iter().find(|problem| problem["file"] == "mcp/site/db/mcp.json").unwrap();
     assert_eq!((&db["line"], &db["column"]), (&2.into(), &3.into()));
-    assert_eq!(problems.len(), text.split("$ mayfly").nth(1).unwrap().lines().count() - 2);
+    assert_eq!(problems.len(), text.split("$ mayfly").nth(1).unwrap().lines().count() - 3);
     assert!(user.untouched());
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::world::{Ended, World};
 
 mod agents;
+mod checked;
 mod fetched;
 mod gate;
 mod reach;

@@ -113,6 +113,7 @@ fn keep_errors() -> Vec<KeepError> {
     one_of_each![KeepError:
         KeepError::Archive(_) => KeepError::Archive(mayfly_library::pack::BadArchive::Foreign),
         KeepError::Lock(_) => KeepError::Lock("has more than 500 resources".to_owned()),
+        KeepError::NoRoom(_) => KeepError::NoRoom(SubmitError::DiskFull { folder: "/data".into(), free: 1000 }),
         KeepError::Write(_) => KeepError::Write(full()),
         KeepError::Store(_) => KeepError::Store(StoreError::Closed),
     ]

@@ -4,13 +4,14 @@
 //! Where the data folder is that of a tunnel, the library is on the machine of the orchestrator, and edited there.
 
 mod add;
+mod check;
 mod diff;
 mod ls;
 mod show;
+mod validate;
 
 use std::path::PathBuf;
 
-use mayfly_engine::check_library;
 use mayfly_library::{Library, Name, Problems, ResourceId, starter};
 use mayfly_server::{ServerConfig, make_data_folder};
 
@@ -103,7 +104,8 @@ struct ShowArgs {
     place: PlaceArgs,
 }
 
-/// Name all that is wrong, with file, line and column; exits with 1 if anything is
+/// Name all that is wrong, with file, line and column, also by the CLI's own validator where a `claude` is here;
+/// exits with 1 if anything is
 #[derive(Debug, clap::Args)]
 struct CheckArgs {
     /// Print what is wrong, one JSON object a line, and nothing else
@@ -227,7 +229,7 @@ pub(crate) async fn library(
             show::show(&id, &place()?, Printer::of_lines(json, environment), json)
         }
         LibraryVerb::Check(CheckArgs { json, .. }) => {
-            check(&place()?, Printer::of_lines(json, environment), json)
+            Box::pin(check::check(&place()?, settings, environment, json)).await
         }
         LibraryVerb::Lock(args) => lock(&args, &place()?, environment),
         LibraryVerb::Diff(args) => Box::pin(diff::diff(args, settings, environment)).await,
@@ -284,22 +286,6 @@ fn is_here(tunnel: Option<Saved>) -> Result<(), Stop> {
 /// What is wrong is the user's to put right.
 fn wrong(problems: Problems) -> Stop {
     Stop::usage(problems)
-}
-
-fn check(place: &Place, mut printer: Printer, json: bool) -> Result<Exit, Stop> {
-    let problems = check_library(&place.library);
-    for problem in &problems {
-        match json {
-            true => printer.json(problem),
-            false => printer.closing(&problem.to_string()),
-        }
-    }
-    if !problems.is_empty() {
-        return printer.exit(Exit::Failed);
-    }
-    let count = place.library.ids().map_err(wrong)?.len();
-    printer.aside(&format!("nothing is wrong: {} in `{}`", counted(count, "resource"), place.shown()));
-    printer.exit(Exit::Success)
 }
 
 fn lock(args: &LockArgs, place: &Place, environment: &Environment) -> Result<Exit, Stop> {
