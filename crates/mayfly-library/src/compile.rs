@@ -14,7 +14,7 @@
 //!
 //! What is [`Expected`] is compared with what the CLI says of itself before the model's first answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -22,7 +22,8 @@ use crate::id::Kind;
 use crate::kinds::What;
 use crate::kinds::agent::Agent;
 use crate::kinds::mcp::{OWN_FOLDER, Server};
-use crate::kinds::own;
+use crate::kinds::{own, settings};
+use crate::known;
 use crate::resolve::Resolution;
 use crate::resource::Resource;
 use crate::tree::File;
@@ -67,10 +68,12 @@ pub struct Expected {
     pub agents: Vec<String>,
     /// The agent to be run by, the library's or the repository's, which there must be too.
     pub agent: Option<String>,
-    /// Skills that there must be.
-    pub skills: Vec<String>,
+    /// The library's skills, before which no other of their names may stand; and whether each must be listed.
+    pub skills: BTreeMap<String, bool>,
     /// The servers that there must be and no others; and whether each must be connected.
     pub servers: BTreeMap<String, bool>,
+    /// What is allowed or denied by a name that is no tool's, as far as is known here.
+    pub unknown: BTreeSet<String>,
 }
 
 /// Compiles for a machine where the CLI's own folder is `config`, a whole path.
@@ -79,9 +82,8 @@ pub fn compile(resolution: &Resolution, config: &str, secrets: &Secrets) -> Comp
         Compiled { agent: resolution.agent.as_ref().map(ToString::to_string), ..Compiled::default() };
     for resource in resolution.of(Kind::Skill) {
         compiled.place(resource, &format!("skills/{}", resource.id.name));
-        if resource.what == (What::Skill { is_listed: true }) {
-            compiled.expected.skills.push(resource.id.name.to_string());
-        }
+        let is_listed = resource.what == (What::Skill { is_listed: true });
+        compiled.expected.skills.insert(resource.id.name.to_string(), is_listed);
     }
     for resource in resolution.of(Kind::Rules) {
         compiled.place(resource, &format!("rules/{FOLDER}/{}", resource.id.name));
@@ -93,6 +95,9 @@ pub fn compile(resolution: &Resolution, config: &str, secrets: &Secrets) -> Comp
     }
     compiled.take_agents(resolution);
     compiled.expected.denied = denied_whole(&compiled.settings);
+    let resources = resolution.resources.iter().map(|(resource, _)| resource);
+    compiled.expected.unknown =
+        known::unknown(resources).into_iter().map(|(_, rule)| rule.to_owned()).collect();
     compiled.files.sort();
     compiled
 }
@@ -281,8 +286,6 @@ fn merge(settings: &mut Map<String, Value>, later: Map<String, Value>) {
 
 /// The tools that settings deny as a whole.
 fn denied_whole(settings: &Map<String, Value>) -> Vec<String> {
-    let denied = settings.get("permissions").and_then(|permissions| permissions.get("deny"));
-    let rules = denied.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let whole = rules.map(|rule| rule.strip_suffix("(*)").unwrap_or(rule));
+    let whole = settings::rules_of(settings, "deny").map(|rule| rule.strip_suffix("(*)").unwrap_or(rule));
     whole.filter(|rule| !rule.contains('(')).map(str::to_owned).collect()
 }

@@ -18,6 +18,7 @@
 pub mod compile;
 pub mod id;
 pub mod kinds;
+pub mod known;
 pub mod library;
 pub mod lock;
 pub mod matter;
@@ -28,6 +29,7 @@ pub mod resource;
 pub mod starter;
 pub mod tool;
 pub mod tree;
+mod yaml;
 
 pub use compile::{Compiled, Expected, Secrets, compile};
 pub use id::{GLOBAL, Kind, Name, Reference, ResourceId};

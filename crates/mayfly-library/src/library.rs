@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::id::{GLOBAL, Kind, Name, ResourceId};
 use crate::kinds::What;
+use crate::known;
 use crate::pack;
 use crate::problem::{Problem, Problems};
 use crate::resolve::{BYTES_MAX, From, Resolution, Wishes, resolve};
@@ -101,7 +102,10 @@ impl Library {
         let archive = kept(content).ok_or_else(|| {
             Problem::new(
                 id.to_string(),
-                format!("is not {content} any more, and no task had it with that content"),
+                format!(
+                    "is not {content} any more, and no task had it with that content: `mayfly library ls` shows what \
+                     it is now"
+                ),
             )
         })?;
         let files = pack::files(&archive).map_err(|error| Problem::new(id.to_string(), error.to_string()))?;
@@ -117,8 +121,11 @@ impl Library {
     pub fn check(&self) -> Vec<Problem> {
         match self.walk() {
             Ok((ids, mut strays)) => {
-                let wrong = ids.iter().filter_map(|id| self.read(id).err());
-                strays.extend(wrong.flat_map(|Problems(problems)| problems));
+                let (good, wrong): (Vec<_>, Vec<_>) =
+                    ids.iter().map(|id| self.read(id)).partition(Result::is_ok);
+                strays.extend(wrong.into_iter().filter_map(Result::err).flat_map(|Problems(wrong)| wrong));
+                let good: Vec<Resource> = good.into_iter().flatten().collect();
+                strays.extend(known::problems(&good));
                 strays.sort();
                 strays
             }

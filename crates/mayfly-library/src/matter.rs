@@ -7,6 +7,13 @@
 
 use serde_json::Value;
 
+/// The most that the patterns of one rule or skill may be, in bytes, in choices, which multiply, and in stars.
+pub const PATTERNS_BYTES_MAX: usize = 4096;
+/// See [`PATTERNS_BYTES_MAX`].
+pub const CHOICES_MAX: usize = 8;
+/// See [`PATTERNS_BYTES_MAX`].
+pub const STARS_MAX: usize = 100;
+
 /// One entry.
 #[derive(Debug, PartialEq)]
 pub struct Setting {
@@ -103,6 +110,12 @@ pub fn words(value: &Value) -> Option<Vec<String>> {
         Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
         _ => None,
     }
+}
+
+/// Whether these are patterns that nobody would need long to match.
+pub fn patterns_are_bounded(text: &str) -> bool {
+    let count = |c: char| text.matches(c).count();
+    text.len() <= PATTERNS_BYTES_MAX && count('{') <= CHOICES_MAX && count('*') <= STARS_MAX
 }
 
 fn value(lines: &[&str]) -> Option<Value> {

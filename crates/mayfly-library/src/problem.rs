@@ -37,9 +37,10 @@ impl Problem {
         let whole = error.to_string();
         let words = whole.rsplit_once(" at line ").map_or(whole.as_str(), |(words, _)| words);
         let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
-        let comment = error.is_syntax() && line.trim_start().starts_with(['/', '#']);
+        let before = line.get(..error.column().saturating_sub(1)).unwrap_or(line);
+        let comment = error.is_syntax() && line[before.len()..].starts_with(['/', '#']);
         let hint = if comment { ": JSON has no comments" } else { "" };
-        Self::at(file, error.line().max(1), error.column(), format!("{words}{hint}"))
+        Self::at(file, error.line().max(1), before.chars().count() + 1, format!("{words}{hint}"))
     }
 
     /// What a reader of TOML stumbled over.

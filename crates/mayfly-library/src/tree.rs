@@ -3,6 +3,7 @@
 //! A link is refused, wherever it leads, and so is whatever else is no plain file: what a machine gets is what stands
 //! in this folder. Files and folders whose names begin with `.git` are left out, so that a checkout can be dropped in.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +15,9 @@ use crate::problem::Problem;
 pub const FILES_MAX: usize = 2000;
 /// The most bytes of them together.
 pub const BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How deep its folders may be.
+/// The most folders in it.
+pub const FOLDERS_MAX: usize = 2000;
+/// How deep they may be.
 pub const DEPTH_MAX: usize = 16;
 /// The longest path of a file in it.
 pub const PATH_BYTES_MAX: usize = 1024;
@@ -45,22 +48,49 @@ pub fn is_plain(path: &str) -> bool {
     path.len() <= PATH_BYTES_MAX && path.split('/').all(plain) && path.split('/').count() <= DEPTH_MAX
 }
 
+/// The path of a file, by the order of the paths, that another cannot stand beside on every system: it is a folder of the
+/// other's, or is called the same where upper and lower case are. And what is wrong with it.
+pub fn clash(files: &[File]) -> Option<(&str, String)> {
+    let mut known: BTreeMap<String, (&str, bool)> = BTreeMap::new();
+    for file in files {
+        let parts = file.path.match_indices('/').map(|(at, _)| (&file.path[..at], true));
+        for (path, is_folder) in parts.chain([(file.path.as_str(), false)]) {
+            let (other, was_folder) = *known.entry(path.to_lowercase()).or_insert((path, is_folder));
+            let shown = other.escape_debug();
+            if other != path {
+                return Some((&file.path, format!("is called as `{shown}` is but for upper and lower case")));
+            }
+            if was_folder != is_folder {
+                return Some((&file.path, format!("needs `{shown}` to be a folder, and it is a file too")));
+            }
+        }
+    }
+    None
+}
+
 /// Reads the files below `folder`, by path. In messages it is called `named`.
 pub fn read(folder: &Path, named: &str) -> Result<Vec<File>, Problem> {
-    let mut reading = Reading { named, files: Vec::new(), bytes_left: BYTES_MAX };
+    let mut reading = Reading { named, files: Vec::new(), bytes_left: BYTES_MAX, folders_left: FOLDERS_MAX };
     reading.folder(folder, "")?;
     reading.files.sort();
-    Ok(reading.files)
+    match clash(&reading.files) {
+        None => Ok(reading.files),
+        Some((path, why)) => Err(reading.problem(path, &format!("{why}: rename one of them"))),
+    }
 }
 
 struct Reading<'a> {
     named: &'a str,
     files: Vec<File>,
     bytes_left: usize,
+    folders_left: usize,
 }
 
 impl Reading<'_> {
     fn folder(&mut self, folder: &Path, below: &str) -> Result<(), Problem> {
+        let left = self.folders_left.checked_sub(1);
+        self.folders_left =
+            left.ok_or_else(|| self.problem("", &format!("has more than {FOLDERS_MAX} folders")))?;
         let unreadable = |error| self.problem(below, &format!("cannot be read: {error}"));
         let entries = fs::read_dir(folder).map_err(unreadable)?;
         for entry in entries {
@@ -175,14 +205,41 @@ mod tests {
         }
     }
 
-    /// Covers S12: 100 MB in one file, or too many files, are refused and not read.
+    /// Covers S46: two files that are one on a system where upper and lower case are the same.
+    #[test]
+    fn names_that_differ_in_case_alone_are_refused() {
+        let words = refused(|place| {
+            for name in ["SKILL.md", "skill.md"] {
+                fs::write(place.join(name), "").expect("a file");
+            }
+        });
+        assert_eq!(
+            words,
+            "skill/_global/x/skill.md: is called as `SKILL.md` is but for upper and lower case: rename one of them"
+        );
+    }
+
+    /// Covers S12, S46: too many bytes, in one file, in several or in one that is sparse, and too many files or folders, are refused.
     #[test]
     fn what_is_too_large_is_refused() {
         let words = refused(|place| {
             let file = fs::File::create(place.join("SKILL.md")).expect("a file");
-            file.set_len(100 << 20).expect("a sparse file");
+            file.set_len(1 << 40).expect("a sparse file");
         });
         assert!(words.contains("x/SKILL.md: makes the resource larger than 16 MiB"), "{words}");
+        let words = refused(|place| {
+            for name in ["a", "b"] {
+                fs::write(place.join(name), vec![b'x'; 9 << 20]).expect("a file");
+            }
+        });
+        assert!(words.contains(": makes the resource larger than 16 MiB"), "{words}");
+        let words = refused(|place| {
+            (0..=FOLDERS_MAX).for_each(|at| fs::create_dir(place.join(at.to_string())).expect("a folder"));
+        });
+        assert!(words.contains("more than 2000 folders"), "{words}");
+        let deep = ["d"; DEPTH_MAX + 1].join("/");
+        let words = refused(|place| fs::create_dir_all(place.join(&deep)).expect("folders"));
+        assert!(words.contains("at most 16 folders deep: rename it"), "{words}");
         let words = refused(|place| {
             (0..=FILES_MAX).for_each(|at| fs::write(place.join(at.to_string()), "").expect("a file"));
         });

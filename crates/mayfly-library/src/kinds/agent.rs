@@ -16,6 +16,7 @@ use crate::id::ResourceId;
 use crate::matter::{self, Setting};
 use crate::problem::{Problem, Problems};
 use crate::tree::File;
+use crate::yaml;
 
 /// The longest description that is made of a prompt, in characters.
 const DESCRIPTION_CHARS_MAX: usize = 200;
@@ -89,6 +90,14 @@ impl TryFrom<Value> for Words {
 }
 
 impl Agent {
+    /// The servers of its own, which its settings name or describe.
+    pub fn servers(&self) -> Vec<&str> {
+        let named = self.rest.get("mcpServers");
+        let items = named.and_then(Value::as_array).into_iter().flatten();
+        let tables = items.clone().chain(named).filter_map(Value::as_object);
+        items.filter_map(Value::as_str).chain(tables.flatten().map(|(name, _)| name.as_str())).collect()
+    }
+
     /// As the CLI is told of it, which takes a whole tool away where a part of it is denied here. For the one that the
     /// task is run by, the session's settings deny no more than that part.
     pub fn for_cli(&self, is_main: bool) -> Value {
@@ -206,9 +215,13 @@ impl Head<'_> {
     fn rest(&self) -> Result<Map<String, Value>, Problems> {
         let rest = self.settings.iter().filter(|setting| !READ.contains(&setting.key.as_str()));
         let known = |setting: &Setting| {
-            let words =
-                || format!("`{}` is more than words or a list: write this agent as agent.json", setting.key);
-            let value = setting.value.clone().ok_or_else(|| self.wrong(setting, words()))?;
+            // What is no YAML may still be words, as some write them.
+            let value = yaml::value_of_entry(&setting.lines).or_else(|unread| {
+                let words = format!("`{}` cannot be read: {}", setting.key, unread.words);
+                let problem =
+                    || Problem::at(&self.source.file, setting.line + unread.line - 1, unread.column, words);
+                setting.value.clone().ok_or_else(|| Problems::from(problem()))
+            })?;
             Ok((setting.key.clone(), value))
         };
         rest.map(known).collect()
@@ -347,6 +360,19 @@ mod tests {
             let said = agent(file, text).expect_err(text);
             assert!(said.contains(words), "{said}");
         }
+    }
+
+    /// What the CLI knows of agents besides goes on as it stands, however deep.
+    #[test]
+    fn what_is_not_known_of_an_agent_survives() {
+        let text = "---\nmaxTurns: 3\nnewer: Use it when: always\nhooks:\n  PreToolUse:\n    - matcher: Bash\n      hooks:\n        - {type: command, command: ./x}\nmcpServers:\n  - db:\n      command: db\n---\nx";
+        let read = agent("agent.md", text).expect("an agent").for_cli(false);
+        let hook = serde_json::json!({"matcher": "Bash", "hooks": [{"type": "command", "command": "./x"}]});
+        assert_eq!(read["hooks"], serde_json::json!({"PreToolUse": [hook]}));
+        assert_eq!(read["mcpServers"], serde_json::json!([{"db": {"command": "db"}}]));
+        assert_eq!((&read["maxTurns"], &read["newer"]), (&3.into(), &"Use it when: always".into()));
+        let said = agent("agent.md", "---\nmodel: m\nhooks:\n  a: 1\n  a: 2\n---\nx").expect_err("twice");
+        assert!(said.ends_with("agent.md:5:3: `hooks` cannot be read: is there twice"), "{said}");
     }
 
     #[test]

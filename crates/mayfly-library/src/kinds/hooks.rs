@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Source;
 use super::mcp::OWN_FOLDER;
+use super::{Source, unfit_program};
 use crate::id::ResourceId;
 use crate::problem::{Problem, Problems};
 use crate::tree::File;
@@ -46,12 +46,12 @@ pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Map<String, Value>
         false => source.json::<Table>()?,
     };
     let hooks = table.values().flatten().flat_map(|matched| &matched.hooks);
-    let problems: Vec<Problem> = hooks.filter_map(|hook| wrong(&source, hook, id, files)).collect();
+    let problems: Vec<Problem> = hooks.filter_map(|hook| wrong(&source, hook, files)).collect();
     if problems.is_empty() { Ok(whole) } else { Err(Problems(problems)) }
 }
 
 /// What is wrong with a hook: above all, a script of the resource that is not there, or that cannot be run.
-fn wrong(source: &Source<'_>, hook: &Hook, id: &ResourceId, files: &[File]) -> Option<Problem> {
+fn wrong(source: &Source<'_>, hook: &Hook, files: &[File]) -> Option<Problem> {
     let Some(command) = &hook.command else {
         let words = "a hook of the type `command` has a command";
         return (hook.kind == "command").then(|| source.near("\"command\"", words));
@@ -59,14 +59,8 @@ fn wrong(source: &Source<'_>, hook: &Hook, id: &ResourceId, files: &[File]) -> O
     let first = command.split_whitespace().next().unwrap_or_default().trim_matches(['"', '\'']);
     let path =
         first.strip_prefix(OWN_FOLDER).and_then(|path| path.strip_prefix('/')).or(first.strip_prefix("./"))?;
-    let shown = Value::from(command.as_str()).to_string();
-    match files.iter().find(|file| file.path == path) {
-        None => Some(source.near(&shown, format!("there is no `{}` beside it", path.escape_debug()))),
-        Some(file) if !file.executable => {
-            Some(Problem::new(format!("{id}/{path}"), "is run as a hook and cannot be: chmod +x it"))
-        }
-        Some(_) => None,
-    }
+    let words = unfit_program(path, files)?;
+    Some(source.near(&Value::from(command.as_str()).to_string(), words))
 }
 
 #[cfg(test)]
@@ -97,7 +91,8 @@ mod tests {
     fn a_script_that_cannot_be_run_is_named() {
         assert_eq!(
             hooks(BARE, false),
-            Err("hooks/_global/fmt/bin/run: is run as a hook and cannot be: chmod +x it".to_owned())
+            Err("hooks/_global/fmt/hooks.json:1:53: `bin/run` is to be run and cannot be: chmod +x it"
+                .to_owned())
         );
         let said = hooks(&BARE.replace("bin/run", "bin/none"), true).expect_err("not there");
         assert!(said.contains("hooks.json:1:53: there is no `bin/none` beside it"), "{said}");

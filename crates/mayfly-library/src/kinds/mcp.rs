@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Source;
+use super::{Source, unfit_program};
 use crate::id::{Name, ResourceId};
 use crate::pack;
 use crate::problem::Problems;
@@ -133,19 +133,19 @@ fn servers(id: &ResourceId, files: &[File]) -> Result<Vec<Server>, Problems> {
     let (_, whole): (Map<String, Value>, _) = source.json()?;
     if !whole.contains_key("mcpServers") {
         let (shape, spec): (Shape, _) = source.json()?;
-        return Ok(vec![server(&source, id.name.to_string(), shape, spec)?]);
+        return Ok(vec![server((&source, files), id.name.to_string(), shape, spec)?]);
     }
     let (Several { servers }, _): (Several, _) = source.json()?;
     let spec = |name: &str| whole["mcpServers"][name].as_object().cloned().unwrap_or_default();
     let server = |(name, shape): (String, Shape)| {
         let spec = spec(&name);
-        server(&source, name, shape, spec)
+        server((&source, files), name, shape, spec)
     };
     servers.into_iter().map(server).collect()
 }
 
 fn server(
-    source: &Source<'_>,
+    (source, files): (&Source<'_>, &[File]),
     name: String,
     shape: Shape,
     spec: Map<String, Value>,
@@ -177,6 +177,12 @@ fn server(
             flag.escape_debug()
         );
         return Err(source.near(flag, words).into());
+    }
+    if let Transport::Stdio { command, .. } = &transport
+        && let Some(path) = command.strip_prefix(OWN_FOLDER).and_then(|path| path.strip_prefix('/'))
+        && let Some(words) = unfit_program(path, files)
+    {
+        return Err(source.near(&Value::from(command.as_str()).to_string(), words).into());
     }
     let (mut others, private) = (spec.clone(), transport.private());
     let variables_of_private = others.remove(private).map(|value| variables(&value));
@@ -279,6 +285,11 @@ mod tests {
                 "mcp.json:1:28: invalid type: string \"x\", expected a sequence",
             ),
             ("{\"type\": \"http\", \"url\": \"file:///x\"}", "is neither"),
+            ("{\n\"command\": \"${CLAUDE_PLUGIN_ROOT}/run\"}", "mcp.json:2:12: there is no `run` beside it"),
+            (
+                "{\"command\": \"${CLAUDE_PLUGIN_ROOT}/mcp.json\"}",
+                "mcp.json:1:13: `mcp.json` is to be run and cannot be: chmod +x it",
+            ),
             (
                 "{\"command\": \"c\", \"args\": [\"--token\", \"${T}\"]}",
                 "mcp.json:1:39: `${T}` may stand in `env` alone",

@@ -53,24 +53,20 @@ pub(crate) fn read(id: &ResourceId, files: &[File]) -> Result<What, Problems> {
 
 /// Whether the CLI lists it: one that says what it is for, to users too, and wherever they work.
 fn skill(id: &ResourceId, files: &[File]) -> Result<bool, Problems> {
-    let candidates: Vec<&File> =
-        files.iter().filter(|file| file.path.eq_ignore_ascii_case("SKILL.md")).collect();
-    match candidates[..] {
-        [file] if file.path == "SKILL.md" => {
-            let source = Source::of(id, file)?;
-            let head = matter::split(source.text).0;
-            source.named(&head, id)?;
-            let says = |key: &str| head.iter().find(|setting| setting.key == key);
-            let is_for = says("description").or(says("when_to_use"));
-            let is_hidden = says("user-invocable").is_some_and(|setting| setting.value == Some(false.into()));
-            Ok(is_for.is_some() && !is_hidden && says("paths").is_none())
-        }
-        [file] => {
-            Err(Problem::new(format!("{id}/{}", file.path), "must be called SKILL.md: rename it").into())
-        }
-        [] => Err(Problem::new(id.to_string(), "has no SKILL.md").into()),
-        _ => Err(Problem::new(id.to_string(), "has more than one SKILL.md: keep one").into()),
+    let file = files.iter().find(|file| file.path.eq_ignore_ascii_case("SKILL.md"));
+    let file = file.ok_or_else(|| Problem::new(id.to_string(), "has no SKILL.md"))?;
+    if file.path != "SKILL.md" {
+        let words = "must be called SKILL.md: rename it";
+        return Err(Problem::new(format!("{id}/{}", file.path), words).into());
     }
+    let source = Source::of(id, file)?;
+    let head = matter::split(source.text).0;
+    source.named(&head, id)?;
+    source.bounded(&head)?;
+    let says = |key: &str| head.iter().find(|setting| setting.key == key);
+    let is_for = says("description").or(says("when_to_use"));
+    let is_hidden = says("user-invocable").is_some_and(|setting| setting.value == Some(false.into()));
+    Ok(is_for.is_some() && !is_hidden && says("paths").is_none())
 }
 
 fn rules(id: &ResourceId, files: &[File]) -> Result<(), Problems> {
@@ -78,7 +74,20 @@ fn rules(id: &ResourceId, files: &[File]) -> Result<(), Problems> {
     if !files.iter().any(|file| is_rule(&file)) {
         return Err(Problem::new(id.to_string(), "has no rule: put a file there that ends in .md").into());
     }
-    files.iter().filter(is_rule).try_for_each(|file| Source::of(id, file).map(drop))
+    files.iter().filter(is_rule).try_for_each(|file| {
+        let source = Source::of(id, file)?;
+        source.bounded(&matter::split(source.text).0)
+    })
+}
+
+/// What is wrong with a program that a resource brings with it, if something is.
+pub(crate) fn unfit_program(path: &str, files: &[File]) -> Option<String> {
+    let shown = path.escape_debug();
+    match files.iter().find(|file| file.path == path) {
+        None => Some(format!("there is no `{shown}` beside it")),
+        Some(file) if !file.executable => Some(format!("`{shown}` is to be run and cannot be: chmod +x it")),
+        Some(_) => None,
+    }
 }
 
 /// A text of a resource, and what it is called in messages.
@@ -121,6 +130,22 @@ impl<'a> Source<'a> {
         let Some(at) = self.text.find(word) else { return Problem::new(&self.file, words) };
         let (line, column) = end_of(&self.text[..at]);
         Problem::at(&self.file, line, column, words)
+    }
+
+    /// Checks that the patterns of files among the settings are such that the CLI is not busy with them for ever.
+    pub(crate) fn bounded(&self, settings: &[matter::Setting]) -> Result<(), Problems> {
+        let unbounded = settings
+            .iter()
+            .find(|setting| setting.key == "paths" && !matter::patterns_are_bounded(&setting.lines));
+        unbounded.map_or(Ok(()), |setting| {
+            let words = format!(
+                "`paths` is more than the CLI could match in time: at most {} bytes, {} times {{ and {} times *",
+                matter::PATTERNS_BYTES_MAX,
+                matter::CHOICES_MAX,
+                matter::STARS_MAX
+            );
+            Err(Problem::at(&self.file, setting.line, 1, words).into())
+        })
     }
 
     /// Checks that a `name` among the settings is that of the folder.

@@ -69,6 +69,17 @@ pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Map<String, Value>
     if problems.is_empty() { Ok(whole) } else { Err(Problems(problems)) }
 }
 
+/// The rules that settings allow, ask about or deny.
+pub(crate) fn rules(settings: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    ["allow", "ask", "deny"].into_iter().flat_map(|list| rules_of(settings, list))
+}
+
+/// Those of one list.
+pub(crate) fn rules_of<'a>(settings: &'a Map<String, Value>, list: &str) -> impl Iterator<Item = &'a str> {
+    let rules = settings.get("permissions").and_then(|permissions| permissions.get(list));
+    rules.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
 fn leads_elsewhere(name: &str) -> bool {
     LEADING.iter().any(|start| name.starts_with(start))
         || PROXIES.contains(&name.to_ascii_uppercase().as_str())

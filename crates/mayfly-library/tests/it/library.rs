@@ -110,6 +110,104 @@ fn what_does_not_count_is_told_by_a_check_and_stops_nobody() {
     assert_eq!(library.resolve(&Wishes::default(), &nothing).unwrap().resources.len(), 2);
 }
 
+/// A name that is no tool's denies nothing, which a check tells with its place.
+#[test]
+fn a_tool_that_is_none_is_told_by_a_check_and_stops_nobody() {
+    let top = small();
+    put(
+        top.path(),
+        "agent/tally/x/agent.md",
+        "---\ntools: Read, mcp__db__ask, mcp__gone\ndeniedTools: Bsah\n---\nx",
+    );
+    put(top.path(), "mcp/tally/db/mcp.json", r#"{"command": "db"}"#);
+    put(
+        top.path(),
+        "agent/tally/y/agent.md",
+        "---\nmcpServers: [own: {command: x}, db]\ntools: mcp__own__ask\n---\nx",
+    );
+    put(
+        top.path(),
+        "settings/_global/s/settings.json",
+        "{\"permissions\":\n {\"deny\": [\"WebFech(domain:x)\"]}}",
+    );
+    let library = Library::at(top.path());
+    let said: Vec<_> = library.check().iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(said.join("\n"), @r"
+    agent/tally/x/agent.md:2:28: `mcp__gone` is no tool that is known here, and counts for nothing
+    agent/tally/x/agent.md:3:14: `Bsah` is no tool that is known here, and counts for nothing; Bash is one
+    settings/_global/s/settings.json:2:13: `WebFech(domain:x)` is no tool that is known here, and counts for nothing; WebFetch is one
+    ");
+    let resolution = library.resolve(&of_project("tally"), &nothing).unwrap();
+    let compiled = mayfly_library::compile(&resolution, "/c", &std::collections::BTreeMap::new());
+    let unknown: Vec<_> = compiled.expected.unknown.iter().map(String::as_str).collect();
+    assert_eq!(unknown, ["Bsah", "WebFech(domain:x)", "mcp__gone"]);
+}
+
+/// Covers S12 for the library: patterns that multiply, and a skill of 100 MB, stop the tasks that would get them, by name,
+/// and no others.
+#[test]
+fn what_has_no_end_stops_whom_it_is_for() {
+    let top = small();
+    let choices = "{a,b}".repeat(30);
+    put(top.path(), "rules/braces/x/x.md", &format!("---\npaths:\n  - \"{choices}\"\n---\nx"));
+    put(top.path(), "rules/stars/x/x.md", &format!("---\nname: y\npaths: {}\n---\nx", "*a".repeat(200)));
+    put(top.path(), "skill/braces/y/SKILL.md", &format!("---\ndescription: d\npaths: [{choices}]\n---\nx"));
+    put(top.path(), "skill/large/x/SKILL.md", "x");
+    for at in 0..10 {
+        put(top.path(), &format!("skill/large/x/{at}"), "");
+        let file = fs::File::options().write(true).open(top.path().join(format!("skill/large/x/{at}")));
+        file.unwrap().set_len(10 << 20).unwrap();
+    }
+    let library = Library::at(top.path());
+    let said = |project: &str| library.resolve(&of_project(project), &nothing).unwrap_err().to_string();
+    let most =
+        "`paths` is more than the CLI could match in time: at most 4096 bytes, 8 times { and 100 times *";
+    assert_eq!(
+        said("braces"),
+        format!("skill/braces/y/SKILL.md:3:1: {most}\nrules/braces/x/x.md:2:1: {most}")
+    );
+    assert_eq!(said("stars"), format!("rules/stars/x/x.md:3:1: {most}"));
+    let large = said("large");
+    assert!(
+        large.starts_with("skill/large/x/") && large.ends_with(": makes the resource larger than 16 MiB"),
+        "{large}"
+    );
+    assert!(library.resolve(&of_project("tally"), &nothing).is_ok());
+}
+
+/// What is more than one task can have, though each resource is good.
+#[test]
+fn what_is_too_much_together_is_refused() {
+    let top = small();
+    for at in 0..5 {
+        put(top.path(), &format!("rules/much/r{at}/r.md"), &"x".repeat(15 << 20));
+    }
+    let said = Library::at(top.path()).resolve(&of_project("much"), &nothing).unwrap_err().to_string();
+    assert!(said.contains("bytes for this task, and 67108864 are the most: leave some out"), "{said}");
+}
+
+/// JSON with comments, wherever they stand, and whatever the kind.
+#[test]
+fn comments_in_json_are_named_with_their_place() {
+    for (path, text, place) in [
+        ("agent/_global/x/agent.json", "{\n  // who\n  \"name\": \"x\"}", "2:3: key must be a string"),
+        (
+            "mcp/_global/x/mcp.json",
+            "{\"command\": \"é\", // what\n \"args\": []}",
+            "1:18: key must be a string",
+        ),
+        ("hooks/_global/x/hooks.json", "{\"Stop\": /* none */ []}", "1:10: expected value"),
+        ("settings/_global/x/settings.json", "# mine\n{}", "1:1: expected value"),
+        ("mcp/_global/x/tools.json", "{\n// what\n}", "2:1: key must be a string"),
+    ] {
+        let top = tempfile::tempdir().unwrap();
+        put(top.path(), "mcp/_global/x/mcp.json", r#"{"command": "x"}"#);
+        put(top.path(), path, text);
+        let said = Library::at(top.path()).resolve(&Wishes::default(), &nothing).unwrap_err().to_string();
+        assert_eq!(said, format!("{path}:{place}: JSON has no comments"));
+    }
+}
+
 #[test]
 fn two_servers_of_one_name_are_one_too_many() {
     let top = small();

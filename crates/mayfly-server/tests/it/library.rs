@@ -3,7 +3,7 @@
 use std::fs;
 
 use mayfly_client::ClientError;
-use mayfly_library::{Library as Folder, Wishes};
+use mayfly_library::{Library as Folder, Wishes, pack};
 use mayfly_wire::api::{CreateTask, Library};
 use serde_json::Value;
 
@@ -132,4 +132,104 @@ async fn a_library_elsewhere_is_handed_over_by_content() {
     let named = CreateTask { lock: Some(kept.lock), ..task("p", None) };
     let id = bed.client.submit(&named, "key").await.unwrap().id;
     assert_eq!(bed.client.lock(&id).await.unwrap(), lock.to_json(), "and nothing of what is here");
+}
+
+/// An archive of one file whose head says something else: its name, its type, its mode.
+fn crafted(name: &[u8], kind: u8, mode: [u8; 7]) -> Vec<u8> {
+    let file = mayfly_library::File { path: "x".to_owned(), executable: false, bytes: Vec::new() };
+    let mut archive = pack::pack(&[file]);
+    archive[..name.len()].copy_from_slice(name);
+    archive[100..107].copy_from_slice(&mode);
+    archive[156] = kind;
+    archive[148..156].fill(b' ');
+    let sum: u32 = archive[..512].iter().map(|byte| u32::from(*byte)).sum();
+    archive[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    archive
+}
+
+/// Covers S46: what is refused is named, and nothing of it is kept.
+#[tokio::test]
+async fn an_archive_that_means_harm_is_refused_by_its_entry_and_nothing_is_kept() {
+    let bed = Bed::start().await;
+    let (plain, setuid) = (*b"0000644", *b"0004755");
+    let file =
+        |path: &str| mayfly_library::File { path: path.to_owned(), executable: false, bytes: vec![b'x'] };
+    let half = vec![0; mayfly_library::tree::BYTES_MAX / 2 + 1];
+    let large = |path: &str| mayfly_library::File { bytes: half.clone(), ..file(path) };
+    for (archive, words) in [
+        (crafted(b"../x", b'0', plain), "`../x` is no path beneath its folder"),
+        (crafted(b"/etc/x", b'0', plain), "`/etc/x` is no path beneath its folder"),
+        (crafted(b"x", b'1', plain), "`x` is a link"),
+        (crafted(b"x", b'2', plain), "`x` is a link"),
+        (crafted(b"x", b'3', plain), "`x` is no plain file"),
+        (crafted(b"x", b'6', plain), "`x` is no plain file"),
+        (crafted(b"x", b'x', plain), "`x` is no plain file"),
+        (crafted(b"x", b'0', setuid), "`x` has the mode 4755"),
+        (pack::pack(&[file("x"), file("x")]), "`x` is there twice"),
+        (pack::pack(&[file("a"), file("a/b")]), "`a/b` needs `a` to be a folder, and it is a file too"),
+        (pack::pack(&[file("A"), file("a")]), "`a` is called as `A` is but for upper and lower case"),
+        (pack::pack(&[large("a"), large("b")]), "`b` makes the resource larger than 16 MiB"),
+    ] {
+        let refused = bed.client.keep_resource(&pack::sha256(&archive), &archive).await.unwrap_err();
+        let ClientError::Refused(problem) = refused else { panic!("{refused}") };
+        assert_eq!(problem.kind, "invalid-resource");
+        assert!(problem.detail.contains(words), "{}", problem.detail);
+    }
+    let kept = fs::read_dir(bed.data().join("resources")).map_or(0, Iterator::count);
+    assert_eq!(kept, 0);
+}
+
+/// S12: what is too large for one project costs the tasks of another nothing.
+#[tokio::test]
+async fn what_is_too_large_is_refused_and_others_are_accepted() {
+    let bed = Bed::start().await;
+    put(&bed, "skill/large/x/SKILL.md", "x");
+    let file = fs::File::options().write(true).open(bed.data().join("library/skill/large/x/SKILL.md"));
+    file.unwrap().set_len(1 << 40).unwrap();
+    put(&bed, "rules/braces/x/x.md", &format!("---\npaths: \"{}\"\n---\nx", "{a,b}".repeat(40)));
+    put(&bed, "skill/site/x/SKILL.md", "x");
+    let submit = async |project: &str| {
+        let task = CreateTask { project: Some(project.to_owned()), ..task("p", None) };
+        bed.client.submit(&task, project).await
+    };
+    for (project, words) in [
+        ("large", "skill/large/x/SKILL.md: makes the resource larger than 16 MiB"),
+        ("braces", "rules/braces/x/x.md:2:1: `paths` is more than the CLI could match in time"),
+    ] {
+        let refused = submit(project).await.unwrap_err();
+        let ClientError::Refused(problem) = refused else { panic!("{refused}") };
+        assert_eq!(problem.kind, "invalid-library");
+        assert!(problem.detail.contains(words), "{}", problem.detail);
+    }
+    let id = submit("site").await.unwrap().id;
+    assert!(bed.client.lock(&id).await.unwrap().contains("skill/site/x"));
+}
+
+/// A repository is of the project that the configuration says, else of the one that is called as it is.
+#[tokio::test]
+async fn a_repository_is_mapped_to_a_project() {
+    let bed = Bed::start_with(|config| {
+        config.projects = [("tally-main".to_owned(), "tally".parse().unwrap())].into();
+    })
+    .await;
+    for project in ["tally", "site", "tally-main"] {
+        put(&bed, &format!("rules/{project}/r/r.md"), project);
+    }
+    let bundle = bed.data().join("to-upload");
+    fs::write(&bundle, format!("# v2 git bundle\n{} HEAD\n\nPACK", "1".repeat(40))).unwrap();
+    for (repository, asked, expected) in
+        [("tally-main", None, "tally"), ("site", None, "site"), ("tally-main", Some("site"), "site")]
+    {
+        let workspace = Some(bed.client.upload_workspace(repository, &bundle).await.unwrap());
+        let project = asked.map(str::to_owned);
+        let task = CreateTask { workspace, project, ..task("p", None) };
+        let key = format!("{repository} {asked:?}");
+        let id = bed.client.submit(&task, &key).await.unwrap().id;
+        let lock: Value = serde_json::from_str(&bed.client.lock(&id).await.unwrap()).unwrap();
+        assert_eq!(
+            (&lock["project"], &lock["resources"][0]["id"]),
+            (&expected.into(), &format!("rules/{expected}/r").into())
+        );
+        assert_eq!(lock["resources"].as_array().unwrap().len(), 1, "{lock}");
+    }
 }

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use bytes::Bytes;
-use mayfly_library::Expected;
+use mayfly_library::{Expected, known};
 use mayfly_wire::event::LimitKind;
 use mayfly_wire::worker::{Report, WorkOrder};
 
@@ -176,8 +176,8 @@ impl Interpreter {
         }
         let (version, model) = (shorten(&init.claude_code_version), shorten(&init.model));
         let mut findings = vec![Finding::Report(Report::Ready { version, model })];
-        findings
-            .extend(self.asked.absent_servers(&init).map(|text| Finding::Report(Report::Warning { text })));
+        let told = self.asked.absent_servers(&init).chain(self.asked.absent_tools(&init));
+        findings.extend(told.map(|text| Finding::Report(Report::Warning { text })));
         findings
     }
 
@@ -337,7 +337,7 @@ impl Asked {
 
     /// The same, for what the library says.
     fn differences_of_library(&self, init: &Init) -> Vec<String> {
-        let Expected { tools, denied, agents, agent, skills, servers } = &self.library;
+        let Expected { tools, denied, agents, agent, skills, servers, unknown: _ } = &self.library;
         let mut differences = Vec::new();
         let mut differs = |what: String| differences.push(shorten(&what));
         for tool in &init.tools {
@@ -351,7 +351,8 @@ impl Asked {
         for name in agents.filter(|name| !init.agents.contains(name)) {
             differs(format!("the agent {name} is not there"));
         }
-        for name in skills.iter().filter(|name| !init.skills.contains(name)) {
+        for (name, _) in skills.iter().filter(|(name, is_listed)| **is_listed && !init.skills.contains(name))
+        {
             differs(format!("the skill {name} is not there"));
         }
         for server in
@@ -374,6 +375,16 @@ impl Asked {
         let told =
             servers.map(|(name, _)| (name, status_of(init, name))).filter(|(_, status)| status != CONNECTED);
         told.map(|(name, status)| format!("the MCP server {name} is {status}: the agent goes on without it"))
+    }
+
+    /// What is told of names that are no tool's.
+    fn absent_tools(&self, init: &Init) -> impl Iterator<Item = String> {
+        let is_there = |rule: &&String| {
+            let name = rule.split('(').next().unwrap_or_default();
+            init.tools.iter().any(|tool| is_of(tool, name))
+        };
+        let unknown = self.library.unknown.iter().filter(move |rule| !is_there(rule));
+        unknown.map(|rule| shorten(&known::counts_for_nothing(rule)))
     }
 }
 

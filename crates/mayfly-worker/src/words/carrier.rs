@@ -23,11 +23,6 @@ const SETTINGS: [&str; 3] = [".claude/settings.json", ".claude/settings.local.js
 /// How far an import of an import of an import goes.
 const IMPORTS_MAX: usize = 5;
 
-/// The most that the patterns of one rule may be, in bytes, in choices, which multiply, and in stars.
-const PATTERNS_BYTES_MAX: usize = 4096;
-const CHOICES_MAX: usize = 8;
-const STARS_MAX: usize = 100;
-
 /// A setting that may stay, and what it is called in the CLI's own.
 type Kept = &'static [(&'static str, &'static str)];
 
@@ -145,7 +140,7 @@ impl<'a> Carrier<'a> {
         let folder = path.parent().unwrap_or(Path::new(""));
         let (settings, body) = matter::split(&text);
         let (mut kept, _) = self.kept(path, settings, RULE);
-        if !kept.iter().all(|(_, patterns)| are_plain(patterns)) {
+        if !kept.iter().all(|(_, patterns)| matter::patterns_are_bounded(&patterns.to_string())) {
             kept.clear();
             self.name(path, vec!["paths".to_owned()]);
         }
@@ -233,7 +228,7 @@ impl<'a> Carrier<'a> {
 
     fn is_skill_of_library(&self, file: &Path) -> bool {
         let skill = file.strip_prefix(".claude/skills").ok().and_then(|below| below.iter().next());
-        self.library.skills.iter().any(|name| skill == Some(OsStr::new(name)))
+        self.library.skills.keys().any(|name| skill == Some(OsStr::new(name)))
     }
 
     /// What of a file's settings may stay, and the keys that should but cannot be read. The others are told of.
@@ -371,13 +366,6 @@ fn name_of(kept: &[(&str, Value)], path: &Path) -> String {
 /// Whether a path leads out of the tree in which the agent works: by its letters, or by a link in it.
 fn is_outside(tree: &Tree, path: &str) -> bool {
     imports::within(Path::new(""), path).is_none_or(|path| matches!(tree.read(&path), Err(Unread::Outside)))
-}
-
-/// Whether these are patterns that nobody would need long to match.
-fn are_plain(patterns: &Value) -> bool {
-    let text = patterns.to_string();
-    let count = |c: char| text.matches(c).count();
-    text.len() <= PATTERNS_BYTES_MAX && count('{') <= CHOICES_MAX && count('*') <= STARS_MAX
 }
 
 /// The pattern of the files below a folder; what has a meaning in a pattern stands for any character.

@@ -220,12 +220,13 @@ fn a_trusted_repository_is_left_as_it_is() {
 fn the_library_stands_before_a_repositorys_agents_and_skills() {
     let mut bed = Bed::new();
     bed.library.expected.agents = names(&["reviewer", "named"]);
-    bed.library.expected.skills = names(&["deploy"]);
+    bed.library.expected.skills = [("deploy".to_owned(), true), ("unlisted".to_owned(), false)].into();
     bed.write(".claude/agents/reviewer.md", "No head.");
     bed.write(".claude/agents/other.md", "---\nname: named\ndescription: d\n---\nBy its settings.");
     bed.write(".claude/agents/named.md", "---\nname: mine\ndescription: d\n---\nBy its settings too.");
     bed.write(".claude/skills/deploy/SKILL.md", "---\nname: deploy\n---\nS");
     bed.write(".claude/skills/deploy/run.sh", "true");
+    bed.write(".claude/skills/unlisted/SKILL.md", "---\nname: unlisted\n---\nS");
     bed.write(".claude/skills/deploy2/SKILL.md", "---\nname: deploy2\n---\nS");
     let agent = names(&["all of it: the library has an agent of this name"]);
     let skill = names(&["all of it: the library has a skill of this name"]);
@@ -234,10 +235,11 @@ fn the_library_stands_before_a_repositorys_agents_and_skills() {
         (".claude/agents/reviewer.md", &agent),
         (".claude/skills/deploy/SKILL.md", &skill),
         (".claude/skills/deploy/run.sh", &skill),
+        (".claude/skills/unlisted/SKILL.md", &skill),
     ];
     assert_eq!(bed.carry(), ignored.map(|(file, why)| (file.to_owned(), why.clone())).into());
     assert!(bed.is_carried("agents/named.md") && bed.is_carried("skills/deploy2/SKILL.md"));
-    for gone in ["agents/reviewer.md", "agents/other.md", "skills/deploy"] {
+    for gone in ["agents/reviewer.md", "agents/other.md", "skills/deploy", "skills/unlisted"] {
         assert!(!bed.is_carried(gone), "{gone}");
     }
 }

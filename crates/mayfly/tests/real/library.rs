@@ -8,10 +8,13 @@ use serde_json::{Value, json};
 use super::world::{Ended, World};
 
 mod agents;
+mod asked;
 mod checked;
 mod fetched;
 mod gate;
+mod modes;
 mod reach;
+mod rules;
 mod scopes;
 mod secrets;
 
@@ -45,6 +48,25 @@ fn delegate(agent: &str, step: &Value) -> Value {
 /// What `claude` says of itself first.
 fn init(ended: &Ended) -> &Value {
     ended.claude_lines().find(|line| line["subtype"] == "init").unwrap()
+}
+
+/// The project's skills that `claude` lists: those whose names begin so.
+fn own_skills(ended: &Ended) -> Vec<&str> {
+    let mut skills: Vec<_> =
+        init(ended)["skills"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    skills.retain(|skill| skill.starts_with("own-"));
+    skills.sort_unstable();
+    skills
+}
+
+/// Puts a skill that the CLI lists into the library.
+fn skill(world: &World, path: &str, words: &str) {
+    let name = path.rsplit('/').next().unwrap();
+    put(
+        world,
+        &format!("skill/{path}/SKILL.md"),
+        &format!("---\nname: {name}\ndescription: {words}\n---\n{words}"),
+    );
 }
 
 /// All that the model was told.

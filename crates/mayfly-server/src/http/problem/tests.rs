@@ -111,7 +111,9 @@ fn bad_library() -> mayfly_library::Problems {
 
 fn keep_errors() -> Vec<KeepError> {
     one_of_each![KeepError:
-        KeepError::Archive(_) => KeepError::Archive(mayfly_library::pack::BadArchive::Foreign),
+        KeepError::Archive(_) => KeepError::Archive(mayfly_library::pack::BadArchive::Foreign(
+            "it does not end where its files do".to_owned()
+        )),
         KeepError::Lock(_) => KeepError::Lock("has more than 500 resources".to_owned()),
         KeepError::NoRoom(_) => KeepError::NoRoom(SubmitError::DiskFull { folder: "/data".into(), free: 1000 }),
         KeepError::Write(_) => KeepError::Write(full()),

@@ -66,8 +66,9 @@ fn expected() -> (Expected, String) {
         denied: list(&["Bash", "mcp__db__drop"]),
         agents: list(&["reader"]),
         agent: Some("own".to_owned()),
-        skills: list(&["review"]),
+        skills: [("review".to_owned(), true), ("unlisted".to_owned(), false)].into(),
         servers: [("db".to_owned(), true), ("docs".to_owned(), false)].into(),
+        unknown: std::collections::BTreeSet::new(),
     };
     let init = INIT
         .replace("\"Bash\"", "\"mcp__db__query\"")
@@ -128,6 +129,28 @@ fn a_server_that_need_not_be_there_is_only_told_of() {
         panic!("{findings:?}")
     };
     assert_eq!(text, "the MCP server docs is failed: the agent goes on without it");
+}
+
+/// A denied tool that nobody has denies nothing, which is said; a name that the CLI knows is one, whatever is known here.
+#[test]
+fn a_name_that_is_no_tools_is_told_of() {
+    let (expected, init) = expected();
+    let unknown = ["Bsah(git:*)", "Edit(x)", "mcp__gone__x"].map(str::to_owned).into();
+    let findings = read_with(&Expected { unknown, ..expected }, false, &init);
+    let texts: Vec<_> = findings
+        .iter()
+        .filter_map(|finding| match finding {
+            Finding::Report(Report::Warning { text }) => Some(text.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "`Bsah(git:*)` is no tool that is known here, and counts for nothing; Bash is one",
+            "`mcp__gone__x` is no tool that is known here, and counts for nothing",
+        ]
+    );
 }
 
 #[test]

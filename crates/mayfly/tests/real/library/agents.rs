@@ -39,6 +39,19 @@ async fn an_agent_has_the_tools_of_its_list_and_its_model_unless_the_task_names_
     world.end().await;
 }
 
+/// What the CLI knows of agents and mayfly does not goes on to it, also where it is more than words.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_own_hooks_fire_though_they_stand_in_its_markdown() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let hook = "hooks:\n  PostToolUse:\n    - matcher: Bash\n      hooks:\n        - type: command\n          command: touch /workspace/repo/hooked.txt\n";
+    put(&world, "agent/_global/helper/agent.md", &format!("---\n{hook}---\nHelp."));
+    let ended = world.outcome_of(&[&steps(&[delegate("helper", &bash("echo on"))])]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    let branch = world.branches().remove(0);
+    assert_eq!(world.git(&["show", &format!("{branch}:hooked.txt")]), "");
+    world.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_list_of_tools_allows_none() {
     let Some(world) = World::start(|_| {}).await else { return };

@@ -1,5 +1,7 @@
 //! What `claude` says of itself is compared with what the library says before the model's first answer reaches it.
 
+use serde_json::Value;
+
 use super::super::world::{Ended, World};
 use super::{init, put, steps};
 
@@ -9,7 +11,7 @@ fn instant() -> String {
 }
 
 /// The task ended by this difference, and neither a tool nor a word of the model got as far as `claude`.
-fn assert_stopped(world: &World, ended: &Ended, difference: &str) {
+pub(super) fn assert_stopped(world: &World, ended: &Ended, difference: &str) {
     let (outcome, detail) = ended.outcome();
     assert_eq!((ended.code, outcome), (Some(1), "init-mismatch"), "{detail} {}", ended.stderr);
     assert!(detail.contains(difference), "{detail}");
@@ -73,6 +75,35 @@ async fn a_server_that_does_not_start_ends_the_task_where_it_is_required() {
     world.end().await;
 }
 
+/// Seconds within which `init` is there though a server says nothing: `MCP_TIMEOUT` and what else a start takes. Without
+/// that limit the CLI waits for 30.
+pub(super) const INIT_SECONDS_MAX: f64 = 20.0;
+
+/// How long it took from the start of `claude` to its first message.
+pub(super) fn seconds_to_init(ended: &Ended) -> f64 {
+    let at = |event: &Value| event["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let running = ended.events.iter().find(|event| event["event"]["type"] == "running").unwrap();
+    let init = ended.events.iter().find(|event| event["line"]["subtype"] == "init").unwrap();
+    at(init).duration_since(at(running)).as_secs_f64()
+}
+
+/// The same for one that begins well, and does not say which tools it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_never_says_what_it_has_is_one_that_failed() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    put(&world, "mcp/_global/mute/mcp.json", r#"{"command": "${CLAUDE_PLUGIN_ROOT}/server.py"}"#);
+    let lists = "method == \"tools/list\":";
+    let mute =
+        super::SERVER.replace(lists, &format!("{lists}\n        continue\n    elif method == \"none\":"));
+    assert_ne!(mute, super::SERVER);
+    put(&world, "mcp/_global/mute/server.py", &mute);
+    put(&world, "mcp/_global/mute/mayfly.toml", "required = true\n");
+    let ended = world.outcome_of(&[&instant()]).await;
+    assert_stopped(&world, &ended, "the MCP server mute, which is required, is ");
+    assert!(seconds_to_init(&ended) < INIT_SECONDS_MAX, "{}", seconds_to_init(&ended));
+    world.end().await;
+}
+
 /// A server that reads and says nothing is waited for as long as `MCP_TIMEOUT` says, and has failed then, or is as good as
 /// that.
 #[tokio::test(flavor = "multi_thread")]
@@ -82,6 +113,7 @@ async fn a_server_that_never_answers_is_one_that_failed() {
     put(&world, "mcp/_global/mute/mute.sh", "#!/bin/sh\nwhile read -r line; do :; done\n");
     let ended = world.outcome_of(&["[script: text]"]).await;
     assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    assert!(seconds_to_init(&ended) < INIT_SECONDS_MAX, "{}", seconds_to_init(&ended));
     let status = init(&ended)["mcp_servers"][0]["status"].as_str().unwrap();
     assert!(["failed", "pending"].contains(&status), "{status}");
     let told: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();

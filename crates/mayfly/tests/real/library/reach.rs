@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
 use super::super::world::{CANARY, Run, Said, World};
+use super::gate::{INIT_SECONDS_MAX, assert_stopped, seconds_to_init};
 use super::{bash, init, put, steps, tool};
 
 /// Every name of these is this address.
@@ -133,6 +134,28 @@ fn answer(asked: &Value) -> Option<Value> {
         }
     };
     Some(json!({"jsonrpc": "2.0", "id": asked.get("id")?, "result": result}))
+}
+
+/// A server elsewhere that takes a request and never answers is one that failed, within the time that `init` may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_elsewhere_that_never_answers_is_one_that_failed() {
+    let silent = Router::new().fallback(async || std::future::pending::<()>().await);
+    let Some(world) = world(silent, &["far.test"]).await else { return };
+    put(&world, "mcp/_global/far/mcp.json", r#"{"type": "http", "url": "http://far.test/mcp"}"#);
+    put(&world, "mcp/_global/far/mayfly.toml", "allow = [\"far.test\"]\n");
+    let ended = world.outcome_of(&["[script: text]"]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    assert!(seconds_to_init(&ended) < INIT_SECONDS_MAX, "{}", seconds_to_init(&ended));
+    let status = init(&ended)["mcp_servers"][0]["status"].as_str().unwrap();
+    assert!(["failed", "pending"].contains(&status), "{status}");
+    let told: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
+    assert_eq!(told, [format!("the MCP server far is {status}: the agent goes on without it")]);
+
+    put(&world, "mcp/_global/far/mayfly.toml", "allow = [\"far.test\"]\nrequired = true\n");
+    let ended = world.outcome_of(&[&steps(&[bash("touch ran.txt")])]).await;
+    assert_stopped(&world, &ended, "the MCP server far, which is required, is ");
+    assert!(seconds_to_init(&ended) < INIT_SECONDS_MAX, "{}", seconds_to_init(&ended));
+    world.end().await;
 }
 
 /// S20: a server elsewhere is reached by the proxy, where its owner lets it be, and else is a server that failed.

@@ -2,27 +2,10 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::world::{Ended, World};
-use super::{SERVER, init, put, steps, tool};
-
-fn skill(world: &World, path: &str, words: &str) {
-    let name = path.rsplit('/').next().unwrap();
-    put(
-        world,
-        &format!("skill/{path}/SKILL.md"),
-        &format!("---\nname: {name}\ndescription: {words}\n---\n{words}"),
-    );
-}
-
-fn skills(ended: &Ended) -> Vec<&str> {
-    let mut skills: Vec<_> =
-        init(ended)["skills"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    skills.retain(|skill| skill.starts_with("own-"));
-    skills.sort_unstable();
-    skills
-}
+use super::{SERVER, init, own_skills, put, skill, steps, tool};
 
 /// Each of two tasks at once has what is its project's, which stands before what is for all.
 #[tokio::test(flavor = "multi_thread")]
@@ -44,7 +27,7 @@ async fn tasks_of_two_projects_side_by_side_see_their_own() {
     let (one, two, ()) = tokio::join!(run("one"), run("two"), both);
     for (ended, project) in [(&one, "one"), (&two, "two")] {
         assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
-        assert_eq!(skills(ended), ["own-all".to_owned(), format!("own-{project}")]);
+        assert_eq!(own_skills(ended), ["own-all".to_owned(), format!("own-{project}")]);
         let locked = ended.own("locked").next().unwrap();
         assert_eq!(locked["shadowed"], json!(["skill/_global/own-all"]));
     }
@@ -116,14 +99,14 @@ async fn a_task_that_is_run_again_has_what_it_had() {
     let again = Ended { code: Some(0), events, stderr: String::new() };
     let lock = |ended: &Ended| ended.own("locked").next().unwrap()["lock"].clone();
     assert_eq!(lock(&again), lock(&ended));
-    assert_eq!(skills(&again), ["own-all"]);
+    assert_eq!(own_skills(&again), ["own-all"]);
     let told: String =
         world.api.requests()[before..].iter().map(|request| request.body.to_string()).collect();
     assert!(told.contains("words of before") && !told.contains("words of after"));
 
     let ended = world.outcome_of(&[&prompt]).await;
     assert_ne!(lock(&ended), lock(&again));
-    assert_eq!(skills(&ended), ["own-all", "own-new"]);
+    assert_eq!(own_skills(&ended), ["own-all", "own-new"]);
     world.end().await;
 }
 
@@ -153,5 +136,38 @@ async fn an_archive_that_is_spoiled_ends_the_task_before_claude_starts() {
     assert_eq!((ended.code, outcome), (Some(1), "startup"), "{}", ended.stderr);
     assert!(detail.contains("skill/_global/own-all is not what was locked"), "{detail}");
     assert_eq!((ended.claude_lines().count(), world.api.requests().len()), (0, before));
+    world.end().await;
+}
+
+/// What the library has, a repository does not have another of: neither by its folder nor by what it says that it is called.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repositorys_skills_do_not_stand_in_for_the_librarys() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    skill(&world, "_global/own-listed", "canary-of-the-listed");
+    put(&world, "skill/_global/own-plain/SKILL.md", "canary-of-the-plain");
+    let own = |path: &str, name: &str| {
+        let path = world.repo().join(".claude").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("---\nname: {name}\ndescription: words\n---\ncanary-theirs")).unwrap();
+    };
+    for name in ["own-listed", "own-plain"] {
+        own(&format!("skills/{name}/SKILL.md"), name);
+        own(&format!("skills/a-{name}/SKILL.md"), name);
+        own(&format!("commands/{name}.md"), name);
+    }
+    let used = |name: &str| tool("Skill", &json!({"skill": name}));
+    let prompt = steps(&[used("own-listed"), used("own-plain")]);
+    for flags in [&[prompt.as_str()][..], &["--trust-repo", &prompt]] {
+        let asked = world.api.requests().len();
+        let ended = world.outcome_of(flags).await;
+        assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+        assert_eq!(ended.tool_results(), ["Launching skill: own-listed", "Launching skill: own-plain"]);
+        let requests = &world.api.requests()[asked..];
+        let told: String = requests.iter().map(|request| request.body.to_string()).collect();
+        for canary in ["canary-of-the-listed", "canary-of-the-plain"] {
+            assert!(told.contains(canary), "{flags:?}: {canary}");
+        }
+        assert!(!told.contains("canary-theirs"), "{flags:?}");
+    }
     world.end().await;
 }
