@@ -9,5 +9,6 @@ mod left_out;
 mod real_cli;
 mod routes;
 mod runs;
+mod taken_up;
 mod the_link;
 mod the_work;
