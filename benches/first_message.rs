@@ -102,6 +102,7 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         max_turns: None,
         max_budget_usd: None,
         trust_repo: false,
+        resume: None,
         library: None,
         claude_version: None,
         credential: None,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use mayfly_wire::api::{
     AddCredential, Allowed, Cancel, CreateTask, CreateToken, CredentialTest, Egress, KeptLock, NewToken,
-    OwnerToken, PooledCredential, Problem, Retry, Task, Workspace,
+    OwnerToken, PooledCredential, Problem, Resume, Retry, Task, Workspace,
 };
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
@@ -115,6 +115,17 @@ impl Client {
         idempotency_key: &str,
     ) -> Result<Task, ClientError> {
         let request = self.about(Method::POST, id, &["retry"]).json(retry);
+        self.json(request.header("idempotency-key", idempotency_key)).await
+    }
+
+    /// Asks for a task that goes on where one that is over ended. The same key is the same new task.
+    pub async fn resume(
+        &self,
+        id: impl Display,
+        resume: &Resume,
+        idempotency_key: &str,
+    ) -> Result<Task, ClientError> {
+        let request = self.about(Method::POST, id, &["resume"]).json(resume);
         self.json(request.header("idempotency-key", idempotency_key)).await
     }
 

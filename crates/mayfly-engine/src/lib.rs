@@ -20,6 +20,7 @@
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
 //! - `events`: the log of a task as clients read it. `feed`: those of all tasks. `token`: what machines prove themselves with. `seal`: credentials at rest. `pool`: those with names.
+//! - `resume`: a task that goes on where another ended.
 //! - `spend`: what is used of model APIs. `prune`: what is old goes. `library`: what a task gets of it. `metrics`: what is counted.
 
 mod clock;
@@ -38,6 +39,7 @@ mod perform;
 mod pool;
 mod prune;
 mod reap;
+mod resume;
 mod schedule;
 mod seal;
 mod session;
@@ -58,6 +60,7 @@ pub use library::{KeepError, LibraryConfig, archive_of, check_library, library_o
 pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError, Used};
 pub use model::{Denied, Gate, GateClosed, ModelAccess, NoModel};
 pub use pool::{NoCredential, PoolError};
+pub use resume::{BUNDLE, TRANSCRIPT, WITHHELD, result_folder};
 pub use session::{JoinError, Session};
 pub use shape::check_shape;
 pub use submit::{SubmitError, check_task};

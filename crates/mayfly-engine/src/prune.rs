@@ -67,7 +67,10 @@ impl Engine {
     }
 
     async fn prune_task(&self, task: TaskId) -> Result<(), PruneError> {
-        self.0.store.begin_to_prune(task).await?;
+        if !self.0.store.begin_to_prune(task).await? {
+            // Another has just begun to go on with it.
+            return Ok(());
+        }
         let folder = self.0.config.results.join(task.to_string());
         blocking(move || absent_is_fine(fs::remove_dir_all(folder))).await?;
         while self.0.store.prune_step(task).await? {}

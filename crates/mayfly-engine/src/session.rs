@@ -206,6 +206,7 @@ impl Engine {
         // Before it says anything: what it says must not show its credential, also if it never asks for it.
         let handed = self.handed(attempt.task).await?;
         let library = self.ordered_library(attempt, &task.spec).await?;
+        let resume = self.ordered_resume(&task).await?;
         let fence = Fence::raise(self, attempt);
         if self.step(attempt.task, Event::Joined(attempt.attempt), None).await? {
             self.0.metrics.launched(row.launched, self.0.clock.now());
@@ -217,7 +218,7 @@ impl Engine {
         let welcome = Down::Welcome {
             protocol: PROTOCOL,
             stored: row.stored,
-            order: Box::new(WorkOrder { library, ..self.order(&task, &row, handed) }),
+            order: Box::new(WorkOrder { library, resume, ..self.order(&task, &row, handed) }),
         };
         Ok(Session { engine: self.clone(), attempt, fence, follow, told_to_collect: false, welcome })
     }
@@ -275,6 +276,7 @@ impl Engine {
             max_turns: spec.max_turns,
             max_budget_usd: spec.max_budget_usd,
             trust_repo: spec.trust_repo,
+            resume: None,
             library: None,
             claude_version: config.rules.claude_version.clone(),
             credential,
@@ -294,7 +296,7 @@ fn said_at(record: &Record) -> Option<Timestamp> {
 }
 
 /// The CLI's session of an attempt: the same whenever it is asked for, another for each attempt.
-fn session_id(attempt: AttemptId) -> Uuid {
+pub(crate) fn session_id(attempt: AttemptId) -> Uuid {
     Uuid::from_u128(attempt.task.uuid().as_u128() ^ u128::from(attempt.attempt.0) << 64)
 }
 

@@ -9,7 +9,7 @@ use mayfly_core::host::Rule;
 use mayfly_core::redact::{SECRET_BYTES_MAX, SECRET_BYTES_MIN};
 use mayfly_failpoint::failpoint;
 use mayfly_library::Problems;
-use mayfly_store::{NewTask, StoreError, Submitted, Whose};
+use mayfly_store::{NewTask, Resumed, StoreError, Submitted, TaskRow, Whose};
 use mayfly_wire::api::{
     ALLOWED_MAX, CreateTask, Credential, CredentialKind, CredentialMode, IDEMPOTENCY_KEY_BYTES_MAX,
     PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX, Retry, TIMEOUT_MS_MAX, Task, Workspace, check_token_name,
@@ -52,6 +52,9 @@ pub enum SubmitError {
     /// A task that still goes on.
     #[error("task {0} is not over yet: wait for its end, or cancel it first")]
     NotOver(String),
+    /// A task that cannot be gone on with, and why.
+    #[error("task {0} cannot be resumed: {1}; `mayfly retry {0}` begins it anew")]
+    NoResume(String, String),
     /// Neither it nor the pool has a credential for it.
     #[error("{0}")]
     NoCredential(String),
@@ -69,6 +72,24 @@ pub enum SubmitError {
     Store(#[source] StoreError),
 }
 
+/// What is to be accepted.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) task: CreateTask,
+    pub(crate) idempotency_key: Option<String>,
+    /// Whether it gets anything of the library.
+    pub(crate) with_library: bool,
+    /// What it goes on with.
+    pub(crate) resumes: Option<Resumed>,
+}
+
+impl Asked {
+    /// The same with other words for the agent.
+    pub(crate) fn asking(self, prompt: String) -> Self {
+        Self { task: CreateTask { prompt, ..self.task }, ..self }
+    }
+}
+
 impl Engine {
     /// Accepts a task; once this returns, it is durable. The same idempotency key with the same task gives the
     /// task that is there already.
@@ -77,21 +98,17 @@ impl Engine {
         task: CreateTask,
         idempotency_key: Option<String>,
     ) -> Result<Task, SubmitError> {
-        self.accept(task, idempotency_key, true).await
+        self.accept(Asked { task, idempotency_key, with_library: true, resumes: None }).await
     }
 
-    async fn accept(
-        &self,
-        mut task: CreateTask,
-        idempotency_key: Option<String>,
-        with_library: bool,
-    ) -> Result<Task, SubmitError> {
+    pub(crate) async fn accept(&self, asked: Asked) -> Result<Task, SubmitError> {
+        let Asked { mut task, idempotency_key, with_library, resumes } = asked;
         self.check(&task, idempotency_key.as_deref())?;
         self.check_disk()?;
         let own = task.credential.take();
         // Before the library is looked at, which may have changed since then.
         if let Some(key) = &idempotency_key
-            && let Some(known) = self.store_known(key, &task, own.as_ref()).await?
+            && let Some(known) = self.store_known(key, &task, resumes.as_ref(), own.as_ref()).await?
         {
             return self.accepted(known).await;
         }
@@ -104,7 +121,7 @@ impl Engine {
         };
         let rules = all_rules(&task, chosen.as_ref().map_or(&[], |chosen| &chosen.rules))?;
         let (lock, at) = (chosen.map(|chosen| chosen.lock), self.0.clock.now());
-        let new = NewTask { id, spec: task, credential, rules, lock, idempotency_key, at };
+        let new = NewTask { id, spec: task, credential, rules, lock, resumes, idempotency_key, at };
         let engine = self.clone();
         let id = self.whole(async move { engine.store_task(new, own).await }).await?;
         self.accepted(id).await
@@ -127,20 +144,27 @@ impl Engine {
         if row.state.outcome().is_none() {
             return Err(SubmitError::NotOver(id.short()));
         }
+        let resumes = row.resumes.clone();
+        let asked = self.again(row, retry).await?;
+        self.accept(Asked { idempotency_key, resumes, ..asked }).await.map(Some)
+    }
+
+    /// What a task asked for, once more.
+    pub(crate) async fn again(&self, row: TaskRow, retry: Retry) -> Result<Asked, SubmitError> {
         // With what was allowed while it ran; where that is gone with its log, with what was asked for.
-        let allowed = self.0.store.allowed(id).await.map_err(SubmitError::Store)?;
+        let allowed = self.0.store.allowed(row.id).await.map_err(SubmitError::Store)?;
         let allow = if allowed.is_empty() { row.spec.allow.clone() } else { allowed };
         let Retry { credential, credential_name } = retry;
         let kept = row.pooled.filter(|_| credential.is_none());
         let credential_name = credential_name.or(kept);
-        let mut again = CreateTask { credential, credential_name, allow, ..row.spec };
+        let mut task = CreateTask { credential, credential_name, allow, ..row.spec };
         // What the library had then, and not what it has now, also where it had nothing.
         let with_library = row.lock.is_some();
         if with_library {
-            again = CreateTask { lock: row.lock, project: None, agent: None, ..again };
-            (again.resources, again.without) = (Vec::new(), Vec::new());
+            task = CreateTask { lock: row.lock, project: None, agent: None, ..task };
+            (task.resources, task.without) = (Vec::new(), Vec::new());
         }
-        self.accept(again, idempotency_key, with_library).await.map(Some)
+        Ok(Asked { task, with_library, ..Asked::default() })
     }
 
     /// Whether a task would be accepted now, as far as the disk and the database go.
@@ -155,9 +179,11 @@ impl Engine {
         &self,
         key: &str,
         task: &CreateTask,
+        resumes: Option<&Resumed>,
         own: Option<&Credential>,
     ) -> Result<Option<TaskId>, SubmitError> {
-        match self.0.store.submitted(key.to_owned(), task).await {
+        let resumes = resumes.map(|resumed| resumed.task);
+        match self.0.store.submitted(key.to_owned(), task, resumes).await {
             Ok(Some(id)) => self.keep_newer(id, own).await.map(|()| Some(id)),
             Ok(None) => Ok(None),
             Err(error) => Err(refused(error)),
@@ -216,6 +242,10 @@ fn refused(error: StoreError) -> SubmitError {
     match error {
         StoreError::KeyConflict => SubmitError::KeyConflict,
         error @ StoreError::NoCredential(_) => SubmitError::NoCredential(error.to_string()),
+        StoreError::Pruned(short) => SubmitError::NoResume(
+            short,
+            "what came out of it has just been taken away, since it was old".to_owned(),
+        ),
         error => SubmitError::Store(error),
     }
 }

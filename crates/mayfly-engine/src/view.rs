@@ -42,6 +42,7 @@ pub(crate) fn view(task: TaskRow, live: Option<&AttemptRow>, rules: &Rules) -> a
         pruned: task.pruned,
         credential_name: task.pooled,
         lock: task.lock,
+        resumes: task.resumes.map(|resumed| resumed.task.to_string()),
         priority: task.spec.priority,
         due_at: task.due,
         limits,

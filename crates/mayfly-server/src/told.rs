@@ -35,6 +35,7 @@ pub(crate) fn store_errors() -> Vec<StoreError> {
         StoreError::Damaged(_) => StoreError::Damaged(path("mayfly.db")),
         StoreError::Newer { .. } => StoreError::Newer { path: path("mayfly.db"), found: 9, known: 2 },
         StoreError::KeyConflict => StoreError::KeyConflict,
+        StoreError::Pruned(_) => StoreError::Pruned("1a2b3c4d".to_owned()),
         StoreError::NoCredential(_) => StoreError::NoCredential(None),
         StoreError::Broken(_) => StoreError::Broken(sqlite(rusqlite::ffi::SQLITE_CORRUPT)),
         StoreError::Sqlite(_) => StoreError::Sqlite(sqlite(rusqlite::ffi::SQLITE_BUSY)),

@@ -40,6 +40,9 @@ pub enum StoreError {
     /// The idempotency key was used for another task.
     #[error("this idempotency key was used for another task: choose a new one")]
     KeyConflict,
+    /// What the task was to go on with is not kept any more.
+    #[error("what came out of task {0} is not kept any more: it was over too long ago")]
+    Pruned(String),
     /// The pool has no credential for the task.
     #[error("{}", no_credential(.0.as_deref()))]
     NoCredential(Option<String>),

@@ -45,6 +45,6 @@ pub use owner_tokens::OwnerToken;
 pub use pool::{Pooled, Sealed, Whose};
 pub use prune::Named;
 pub use read::{FeedChunk, LogError, Run};
-pub use row::{AttemptRow, TaskRow};
+pub use row::{AttemptRow, Resumed, TaskRow};
 pub use store::{Bound, Listing, NewLock, NewTask, Performed, Store, Submitted};
 pub use usage::{AttemptUsage, Used};

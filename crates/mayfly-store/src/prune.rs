@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 use mayfly_core::TaskId;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::error::{StoreError, corrupt};
 
@@ -17,26 +17,45 @@ const STEP_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The most runs of one step.
 const STEP_RUNS_MAX: usize = 1000;
 
+/// Whether no other task goes on with it of which the result is kept: as long as that could be tried again, so could this.
+const NOT_RESUMED: &str =
+    "NOT EXISTS (SELECT 1 FROM tasks AS later WHERE later.resumes = tasks.id AND later.pruned = 0)";
+
 /// Tasks that were over before `before` and of which something is kept, the oldest first.
 pub(crate) fn expired(
     connection: &Connection,
     before: Timestamp,
     most: u32,
 ) -> Result<Vec<TaskId>, StoreError> {
-    let sql = "SELECT id FROM tasks WHERE pruned < 2 AND finished_ms IS NOT NULL AND finished_ms < ?1 \
-               ORDER BY finished_ms LIMIT ?2";
-    let mut statement = connection.prepare_cached(sql)?;
+    let sql = format!(
+        "SELECT id FROM tasks WHERE pruned < 2 AND finished_ms IS NOT NULL AND finished_ms < ?1 AND {NOT_RESUMED} \
+         ORDER BY finished_ms LIMIT ?2"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
     let ids = statement.query_and_then(params![before.as_millisecond(), most], |row| {
         row.get::<_, String>(0)?.parse::<TaskId>().map_err(corrupt)
     })?;
     ids.collect()
 }
 
-/// Marks a task that is over: what is kept of it counts as gone.
-pub(crate) fn begin(connection: &Connection, task: TaskId) -> Result<(), StoreError> {
-    let sql = "UPDATE tasks SET pruned = 1 WHERE id = ?1 AND pruned = 0 AND state = 'finished'";
-    connection.prepare_cached(sql)?.execute([task.to_string()])?;
-    Ok(())
+/// Marks a task that is over: what is kept of it counts as gone. Whether it does now.
+pub(crate) fn begin(connection: &Connection, task: TaskId) -> Result<bool, StoreError> {
+    let sql = format!(
+        "UPDATE tasks SET pruned = 1 WHERE id = ?1 AND pruned = 0 AND state = 'finished' AND {NOT_RESUMED}"
+    );
+    connection.prepare_cached(&sql)?.execute([task.to_string()])?;
+    is_pruned(connection, task)
+}
+
+/// That what came out of a task is still there for another to go on with.
+pub(crate) fn check_kept(connection: &Connection, task: TaskId) -> Result<(), StoreError> {
+    if is_pruned(connection, task)? { Err(StoreError::Pruned(task.short())) } else { Ok(()) }
+}
+
+fn is_pruned(connection: &Connection, task: TaskId) -> Result<bool, StoreError> {
+    let sql = "SELECT pruned > 0 FROM tasks WHERE id = ?1";
+    let pruned = connection.prepare_cached(sql)?.query_row([task.to_string()], |row| row.get(0));
+    Ok(pruned.optional()?.unwrap_or(true))
 }
 
 /// Takes away the beginning of a marked task's log. Whether some of it is left.

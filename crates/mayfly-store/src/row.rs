@@ -41,6 +41,17 @@ pub struct TaskRow {
     pub pooled: Option<String>,
     /// The SHA-256 of its lock.
     pub lock: Option<String>,
+    /// What it goes on with.
+    pub resumes: Option<Resumed>,
+}
+
+/// What a task goes on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// The earlier task, which is over.
+    pub task: TaskId,
+    /// The SHA-256 of its session file, in hex.
+    pub session: String,
 }
 
 /// An attempt as stored.
@@ -63,7 +74,7 @@ pub struct AttemptRow {
 }
 
 pub(crate) const TASK_COLUMNS: &str = "id, spec, state, attempt, word, detail, result, last_seq, created_ms, finished_ms, result_attempt, \
-     due_ms, pruned > 0, pooled, lock";
+     due_ms, pruned > 0, pooled, lock, resumes, session";
 
 pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
     let id: String = row.get(0)?;
@@ -85,7 +96,16 @@ pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
         pruned: row.get(12)?,
         pooled: row.get(13)?,
         lock: row.get(14)?,
+        resumes: resumed(row.get(15)?, row.get(16)?)?,
     })
+}
+
+fn resumed(task: Option<String>, session: Option<String>) -> Result<Option<Resumed>, StoreError> {
+    let resumed = task.zip(session).map(|(task, session)| {
+        let task = task.parse().map_err(corrupt)?;
+        Ok(Resumed { task, session })
+    });
+    resumed.transpose()
 }
 
 pub(crate) const ATTEMPT_COLUMNS: &str =

@@ -37,9 +37,10 @@ const STEPS: [Step; VERSION as usize] = [
     Step::Sql(POOL),
     Step::Sql(USAGE_AND_CARRIES),
     Step::Sql(LIBRARY),
+    Step::Sql(RESUMES),
 ];
 /// The version of the tables after all steps.
-const VERSION: u8 = 9;
+const VERSION: u8 = 10;
 
 /// The tables that the queue needs.
 const QUEUE: [&str; 3] = ["tasks", "attempts", "effects"];
@@ -234,6 +235,13 @@ CREATE TABLE locks (
 ALTER TABLE tasks ADD COLUMN lock TEXT;
 -- Whether a task can use it for the model; else it is a secret of the library's servers.
 ALTER TABLE pool ADD COLUMN for_model INTEGER NOT NULL DEFAULT 1;
+";
+
+const RESUMES: &str = "
+-- The task whose work and session it goes on with, and the SHA-256 of that one's session file.
+ALTER TABLE tasks ADD COLUMN resumes TEXT;
+ALTER TABLE tasks ADD COLUMN session TEXT;
+CREATE INDEX tasks_by_resumed ON tasks (resumes) WHERE resumes IS NOT NULL;
 ";
 
 /// Writes what each event was as the line that it is.

@@ -25,7 +25,7 @@ use crate::pool::{self, Whose};
 use crate::prune::{self, Named};
 use crate::read::{self, FeedChunk, LogError, Run};
 use crate::readers::Readers;
-use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, TASK_COLUMNS, TaskRow};
+use crate::row::{self, ATTEMPT_COLUMNS, AttemptRow, Resumed, TASK_COLUMNS, TaskRow};
 use crate::schema;
 use crate::tail::Tail;
 use crate::usage::{self, AttemptUsage, Used};
@@ -50,6 +50,8 @@ pub struct NewTask {
     pub rules: Vec<Rule>,
     /// What it runs with of the library.
     pub lock: Option<NewLock>,
+    /// What it goes on with.
+    pub resumes: Option<Resumed>,
     /// The same key with the same task gives the task that is there already.
     pub idempotency_key: Option<String>,
     /// When.
@@ -172,10 +174,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::KeyConflict`], if it was another.
-    pub async fn submitted(&self, key: String, spec: &CreateTask) -> Result<Option<TaskId>, StoreError> {
+    pub async fn submitted(
+        &self,
+        key: String,
+        spec: &CreateTask,
+        resumes: Option<TaskId>,
+    ) -> Result<Option<TaskId>, StoreError> {
         let spec = CreateTask { credential: None, ..spec.clone() };
         let spec = serde_json::to_string(&spec).map_err(corrupt)?;
-        self.readers.read(move |connection| known(connection, &key, &spec)).await
+        self.readers.read(move |connection| known(connection, &key, &spec, resumes)).await
     }
 
     /// Gives a machine to the waiting task whose turn it is, if one more is allowed: of those that are due, the one of
@@ -407,8 +414,9 @@ impl Store {
         self.readers.read(move |connection| prune::expired(connection, before, most)).await
     }
 
-    /// Marks a task that is over: its log and its result count as gone from here on.
-    pub async fn begin_to_prune(&self, task: TaskId) -> Result<(), StoreError> {
+    /// Marks a task that is over: its log and its result count as gone from here on. `false`: another task goes on with it,
+    /// of which something is kept.
+    pub async fn begin_to_prune(&self, task: TaskId) -> Result<bool, StoreError> {
         self.writer.run(move |connection| prune::begin(connection, task)).await
     }
 
@@ -451,14 +459,20 @@ impl Store {
 }
 
 /// The task that was submitted with this key, which is to have been the same.
-fn known(connection: &Connection, key: &str, spec: &str) -> Result<Option<TaskId>, StoreError> {
-    let sql = "SELECT id, spec FROM tasks WHERE idempotency_key = ?1";
+fn known(
+    connection: &Connection,
+    key: &str,
+    spec: &str,
+    resumes: Option<TaskId>,
+) -> Result<Option<TaskId>, StoreError> {
+    let sql = "SELECT id, spec = ?2 AND resumes IS ?3 FROM tasks WHERE idempotency_key = ?1";
+    let values = params![key, spec, resumes.map(|task| task.to_string())];
     let known = connection
         .prepare_cached(sql)?
-        .query_row([key], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+        .query_row(values, |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)));
     match known.optional()? {
-        Some((id, known)) if known == spec => Ok(Some(id.parse().map_err(corrupt)?)),
-        Some(_) => Err(StoreError::KeyConflict),
+        Some((id, true)) => Ok(Some(id.parse().map_err(corrupt)?)),
+        Some((_, false)) => Err(StoreError::KeyConflict),
         None => Ok(None),
     }
 }
@@ -466,17 +480,23 @@ fn known(connection: &Connection, key: &str, spec: &str) -> Result<Option<TaskId
 fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError> {
     let spec = serde_json::to_string(&new.spec).map_err(corrupt)?;
     if let Some(key) = &new.idempotency_key
-        && let Some(id) = known(connection, key, &spec)?
+        && let Some(id) = known(connection, key, &spec, new.resumes.as_ref().map(|resumed| resumed.task))?
     {
         return Ok(Submitted::Known(id));
     }
+    if let Some(Resumed { task, .. }) = &new.resumes {
+        prune::check_kept(connection, *task)?;
+    }
     let pooled = pool::choose(connection, &new.credential)?;
     let state = TaskState::NEW;
-    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms, priority, pooled, lock) \
-               VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8)";
+    let sql = "INSERT INTO tasks (id, spec, idempotency_key, state, attempt, created_ms, priority, pooled, lock, \
+               resumes, session) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10)";
     let (id, at) = (new.id.to_string(), new.at.as_millisecond());
     let lock = new.lock.as_ref().map(|lock| &lock.sha256);
-    let values = params![id, spec, new.idempotency_key, state.name(), at, new.spec.priority, pooled, lock];
+    let (resumes, session) =
+        new.resumes.as_ref().map(|resumed| (resumed.task.to_string(), &resumed.session)).unzip();
+    let (key, priority) = (&new.idempotency_key, new.spec.priority);
+    let values = params![id, spec, key, state.name(), at, priority, pooled, lock, resumes, session];
     connection.prepare_cached(sql)?.execute(values)?;
     if let Whose::Own(sealed) = &new.credential {
         keep_credential(connection, new.id, sealed)?;
@@ -484,6 +504,9 @@ fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError>
     egress::keep_rules(connection, new.id, &new.rules, new.at)?;
     let mut log = Log::open(connection, new.id, 0);
     log.mayfly(0, new.at, &MayflyEvent::Queued)?;
+    if let Some(task) = resumes {
+        log.mayfly(0, new.at, &MayflyEvent::Resumes { task })?;
+    }
     if let Some(lock) = &new.lock {
         locks::keep(connection, &lock.sha256, &lock.json)?;
         log.mayfly(0, new.at, &lock.event)?;

@@ -8,6 +8,7 @@
 //! GET  /v1/tasks/{id}/workspace                              -> 200 the git bundle that it started from
 //! POST /v1/tasks/{id}/cancel         Cancel                  -> 202 Task
 //! POST /v1/tasks/{id}/retry          Retry                   -> 202 Task      a new one (Idempotency-Key)
+//! POST /v1/tasks/{id}/resume         Resume                  -> 202 Task      a new one that goes on (Idempotency-Key)
 //! GET  /v1/tasks/{id}/allow                                  -> 200 Allowed   where its machines may go
 //! POST /v1/tasks/{id}/allow          Allowed                 -> 200 Allowed   more places, from now on
 //! GET  /v1/tasks/{id}/egress                                 -> 200 Egress    where its machines asked to go
@@ -269,6 +270,9 @@ pub struct Task {
     /// The SHA-256 of its lock: the resources of the library that it runs with; none is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
+    /// The task whose work and conversation it goes on with, by its whole id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumes: Option<String>,
     /// Its place in the queue: higher first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
@@ -347,6 +351,22 @@ pub struct Retry {
     pub credential: Option<Credential>,
     /// The credential in the pool to use. Default: that of the earlier task, if it used one of the pool.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential_name: Option<String>,
+}
+
+/// Asks for a task that goes on where one that is over ended: with its work, its lock and its conversation, in a new
+/// machine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// What `claude` is asked next: 1 byte to [`PROMPT_BYTES_MAX`], no NUL.
+    pub prompt: String,
+    /// As for a [`Retry`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
+    /// As for a [`Retry`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_name: Option<String>,
 }
 
@@ -474,6 +494,9 @@ pub struct Collected {
     /// agent's, stashed, or left behind.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<String>,
+    /// How the agent left its repository, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Repository>,
     /// Whether the CLI's session file is there.
     pub transcript: bool,
     /// The work that could not be saved, and why; a line each.
@@ -482,6 +505,36 @@ pub struct Collected {
     /// What else is worth knowing, such as a session file that is not there; a line each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// How an agent left its repository: what its files do not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(default)]
+pub struct Repository {
+    /// The commit that `HEAD` named, in hex; none if its branch had no commit yet. What the result's `head` has more was
+    /// not committed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The branch that it was on; none is a commit of no branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Its other branches, and its tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refs: Vec<Ref>,
+    /// The commits of its stash, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stash: Vec<String>,
+}
+
+/// A name for a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Ref {
+    /// Without `refs/`: `heads/feature`, `tags/v1`.
+    pub name: String,
+    /// The commit, in hex.
+    pub commit: String,
 }
 
 /// Asks for a token.

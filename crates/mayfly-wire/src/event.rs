@@ -44,6 +44,11 @@ pub enum MayflyEvent {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         shadowed: Vec<String>,
     },
+    /// It goes on where another task ended.
+    Resumes {
+        /// That task, by its whole id.
+        task: String,
+    },
     /// A machine is asked for.
     Launching {
         /// The place that makes it.

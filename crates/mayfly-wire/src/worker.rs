@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Collected, CredentialKind};
+use crate::api::{Collected, CredentialKind, Repository};
 use crate::event::LimitKind;
 use crate::secret::Secret;
 
@@ -139,6 +139,9 @@ pub struct WorkOrder {
     /// Whether the settings of the repository count, and what it names runs; else its words alone.
     #[serde(default)]
     pub trust_repo: bool,
+    /// What it goes on with; none begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<OrderedResume>,
     /// What it gets of the library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<OrderedLibrary>,
@@ -179,6 +182,30 @@ pub struct OrderedLibrary {
 
 /// Where a worker fetches a resource: this, and its SHA-256.
 pub const RESOURCE_PATH: &str = "/v1/worker/resources/";
+
+/// What an earlier task left, to be gone on with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderedResume {
+    /// The CLI's session: a UUID.
+    pub session_id: String,
+    /// The SHA-256 of the session file, in hex.
+    pub transcript: String,
+    /// The commit with its files, in hex; none is what the task itself starts from.
+    pub head: Option<String>,
+    /// How its repository was left, in the words of its machine.
+    pub repository: Option<Repository>,
+}
+
+/// Where a worker fetches what an earlier task left: this, and `transcript` or `bundle`.
+pub const RESUMED_PATH: &str = "/v1/worker/resumed/";
+/// The longest session file.
+pub const TRANSCRIPT_BYTES_MAX: u64 = 512 << 20;
+/// The longest bundle of a result.
+pub const BUNDLE_BYTES_MAX: u64 = 2 << 30;
+/// The most branches and tags that a machine tells of, and as many entries of a stash.
+pub const REFS_MAX: usize = 50;
+/// The longest name of one.
+pub const REF_BYTES_MAX: usize = 200;
 
 /// The header of a request to the model in which the placeholder comes where the credential's own has the real one.
 pub const PLACEHOLDER_HEADER: &str = "x-mayfly-token";
@@ -267,8 +294,9 @@ impl Report {
         match self {
             Self::Ready { version, model } => vec![version, model],
             Self::Ended { detail, .. } => detail.iter_mut().collect(),
-            Self::Collected(Collected { unsaved, notes, others, .. }) => {
-                unsaved.iter_mut().chain(notes).chain(others).collect()
+            Self::Collected(Collected { unsaved, notes, others, repository, .. }) => {
+                let repository = repository.iter_mut().flat_map(Repository::texts);
+                unsaved.iter_mut().chain(notes).chain(others).chain(repository).collect()
             }
             Self::Denied { tool, message } => vec![tool, message],
             Self::Limit { limit, .. } => vec![limit],
@@ -276,6 +304,14 @@ impl Report {
             Self::Warning { text } => vec![text],
             Self::Started | Self::Cost { .. } => Vec::new(),
         }
+    }
+}
+
+impl Repository {
+    fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        let Self { commit, branch, refs, stash } = self;
+        let refs = refs.iter_mut().flat_map(|named| [&mut named.name, &mut named.commit]);
+        commit.iter_mut().chain(branch).chain(refs).chain(stash)
     }
 }
 

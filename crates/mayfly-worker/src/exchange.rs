@@ -1,16 +1,21 @@
-//! One request to the orchestrator, by a connection of its own, and its answer in memory.
+//! One request to the orchestrator, by a connection of its own, and its answer in memory or in a file.
+
+use std::path::Path;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Builder;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Body;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use mayfly_link::{BackOff, Dial};
 use mayfly_wire::Secret;
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::Random;
 use crate::claude::interpret::shorten;
@@ -18,6 +23,8 @@ use crate::claude::interpret::shorten;
 /// How often in a row an orchestrator may answer with trouble of its own: with the longest pauses, about a quarter of an
 /// hour.
 const TROUBLES_MAX: u32 = 240;
+/// What is read of the words of a refusal.
+const WORDS_BYTES_MAX: usize = 8 * 1024;
 
 /// What a request failed with.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -36,6 +43,9 @@ pub(crate) enum ExchangeError {
     /// What was to be sent cannot be read.
     #[error("it cannot be read")]
     Unreadable(#[source] std::io::Error),
+    /// What came cannot be written.
+    #[error("it cannot be written")]
+    Unwritable(#[source] std::io::Error),
     /// The orchestrator does not want it; asking again will not help.
     #[error("the orchestrator refused it with {status}: {answer}")]
     Refused {
@@ -68,11 +78,11 @@ impl Exchange<'_> {
 
     /// Asks, and asks again while the orchestrator is away, as long as the caller waits, or in trouble of its own, as long
     /// as that may last.
-    pub(crate) async fn until_answered<F: Future<Output = Result<Bytes, ExchangeError>>>(
+    pub(crate) async fn until_answered<T, F: Future<Output = Result<T, ExchangeError>>>(
         &self,
         name: &str,
         ask: impl Fn() -> F,
-    ) -> Result<Bytes, ExchangeError> {
+    ) -> Result<T, ExchangeError> {
         let mut back_off = BackOff::new(self.random);
         let mut troubles = 0;
         loop {
@@ -98,31 +108,67 @@ impl Exchange<'_> {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        let (body, _connection) = self.answer(request, bytes_max).await?;
+        let body = body.collect().await.map_err(|error| unread(error, bytes_max as u64))?;
+        Ok(body.to_bytes())
+    }
+
+    /// Asks for a file, and again until it is there: it is written to `to`, and has at most `bytes_max` bytes.
+    pub(crate) async fn fetch(&self, path: &str, to: &Path, bytes_max: u64) -> Result<(), ExchangeError> {
+        self.until_answered(path, || self.fetch_once(path, to, bytes_max)).await
+    }
+
+    async fn fetch_once(&self, path: &str, to: &Path, bytes_max: u64) -> Result<(), ExchangeError> {
+        let request = self.head(Method::GET, path).body(Empty::<Bytes>::new()).expect("a plain path");
+        let limit = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let (mut body, _connection) = self.answer(request, limit).await?;
+        let mut file = File::create(to).await.map_err(ExchangeError::Unwritable)?;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| unread(error, bytes_max))?;
+            if let Some(piece) = frame.data_ref() {
+                file.write_all(piece).await.map_err(ExchangeError::Unwritable)?;
+            }
+        }
+        file.flush().await.map_err(ExchangeError::Unwritable)
+    }
+
+    /// The body of a good answer, and its connection, which is to be kept until it is read.
+    async fn answer<B>(
+        &self,
+        request: Request<B>,
+        bytes_max: usize,
+    ) -> Result<(Limited<Incoming>, impl Sized + use<B>), ExchangeError>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
         let broken = |error: hyper::Error| ExchangeError::Broken(Box::new(error));
         let stream = self.way.connect().await.map_err(|error| ExchangeError::Broken(error.into()))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let driver = tokio::spawn(connection);
+        let driver = AbortOnDropHandle::new(tokio::spawn(connection));
         let answer = sender.send_request(request).await.map_err(broken)?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), bytes_max).collect().await;
-        driver.abort();
-        match (status.is_success(), body) {
-            (true, Ok(body)) => Ok(body.to_bytes()),
-            (true, Err(error)) if error.is::<LengthLimitError>() => {
-                let answer = format!("its answer has more than {bytes_max} bytes");
-                Err(ExchangeError::Refused { status, answer })
-            }
-            (true, Err(error)) => Err(ExchangeError::Broken(error)),
-            (false, body) => {
-                let words = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned());
-                let answer = shorten(&words.unwrap_or_default());
-                Err(match status.is_server_error() {
-                    true => ExchangeError::Troubled { status, answer },
-                    false => ExchangeError::Refused { status, answer },
-                })
-            }
+        if status.is_success() {
+            return Ok((Limited::new(answer.into_body(), bytes_max), driver));
         }
+        let words = Limited::new(answer.into_body(), WORDS_BYTES_MAX).collect().await;
+        let words = words.map(|words| String::from_utf8_lossy(&words.to_bytes()).into_owned());
+        let answer = shorten(&words.unwrap_or_default());
+        Err(match status.is_server_error() {
+            true => ExchangeError::Troubled { status, answer },
+            false => ExchangeError::Refused { status, answer },
+        })
     }
+}
+
+/// Why the body of a good answer was not read to its end.
+fn unread(error: BoxError, bytes_max: u64) -> ExchangeError {
+    if error.is::<LengthLimitError>() {
+        let answer = format!("its answer has more than {bytes_max} bytes");
+        return ExchangeError::Refused { status: StatusCode::OK, answer };
+    }
+    ExchangeError::Broken(error)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! boot ─► life ─┬─► uplink ─ outbox, spool ─ link ─► orchestrator
 //!               ├─► relay: claude's way out; hold: while nobody is at its other end; egress: the way to other hosts
 //!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict); limits, disk: what it may use
-//!               ├─► collect: bundle and session file
+//!               ├─► resume: what an earlier task left; collect: bundle and session file
 //!               └─► reaper: the one who waits for processes; shortage: who is killed for memory
 //! simulation: the first of these rows, with the rest played by a test
 //! ```
@@ -29,6 +29,7 @@ mod listen;
 mod outbox;
 mod reaper;
 mod relay;
+mod resume;
 mod shortage;
 pub mod simulation;
 mod spool;

@@ -25,6 +25,7 @@ use crate::library;
 use crate::limits::Limits;
 use crate::reaper::Reaper;
 use crate::relay::Relay;
+use crate::resume::{TakeUp, TakeUpError};
 use crate::spool::Spool;
 use crate::supervise::Supervisor;
 use crate::uplink::{self, Duty, Link, Outlet};
@@ -121,6 +122,14 @@ impl Life {
             library = library::prepare(&self.order, &exchange, &self.boot.home) => library,
             _ = duty.wait_for(|duty| *duty > Duty::Work) => return stopped(),
         };
+        let taken_up = tokio::select! {
+            taken_up = self.take_up(workspace, &exchange, &outlet) => taken_up,
+            _ = duty.wait_for(|duty| *duty > Duty::Work) => return stopped(),
+        };
+        if let Err(error) = taken_up {
+            let detail = format!("what the earlier task left cannot be taken up: {}", causes(&error));
+            return Verdict::failed(Failure::Workspace, detail);
+        }
         let mut library = match library {
             Ok(library) => library,
             Err(error) => {
@@ -153,6 +162,23 @@ impl Life {
         let (reaper, graces, disk) = (self.reaper.clone(), self.surroundings.graces, self.boot.disk.clone());
         let busy = self.relay.busy.clone();
         Supervisor { reaper, outlet, duty, busy, graces, limits, disk }.run(&launch).await
+    }
+
+    /// Goes on where an earlier task was, if that was asked for.
+    async fn take_up(
+        &self,
+        workspace: &Path,
+        exchange: &Exchange<'_>,
+        outlet: &Outlet,
+    ) -> Result<(), TakeUpError> {
+        let Some(resume) = &self.order.resume else { return Ok(()) };
+        let base = self.order.workspace.as_ref().map(|workspace| workspace.base.as_str());
+        let (reaper, home) = (&self.reaper, &*self.boot.home);
+        for lost in (TakeUp { resume, base, reaper, exchange, home, workspace }).all().await? {
+            let text = format!("of what the earlier task left, this is not there: {lost}");
+            outlet.report(&Report::Warning { text }).await;
+        }
+        Ok(())
     }
 
     /// The order, with the model of the agent that it is run by if the task has named none.

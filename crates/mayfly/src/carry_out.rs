@@ -1,4 +1,4 @@
-//! Submits tasks, follows them to their ends, and brings their work home: what `run`, `retry` and `demo` share.
+//! Submits tasks, follows them to their ends, and brings their work home: what `run`, `retry`, `resume` and `demo` share.
 //!
 //! ```text
 //! submit ──► follow ──► settle        an interrupt in the first cancels, as one in the second does;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_client::{Client, ClientError};
-use mayfly_wire::api::{CreateTask, Retry, Task};
+use mayfly_wire::api::{CreateTask, Resume, Retry, Task};
 use tokio::time::timeout;
 
 use crate::contact::{Contact, wrong_as_typed};
@@ -41,6 +41,8 @@ pub(crate) enum Wish {
     Create(Box<CreateTask>),
     /// One like the task with this id, which is over.
     Again(String, Retry),
+    /// One that goes on where the task with this id ended.
+    Resume(String, Resume),
 }
 
 impl Wish {
@@ -48,6 +50,7 @@ impl Wish {
         match self {
             Self::Create(create) => client.submit(create, key).await,
             Self::Again(id, retry) => client.retry(id, retry, key).await,
+            Self::Resume(id, resume) => client.resume(id, resume, key).await,
         }
     }
 }

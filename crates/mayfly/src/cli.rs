@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use mayfly_core::host::Rule;
 use mayfly_library::{Kind, Name, Reference, Wishes};
 
-use crate::commands::{allow, cancel, credential, library, logs, ps, result, retry, token, tunnel};
+use crate::commands::{allow, cancel, credential, library, logs, ps, result, resume, retry, token, tunnel};
 use crate::config::Flags;
 use crate::values::{self, HostNames, Hosts, SelfSigned};
 
@@ -114,8 +114,8 @@ impl Cli {
             | Verb::Allow(allow::AllowArgs { data, .. })
             | Verb::Cancel(cancel::CancelArgs { data, .. })
             | Verb::Result(result::ResultArgs { data, .. }) => Flags { data: data.folder.clone(), ..flags },
-            Verb::Retry(args) => {
-                Flags { data: args.data.folder.clone(), credential: args.credential.clone(), ..flags }
+            Verb::Retry(retry::RetryArgs { again }) | Verb::Resume(resume::ResumeArgs { again, .. }) => {
+                Flags { data: again.data.folder.clone(), credential: again.credential.clone(), ..flags }
             }
             Verb::Token(args) => Flags { data: args.data().folder.clone(), ..flags },
             Verb::Credential(args) => Flags { data: args.data().folder.clone(), ..flags },
@@ -136,6 +136,7 @@ pub(crate) enum Verb {
     Cancel(cancel::CancelArgs),
     Allow(allow::AllowArgs),
     Retry(retry::RetryArgs),
+    Resume(resume::ResumeArgs),
     Result(result::ResultArgs),
     Serve(ServeArgs),
     Tunnel(tunnel::TunnelArgs),

@@ -6,6 +6,7 @@
 //!
 //! The process's environment, clock and signals are read here and in [`environment`], and passed on.
 
+mod again;
 #[cfg(feature = "failpoints")]
 mod bad_disk;
 mod carry_out;
@@ -94,6 +95,7 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
             Verb::Allow(args) => Box::pin(commands::allow::allow(args, &settings, environment)).await,
             Verb::Cancel(args) => Box::pin(commands::cancel::cancel(args, &settings, environment)).await,
             Verb::Retry(args) => Box::pin(commands::retry::retry(args, &settings, environment)).await,
+            Verb::Resume(args) => Box::pin(commands::resume::resume(args, &settings, environment)).await,
             Verb::Result(args) => Box::pin(commands::result::result(args, &settings, environment)).await,
             Verb::Tunnel(args) => Box::pin(commands::tunnel::tunnel(args, &settings, environment)).await,
             Verb::Token(args) => commands::token::token(args, &settings, environment).await,

@@ -9,11 +9,15 @@ pub(crate) fn read(words: &[String], mut stdin: impl Read) -> Result<Vec<String>
     if words.len() > 1 && words.iter().all(|word| word != "-" && !word.contains(char::is_whitespace)) {
         return Err(BadPrompt::Unquoted);
     }
-    let prompts = words.iter().map(|word| match word.as_str() {
-        "-" => check(from(&mut stdin)?),
+    words.iter().map(|word| read_one(word, &mut stdin)).collect()
+}
+
+/// The prompt that `word` is; `-` is all of `stdin`.
+pub(crate) fn read_one(word: &str, stdin: impl Read) -> Result<String, BadPrompt> {
+    match word {
+        "-" => check(from(stdin)?),
         word => check(word.to_owned()),
-    });
-    prompts.collect()
+    }
 }
 
 fn check(prompt: String) -> Result<String, BadPrompt> {

@@ -100,6 +100,15 @@ impl Entry {
         self.engine.resource(attempt, sha256).await
     }
 
+    /// A file that was left by the task with which an attempt's task goes on.
+    pub(super) async fn resumed_file(
+        &self,
+        attempt: AttemptId,
+        name: &str,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        self.engine.resumed_file(attempt, name).await
+    }
+
     /// What knows the secrets as they are now.
     pub(super) fn redactor(&self) -> Redactor {
         self.engine.redactor()

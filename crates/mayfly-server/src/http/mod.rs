@@ -16,7 +16,7 @@ use http::header::{CONNECTION, HeaderValue};
 use mayfly_engine::Engine;
 use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
-use mayfly_wire::worker::EGRESS_PATH;
+use mayfly_wire::worker::{EGRESS_PATH, RESUMED_PATH};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -107,6 +107,7 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(tasks::show))
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::retry))
+        .routes(routes!(tasks::resume))
         .routes(routes!(allow::show, allow::add))
         .routes(routes!(allow::record))
         .routes(routes!(resources::lock))
@@ -154,6 +155,7 @@ pub(crate) fn machine(machine: Machine, client: reqwest::Client) -> Router {
         .route("/v1/worker", get(worker_link::join))
         .route(EGRESS_PATH, get(egress::join))
         .route("/v1/worker/resources/{sha256}", get(resources::fetch))
+        .route(&format!("{RESUMED_PATH}{{name}}"), get(results::resumed))
         .route("/v1/worker/result/bundle", put(uploads::bundle))
         .route("/v1/worker/result/transcript", put(uploads::transcript))
         .method_not_allowed_fallback(async || Problem::no_route())

@@ -54,6 +54,7 @@ kinds! {
     OtherKey: "other-key",
     AmbiguousTask: "ambiguous-task",
     NotOver: "not-over",
+    NotResumable: "not-resumable",
     Gone: "gone",
     Denied: "denied",
     Page: "page",
@@ -313,6 +314,9 @@ impl From<SubmitError> for Problem {
             }
             SubmitError::NoCredential(_) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::NoCredential, error.to_string())
+            }
+            SubmitError::NoResume(..) => {
+                Self::new(StatusCode::CONFLICT, Kind::NotResumable, error.to_string())
             }
             SubmitError::NotOver(_) => Self::new(StatusCode::CONFLICT, Kind::NotOver, error.to_string()),
             SubmitError::KeyConflict => Self::new(StatusCode::CONFLICT, Kind::KeyConflict, error.to_string()),

@@ -1,18 +1,18 @@
 //! What came out of a machine, as it came. The bytes are the machine's: the receiver must not trust them.
 
-use std::path::{Path, PathBuf};
-
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::Response;
-use mayfly_core::{Attempt, AttemptId, TaskId};
+use http::HeaderMap;
+use mayfly_core::{Attempt, TaskId};
+use mayfly_engine::{BUNDLE, TRANSCRIPT, result_folder};
 use mayfly_git::{Base, Work};
 use mayfly_wire::api::{self, TaskResult};
 
-use super::Owner;
 use super::download;
-use super::extract::{Task, TaskPath};
+use super::extract::{Task, TaskPath, bearer};
 use super::problem::Problem;
+use super::{Machine, Owner};
 
 /// `GET /v1/tasks/{id}/result`
 #[utoipa::path(
@@ -46,7 +46,7 @@ pub(super) async fn summary(State(app): State<Owner>, Task(id): Task) -> Result<
     ),
 )]
 pub(super) async fn bundle(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
-    file(&app, id, "bundle").await
+    file(&app, id, BUNDLE).await
 }
 
 /// `GET /v1/tasks/{id}/result/transcript`
@@ -62,7 +62,7 @@ pub(super) async fn bundle(State(app): State<Owner>, Task(id): Task) -> Result<R
     ),
 )]
 pub(super) async fn transcript(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
-    file(&app, id, "transcript").await
+    file(&app, id, TRANSCRIPT).await
 }
 
 /// `GET /v1/tasks/{id}/result/patch`
@@ -82,7 +82,7 @@ pub(super) async fn patch(State(app): State<Owner>, Task(id): Task) -> Result<Re
     let task = kept(&app, id).await?;
     let head = task.result.and_then(|result| result.head.filter(|_| result.bundle));
     let (head, attempt) = head.zip(task.result_attempt).ok_or_else(Problem::no_result)?;
-    let bundle = folder(&app.results, id.attempt(Attempt(attempt))).join("bundle");
+    let bundle = result_folder(&app.results, id.attempt(Attempt(attempt))).join(BUNDLE);
     let scratch = tempfile::tempdir_in(&app.incoming).map_err(|error| Problem::disk(&error))?;
     let began = task.workspace.map(|from| (app.workspaces.join(format!("{}.bundle", from.id)), from.base));
     let base = began.as_ref().map(|(bundle, commit)| Base { bundle, commit });
@@ -99,14 +99,21 @@ async fn kept(app: &Owner, id: TaskId) -> Result<api::Task, Problem> {
     if task.pruned { Err(Problem::pruned(&task.short)) } else { Ok(task) }
 }
 
-/// Where what came out of an attempt's machine is kept.
-pub(super) fn folder(results: &Path, attempt: AttemptId) -> PathBuf {
-    results.join(attempt.task.to_string()).join(attempt.attempt.0.to_string())
+/// `GET /v1/worker/resumed/{name}`: what was left by the task with which the machine's own goes on.
+pub(super) async fn resumed(
+    State(app): State<Machine>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let token = bearer(&headers).ok_or_else(Problem::denied)?;
+    let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
+    let path = app.entry.resumed_file(attempt, &name).await?.ok_or_else(Problem::denied)?;
+    download::file(&path, Problem::no_result).await
 }
 
 async fn file(app: &Owner, id: TaskId, name: &str) -> Result<Response, Problem> {
     let task = kept(app, id).await?;
     let attempt = task.result_attempt.ok_or_else(Problem::no_result)?;
-    let folder = folder(&app.results, id.attempt(Attempt(attempt)));
+    let folder = result_folder(&app.results, id.attempt(Attempt(attempt)));
     download::file(&folder.join(name), Problem::no_result).await
 }

@@ -139,6 +139,30 @@ pub(super) async fn retry(
     Ok((StatusCode::ACCEPTED, Json(task.ok_or_else(Problem::no_task)?)))
 }
 
+/// `POST /v1/tasks/{id}/resume`: accepts a new task that goes on where one that is over ended.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/{id}/resume",
+    params(TaskPath, ("Idempotency-Key" = Option<String>, Header, description = "1 to 100 ASCII characters: the same key with the same task is the same task")),
+    request_body = api::Resume,
+    responses(
+        (status = 202, description = "The new task", body = api::Task),
+        (status = 404, description = "No task has this id, or an end of one", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not over, or nothing is left of it to go on with, or the ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Something about it cannot be, or there is no credential for it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn resume(
+    State(app): State<Owner>,
+    Task(id): Task,
+    headers: HeaderMap,
+    Body(resume): Body<api::Resume>,
+) -> Result<(StatusCode, Json<api::Task>), Problem> {
+    let key = idempotency_key(&headers)?;
+    let task = app.engine.resume(id, resume, key).await?;
+    Ok((StatusCode::ACCEPTED, Json(task.ok_or_else(Problem::no_task)?)))
+}
+
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));

@@ -20,9 +20,10 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use mayfly_core::{AttemptId, Carry, Redactor, causes};
-use mayfly_engine::StoreError;
+use mayfly_engine::{BUNDLE, StoreError, TRANSCRIPT, WITHHELD, result_folder};
 use mayfly_gateway::Masked;
 use mayfly_git::{Base, CONTENTS_BYTES_MAX, GitError, read_through};
+use mayfly_wire::worker::{BUNDLE_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -30,21 +31,12 @@ use tokio_util::sync::CancellationToken;
 use super::Machine;
 use super::extract::bearer;
 use super::problem::Problem;
-use super::results;
 use crate::incoming::Incoming;
-
-/// The longest bundle of a result.
-const BUNDLE_BYTES_MAX: u64 = 2 << 30;
-/// The longest session file.
-const TRANSCRIPT_BYTES_MAX: u64 = 512 << 20;
 
 /// The most bundles that are searched at once.
 const SEARCHES_MAX: usize = 4;
 /// The longest that a bundle waits for its search and is searched: less than the time in which work is to be out.
 const SEARCH_MAX: Duration = Duration::from_secs(45);
-
-/// The name of work that is not given out.
-const WITHHELD: &str = "bundle.withheld";
 
 /// An upload that is under way, as long as somebody has the lock, and what ends it.
 type Last = (Weak<tokio::sync::Mutex<()>>, CancellationToken);
@@ -136,7 +128,7 @@ async fn settle(
     found: Result<bool, SearchError>,
 ) -> Result<StatusCode, Problem> {
     let problem = match found {
-        Ok(false) => return keep(results, attempt, incoming, "bundle").await,
+        Ok(false) => return keep(results, attempt, incoming, BUNDLE).await,
         Ok(true) => Problem::secret_in_work(attempt),
         Err(error) => Problem::unsearched_work(attempt, &causes(&error)),
     };
@@ -197,7 +189,7 @@ pub(super) async fn transcript(
             format!("the session file had a configured secret in {} places, which are masked", body.places());
         app.entry.warn(attempt, text).await?;
     }
-    keep(&app.results, attempt, incoming, "transcript").await
+    keep(&app.results, attempt, incoming, TRANSCRIPT).await
 }
 
 async fn admit(app: &Machine, headers: &HeaderMap) -> Result<AttemptId, Problem> {
@@ -211,7 +203,7 @@ async fn keep(
     incoming: Incoming,
     name: &str,
 ) -> Result<StatusCode, Problem> {
-    let folder = results::folder(results, attempt);
+    let folder = result_folder(results, attempt);
     let disk = |error| Problem::disk(&error);
     tokio::fs::create_dir_all(&folder).await.map_err(disk)?;
     incoming.keep(&folder.join(name)).await.map_err(disk)?;
@@ -257,7 +249,7 @@ mod tests {
         let incoming = Incoming::receive(body, data.path(), BUNDLE_BYTES_MAX).await.expect("received");
         let problem = settle(data.path(), attempt, incoming, found).await.expect_err("nobody searched it");
         assert!(format!("{problem:?}").contains("45 seconds"), "{problem:?}");
-        let folder = results::folder(data.path(), attempt);
+        let folder = result_folder(data.path(), attempt);
         assert_eq!(std::fs::read(folder.join(WITHHELD)).expect("kept"), b"work");
         assert!(!folder.join("bundle").exists());
         drop(others);

@@ -17,6 +17,7 @@ mod port;
 mod readers;
 mod reattach;
 mod resources;
+mod resume;
 mod secrets;
 mod start;
 mod stream;

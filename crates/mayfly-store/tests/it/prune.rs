@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 use mayfly_core::{Attempt, Event};
-use mayfly_store::{LogError, Store};
+use mayfly_store::{LogError, NewTask, Resumed, Store, StoreError, Submitted};
 
 use crate::feed::{running, say};
-use crate::{change, id, log, open, submit};
+use crate::{AT, change, id, log, new, open, policy, submit};
 
 async fn end(store: &Store, number: u32) {
     for event in [Event::Aborted, Event::Gone(Attempt(1))] {
@@ -141,4 +141,33 @@ async fn code_is_named_until_the_last_task_on_it_is_old() {
         store.begin_to_prune(id(number)).await.unwrap();
     }
     assert_eq!(store.workspaces().await.unwrap(), [""; 0]);
+}
+
+/// What a task goes on with stays as long as that task could be tried again; and nobody begins to go on with what goes.
+#[tokio::test]
+async fn what_a_task_goes_on_with_is_kept_as_long_as_the_task() {
+    let (store, _dir) = open();
+    let on = |number: u32, earlier: u32| {
+        let resumes = Some(Resumed { task: id(earlier), session: "s".to_owned() });
+        NewTask { resumes, ..new(number, Some(&format!("key {number}"))) }
+    };
+    running(&store, 1).await;
+    end(&store, 1).await;
+    store.submit(on(2, 1)).await.unwrap();
+    assert_eq!(store.submit(on(2, 1)).await.unwrap(), Submitted::Known(id(2)));
+    let other = NewTask { resumes: None, ..on(2, 1) };
+    assert!(matches!(store.submit(other).await, Err(StoreError::KeyConflict)), "another task");
+    let row = store.task(id(2)).await.unwrap().unwrap();
+    assert_eq!(row.resumes.unwrap().task, id(1));
+    assert_eq!(store.expired(Timestamp::MAX, 9).await.unwrap(), []);
+    assert!(!store.begin_to_prune(id(1)).await.unwrap(), "the second goes on with it");
+
+    store.claim(policy(), "sim", AT).await.unwrap().unwrap();
+    end(&store, 2).await;
+    assert_eq!(store.expired(Timestamp::MAX, 9).await.unwrap(), [id(2)]);
+    assert!(store.begin_to_prune(id(2)).await.unwrap());
+    assert_eq!(store.expired(Timestamp::MAX, 9).await.unwrap(), [id(1), id(2)]);
+    let late = store.submit(on(3, 2)).await;
+    assert!(matches!(&late, Err(StoreError::Pruned(short)) if *short == id(2).short()), "{late:?}");
+    assert!(store.begin_to_prune(id(1)).await.unwrap());
 }

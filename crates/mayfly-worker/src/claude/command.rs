@@ -204,6 +204,9 @@ impl Launch<'_> {
         flag("--input-format", "stream-json");
         flag("--output-format", "stream-json");
         flag("--model", &order.model);
+        if let Some(resume) = &order.resume {
+            flag("--resume", &resume.session_id);
+        }
         flag("--session-id", &order.session_id);
         flag("--permission-mode", PERMISSION_MODE);
         flag("--permission-prompt-tool", "stdio");
@@ -225,6 +228,10 @@ impl Launch<'_> {
         // Last, since these two take all the words that follow up to the next flag.
         flag("--disallowedTools", &ABSENT_TOOLS.join(","));
         arguments.push("--strict-mcp-config".to_owned());
+        if order.resume.is_some() {
+            // Else the session would keep the id of the old one, and the file with that.
+            arguments.push("--fork-session".to_owned());
+        }
         Ok(arguments)
     }
 
@@ -290,6 +297,7 @@ pub(crate) mod tests {
             max_turns: Some(7),
             max_budget_usd: Some(0.5),
             trust_repo: false,
+            resume: None,
             library: None,
             claude_version: Some("2.1.330".to_owned()),
             credential: None,

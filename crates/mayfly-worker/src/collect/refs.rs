@@ -3,7 +3,7 @@
 //! All of it is the agent's making: links are not followed, and what is no commit's name is passed over. Where
 //! commits can be: `HEAD` and its log, every ref, the stash and its log, each added work tree, and what an
 //! operation under way has put aside. A commit that the agent itself put another in the place of, by amending or
-//! rebasing, is none of them. Bounds: [`REF_BYTES_MAX`] a file, [`REFS_MAX`] refs in all,
+//! rebasing, is none of them. Bounds: [`FILE_BYTES_MAX`] a file, [`LOOKED_AT_MAX`] refs in all,
 //! [`LOGGED_MAX`] entries of a log.
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,10 +11,13 @@ use std::fs::{self, DirEntry};
 use std::io::Read as _;
 use std::path::Path;
 
+use mayfly_wire::api::{Ref, Repository};
+use mayfly_wire::worker::{REF_BYTES_MAX, REFS_MAX};
+
 /// What is read of a file that names commits.
-const REF_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The most refs that are looked at.
-const REFS_MAX: usize = 10_000;
+const LOOKED_AT_MAX: usize = 10_000;
 /// The most entries of a log, the newest ones, that are looked at.
 const LOGGED_MAX: usize = 500;
 /// Where git keeps a commit while something is under way.
@@ -54,16 +57,39 @@ pub(super) fn head(git: &Path) -> Option<String> {
     head_of(git, git)
 }
 
+/// How the repository with this git folder is left, for whoever goes on with it. `None`: there is none.
+pub(super) fn repository(git: &Path) -> Option<Repository> {
+    let named = text(&git.join("HEAD"))?;
+    let named = named.trim_end().strip_prefix("ref: ").map(str::to_owned);
+    let branch = named.as_deref().and_then(|name| name.strip_prefix("refs/heads/"));
+    let mut refs = packed(git);
+    loose(git, &mut refs, &mut Vec::new());
+    let others = refs.into_iter().filter(|(name, _)| named.as_ref() != Some(name));
+    let others = others.filter_map(|(name, commit)| Some((name.strip_prefix("refs/")?.to_owned(), commit)));
+    let kept =
+        |name: &str| name.len() <= REF_BYTES_MAX && (name.starts_with("heads/") || name.starts_with("tags/"));
+    let refs = others.filter(|(name, _)| kept(name)).map(|(name, commit)| Ref { name, commit });
+    let mut stash = logged(git, "refs/stash", &mut Vec::new());
+    stash.truncate(REFS_MAX);
+    Some(Repository {
+        commit: head(git),
+        branch: branch.filter(|branch| branch.len() <= REF_BYTES_MAX).map(str::to_owned),
+        refs: refs.take(REFS_MAX).collect(),
+        stash,
+    })
+}
+
 /// All that the repository with this git folder names, but `HEAD`.
 pub(super) fn tips(git: &Path) -> Tips {
     let mut tips = Tips::default();
     let mut refs = packed(git);
     loose(git, &mut refs, &mut tips.lost);
-    if refs.len() > REFS_MAX {
-        tips.lost.push(format!("the agent's other commits: of {} refs only {REFS_MAX} are kept", refs.len()));
+    if refs.len() > LOOKED_AT_MAX {
+        tips.lost
+            .push(format!("the agent's other commits: of {} refs only {LOOKED_AT_MAX} are kept", refs.len()));
     }
     let (branches, others): (Vec<_>, Vec<_>) =
-        refs.into_iter().take(REFS_MAX).partition(|(name, _)| name.starts_with("refs/heads/"));
+        refs.into_iter().take(LOOKED_AT_MAX).partition(|(name, _)| name.starts_with("refs/heads/"));
     let named = branches.into_iter().chain(others);
     let tip = |(name, commit): (String, String)| Tip { name: name["refs/".len()..].to_owned(), commit };
     tips.named.extend(named.map(tip));
@@ -98,7 +124,9 @@ fn replaced(git: &Path) -> HashSet<String> {
 }
 
 fn work_trees(git: &Path, tips: &mut Tips) {
-    for work_tree in entries(&git.join("worktrees")).iter().filter(|entry| is_folder(entry)).take(REFS_MAX) {
+    for work_tree in
+        entries(&git.join("worktrees")).iter().filter(|entry| is_folder(entry)).take(LOOKED_AT_MAX)
+    {
         let (own, name) = (work_tree.path(), work_tree.file_name());
         let name = format!("worktree-{}", name.to_string_lossy());
         tips.named.extend(head_of(&own, git).map(|commit| Tip { name, commit }));
@@ -129,12 +157,13 @@ fn packed(git: &Path) -> BTreeMap<String, String> {
 
 /// Adds the refs that have a file of their own.
 fn loose(git: &Path, refs: &mut BTreeMap<String, String>, lost: &mut Vec<String>) {
-    let (mut folders, mut left) = (vec![git.join("refs")], REFS_MAX);
+    let (mut folders, mut left) = (vec![git.join("refs")], LOOKED_AT_MAX);
     while let Some(folder) = folders.pop() {
         for entry in entries(&folder) {
             if left == 0 {
-                return lost
-                    .push(format!("the agent's other commits: `refs` has more than {REFS_MAX} entries"));
+                return lost.push(format!(
+                    "the agent's other commits: `refs` has more than {LOOKED_AT_MAX} entries"
+                ));
             }
             left -= 1;
             let path = entry.path();
@@ -174,7 +203,7 @@ fn commit(hex: &str) -> Option<String> {
 fn entries(folder: &Path) -> Vec<DirEntry> {
     let folder = folder.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()).then_some(folder);
     let read = folder.and_then(|folder| fs::read_dir(folder).ok());
-    read.into_iter().flatten().flatten().take(REFS_MAX + 1).collect()
+    read.into_iter().flatten().flatten().take(LOOKED_AT_MAX + 1).collect()
 }
 
 fn is_folder(entry: &DirEntry) -> bool {
@@ -187,6 +216,6 @@ fn text(path: &Path) -> Option<String> {
         return None;
     }
     let mut bytes = Vec::new();
-    fs::File::open(path).ok()?.take(REF_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    fs::File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -23,7 +23,7 @@ use super::files::Files;
 use super::git::{Git, GitError};
 use super::nested::allow;
 use super::others::{Other, Search};
-use super::refs::{head, tips};
+use super::refs::{head, repository, tips};
 use crate::reaper::Reaper;
 
 /// What there is to bundle.
@@ -60,6 +60,9 @@ impl Work<'_> {
         let _ = allow(self.workspace, 0o755);
         self.init(&git, deadline).await?;
         let parent = self.parent(&git, deadline, collected).await;
+        let dot_git = self.workspace.join(".git");
+        collected.repository =
+            spawn_blocking(move || repository(&dot_git)).await.expect("reading does not panic");
         let files = Files { git: &git, read_by: part(deadline, 3), deadline: part(deadline, 2) };
         let head = match files.commit(parent.as_deref(), collected).await {
             Ok(head) => head,

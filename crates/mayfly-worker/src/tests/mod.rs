@@ -9,6 +9,7 @@ mod left_out;
 mod real_cli;
 mod routes;
 mod runs;
+mod taken_up;
 mod the_library;
 mod the_link;
 mod the_work;

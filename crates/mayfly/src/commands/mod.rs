@@ -10,6 +10,7 @@ pub(crate) mod library;
 pub(crate) mod logs;
 pub(crate) mod ps;
 pub(crate) mod result;
+pub(crate) mod resume;
 pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod serve;

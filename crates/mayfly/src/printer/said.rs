@@ -85,6 +85,10 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
             let words = format!("library: {resources} resources{before}");
             vec![Said::Library(Shown::line(&words, LINE_CHARS_MAX))]
         }
+        Resumes { task } => {
+            let short = task.get(task.len().saturating_sub(8)..).unwrap_or(task);
+            note(&format!("goes on where task {short} ended"))
+        }
         Launching { .. } => state("launching"),
         Running => state("seeding"),
         Started => state(STARTING),

@@ -24,7 +24,7 @@ fn the_help_of_run() {
 
 #[test]
 fn the_help_of_the_verbs_about_tasks() {
-    for verb in ["ps", "logs", "cancel", "allow", "retry", "result"] {
+    for verb in ["ps", "logs", "cancel", "allow", "retry", "resume", "result"] {
         insta::assert_snapshot!(format!("the_help_of_{verb}"), help(&[verb, "--help"]));
     }
 }

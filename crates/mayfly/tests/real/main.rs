@@ -20,6 +20,7 @@ mod library;
 mod limits;
 mod port;
 mod repositories;
+mod resuming;
 mod service;
 mod steady;
 mod stream;

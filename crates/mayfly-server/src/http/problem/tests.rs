@@ -99,6 +99,9 @@ fn submit_errors() -> Vec<SubmitError> {
         SubmitError::NoCredential(_) => {
             SubmitError::NoCredential(StoreError::NoCredential(Some("work".to_owned())).to_string())
         },
+        SubmitError::NoResume(..) => {
+            SubmitError::NoResume("1a2b3c4d".to_owned(), "no session file of `claude` came out of its machine".to_owned())
+        },
         SubmitError::NotOver(_) => SubmitError::NotOver("1a2b3c4d".to_owned()),
         SubmitError::KeyConflict => SubmitError::KeyConflict,
         SubmitError::Store(_) => SubmitError::Store(StoreError::Closed),
