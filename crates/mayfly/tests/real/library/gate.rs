@@ -87,9 +87,10 @@ pub(super) fn seconds_to_init(ended: &Ended) -> f64 {
     at(init).duration_since(at(running)).as_secs_f64()
 }
 
-/// The same for one that begins well, and does not say which tools it has.
+/// One that begins well, and does not say which tools it has: the CLI waits no longer for it, and calls it connected, with
+/// no tool of its own, or pending.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_never_says_what_it_has_is_one_that_failed() {
+async fn a_server_that_never_says_what_it_has_holds_up_no_init() {
     let Some(world) = World::start(|_| {}).await else { return };
     put(&world, "mcp/_global/mute/mcp.json", r#"{"command": "${CLAUDE_PLUGIN_ROOT}/server.py"}"#);
     let lists = "method == \"tools/list\":";
@@ -99,8 +100,12 @@ async fn a_server_that_never_says_what_it_has_is_one_that_failed() {
     put(&world, "mcp/_global/mute/server.py", &mute);
     put(&world, "mcp/_global/mute/mayfly.toml", "required = true\n");
     let ended = world.outcome_of(&[&instant()]).await;
-    assert_stopped(&world, &ended, "the MCP server mute, which is required, is ");
     assert!(seconds_to_init(&ended) < INIT_SECONDS_MAX, "{}", seconds_to_init(&ended));
+    let said = init(&ended);
+    assert!(!said["tools"].to_string().contains("mcp__mute"), "{said}");
+    if said["mcp_servers"][0]["status"] != "connected" {
+        assert_stopped(&world, &ended, "the MCP server mute, which is required, is ");
+    }
     world.end().await;
 }
 
