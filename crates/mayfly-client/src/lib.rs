@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_wire::api::{
-    AddCredential, Allowed, Cancel, CreateTask, CreateToken, CredentialTest, Egress, KeptLock, NewToken,
-    OwnerToken, PooledCredential, Problem, Resume, Retry, Task, Workspace,
+    AddCredential, Allowed, Begun, Cancel, CreateTask, CreateToken, CredentialTest, Egress, KeptLock,
+    Library, LibraryContent, LibraryDifference, LibraryProblem, NewToken, OwnerToken, PooledCredential,
+    Problem, Resume, Retry, Task, Workspace,
 };
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
@@ -140,6 +141,60 @@ impl Client {
         Ok(String::from_utf8_lossy(&self.body(response).await?).into_owned())
     }
 
+    /// What a task of this project would get of the orchestrator's library.
+    pub async fn library(&self, project: Option<&str>) -> Result<Library, ClientError> {
+        let query: Vec<(&str, &str)> = project.map(|project| ("project", project)).into_iter().collect();
+        self.json(self.request(Method::GET, &["v1", "library"]).query(&query)).await
+    }
+
+    /// What a resource of the orchestrator's library has in it.
+    pub async fn library_resource(&self, id: &str) -> Result<LibraryContent, ClientError> {
+        self.json(self.in_library(Method::GET, id, &[])).await
+    }
+
+    /// All of a resource of the orchestrator's library, as its archive.
+    pub async fn library_archive(&self, id: &str) -> Result<Vec<u8>, ClientError> {
+        let response = self.soon(self.in_library(Method::GET, id, &["archive"])).await?;
+        self.body(response).await
+    }
+
+    /// Puts a resource, as its archive, into the orchestrator's library.
+    pub async fn add_to_library(
+        &self,
+        id: &str,
+        archive: &[u8],
+        replace: bool,
+    ) -> Result<LibraryContent, ClientError> {
+        let request = self.in_library(Method::PUT, id, &[]).query(&[("replace", replace)]);
+        let response = self.send(request.body(archive.to_vec())).await?;
+        self.parsed(response).await
+    }
+
+    /// Takes a resource out of the orchestrator's library.
+    pub async fn remove_from_library(&self, id: &str) -> Result<(), ClientError> {
+        self.soon(self.in_library(Method::DELETE, id, &[])).await.map(drop)
+    }
+
+    /// All that is wrong in the orchestrator's library, by mayfly.
+    pub async fn check_library(&self) -> Result<Vec<LibraryProblem>, ClientError> {
+        self.json(self.request(Method::GET, &["v1", "library", "check"])).await
+    }
+
+    /// Puts a small library there to start from.
+    pub async fn begin_library(&self) -> Result<Vec<Begun>, ClientError> {
+        self.json(self.request(Method::POST, &["v1", "library", "init"])).await
+    }
+
+    /// What two locks differ in, each named by a task or by its SHA-256.
+    pub async fn library_diff(
+        &self,
+        before: &str,
+        after: &str,
+    ) -> Result<Vec<LibraryDifference>, ClientError> {
+        let request = self.request(Method::GET, &["v1", "library", "diff"]);
+        self.json(request.query(&[("before", before), ("after", after)])).await
+    }
+
     /// Whether the orchestrator has a resource already, by the SHA-256 of its archive.
     pub async fn has_resource(&self, sha256: &str) -> Result<bool, ClientError> {
         match self.soon(self.request(Method::HEAD, &["v1", "resources", sha256])).await {
@@ -245,6 +300,11 @@ impl Client {
     fn about(&self, method: Method, id: impl Display, of_it: &[&str]) -> RequestBuilder {
         let id = id.to_string();
         self.request(method, &[&["v1", "tasks", &id], of_it].concat())
+    }
+
+    fn in_library(&self, method: Method, id: &str, of_it: &[&str]) -> RequestBuilder {
+        let parts: Vec<&str> = ["v1", "library", "resources"].into_iter().chain(id.split('/')).collect();
+        self.request(method, &[&parts, of_it].concat())
     }
 
     /// The host is a word: the socket is where the request goes.

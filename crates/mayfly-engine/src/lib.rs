@@ -56,7 +56,10 @@ pub use egress::{AllowError, Asked, read_rules};
 pub use engine::{Engine, Found, StartError, TASKS_MAX};
 pub use events::EventReader;
 pub use feed::{Ahead, FeedReader};
-pub use library::{KeepError, LibraryConfig, archive_of, check_library, library_of, wishes_in};
+pub use library::{
+    EditError, KeepError, LibraryConfig, archive_of, begin_library, check_library, content_of,
+    differences_of, library_of, wishes_in,
+};
 pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError, Used};
 pub use model::{Denied, Gate, GateClosed, ModelAccess, NoModel};
 pub use pool::{NoCredential, PoolError};

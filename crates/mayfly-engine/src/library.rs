@@ -11,17 +11,18 @@ use mayfly_library::kinds::What;
 use mayfly_library::pack::BadArchive;
 use mayfly_library::tool::{self, Download};
 use mayfly_library::{
-    Kind, Library, Lock, Locked, Name, Problem, Problems, Reference, Resolution, Resource, Wishes, pack,
-    resolve,
+    HookOf, Kind, Library, Lock, Locked, Merged, Name, Overridden, Problem, Problems, Reference, Resolution,
+    Resource, Wishes, merged, pack, resolve,
 };
 use mayfly_provider::ToolSpec;
 use mayfly_store::{NewLock, StoreError};
 use mayfly_wire::api;
-use mayfly_wire::api::{CreateTask, LibraryResource, RESOURCES_MAX};
+use mayfly_wire::api::{CreateTask, LibraryResource, MERGED_MAX, RESOURCES_MAX};
 use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::OrderedLibrary;
 use tokio::task::spawn_blocking;
 
+pub use self::edit::{EditError, begin_library, content_of, differences_of};
 use self::needs::{Need, needs};
 use self::stock::Stock;
 pub(crate) use self::stock::archive_at;
@@ -29,8 +30,12 @@ use crate::engine::Engine;
 use crate::submit::{SubmitError, invalid};
 
 mod bounds;
+mod edit;
 mod needs;
 mod stock;
+
+/// The most characters of a setting's key, or a hook's matcher, that are told.
+const MERGED_CHARS_MAX: usize = 200;
 
 /// Where the library is, and what is kept of it.
 #[derive(Debug, Clone)]
@@ -124,19 +129,44 @@ pub enum KeepError {
 pub fn library_of(library: &Library, wishes: &Wishes, archives: &Path) -> Result<api::Library, Problems> {
     let resolution = library.resolve(wishes, &|content| archive_of(archives, content))?;
     let lock = resolution.lock();
-    let told = |locked: &Locked| LibraryResource {
-        id: locked.id.to_string(),
-        from: locked.from.to_string(),
-        sha256: locked.sha256.clone(),
-        bytes: locked.bytes,
-    };
     Ok(api::Library {
         project: lock.project.as_ref().map(ToString::to_string),
         lock: lock.sha256(),
         resources: lock.resources.iter().map(told).collect(),
         shadowed: resolution.shadowed.iter().map(ToString::to_string).collect(),
         projects: library.projects()?.iter().map(ToString::to_string).collect(),
+        merged: merged_of(&resolution),
     })
+}
+
+/// What settings and hooks come to, as others are told of it.
+fn merged_of(resolution: &Resolution) -> api::Merged {
+    let Merged { settings, hooks } = merged(resolution);
+    let short = |text: String| text.chars().take(MERGED_CHARS_MAX).collect();
+    let setting = |one: Overridden| api::Overridden {
+        key: short(one.key),
+        by: one.by.to_string(),
+        over: one.over.to_string(),
+    };
+    let hook = |one: HookOf| api::HookOf {
+        event: short(one.event),
+        matcher: one.matcher.map(short),
+        of: one.of.to_string(),
+    };
+    api::Merged {
+        settings: settings.into_iter().take(MERGED_MAX).map(setting).collect(),
+        hooks: hooks.into_iter().take(MERGED_MAX).map(hook).collect(),
+    }
+}
+
+/// A resource of a lock, as others are told of it.
+fn told(locked: &Locked) -> LibraryResource {
+    LibraryResource {
+        id: locked.id.to_string(),
+        from: locked.from.to_string(),
+        sha256: locked.sha256.clone(),
+        bytes: locked.bytes,
+    }
 }
 
 /// All that is wrong in a library: in one of its resources, or for the tasks of one of its projects.
@@ -271,6 +301,11 @@ impl Engine {
         })
     }
 
+    /// The lock of this SHA-256, as JSON.
+    pub async fn lock(&self, sha256: String) -> Result<Option<String>, StoreError> {
+        self.0.store.lock(sha256).await
+    }
+
     /// The lock of a task, as JSON.
     pub async fn lock_of(&self, task: TaskId) -> Result<Option<String>, StoreError> {
         self.0.store.lock_of(task).await
@@ -325,7 +360,12 @@ fn chosen(stock: &Stock, resolution: &Resolution) -> Result<Chosen, SubmitError>
     }
     let lock = resolution.lock();
     let shadowed = resolution.shadowed.iter().map(ToString::to_string).collect();
-    let event = MayflyEvent::Locked { lock: lock.sha256(), resources: lock.resources.len(), shadowed };
+    let event = MayflyEvent::Locked {
+        lock: lock.sha256(),
+        resources: lock.resources.len(),
+        shadowed,
+        merged: merged_of(resolution),
+    };
     let own = || counting(resolution).map(|resource| &resource.own);
     let rules = own().flat_map(|own| &own.allow).filter_map(|rule| rule.parse().ok()).collect();
     let credential = own().filter_map(|own| own.credential.clone()).last();

@@ -111,14 +111,16 @@ impl Compiled {
 
     /// Takes in what goes into flags, with the files that it names.
     fn take(&mut self, resource: &Resource, config: &str, secrets: &Secrets) {
-        let folder = format!("{FOLDER}/{}/{}", resource.id.kind, resource.id.name);
+        let folder = folder_of(resource);
         let at = format!("{config}/{folder}");
         match &resource.what {
             What::Settings(settings) => merge(&mut self.settings, settings.clone()),
-            What::Hooks(hooks) => {
+            What::Hooks(_) => {
                 self.place(resource, &folder);
-                let hooks = put(&Value::from(hooks.clone()), &|text| own_files(text, &at, resource));
-                merge(&mut self.settings, Map::from_iter([("hooks".to_owned(), hooks)]));
+                merge(
+                    &mut self.settings,
+                    Map::from_iter([("hooks".to_owned(), hooks_for(resource, config))]),
+                );
             }
             What::Mcp(servers) => {
                 self.place(resource, &folder);
@@ -192,6 +194,18 @@ impl Compiled {
             }
         }
     }
+}
+
+/// Where a resource's own files are, in the CLI's folder.
+fn folder_of(resource: &Resource) -> String {
+    format!("{FOLDER}/{}/{}", resource.id.kind, resource.id.name)
+}
+
+/// The hooks of a resource as the CLI is told of them, by event.
+pub(crate) fn hooks_for(resource: &Resource, config: &str) -> Value {
+    let What::Hooks(hooks) = &resource.what else { return Value::Null };
+    let at = format!("{config}/{}", folder_of(resource));
+    put(&Value::from(hooks.clone()), &|text| own_files(text, &at, resource))
 }
 
 /// A server as the CLI is told of it.

@@ -20,7 +20,15 @@
 //! GET  /v1/tasks/{id}/lock                                   -> 200 the resources of the library that it runs with
 //! PUT  /v1/resources/{sha256}        an archive              -> 204           a resource of a library elsewhere
 //! POST /v1/locks                     a lock                  -> 201 KeptLock  for a task's `lock`
+//! HEAD /v1/resources/{sha256}                                -> 204           it is kept already
 //! GET  /v1/library?project=NS                                -> 200 Library   what a task would get now
+//! GET  /v1/library/resources/{kind}/{namespace}/{name}       -> 200 LibraryContent
+//! PUT  /v1/library/resources/…?replace=   an archive         -> 200 LibraryContent
+//! DELETE /v1/library/resources/…                             -> 204
+//! GET  /v1/library/resources/…/archive                       -> 200 an archive
+//! GET  /v1/library/check                                     -> 200 [LibraryProblem]
+//! POST /v1/library/init                                      -> 200 [Begun]
+//! GET  /v1/library/diff?before=&after=                       -> 200 [LibraryDifference]   of two tasks or locks
 //! POST /v1/credentials               AddCredential           -> 201 PooledCredential
 //! GET  /v1/credentials                                       -> 200 [PooledCredential]   by name, never the secrets
 //! DELETE /v1/credentials/{name}                              -> 204
@@ -37,6 +45,9 @@ use crate::secret::Secret;
 
 /// The longest prompt, in bytes.
 pub const PROMPT_BYTES_MAX: usize = 1024 * 1024;
+
+/// The most settings, and the most hooks, that are told of what a task gets; each name of theirs has at most 200 characters.
+pub const MERGED_MAX: usize = 200;
 
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 100;
@@ -385,6 +396,53 @@ pub struct Library {
     pub shadowed: Vec<String>,
     /// The namespaces that there are, without `_global`.
     pub projects: Vec<String>,
+    /// What its settings and hooks come to.
+    #[serde(default, skip_serializing_if = "Merged::is_empty")]
+    pub merged: Merged,
+}
+
+/// What the settings and hooks of a task's resources come to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Merged {
+    /// Settings that two resources say differently, at most [`MERGED_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<Overridden>,
+    /// Hooks in the order in which the CLI has them, at most [`MERGED_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookOf>,
+}
+
+impl Merged {
+    /// Whether there are no hooks, and nobody stands before another.
+    pub fn is_empty(&self) -> bool {
+        self.settings.is_empty() && self.hooks.is_empty()
+    }
+}
+
+/// A setting that two resources say differently.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Overridden {
+    /// Its key, with a dot between those of tables.
+    pub key: String,
+    /// The resource whose word counts.
+    pub by: String,
+    /// The one whose word does not.
+    pub over: String,
+}
+
+/// The hooks of one matcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct HookOf {
+    /// When they run, such as `PostToolUse`.
+    pub event: String,
+    /// For what; none is always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matcher: Option<String>,
+    /// The resource whose they are.
+    pub of: String,
 }
 
 /// A lock that is kept.
@@ -407,6 +465,76 @@ pub struct LibraryResource {
     pub sha256: String,
     /// The bytes of its files.
     pub bytes: u64,
+}
+
+/// A resource of the library, with what is in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LibraryContent {
+    /// Which it is: `KIND/NAMESPACE/NAME`.
+    pub id: String,
+    /// Its content: the SHA-256 of its archive, in hex.
+    pub sha256: String,
+    /// The bytes of its files.
+    pub bytes: u64,
+    /// Its files, by path.
+    pub files: Vec<LibraryFile>,
+    /// What they make of it, by its kind: an agent, servers by name, hooks by event, settings.
+    #[cfg_attr(feature = "schema", schema(value_type = Object))]
+    pub what: serde_json::Value,
+    /// What `mayfly.toml` says beside it.
+    #[cfg_attr(feature = "schema", schema(value_type = Object))]
+    pub own: serde_json::Value,
+}
+
+/// A file of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LibraryFile {
+    /// Its path in the resource.
+    pub path: String,
+    /// How long it is.
+    pub bytes: u64,
+    /// Whether it can be run.
+    pub executable: bool,
+}
+
+/// Something that is wrong in the library.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LibraryProblem {
+    /// The file or folder, from the top of the library.
+    pub file: String,
+    /// The line, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// The column in it, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+    /// What is wrong, and what to do.
+    pub words: String,
+}
+
+/// A resource that two locks differ in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LibraryDifference {
+    /// What the first lock has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<LibraryResource>,
+    /// What the second has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<LibraryResource>,
+}
+
+/// A resource of the small library to start from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Begun {
+    /// Which it is: `KIND/NAMESPACE/NAME`.
+    pub id: String,
+    /// Whether it was not there yet.
+    pub added: bool,
 }
 
 /// Where the machines of a task may go besides the model.

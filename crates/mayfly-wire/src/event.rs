@@ -21,7 +21,7 @@ use memchr::memchr2;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::api::{Collected, Outcome};
+use crate::api::{Collected, Merged, Outcome};
 use crate::worker::End;
 
 /// What an event's line has at least beside the bytes that it carries.
@@ -43,6 +43,9 @@ pub enum MayflyEvent {
         /// Those that it would have if another of the same kind and name did not stand before it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         shadowed: Vec<String>,
+        /// What its settings and hooks come to.
+        #[serde(default, skip_serializing_if = "Merged::is_empty")]
+        merged: Merged,
     },
     /// It goes on where another task ended.
     Resumes {

@@ -38,6 +38,7 @@ mod events;
 mod extract;
 mod health;
 mod hosts;
+mod library;
 mod openapi;
 mod problem;
 mod resources;
@@ -96,6 +97,7 @@ fn routes() -> OpenApiRouter<Owner> {
     let upload = OpenApiRouter::new().routes(routes!(workspaces::upload)).layer(DefaultBodyLimit::disable());
     let resource = OpenApiRouter::new()
         .routes(routes!(resources::keep, resources::is_kept))
+        .routes(routes!(library::show, library::add, library::remove))
         .layer(DefaultBodyLimit::max(mayfly_library::pack::ARCHIVE_BYTES_MAX));
     OpenApiRouter::with_openapi(openapi::about())
         .routes(routes!(health::alive))
@@ -112,6 +114,10 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(allow::record))
         .routes(routes!(resources::lock))
         .routes(routes!(resources::list))
+        .routes(routes!(library::archive))
+        .routes(routes!(library::check))
+        .routes(routes!(library::init))
+        .routes(routes!(library::diff))
         .merge(resource)
         .routes(routes!(resources::keep_lock))
         .routes(routes!(events::follow))

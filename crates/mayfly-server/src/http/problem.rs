@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use mayfly_core::{AttemptId, TaskId, causes};
-use mayfly_engine::{AllowError, KeepError, LogError, PoolError, SubmitError};
+use mayfly_engine::{AllowError, EditError, KeepError, LogError, PoolError, SubmitError};
 use mayfly_git::GitError;
 use mayfly_store::StoreError;
 use mayfly_wire::api::{self, PROMPT_BYTES_MAX};
@@ -66,6 +66,7 @@ kinds! {
     InvalidLibrary: "invalid-library",
     NoSuchLock: "no-such-lock",
     NoSuchResource: "no-such-resource",
+    ResourceTaken: "resource-taken",
     InvalidResource: "invalid-resource",
     InvalidLock: "invalid-lock",
     InvalidHost: "invalid-host",
@@ -295,6 +296,20 @@ impl From<KeepError> for Problem {
             KeepError::Write(error) => Self::disk(&error),
             KeepError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<EditError> for Problem {
+    fn from(error: EditError) -> Self {
+        let (status, kind) = match error {
+            EditError::NoRoom(error) => return error.into(),
+            EditError::Write(error) => return Self::disk(&error),
+            EditError::Unknown(_) => (StatusCode::NOT_FOUND, Kind::NoSuchResource),
+            EditError::Taken(_) => (StatusCode::CONFLICT, Kind::ResourceTaken),
+            EditError::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidLibrary),
+            EditError::Archive(_) => (StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidResource),
+        };
+        Self::new(status, kind, causes(&error))
     }
 }
 

@@ -141,7 +141,7 @@ pub(super) async fn keep_lock(
     Ok((StatusCode::CREATED, Json(KeptLock { lock })))
 }
 
-fn too_large(error: &BytesRejection) -> Problem {
+pub(super) fn too_large(error: &BytesRejection) -> Problem {
     match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Kind::TooLarge, "it is longer than a resource can be")

@@ -3,7 +3,7 @@
 use std::fs;
 
 use mayfly_client::ClientError;
-use mayfly_library::{Library as Folder, Wishes, pack};
+use mayfly_library::{File, Library as Folder, Wishes, pack};
 use mayfly_wire::api::{CreateTask, Library};
 use serde_json::Value;
 
@@ -232,4 +232,81 @@ async fn a_repository_is_mapped_to_a_project() {
         );
         assert_eq!(lock["resources"].as_array().unwrap().len(), 1, "{lock}");
     }
+}
+
+/// What an API is refused with.
+fn refusal<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> (String, String) {
+    match answer.unwrap_err() {
+        ClientError::Refused(problem) => (problem.kind, problem.detail),
+        other => panic!("{other}"),
+    }
+}
+
+/// What `mayfly library` does on the folder, the API does too, and the next task sees it.
+#[tokio::test]
+async fn the_library_is_looked_at_and_changed_by_the_api() {
+    let bed = Bed::start().await;
+    let (client, id) = (&bed.client, "rules/site/style");
+    assert_eq!(refusal(client.library_resource(id).await).0, "no-such-resource");
+    assert_eq!(refusal(client.remove_from_library(id).await).0, "no-such-resource");
+    let file =
+        |text: &str| File { path: "style.md".to_owned(), executable: false, bytes: text.as_bytes().to_vec() };
+    let archive = |text: &str| pack::pack(&[file(text)]);
+    let added = client.add_to_library(id, &archive("Be brief."), false).await.unwrap();
+    assert_eq!(client.library_resource(id).await.unwrap(), added);
+    assert_eq!(added.sha256, pack::sha256(&client.library_archive(id).await.unwrap()));
+    assert_eq!((added.files[0].path.as_str(), added.bytes), ("style.md", 9));
+    let (kind, detail) = refusal(client.add_to_library(id, &archive("Be kind."), false).await);
+    assert!(kind == "resource-taken" && detail.contains("`replace=true`"), "{detail}");
+    client.add_to_library(id, &archive("Be kind."), true).await.unwrap();
+    let there = fs::read_to_string(bed.data().join("library/rules/site/style/style.md")).unwrap();
+    assert_eq!(there, "Be kind.");
+    let listed = client.library(Some("site")).await.unwrap();
+    assert_eq!((listed.resources.len(), client.library(None).await.unwrap().resources.len()), (1, 0));
+
+    let begun = client.begin_library().await.unwrap();
+    assert!(begun.len() == 6 && begun.iter().all(|one| one.added), "{begun:?}");
+    assert!(client.begin_library().await.unwrap().iter().all(|one| !one.added));
+    assert_eq!(client.check_library().await.unwrap(), []);
+    put(&bed, "mcp/site/db/mcp.json", "{\n  // the database\n}");
+    let wrong = client.check_library().await.unwrap();
+    assert_eq!(
+        (wrong[0].file.as_str(), wrong[0].line, wrong[0].column),
+        ("mcp/site/db/mcp.json", Some(2), Some(3))
+    );
+    let (kind, detail) = refusal(client.library_resource("mcp/site/db").await);
+    assert!(kind == "invalid-library" && detail.contains("mcp/site/db/mcp.json:2:3"), "{detail}");
+    client.remove_from_library("mcp/site/db").await.unwrap();
+
+    let of_site = CreateTask { project: Some("site".into()), ..task("p", None) };
+    let before = bed.client.submit(&of_site, "one").await.unwrap().id;
+    client.remove_from_library(id).await.unwrap();
+    let after = bed.client.submit(&of_site, "two").await.unwrap();
+    let lock = pack::sha256(client.lock(&after.id).await.unwrap().as_bytes());
+    let differ = client.library_diff(&before, &lock).await.unwrap();
+    let gone = differ[0].before.as_ref().unwrap();
+    assert_eq!((differ.len(), gone.id.as_str(), &differ[0].after), (1, id, &None));
+    assert_eq!(client.library_diff(&after.short, &after.id).await.unwrap(), []);
+    assert_eq!(refusal(client.library_diff(&"0".repeat(64), &lock).await).0, "no-such-lock");
+    assert_eq!(refusal(client.library_diff("00000000", &lock).await).0, "no-such-task");
+}
+
+/// Covers S46 for what is put into the library: it stays as it is if anything is wrong.
+#[tokio::test]
+async fn what_is_wrong_is_not_put_into_the_library() {
+    let bed = Bed::start().await;
+    let file = |path: &str| File { path: path.to_owned(), executable: false, bytes: b"x".to_vec() };
+    let good = pack::pack(&[file("style.md")]);
+    let put = async |id: &str, archive: &[u8]| refusal(bed.client.add_to_library(id, archive, false).await);
+    assert_eq!(put("rules/_global/style", b"no archive").await.0, "invalid-resource");
+    let foreign = [&good[..], &[1]].concat();
+    assert_eq!(put("rules/_global/style", &foreign).await.0, "invalid-resource");
+    assert_eq!(put("rules/_global/style", &pack::pack(&[file("style.txt")])).await.0, "invalid-library");
+    assert_eq!(put("skill/_global/style", &good).await.0, "invalid-library");
+    let (kind, detail) = put("rule/_global/style", &good).await;
+    assert!(kind == "bad-request" && detail.contains("names no resource"), "{detail}");
+    assert_eq!(put("rules/%2e%2e/style", &good).await.0, "bad-request");
+    let huge = vec![0; pack::ARCHIVE_BYTES_MAX + 1];
+    assert_eq!(put("rules/_global/style", &huge).await.0, "too-large");
+    assert!(!bed.data().join("library").exists());
 }

@@ -21,6 +21,7 @@ use crate::exit::{Exit, Stop};
 pub(crate) use board::Row;
 use live::Live;
 use said::Said;
+pub(crate) use said::merged_lines;
 pub(crate) use shown::Shown;
 
 /// Shows what tasks say.

@@ -4,6 +4,7 @@
 //! transcript have it all. Every text is a [`Shown`] from here on.
 
 use jiff::Timestamp;
+use mayfly_wire::api::Merged;
 use mayfly_wire::event::{Event, EventSource, MayflyEvent};
 use serde_json::Value;
 
@@ -73,17 +74,28 @@ fn other(text: Option<&str>) -> Vec<Said> {
     if line.as_str().is_empty() { Vec::new() } else { vec![Said::Note(line)] }
 }
 
+/// What settings and hooks of the library come to, a line each.
+pub(crate) fn merged_lines(Merged { settings, hooks }: &Merged) -> impl Iterator<Item = String> {
+    let settings = settings.iter().map(|one| format!("setting {}: {} before {}", one.key, one.by, one.over));
+    let hooks = hooks.iter().map(|one| {
+        let matcher = one.matcher.as_deref().unwrap_or("always");
+        format!("hook {} ({matcher}): {}", one.event, one.of)
+    });
+    settings.chain(hooks)
+}
+
 fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
     use MayflyEvent::*;
     let state = |name| vec![Said::State(Shown::line(name, WORD_CHARS_MAX), at)];
     let note = |text: &str| vec![Said::Note(Shown::line(text, LINE_CHARS_MAX))];
     match event {
         Queued => state("queued"),
-        Locked { resources, shadowed, .. } => {
+        Locked { resources, shadowed, merged, .. } => {
             let before =
                 if shadowed.is_empty() { String::new() } else { format!(", before {}", shadowed.join(", ")) };
             let words = format!("library: {resources} resources{before}");
-            vec![Said::Library(Shown::line(&words, LINE_CHARS_MAX))]
+            let lines = [words].into_iter().chain(merged_lines(merged));
+            lines.map(|line| Said::Library(Shown::line(&line, LINE_CHARS_MAX))).collect()
         }
         Resumes { task } => {
             let short = task.get(task.len().saturating_sub(8)..).unwrap_or(task);

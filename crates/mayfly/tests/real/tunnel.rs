@@ -169,6 +169,37 @@ async fn every_verb_works_through_a_tunnel_and_the_log_is_here() {
     two.end().await;
 }
 
+/// The library of the tasks is there, and is changed from here.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_library_is_changed_through_a_tunnel() {
+    let Some(two) = Two::start().await else { return };
+    let tunnel = two.first_tunnel().await;
+    let here = async |args: &[&str]| two.said("here", &[&["library"], args].concat()).await;
+    assert!(here(&["init"]).await.text().contains("added          agent/_global/code-reviewer"));
+    let listed = two.said("there", &["library", "ls"]).await.text();
+    assert_eq!(here(&["ls"]).await.text(), listed);
+    assert!(listed.contains("_global/code-reviewer"), "{listed}");
+    let reviewer = ["show", "agent/_global/code-reviewer"];
+    assert_eq!(
+        here(&reviewer).await.text(),
+        two.said("there", &[&["library"], &reviewer[..]].concat()).await.text()
+    );
+    let style = two.user.dir.path().join("style.md");
+    std::fs::write(&style, "Be brief.").unwrap();
+    let add = ["add", style.to_str().unwrap(), "--as", "rules/site/style"];
+    assert_eq!(here(&add).await.code, Some(0));
+    let twice = here(&add).await.refusal();
+    assert!(twice.contains("is in the library already"), "{twice}");
+    assert!(two.said("there", &["library", "ls", "--project", "site"]).await.text().contains("site/style"));
+    assert_eq!(here(&["check"]).await.code, Some(0));
+    assert_eq!(here(&["remove", "rules/site/style"]).await.code, Some(0));
+    assert!(here(&["remove", "rules/site/style"]).await.refusal().contains("is not in the library"));
+    let lock = here(&["lock"]).await.refusal();
+    assert!(lock.contains("run `mayfly library lock` on that machine"), "{lock}");
+    tunnel.end(Signal::TERM).await;
+    two.end().await;
+}
+
 /// R03, R07: the orchestrator is killed and comes back, the tunnel is killed and comes back; each event is here once.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_dies_the_log_here_has_each_event_once() {

@@ -124,6 +124,18 @@ fn keep_errors() -> Vec<KeepError> {
     ]
 }
 
+fn edit_errors() -> Vec<EditError> {
+    let id = || "rules/_global/style".parse().expect("an id");
+    one_of_each![EditError:
+        EditError::Unknown(_) => EditError::Unknown(id()),
+        EditError::Taken(_) => EditError::Taken(id()),
+        EditError::Wrong(_) => EditError::Wrong(bad_library()),
+        EditError::Archive(_) => EditError::Archive(mayfly_library::pack::BadArchive::Foreign("it does not end where its files do".to_owned())),
+        EditError::Write(_) => EditError::Write(full()),
+        EditError::NoRoom(_) => EditError::NoRoom(SubmitError::KeyConflict),
+    ]
+}
+
 fn log_errors() -> Vec<LogError> {
     one_of_each![LogError:
         LogError::Gone { .. } => LogError::Gone { first: 42 },
@@ -246,6 +258,7 @@ async fn each_problem_is_told_in_these_words() {
         ("what was asked", nameless(bad_requests().await)),
         ("SubmitError", told(submit_errors(), Problem::from)),
         ("KeepError", told(keep_errors(), Problem::from)),
+        ("EditError", told(edit_errors(), Problem::from)),
         ("LogError", told(log_errors(), Problem::from)),
         ("TokenError", told(token_errors(), Problem::from)),
         ("AllowError", told(allow_errors(), Problem::from)),

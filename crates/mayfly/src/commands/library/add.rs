@@ -21,31 +21,45 @@ use crate::interrupts::Interrupts;
 use crate::printer::Printer;
 
 pub(super) async fn add(args: AddArgs, place: &Place, environment: &Environment) -> Result<Exit, Stop> {
-    let AddArgs { from, id, replace, .. } = args;
     let mut printer = Printer::of_lines(false, environment);
-    if place.library.has(&id) && !replace {
+    if place.library.has(&args.id) && !args.replace {
         return Err(Stop::wrong(format!(
-            "{id} is in the library already: --replace puts this one in its place"
+            "{} is in the library already: --replace puts this one in its place",
+            args.id
         )));
     }
+    let resource = read_from(&args, environment).await?;
+    place.make()?;
+    place.library.put(&resource)?;
+    printer.aside(&added(&resource, "the library"));
+    printer.exit(Exit::Success)
+}
+
+/// What is to be added, from this machine or from a git repository.
+pub(super) async fn read_from(
+    AddArgs { from, id, .. }: &AddArgs,
+    environment: &Environment,
+) -> Result<Resource, Stop> {
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let at = match Elsewhere::read(&from)? {
+    let at = match Elsewhere::read(from)? {
         Some(elsewhere) => {
             let mut interrupts = Interrupts::install()?;
             interrupts.or_stop(elsewhere.fetch(scratch.path(), environment)).await?
         }
-        None => PathBuf::from(&from),
+        None => PathBuf::from(from),
     };
-    let resource = Resource::read(id.clone(), files(&at, &id)?).map_err(wrong)?;
-    place.make()?;
-    place.library.put(&resource)?;
-    printer.aside(&format!(
-        "{id} is in the library: {} in {}, content {}",
+    Resource::read(id.clone(), files(&at, id)?).map_err(wrong)
+}
+
+/// What is said of a resource that is in a library now, which is called so.
+pub(super) fn added(resource: &Resource, library: &str) -> String {
+    format!(
+        "{} is in {library}: {} in {}, content {}",
+        resource.id,
         size(resource.bytes() as u64),
         counted(resource.files.len(), "file"),
         short(&resource.sha256)
-    ));
-    printer.exit(Exit::Success)
+    )
 }
 
 /// A part of a git repository.

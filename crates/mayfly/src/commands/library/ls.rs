@@ -6,7 +6,7 @@ use mayfly_wire::api::Library;
 
 use super::{Place, wrong};
 use crate::exit::{Exit, Stop};
-use crate::printer::Printer;
+use crate::printer::{Printer, merged_lines};
 
 /// How many digits of a content are shown: enough to name it by.
 const DIGITS: usize = 12;
@@ -20,23 +20,29 @@ pub(super) fn ls(
     let of_none = project.is_none();
     let wishes = Wishes { project, ..Wishes::default() };
     let listed = library_of(&place.library, &wishes, &place.archives).map_err(wrong)?;
-    match json {
-        true => printer.json(&listed),
-        false => lines(&listed, of_none, &place.shown()).iter().for_each(|line| printer.closing(line)),
-    }
+    tell(&listed, of_none, &format!("`{}`", place.shown()), &mut printer, json);
     printer.exit(Exit::Success)
 }
 
-fn lines(listed: &Library, of_none: bool, folder: &str) -> Vec<String> {
+/// Tells what a task would get of a library that is called so.
+pub(super) fn tell(listed: &Library, of_none: bool, library: &str, printer: &mut Printer, json: bool) {
+    match json {
+        true => printer.json(listed),
+        false => lines(listed, of_none, library).iter().for_each(|line| printer.closing(line)),
+    }
+}
+
+fn lines(listed: &Library, of_none: bool, library: &str) -> Vec<String> {
     let mut lines = match listed.resources.is_empty() {
         true => vec![format!(
-            "a task would get nothing of `{folder}`; `mayfly library init` puts a small library there"
+            "a task would get nothing of {library}; `mayfly library init` puts a small library there"
         )],
         false => table(listed),
     };
     lines.extend(
         listed.shadowed.iter().map(|id| format!("not {id}: another of its kind and name comes first")),
     );
+    lines.extend(merged_lines(&listed.merged));
     if of_none && !listed.projects.is_empty() {
         lines.push(format!("projects, each with more: {}", listed.projects.join(", ")));
     }
@@ -75,7 +81,7 @@ pub(super) fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mayfly_wire::api::LibraryResource;
+    use mayfly_wire::api::{HookOf, LibraryResource, Merged, Overridden};
 
     use super::*;
 
@@ -94,16 +100,30 @@ mod tests {
             ],
             shadowed: vec!["skill/_global/review".to_owned()],
             projects: vec!["site".to_owned()],
+            merged: Merged {
+                settings: vec![Overridden {
+                    key: "env.CI".to_owned(),
+                    by: "settings/site/more".to_owned(),
+                    over: "settings/_global/base".to_owned(),
+                }],
+                hooks: vec![HookOf {
+                    event: "PostToolUse".to_owned(),
+                    matcher: Some("Edit".to_owned()),
+                    of: "hooks/_global/fmt".to_owned(),
+                }],
+            },
             ..Library::default()
         };
-        insta::assert_snapshot!(lines(&listed, false, "/l").join("\n"), @r"
+        insta::assert_snapshot!(lines(&listed, false, "`/l`").join("\n"), @r"
         KIND   NAME           FROM     CONTENT       SIZE
         skill  site/review    project  0123456789ab  1.5KiB
         rules  _global/style  global   0123456789ab  12B
         not skill/_global/review: another of its kind and name comes first
+        setting env.CI: settings/site/more before settings/_global/base
+        hook PostToolUse (Edit): hooks/_global/fmt
         ");
         let empty = Library { projects: vec!["site".to_owned()], ..Library::default() };
-        insta::assert_snapshot!(lines(&empty, true, "/l").join("\n"), @r"
+        insta::assert_snapshot!(lines(&empty, true, "`/l`").join("\n"), @r"
         a task would get nothing of `/l`; `mayfly library init` puts a small library there
         projects, each with more: site
         ");

@@ -1,27 +1,32 @@
 //! `mayfly library`: what tasks share. It is a plain folder that its owner edits, and so no orchestrator is asked but for
 //! what a task had.
 //!
-//! Where the data folder is that of a tunnel, the library is on the machine of the orchestrator, and edited there.
+//! Where the data folder is that of a tunnel, the library is on the machine of the orchestrator, who is asked then; but what
+//! is fetched for a lock is fetched on that machine.
 
 mod add;
 mod check;
 mod diff;
 mod ls;
 mod show;
+mod there;
 mod validate;
 
 use std::path::PathBuf;
 
-use mayfly_library::{Library, Name, Problems, ResourceId, starter};
+use mayfly_engine::begin_library;
+use mayfly_library::{Library, Name, Problems, ResourceId};
 use mayfly_server::{ServerConfig, make_data_folder};
 
 use crate::cli::{DataArgs, LibraryArgs};
 use crate::config::{Settings, Source};
+use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::printer::Printer;
 use crate::tools::{self, Fetched};
 use crate::tunnel::Saved;
+use there::There;
 
 const LIBRARY_EXAMPLES: &str = "\
 Examples:
@@ -220,24 +225,75 @@ pub(crate) async fn library(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
-    let place = || Place::find(settings, environment);
-    match args.verb {
-        LibraryVerb::Ls(LsArgs { project, json, .. }) => {
-            ls::ls(project, &place()?, Printer::of_lines(json, environment), json)
+    match Where::find(settings, environment)? {
+        Where::Here(place) => Box::pin(here(args.verb, place, settings, environment)).await,
+        Where::There(origin, to) => Box::pin(elsewhere(args.verb, *origin, to, settings, environment)).await,
+    }
+}
+
+/// On the folder itself.
+async fn here(
+    verb: LibraryVerb,
+    place: Place,
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    let printer = |json| Printer::of_lines(json, environment);
+    match verb {
+        LibraryVerb::Ls(LsArgs { project, json, .. }) => ls::ls(project, &place, printer(json), json),
+        LibraryVerb::Show(ShowArgs { id, json, .. }) => show::show(&id, &place, printer(json), json),
+        LibraryVerb::Check(CheckArgs { json, .. }) => check::check(&place, settings, environment, json).await,
+        LibraryVerb::Lock(args) => lock(&args, &place, environment),
+        LibraryVerb::Remove(RemoveArgs { id, .. }) => remove(&id, &place, printer(false)),
+        LibraryVerb::Init(_) => init(&place, printer(false)),
+        LibraryVerb::Diff(args) => diff::diff(args, settings, environment).await,
+        LibraryVerb::Add(args) => add::add(args, &place, environment).await,
+    }
+}
+
+/// Through the tunnel, which leads there.
+async fn elsewhere(
+    verb: LibraryVerb,
+    origin: Origin,
+    to: String,
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<Exit, Stop> {
+    let reach = |json| There::reach(origin, to.clone(), Printer::of_lines(json, environment));
+    match verb {
+        LibraryVerb::Ls(LsArgs { project, json, .. }) => reach(json).await?.ls(project, json).await,
+        LibraryVerb::Show(ShowArgs { id, json, .. }) => reach(json).await?.show(id, json).await,
+        LibraryVerb::Check(CheckArgs { json, .. }) => reach(json).await?.check(json).await,
+        LibraryVerb::Remove(RemoveArgs { id, .. }) => reach(false).await?.remove(&id).await,
+        LibraryVerb::Init(_) => reach(false).await?.init().await,
+        LibraryVerb::Lock(_) => Err(Stop::wrong(format!(
+            "the library is that of {to}, through a tunnel, and what its servers would download is fetched there: run `mayfly \
+             library lock` on that machine, or name a library of this one with --library PATH"
+        ))),
+        LibraryVerb::Diff(args) => diff::diff(args, settings, environment).await,
+        LibraryVerb::Add(args) => {
+            let resource = add::read_from(&args, environment).await?;
+            reach(false).await?.add(&resource, args.replace).await
         }
-        LibraryVerb::Show(ShowArgs { id, json, .. }) => {
-            show::show(&id, &place()?, Printer::of_lines(json, environment), json)
+    }
+}
+
+/// Which library is meant.
+enum Where {
+    Here(Place),
+    /// With an orchestrator to which this leads.
+    There(Box<Origin>, String),
+}
+
+impl Where {
+    /// One that was named is here; else it is where the tasks of the data folder are.
+    fn find(settings: &Settings, environment: &Environment) -> Result<Self, Stop> {
+        let origin = Origin::new(settings, environment)?;
+        let is_named = settings.values.folder.as_ref().is_some_and(|named| named.from == Source::Flag);
+        match Saved::load(&origin.data)? {
+            Some(saved) if !is_named => Ok(Self::There(Box::new(origin), saved.to.without_pin())),
+            _ => Ok(Self::Here(Place::find(settings, origin.data)?)),
         }
-        LibraryVerb::Check(CheckArgs { json, .. }) => {
-            Box::pin(check::check(&place()?, settings, environment, json)).await
-        }
-        LibraryVerb::Lock(args) => lock(&args, &place()?, environment),
-        LibraryVerb::Diff(args) => Box::pin(diff::diff(args, settings, environment)).await,
-        LibraryVerb::Add(args) => Box::pin(add::add(args, &place()?, environment)).await,
-        LibraryVerb::Remove(RemoveArgs { id, .. }) => {
-            remove(&id, &place()?, Printer::of_lines(false, environment))
-        }
-        LibraryVerb::Init(_) => init(&place()?, Printer::of_lines(false, environment)),
     }
 }
 
@@ -252,16 +308,12 @@ struct Place {
 
 impl Place {
     /// The one that was named, else that of the data folder.
-    fn find(settings: &Settings, environment: &Environment) -> Result<Self, Stop> {
-        let data = environment.data_folder(settings.data())?;
-        let named = settings.values.folder.as_ref();
-        if named.is_none_or(|named| named.from != Source::Flag) {
-            is_here(Saved::load(&data)?)?;
-        }
+    fn find(settings: &Settings, data: PathBuf) -> Result<Self, Stop> {
         let mut config = ServerConfig::in_dir(&data);
         settings.lend(&mut config);
         let library = Library::at(std::path::absolute(&config.library)?);
-        Ok(Self { library, archives: config.archives(), data: named.is_none().then_some(data) })
+        let data = settings.values.folder.is_none().then_some(data);
+        Ok(Self { library, archives: config.archives(), data })
     }
 
     /// Sees to it that a data folder which is made for the library is one that an orchestrator takes for its own.
@@ -272,15 +324,6 @@ impl Place {
     fn shown(&self) -> String {
         self.library.folder().display().to_string()
     }
-}
-
-fn is_here(tunnel: Option<Saved>) -> Result<(), Stop> {
-    let Some(saved) = tunnel else { return Ok(()) };
-    Err(Stop::wrong(format!(
-        "the tasks of this folder are at {}, through a tunnel, and so is their library: run `mayfly library` on that \
-         machine, or name a library of this one with --library PATH",
-        saved.to.without_pin()
-    )))
 }
 
 /// What is wrong is the user's to put right.
@@ -312,22 +355,22 @@ fn remove(id: &ResourceId, place: &Place, mut printer: Printer) -> Result<Exit, 
             place.shown()
         )));
     }
-    printer.aside("removed; tasks that have it keep it");
+    printer.aside(REMOVED);
     printer.exit(Exit::Success)
+}
+
+/// What is said of a resource that is gone.
+const REMOVED: &str = "removed; tasks that have it keep it";
+
+/// What is said of a resource of the small library.
+fn begun(id: &str, added: bool) -> String {
+    format!("{}  {id}", if added { "added        " } else { "there already" })
 }
 
 fn init(place: &Place, mut printer: Printer) -> Result<Exit, Stop> {
     place.make()?;
-    for resource in starter::resources().map_err(wrong)? {
-        let there = place.library.has(&resource.id);
-        if !there {
-            place.library.put(&resource)?;
-        }
-        printer.closing(&format!(
-            "{}  {}",
-            if there { "there already" } else { "added        " },
-            resource.id
-        ));
+    for (id, added) in begin_library(&place.library).map_err(Stop::usage)? {
+        printer.closing(&begun(&id.to_string(), added));
     }
     printer.aside(&format!(
         "the library is in `{}`; `mayfly demo --agent code-reviewer` tries it",

@@ -1,11 +1,12 @@
 //! `mayfly library show`: what a resource has in it, as mayfly reads it.
 
+use mayfly_engine::content_of;
 use mayfly_library::kinds::What;
 use mayfly_library::kinds::agent::Agent;
 use mayfly_library::kinds::mcp::{Server, Transport};
 use mayfly_library::kinds::own::Own;
 use mayfly_library::{Resource, ResourceId, matter};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::ls::size;
 use super::{Place, wrong};
@@ -16,12 +17,16 @@ use crate::printer::Printer;
 const VALUE_CHARS_MAX: usize = 300;
 
 pub(super) fn show(id: &ResourceId, place: &Place, mut printer: Printer, json: bool) -> Result<Exit, Stop> {
-    let resource = place.library.read(id).map_err(wrong)?;
-    match json {
-        true => printer.json(&as_json(&resource)),
-        false => lines(&resource).iter().for_each(|line| printer.closing(line)),
-    }
+    tell(&place.library.read(id).map_err(wrong)?, &mut printer, json);
     printer.exit(Exit::Success)
+}
+
+/// Tells what a resource has in it.
+pub(super) fn tell(resource: &Resource, printer: &mut Printer, json: bool) {
+    match json {
+        true => printer.json(&content_of(resource)),
+        false => lines(resource).iter().for_each(|line| printer.closing(line)),
+    }
 }
 
 /// What is said of it, a name and a value a line.
@@ -123,46 +128,6 @@ fn of_own(own: &Own) -> Vec<Row> {
         rows.push(row("secrets", "may be in machines, where the agent can read them"));
     }
     rows
-}
-
-fn as_json(resource: &Resource) -> Value {
-    let what = match &resource.what {
-        What::Skill { .. } | What::Rules => json!({}),
-        What::Agent(agent) => {
-            let mut told = agent.for_cli(false);
-            if let Some(tokens) = agent.max_tokens {
-                told["max_tokens"] = tokens.into();
-            }
-            told
-        }
-        What::Mcp(servers) => servers
-            .iter()
-            .map(|server| {
-                let told = json!({"spec": server.spec, "variables": server.variables});
-                (server.name.clone(), told)
-            })
-            .collect::<Map<_, _>>()
-            .into(),
-        What::Hooks(table) | What::Settings(table) => table.clone().into(),
-    };
-    let own = &resource.own;
-    let files = resource.files.iter();
-    json!({
-        "id": resource.id,
-        "sha256": resource.sha256,
-        "bytes": resource.bytes(),
-        "files": files
-            .map(|file| json!({"path": file.path, "bytes": file.bytes.len(), "executable": file.executable}))
-            .collect::<Vec<_>>(),
-        "what": what,
-        "own": {
-            "allow": own.allow,
-            "credential": own.credential,
-            "required": own.required,
-            "secrets": own.secrets,
-            "allow-secret-in-machine": own.allow_secret_in_machine,
-        },
-    })
 }
 
 #[cfg(test)]
