@@ -60,4 +60,4 @@ pub use model::{Denied, Gate, GateClosed, ModelAccess, NoModel};
 pub use pool::{NoCredential, PoolError};
 pub use session::{JoinError, Session};
 pub use shape::check_shape;
-pub use submit::{SubmitError, check_task};
+pub use submit::{SubmitError, bundle_of, check_task};

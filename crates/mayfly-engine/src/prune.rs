@@ -100,7 +100,9 @@ impl Workspaces {
         };
         for entry in entries {
             let path = entry?.path();
-            let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".bundle"));
+            // A part of one that is still to come is named by nobody.
+            let name = path.file_name().and_then(|name| name.to_str());
+            let id = name.and_then(|name| name.strip_suffix(".bundle").or(name.strip_suffix(".part")));
             if id.is_some_and(|id| !named.contains(id)) {
                 self.remove_if_old(&path, cutoff)?;
             }

@@ -21,6 +21,7 @@ mod exit;
 mod follow;
 mod git_url;
 mod give_way;
+mod hand_over;
 mod interrupts;
 mod landing;
 mod last;

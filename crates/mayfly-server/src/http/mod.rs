@@ -39,6 +39,7 @@ mod extract;
 mod health;
 mod hosts;
 mod openapi;
+mod parts;
 mod problem;
 mod resources;
 mod results;
@@ -93,7 +94,10 @@ pub(crate) fn owner(owner: Owner) -> Router {
 
 /// The routes, with what is said of each in the `OpenAPI` document.
 fn routes() -> OpenApiRouter<Owner> {
-    let upload = OpenApiRouter::new().routes(routes!(workspaces::upload)).layer(DefaultBodyLimit::disable());
+    let upload = OpenApiRouter::new()
+        .routes(routes!(workspaces::upload))
+        .routes(routes!(parts::arrived, parts::go_on))
+        .layer(DefaultBodyLimit::disable());
     let resource = OpenApiRouter::new()
         .routes(routes!(resources::keep))
         .layer(DefaultBodyLimit::max(mayfly_library::pack::ARCHIVE_BYTES_MAX));
@@ -103,6 +107,7 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(health::metrics))
         .merge(upload)
         .routes(routes!(workspaces::download))
+        .routes(routes!(workspaces::known))
         .routes(routes!(tasks::create, tasks::list))
         .routes(routes!(tasks::show))
         .routes(routes!(tasks::cancel))

@@ -22,7 +22,7 @@ use http::{HeaderMap, StatusCode};
 use mayfly_core::{AttemptId, Carry, Redactor, causes};
 use mayfly_engine::StoreError;
 use mayfly_gateway::Masked;
-use mayfly_git::{Base, CONTENTS_BYTES_MAX, GitError, read_through};
+use mayfly_git::{CONTENTS_BYTES_MAX, GitError, read_through};
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,7 @@ use super::Machine;
 use super::extract::bearer;
 use super::problem::Problem;
 use super::results;
+use super::workspaces::Began;
 use crate::incoming::Incoming;
 
 /// The longest bundle of a result.
@@ -153,8 +154,8 @@ async fn has_secret(
 ) -> Result<bool, SearchError> {
     let scratch = tempfile::tempdir_in(&app.incoming)?;
     let from = app.entry.workspace(attempt).await?;
-    let began = from.map(|from| (app.workspaces.join(format!("{}.bundle", from.id)), from.base));
-    let base = began.as_ref().map(|(bundle, commit)| Base { bundle, commit });
+    let began = from.map(|from| Began::of(&app.workspaces, from));
+    let base = began.as_ref().map(Began::base);
     let (mut carry, mut found) = (Carry::default(), false);
     let whole = read_through(&app.git, scratch.path(), base, bundle, |piece| {
         let clean = carry.is_empty() && redactor.is_clean(piece, true);
