@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use mayfly_client::Client;
+use mayfly_client::{Bundle, Client};
 use mayfly_engine::SystemClock;
 use mayfly_git::{Git, Repo};
 use mayfly_library::Compiled;
@@ -45,8 +45,10 @@ async fn main() -> anyhow::Result<()> {
     let git = Git::new(std::env::var_os("PATH").unwrap_or_default(), None, None);
     mayfly_git::create(&git, &top, "first").await?;
     let scratch = tempfile::tempdir()?;
-    let (_quarantine, snapshot) = Repo::discover(&git, &top).await?.snapshot(scratch.path()).await?;
-    let workspace = client.upload_workspace("repo", &snapshot.bundle).await?;
+    let (quarantine, snapshot) = Repo::discover(&git, &top).await?.snapshot(scratch.path()).await?;
+    let bundle = scratch.path().join("base.bundle");
+    quarantine.bundle(&snapshot.base, None, &bundle).await?;
+    let workspace = client.upload_workspace("repo", &Bundle::read(&bundle, None).await?).await?;
 
     let mut pairs = support::Pairs::default();
     for round in 0..WARM_UPS + PAIRS {

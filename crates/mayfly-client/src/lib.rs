@@ -8,27 +8,34 @@
 //! row. What an event means, and where files go, is the caller's business.
 
 use std::fmt::Display;
+use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
+
 use mayfly_wire::api::{
-    AddCredential, Allowed, Begun, Cancel, CreateTask, CreateToken, CredentialTest, Egress, KeptLock,
-    Library, LibraryContent, LibraryDifference, LibraryProblem, NewToken, OwnerToken, PooledCredential,
-    Problem, Resume, Retry, Task, Workspace,
+    AddCredential, Allowed, Arrived, Begun, Cancel, Commits, CreateTask, CreateToken, CredentialTest, Egress,
+    KeptLock, Known, Library, LibraryContent, LibraryDifference, LibraryProblem, NewToken, OwnerToken,
+    PooledCredential, Problem, Resume, Retry, Task, WholeBundle, Workspace,
 };
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 use tokio::fs::File;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
+mod bundle;
 mod error;
 mod events;
 mod lines;
 
+pub use bundle::Bundle;
 pub use error::ClientError;
 pub use events::{EventStream, RECONNECTS_MAX};
 pub use lines::{EventLines, LINE_BYTES_MAX};
@@ -79,13 +86,30 @@ impl Client {
         self.soon(self.request(Method::GET, &["readyz"])).await.map(drop)
     }
 
-    /// Hands over the git bundle at `bundle` as the folder `name`. The answer is what a task is to name.
-    pub async fn upload_workspace(&self, name: &str, bundle: &Path) -> Result<Workspace, ClientError> {
-        let file = File::open(bundle).await.map_err(ClientError::file(bundle))?;
-        let bytes = file.metadata().await.map_err(ClientError::file(bundle))?.len();
-        let body = Body::wrap_stream(ReaderStream::with_capacity(file, READ_BYTES));
-        let request = self.request(Method::POST, &["v1", "workspaces"]).query(&[("name", name)]);
-        let response = self.send(request.header("content-length", bytes).body(body)).await?;
+    /// The first of `commits` that the orchestrator has with its whole history.
+    pub async fn known_code(&self, commits: Vec<String>) -> Result<Option<WholeBundle>, ClientError> {
+        let request = self.request(Method::POST, &["v1", "workspaces", "known"]).json(&Commits { commits });
+        Ok(self.json::<Known>(request).await?.whole)
+    }
+
+    /// Hands over a git bundle as the folder `name`, after what of it is there already. The answer is what a task is to
+    /// name. Whatever breaks off is gone on with by the next call.
+    pub async fn upload_workspace(&self, name: &str, bundle: &Bundle) -> Result<Workspace, ClientError> {
+        let arrived = self.request(Method::GET, &["v1", "workspaces", &bundle.sha256]);
+        let Arrived { bytes: from } = self.json(arrived).await?;
+        let from = from.min(bundle.bytes);
+        let mut rest = File::open(&bundle.file).await.map_err(ClientError::file(&bundle.file))?;
+        rest.seek(SeekFrom::Start(from)).await.map_err(ClientError::file(&bundle.file))?;
+        bundle.sent.store(from, Ordering::Relaxed);
+        let sent = Arc::clone(&bundle.sent);
+        let body = ReaderStream::with_capacity(rest, READ_BYTES).inspect_ok(move |piece| {
+            sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        });
+        let request = self.request(Method::PUT, &["v1", "workspaces", &bundle.sha256]);
+        let request = request.query(&[("name", name), ("from", &from.to_string())]);
+        let on: Vec<_> = bundle.on.iter().map(|on| ("on", on)).collect();
+        let request = request.query(&on).header("content-length", bundle.bytes - from);
+        let response = self.send(request.body(Body::wrap_stream(body))).await?;
         self.parsed(response).await
     }
 

@@ -66,4 +66,4 @@ pub use pool::{NoCredential, PoolError};
 pub use resume::{BUNDLE, TRANSCRIPT, WITHHELD, result_folder};
 pub use session::{JoinError, Session};
 pub use shape::check_shape;
-pub use submit::{SubmitError, check_task};
+pub use submit::{SubmitError, bundle_of, check_task};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mayfly_core::{AttemptId, Effect, Event, TaskId, TaskState, causes};
 use mayfly_failpoint::failpoint;
-use mayfly_provider::{Machine, MachineSpec, ProviderError, WorkspaceSpec};
+use mayfly_provider::{CodeSpec, Machine, MachineSpec, ProviderError, WorkspaceSpec};
 use mayfly_store::{Change, Performed, StoreError, TaskRow};
 use mayfly_wire::event::MayflyEvent;
 use secrecy::SecretString;
@@ -18,6 +18,7 @@ use tracing::{info, instrument, warn};
 use crate::clock::after;
 use crate::engine::Engine;
 use crate::session::Turn;
+use crate::submit::bundle_of;
 use crate::token::Route;
 
 /// The first wait after an unclear answer; each further one is twice as long.
@@ -138,11 +139,13 @@ impl Engine {
     }
 
     fn spec(&self, task: &TaskRow, attempt: AttemptId, way_out: PathBuf) -> MachineSpec {
+        let bundle = |id: &str| bundle_of(&self.0.config.workspaces, id);
+        let code =
+            |id: &str, base: &str| CodeSpec { id: id.to_owned(), base: base.to_owned(), bundle: bundle(id) };
         let workspace = task.spec.workspace.as_ref().map(|workspace| WorkspaceSpec {
-            id: workspace.id.clone(),
             name: workspace.name.clone(),
-            base: workspace.base.clone(),
-            bundle: self.0.config.workspaces.join(format!("{}.bundle", workspace.id)),
+            code: code(&workspace.id, &workspace.base),
+            on: workspace.on.as_ref().map(|on| code(&on.id, &on.base)),
         });
         let ticket = SecretString::from(self.0.tokens.mint(Route::Ticket, attempt).expose());
         MachineSpec {

@@ -61,7 +61,11 @@ impl Engine {
         let named: HashSet<String> = self.0.store.workspaces().await?.into_iter().collect();
         let (kept, folder) = (self.0.kept.clone(), self.0.config.workspaces.clone());
         // What has another name is no bundle.
-        let is_named = move |name: &str| name.strip_suffix(".bundle").is_none_or(|id| named.contains(id));
+        // A part of one that is still to come is named by nobody.
+        let is_named = move |name: &str| {
+            let id = name.strip_suffix(".bundle").or(name.strip_suffix(".part"));
+            id.is_none_or(|id| named.contains(id))
+        };
         blocking(move || kept.remove_unused(&folder, is_named, cutoff)).await?;
         self.prune_library(cutoff).await
     }

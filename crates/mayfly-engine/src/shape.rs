@@ -58,8 +58,14 @@ const TASK: &[Field] = &[
     may("credential_name", Is::Text),
 ];
 
-const WORKSPACE: &[Field] =
-    &[must("workspace.id", Is::Text), must("workspace.name", Is::Text), must("workspace.base", Is::Text)];
+const WORKSPACE: &[Field] = &[
+    must("workspace.id", Is::Text),
+    must("workspace.name", Is::Text),
+    must("workspace.base", Is::Text),
+    may("workspace.on", Is::Object(WHOLE)),
+];
+
+const WHOLE: &[Field] = &[must("workspace.on.id", Is::Text), must("workspace.on.base", Is::Text)];
 
 const CREDENTIAL: &[Field] = &[
     must("credential.kind", Is::Word(&["oauth-token", "api-key", "bearer"])),
@@ -121,7 +127,7 @@ impl Field {
             Is::Number => "must be a number".to_owned(),
             Is::Truth => "must be true or false".to_owned(),
             Is::Object(fields) => {
-                let keys: Vec<_> = fields.iter().filter_map(|field| field.name.split('.').nth(1)).collect();
+                let keys: Vec<_> = fields.iter().filter_map(|field| field.name.rsplit('.').next()).collect();
                 format!("must be a JSON object with {}", keys.join(", "))
             }
         }
@@ -165,7 +171,7 @@ mod tests {
         assert!(all.iter().all(|said| said.contains("` must be ")), "{all:#?}");
         for said in [
             "`timeout_ms` must be a whole number from 1 to 604800000",
-            "`workspace` must be a JSON object with id, name, base",
+            "`workspace` must be a JSON object with id, name, base, on",
             "`workspace.id` must be a text, in quotes",
             "`credential.kind` must be one of oauth-token, api-key, bearer",
         ] {

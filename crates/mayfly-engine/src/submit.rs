@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mayfly_core::TaskId;
 use mayfly_core::host::Rule;
@@ -227,15 +227,26 @@ impl Engine {
     fn check(&self, task: &CreateTask, idempotency_key: Option<&str>) -> Result<(), SubmitError> {
         check_task(task)?;
         if let Some(workspace) = &task.workspace {
-            let bundle = self.0.config.workspaces.join(format!("{}.bundle", workspace.id));
-            if !self.0.kept.ask_for(&bundle, self.0.clock.now()) {
-                let reason = "names no bundle that is kept here: upload it first";
-                return Err(invalid("workspace.id", reason));
-            }
+            let reason = "names no bundle that is kept here: upload it first";
+            require(self.has_bundle(&workspace.id), "workspace.id", reason)?;
+            let on = workspace.on.as_ref().is_none_or(|on| self.has_bundle(&on.id));
+            require(on, "workspace.on", reason)?;
         }
         let key = idempotency_key.is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
         require(key, "Idempotency-Key", "must have 1 to 100 bytes")
     }
+}
+
+impl Engine {
+    /// Whether that bundle is kept here; if so, it is for as long as it may take to name it in a task.
+    pub fn has_bundle(&self, id: &str) -> bool {
+        self.0.kept.ask_for(&bundle_of(&self.0.config.workspaces, id), self.0.clock.now())
+    }
+}
+
+/// Where a bundle of code is kept.
+pub fn bundle_of(workspaces: &Path, id: &str) -> PathBuf {
+    workspaces.join(format!("{id}.bundle"))
 }
 
 fn refused(error: StoreError) -> SubmitError {
@@ -337,14 +348,16 @@ pub(crate) fn check_pooled(credential: &Credential) -> Result<(), SubmitError> {
 }
 
 fn check_workspace(workspace: &Workspace) -> Result<(), SubmitError> {
-    let Workspace { id, name, base } = workspace;
+    let Workspace { id, name, base, on } = workspace;
     let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let good = !name.is_empty() && !name.starts_with(['.', '-']) && name.chars().all(plain);
     require(good && name.len() <= NAME_BYTES_MAX, "workspace.name", "must be 1 to 100 of A-Z a-z 0-9 . _ -")?;
     require(id.len() == 64 && hex(id), "workspace.id", "must be 64 lower-case hex digits")?;
-    let commit = (base.len() == 40 || base.len() == 64) && hex(base);
-    require(commit, "workspace.base", "must be a whole commit id, in lower-case hex")
+    let commit = |text: &str| (text.len() == 40 || text.len() == 64) && hex(text);
+    require(commit(base), "workspace.base", "must be a whole commit id, in lower-case hex")?;
+    let whole = on.as_ref().is_none_or(|on| on.id.len() == 64 && hex(&on.id) && commit(&on.base));
+    require(whole, "workspace.on", "must name a bundle and its commit, in lower-case hex")
 }
 
 fn require(holds: bool, field: &'static str, reason: &str) -> Result<(), SubmitError> {

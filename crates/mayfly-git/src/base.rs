@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use crate::command::{GitCommand, GitError};
+use crate::command::{Git, GitCommand, GitError};
 use crate::repo::Repo;
-use crate::snapshot::Quarantine;
+use crate::snapshot::{Quarantine, init_bare};
 
 /// Where a repository of ours holds the commit that a task started from: a bundle is taken only on top of what a
 /// ref holds.
@@ -47,6 +47,19 @@ impl Repo {
 }
 
 impl Quarantine {
+    /// The commits that the user's work is on top of, the newest first: at most `most`.
+    pub async fn history(&self, most: usize) -> Result<Vec<String>, GitError> {
+        let list = ["rev-list".to_owned(), format!("--max-count={most}"), self.repo.head.clone()];
+        let listed = self.git().args(list).run().await?;
+        Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
+    }
+
+    /// Writes `commit` as a bundle, `to`: with its whole history, or with what is on top of the commit `on`.
+    pub async fn bundle(&self, commit: &str, on: Option<&str>, to: &Path) -> Result<(), GitError> {
+        hold(self.git(), commit).await?;
+        bundle(self.git(), on, to).await
+    }
+
     /// Makes work on top of `base` welcome, if the user's repository has that commit. `false`: it must be
     /// [taken in](Self::start_from) first.
     pub async fn starts_from(&self, base: &str) -> Result<bool, GitError> {
@@ -59,23 +72,57 @@ impl Quarantine {
 
     /// Takes in the commit that work is on top of, out of the bundle that was handed over with the task. What shares
     /// no commit with the user's `HEAD` is the work of another repository, and is refused.
-    pub async fn start_from(&self, bundle: &Path, base: &str) -> Result<(), GitError> {
-        take_base(|| self.git(), bundle, base).await?;
-        let related = self.git().args(["merge-base", base, &self.repo.head]).run().await;
+    pub async fn start_from(&self, bundle: &Path, commit: &str) -> Result<(), GitError> {
+        take_base(|| self.git(), Base { bundle, commit, on: None }).await?;
+        let related = self.git().args(["merge-base", commit, &self.repo.head]).run().await;
         related.map(drop).map_err(|_| GitError::Unrelated(self.repo.top.clone()))
     }
 }
 
-/// Takes the commit `base` out of a bundle that the user handed over. Its objects enter as they are: the user's
-/// history may have what `git fsck` does not like today.
-pub(crate) async fn take_base(
-    git: impl Fn() -> GitCommand,
-    bundle: &Path,
-    base: &str,
-) -> Result<(), GitError> {
-    let unbundle = ["bundle", "unbundle"].map(OsStr::new);
-    git().args(unbundle).args([bundle.as_os_str()]).run().await?;
-    hold(git(), base).await
+/// What a task started from.
+#[derive(Debug, Clone, Copy)]
+pub struct Base<'a> {
+    /// The bundle that was handed over.
+    pub bundle: &'a Path,
+    /// Its commit, in hex.
+    pub commit: &'a str,
+    /// The bundle that it is on top of; none is one that holds all.
+    pub on: Option<&'a Path>,
+}
+
+/// Takes a commit out of a bundle that the user handed over. Its objects enter as they are: the user's history may
+/// have what `git fsck` does not like today.
+pub(crate) async fn take_base(git: impl Fn() -> GitCommand, base: Base<'_>) -> Result<(), GitError> {
+    let unbundle = async |bundle: &Path| {
+        let unbundle = ["bundle", "unbundle"].map(OsStr::new);
+        git().args(unbundle).args([bundle.as_os_str()]).run().await
+    };
+    if let Some(on) = base.on {
+        // A line with the commit and the name of each ref.
+        let heads = unbundle(on).await?;
+        let commit = heads.split(|&byte| byte == b' ').next().unwrap_or_default();
+        hold(git(), &String::from_utf8_lossy(commit)).await?;
+    }
+    unbundle(base.bundle).await?;
+    hold(git(), base.commit).await
+}
+
+/// Writes all of what a task started from as one bundle, `to`. `scratch` is an empty folder.
+pub async fn whole(git: &Git, scratch: &Path, base: Base<'_>, to: &Path) -> Result<(), GitError> {
+    let git_dir = scratch.join("whole.git");
+    let format = if base.commit.len() == 64 { "sha256" } else { "sha1" };
+    init_bare(git, &git_dir, format).await?;
+    take_base(|| git.within(&git_dir), base).await?;
+    bundle(git.within(&git_dir), None, to).await
+}
+
+/// Writes what [`BASE_REF`] holds as a bundle: all of it, or what is on top of a commit.
+async fn bundle(git: GitCommand, on: Option<&str>, to: &Path) -> Result<(), GitError> {
+    // By one thread, so that the same history makes the same bytes.
+    let git = git.config("pack.threads", OsStr::new("1"));
+    let create = ["bundle", "create", "--quiet"].map(OsStr::new);
+    let git = git.args(create).args([to.as_os_str(), OsStr::new(BASE_REF)]);
+    git.args(on.map(|on| format!("^{on}"))).run().await.map(drop)
 }
 
 async fn hold(git: GitCommand, base: &str) -> Result<(), GitError> {

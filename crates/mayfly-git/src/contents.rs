@@ -5,11 +5,10 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::base::take_base;
+use crate::base::{Base, take_base};
 use crate::command::{Git, GitError};
 use crate::land::{Heads, fetch, heads};
 use crate::snapshot::init_bare;
-use crate::work::Base;
 
 /// The most that is read.
 pub const CONTENTS_BYTES_MAX: u64 = 1 << 30;
@@ -31,8 +30,8 @@ pub async fn read_through(
     let format = if head.len() == 64 { "sha256" } else { "sha1" };
     init_bare(git, &git_dir, format).await?;
     let inside = || git.within(&git_dir);
-    if let Some(Base { bundle, commit }) = base {
-        take_base(inside, bundle, commit).await?;
+    if let Some(base) = base {
+        take_base(inside, base).await?;
     }
     fetch(inside(), bundle, &head, "refs/landed/work").await?;
     let added = ["rev-list", "--objects", "--glob=refs/landed/*"].map(str::to_owned);

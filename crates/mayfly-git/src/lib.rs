@@ -15,6 +15,7 @@
 //! - [`Repo::discover`] finds the repository, and says plainly why there is none.
 //! - [`Repo::snapshot`] captures `HEAD` plus uncommitted and untracked work as one commit.
 //! - [`Mirrors`] keep repositories elsewhere, so that a second task on one fetches only what is new.
+//! - [`Quarantine::bundle`] writes it down: whole, or on top of what another has already; [`whole`] puts both together.
 //! - [`Quarantine::land`] checks what came back and makes one new branch of it; no tree is touched.
 //! - [`Repo::quarantine`] is for work whose beginning was captured long ago; [`Quarantine::start_from`] takes that in.
 //! - [`Work`] shows what a task made as a diff or a patch, and applies it to files.
@@ -38,6 +39,7 @@ mod repo;
 mod snapshot;
 mod work;
 
+pub use base::{Base, whole};
 pub use command::{Git, GitError, MEMORY_BYTES_MAX};
 pub use contents::{CONTENTS_BYTES_MAX, read_through};
 pub use create::create;
@@ -46,4 +48,4 @@ pub use land::unbundle;
 pub use mirror::{Mirror, Mirrors, name_in};
 pub use repo::Repo;
 pub use snapshot::{Quarantine, Snapshot};
-pub use work::{Base, Work};
+pub use work::Work;

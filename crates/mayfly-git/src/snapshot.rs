@@ -27,8 +27,6 @@ pub struct Snapshot {
     pub base: String,
     /// Whether `base` holds uncommitted or untracked work.
     pub dirty: bool,
-    /// A git bundle with all of `base`.
-    pub bundle: PathBuf,
     /// The paths of submodules: only the commits that they point to are captured, and nothing of their content.
     pub submodules: Vec<String>,
     /// The paths of untracked repositories inside the user's: nothing of them is captured.
@@ -59,14 +57,10 @@ impl Repo {
             true => (self.head.clone(), Vec::new(), Vec::new()),
             false => quarantine.take_work().await?,
         };
-        let bundle = scratch.join("base.bundle");
-        quarantine.git().args(["update-ref", "refs/heads/base", &base]).run().await?;
-        let create = ["bundle", "create", "--quiet"].map(OsStr::new);
-        quarantine.git().args(create).args([bundle.as_os_str(), OsStr::new("refs/heads/base")]).run().await?;
         let dirty = base != self.head;
         let submodules = quarantine.submodules(&base).await?;
         let (left_out, unfiltered) = (texts(&left_out), texts(&unfiltered));
-        Ok((quarantine, Snapshot { base, dirty, bundle, submodules, left_out, unfiltered }))
+        Ok((quarantine, Snapshot { base, dirty, submodules, left_out, unfiltered }))
     }
 }
 

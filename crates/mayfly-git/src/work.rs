@@ -8,20 +8,11 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::base::take_base;
+use crate::base::{Base, take_base};
 use crate::command::{Git, GitCommand, GitError};
 use crate::land::fetch;
 use crate::repo::Repo;
 use crate::snapshot::init_bare;
-
-/// What a task started from.
-#[derive(Debug, Clone, Copy)]
-pub struct Base<'a> {
-    /// The bundle that was handed over.
-    pub bundle: &'a Path,
-    /// Its commit, in hex.
-    pub commit: &'a str,
-}
 
 /// The work of one task.
 #[derive(Debug)]
@@ -48,9 +39,9 @@ impl Work {
         init_bare(git, &git_dir, format).await?;
         let inside = || git.within(&git_dir);
         let from = match base {
-            Some(Base { bundle, commit }) => {
-                take_base(inside, bundle, commit).await?;
-                commit.to_owned()
+            Some(base) => {
+                take_base(inside, base).await?;
+                base.commit.to_owned()
             }
             None => inside().args(["hash-object", "-t", "tree", "--stdin"]).line().await?,
         };

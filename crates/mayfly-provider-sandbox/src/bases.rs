@@ -5,6 +5,9 @@
 //! bases/<bundle's digest>-<commit>.making/  one being made; renamed when it is whole. Also one being removed
 //! ```
 //!
+//! A bundle that is on top of another one begins with the checkout of that: its files and objects are shared by hard links,
+//! which git never writes to, and what else git keeps is copied. So it costs what differs, and a name for each file.
+//!
 //! A bundle is only believed if its SHA-256 is its id. Git runs with an environment built from nothing, without
 //! any configuration but the flags given here, and without hooks; a submodule is not fetched. Machines lay an
 //! overlay over the checkout, whose lower part must not change: hence the rename, and the refreshed index.
@@ -14,12 +17,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mayfly_provider::WorkspaceSpec;
+use mayfly_provider::{CodeSpec, WorkspaceSpec};
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::failure::{Failure, Step};
@@ -57,7 +62,7 @@ pub(crate) fn checkout(
     owner: Option<u32>,
 ) -> Result<(PathBuf, Lock), Failure> {
     check_names(workspace)?;
-    let base = bases.join(format!("{}-{}", workspace.id, workspace.base));
+    let base = place_of(bases, &workspace.code);
     loop {
         // Waits for whoever makes it.
         if let Some(held) = shelf::hold(&base)? {
@@ -66,11 +71,15 @@ pub(crate) fn checkout(
         // To wait for the whole lock would be to wait for the end of every machine that uses the base by then.
         let lock = Lock::acquire_if_free(&shelf::lock_of(&base)).step("lock the workspace's base")?;
         let Some(lock) = lock.filter(|_| !base.is_dir()) else { continue };
-        if let Err(failure) = make_at(&base, workspace, owner) {
+        if let Err(failure) = make_at(bases, &base, workspace, owner) {
             lock.remove().step("unlock the workspace's base")?;
             return Err(failure);
         }
     }
+}
+
+fn place_of(bases: &Path, code: &CodeSpec) -> PathBuf {
+    bases.join(format!("{}-{}", code.id, code.base))
 }
 
 /// Whether a base could have this name.
@@ -92,11 +101,13 @@ fn is_hex(text: &str) -> bool {
 
 fn check_names(workspace: &WorkspaceSpec) -> Result<(), Failure> {
     let wrong = |what: &str| Err(Failure::new(format!("the workspace's {what}; this is a fault in mayfly")));
-    if !is_id(&workspace.id) {
-        return wrong("id is not a SHA-256 in hex");
-    }
-    if !is_commit(&workspace.base) {
-        return wrong("base is not a commit in hex");
+    for code in std::iter::once(&workspace.code).chain(&workspace.on) {
+        if !is_id(&code.id) {
+            return wrong("id is not a SHA-256 in hex");
+        }
+        if !is_commit(&code.base) {
+            return wrong("base is not a commit in hex");
+        }
     }
     let plain = !workspace.name.is_empty() && !workspace.name.contains(['/', '\0']);
     if !plain || matches!(workspace.name.as_str(), "." | "..") {
@@ -106,10 +117,24 @@ fn check_names(workspace: &WorkspaceSpec) -> Result<(), Failure> {
 }
 
 /// Makes it beside its place, and moves it there when it is whole.
-fn make_at(base: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result<(), Failure> {
+fn make_at(bases: &Path, base: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result<(), Failure> {
+    // Held until what is made of it is whole.
+    let below = match &workspace.on {
+        Some(on) if *on == workspace.code => {
+            return Err(Failure::new(
+                "the workspace's bundle is on top of itself; this is a fault in mayfly",
+            ));
+        }
+        Some(on) => {
+            let whole = WorkspaceSpec { code: on.clone(), on: None, name: workspace.name.clone() };
+            Some(checkout(bases, &whole, owner)?)
+        }
+        None => None,
+    };
     let making = shelf::making_of(base);
     shelf::make_room(base)?;
-    let made = make(&making, workspace, owner)
+    let below = below.as_ref().map(|(below, _held)| below.as_path());
+    let made = make(&making, &workspace.code, below, owner)
         .and_then(|()| fs::rename(&making, base).step("put the workspace's base in its place"));
     if made.is_err() {
         crate::remove::remove_tree(&making).step("remove a base that was not made")?;
@@ -117,21 +142,26 @@ fn make_at(base: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result
     made
 }
 
-fn make(making: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result<(), Failure> {
-    check_bundle(workspace)?;
+fn make(making: &Path, code: &CodeSpec, below: Option<&Path>, owner: Option<u32>) -> Result<(), Failure> {
+    check_bundle(code)?;
     crate::remove::remove_tree(making).step("remove a half-made base")?;
     fs::create_dir_all(making).step("make a folder for the workspace's base")?;
     let words = shelf::words_of(making);
     let git = Git { folder: making, words: &words };
-    let made = git.make(workspace).and_then(|()| owner.map_or(Ok(()), |owner| give_tree(making, owner)));
+    let begun = match below {
+        Some(below) => share_tree(below, making).step("share the files of the base below"),
+        None => git.begin(code),
+    };
+    let made = begun.and_then(|()| git.make(code));
+    let made = made.and_then(|()| owner.map_or(Ok(()), |owner| give_tree(making, owner)));
     let _ = fs::remove_file(&words);
     made
 }
 
 /// Reads the whole bundle and compares.
-fn check_bundle(workspace: &WorkspaceSpec) -> Result<(), Failure> {
-    let shown = workspace.bundle.display();
-    let mut file = File::open(&workspace.bundle).step(format!("open the workspace's bundle {shown}"))?;
+fn check_bundle(code: &CodeSpec) -> Result<(), Failure> {
+    let shown = code.bundle.display();
+    let mut file = File::open(&code.bundle).step(format!("open the workspace's bundle {shown}"))?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -141,7 +171,7 @@ fn check_bundle(workspace: &WorkspaceSpec) -> Result<(), Failure> {
         }
     }
     let found = hex::encode(digest.finalize());
-    if found == workspace.id {
+    if found == code.id {
         return Ok(());
     }
     Err(Failure::new(format!(
@@ -157,15 +187,20 @@ struct Git<'a> {
 }
 
 impl Git<'_> {
-    fn make(&self, workspace: &WorkspaceSpec) -> Result<(), Failure> {
-        let WorkspaceSpec { base, bundle, .. } = workspace;
-        let format = if base.len() == 40 { "sha1" } else { "sha256" };
-        self.run(&["init", "--quiet", "--template=", "--initial-branch=main", "--object-format", format])?;
+    /// An empty repository.
+    fn begin(&self, code: &CodeSpec) -> Result<(), Failure> {
+        let format = if code.base.len() == 40 { "sha1" } else { "sha256" };
+        self.run(&["init", "--quiet", "--template=", "--initial-branch=main", "--object-format", format])
+    }
+
+    /// The commit of a bundle, in what there is already.
+    fn make(&self, code: &CodeSpec) -> Result<(), Failure> {
+        let CodeSpec { base, bundle, .. } = code;
         let bundle = fs::canonicalize(bundle).step("find the workspace's bundle")?;
         let bundle = bundle.to_str().ok_or_else(|| Failure::new("the bundle's path is not UTF-8"))?;
         let fetch =
             ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-head-ok", "--", bundle];
-        self.run(&[&fetch[..], &[&format!("{base}:refs/heads/main")]].concat())?;
+        self.run(&[&fetch[..], &[&format!("+{base}:refs/heads/main")]].concat())?;
         self.run(&["reset", "--quiet", "--hard", "main"])?;
         // The same file has another owner, inode and change time when it is seen in a machine; with the default
         // each `git status` there would read every file anew. And a repack would copy the whole history up.
@@ -224,11 +259,62 @@ impl Git<'_> {
     }
 }
 
-/// Gives a tree that git made to `owner`, links themselves and not what they name.
+/// Makes `to`, an empty folder, the same as `from`, a base: files and objects by hard links. Git replaces a file of a work
+/// tree and an object by another one, and writes into neither; what else it keeps it may add to, and that is copied.
+fn share_tree(from: &Path, to: &Path) -> io::Result<()> {
+    let git_dir = from.join(".git");
+    let (mut folders, objects) = (vec![PathBuf::new()], git_dir.join("objects"));
+    while let Some(below) = folders.pop() {
+        let folder = from.join(&below);
+        let shared = !folder.starts_with(&git_dir) || folder.starts_with(&objects);
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let (is, below) = (entry.file_type()?, below.join(entry.file_name()));
+            let new = to.join(&below);
+            if is.is_dir() {
+                fs::create_dir(&new)?;
+                fs::set_permissions(&new, entry.metadata()?.permissions())?;
+                folders.push(below);
+            } else if shared {
+                share(&entry.path(), &new)?;
+            } else {
+                copy(&entry.path(), &new)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A link's link is one to the same place.
+fn share(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()) {
+        // The file has as many names as it can have, or the file system gives one alone.
+        Err(Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP) if !from.symlink_metadata()?.is_symlink() => {
+            copy(from, to)
+        }
+        Err(Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP) => {
+            std::os::unix::fs::symlink(fs::read_link(from)?, to)
+        }
+        done => Ok(done?),
+    }
+}
+
+/// With its time, by which git knows a file that is unchanged.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    File::options().append(true).open(to)?.set_modified(fs::metadata(from)?.modified()?)
+}
+
+/// Gives a tree that git made to `owner`, links themselves and not what they name. What has that owner already may be
+/// shared with another base, and is left alone.
 fn give_tree(top: &Path, owner: u32) -> Result<(), Failure> {
     let give = |path: &Path| {
+        let is = path.symlink_metadata()?;
+        if (is.uid(), is.gid()) == (owner, owner) {
+            return Ok(());
+        }
         let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
-        chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)
     };
     let step = "give the workspace's base to the agent";
     let mut folders = vec![top.to_owned()];

@@ -58,11 +58,20 @@ pub struct MachineSpec {
 /// The code of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkspaceSpec {
-    /// The bundle's SHA-256 in hex: two machines with the same one can share what is never written.
-    pub id: String,
     /// The folder's name under `/workspace`; one plain name.
     pub name: String,
-    /// The commit to check out, in hex.
+    /// What to check out.
+    pub code: CodeSpec,
+    /// What the bundle of that is on top of; none is nothing.
+    pub on: Option<CodeSpec>,
+}
+
+/// A commit in a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeSpec {
+    /// The bundle's SHA-256 in hex: two machines with the same one can share what is never written.
+    pub id: String,
+    /// The commit, in hex.
     pub base: String,
     /// The git bundle on this host.
     pub bundle: PathBuf,

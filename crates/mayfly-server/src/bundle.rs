@@ -6,18 +6,28 @@
 /// The most of a bundle that is looked at.
 pub(crate) const HEAD_BYTES_MAX: usize = 4096;
 
-/// The one commit that the bundle's refs point to, in hex; or what is wrong with the bundle.
-pub(crate) fn base(head: &[u8]) -> Result<String, &'static str> {
+/// What a bundle brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Brought {
+    /// The one commit that its refs point to, in hex.
+    pub(crate) base: String,
+    /// The commit that it is on top of; none is a bundle that holds all.
+    pub(crate) on: Option<String>,
+}
+
+/// Reads the head; or says what is wrong with the bundle.
+pub(crate) fn read(head: &[u8]) -> Result<Brought, &'static str> {
     let mut lines = head.split(|&byte| byte == b'\n');
     if !matches!(lines.next(), Some(b"# v2 git bundle" | b"# v3 git bundle")) {
         return Err("is not a git bundle");
     }
-    let mut base = None;
+    let (mut base, mut on) = (None, None);
     for line in lines {
         match line.first() {
-            None => return base.ok_or("brings no commit"),
+            None => return base.map(|base| Brought { base, on }).ok_or("brings no commit"),
             Some(b'@') => {}
-            Some(b'-') => return Err("needs commits that are not in it: make it of the whole history"),
+            Some(b'-') if on.is_some() => return Err("is on top of several commits: one is the most"),
+            Some(b'-') => on = Some(needed(&line[1..]).ok_or("has a head that cannot be read")?),
             Some(_) => {
                 let commit = commit(line).ok_or("has a head that cannot be read")?;
                 if base.is_some_and(|base| base != commit) {
@@ -30,11 +40,21 @@ pub(crate) fn base(head: &[u8]) -> Result<String, &'static str> {
     Err("has a head that is too long or cut off")
 }
 
+/// The commit of a line about what must be there; its title may follow.
+fn needed(line: &[u8]) -> Option<String> {
+    let commit = line.split(|&byte| byte == b' ').next()?;
+    commit_id(std::str::from_utf8(commit).ok()?)
+}
+
 /// The commit of a ref's line.
 fn commit(line: &[u8]) -> Option<String> {
     let (commit, name) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-    let hex = commit.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (hex && matches!(commit.len(), 40 | 64) && !name.is_empty()).then(|| commit.to_owned())
+    commit_id(commit).filter(|_| !name.is_empty())
+}
+
+fn commit_id(text: &str) -> Option<String> {
+    let hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (hex && matches!(text.len(), 40 | 64)).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -47,24 +67,26 @@ mod tests {
     #[test]
     fn the_commit_that_a_bundle_brings_is_known_from_its_head() {
         let v2 = format!("# v2 git bundle\n{A} refs/mayfly/base\n\nPACK\0\0");
-        assert_eq!(base(v2.as_bytes()).as_deref(), Ok(A));
+        assert_eq!(read(v2.as_bytes()), Ok(Brought { base: A.to_owned(), on: None }));
         let v3 = format!("# v3 git bundle\n@object-format=sha1\n{A} HEAD\n{A} refs/heads/main\n\nPACK");
-        assert_eq!(base(v3.as_bytes()).as_deref(), Ok(A));
+        assert_eq!(read(v3.as_bytes()), Ok(Brought { base: A.to_owned(), on: None }));
+        let on = format!("# v2 git bundle\n-{B} a title\n{A} HEAD\n\nPACK");
+        assert_eq!(read(on.as_bytes()), Ok(Brought { base: A.to_owned(), on: Some(B.to_owned()) }));
     }
 
     #[test]
-    fn what_is_no_whole_bundle_of_one_commit_is_refused() {
+    fn what_is_no_bundle_of_one_commit_is_refused() {
         for (head, reason) in [
             (String::new(), "not a git bundle"),
             ("\x1f tar".to_owned(), "not a git bundle"),
             ("# v2 git bundle\n\nPACK".to_owned(), "no commit"),
-            (format!("# v2 git bundle\n-{A} before\n{B} HEAD\n\n"), "not in it"),
+            (format!("# v2 git bundle\n-{A} before\n-{B} too\n{B} HEAD\n\n"), "on top of several"),
             (format!("# v2 git bundle\n{A} HEAD\n{B} refs/x\n\n"), "several"),
             (format!("# v2 git bundle\n{A}\n\n"), "cannot be read"),
             ("# v2 git bundle\n0123 HEAD\n\n".to_owned(), "cannot be read"),
             (format!("# v2 git bundle\n{A} HEAD"), "cut off"),
         ] {
-            let error = base(head.as_bytes()).expect_err("no bundle of ours");
+            let error = read(head.as_bytes()).expect_err("no bundle of ours");
             assert!(error.contains(reason), "{head:?}: {error}");
         }
     }

@@ -15,6 +15,9 @@ use tokio::io::AsyncWriteExt;
 
 use crate::data::sync_folder;
 
+/// What is read at once of one that has arrived.
+const READ_BYTES: usize = 256 * 1024;
+
 /// Why a file did not arrive.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IncomingError {
@@ -56,6 +59,24 @@ impl Incoming {
         file.flush().await?;
         file.sync_all().await?;
         Ok(Self { path, sha256: hex::encode(sha256.finalize()) })
+    }
+
+    /// One that has arrived in parts, durable already, at a path of its own.
+    pub(crate) async fn taken(path: &Path) -> io::Result<Self> {
+        let path = path.to_owned();
+        let read = move || {
+            let (mut file, mut sha256) = (std::fs::File::open(&path)?, Sha256::new());
+            let mut piece = vec![0; READ_BYTES];
+            loop {
+                match io::Read::read(&mut file, &mut piece)? {
+                    0 => break,
+                    read => sha256.update(&piece[..read]),
+                }
+            }
+            let path = TempPath::try_from_path(path)?;
+            Ok(Self { path, sha256: hex::encode(sha256.finalize()) })
+        };
+        tokio::task::spawn_blocking(read).await.expect("reading does not panic")
     }
 
     /// Where it is for now.

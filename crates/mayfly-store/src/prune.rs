@@ -95,10 +95,12 @@ fn beginning(connection: &Connection, task: TaskId) -> Result<(u64, bool), Store
     Ok((upto, false))
 }
 
-/// The ids of the workspaces that the tasks name of which something is kept.
+/// The ids of the workspaces that the tasks name of which something is kept, and of those that they are on top of.
 pub(crate) fn workspaces(connection: &Connection) -> Result<Vec<String>, StoreError> {
-    let sql = "SELECT DISTINCT spec ->> '$.workspace.id' FROM tasks \
-               WHERE pruned = 0 AND spec ->> '$.workspace.id' IS NOT NULL";
+    let sql = "SELECT spec ->> '$.workspace.id' FROM tasks \
+               WHERE pruned = 0 AND spec ->> '$.workspace.id' IS NOT NULL \
+               UNION SELECT spec ->> '$.workspace.on.id' FROM tasks \
+               WHERE pruned = 0 AND spec ->> '$.workspace.on.id' IS NOT NULL";
     let mut statement = connection.prepare_cached(sql)?;
     let ids = statement.query_map([], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)

@@ -2,6 +2,9 @@
 //!
 //! ```text
 //! POST /v1/workspaces?name=REPO      a git bundle            -> 201 Workspace
+//! POST /v1/workspaces/known          Commits                 -> 200 Known
+//! GET  /v1/workspaces/SHA256                                 -> 200 Arrived
+//! PUT  /v1/workspaces/SHA256?name=REPO&from=BYTES&on=SHA256  the rest of a git bundle -> 201 Workspace
 //! POST /v1/tasks                     CreateTask              -> 202 Task      (Idempotency-Key: 1 to 100 ASCII characters)
 //! GET  /v1/tasks?state=S&cursor=ID&limit=N                   -> 200 [Task]    newest first, older than ID
 //! GET  /v1/tasks/{id}                                        -> 200 Task
@@ -162,6 +165,48 @@ pub struct Workspace {
     pub name: String,
     /// The commit to start from, in hex; the bundle's only ref points to it.
     pub base: String,
+    /// What the bundle is on top of. Default: nothing, it holds all of its commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<WholeBundle>,
+}
+
+/// A bundle that holds all of its commit, its whole history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct WholeBundle {
+    /// The SHA-256 of the bundle, in hex.
+    pub id: String,
+    /// Its commit, in hex.
+    pub base: String,
+}
+
+/// The most commits that can be asked about at once.
+pub const COMMITS_MAX: usize = 1000;
+
+/// `POST /v1/workspaces/known`: commits that work can be sent on top of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Commits {
+    /// In hex, the best one first; at most 1000.
+    pub commits: Vec<String>,
+}
+
+/// What the orchestrator has of [`Commits`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Known {
+    /// The bundle of the first of them that is here whole; none is.
+    pub whole: Option<WholeBundle>,
+}
+
+/// How much of a bundle the orchestrator has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Arrived {
+    /// Its first bytes that are here.
+    pub bytes: u64,
 }
 
 /// The owner's credential for a model API.

@@ -190,7 +190,7 @@ pub(crate) struct RunArgs {
     /// The git repository to work on a copy of: a folder, uncommitted and untracked work included, or a URL (https,
     /// ssh, file), which this machine fetches; with `#` and a branch, a tag or a commit, that commit alone
     /// [default: the one around the current folder, else an empty workspace]
-    #[arg(long, value_name = "PATH|URL[#REVISION]")]
+    #[arg(long, value_name = "PATH|URL")]
     pub(crate) repo: Option<String>,
     /// The model, as `claude --model` takes it [default: sonnet]
     #[arg(long, value_name = "MODEL", value_parser = values::model)]

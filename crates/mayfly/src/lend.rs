@@ -124,8 +124,12 @@ mod tests {
     }
 
     fn task(workspace: Option<&str>) -> CreateTask {
-        let workspace =
-            workspace.map(|name| Workspace { id: String::new(), name: name.to_owned(), base: String::new() });
+        let workspace = workspace.map(|name| Workspace {
+            id: String::new(),
+            name: name.to_owned(),
+            base: String::new(),
+            on: None,
+        });
         CreateTask { workspace, ..CreateTask::default() }
     }
 

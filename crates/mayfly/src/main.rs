@@ -22,6 +22,7 @@ mod exit;
 mod follow;
 mod git_url;
 mod give_way;
+mod hand_over;
 mod interrupts;
 mod landing;
 mod last;

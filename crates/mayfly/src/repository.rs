@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mayfly_git::{Git, GitError, Mirror, Mirrors, Repo, name_in};
-use mayfly_wire::api::Workspace;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::contact::Contact;
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::git_url::{GitUrl, ways};
@@ -158,17 +156,6 @@ async fn telling_if_slow<T>(step: impl Future<Output = T>, tell: impl FnOnce()) 
     }
     tell();
     step.await
-}
-
-/// Hands the code over.
-pub(crate) async fn upload(
-    contact: &Contact,
-    printer: &mut Printer,
-    name: &str,
-    code: &Code,
-) -> Result<Workspace, Stop> {
-    let bundle = &code.snapshot.bundle;
-    Ok(contact.ask(printer, async |client| client.upload_workspace(name, bundle).await).await?)
 }
 
 #[cfg(test)]

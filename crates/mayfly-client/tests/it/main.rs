@@ -12,7 +12,7 @@ use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
-use mayfly_client::{Client, ClientError, RECONNECTS_MAX};
+use mayfly_client::{Bundle, Client, ClientError, RECONNECTS_MAX};
 use mayfly_wire::api::{CreateTask, Problem};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -222,22 +222,32 @@ async fn nobody_there_is_told_at_once_to_every_other_call() {
 
 #[tokio::test]
 async fn a_bundle_is_streamed_up_and_named() {
-    let answer = r#"{"id":"ab","name":"a b","base":"cd"}"#.into_response();
-    let orchestrator = Orchestrator::answering([answer]);
-    let bundle = orchestrator.dir.path().join("bundle");
+    let answer = || r#"{"id":"ab","name":"a b","base":"cd"}"#.into_response();
+    let arrived = |bytes: usize| format!("{{\"bytes\":{bytes}}}").into_response();
+    let orchestrator = Orchestrator::answering([arrived(0), answer(), arrived(200_000), answer()]);
+    let file = orchestrator.dir.path().join("bundle");
     let bytes = vec![b'x'; 300_000];
-    std::fs::write(&bundle, &bytes).unwrap();
+    std::fs::write(&file, &bytes).unwrap();
+    let bundle = Bundle::read(&file, None).await.unwrap();
     let workspace = orchestrator.client.upload_workspace("a b&c", &bundle).await.unwrap();
     assert_eq!((workspace.id.as_str(), workspace.base.as_str()), ("ab", "cd"));
+    let bundle = Bundle::read(&file, Some("ef")).await.unwrap();
+    orchestrator.client.upload_workspace("r", &bundle).await.unwrap();
+    assert_eq!(bundle.sent.load(std::sync::atomic::Ordering::Relaxed), 300_000);
     let asked = orchestrator.asked.lock().unwrap();
-    assert_eq!(asked[0], (Method::POST, "/v1/workspaces?name=a+b%26c".to_owned(), bytes.into()));
+    let at = asked[0].1.clone();
+    assert_eq!(asked[1], (Method::PUT, format!("{at}?name=a+b%26c&from=0"), bytes.clone().into()));
+    // What is there already is not sent again.
+    assert_eq!(
+        asked[3],
+        (Method::PUT, format!("{at}?name=r&from=200000&on=ef"), bytes[..100_000].to_vec().into())
+    );
 }
 
 #[tokio::test]
 async fn a_bundle_that_is_not_there_is_named() {
     let orchestrator = Orchestrator::answering([]);
-    let bundle = orchestrator.dir.path().join("nothing");
-    let error = orchestrator.client.upload_workspace("r", &bundle).await.unwrap_err();
+    let error = Bundle::read(&orchestrator.dir.path().join("nothing"), None).await.unwrap_err();
     assert!(matches!(&error, ClientError::File { .. }) && error.to_string().contains("nothing"), "{error}");
 }
 

@@ -33,7 +33,7 @@ async fn a_worker_is_welcomed_with_its_order() {
         std::fs::write(config.workspaces.join(format!("{}.bundle", "a".repeat(64))), "").unwrap();
     })
     .await;
-    let workspace = Workspace { id: "a".repeat(64), name: "repo".to_owned(), base: "b".repeat(40) };
+    let workspace = Workspace { id: "a".repeat(64), name: "repo".to_owned(), base: "b".repeat(40), on: None };
     let asked = CreateTask {
         workspace: Some(workspace),
         max_turns: Some(7),
@@ -43,7 +43,7 @@ async fn a_worker_is_welcomed_with_its_order() {
     mayfly.submit(asked).await;
     let mut machine = mayfly.machines.next().await;
     let spec = machine.spec.workspace.clone().unwrap();
-    assert!(spec.bundle.is_file() && spec.name == "repo" && spec.base == "b".repeat(40));
+    assert!(spec.code.bundle.is_file() && spec.name == "repo" && spec.code.base == "b".repeat(40));
     let order = order(machine.boot(&mayfly.engine).await);
     assert_eq!((order.prompt.as_str(), order.model.as_str()), ("--do it", "opus"));
     assert_eq!((order.max_turns, order.max_budget_usd), (Some(7), Some(1.5)));

@@ -12,7 +12,8 @@ fn key(text: &str) -> Option<String> {
 }
 
 fn with_workspace(adjust: impl FnOnce(&mut Workspace)) -> CreateTask {
-    let mut workspace = Workspace { id: "a".repeat(64), name: "repo".to_owned(), base: "b".repeat(40) };
+    let mut workspace =
+        Workspace { id: "a".repeat(64), name: "repo".to_owned(), base: "b".repeat(40), on: None };
     adjust(&mut workspace);
     CreateTask { workspace: Some(workspace), ..task("x") }
 }

@@ -65,14 +65,22 @@ impl Place {
     pub async fn snapshot(&self) -> (Quarantine, Snapshot) {
         let scratch = self.dir.path().join("scratch");
         fs::create_dir(&scratch).unwrap();
-        Repo::discover(&self.ours(), &self.repo()).await.unwrap().snapshot(&scratch).await.unwrap()
+        let repo = Repo::discover(&self.ours(), &self.repo()).await.unwrap();
+        let (quarantine, snapshot) = repo.snapshot(&scratch).await.unwrap();
+        quarantine.bundle(&snapshot.base, None, &self.base()).await.unwrap();
+        (quarantine, snapshot)
+    }
+
+    /// The bundle of a snapshot.
+    pub fn base(&self) -> PathBuf {
+        self.dir.path().join("base.bundle")
     }
 
     /// What a machine would have: the snapshot, checked out.
-    pub fn machine(&self, snapshot: &Snapshot) -> PathBuf {
-        let machine = self.dir.path().join("machine");
-        let bundle = snapshot.bundle.to_str().unwrap();
-        self.git(self.dir.path(), &["clone", "-q", "-b", "base", bundle, machine.to_str().unwrap()]);
+    pub fn machine(&self, _of: &Snapshot) -> PathBuf {
+        let (machine, bundle) = (self.dir.path().join("machine"), self.base());
+        let args = ["clone", "-q", "-b", "base", bundle.to_str().unwrap(), machine.to_str().unwrap()];
+        self.git(self.dir.path(), &args);
         machine
     }
 

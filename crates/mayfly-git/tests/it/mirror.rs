@@ -143,7 +143,8 @@ async fn nothing_of_a_repository_elsewhere_runs() {
     place.git(&repo, &["commit", "-q", "--amend", "-m", "less so", ".gitmodules"]);
     let mirror = place.mirror(None).await.unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let (_, snapshot) = mirror.repo.snapshot(scratch.path()).await.unwrap();
+    let (quarantine, snapshot) = mirror.repo.snapshot(scratch.path()).await.unwrap();
+    quarantine.bundle(&snapshot.base, None, &place.base()).await.unwrap();
     assert_eq!(snapshot.submodules, ["s"]);
     let machine = place.machine(&snapshot);
     assert_eq!(fs::read_to_string(machine.join("big.bin")).unwrap(), pointer);
@@ -166,7 +167,8 @@ async fn work_comes_back_as_a_clone_that_shares_the_packs() {
     place.git(&place.repo(), &["branch", "topic"]);
     let mirror = place.mirror(None).await.unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let (_, snapshot) = mirror.repo.snapshot(scratch.path()).await.unwrap();
+    let (quarantine, snapshot) = mirror.repo.snapshot(scratch.path()).await.unwrap();
+    quarantine.bundle(&snapshot.base, None, &place.base()).await.unwrap();
     assert!(!snapshot.dirty);
     let machine = place.machine(&snapshot);
     fs::write(machine.join("a.txt"), "changed\n").unwrap();

@@ -155,7 +155,8 @@ async fn a_linked_work_tree_and_a_subfolder_work_like_the_main_one() {
     let repo = mayfly_git::Repo::discover(&place.ours(), &linked.join("sub")).await.unwrap();
     assert_eq!(repo.top, linked.canonicalize().unwrap());
     let scratch = tempfile::tempdir().unwrap();
-    let (_quarantine, snapshot) = repo.snapshot(scratch.path()).await.unwrap();
+    let (quarantine, snapshot) = repo.snapshot(scratch.path()).await.unwrap();
+    quarantine.bundle(&snapshot.base, None, &place.base()).await.unwrap();
     let machine = place.machine(&snapshot);
     assert_eq!(place.git(&machine, &["ls-files"]), "a.txt\nsub/new.txt");
 }

@@ -34,7 +34,7 @@ impl Done {
     }
 
     async fn open(&self) -> Work {
-        let base = Base { bundle: &self.snapshot.bundle, commit: &self.snapshot.base };
+        let base = Base { bundle: &self.place.base(), commit: &self.snapshot.base, on: None };
         Work::open(&self.place.ours(), self.scratch.path(), Some(base), &self.bundle, &self.head)
             .await
             .unwrap()
@@ -152,7 +152,7 @@ async fn work_lands_long_after_the_copy_was_taken() {
         !quarantine.starts_from(&done.snapshot.base).await.unwrap(),
         "nobody has kept the uncommitted work"
     );
-    quarantine.start_from(&done.snapshot.bundle, &done.snapshot.base).await.unwrap();
+    quarantine.start_from(&done.place.base(), &done.snapshot.base).await.unwrap();
     quarantine.land(&done.bundle, &done.head, "late").await.unwrap();
     assert_eq!(done.place.git(&repo, &["rev-parse", "late"]), done.head);
     done.place.git(&repo, &["fsck", "--strict"]);
@@ -173,7 +173,7 @@ async fn the_work_of_another_repository_is_refused() {
     other.commit("alone");
     let repo = Repo::discover(&other.ours(), &other.repo()).await.unwrap();
     let quarantine = repo.quarantine(done.scratch.path()).await.unwrap();
-    let error = quarantine.start_from(&done.snapshot.bundle, &done.snapshot.base).await.unwrap_err();
+    let error = quarantine.start_from(&done.place.base(), &done.snapshot.base).await.unwrap_err();
     assert!(matches!(error, GitError::Unrelated(_)), "{error}");
 }
 

@@ -1,8 +1,9 @@
 //! The code in a machine: its own copy, over a base that nobody writes.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
-use mayfly_provider::{Provider, ProviderError};
+use mayfly_provider::{CodeSpec, Provider, ProviderError};
 
 use crate::world::World;
 
@@ -16,7 +17,7 @@ async fn a_workspace_is_a_clean_checkout_that_can_be_worked_in() {
     assert_eq!(worker.hello["boot"]["workspace"], "/workspace");
     assert_eq!(worker.sh("cd /workspace/code && cat code.txt src/deep.txt link").await, "one\ntwo\none");
     assert_eq!(worker.sh("cd /workspace/code && git status --porcelain --branch").await, "## main");
-    assert_eq!(worker.sh("cd /workspace/code && git rev-parse HEAD").await, workspace.base);
+    assert_eq!(worker.sh("cd /workspace/code && git rev-parse HEAD").await, workspace.code.base);
     assert_eq!(
         worker.sh("cd /workspace/code && git for-each-ref --format='%(refname)'").await,
         "refs/heads/main"
@@ -27,7 +28,7 @@ async fn a_workspace_is_a_clean_checkout_that_can_be_worked_in() {
     worker.sh("rm -rf /workspace/code/.git").await;
     assert_eq!(
         worker.sh("git -C /opt/base rev-parse main && cat /opt/base/code.txt").await,
-        format!("{}\none", workspace.base)
+        format!("{}\none", workspace.code.base)
     );
     assert_ne!(worker.try_sh("echo x >> /opt/base/code.txt").await["code"], 0);
     world.destroy(spec.attempt).await;
@@ -61,7 +62,7 @@ async fn a_base_stays_as_long_as_a_machine_uses_it_and_goes_when_others_are_want
     let workspace = world.bundle("code");
     spec.workspace = Some(workspace.clone());
     let mut worker = world.boot(&spec).await;
-    let base = world.config.bases.join(format!("{}-{}", workspace.id, workspace.base));
+    let base = world.config.bases.join(format!("{}-{}", workspace.code.id, workspace.code.base));
     // Last used before all others.
     let lock = fs::File::options().write(true).open(base.with_extension("lock")).unwrap();
     lock.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
@@ -76,7 +77,10 @@ async fn a_base_stays_as_long_as_a_machine_uses_it_and_goes_when_others_are_want
     // One that cannot be made drives others out as well.
     let mut wanted = world.spec();
     let base_of_nobody = "0123456789abcdef0123456789abcdef01234567".to_owned();
-    wanted.workspace = Some(mayfly_provider::WorkspaceSpec { base: base_of_nobody, ..workspace });
+    wanted.workspace = Some(mayfly_provider::WorkspaceSpec {
+        code: CodeSpec { base: base_of_nobody, ..workspace.code },
+        ..workspace
+    });
     fill(0..32);
     world.sandbox.create(&wanted).await.unwrap_err();
     assert_eq!([0, 1, 2].map(|number| other(number).exists()), [false, false, true]);
@@ -92,7 +96,7 @@ async fn a_bundle_that_is_not_what_its_id_says_is_refused() {
     let world = World::new();
     let mut spec = world.spec();
     let mut workspace = world.bundle("code");
-    fs::write(&workspace.bundle, "something else").unwrap();
+    fs::write(&workspace.code.bundle, "something else").unwrap();
     spec.workspace = Some(workspace.clone());
     let error = world.sandbox.create(&spec).await.unwrap_err();
     assert!(error.to_string().contains("is not what it was when it was handed in"), "{error}");
@@ -112,9 +116,57 @@ async fn a_commit_that_the_bundle_does_not_have_is_refused_with_gits_words() {
     let world = World::new();
     let mut spec = world.spec();
     let mut workspace = world.bundle("code");
-    workspace.base = "0123456789abcdef0123456789abcdef01234567".to_owned();
+    workspace.code.base = "0123456789abcdef0123456789abcdef01234567".to_owned();
     spec.workspace = Some(workspace);
     let error = world.sandbox.create(&spec).await.unwrap_err();
     assert!(error.to_string().contains("git fetch") && error.to_string().contains("0123456789"), "{error}");
     assert_eq!(fs::read_dir(&world.config.bases).unwrap().count(), 0, "nothing half-made");
+}
+
+/// The user's changes cost what they are: files and objects of the base below are shared, and it stays as it was.
+#[tokio::test]
+async fn code_on_top_of_other_code_shares_what_it_does_not_change() {
+    let mut world = World::new();
+    let whole = world.bundle("code");
+    let more = world.bundle_on(&whole);
+    let (mut one, mut two) = (world.spec(), world.spec());
+    one.workspace = Some(whole.clone());
+    two.workspace = Some(more.clone());
+    let mut first = world.boot(&one).await;
+    let base = |code: &CodeSpec| world.config.bases.join(format!("{}-{}", code.id, code.base));
+    let (below, above) = (base(&whole.code), base(&more.code));
+    let before = listing(&below);
+    let mut second = world.boot(&two).await;
+    assert_eq!(
+        second.sh("cd /workspace/code && cat code.txt new.txt src/deep.txt link").await,
+        "changed\nnew\ntwo\nchanged"
+    );
+    assert_eq!(second.sh("cd /workspace/code && git status --porcelain --branch").await, "## main");
+    assert_eq!(second.sh("cd /workspace/code && git log --oneline | wc -l").await, "2");
+    assert_eq!(first.sh("cd /workspace/code && cat code.txt && git status --porcelain").await, "one");
+    assert_eq!(listing(&below), before, "the base below was changed");
+    let shared = |name: &str| {
+        let is = |base: &std::path::Path| fs::symlink_metadata(base.join(name)).unwrap().ino();
+        is(&below) == is(&above)
+    };
+    assert!(shared("src/deep.txt") && shared("link") && !shared("code.txt") && !shared(".git/index"));
+    second.sh("cd /workspace/code && git rm -q src/deep.txt && git commit -qm x --author 'a <a@b.example>' || true").await;
+    assert_eq!(listing(&below), before);
+    world.destroy(one.attempt).await;
+    world.destroy(two.attempt).await;
+}
+
+/// Each file's path and content.
+fn listing(top: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let (mut files, mut folders) = (Vec::new(), vec![top.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.push(entry.path()),
+                false => files.push((entry.path(), fs::read(entry.path()).unwrap())),
+            }
+        }
+    }
+    files.sort();
+    files
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mayfly_core::AttemptId;
-use mayfly_provider::{Limits, MachineSpec, Provider, WorkspaceSpec};
+use mayfly_provider::{CodeSpec, Limits, MachineSpec, Provider, WorkspaceSpec};
 use mayfly_provider_sandbox::{Sandbox, SandboxConfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -126,24 +126,37 @@ impl World {
         fs::create_dir(folder.join("src")).unwrap();
         fs::write(folder.join("src/deep.txt"), "two\n").unwrap();
         std::os::unix::fs::symlink("code.txt", folder.join("link")).unwrap();
-        let git = |words: &[&str]| {
-            let mut command = std::process::Command::new("git");
-            command.args(words).current_dir(&folder).env_clear().env("PATH", "/usr/bin:/bin");
-            command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
-            for who in ["AUTHOR", "COMMITTER"] {
-                command.env(format!("GIT_{who}_NAME"), "t").env(format!("GIT_{who}_EMAIL"), "t@example.com");
-            }
-            let output = command.output().unwrap();
-            assert!(output.status.success(), "{output:?}");
-            String::from_utf8(output.stdout).unwrap().trim().to_owned()
-        };
+        let git = |words: &[&str]| git(&folder, words);
         git(&["init", "--quiet"]);
         git(&["add", "."]);
         git(&["commit", "--quiet", "-m", "one"]);
         git(&["update-ref", "refs/heads/base", "HEAD"]);
         git(&["bundle", "create", "--quiet", bundle.to_str().unwrap(), "refs/heads/base"]);
         let base = git(&["rev-parse", "HEAD"]);
-        WorkspaceSpec { id: sha256(&bundle), name: name.to_owned(), base, bundle }
+        WorkspaceSpec {
+            name: name.to_owned(),
+            code: CodeSpec { id: sha256(&bundle), base, bundle },
+            on: None,
+        }
+    }
+
+    /// A bundle of one commit more, on top of that one.
+    pub(crate) fn bundle_on(&self, below: &WorkspaceSpec) -> WorkspaceSpec {
+        let (folder, bundle) = (self.dir.path().join("repo"), self.dir.path().join("more.bundle"));
+        fs::write(folder.join("code.txt"), "changed\n").unwrap();
+        fs::write(folder.join("new.txt"), "new\n").unwrap();
+        let git = |words: &[&str]| git(&folder, words);
+        git(&["add", "."]);
+        git(&["commit", "--quiet", "-m", "two"]);
+        git(&["update-ref", "refs/heads/base", "HEAD"]);
+        let without = format!("^{}", below.code.base);
+        git(&["bundle", "create", "--quiet", bundle.to_str().unwrap(), "refs/heads/base", &without]);
+        let base = git(&["rev-parse", "HEAD"]);
+        WorkspaceSpec {
+            name: below.name.clone(),
+            code: CodeSpec { id: sha256(&bundle), base, bundle },
+            on: Some(below.code.clone()),
+        }
     }
 
     /// Destroys it, and looks that nothing is left.
@@ -213,6 +226,18 @@ pub(crate) fn is_root() -> bool {
 fn unique() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     u16::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap()
+}
+
+fn git(folder: &Path, words: &[&str]) -> String {
+    let mut command = std::process::Command::new("git");
+    command.args(words).current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin");
+    command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+    for who in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{who}_NAME"), "t").env(format!("GIT_{who}_EMAIL"), "t@example.com");
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 fn sha256(path: &Path) -> String {

@@ -40,6 +40,7 @@ mod health;
 mod hosts;
 mod library;
 mod openapi;
+mod parts;
 mod problem;
 mod resources;
 mod results;
@@ -94,7 +95,10 @@ pub(crate) fn owner(owner: Owner) -> Router {
 
 /// The routes, with what is said of each in the `OpenAPI` document.
 fn routes() -> OpenApiRouter<Owner> {
-    let upload = OpenApiRouter::new().routes(routes!(workspaces::upload)).layer(DefaultBodyLimit::disable());
+    let upload = OpenApiRouter::new()
+        .routes(routes!(workspaces::upload))
+        .routes(routes!(parts::arrived, parts::go_on))
+        .layer(DefaultBodyLimit::disable());
     let resource = OpenApiRouter::new()
         .routes(routes!(resources::keep, resources::is_kept))
         .routes(routes!(library::show, library::add, library::remove))
@@ -105,6 +109,7 @@ fn routes() -> OpenApiRouter<Owner> {
         .routes(routes!(health::metrics))
         .merge(upload)
         .routes(routes!(workspaces::download))
+        .routes(routes!(workspaces::known))
         .routes(routes!(tasks::create, tasks::list))
         .routes(routes!(tasks::show))
         .routes(routes!(tasks::cancel))

@@ -73,6 +73,7 @@ kinds! {
     TooManyHosts: "too-many-hosts",
     Over: "over",
     InvalidWorkspace: "invalid-workspace",
+    LessArrived: "less-arrived",
     InvalidName: "invalid-name",
     KeyConflict: "key-conflict",
     NameTaken: "name-taken",
@@ -135,6 +136,11 @@ impl Problem {
             Kind::NotOver,
             format!("task {short} is not over yet: follow its events"),
         )
+    }
+
+    pub(crate) fn less_arrived() -> Self {
+        let detail = "there is less of this bundle here than `from` says: see `GET /v1/workspaces/{sha256}`";
+        Self::new(StatusCode::CONFLICT, Kind::LessArrived, detail)
     }
 
     pub(crate) fn no_result() -> Self {

@@ -22,7 +22,7 @@ use http::{HeaderMap, StatusCode};
 use mayfly_core::{AttemptId, Carry, Redactor, causes};
 use mayfly_engine::{BUNDLE, StoreError, TRANSCRIPT, WITHHELD, result_folder};
 use mayfly_gateway::Masked;
-use mayfly_git::{Base, CONTENTS_BYTES_MAX, GitError, read_through};
+use mayfly_git::{CONTENTS_BYTES_MAX, GitError, read_through};
 use mayfly_wire::worker::{BUNDLE_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::time::timeout;
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::Machine;
 use super::extract::bearer;
 use super::problem::Problem;
+use super::workspaces::Began;
 use crate::incoming::Incoming;
 
 /// The most bundles that are searched at once.
@@ -145,8 +146,8 @@ async fn has_secret(
 ) -> Result<bool, SearchError> {
     let scratch = tempfile::tempdir_in(&app.incoming)?;
     let from = app.entry.workspace(attempt).await?;
-    let began = from.map(|from| (app.workspaces.join(format!("{}.bundle", from.id)), from.base));
-    let base = began.as_ref().map(|(bundle, commit)| Base { bundle, commit });
+    let began = from.map(|from| Began::of(&app.workspaces, from));
+    let base = began.as_ref().map(Began::base);
     let (mut carry, mut found) = (Carry::default(), false);
     let whole = read_through(&app.git, scratch.path(), base, bundle, |piece| {
         let clean = carry.is_empty() && redactor.is_clean(piece, true);

@@ -1,14 +1,17 @@
-//! The code that tasks work on: a git bundle each, stored under its own hash.
+//! The code that tasks work on: a git bundle each, stored under its own hash. One that is on top of another holds only
+//! what that has not. How they come in parts is the business of [`parts`](super::parts).
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use mayfly_wire::api::Workspace;
+use mayfly_engine::bundle_of;
+use mayfly_git::{Base, whole};
+use mayfly_wire::api::{COMMITS_MAX, Commits, Known, WholeBundle, Workspace};
 use serde::Deserialize;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
@@ -21,7 +24,7 @@ use crate::bundle;
 use crate::incoming::Incoming;
 
 /// The longest bundle of a workspace.
-const BUNDLE_BYTES_MAX: u64 = 8 << 30;
+pub(super) const BUNDLE_BYTES_MAX: u64 = 8 << 30;
 
 /// The query of an upload.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -37,7 +40,7 @@ pub(super) struct Named {
     post,
     path = "/v1/workspaces",
     params(Named),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A git bundle with one ref"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A git bundle with one ref and all of its history"),
     responses(
         (status = 201, description = "What a task is to name", body = Workspace),
         (status = 413, description = "Too long", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -50,12 +53,117 @@ pub(super) async fn upload(
     body: Body,
 ) -> Result<(StatusCode, Json<Workspace>), Problem> {
     let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, BUNDLE_BYTES_MAX).await?;
-    let head = head(incoming.path()).await.map_err(|error| Problem::disk(&error))?;
-    let base = bundle::base(&head).map_err(invalid)?;
-    let id = incoming.sha256.clone();
-    let kept = incoming.keep(&app.workspaces.join(format!("{id}.bundle"))).await;
+    let workspace = brought(&app, incoming.path(), &incoming.sha256, name, None).await?;
+    let kept = incoming.keep(&bundle_of(&app.workspaces, &workspace.id)).await;
     kept.map_err(|error| Problem::disk(&error))?;
-    Ok((StatusCode::CREATED, Json(Workspace { id, name, base })))
+    Ok((StatusCode::CREATED, Json(workspace)))
+}
+
+/// What a task is to name of a bundle that is on top of the one with the id `on`, or of none.
+pub(super) async fn brought(
+    app: &Owner,
+    bundle: &Path,
+    id: &str,
+    name: String,
+    on: Option<&str>,
+) -> Result<Workspace, Problem> {
+    let brought = read(bundle).await?.map_err(invalid)?;
+    let on = match (brought.on, on) {
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(invalid("needs commits that are not in it: make it of the whole history"));
+        }
+        (None, Some(_)) => return Err(invalid("is on top of no other: leave `on` out")),
+        (Some(needed), Some(on)) => match whole_bundle(app, on).await? {
+            Some(whole) if whole.base == needed => Some(whole),
+            _ => return Err(invalid("is not on top of the whole bundle that `on` names")),
+        },
+    };
+    Ok(Workspace { id: id.to_owned(), name, base: brought.base, on })
+}
+
+/// The bundle with this id, if it is here and holds all of its commit.
+async fn whole_bundle(app: &Owner, id: &str) -> Result<Option<WholeBundle>, Problem> {
+    let plain = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !plain || !app.engine.has_bundle(id) {
+        return Ok(None);
+    }
+    let brought = read(&bundle_of(&app.workspaces, id)).await?.ok().filter(|brought| brought.on.is_none());
+    Ok(brought.map(|brought| WholeBundle { id: id.to_owned(), base: brought.base }))
+}
+
+async fn read(bundle: &Path) -> Result<Result<bundle::Brought, &'static str>, Problem> {
+    let head = head(bundle).await.map_err(|error| Problem::disk(&error))?;
+    Ok(bundle::read(&head))
+}
+
+/// `POST /v1/workspaces/known`: which of some commits are here, so that what is on top of them is all that need come.
+#[utoipa::path(
+    post,
+    path = "/v1/workspaces/known",
+    request_body = Commits,
+    responses(
+        (status = 200, description = "The bundle of the first of them that is here whole", body = Known),
+        (status = 400, description = "Not such a body, or too many commits", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn known(
+    State(app): State<Owner>,
+    Json(Commits { commits }): Json<Commits>,
+) -> Result<Json<Known>, Problem> {
+    if commits.len() > COMMITS_MAX {
+        return Err(Problem::bad_request(format!("{COMMITS_MAX} commits are the most")));
+    }
+    let folder = app.workspaces.clone();
+    let found = tokio::task::spawn_blocking(move || first_whole(&folder, &commits)).await;
+    let found = found.expect("reading does not panic").map_err(|error| Problem::disk(&error))?;
+    // It may be old, and is asked for now.
+    Ok(Json(Known { whole: found.filter(|whole| app.engine.has_bundle(&whole.id)) }))
+}
+
+/// Looks into the head of each bundle: there are as many as tasks that began with something else than those before.
+fn first_whole(folder: &Path, commits: &[String]) -> io::Result<Option<WholeBundle>> {
+    use std::io::Read as _;
+    let mut best: Option<(usize, WholeBundle)> = None;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".bundle"));
+        let Some(id) = id else { continue };
+        let mut head = Vec::new();
+        let opened = std::fs::File::open(&path);
+        // One that goes meanwhile is not here.
+        if opened.and_then(|file| file.take(bundle::HEAD_BYTES_MAX as u64).read_to_end(&mut head)).is_err() {
+            continue;
+        }
+        let Ok(bundle::Brought { base, on: None }) = bundle::read(&head) else { continue };
+        let place = commits.iter().position(|commit| *commit == base);
+        if let Some(place) = place.filter(|place| best.as_ref().is_none_or(|(best, _)| place < best)) {
+            best = Some((place, WholeBundle { id: id.to_owned(), base }));
+        }
+    }
+    Ok(best.map(|(_, whole)| whole))
+}
+
+/// What a task began with, on this disk.
+#[derive(Debug)]
+pub(super) struct Began {
+    bundle: PathBuf,
+    commit: String,
+    on: Option<PathBuf>,
+}
+
+impl Began {
+    pub(super) fn of(workspaces: &Path, from: Workspace) -> Self {
+        Self {
+            bundle: bundle_of(workspaces, &from.id),
+            commit: from.base,
+            on: from.on.map(|on| bundle_of(workspaces, &on.id)),
+        }
+    }
+
+    pub(super) fn base(&self) -> Base<'_> {
+        Base { bundle: &self.bundle, commit: &self.commit, on: self.on.as_deref() }
+    }
 }
 
 /// `GET /v1/tasks/{id}/workspace`: what the task started from.
@@ -64,7 +172,7 @@ pub(super) async fn upload(
     path = "/v1/tasks/{id}/workspace",
     params(TaskPath),
     responses(
-        (status = 200, description = "The git bundle that the task started from", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The git bundle that the task started from, with all of its history", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or it started from nothing", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
@@ -72,8 +180,15 @@ pub(super) async fn upload(
 pub(super) async fn download(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
     let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
     let workspace = task.workspace.ok_or_else(Problem::no_workspace)?;
-    let path = app.workspaces.join(format!("{}.bundle", workspace.id));
-    download::file(&path, Problem::no_workspace).await
+    let began = Began::of(&app.workspaces, workspace);
+    if began.on.is_none() {
+        return download::file(&began.bundle, Problem::no_workspace).await;
+    }
+    let scratch = tempfile::tempdir_in(&app.incoming).map_err(|error| Problem::disk(&error))?;
+    let made = scratch.path().join("whole.bundle");
+    whole(&app.git, scratch.path(), began.base(), &made).await.map_err(Problem::git)?;
+    // It is open by the time that its folder goes.
+    download::file(&made, Problem::no_workspace).await
 }
 
 pub(super) fn invalid(reason: &str) -> Problem {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use mayfly_client::ClientError;
+use mayfly_client::{Bundle, ClientError};
 use mayfly_library::{File, Library as Folder, Wishes, pack};
 use mayfly_wire::api::{CreateTask, Library};
 use serde_json::Value;
@@ -220,6 +220,7 @@ async fn a_repository_is_mapped_to_a_project() {
     for (repository, asked, expected) in
         [("tally-main", None, "tally"), ("site", None, "site"), ("tally-main", Some("site"), "site")]
     {
+        let bundle = Bundle::read(&bundle, None).await.unwrap();
         let workspace = Some(bed.client.upload_workspace(repository, &bundle).await.unwrap());
         let project = asked.map(str::to_owned);
         let task = CreateTask { workspace, project, ..task("p", None) };

@@ -13,6 +13,7 @@ mod library;
 mod matrix;
 mod neighbours;
 mod owner;
+mod parts;
 mod port;
 mod readers;
 mod reattach;

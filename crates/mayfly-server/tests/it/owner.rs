@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mayfly_client::ClientError;
+use mayfly_client::{Bundle, ClientError};
 use mayfly_wire::api::{Retry, Task};
 use mayfly_wire::worker::Down;
 
@@ -265,7 +265,12 @@ async fn what_was_changed_is_there_as_a_patch() {
     git(dir.path(), &["commit", "-q", "--allow-empty", "-m", "base"]);
     git(dir.path(), &["bundle", "create", "-q", "base.bundle", "base"]);
     let mut asked = task("p", None);
-    asked.workspace = Some(bed.client.upload_workspace("repo", &at("base.bundle")).await.unwrap());
+    asked.workspace = Some(
+        bed.client
+            .upload_workspace("repo", &Bundle::read(&at("base.bundle"), None).await.unwrap())
+            .await
+            .unwrap(),
+    );
     let submitted = bed.client.submit(&asked, "key").await.unwrap();
     let path = format!("/v1/tasks/{}/result/patch", submitted.id);
     let mut worker = bed.worker().await;

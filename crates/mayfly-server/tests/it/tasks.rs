@@ -5,7 +5,7 @@ use std::path::Path;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use http::StatusCode;
-use mayfly_client::ClientError;
+use mayfly_client::{Bundle, ClientError};
 use mayfly_server::{DataError, Server, ServerConfig, StartError};
 use mayfly_wire::api::Collected;
 use mayfly_wire::event::{Event, EventSource, MayflyEvent};
@@ -176,13 +176,15 @@ async fn a_workspace_is_named_by_its_hash_and_its_commit() {
     let bed = Bed::start().await;
     let bundle = bed.data().join("to-upload");
     std::fs::write(&bundle, format!("# v2 git bundle\n{BASE} HEAD\n\nPACK")).unwrap();
-    let workspace = bed.client.upload_workspace("repo", &bundle).await.unwrap();
+    let workspace =
+        bed.client.upload_workspace("repo", &Bundle::read(&bundle, None).await.unwrap()).await.unwrap();
     assert_eq!((workspace.name.as_str(), workspace.base.as_str()), ("repo", BASE));
     let stored = bed.data().join(format!("workspaces/{}.bundle", workspace.id));
     assert_eq!(std::fs::read(stored).unwrap(), std::fs::read(&bundle).unwrap());
 
     std::fs::write(&bundle, "no bundle").unwrap();
-    let error = bed.client.upload_workspace("repo", &bundle).await.unwrap_err();
+    let error =
+        bed.client.upload_workspace("repo", &Bundle::read(&bundle, None).await.unwrap()).await.unwrap_err();
     assert!(
         matches!(&error, ClientError::Refused(problem) if problem.kind == "invalid-workspace"),
         "{error}"

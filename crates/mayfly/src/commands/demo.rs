@@ -31,6 +31,7 @@ use crate::config::Settings;
 use crate::contact::Contact;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
+use crate::hand_over::hand_over;
 use crate::interrupts::Interrupts;
 use crate::landing::{Code, Landing};
 use crate::machines;
@@ -115,22 +116,23 @@ impl Play<'_> {
         let scratch = self.data.join("scratch");
         fs::create_dir(&scratch)?;
         let client = Client::new(&self.orchestrator.server.socket());
+        let contact = Arc::new(Contact::within(client));
         let hand_over = async {
             let (quarantine, snapshot) = self.repo.snapshot(&scratch).await?;
-            let workspace = client.upload_workspace(&self.repo.name, &snapshot.bundle).await?;
-            Ok((quarantine, snapshot, workspace))
+            let code = Code { quarantine, snapshot };
+            let workspace = hand_over(&contact, printer, &self.repo.name, &code).await?;
+            Ok((code, workspace))
         };
-        let (quarantine, snapshot, workspace) = interrupts.or_stop(hand_over).await?;
+        let (code, workspace) = interrupts.or_stop(hand_over).await?;
         let jobs = jobs(count, agent, &workspace, &credential);
         let landing = Landing {
             repo: Some(self.repo.clone()),
-            code: Some(Code { quarantine, snapshot }),
+            code: Some(code),
             mirror: None,
             folder: self.kept.to_owned(),
             saved: self.kept.join("saved"),
             git: self.git,
         };
-        let contact = Arc::new(Contact::within(client));
         let exit = carry_out(&contact, jobs, &landing, printer, interrupts).await;
         api.stop().await;
         exit

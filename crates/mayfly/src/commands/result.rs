@@ -210,7 +210,11 @@ impl Taking {
         if task.workspace.is_some() {
             contact.ask(printer, async |client| client.workspace(&task.id, &base).await).await?;
         }
-        let commit = task.workspace.as_ref().map(|workspace| Base { bundle: &base, commit: &workspace.base });
+        let commit = task.workspace.as_ref().map(|workspace| Base {
+            bundle: &base,
+            commit: &workspace.base,
+            on: None,
+        });
         Ok(Work::open(&landing.git, scratch.path(), commit, &bundle, head).await?)
     }
 

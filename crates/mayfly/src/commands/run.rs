@@ -20,6 +20,7 @@ use crate::credential::{self, BadCredential, Choice};
 use crate::detach::detach;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
+use crate::hand_over::hand_over;
 use crate::interrupts::Interrupts;
 use crate::landing::Landing;
 use crate::lend::Lent;
@@ -104,7 +105,7 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         None => {}
     }
     if let (Some(name), Some(code)) = (&name, &code) {
-        let upload = repository::upload(&contact, &mut printer, name, code);
+        let upload = async { Ok(hand_over(&contact, &mut printer, name, code).await?) };
         let workspace = interrupts.or_stop(upload).await?;
         let without = tasks.iter_mut().filter(|task| task.workspace.is_none());
         without.for_each(|task| task.workspace = Some(workspace.clone()));

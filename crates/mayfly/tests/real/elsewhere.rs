@@ -73,3 +73,45 @@ async fn a_task_works_on_a_repository_elsewhere_and_its_work_is_a_clone_or_a_bra
     assert!(wrong.stderr.contains("has no branch, tag or commit `none`"), "{}", wrong.stderr);
     world.end().await;
 }
+
+/// The bundles that the orchestrator has, by their length.
+fn bundles(world: &World) -> Vec<u64> {
+    let entries = fs::read_dir(world.dir.path().join("data/workspaces")).unwrap().map(|entry| entry.unwrap());
+    let mut bytes: Vec<_> = entries.map(|entry| entry.metadata().unwrap().len()).collect();
+    bytes.sort_unstable();
+    bytes
+}
+
+/// The history is sent once, and each task's changes on top of it; all of it is there in the machine, and comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_task_sends_only_what_is_new() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let large: Vec<u8> = (0..1_000_000).map(|_| fastrand::u8(..)).collect();
+    fs::write(world.repo().join("large.bin"), large).unwrap();
+    world.git(&["add", "large.bin"]);
+    world.git(&["commit", "-q", "-m", "large", "large.bin"]);
+    let prompt =
+        bash("git status --porcelain; git log --oneline | wc -l; cat a.txt new.txt; echo more >>new.txt");
+    let ended = world.outcome_of(&[&prompt]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.tool_results().concat(), "3\ntwo\nnew");
+    let sent = bundles(&world);
+    assert!(sent.len() == 2 && sent[0] < 5000 && sent[1] > 1_000_000, "{sent:?}");
+
+    world.git(&["commit", "-q", "-am", "a commit"]);
+    fs::write(world.repo().join("new.txt"), "newer\n").unwrap();
+    let ended = world.outcome_of(&[&prompt]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.tool_results().concat(), "4\ntwo\nnewer");
+    let sent = bundles(&world);
+    assert!(sent.len() == 3 && sent[1] < 5000 && sent[2] > 1_000_000, "{sent:?}");
+    let branches = world.branches();
+    let [first, second] = &branches[..] else { panic!("{branches:?}") };
+    assert_eq!(world.git(&["show", &format!("{first}:new.txt")]), "new\nmore");
+    assert_eq!(world.git(&["show", &format!("{second}:new.txt")]), "newer\nmore");
+    // What it began with is put together again for whoever has only the orchestrator.
+    let task = ended.events[0]["task"].as_str().unwrap().to_owned();
+    let patch = world.mayfly(&["result", &task, "--patch"]).await.text();
+    assert!(patch.contains("+more") && !patch.contains("large.bin"), "{patch}");
+    world.end().await;
+}

@@ -210,7 +210,7 @@ async fn bad_requests() -> Vec<Problem> {
         tasks::cursor_id("x").map(drop).expect_err("no id"),
         tasks::state_name("flying").map(drop).expect_err("no state"),
         tasks::idempotency_key(&no_key).map(drop).expect_err("no key"),
-        workspaces::invalid(crate::bundle::base(b"").expect_err("no bundle")),
+        workspaces::invalid(crate::bundle::read(b"").expect_err("no bundle")),
     ]
 }
 
@@ -233,6 +233,7 @@ fn fixed() -> Vec<Problem> {
         Problem::no_resource(),
         Problem::denied(),
         Problem::busy(),
+        Problem::less_arrived(),
         Problem::overtaken(),
         Problem::no_token(),
         Problem::page(),

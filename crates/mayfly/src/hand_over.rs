@@ -1,0 +1,83 @@
+//! Hands code over: its history once, and then what is on top of it.
+//!
+//! ```text
+//! history of HEAD ──► is a commit of it there? ──no──► HEAD, whole ──► what is not committed, on top
+//!                                └─────────yes──► all that is on top of that commit
+//! ```
+//!
+//! What breaks off is gone on with where it stopped. Bound: [`COMMITS_MAX`] commits back.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use mayfly_client::Bundle;
+use mayfly_wire::api::{COMMITS_MAX, WholeBundle, Workspace};
+use tempfile::TempDir;
+
+use crate::contact::Contact;
+use crate::landing::Code;
+use crate::printer::Printer;
+use crate::progress::{Progress, TICK};
+
+/// Hands over `code` as the folder `name`.
+pub(crate) async fn hand_over(
+    contact: &Contact,
+    printer: &mut Printer,
+    name: &str,
+    code: &Code,
+) -> anyhow::Result<Workspace> {
+    let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let history = code.quarantine.history(COMMITS_MAX).await?;
+    let mut sender = Sender { contact, printer, name, code, scratch };
+    let commits = || history.clone();
+    let known = sender.contact.ask(sender.printer, async |client| client.known_code(commits()).await).await?;
+    let whole = if let Some(whole) = known {
+        whole
+    } else {
+        let head = history.first().context("the repository has no commit")?;
+        let whole = sender.send(head, None).await?;
+        WholeBundle { id: whole.id, base: whole.base }
+    };
+    let base = &code.snapshot.base;
+    match whole.base == *base {
+        true => Ok(Workspace { id: whole.id, name: name.to_owned(), base: whole.base, on: None }),
+        false => sender.send(base, Some(&whole)).await,
+    }
+}
+
+/// Sends bundles, one after another.
+struct Sender<'a> {
+    contact: &'a Contact,
+    printer: &'a mut Printer,
+    name: &'a str,
+    code: &'a Code,
+    scratch: TempDir,
+}
+
+impl Sender<'_> {
+    async fn send(&mut self, commit: &str, on: Option<&WholeBundle>) -> anyhow::Result<Workspace> {
+        let file = self.scratch.path().join(commit);
+        let needed = on.map(|on| on.base.as_str());
+        self.code.quarantine.bundle(commit, needed, &file).await?;
+        let bundle = Bundle::read(&file, on.map(|on| on.id.as_str())).await?;
+        let name = self.name;
+        let upload = async |client: &mayfly_client::Client| client.upload_workspace(name, &bundle).await;
+        let upload = self.contact.ask(self.printer, upload);
+        telling(format!("handing over {name}"), &bundle.sent, bundle.bytes, upload).await
+    }
+}
+
+/// Tells how far it is until it is done.
+async fn telling<T>(what: String, sent: &AtomicU64, bytes: u64, upload: impl Future<Output = T>) -> T {
+    let mut progress = Progress::if_slow(what);
+    let mut upload = Box::pin(upload);
+    loop {
+        tokio::select! {
+            done = &mut upload => return done,
+            () = tokio::time::sleep(TICK) => {
+                let sent = sent.load(Ordering::Relaxed);
+                progress.note(&format!("{} of {} MB", sent / 1_000_000, bytes.div_ceil(1_000_000)));
+            }
+        }
+    }
+}
