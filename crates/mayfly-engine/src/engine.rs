@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::checkpoints::Checkpoints;
 use crate::clock::{Clock, after};
 use crate::config::EngineConfig;
 use crate::doors::Doors;
@@ -69,6 +70,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) doors: Arc<dyn Doors>,
+    pub(crate) checkpoints: Arc<dyn Checkpoints>,
     pub(crate) clock: Arc<dyn Clock>,
     /// When the engine started: nobody could be heard before.
     pub(crate) started: Timestamp,
@@ -102,6 +104,7 @@ impl Engine {
         store: Store,
         provider: Arc<dyn Provider>,
         doors: Arc<dyn Doors>,
+        checkpoints: Arc<dyn Checkpoints>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         let unfinished = watch::Sender::new(store.unfinished().await?);
@@ -116,6 +119,7 @@ impl Engine {
             store,
             provider,
             doors,
+            checkpoints,
             started: clock.now(),
             clock,
             heads: Heads::default(),

@@ -19,10 +19,12 @@
 //!
 //! - `submit`: what a task must look like. `schedule`: who gets the free slot. `perform`: effects.
 //! - `session`: the link of one worker. `limits`: time that runs out. `reap`: machines that are lost, or nobody's.
+//! - `checkpoints`: what is kept of a machine's work while it runs, and becomes of it.
 //! - `events`: the log of a task as clients read it. `feed`: those of all tasks. `token`: what machines prove themselves with. `seal`: credentials at rest. `pool`: those with names.
 //! - `resume`: a task that goes on where another ended.
 //! - `spend`: what is used of model APIs. `prune`: what is old goes. `library`: what a task gets of it. `metrics`: what is counted.
 
+mod checkpoints;
 mod clock;
 mod config;
 mod doors;
@@ -49,6 +51,7 @@ mod submit;
 mod token;
 mod view;
 
+pub use checkpoints::Checkpoints;
 pub use clock::{Clock, SystemClock};
 pub use config::{EngineConfig, Rules};
 pub use doors::Doors;

@@ -41,7 +41,10 @@ impl Engine {
             // The session sees the state and tells the worker, now or when it has dialled again.
             Effect::CollectWork(_) => (Vec::new(), None),
             Effect::DestroyMachine(attempt) => {
-                (Vec::new(), Some(self.destroy_machine(task.attempt(attempt)).await))
+                let gone = self.destroy_machine(task.attempt(attempt)).await;
+                // From here on nothing more comes out of it.
+                self.settle_result(task.attempt(attempt)).await?;
+                (Vec::new(), Some(gone))
             }
         };
         let performed = Performed { task, effect, at: self.0.clock.now(), notes, next };

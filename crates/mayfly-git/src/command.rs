@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek as _, SeekFrom};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -223,8 +223,15 @@ impl GitCommand {
     }
 
     /// The file that it reads from its standard input.
-    pub(crate) fn input_from(mut self, path: &Path) -> Result<Self, GitError> {
-        self.command.stdin(File::open(path).map_err(GitError::file(path))?);
+    pub(crate) fn input_from(self, path: &Path) -> Result<Self, GitError> {
+        self.input_from_within(path, 0)
+    }
+
+    /// The same, from a place within the file on.
+    pub(crate) fn input_from_within(mut self, path: &Path, at: u64) -> Result<Self, GitError> {
+        let mut file = File::open(path).map_err(GitError::file(path))?;
+        file.seek(SeekFrom::Start(at)).map_err(GitError::file(path))?;
+        self.command.stdin(file);
         self.input = None;
         Ok(self)
     }

@@ -124,7 +124,7 @@ pub(crate) async fn fetch(
 }
 
 /// Tells a failed check of objects from what else can go wrong.
-fn refusal(error: GitError) -> GitError {
+pub(crate) fn refusal(error: GitError) -> GitError {
     match error {
         GitError::Failed { said, .. } if said.contains("fsck error") => GitError::BadObject(said),
         other => other,

@@ -20,6 +20,7 @@
 //! - [`Repo::quarantine`] is for work whose beginning was captured long ago; [`Quarantine::start_from`] takes that in.
 //! - [`Work`] shows what a task made as a diff or a patch, and applies it to files.
 //! - [`read_through`] reads what a task added, to be searched.
+//! - [`join`] makes one bundle of what a machine handed over in parts; [`read_pack`] reads one of them.
 //! - [`fetch`] brings one commit of a repository elsewhere into a folder.
 //! - [`create`] makes a repository of plain files.
 //! - [`unbundle`] makes a new repository where there was none to start from.
@@ -28,6 +29,7 @@
 //! the user's stands before is carried as the index has it, or else as it is. The git of a machine is the worker's business, not this crate's.
 
 mod base;
+mod checkpoint;
 mod command;
 mod contents;
 mod create;
@@ -40,6 +42,7 @@ mod snapshot;
 mod work;
 
 pub use base::{Base, whole};
+pub use checkpoint::{Pack, join, read_pack};
 pub use command::{Git, GitError, MEMORY_BYTES_MAX};
 pub use contents::{CONTENTS_BYTES_MAX, read_through};
 pub use create::create;

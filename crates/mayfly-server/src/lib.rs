@@ -12,7 +12,8 @@
 //! - [`ServerConfig`]: what can be chosen.
 //! - [`Server`]: start, idle, stop. [`Front`]: the owner's side of a data folder for another who serves the API there.
 //! - `check`: what a start would be refused for.
-//! - `data`: the folder, its lock and its key; `incoming`: files that arrive.
+//! - `data`: the folder, its lock and its key; `incoming`: files that arrive;
+//!   `checkpoints`: what machines hand over while they work.
 //! - `tokens`: those of owners, for the port.
 //! - `listen`: one door; `guest` and `stream`: a connection through it; `doors`: those of the machines; `port`: the one for others,
 //!   with `tls`; `files`: how many connections there can be.
@@ -22,8 +23,10 @@
 //! Which provider makes the machines is the caller's choice; nothing here knows one.
 
 mod adopt;
+mod began;
 mod bundle;
 mod check;
+mod checkpoints;
 mod config;
 mod data;
 mod doors;

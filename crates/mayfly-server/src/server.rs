@@ -23,6 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::check::{self, check_socket};
+use crate::checkpoints::Checkpoints;
 use crate::config::{OWNER_SOCKET, ServerConfig};
 use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
@@ -162,7 +163,11 @@ impl Server {
         let (doors, opened) = Doors::new(data.way_out(), house.clone(), street);
         let doors = Arc::new(doors);
         let engine_config = config.engine((&data.workspaces(), &data.results(), &data.resources()), key);
-        let engine = Engine::start(engine_config, store, provider, doors.clone(), clock.clone()).await;
+        let turns = Turns::default();
+        let places = (data.results(), data.workspaces(), data.incoming());
+        let checkpoints = Checkpoints::new(places, config.git.clone(), config.secrets.clone(), turns.clone());
+        let kept = Arc::new(checkpoints.clone());
+        let engine = Engine::start(engine_config, store, provider, doors.clone(), kept, clock.clone()).await;
         let engine = engine.map_err(StartError::Engine)?;
 
         let (owner_count, owners) = watch::channel(0);
@@ -176,7 +181,8 @@ impl Server {
             results: data.results().into(),
             incoming: data.incoming().into(),
             git: config.git.clone(),
-            turns: Turns::default(),
+            turns,
+            checkpoints,
         };
         if let Some(Port { door, hosts, .. }) = port {
             let mut routes = http::guarded(api.clone(), tokens);
@@ -318,6 +324,7 @@ struct Machines {
     incoming: Arc<Path>,
     git: Git,
     turns: Turns,
+    checkpoints: Checkpoints,
 }
 
 impl Machines {
@@ -325,7 +332,8 @@ impl Machines {
         let (workspaces, results, incoming) = (&self.workspaces, &self.results, &self.incoming);
         let (workspaces, results, incoming) = (workspaces.clone(), results.clone(), incoming.clone());
         let (git, network, turns) = (self.git.clone(), self.network.clone(), self.turns.clone());
-        Machine { entry, workspaces, results, incoming, network, git, turns, house }
+        let checkpoints = self.checkpoints.clone();
+        Machine { entry, workspaces, results, incoming, network, git, turns, checkpoints, house }
     }
 
     /// Lets machines in by each door that was opened, for its attempt alone.

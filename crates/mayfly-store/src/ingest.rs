@@ -231,12 +231,7 @@ impl Frame<'_> {
     }
 
     fn collected(&mut self, result: Collected, redacted: u32) -> Result<(), IngestError> {
-        let json = serde_json::to_string(&result).expect("our own types are JSON");
-        let sql = "UPDATE tasks SET result = ?2, result_attempt = ?3 WHERE id = ?1";
-        let values = params![self.attempt.task.to_string(), json, self.attempt.attempt.0];
-        self.connection.prepare_cached(sql)?.execute(values)?;
-        let told = MayflyEvent::Collected { result };
-        self.log.passed_on(self.attempt.attempt.0, self.at, &told, redacted)?;
+        keep_result(self.connection, &mut self.log, self.attempt, self.at, result, redacted)?;
         self.step(Event::Collected(self.attempt.attempt), None)
     }
 
@@ -267,4 +262,20 @@ impl Frame<'_> {
         failpoint("ingest-uncommitted");
         Ok(self.done)
     }
+}
+
+/// Makes this the task's result, and tells of it.
+pub(crate) fn keep_result(
+    connection: &Connection,
+    log: &mut Log<'_>,
+    attempt: AttemptId,
+    at: Timestamp,
+    result: Collected,
+    redacted: u32,
+) -> Result<(), StoreError> {
+    let json = serde_json::to_string(&result).expect("our own types are JSON");
+    let sql = "UPDATE tasks SET result = ?2, result_attempt = ?3 WHERE id = ?1";
+    let values = params![attempt.task.to_string(), json, attempt.attempt.0];
+    connection.prepare_cached(sql)?.execute(values)?;
+    log.passed_on(attempt.attempt.0, at, &MayflyEvent::Collected { result }, redacted)
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use mayfly_core::host::Rule;
 use mayfly_core::{Attempt, AttemptId, Effect, Event, Policy, TaskId, TaskState};
 use mayfly_failpoint::failpoint;
-use mayfly_wire::api::CreateTask;
+use mayfly_wire::api::{Collected, CreateTask};
 use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::Record;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -18,7 +18,7 @@ use crate::checkpoints::Checkpoints;
 use crate::desk::Desk;
 use crate::egress;
 use crate::error::{StoreError, corrupt};
-use crate::ingest::{IngestError, IngestRules, Ingested, ingest, look};
+use crate::ingest::{IngestError, IngestRules, Ingested, ingest, keep_result, look};
 use crate::locks;
 use crate::log::Log;
 use crate::pool::{self, Whose};
@@ -274,6 +274,18 @@ impl Store {
         event: MayflyEvent,
     ) -> Result<(), StoreError> {
         self.writer.run(move |connection| tell(connection, attempt, at, &[event])).await
+    }
+
+    /// Stores what came out of an attempt's machine in another way than by its own word, and tells of it: while the
+    /// attempt is the task's own. What was masked of it is in `redacted` places.
+    pub async fn recovered(
+        &self,
+        attempt: AttemptId,
+        at: Timestamp,
+        result: Collected,
+        redacted: u32,
+    ) -> Result<(), StoreError> {
+        self.writer.run(move |connection| recovered(connection, attempt, at, result, redacted)).await
     }
 
     /// Binds an attempt to the worker that knows the secret with this hash, if it is bound to none.
@@ -548,6 +560,20 @@ pub(crate) fn tell(
     for event in events {
         log.mayfly(attempt.attempt.0, at, event)?;
     }
+    log.close().map(drop)
+}
+
+fn recovered(
+    connection: &Desk<'_>,
+    attempt: AttemptId,
+    at: Timestamp,
+    result: Collected,
+    redacted: u32,
+) -> Result<(), StoreError> {
+    let task = find(connection, attempt.task)?.filter(|task| task.state.machine() == Some(attempt.attempt));
+    let Some(task) = task else { return Ok(()) };
+    let mut log = Log::open(connection, attempt.task, task.last_seq);
+    keep_result(connection, &mut log, attempt, at, result, redacted)?;
     log.close().map(drop)
 }
 

@@ -11,6 +11,7 @@ use mayfly_wire::api::{CreateTask, Credential, CredentialKind, Task};
 use mayfly_wire::event::{Event, MayflyEvent};
 use tempfile::TempDir;
 
+use crate::checkpoints::SimCheckpoints;
 use crate::clock::ManualClock;
 use crate::doors::SimDoors;
 use crate::sim::{SimMachines, SimProvider};
@@ -24,6 +25,8 @@ pub struct TestEngine {
     pub machines: SimMachines,
     /// Its machines' doors.
     pub doors: SimDoors,
+    /// What is kept of their work.
+    pub checkpoints: SimCheckpoints,
     /// Its time.
     pub clock: ManualClock,
     /// What the next [`restart`](Self::restart) starts with.
@@ -55,16 +58,18 @@ impl TestEngine {
         let dir = tempfile::tempdir().expect("a folder");
         let mut config = usual(&dir);
         adjust(&mut config);
-        let (clock, doors) = (ManualClock::default(), SimDoors::default());
-        let engine = open(&dir, &config, &provider, &doors, &clock).await;
-        Self { engine, machines, doors, clock, config, provider, dir }
+        let (clock, doors, checkpoints) =
+            (ManualClock::default(), SimDoors::default(), SimCheckpoints::default());
+        let engine = open(&dir, &config, &provider, (&doors, &checkpoints), &clock).await;
+        Self { engine, machines, doors, checkpoints, clock, config, provider, dir }
     }
 
     /// Ends the engine and starts another on the same file, machines and clock.
     pub async fn restart(&mut self) {
         self.engine.stop().await;
         self.doors.end();
-        self.engine = open(&self.dir, &self.config, &self.provider, &self.doors, &self.clock).await;
+        let kept = (&self.doors, &self.checkpoints);
+        self.engine = open(&self.dir, &self.config, &self.provider, kept, &self.clock).await;
     }
 
     /// The same, with some time in between.
@@ -169,11 +174,12 @@ async fn open(
     dir: &TempDir,
     config: &EngineConfig,
     provider: &SimProvider,
-    doors: &SimDoors,
+    (doors, checkpoints): (&SimDoors, &SimCheckpoints),
     clock: &ManualClock,
 ) -> Engine {
     let store = Store::open(&dir.path().join("mayfly.db")).expect("a store");
     let (provider, doors, clock) =
         (Arc::new(provider.clone()), Arc::new(doors.clone()), Arc::new(clock.clone()));
-    Engine::start(config.clone(), store, provider, doors, clock).await.expect("an engine")
+    let checkpoints = Arc::new(checkpoints.clone());
+    Engine::start(config.clone(), store, provider, doors, checkpoints, clock).await.expect("an engine")
 }

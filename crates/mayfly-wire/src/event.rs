@@ -68,12 +68,25 @@ pub enum MayflyEvent {
         /// Its model.
         model: String,
     },
+    /// The work as it was at a moment is safe: a machine that is lost loses what was changed after that. Where there is
+    /// none later, nothing was changed that could be seen.
+    Checkpoint {
+        /// Its number in the attempt; some may be missing.
+        number: u64,
+        /// That moment.
+        #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
+        as_of: Timestamp,
+        /// How many files differ from those that the task began with.
+        files: u64,
+        /// What had to be sent for it, after those before it.
+        bytes: u64,
+    },
     /// `claude` is over or being stopped; the work is brought out.
     Collecting {
         /// How the task will end.
         outcome: Outcome,
     },
-    /// The work is safe.
+    /// The work is safe, or what is left of it: of a machine that was lost, what its last checkpoint holds.
     Collected {
         /// What it is.
         result: Collected,

@@ -47,6 +47,13 @@ pub const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What a record takes in a frame besides its bytes.
 pub const RECORD_HEAD_BYTES: usize = 8 + 8 + 1 + 1 + 4;
 
+/// Where a worker hands over checkpoints: this, and the number of one. What the body is, [`Checkpoint`] says.
+pub const CHECKPOINT_PATH: &str = "/v1/worker/checkpoint/";
+/// The longest head of a checkpoint, with its newline.
+pub const CHECKPOINT_HEAD_BYTES_MAX: usize = 256 * 1024;
+/// The most checkpoints of one attempt that build on one another.
+pub const CHECKPOINTS_MAX: usize = 64;
+
 /// Whether one of the [`OTHER_REFS`] may be named so: good as a part of any branch's name.
 pub fn is_other_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
@@ -313,6 +320,24 @@ impl Repository {
         let refs = refs.iter_mut().flat_map(|named| [&mut named.name, &mut named.commit]);
         commit.iter_mut().chain(branch).chain(refs).chain(stash)
     }
+}
+
+/// The head of a checkpoint, on a line of its own. A git pack follows with the objects that are neither in what the task
+/// began with nor in the checkpoints on which this one builds; it is whole by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The number of the one on which it builds; 0 is none, and it takes the place of all before it.
+    pub after: u64,
+    /// The last commit, in hex, if the work differs from what the task began with.
+    pub head: Option<String>,
+    /// The commits beside it, by the names that they have in a bundle.
+    pub others: BTreeMap<String, String>,
+    /// How the agent's repository was, if there was one.
+    pub repository: Option<Repository>,
+    /// How many files differ from those that the task began with.
+    pub files: u64,
+    /// What of the work it does not hold, a line each.
+    pub left_out: Vec<String>,
 }
 
 /// Who wrote a record's bytes.

@@ -30,7 +30,7 @@ const WORDS_BYTES_MAX: usize = 8 * 1024;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The way to ask.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Exchange<'a> {
     pub(crate) way: &'a dyn Dial,
     pub(crate) token: &'a Secret,

@@ -4,7 +4,8 @@
 //! boot ─► life ─┬─► uplink ─ outbox, spool ─ link ─► orchestrator
 //!               ├─► relay: claude's way out; hold: while nobody is at its other end; egress: the way to other hosts
 //!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict); limits, disk: what it may use
-//!               ├─► resume: what an earlier task left; collect: bundle and session file
+//!               ├─► resume: what an earlier task left; checkpoint: the work so far, while claude works
+//!               ├─► collect: bundle and session file
 //!               └─► reaper: the one who waits for processes; shortage: who is killed for memory
 //! simulation: the first of these rows, with the rest played by a test
 //! ```
@@ -15,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod boot;
+mod checkpoint;
 mod claude;
 mod collect;
 mod disk;
@@ -50,6 +52,8 @@ use mayfly_core::causes;
 use mayfly_wire::boot::BASE;
 use rustix::process::{DumpableBehavior, getpid, set_dumpable_behavior};
 
+use crate::checkpoint::Pace;
+pub use crate::checkpoint::state::WorkTree;
 pub use crate::claude::command::Launch;
 pub use crate::claude::input::opening;
 pub use crate::lines::Lines;
@@ -73,6 +77,8 @@ pub(crate) struct Surroundings {
     pub(crate) place: Option<Place>,
     /// How long it waits for `claude`.
     pub(crate) graces: Graces,
+    /// When it brings work out before its end.
+    pub(crate) pace: Pace,
     /// How much may wait for the orchestrator, on a disk without a limit.
     pub(crate) bounds: Bounds,
     /// The code as it was handed over.
@@ -105,6 +111,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
         realm: if getpid().is_init() { Realm::Machine } else { Realm::Children },
         place: Some(place),
         graces: Graces::USUAL,
+        pace: Pace::USUAL,
         bounds: Bounds::USUAL,
         base: BASE.into(),
         scratch: std::env::temp_dir(),

@@ -15,14 +15,18 @@ use mayfly_link::{BackOff, Dial, Route};
 use mayfly_wire::Secret;
 use mayfly_wire::boot::Boot;
 use mayfly_wire::worker::{Hello, PROTOCOL, Report, WorkOrder};
+use tokio::sync::watch;
 
 use crate::Surroundings;
+use crate::checkpoint::Checkpoints;
+use crate::checkpoint::state::State;
 use crate::claude::command::{Launch, prepare};
 use crate::claude::verdict::Verdict;
 use crate::collect::Collector;
 use crate::exchange::Exchange;
 use crate::library;
 use crate::limits::Limits;
+use crate::listen::Activity;
 use crate::reaper::Reaper;
 use crate::relay::Relay;
 use crate::resume::{TakeUp, TakeUpError};
@@ -160,8 +164,42 @@ impl Life {
         };
         let limits = Limits::of(&self.boot);
         let (reaper, graces, disk) = (self.reaper.clone(), self.surroundings.graces, self.boot.disk.clone());
-        let busy = self.relay.busy.clone();
-        Supervisor { reaper, outlet, duty, busy, graces, limits, disk }.run(&launch).await
+        let (busy, activity) = (self.relay.busy.clone(), watch::Sender::default());
+        let checkpoints = self.checkpoints(workspace, &exchange, outlet.clone(), activity.subscribe());
+        let mut supervisor = Supervisor { reaper, outlet, duty, busy, activity, graces, limits, disk };
+        tokio::select! {
+            verdict = Box::pin(supervisor.run(&launch)) => verdict,
+            never = Box::pin(checkpoints.keep()) => match never {},
+        }
+    }
+
+    fn checkpoints<'a>(
+        &'a self,
+        workspace: &Path,
+        exchange: &Exchange<'a>,
+        outlet: Outlet,
+        activity: watch::Receiver<Activity>,
+    ) -> Checkpoints<'a> {
+        let state = State {
+            reaper: self.reaper.gentle(),
+            workspace: workspace.to_owned(),
+            base: self.order.workspace.as_ref().map(|workspace| workspace.base.clone()),
+            base_objects: self.surroundings.base.join(".git/objects"),
+            places: [self.boot.home.clone(), self.surroundings.scratch.clone()],
+            disk_max: self.boot.disk.as_ref().map(|disk| disk.max),
+            begun: 0,
+            folder: None,
+        };
+        Checkpoints {
+            reaper: self.reaper.clone(),
+            outlet,
+            exchange: exchange.clone(),
+            activity,
+            pace: self.surroundings.pace,
+            state,
+            home: &self.boot.home,
+            session_id: &self.order.session_id,
+        }
     }
 
     /// Goes on where an earlier task was, if that was asked for.

@@ -35,6 +35,15 @@ pub(crate) struct Progress {
     pub(crate) is_too_much: bool,
 }
 
+/// What tools do, as far as it is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Activity {
+    /// How many have ended that may have changed files.
+    pub(crate) ended: u64,
+    /// Whether one is under way.
+    pub(crate) open: bool,
+}
+
 /// Listens to the standard output of one run.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -43,6 +52,7 @@ pub(crate) struct Listener {
     /// The way to the input, as long as it is open.
     pub(crate) answers: mpsc::WeakSender<Bytes>,
     pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) activity: watch::Sender<Activity>,
     pub(crate) exited: watch::Receiver<bool>,
     pub(crate) drain: Duration,
     /// What may still come, as it will be in the log.
@@ -92,6 +102,8 @@ impl Listener {
                 Finding::Mismatch(difference) => mismatch = Some(difference),
             }
         }
+        let activity = self.interpreter.activity();
+        self.activity.send_if_modified(|told| std::mem::replace(told, activity) != activity);
         let (is_answered, is_at_rest) = (self.interpreter.is_answered(), self.interpreter.is_at_rest());
         // Few lines mean anything, and whoever watches is woken for each that does.
         self.progress.send_if_modified(|progress| {

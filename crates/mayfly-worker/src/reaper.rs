@@ -9,18 +9,24 @@
 //! while ends are taken, so that a process id is never signalled after it has been given back.
 
 use std::collections::HashMap;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, kill_process, kill_process_group, setpriority_process, wait, waitpid,
+};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::shortage::Place;
+
+/// The priority of a program that gives way, as `nice` has it.
+const LOW_PRIORITY: i32 = 10;
 
 /// Which processes are the worker's to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +45,8 @@ pub(crate) struct Reaper {
     realm: Realm,
     waited_for: Arc<Mutex<Ends>>,
     place: Option<Arc<Place>>,
+    /// Whether what it starts gives way to other programs.
+    gently: bool,
 }
 
 /// A program that was started. Its pipes are there if its command asked for them.
@@ -61,7 +69,7 @@ pub(crate) struct Handle {
 impl Reaper {
     /// Begins to reap, on the current runtime and until it ends.
     pub(crate) fn start(realm: Realm) -> io::Result<Self> {
-        let reaper = Self { realm, waited_for: Arc::default(), place: None };
+        let reaper = Self { realm, waited_for: Arc::default(), place: None, gently: false };
         let mut ended = signal(SignalKind::child())?;
         let reaping = reaper.clone();
         tokio::spawn(async move {
@@ -77,6 +85,11 @@ impl Reaper {
         Self { place: place.map(Arc::new), ..self }
     }
 
+    /// The same, whose programs give way to others.
+    pub(crate) fn gentle(&self) -> Self {
+        Self { gently: true, ..self.clone() }
+    }
+
     /// Starts a program.
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let mut waited_for = self.lock();
@@ -85,6 +98,10 @@ impl Reaper {
             None => command.spawn()?,
         };
         let pid = Pid::from_child(&child);
+        if self.gently {
+            // If it is over already, it has been in nobody's way.
+            let _ = setpriority_process(Some(pid), LOW_PRIORITY);
+        }
         let (ended, end) = oneshot::channel();
         waited_for.insert(pid, ended);
         drop(waited_for);
@@ -101,7 +118,13 @@ impl Reaper {
     /// Runs a program to its end on the input that the command has, and gives what it printed, shortened to
     /// `bytes_max` of each stream. Dropped before its end, it kills the program.
     pub(crate) async fn output(&self, command: &mut Command, bytes_max: usize) -> io::Result<Output> {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped());
+        self.finish(command, bytes_max).await
+    }
+
+    /// The same, where what it prints goes to wherever the command says.
+    pub(crate) async fn finish(&self, command: &mut Command, bytes_max: usize) -> io::Result<Output> {
+        command.stderr(Stdio::piped());
         let child = self.spawn(command)?;
         let _killed_on_drop = KillOnDrop(child.handle);
         let (stdout, stderr) = tokio::join!(drain(child.stdout, bytes_max), drain(child.stderr, bytes_max));
@@ -115,6 +138,15 @@ impl Reaper {
             // For the kernel "the group of PID 1", negated, is "all but the caller"; there may be none.
             let _ = kill_process_group(Pid::INIT, Signal::KILL);
         }
+    }
+
+    /// Whether there are more processes in the machine than the worker and one other. Where it is not PID 1, there are none.
+    pub(crate) fn others_live(&self) -> bool {
+        let is_process =
+            |entry: &DirEntry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        let processes =
+            || fs::read_dir("/proc").map(|entries| entries.flatten().filter(is_process).take(3).count());
+        self.realm == Realm::Machine && processes().is_ok_and(|processes| processes > 2)
     }
 
     fn reap(&self) {

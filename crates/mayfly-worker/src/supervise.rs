@@ -36,7 +36,7 @@ use crate::claude::interpret::{Asked, Interpreter};
 use crate::claude::verdict::{End, Verdict};
 use crate::disk;
 use crate::limits::Limits;
-use crate::listen::{Listener, Progress, stderr};
+use crate::listen::{Activity, Listener, Progress, stderr};
 use crate::reaper::{Child, Handle, KillOnDrop, Reaper};
 use crate::uplink::{Duty, Outlet};
 
@@ -74,6 +74,8 @@ pub(crate) struct Supervisor {
     pub(crate) duty: watch::Receiver<Duty>,
     /// How many exchanges with the model are under way.
     pub(crate) busy: watch::Receiver<usize>,
+    /// Where it is told what tools do.
+    pub(crate) activity: watch::Sender<Activity>,
     pub(crate) graces: Graces,
     pub(crate) limits: Limits,
     pub(crate) disk: Option<DiskLimit>,
@@ -154,6 +156,7 @@ impl Supervisor {
             outlet: self.outlet.clone(),
             answers: inputs.downgrade(),
             progress: progress_in,
+            activity: self.activity.clone(),
             exited: exited.subscribe(),
             drain: self.graces.drain,
             room: launch.order.log_bytes_max.unwrap_or(u64::MAX),

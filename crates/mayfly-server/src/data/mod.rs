@@ -12,7 +12,7 @@
 //! resources/    <sha256>.tar: what tasks had of it, by content
 //! tools/        <sha256>/: what servers run that were locked
 //! mirrors/      repositories elsewhere that tasks began with, if this user's `mayfly run` fetched any
-//! results/      <task>/<attempt>/bundle, <task>/<attempt>/transcript
+//! results/      <task>/<attempt>/bundle, <task>/<attempt>/transcript, and <task>/<attempt>/checkpoints/ while it runs
 //! incoming/     files that are still arriving, on the same file system; emptied at each start
 //! way-out/      the machines' doors: <attempt>/orchestrator.sock
 //! api.sock      the owner's socket

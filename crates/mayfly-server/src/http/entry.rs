@@ -8,11 +8,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
+use jiff::Timestamp;
 use mayfly_core::{AttemptId, Redactor, causes};
 use mayfly_engine::{Denied, Engine, JoinError, ModelAccess, NoModel, Session, StoreError, Used};
 use mayfly_gateway::PLACEHOLDER_HEADER;
@@ -117,6 +119,24 @@ impl Entry {
     /// Tells the owner of an attempt's task something.
     pub(super) async fn warn(&self, attempt: AttemptId, text: String) -> Result<(), StoreError> {
         self.engine.warn(attempt, text).await
+    }
+
+    /// The time so long ago, to the millisecond.
+    pub(super) fn ago(&self, span: Duration) -> Timestamp {
+        let then = self.engine.clock().now().checked_sub(span);
+        let ms = then.map(Timestamp::as_millisecond).unwrap_or_default();
+        Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// Tells the owner that a checkpoint is safe.
+    pub(super) async fn checkpointed(
+        &self,
+        attempt: AttemptId,
+        number: u64,
+        as_of: Timestamp,
+        amounts: (u64, u64),
+    ) -> Result<(), StoreError> {
+        self.engine.checkpointed(attempt, number, as_of, amounts).await
     }
 
     /// Takes the token that came with a result.

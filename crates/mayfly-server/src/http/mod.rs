@@ -16,20 +16,22 @@ use http::header::{CONNECTION, HeaderValue};
 use mayfly_engine::Engine;
 use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
-use mayfly_wire::worker::{EGRESS_PATH, RESUMED_PATH};
+use mayfly_wire::worker::{CHECKPOINT_PATH, EGRESS_PATH, RESUMED_PATH};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::checkpoints::Checkpoints;
 use crate::listen::House;
 use crate::tokens::{Keys, OwnerTokens};
 pub(crate) use entry::Entry;
 pub(crate) use hosts::Hosts;
 use problem::Problem;
-pub(crate) use uploads::Turns;
+pub(crate) use uploads::{Turns, search_bundle};
 
 mod admission;
 mod allow;
 mod bearer;
+mod checkpoints;
 mod credentials;
 mod download;
 mod egress;
@@ -78,6 +80,7 @@ pub(crate) struct Machine {
     pub(crate) network: Network,
     pub(crate) git: Git,
     pub(crate) turns: Turns,
+    pub(crate) checkpoints: Checkpoints,
     /// Ends with the machine's door.
     pub(crate) house: House,
 }
@@ -169,6 +172,8 @@ pub(crate) fn machine(machine: Machine, client: reqwest::Client) -> Router {
         .route(&format!("{RESUMED_PATH}{{name}}"), get(results::resumed))
         .route("/v1/worker/result/bundle", put(uploads::bundle))
         .route("/v1/worker/result/transcript", put(uploads::transcript))
+        .route(&format!("{CHECKPOINT_PATH}{{number}}"), put(checkpoints::keep))
+        .route(&format!("{CHECKPOINT_PATH}transcript"), put(checkpoints::transcript))
         .method_not_allowed_fallback(async || Problem::no_route())
         .with_state(machine);
     mayfly_gateway::router(admission, client).merge(own).layer(map_response(end_connection))

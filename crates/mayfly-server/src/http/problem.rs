@@ -243,6 +243,18 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
     }
 
+    pub(crate) fn checkpoint_withheld(why: Option<&str>) -> Self {
+        let detail = match why {
+            None => {
+                "the work has a configured secret in it, and no checkpoint is made of it as it is".to_owned()
+            }
+            Some(why) => {
+                format!("the work could not be searched for secrets, and no checkpoint is made of it: {why}")
+            }
+        };
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+    }
+
     fn disk_full() -> Self {
         let detail =
             "the orchestrator's disk is full: make room in its data folder, or end what fills it by force";

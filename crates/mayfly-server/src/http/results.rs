@@ -12,8 +12,8 @@ use mayfly_wire::api::{self, TaskResult};
 use super::download;
 use super::extract::{Task, TaskPath, bearer};
 use super::problem::Problem;
-use super::workspaces::Began;
 use super::{Machine, Owner};
+use crate::began::Began;
 
 /// `GET /v1/tasks/{id}/result`
 #[utoipa::path(
@@ -85,7 +85,7 @@ pub(super) async fn patch(State(app): State<Owner>, Task(id): Task) -> Result<Re
     let (head, attempt) = head.zip(task.result_attempt).ok_or_else(Problem::no_result)?;
     let bundle = result_folder(&app.results, id.attempt(Attempt(attempt))).join(BUNDLE);
     let scratch = tempfile::tempdir_in(&app.incoming).map_err(|error| Problem::disk(&error))?;
-    let began = task.workspace.map(|from| Began::of(&app.workspaces, from));
+    let began = task.workspace.as_ref().map(|from| Began::of(&app.workspaces, from));
     let base = began.as_ref().map(Began::base);
     let (git, made) = (&app.git, scratch.path().join("patch"));
     let work = Work::open(git, scratch.path(), base, &bundle, &head).await.map_err(Problem::git)?;

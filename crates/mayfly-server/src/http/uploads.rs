@@ -22,7 +22,7 @@ use http::{HeaderMap, StatusCode};
 use mayfly_core::{AttemptId, Carry, Redactor, causes};
 use mayfly_engine::{BUNDLE, StoreError, TRANSCRIPT, WITHHELD, result_folder};
 use mayfly_gateway::Masked;
-use mayfly_git::{CONTENTS_BYTES_MAX, GitError, read_through};
+use mayfly_git::{Base, CONTENTS_BYTES_MAX, Git, GitError, read_through};
 use mayfly_wire::worker::{BUNDLE_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::time::timeout;
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::Machine;
 use super::extract::bearer;
 use super::problem::Problem;
-use super::workspaces::Began;
+use crate::began::Began;
 use crate::incoming::Incoming;
 
 /// The most bundles that are searched at once.
@@ -58,14 +58,14 @@ impl Default for Turns {
 
 /// A machine's turn to upload.
 #[derive(Debug)]
-struct Turn {
+pub(super) struct Turn {
     _own: OwnedMutexGuard<()>,
     next: CancellationToken,
 }
 
 impl Turns {
     /// Ends the upload of this machine that is under way, if there is one: its worker dials again when a connection broke.
-    async fn upload(&self, attempt: AttemptId) -> Turn {
+    pub(super) async fn upload(&self, attempt: AttemptId) -> Turn {
         let next = CancellationToken::new();
         let own = {
             let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +82,7 @@ impl Turns {
     }
 
     /// Searches as soon as there is room for one more search, or gives up in time.
-    async fn search(
+    pub(super) async fn search(
         &self,
         search: impl Future<Output = Result<bool, SearchError>>,
     ) -> Result<bool, SearchError> {
@@ -96,7 +96,7 @@ impl Turns {
 
 impl Turn {
     /// Does a part of the upload, unless the next one is there.
-    async fn take<T>(&self, part: impl Future<Output = T>) -> Result<T, Problem> {
+    pub(super) async fn take<T>(&self, part: impl Future<Output = T>) -> Result<T, Problem> {
         self.next.run_until_cancelled(part).await.ok_or_else(Problem::overtaken)
     }
 }
@@ -146,22 +146,68 @@ async fn has_secret(
 ) -> Result<bool, SearchError> {
     let scratch = tempfile::tempdir_in(&app.incoming)?;
     let from = app.entry.workspace(attempt).await?;
-    let began = from.map(|from| Began::of(&app.workspaces, from));
+    let began = from.as_ref().map(|from| Began::of(&app.workspaces, from));
     let base = began.as_ref().map(Began::base);
-    let (mut carry, mut found) = (Carry::default(), false);
-    let whole = read_through(&app.git, scratch.path(), base, bundle, |piece| {
-        let clean = carry.is_empty() && redactor.is_clean(piece, true);
-        found = !clean && redactor.piece(&mut carry, piece, true).places > 0;
-        if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    let whole = whole.await?;
-    found |= redactor.piece(&mut carry, b"", false).places > 0;
-    if whole || found { Ok(found) } else { Err(SearchError::TooMuch) }
+    scan_bundle(&app.git, scratch.path(), base, bundle, redactor).await
+}
+
+async fn scan_bundle(
+    git: &Git,
+    scratch: &Path,
+    base: Option<Base<'_>>,
+    bundle: &Path,
+    redactor: &Redactor,
+) -> Result<bool, SearchError> {
+    let mut scan = Scan::new(redactor);
+    let whole = read_through(git, scratch, base, bundle, |piece| scan.piece(piece)).await?;
+    scan.over(whole)
+}
+
+/// The same of a bundle that we made, when it is its turn.
+pub(crate) async fn search_bundle(
+    turns: &Turns,
+    git: &Git,
+    scratch: &Path,
+    base: Option<Base<'_>>,
+    bundle: &Path,
+    redactor: &Redactor,
+) -> Result<bool, SearchError> {
+    if redactor.is_empty() {
+        return Ok(false);
+    }
+    turns.search(Box::pin(scan_bundle(git, scratch, base, bundle, redactor))).await
+}
+
+/// Looks for secrets in what comes in pieces.
+#[derive(Debug)]
+pub(super) struct Scan<'a> {
+    redactor: &'a Redactor,
+    carry: Carry,
+    found: bool,
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(redactor: &'a Redactor) -> Self {
+        Self { redactor, carry: Carry::default(), found: false }
+    }
+
+    /// Breaks once there is one.
+    pub(super) fn piece(&mut self, piece: &[u8]) -> ControlFlow<()> {
+        let clean = self.carry.is_empty() && self.redactor.is_clean(piece, true);
+        self.found = !clean && self.redactor.piece(&mut self.carry, piece, true).places > 0;
+        if self.found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Whether there was one, if `whole` of it was looked at or as much as has one.
+    pub(super) fn over(mut self, whole: bool) -> Result<bool, SearchError> {
+        self.found |= self.redactor.piece(&mut self.carry, b"", false).places > 0;
+        if whole || self.found { Ok(self.found) } else { Err(SearchError::TooMuch) }
+    }
 }
 
 /// Why work was not searched.
 #[derive(Debug, thiserror::Error)]
-enum SearchError {
+pub(crate) enum SearchError {
     #[error("it holds more than {CONTENTS_BYTES_MAX} bytes")]
     TooMuch,
     #[error("in {} seconds its search, which waits for that of others, did not come to its end", SEARCH_MAX.as_secs())]
@@ -193,7 +239,7 @@ pub(super) async fn transcript(
     keep(&app.results, attempt, incoming, TRANSCRIPT).await
 }
 
-async fn admit(app: &Machine, headers: &HeaderMap) -> Result<AttemptId, Problem> {
+pub(super) async fn admit(app: &Machine, headers: &HeaderMap) -> Result<AttemptId, Problem> {
     let token = bearer(headers).ok_or_else(Problem::denied)?;
     app.entry.admit_result(token).await.map_err(|_| Problem::denied())
 }

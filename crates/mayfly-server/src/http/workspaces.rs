@@ -2,7 +2,7 @@
 //! what that has not. How they come in parts is the business of [`parts`](super::parts).
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use axum::Json;
 use axum::body::Body;
@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use mayfly_engine::bundle_of;
-use mayfly_git::{Base, whole};
+use mayfly_git::whole;
 use mayfly_wire::api::{COMMITS_MAX, Commits, Known, WholeBundle, Workspace};
 use serde::Deserialize;
 use tokio::fs::File;
@@ -20,6 +20,7 @@ use super::Owner;
 use super::download;
 use super::extract::{Asked, Task, TaskPath};
 use super::problem::{Kind, Problem};
+use crate::began::Began;
 use crate::bundle;
 use crate::incoming::Incoming;
 
@@ -144,28 +145,6 @@ fn first_whole(folder: &Path, commits: &[String]) -> io::Result<Option<WholeBund
     Ok(best.map(|(_, whole)| whole))
 }
 
-/// What a task began with, on this disk.
-#[derive(Debug)]
-pub(super) struct Began {
-    bundle: PathBuf,
-    commit: String,
-    on: Option<PathBuf>,
-}
-
-impl Began {
-    pub(super) fn of(workspaces: &Path, from: Workspace) -> Self {
-        Self {
-            bundle: bundle_of(workspaces, &from.id),
-            commit: from.base,
-            on: from.on.map(|on| bundle_of(workspaces, &on.id)),
-        }
-    }
-
-    pub(super) fn base(&self) -> Base<'_> {
-        Base { bundle: &self.bundle, commit: &self.commit, on: self.on.as_deref() }
-    }
-}
-
 /// `GET /v1/tasks/{id}/workspace`: what the task started from.
 #[utoipa::path(
     get,
@@ -180,9 +159,9 @@ impl Began {
 pub(super) async fn download(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
     let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
     let workspace = task.workspace.ok_or_else(Problem::no_workspace)?;
-    let began = Began::of(&app.workspaces, workspace);
-    if began.on.is_none() {
-        return download::file(&began.bundle, Problem::no_workspace).await;
+    let began = Began::of(&app.workspaces, &workspace);
+    if began.is_whole() {
+        return download::file(began.bundle(), Problem::no_workspace).await;
     }
     let scratch = tempfile::tempdir_in(&app.incoming).map_err(|error| Problem::disk(&error))?;
     let made = scratch.path().join("whole.bundle");

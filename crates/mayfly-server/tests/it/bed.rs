@@ -91,6 +91,11 @@ impl Bed {
         self.provider.alive.borrow().len()
     }
 
+    /// Every machine is gone, whatever it was doing.
+    pub(crate) fn lose_machines(&self) {
+        self.provider.alive.send_modify(BTreeSet::clear);
+    }
+
     /// A machine that no attempt owns.
     pub(crate) fn put_stranger(&self) {
         let stranger = "0193b2c4-0000-7000-8000-0123456789ab.1".parse().unwrap();
@@ -273,6 +278,33 @@ impl Provider for Played {
 
 fn machine(attempt: AttemptId) -> Machine {
     Machine { attempt, alive: true, notes: Vec::new() }
+}
+
+/// git in `folder`.
+pub(crate) fn git(folder: &Path, args: &[&str]) -> String {
+    git_with(folder, args, "")
+}
+
+/// The same, with something to read.
+pub(crate) fn git_with(folder: &Path, args: &[&str], input: &str) -> String {
+    let output = git_bytes(folder, args, input);
+    String::from_utf8(output).unwrap().trim_end().to_owned()
+}
+
+/// The same, whose output is no text.
+pub(crate) fn git_bytes(folder: &Path, args: &[&str], input: &str) -> Vec<u8> {
+    let mut command = std::process::Command::new("git");
+    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", folder).current_dir(folder);
+    for who in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{who}_NAME"), "a").env(format!("GIT_{who}_EMAIL"), "a@localhost");
+    }
+    let read = folder.join(".input");
+    std::fs::write(&read, input).unwrap();
+    command.stdin(std::fs::File::open(&read).unwrap());
+    let output = command.args(args).output().unwrap();
+    std::fs::remove_file(read).unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 /// The work of a machine whose file `name` holds `text`, as a bundle; `other` is what it has beside it.

@@ -6,7 +6,7 @@ use mayfly_client::{Bundle, ClientError};
 use mayfly_wire::api::{Retry, Task};
 use mayfly_wire::worker::Down;
 
-use crate::bed::{Bed, raw, task};
+use crate::bed::{Bed, git, raw, task};
 
 async fn get<T: serde::de::DeserializeOwned>(bed: &Bed, path: &str) -> T {
     let answer = raw(&bed.server.socket()).get(format!("http://mayfly{path}")).send().await.unwrap();
@@ -241,18 +241,6 @@ async fn a_database_that_is_damaged_while_nobody_looks_is_named() {
         Err(error) => (503, error.clone()),
     };
     assert!(status == 503 && text.contains("damaged"), "{status} {text}");
-}
-
-/// git in `folder`.
-fn git(folder: &std::path::Path, args: &[&str]) -> String {
-    let mut command = std::process::Command::new("git");
-    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", folder).current_dir(folder);
-    for who in ["AUTHOR", "COMMITTER"] {
-        command.env(format!("GIT_{who}_NAME"), "a").env(format!("GIT_{who}_EMAIL"), "a@localhost");
-    }
-    let output = command.args(args).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
 /// S46: made of what came out of a machine, with every object checked.

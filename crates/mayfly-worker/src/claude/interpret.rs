@@ -21,6 +21,7 @@ use super::said::{
     ApiRetry, Block, Control, Head, Init, Meta, PermissionDenied, RateLimit, ResultLine, Spoken, Tasks,
     parse, words,
 };
+use crate::listen::Activity;
 
 /// A longer line is not read here.
 pub(crate) const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -32,6 +33,9 @@ pub(crate) const WORDS_MAX: usize = 500;
 pub(crate) const TOO_MANY: u64 = 429;
 /// The status of an API that has more to do than it can.
 pub(crate) const OVERLOADED: u64 = 529;
+/// The tools that change no file; of another nothing is known.
+const READING_TOOLS: [&str; 9] =
+    ["Read", "Glob", "Grep", "LS", "WebFetch", "WebSearch", "TodoWrite", "ToolSearch", "TaskOutput"];
 /// What a permission request is answered with.
 const DENIAL: &str = "Denied: nobody is there to allow it. Go on without it.";
 
@@ -97,6 +101,10 @@ pub(crate) struct Interpreter {
     limits: HashSet<(LimitKind, Option<i64>)>,
     /// Tool calls without a result, by id, with the tool's name.
     calls: HashMap<String, String>,
+    /// Those, and of sub-agents, that change no file.
+    reading: HashSet<String>,
+    /// How many calls have ended that may have changed files.
+    touched: u64,
     denied: HashSet<String>,
     background: HashSet<String>,
 }
@@ -111,6 +119,8 @@ impl Interpreter {
             resets_at: None,
             limits: HashSet::new(),
             calls: HashMap::new(),
+            reading: HashSet::new(),
+            touched: 0,
             denied: HashSet::new(),
             background: HashSet::new(),
         }
@@ -163,6 +173,11 @@ impl Interpreter {
         self.is_answered() && self.calls.is_empty()
     }
 
+    /// What tools have done.
+    pub(crate) fn activity(&self) -> Activity {
+        Activity { ended: self.touched, open: !self.calls.is_empty() }
+    }
+
     fn init(&mut self, init: Option<Init>) -> Vec<Finding> {
         self.turn_open = true;
         self.calls.clear();
@@ -183,9 +198,14 @@ impl Interpreter {
 
     fn assistant(&mut self, spoken: &Spoken) -> Vec<Finding> {
         self.turn_open = true;
+        let calls = spoken.message.blocks().into_iter().filter(|block| block.kind == "tool_use");
+        let calls: Vec<_> = calls.filter_map(|block| Some((block.id?, block.name?))).collect();
+        if self.reading.len() < NAMES_MAX {
+            let reading = calls.iter().filter(|(_, tool)| READING_TOOLS.contains(&&**tool));
+            self.reading.extend(reading.map(|(id, _)| id.clone()));
+        }
         if spoken.parent_tool_use_id.is_none() && self.calls.len() < NAMES_MAX {
-            let calls = spoken.message.blocks().into_iter().filter(|block| block.kind == "tool_use");
-            self.calls.extend(calls.filter_map(|block| Some((block.id?, block.name?))));
+            self.calls.extend(calls);
         }
         Vec::new()
     }
@@ -200,6 +220,7 @@ impl Interpreter {
     fn tool_result(&mut self, result: &Block, meta: &[Meta]) -> Option<Finding> {
         let id = result.tool_use_id.clone()?;
         let called = self.calls.remove(&id);
+        self.touched += u64::from(!self.reading.remove(&id));
         let words = result.content.as_deref().map(words).unwrap_or_default();
         let missing = words.split_once("No such tool available: ").map(|(_, rest)| rest);
         let rejected = meta.iter().any(|meta| meta.id == id && meta.rejects());

@@ -18,7 +18,7 @@ use super::git::{Git, GitError, List};
 use super::nested::{Found, dissolve, look_through, tell};
 
 /// The message of the commit.
-const MESSAGE: &str = "Uncommitted work";
+pub(crate) const MESSAGE: &str = "Uncommitted work";
 /// The most bytes of new files that are kept; a tracked file that has become longer than this is not kept either.
 const NEW_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// The most bytes, and files, of a batch: what a lack of time can cost.
@@ -29,16 +29,16 @@ const LEFT_OUT_MAX: usize = 20;
 const IGNORED_NAMES_MAX: usize = 3;
 
 /// A file, relative to the workspace, and its length.
-type Sized = (u64, PathBuf);
+pub(crate) type Sized = (u64, PathBuf);
 
 /// The files of a workspace and the index that they are taken into.
 #[derive(Debug)]
-pub(super) struct Files<'a> {
-    pub(super) git: &'a Git<'a>,
+pub(crate) struct Files<'a> {
+    pub(crate) git: &'a Git<'a>,
     /// The time for reading files.
-    pub(super) read_by: Instant,
+    pub(crate) read_by: Instant,
     /// The time for all of it.
-    pub(super) deadline: Instant,
+    pub(crate) deadline: Instant,
 }
 
 impl Files<'_> {
@@ -152,7 +152,12 @@ impl Files<'_> {
     }
 
     /// Takes files into the index, the smallest first, a batch at a time.
-    async fn take(&self, how: &[&str], files: &[Sized], collected: &mut Collected) -> Result<(), GitError> {
+    pub(crate) async fn take(
+        &self,
+        how: &[&str],
+        files: &[Sized],
+        collected: &mut Collected,
+    ) -> Result<(), GitError> {
         let mut files: Vec<_> = files.iter().collect();
         files.sort();
         let mut batches = batches(&files);
@@ -162,10 +167,13 @@ impl Files<'_> {
                 Ok(()) => {}
                 // Nothing of the batch was taken: the one that is to blame is found by halves.
                 Err(GitError::Failed { .. }) if batch.len() > 1 => {
+                    // A file that was cut off while it was read has killed git.
+                    self.git.unlock_index();
                     let (first, second) = batch.split_at(batch.len() / 2);
                     batches.extend([second, first]);
                 }
                 Err(error @ GitError::Failed { .. }) => {
+                    self.git.unlock_index();
                     collected.unsaved.push(tell(&batch[0].1, &causes(&error)));
                 }
                 Err(error) => {
@@ -207,7 +215,7 @@ impl Files<'_> {
     }
 
     /// These with their lengths; what is no file has none.
-    async fn measure(&self, paths: Vec<PathBuf>) -> Result<Vec<Sized>, GitError> {
+    pub(crate) async fn measure(&self, paths: Vec<PathBuf>) -> Result<Vec<Sized>, GitError> {
         let workspace = self.git.work_tree.to_owned();
         let length = move |path: &Path| {
             let metadata = workspace.join(path).symlink_metadata();
@@ -291,7 +299,7 @@ fn left_out(left: &[Sized], kept: &HashSet<&Path>) -> Vec<String> {
     lines
 }
 
-fn amount(bytes: u64) -> String {
+pub(crate) fn amount(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
         Some((unit, name)) => format!("{} {name}", bytes / unit),

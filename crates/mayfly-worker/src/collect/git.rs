@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use tokio::time::{Instant, timeout_at};
 
 use crate::claude::command::{GIT_EMAIL, GIT_NAME, PATH};
-use crate::reaper::Reaper;
+use crate::reaper::{Output, Reaper};
 
 /// What is kept of git's output.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -90,11 +90,29 @@ impl Git<'_> {
             input.extend_from_slice(path.as_os_str().as_encoded_bytes());
             input.push(0);
         }
+        let input = self.input(arguments, &input)?;
+        self.output(arguments, input, OUTPUT_BYTES_MAX, deadline).await.map(drop)
+    }
+
+    /// Runs it to its end with this text on its input, and what it prints in a file.
+    pub(crate) async fn print(
+        &self,
+        arguments: &[&str],
+        input: String,
+        to: fs::File,
+        deadline: Instant,
+    ) -> Result<(), GitError> {
+        let mut command = self.command(arguments, self.input(arguments, input.as_bytes())?);
+        command.stdout(to);
+        let verb = command_verb(&command);
+        self.finish(verb, self.reaper.finish(&mut command, OUTPUT_BYTES_MAX), deadline).await.map(drop)
+    }
+
+    fn input(&self, arguments: &[&str], input: &[u8]) -> Result<Stdio, GitError> {
         let file = self.folder.join("mayfly-input");
         let opened = fs::write(&file, input).and_then(|()| fs::File::open(&file));
         let verb = || arguments.first().copied().unwrap_or_default().to_owned();
-        let opened = opened.map_err(|source| GitError::NotRun { verb: verb(), source })?;
-        self.output(arguments, opened.into(), OUTPUT_BYTES_MAX, deadline).await.map(drop)
+        opened.map(Stdio::from).map_err(|source| GitError::NotRun { verb: verb(), source })
     }
 
     /// Runs it to its end, and gives the entries of its output, which end with a zero byte each.
@@ -119,6 +137,12 @@ impl Git<'_> {
         bytes_max: usize,
         deadline: Instant,
     ) -> Result<Vec<u8>, GitError> {
+        let mut command = self.command(arguments, input);
+        let verb = command_verb(&command);
+        self.finish(verb, self.reaper.output(&mut command, bytes_max), deadline).await
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: Stdio) -> Command {
         let mut command = Command::new("git");
         command.env_clear().envs(SETTINGS).args(FLAGS).current_dir(self.work_tree);
         command.env("GIT_DIR", self.folder).env("GIT_WORK_TREE", self.work_tree);
@@ -126,8 +150,16 @@ impl Git<'_> {
             command.env(format!("GIT_{role}_NAME"), GIT_NAME).env(format!("GIT_{role}_EMAIL"), GIT_EMAIL);
         }
         command.args(arguments).stdin(input);
-        let verb = command_verb(&command);
-        let output = timeout_at(deadline, self.reaper.output(&mut command, bytes_max)).await;
+        command
+    }
+
+    async fn finish(
+        &self,
+        verb: String,
+        running: impl Future<Output = io::Result<Output>>,
+        deadline: Instant,
+    ) -> Result<Vec<u8>, GitError> {
+        let output = timeout_at(deadline, running).await;
         let output = output.map_err(|_| GitError::Late { verb: verb.clone() })?;
         let output = output.map_err(|source| GitError::NotRun { verb: verb.clone(), source })?;
         match output.status.success() {

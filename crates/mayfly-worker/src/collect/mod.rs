@@ -5,12 +5,12 @@
 //!
 //! Bound: the order's `collect_ms_max` for the whole.
 
-mod files;
+pub(crate) mod files;
 pub(crate) mod git;
-mod nested;
-mod others;
-mod refs;
-mod session;
+pub(crate) mod nested;
+pub(crate) mod others;
+pub(crate) mod refs;
+pub(crate) mod session;
 mod upload;
 pub(crate) mod work;
 

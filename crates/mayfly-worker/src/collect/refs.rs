@@ -32,33 +32,33 @@ const PUT_ASIDE: [&str; 7] = [
 ];
 
 /// A commit that has a name.
-#[derive(Debug)]
-pub(super) struct Tip {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Tip {
     /// What names it, such as `heads/feature`.
-    pub(super) name: String,
-    pub(super) commit: String,
+    pub(crate) name: String,
+    pub(crate) commit: String,
 }
 
 /// What a repository names.
-#[derive(Debug, Default)]
-pub(super) struct Tips {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tips {
     /// By a name: branches first.
-    pub(super) named: Vec<Tip>,
+    pub(crate) named: Vec<Tip>,
     /// By a log alone, or for an operation under way; the newest first.
-    pub(super) left: Vec<String>,
+    pub(crate) left: Vec<String>,
     /// What could not be looked at, a line each.
-    pub(super) lost: Vec<String>,
+    pub(crate) lost: Vec<String>,
     /// Logs that are longer than what is looked at of them, a line each.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// The commit that `HEAD` in this folder names.
-pub(super) fn head(git: &Path) -> Option<String> {
+pub(crate) fn head(git: &Path) -> Option<String> {
     head_of(git, git)
 }
 
 /// How the repository with this git folder is left, for whoever goes on with it. `None`: there is none.
-pub(super) fn repository(git: &Path) -> Option<Repository> {
+pub(crate) fn repository(git: &Path) -> Option<Repository> {
     let named = text(&git.join("HEAD"))?;
     let named = named.trim_end().strip_prefix("ref: ").map(str::to_owned);
     let branch = named.as_deref().and_then(|name| name.strip_prefix("refs/heads/"));
@@ -80,7 +80,7 @@ pub(super) fn repository(git: &Path) -> Option<Repository> {
 }
 
 /// All that the repository with this git folder names, but `HEAD`.
-pub(super) fn tips(git: &Path) -> Tips {
+pub(crate) fn tips(git: &Path) -> Tips {
     let mut tips = Tips::default();
     let mut refs = packed(git);
     loose(git, &mut refs, &mut tips.lost);

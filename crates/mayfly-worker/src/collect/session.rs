@@ -10,7 +10,7 @@ use super::nested::allow;
 use crate::claude::command::config_dir;
 
 /// The session file. `None`: there is none.
-pub(super) fn find(home: &Path, session: &str) -> Result<Option<PathBuf>, Unreadable> {
+pub(crate) fn find(home: &Path, session: &str) -> Result<Option<PathBuf>, Unreadable> {
     open(home, 0o700);
     let config = config_dir(home);
     open(&config, 0o700);
@@ -37,6 +37,13 @@ pub(super) fn find(home: &Path, session: &str) -> Result<Option<PathBuf>, Unread
     Ok(None)
 }
 
+/// The session file, as far as it can be reached as things are.
+pub(crate) fn look(home: &Path, session: &str) -> Option<PathBuf> {
+    let projects = fs::read_dir(config_dir(home).join("projects")).ok()?.flatten();
+    let mut files = projects.map(|project| project.path().join(format!("{session}.jsonl")));
+    files.find(|file| file.symlink_metadata().is_ok_and(|is| is.is_file()))
+}
+
 /// Opens what is closed; if it cannot be, whoever reads it says so.
 fn open(path: &Path, wanted: u32) {
     if let Ok(metadata) = path.symlink_metadata()
@@ -50,7 +57,7 @@ fn open(path: &Path, wanted: u32) {
 /// A place where it can be, and that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("`{}` cannot be read", path.display())]
-pub(super) struct Unreadable {
+pub(crate) struct Unreadable {
     path: PathBuf,
     source: io::Error,
 }

@@ -21,14 +21,16 @@ const CHUNK_BYTES: usize = 64 * 1024;
 impl Exchange<'_> {
     /// Hands `file` over as `name`.
     pub(crate) async fn put(&self, name: &str, file: &Path) -> Result<(), ExchangeError> {
-        self.until_answered(name, || self.put_once(name, file)).await.map(drop)
+        let put = || self.put_to(format!("/v1/worker/result/{name}"), file);
+        self.until_answered(name, put).await.map(drop)
     }
 
-    async fn put_once(&self, name: &str, file: &Path) -> Result<Bytes, ExchangeError> {
+    /// Hands `file` over at this place, once.
+    pub(crate) async fn put_to(&self, path: String, file: &Path) -> Result<Bytes, ExchangeError> {
         let file = File::open(file).await.map_err(ExchangeError::Unreadable)?;
         let length = file.metadata().await.map_err(ExchangeError::Unreadable)?.len();
         let body = ReaderStream::with_capacity(file, CHUNK_BYTES).map_ok(Frame::<Bytes>::data);
-        let head = self.head(Method::PUT, &format!("/v1/worker/result/{name}"));
+        let head = self.head(Method::PUT, &path);
         let request = head.header(CONTENT_LENGTH, length).body(StreamBody::new(body));
         let request = request.map_err(|error| ExchangeError::Refused {
             status: StatusCode::BAD_REQUEST,

@@ -76,7 +76,7 @@ impl Work<'_> {
     }
 
     /// The agent's commits that `head` does not hold.
-    async fn others(
+    pub(crate) async fn others(
         &self,
         git: &Git<'_>,
         head: Option<&str>,
@@ -148,11 +148,16 @@ impl Work<'_> {
         Ok(Bundle { head: head.to_owned(), others, file })
     }
 
-    async fn init(&self, git: &Git<'_>, deadline: Instant) -> Result<(), GitError> {
+    pub(crate) async fn init(&self, git: &Git<'_>, deadline: Instant) -> Result<(), GitError> {
         // A SHA-256 repository names its commits with 64 digits.
         let sha256 = self.base.is_some_and(|base| base.len() == 64);
         let format = if sha256 { "--object-format=sha256" } else { "--object-format=sha1" };
         git.run(["init", "--quiet", "--template=", format], deadline).await?;
+        self.borrow_objects(git)
+    }
+
+    /// Has the git folder read the objects that are there now.
+    pub(crate) fn borrow_objects(&self, git: &Git<'_>) -> Result<(), GitError> {
         let agents = self.workspace.join(".git/objects");
         let owned = |path: &Path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
         let mut alternates = String::new();
@@ -164,7 +169,12 @@ impl Work<'_> {
     }
 
     /// The commit to build on: the agent's `HEAD` if it and all that it needs are there, else the base.
-    async fn parent(&self, git: &Git<'_>, deadline: Instant, collected: &mut Collected) -> Option<String> {
+    pub(crate) async fn parent(
+        &self,
+        git: &Git<'_>,
+        deadline: Instant,
+        collected: &mut Collected,
+    ) -> Option<String> {
         let base = self.base.map(str::to_owned);
         let Some(head) = head(&self.workspace.join(".git")) else {
             if base.is_some() {

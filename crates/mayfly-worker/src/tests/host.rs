@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
+use crate::checkpoint::Pace;
 use crate::claude::command::tests::order;
 use crate::life::{LifeError, live};
 use crate::outbox::Bounds;
@@ -56,7 +57,7 @@ pub(crate) struct Desk {
     pub(crate) acks: watch::Sender<u64>,
     pub(crate) downs: broadcast::Sender<Option<Down>>,
     pub(crate) hellos: mpsc::UnboundedSender<Hello>,
-    pub(crate) results: Arc<Mutex<Vec<(String, Bytes)>>>,
+    pub(crate) results: watch::Sender<Vec<(String, Bytes)>>,
     pub(crate) takes_results: bool,
     /// Where results are taken; elsewhere requests wait for ever.
     pub(crate) result_path: &'static str,
@@ -77,7 +78,7 @@ impl Desk {
             acks: watch::Sender::new(u64::MAX),
             downs: broadcast::channel(8).0,
             hellos: hello_in,
-            results: Arc::default(),
+            results: watch::Sender::default(),
             takes_results: true,
             result_path: "/v1/worker/result/",
             model: |_| None,
@@ -92,6 +93,7 @@ pub(crate) struct Host {
     pub(crate) hellos: mpsc::UnboundedReceiver<Hello>,
     pub(crate) dir: TempDir,
     pub(crate) graces: Graces,
+    pub(crate) pace: Pace,
     pub(crate) bounds: Bounds,
     server: tokio::task::JoinHandle<()>,
 }
@@ -110,7 +112,8 @@ impl Host {
         let (mut desk, hellos) = Desk::new();
         adjust(&mut desk);
         let server = tokio::spawn(serve(dir.path().join("s"), desk.clone()));
-        let host = Self { desk, hellos, dir, graces: SHORT, bounds: Bounds::USUAL, server };
+        let host =
+            Self { desk, hellos, dir, graces: SHORT, pace: Pace::USUAL, bounds: Bounds::USUAL, server };
         host.install(script);
         host
     }
@@ -161,6 +164,7 @@ impl Host {
             realm: Realm::Children,
             place: None,
             graces: self.graces,
+            pace: self.pace,
             bounds: self.bounds,
             base: self.dir.path().join("base"),
             scratch: self.dir.path().join("scratch"),
@@ -239,8 +243,18 @@ impl Host {
     }
 
     pub(crate) fn result(&self, name: &str) -> Option<Bytes> {
-        let results = self.desk.results.lock().unwrap();
+        let results = self.desk.results.borrow();
         results.iter().find(|(named, _)| named == name).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Waits for so many files of this name to be handed over, and gives the last.
+    pub(crate) async fn handed(&self, name: &str, count: usize) -> Bytes {
+        let mut results = self.desk.results.subscribe();
+        let named = |results: &Vec<(String, Bytes)>| {
+            results.iter().filter(|(named, _)| named == name).nth(count - 1).map(|(_, bytes)| bytes.clone())
+        };
+        let found = results.wait_for(|results| named(results).is_some()).await.unwrap();
+        named(&found).unwrap()
     }
 
     /// A pipe that a script can hold open as long as it lives.
@@ -324,7 +338,7 @@ async fn answer(mut request: Request<Incoming>, desk: Desk) -> Result<Response<F
         true => StatusCode::NO_CONTENT,
         false => StatusCode::UNAUTHORIZED,
     };
-    desk.results.lock().unwrap().push((name.to_owned(), body));
+    desk.results.send_modify(|results| results.push((name.to_owned(), body)));
     Ok(Response::builder().status(status).body(Full::default()).unwrap())
 }
 

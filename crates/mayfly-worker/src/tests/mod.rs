@@ -4,6 +4,7 @@
 mod as_pid_1;
 mod away;
 mod beside_the_work;
+mod checkpoints;
 mod host;
 mod left_out;
 mod real_cli;

@@ -129,7 +129,7 @@ fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {
         Ignored { file, parts } if parts.is_empty() => note(&format!("not trusted, ignored: {file}")),
         Ignored { file, parts } => note(&format!("not trusted, ignored: {file}: {}", parts.join(", "))),
         Warning { text } => note(text),
-        Collected { .. } | Unknown => Vec::new(),
+        Checkpoint { .. } | Collected { .. } | Unknown => Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod away;
 mod cancelling;
+mod checkpoints;
 mod credentials;
 mod demo;
 mod draining;

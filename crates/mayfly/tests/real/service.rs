@@ -46,13 +46,13 @@ impl User {
     }
 
     /// Makes a repository of the current folder.
-    fn make_repository(&self) {
+    pub(crate) fn make_repository(&self) {
         self.git(&["init", "-q", "-b", "main"]);
         self.git(&["commit", "-q", "--allow-empty", "-m", "first"]);
     }
 
     /// git in the current folder.
-    fn git(&self, args: &[&str]) -> String {
+    pub(crate) fn git(&self, args: &[&str]) -> String {
         git(self.dir.path(), &self.dir.path().join("cwd"), args)
     }
 

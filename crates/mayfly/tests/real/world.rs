@@ -250,6 +250,11 @@ impl Run {
         panic!("the run ended before the event; stderr: {}", self.stderr().await);
     }
 
+    /// What it has told so far.
+    pub(crate) fn events(&self) -> &[Value] {
+        &self.events
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();

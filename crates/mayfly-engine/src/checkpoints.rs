@@ -1,0 +1,107 @@
+//! What of an attempt's work is kept outside of its machine while it runs, for a machine that is lost.
+//!
+//! Once a machine is gone, and before its task takes another step, the attempt's result is settled: what the worker
+//! brought out, or else what its last checkpoint holds. Both are idempotent, so a restart in between does it again.
+
+use std::fmt;
+use std::io;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use mayfly_core::{AttemptId, TaskId, causes};
+use mayfly_store::{StoreError, TaskRow};
+use mayfly_wire::api::{Collected, Workspace};
+use mayfly_wire::event::MayflyEvent;
+use mayfly_wire::worker::Report;
+use tracing::{info, warn};
+
+use crate::engine::Engine;
+
+/// Who keeps checkpoints. Every verb is idempotent.
+#[async_trait]
+pub trait Checkpoints: fmt::Debug + Send + Sync + 'static {
+    /// Makes the files of a result of what the last checkpoint of an attempt holds, and says what it is. `began` is what
+    /// its task began with. `None`: there is no checkpoint.
+    async fn recover(&self, attempt: AttemptId, began: Option<&Workspace>) -> io::Result<Option<Collected>>;
+
+    /// Removes the checkpoints of an attempt. None is a success.
+    fn discard(&self, attempt: AttemptId) -> io::Result<()>;
+}
+
+impl Engine {
+    /// Tells the owner that a checkpoint is safe.
+    pub async fn checkpointed(
+        &self,
+        attempt: AttemptId,
+        number: u64,
+        as_of: Timestamp,
+        (files, bytes): (u64, u64),
+    ) -> Result<(), StoreError> {
+        self.tell(attempt, MayflyEvent::Checkpoint { number, as_of, files, bytes }).await
+    }
+
+    /// Settles what came out of a machine that is gone.
+    pub(crate) async fn settle_result(&self, attempt: AttemptId) -> Result<(), StoreError> {
+        let Some(task) = self.0.store.task(attempt.task).await? else { return Ok(()) };
+        let own = task.state.machine() == Some(attempt.attempt);
+        let had = own_result(&task, attempt);
+        if own && had.is_none_or(is_lacking) {
+            match self.0.checkpoints.recover(attempt, task.spec.workspace.as_ref()).await {
+                Ok(Some(recovered)) => self.keep_recovered(attempt, had, recovered).await?,
+                Ok(None) => {}
+                Err(error) => {
+                    let why = causes(&error);
+                    warn!(error = why, "no result was made of the checkpoints");
+                    // They stay, for whoever looks through them.
+                    let text = format!(
+                        "what was checkpointed could not be made a result, and is kept in the orchestrator's data folder \
+                         as `results/{}/{}/checkpoints`: {why}",
+                        attempt.task, attempt.attempt.0
+                    );
+                    return self.tell(attempt, MayflyEvent::Warning { text }).await;
+                }
+            }
+        }
+        if let Err(error) = self.0.checkpoints.discard(attempt) {
+            // They go with the task's result.
+            warn!(%error, "checkpoints not removed");
+        }
+        Ok(())
+    }
+
+    /// A result that has no work gets that of the checkpoint.
+    async fn keep_recovered(
+        &self,
+        attempt: AttemptId,
+        had: Option<&Collected>,
+        recovered: Collected,
+    ) -> Result<(), StoreError> {
+        let result = match had {
+            None => recovered,
+            // Nothing is in it either.
+            Some(_) if !recovered.bundle => return Ok(()),
+            Some(had) => Collected {
+                transcript: had.transcript || recovered.transcript,
+                unsaved: had.unsaved.iter().cloned().chain(recovered.unsaved).collect(),
+                notes: had.notes.iter().cloned().chain(recovered.notes).collect(),
+                ..recovered
+            },
+        };
+        let redactor = self.redactor();
+        let mut report = Report::Collected(result);
+        let redacted = report.texts().into_iter().map(|text| u32::from(redactor.text(text))).sum();
+        let Report::Collected(result) = report else { return Ok(()) };
+        info!("the last checkpoint is the result");
+        self.0.store.recovered(attempt, self.0.clock.now(), result, redacted).await
+    }
+}
+
+fn own_result(task: &TaskRow, attempt: AttemptId) -> Option<&Collected> {
+    let own = |attempted: u32| TaskId::attempt(attempt.task, mayfly_core::Attempt(attempted)) == attempt;
+    task.result.as_ref().filter(|_| task.result_attempt.is_some_and(own))
+}
+
+/// Whether the work, or some of it, did not come out.
+fn is_lacking(result: &Collected) -> bool {
+    !result.bundle && (result.head.is_some() || !result.unsaved.is_empty())
+}

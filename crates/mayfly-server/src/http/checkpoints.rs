@@ -1,0 +1,130 @@
+//! What a worker hands over while `claude` works. The token says whose it is.
+//!
+//! A checkpoint is searched for configured secrets as work that is brought out is, and kept apart if it has one in it;
+//! in a part of the session file they are masked. What is answered with success is on the disk.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use http::{HeaderMap, StatusCode};
+use mayfly_core::{AttemptId, Redactor, causes};
+use mayfly_gateway::Masked;
+use mayfly_git::{Pack, read_pack};
+use mayfly_wire::worker::TRANSCRIPT_BYTES_MAX;
+use serde::Deserialize;
+
+use super::Machine;
+use super::extract::Asked;
+use super::problem::Problem;
+use super::uploads::{Scan, SearchError, admit};
+use crate::checkpoints::{BYTES_MAX, BadCheckpoint, Checkpoints, Link, read_head};
+use crate::incoming::Incoming;
+
+/// The oldest that a checkpoint can be.
+const AGE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The query of a checkpoint.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Of {
+    /// How long ago the work was looked at, in milliseconds: clocks differ.
+    age_ms: u64,
+}
+
+/// `PUT /v1/worker/checkpoint/{number}`
+pub(super) async fn keep(
+    State(app): State<Machine>,
+    Path(number): Path<u64>,
+    Asked(Of { age_ms }): Asked<Of>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    let attempt = admit(&app, &headers).await?;
+    let as_of = app.entry.ago(Duration::from_millis(age_ms).min(AGE_MAX));
+    let turn = app.turns.upload(attempt).await;
+    let links = app.checkpoints.links(attempt).map_err(|error| Problem::disk(&error))?;
+    let receiving = Incoming::receive(body.into_data_stream(), &app.incoming, room(&links));
+    let incoming = turn.take(receiving).await??;
+    let (head, begins_at) = read_head(incoming.path())?;
+    let fit = Checkpoints::fit(&links, number, &head)?;
+    let redactor = app.entry.redactor();
+    let pack = Pack { file: incoming.path().to_owned(), begins_at };
+    let digits = head.head.as_ref().map_or(0, String::len);
+    let found = match () {
+        () if redactor.is_empty() => Ok(false),
+        () => turn.take(app.turns.search(Box::pin(has_secret(&app, digits, &pack, &redactor)))).await?,
+    };
+    if !matches!(found, Ok(false)) {
+        let why = found.err().map(|error| causes(&error));
+        return Err(withhold(&app, attempt, incoming, why.as_deref()).await);
+    }
+    let bytes = std::fs::metadata(incoming.path()).map_or(0, |is| is.len());
+    let kept = app.checkpoints.keep(attempt, number, as_of, incoming, fit).await;
+    kept.map_err(|error| Problem::disk(&error))?;
+    app.entry.checkpointed(attempt, number, as_of, (head.files, bytes)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What another may have.
+fn room(links: &[Link]) -> u64 {
+    BYTES_MAX.saturating_sub(links.iter().map(|link| link.bytes).sum())
+}
+
+async fn withhold(app: &Machine, attempt: AttemptId, file: Incoming, why: Option<&str>) -> Problem {
+    match app.checkpoints.withhold(attempt, file).await {
+        Ok(()) => Problem::checkpoint_withheld(why),
+        Err(error) => Problem::disk(&error),
+    }
+}
+
+async fn has_secret(
+    app: &Machine,
+    digits: usize,
+    pack: &Pack,
+    redactor: &Redactor,
+) -> Result<bool, SearchError> {
+    let scratch = tempfile::tempdir_in(&app.incoming)?;
+    let mut scan = Scan::new(redactor);
+    let whole =
+        read_pack(&app.git, scratch.path(), digits, pack, |piece| -> ControlFlow<()> { scan.piece(piece) });
+    let whole = whole.await?;
+    scan.over(whole)
+}
+
+/// The query of a part of the session file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct From {
+    /// Where in the file it begins: after what was handed over before, or at 0, anew.
+    from: u64,
+}
+
+/// `PUT /v1/worker/checkpoint/transcript`: whole lines.
+pub(super) async fn transcript(
+    State(app): State<Machine>,
+    Asked(From { from }): Asked<From>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    let attempt = admit(&app, &headers).await?;
+    let turn = app.turns.upload(attempt).await;
+    let body = Masked::new(body.into_data_stream(), app.entry.redactor());
+    let room = TRANSCRIPT_BYTES_MAX.saturating_sub(from);
+    let incoming = turn.take(Incoming::receive(body, &app.incoming, room)).await??;
+    match app.checkpoints.append(attempt, from, incoming).await {
+        Ok(true) => Ok(StatusCode::NO_CONTENT),
+        Ok(false) => Err(Problem::bad_request("this part of the session file does not follow what is kept")),
+        Err(error) => Err(Problem::disk(&error)),
+    }
+}
+
+impl std::convert::From<BadCheckpoint> for Problem {
+    fn from(error: BadCheckpoint) -> Self {
+        match error {
+            BadCheckpoint::Disk(error) => Self::disk(&error),
+            error => Self::bad_request(format!("this checkpoint cannot be taken: {error}")),
+        }
+    }
+}
