@@ -19,6 +19,7 @@
 //! - [`Quarantine::land`] checks what came back and makes one new branch of it; no tree is touched.
 //! - [`Repo::quarantine`] is for work whose beginning was captured long ago; [`Quarantine::start_from`] takes that in.
 //! - [`Work`] shows what a task made as a diff or a patch, and applies it to files.
+//! - [`changes`] names the files that were changed, and which of them would run by themselves.
 //! - [`read_through`] reads what a task added, to be searched.
 //! - [`join`] makes one bundle of what a machine handed over in parts; [`read_pack`] reads one of them.
 //! - [`fetch`] brings one commit of a repository elsewhere into a folder.
@@ -29,12 +30,14 @@
 //! the user's stands before is carried as the index has it, or else as it is. The git of a machine is the worker's business, not this crate's.
 
 mod base;
+mod changes;
 mod checkpoint;
 mod command;
 mod contents;
 mod create;
 mod fetch;
 mod filtered;
+mod flags;
 mod land;
 mod mirror;
 mod repo;
@@ -42,6 +45,7 @@ mod snapshot;
 mod work;
 
 pub use base::{Base, whole};
+pub use changes::{Change, Changes, FILES_MAX, Flagged, changes};
 pub use checkpoint::{Pack, join, read_pack};
 pub use command::{Git, GitError, MEMORY_BYTES_MAX};
 pub use contents::{CONTENTS_BYTES_MAX, read_through};

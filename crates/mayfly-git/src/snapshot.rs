@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::changes::{Changes, between};
 use crate::command::{Git, GitCommand, GitError};
 use crate::filtered;
 use crate::repo::Repo;
@@ -91,6 +92,11 @@ impl Quarantine {
 
     pub(crate) fn git(&self) -> GitCommand {
         self.repo.git.within(&self.git_dir)
+    }
+
+    /// What work that has [landed](Self::land) has other than `base`.
+    pub async fn changes(&self, base: &str, head: &str) -> Result<Changes, GitError> {
+        between(self.git(), base, head).await
     }
 
     /// git with the user's files and their rules.

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Base, take_base};
+use crate::changes::{Changes, between};
 use crate::command::{Git, GitCommand, GitError};
 use crate::land::fetch;
 use crate::repo::Repo;
@@ -49,6 +50,28 @@ impl Work {
         Ok(Self { git: git.clone(), git_dir, from, head: head.to_owned() })
     }
 
+    /// The same in a repository of ours that borrows what the user's has. `None`: that does not have the commit `base`.
+    pub async fn open_on(
+        repo: &Repo,
+        scratch: &Path,
+        base: &str,
+        bundle: &Path,
+        head: &str,
+    ) -> Result<Option<Self>, GitError> {
+        let quarantine = repo.quarantine(scratch).await?;
+        if !quarantine.starts_from(base).await? {
+            return Ok(None);
+        }
+        fetch(quarantine.git(), bundle, head, &format!("refs/landed/{head}")).await?;
+        let (git, git_dir) = (repo.git.clone(), quarantine.git_dir);
+        Ok(Some(Self { git, git_dir, from: base.to_owned(), head: head.to_owned() }))
+    }
+
+    /// What was changed, file by file.
+    pub async fn changes(&self) -> Result<Changes, GitError> {
+        between(self.inside(), &self.from, &self.head).await
+    }
+
     /// Writes what was changed to `to`, for reading.
     pub async fn diff(&self, to: &Path) -> Result<(), GitError> {
         self.compare(&[]).output_to(to)?.run().await.map(drop)
@@ -59,8 +82,9 @@ impl Work {
         self.compare(&["--binary", "--full-index"]).output_to(to)?.run().await.map(drop)
     }
 
-    /// Puts a [patch](Self::patch) onto the files of `repo`, wholly or not at all. Neither its index nor any ref
-    /// changes.
+    /// Puts a [patch](Self::patch) onto the files of `repo`, wholly or not at all: git looks at every file before it touches
+    /// the first. Killed after that, it leaves some as they were, some new, one perhaps cut off, and those missing that it was
+    /// about to write: it takes all old ones away before it writes the first new one. Neither its index nor any ref changes.
     pub async fn apply(&self, patch: &Path, repo: &Repo) -> Result<(), GitError> {
         let apply = ["apply", "--whitespace=nowarn"].map(OsStr::new);
         let onto = self.inside().bounded().work_tree(&repo.top).args(apply).args([patch.as_os_str()]);

@@ -9,13 +9,16 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use mayfly_git::{Git, GitError, Mirror, Quarantine, Repo, Snapshot, unbundle};
+use mayfly_git::{Changes, Flagged, Git, GitError, Mirror, Quarantine, Repo, Snapshot, changes, unbundle};
 use mayfly_wire::api::{Collected, Task, Workspace};
 use tempfile::TempDir;
 
 use crate::contact::Contact;
 use crate::printer::Printer;
 use crate::values::{shell_word, slug};
+
+/// The most files that are named of those that would run by themselves.
+const FLAGGED_MAX: usize = 10;
 
 /// Where work lands, and what it starts from.
 #[derive(Debug)]
@@ -61,6 +64,8 @@ pub(crate) struct Landed {
     pub(crate) place: Option<Place>,
     /// The branches with what the agent committed beside its work.
     pub(crate) others: Vec<String>,
+    /// What of it would run by itself, a line each.
+    pub(crate) flagged: Vec<String>,
     /// The session file.
     pub(crate) transcript: Option<PathBuf>,
     /// Whether the machine says that nothing was changed.
@@ -79,6 +84,26 @@ impl Landed {
     fn fail(&mut self, what: &str) {
         self.lost.push(what.to_owned());
         self.failed = true;
+    }
+}
+
+/// Work that has landed.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) place: Place,
+    /// The branches with what the agent committed beside its work.
+    pub(crate) others: Vec<String>,
+    /// What of it would run by itself, a line each.
+    pub(crate) flagged: Vec<String>,
+}
+
+impl Placed {
+    fn new(place: Place, others: Vec<String>, changes: Result<Changes, GitError>) -> Self {
+        let flagged = match changes {
+            Ok(changes) => flagged(&changes),
+            Err(error) => vec![format!("what it changed cannot be listed, so look at it first: {error}")],
+        };
+        Self { place, others, flagged }
     }
 }
 
@@ -120,7 +145,10 @@ impl Landing {
             Ok(Some(head)) => {
                 let place = default_place(task, title);
                 match self.place(contact, printer, task, head, &place).await {
-                    Ok((place, others)) => (landed.place, landed.others) = (Some(place), others),
+                    Ok(Placed { place, others, flagged }) => {
+                        landed.place = Some(place);
+                        (landed.others, landed.flagged) = (others, flagged);
+                    }
                     // Another place would not make it any better.
                     Err(error) if is_refusal(&error) => {
                         landed.fail(&format!("the work: it was refused, and has not landed: {error:#}"));
@@ -162,30 +190,33 @@ impl Landing {
         task: &Task,
         head: &str,
         name: &str,
-    ) -> anyhow::Result<(Place, Vec<String>)> {
+    ) -> anyhow::Result<Placed> {
         let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
         let bundle = scratch.path().join("work.bundle");
         contact.ask(printer, async |client| client.bundle(&task.id, &bundle).await).await?;
         let Some(workspace) = &task.workspace else {
             let folder = self.folder.join(name);
             let others = unbundle(&self.git, &bundle, head, &folder, "main").await?;
-            return Ok((Place::Folder(folder), others));
+            let changes = changes(&self.git, &folder.join(".git"), None, head).await;
+            return Ok(Placed::new(Place::Folder(folder), others, changes));
         };
         if let (Some(mirror), None) = (&self.mirror, &self.repo) {
             let folder = self.folder.join(name.replace('/', "-"));
             let others = mirror.clone_with(&bundle, head, &folder, name).await?;
-            return Ok((Place::Folder(folder), others));
+            let changes = changes(&self.git, &folder.join(".git"), Some(&workspace.base), head).await;
+            return Ok(Placed::new(Place::Folder(folder), others, changes));
         }
-        let others = match &self.code {
-            Some(code) if code.snapshot.base == workspace.base => {
-                code.quarantine.land(&bundle, head, name).await?
-            }
+        let own;
+        let quarantine = match &self.code {
+            Some(code) if code.snapshot.base == workspace.base => &code.quarantine,
             _ => {
-                let quarantine = self.quarantine(contact, printer, task, workspace, &scratch).await?;
-                quarantine.land(&bundle, head, name).await?
+                own = self.quarantine(contact, printer, task, workspace, &scratch).await?;
+                &own
             }
         };
-        Ok((Place::Branch(name.to_owned()), others))
+        let others = quarantine.land(&bundle, head, name).await?;
+        let changes = quarantine.changes(&workspace.base, head).await;
+        Ok(Placed::new(Place::Branch(name.to_owned()), others, changes))
     }
 
     /// One that takes the work of a task that was handed over at some other time.
@@ -248,6 +279,16 @@ impl Landing {
     }
 }
 
+/// What would run later by itself, a line each.
+pub(crate) fn flagged(changes: &Changes) -> Vec<String> {
+    let all = &changes.flagged;
+    let line = |Flagged { path, words }: &Flagged| format!("{path}: {words}, which takes effect by itself");
+    let more = all.len().saturating_sub(FLAGGED_MAX);
+    let mut lines: Vec<_> = all.iter().take(FLAGGED_MAX).map(line).collect();
+    lines.extend((more > 0).then(|| format!("and {more} more")));
+    lines
+}
+
 /// Whether what came back is not fit for a repository.
 fn is_refusal(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(GitError::is_refusal)
@@ -282,6 +323,7 @@ pub(crate) fn lines(landed: &Landed) -> Vec<(&'static str, String)> {
         None => {}
     }
     lines.extend(landed.others.iter().map(|branch| ("branch", branch.clone())));
+    lines.extend(landed.flagged.iter().map(|line| ("flagged", line.clone())));
     lines.extend(landed.lost.iter().map(|lost| ("not saved", lost.clone())));
     lines.extend(landed.by_hand.iter().map(|command| ("by hand", command.clone())));
     lines.extend(landed.notes.iter().map(|note| ("note", note.clone())));

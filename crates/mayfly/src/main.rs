@@ -34,6 +34,7 @@ mod orchestrator;
 mod printer;
 mod progress;
 mod prompt;
+mod recap;
 mod registries;
 mod repository;
 mod secret_input;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use mayfly_git::{Base, GitError, Repo, Snapshot, Work};
+use mayfly_git::{Base, Change, GitError, Repo, Snapshot, Work};
 use tempfile::TempDir;
 
 use super::Place;
@@ -101,6 +101,115 @@ async fn work_that_does_not_fit_changes_no_file() {
     assert!(matches!(&error, GitError::NoFit { said, .. } if said.contains("a.txt")), "{error}");
     assert_eq!(fs::read_to_string(repo.join("a.txt")).unwrap(), "something else\n");
     assert!(!repo.join("new.bin").exists());
+}
+
+/// S48: what takes effect by itself is known, however deep it is and however its name is written; the others are counted.
+#[tokio::test]
+async fn each_changed_file_is_named_with_its_lines_and_whether_it_runs_by_itself() {
+    let place = Place::with_repository();
+    let (_quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join("a.txt"), "two\nmade\n").unwrap();
+    fs::write(machine.join("odd \t\n\u{1b}[2J\u{fc}"), b"\0").unwrap();
+    for (path, text) in [(".GitHub/workflows/ci.yml", "on: push\n"), ("web/.husky/pre-commit", "x\n")] {
+        let path = machine.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    place.git(&machine, &["add", "-A"]);
+    place.git(&machine, &["commit", "-q", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let [first, second] = [0, 1].map(|_| tempfile::tempdir().unwrap());
+    let base = Base { bundle: &snapshot.bundle, commit: &snapshot.base };
+    let own = Work::open(&place.ours(), first.path(), Some(base), &bundle, &head).await.unwrap();
+    let changes = own.changes().await.unwrap();
+    let change = |path: &str, lines| Change { path: path.to_owned(), lines };
+    let files = [
+        change(".GitHub/workflows/ci.yml", Some((1, 0))),
+        change("a.txt", Some((2, 1))),
+        change("odd \t\n\u{1b}[2J\u{fc}", None),
+        change("web/.husky/pre-commit", Some((1, 0))),
+    ];
+    assert_eq!((&changes.files[..], changes.count), (&files[..], 4));
+    let flagged: Vec<_> = changes.flagged.iter().map(|file| (file.path.as_str(), file.words)).collect();
+    assert_eq!(
+        flagged,
+        [(".GitHub/workflows/ci.yml", "a pipeline"), ("web/.husky/pre-commit", "a hook of git")]
+    );
+    // The same without the base, where the user has it; and nothing where they have not.
+    let repo = Repo::discover(&place.ours(), &place.repo()).await.unwrap();
+    let borrowed = Work::open_on(&repo, second.path(), &snapshot.base, &bundle, &head).await.unwrap();
+    assert_eq!(borrowed.unwrap().changes().await.unwrap(), changes);
+    let third = tempfile::tempdir().unwrap();
+    let none = Work::open_on(&repo, third.path(), &"1".repeat(40), &bundle, &head).await;
+    assert!(none.unwrap().is_none());
+}
+
+/// The configuration and attributes of the user's repository have no say in what is shown of the work.
+#[tokio::test]
+async fn listing_what_was_changed_starts_no_program_of_the_repository() {
+    let done = Done::new().await;
+    let (repo, ran) = (done.place.repo(), done.place.dir.path().join("ran"));
+    let program = format!("touch {}", ran.display());
+    for key in ["diff.external", "diff.x.textconv", "diff.x.command", "core.fsmonitor", "filter.x.clean"] {
+        done.place.git(&repo, &["config", key, &program]);
+    }
+    fs::create_dir_all(repo.join(".git/info")).unwrap();
+    fs::write(repo.join(".git/info/attributes"), "* diff=x filter=x\n").unwrap();
+    let base = &done.snapshot.base;
+    let place = &done.place;
+    place.git(
+        &repo,
+        &["-c", "filter.x.clean=cat", "bundle", "unbundle", done.snapshot.bundle.to_str().unwrap()],
+    );
+    let work =
+        Work::open_on(&done.repo().await, done.scratch.path(), base, &done.bundle, &done.head).await.unwrap();
+    assert_eq!(work.unwrap().changes().await.unwrap().count, 2);
+    assert!(!ran.exists());
+}
+
+/// What holds of a kill in the middle of `--apply`: each file is the old one, the new one as far as it was written, or missing,
+/// which git's status tells; nothing else in the repository is touched.
+#[tokio::test]
+async fn applying_that_is_killed_leaves_each_file_old_new_or_missing() {
+    const FILES: usize = 400;
+    let place = Place::with_repository();
+    let name = |number: usize| format!("many/{number}.txt");
+    fs::create_dir(place.repo().join("many")).unwrap();
+    let old = "old\n".repeat(50);
+    (0..FILES).for_each(|number| fs::write(place.repo().join(name(number)), &old).unwrap());
+    place.git(&place.repo(), &["add", "-A"]);
+    place.git(&place.repo(), &["commit", "-q", "-m", "many"]);
+    let (_quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    let new = "new\n".repeat(60);
+    (0..FILES).for_each(|number| fs::write(machine.join(name(number)), &new).unwrap());
+    place.git(&machine, &["commit", "-q", "-a", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let repo = Repo::discover(&place.ours(), &place.repo()).await.unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let work = Work::open_on(&repo, scratch.path(), &snapshot.base, &bundle, &head).await.unwrap().unwrap();
+    let patch = scratch.path().join("patch");
+    work.patch(&patch).await.unwrap();
+    let refs = place.git(&place.repo(), &["for-each-ref"]);
+    // Given up as soon as it has written the first file, it kills its git.
+    let written = async {
+        while fs::read_to_string(repo.top.join(name(0))).is_ok_and(|text| text == old) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = written => {}
+        applied = work.apply(&patch, &repo) => applied.unwrap(),
+    }
+    for number in 0..FILES {
+        if let Ok(text) = fs::read_to_string(repo.top.join(name(number))) {
+            assert!(text == old || new.starts_with(&text), "{number} is neither");
+        }
+    }
+    assert_eq!(place.git(&place.repo(), &["for-each-ref"]), refs);
+    assert_eq!(place.git(&place.repo(), &["diff", "--cached", "--name-only"]), "");
 }
 
 /// S48: no path of a patch leads out of the tree or into a `.git`.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use mayfly_git::{Base, GitError, Repo, Work};
-use mayfly_wire::api::{Collected, Task, Usage};
+use mayfly_wire::api::{Collected, Task};
 use tempfile::TempDir;
 
 use crate::cli::DataArgs;
@@ -18,23 +18,28 @@ use crate::contact::{Contact, Origin};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
-use crate::landing::{self, Landing, Place};
+use crate::landing::{self, Landing, Place, Placed};
 use crate::printer::Printer;
 use crate::{repository, values};
+use summary::Summary;
+
+mod summary;
 
 /// What is read of a file at once.
 const READ_BYTES: usize = 64 * 1024;
 
 const RESULT_EXAMPLES: &str = "\
 Examples:
-  mayfly result 1a2b3c4d                  # how it ended, and what came out
+  mayfly result 1a2b3c4d                  # how it ended, what it did, and what came out
   mayfly result 1a2b3c4d --diff
   mayfly result 1a2b3c4d --branch         # mayfly/1a2b3c4d-<first words of the prompt>
   mayfly result 1a2b3c4d --patch | git apply
   mayfly result 1a2b3c4d --apply          # the same, in one step
 
-Everything is against the code that the task started from. If no orchestrator runs, one is started
-in the background, as by `mayfly run`.";
+Everything is against the code that the task started from; of a task that was resumed, against that
+of the first. What does not fit your files is refused before one of them is changed; a kill in the
+middle of --apply can leave some of them missing, which `git status` shows: --branch has the whole.
+If no orchestrator runs, one is started in the background, as by `mayfly run`.";
 
 /// Tell how a task ended and what came out of it, or take that
 #[derive(Debug, clap::Args)]
@@ -45,6 +50,9 @@ pub(crate) struct ResultArgs {
     task: String,
     #[command(flatten)]
     form: Form,
+    /// With --apply: also what takes effect by itself, such as hooks, pipelines and settings of editors and agents
+    #[arg(long, requires = "apply")]
+    with_flagged: bool,
     /// The git repository that takes the work [default: the one around the current folder]
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
@@ -68,13 +76,14 @@ struct Form {
     #[arg(long, value_name = "NAME", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "as clap has it: no flag, a flag, a flag with a name")]
     branch: Option<Option<String>>,
-    /// Put the work into the files of the repository, if it fits; else no file is changed
+    /// Put the work into the files of the repository, if it fits and nothing in it takes effect by itself; else
+    /// no file is changed
     #[arg(long)]
     apply: bool,
     /// Print the session file of `claude`
     #[arg(long)]
     transcript: bool,
-    /// Print the task as a JSON object
+    /// Print the task and its summary as a JSON object
     #[arg(long)]
     json: bool,
 }
@@ -87,11 +96,10 @@ pub(crate) async fn result(
     let printer = Printer::of_lines(false, environment);
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
-    let takes = args.form.branch.is_some() || args.form.apply;
-    let repo = match takes {
-        true => repository::around(&git, args.repo.as_deref(), &cwd).await?,
-        false => None,
-    };
+    let takes = args.form.branch.is_some() || args.form.apply || args.repo.is_some();
+    let around = repository::around(&git, args.repo.as_deref(), &cwd).await;
+    // Whoever only looks needs none, though with one less is to be fetched.
+    let repo = if takes { around? } else { around.ok().flatten() };
     let origin = Origin::new(settings, environment)?;
     let saved = origin.data.join("saved");
     let contact = Contact::about_tasks(origin).await?;
@@ -102,7 +110,7 @@ pub(crate) async fn result(
     let mut taking = Taking { contact, printer, landing, scratch };
     tokio::select! {
         () = interrupts.next() => return Err(Stop::interrupted()),
-        done = Box::pin(taking.perform(&args.task, args.form)) => done?,
+        done = Box::pin(taking.perform(&args.task, args.form, args.with_flagged)) => done?,
     }
     taking.printer.exit(Exit::Success)
 }
@@ -117,10 +125,11 @@ struct Taking {
 }
 
 impl Taking {
-    async fn perform(&mut self, name: &str, form: Form) -> Result<(), Stop> {
+    async fn perform(&mut self, name: &str, form: Form, with_flagged: bool) -> Result<(), Stop> {
         let task = &self.contact.find(&mut self.printer, name).await?;
         if form.json {
-            self.printer.json(task);
+            let summary = Summary::of(task, self).await;
+            self.printer.json(&summary);
             return Ok(());
         }
         if task.outcome.is_none() {
@@ -130,10 +139,16 @@ impl Taking {
             Form { transcript: true, .. } => self.transcript(task).await,
             Form { branch: Some(name), .. } => self.branch(task, name).await,
             Form { diff: true, .. } | Form { patch: true, .. } | Form { apply: true, .. } => {
-                self.work(task, &form).await
+                self.work(task, &form, with_flagged).await
             }
             _ => {
-                self.summary(task);
+                let lines = Summary::of(task, self).await.lines(self.contact.origin());
+                for (label, text) in lines {
+                    match label {
+                        Some(label) => self.detail(label, &text),
+                        None => self.printer.closing(&text),
+                    }
+                }
                 Ok(())
             }
         }
@@ -164,13 +179,16 @@ impl Taking {
             )));
         }
         let place = self.landing.place(&self.contact, &mut self.printer, task, head, &name).await;
-        let (place, others) = place.map_err(usage_of_git)?;
+        let Placed { place, others, flagged } = place.map_err(usage_of_git)?;
         match &place {
             Place::Branch(branch) => self.detail("branch", branch),
             Place::Folder(folder) => self.detail("folder", &folder.display().to_string()),
         }
         for branch in &others {
             self.detail("branch", branch);
+        }
+        for line in &flagged {
+            self.detail("flagged", line);
         }
         for (label, command) in self.landing.next_steps(&place, task) {
             self.detail(label, &command);
@@ -179,7 +197,7 @@ impl Taking {
     }
 
     /// Shows or applies the difference.
-    async fn work(&mut self, task: &Task, form: &Form) -> Result<(), Stop> {
+    async fn work(&mut self, task: &Task, form: &Form, with_flagged: bool) -> Result<(), Stop> {
         let Some(head) = self.head(task)? else { return Ok(()) };
         if form.apply {
             self.repo()?;
@@ -194,6 +212,14 @@ impl Taking {
         if form.patch {
             return self.print(&file);
         }
+        let flagged = landing::flagged(&work.changes().await?);
+        if !flagged.is_empty() && !with_flagged {
+            return Err(Stop::wrong(format!(
+                "nothing was changed, since the work has files that take effect by themselves: look at them with --diff, then \
+                 add --with-flagged to --apply, or take the work as a branch with --branch\n  {}",
+                flagged.join("\n  ")
+            )));
+        }
         let repo = self.repo()?;
         work.apply(&file, repo).await.map_err(|error| usage_of_git(error.into()))?;
         let top = repo.top.display().to_string();
@@ -201,12 +227,18 @@ impl Taking {
         Ok(())
     }
 
-    /// The work in a repository of ours.
-    async fn fetch(&mut self, task: &Task, head: &str) -> Result<Work, Stop> {
+    /// The work in a repository of ours. Only where the user's does not have what it is built on, that is fetched too.
+    pub(super) async fn fetch(&mut self, task: &Task, head: &str) -> Result<Work, Stop> {
         let Self { contact, printer, landing, scratch } = self;
         let path = |name: &str| scratch.path().join(name);
         let (bundle, base) = (path("work.bundle"), path("base.bundle"));
         contact.ask(printer, async |client| client.bundle(&task.id, &bundle).await).await?;
+        if let (Some(repo), Some(workspace)) = (&landing.repo, &task.workspace) {
+            let opened = Work::open_on(repo, scratch.path(), &workspace.base, &bundle, head).await?;
+            if let Some(work) = opened {
+                return Ok(work);
+            }
+        }
         if task.workspace.is_some() {
             contact.ask(printer, async |client| client.workspace(&task.id, &base).await).await?;
         }
@@ -245,53 +277,6 @@ impl Taking {
         })
     }
 
-    fn summary(&mut self, task: &Task) {
-        let Task { short, title, .. } = task;
-        let outcome = task.outcome.as_ref();
-        let name = outcome.map_or("", |outcome| outcome.name.as_str());
-        self.printer.closing(&format!("{short}  {name}  {title}"));
-        if let Some(reason) = outcome.and_then(|outcome| outcome.detail.as_deref()) {
-            self.detail("reason", reason);
-        }
-        if let Some(usage) = &task.usage {
-            self.detail("used", &used_words(usage));
-        }
-        if task.pruned {
-            return self.detail("not kept", "what came out of it: it was over too long ago");
-        }
-        let Some(result) = &task.result else {
-            return self.detail("no result", "nothing came out of a machine");
-        };
-        let head = landing::head(result);
-        match (head, &task.workspace) {
-            (Ok(Some(head)), Some(workspace)) => {
-                self.detail("work", &format!("commit {head} on {} of {}", workspace.base, workspace.name));
-            }
-            (Ok(Some(head)), None) => self.detail("work", &format!("commit {head}, from an empty folder")),
-            (Ok(None), _) if result.unsaved.is_empty() => self.detail("no changes", ""),
-            (Ok(None), _) => {}
-            (Err(why), _) => self.detail("not saved", why),
-        }
-        if !result.others.is_empty() {
-            let others = result.others.join(", ");
-            self.detail("beside", &format!("{others}: each becomes a branch of its own with --branch"));
-        }
-        result.unsaved.iter().for_each(|line| self.detail("not saved", line));
-        result.notes.iter().for_each(|line| self.detail("note", line));
-        let command = |how: &str| {
-            let origin = self.contact.origin();
-            origin.map_or_else(String::new, |origin| origin.command(&format!("result {short} {how}")))
-        };
-        let mut steps = Vec::new();
-        if head.is_ok_and(|head| head.is_some()) {
-            steps = vec![("look", command("--diff")), ("take", command("--branch"))];
-        }
-        steps.extend(result.transcript.then(|| ("transcript", command("--transcript"))));
-        for (label, command) in steps {
-            self.detail(label, &command);
-        }
-    }
-
     fn detail(&mut self, label: &str, text: &str) {
         self.printer.closing(format!("          {label:<12}{text}").trim_end());
     }
@@ -320,20 +305,6 @@ impl Taking {
         }
         Ok(())
     }
-}
-
-/// What was used of the model API, and what it cost.
-fn used_words(usage: &Usage) -> String {
-    let Usage { requests, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, .. } = usage;
-    let by = usage.cost_by.as_deref().unwrap_or_default();
-    let cost = match usage.cost_usd {
-        Some(usd) => format!("{} by {by}", values::show_dollars(usd)),
-        None => format!("no cost: {by}"),
-    };
-    format!(
-        "{requests} requests; tokens: {input_tokens} in, {output_tokens} out, {cache_read_tokens} read from a cache, \
-         {cache_write_tokens} written to one; {cost}"
-    )
 }
 
 /// What came out of the machine of a task.

@@ -17,11 +17,12 @@ Examples:
   mayfly resume 1a2b3c4d - < review.txt
   mayfly resume 1a2b3c4d \"go on\" --detach
 
-The new task has a machine, limits and an id of its own. In it the code is as the old task left it, what
-was not committed uncommitted again, with the old task's library and the conversation that `claude` had;
-what the code's own rules ignore has stayed behind. However the old task ended, and whether or not its work
-was taken: what the new one brings back is built on the same code, and holds the work of both. It is
-followed as by `mayfly run`. If no orchestrator runs, one is started in the background.";
+The new task has a machine, limits and an id of its own. In it the code is as the old task left
+it, what was not committed uncommitted again, with the old task's library and the conversation that
+`claude` had; what the code's own rules ignore has stayed behind. However the old task ended, and
+whether or not its work was taken: what the new one brings back is built on the same code, and holds
+the work of both. It is followed as by `mayfly run`. If no orchestrator runs, one is started in the
+background.";
 
 /// Go on where a task that is over ended, as a new task: with its work and its conversation
 #[derive(Debug, clap::Args)]

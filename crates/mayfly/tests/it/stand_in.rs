@@ -78,7 +78,9 @@ async fn a_task_that_cannot_be_had_is_named_with_the_next_step() {
         }
         _ => task(&json!({"result": {"notes": ["the session file: none"]}})),
     };
-    let data = serve(&user, Router::new().route("/v1/tasks/{id}", get(answer)));
+    let router =
+        Router::new().route("/v1/tasks/{id}", get(answer)).route("/v1/tasks/{id}/events", get(async || ""));
+    let data = serve(&user, router);
     let said = |args: &[&str]| {
         let args = [args, &["--data", data.to_str().unwrap()]].concat();
         format!("$ mayfly {}\n{}", args[..args.len() - 2].join(" "), user.said(user.with_token(&args)))

@@ -195,6 +195,71 @@ async fn a_task_is_asked_for_again() {
     world.end().await;
 }
 
+/// S48: what takes effect by itself is named at the end of a run, in the summary and with the branch, and is not put into
+/// the user's files unasked; the summary tells what was done, with nothing in it that a terminal obeys (S45).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_is_summed_up_and_what_runs_by_itself_is_flagged() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let commands = [
+        "mkdir -p .github/workflows .husky && echo 'on: push' > .github/workflows/ci.yml && echo x > .husky/pre-commit",
+        "printf 'x\\033[2J' > \"$(printf 'odd\\033[2Jname')\"; echo more >> a.txt",
+        "make test",
+        "curl -sS http://nowhere.invalid/ || true",
+    ];
+    let steps = commands.map(|command| {
+        serde_json::json!({"tools": [{"name": "Bash", "input": {"command": command, "description": "x"}}]})
+    });
+    let prompt = format!("[script: steps list={}]", serde_json::json!(steps));
+    let ended = world.outcome_of(&[&prompt, "--max-turns", "9"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let flagged = [
+        "flagged     .github/workflows/ci.yml: a pipeline, which takes effect by itself",
+        "flagged     .husky/pre-commit: a hook of git, which takes effect by itself",
+    ];
+    let all_in = |text: &str| flagged.iter().all(|line| text.contains(line));
+    assert!(all_in(&ended.stderr), "{}", ended.stderr);
+    let task = ended.events[0]["task"].as_str().unwrap().to_owned();
+    let result = async |more: &[&str]| world.mayfly(&[&["result", &task], more].concat()).await;
+
+    let summary = result(&[]).await.text();
+    assert!(all_in(&summary) && !summary.contains('\u{1b}'), "{summary}");
+    for line in [
+        "changed     4 files, +4 -0",
+        "+1 -0  a.txt",
+        "+1 -0  odd\\u{1b}[2Jname",
+        "ran         4 commands, 1 failed",
+        "make test   (failed)",
+        "tests       make test   (failed)",
+        "turns       5",
+        "took        ",
+        "used        ",
+        "denied      nowhere.invalid:80: ",
+        "go on       mayfly resume ",
+    ] {
+        assert!(summary.contains(line), "{line}: {summary}");
+    }
+    let json: Value = serde_json::from_str(&result(&["--json"]).await.text()).unwrap();
+    assert_eq!((json["id"].as_str(), json["outcome"]["name"].as_str()), (Some(&*task), Some("succeeded")));
+    assert_eq!(json["changes"]["files"][2], serde_json::json!({"path": "a.txt", "added": 1, "removed": 0}));
+    assert_eq!(json["changes"]["flagged"][1]["path"], ".husky/pre-commit");
+    assert_eq!(json["log"]["tests"][0], serde_json::json!({"command": "make test", "failed": true}));
+    assert_eq!((json["log"]["commands_count"].as_u64(), json["log"]["turns"].as_u64()), (Some(4), Some(5)));
+    assert!(all_in(&result(&["--branch", "other"]).await.text()));
+
+    let before = world.git(&["status", "--porcelain"]);
+    let refused = result(&["--apply"]).await.refusal();
+    assert!(
+        refused.contains("nothing was changed") && refused.contains("add --with-flagged to --apply"),
+        "{refused}"
+    );
+    assert!(refused.contains(".husky/pre-commit: a hook of git"), "{refused}");
+    assert_eq!(world.git(&["status", "--porcelain"]), before);
+    assert_eq!(result(&["--with-flagged"]).await.code, Some(2), "only with --apply");
+    result(&["--apply", "--with-flagged"]).await.text();
+    assert!(world.repo().join(".husky/pre-commit").is_file());
+    world.end().await;
+}
+
 /// A branch `mayfly` is in the way of every `mayfly/…`: the work stays with the orchestrator, and the command that is
 /// printed takes it.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,96 @@
+//! What a task changed, file by file.
+//!
+//! Bound: [`FILES_MAX`] files are named; of the others it is told how many there are, and whether any of them would run.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use crate::command::{Git, GitCommand, GitError};
+use crate::flags::flag;
+
+/// The most files that are named, and as many more of those that would run.
+pub const FILES_MAX: usize = 1000;
+/// The longest path that is taken for one.
+const PATH_BYTES_MAX: usize = 64 * 1024;
+
+/// What was changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// In the order of their paths.
+    pub files: Vec<Change>,
+    /// How many there are.
+    pub count: usize,
+    /// Those that would run later by themselves, also of those that are not named above.
+    pub flagged: Vec<Flagged>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Below the top folder: any bytes, shown as text.
+    pub path: String,
+    /// The lines that were added and removed; none for what has no lines.
+    pub lines: Option<(u64, u64)>,
+}
+
+/// A file that would run later, by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flagged {
+    /// Its path.
+    pub path: String,
+    /// What it is.
+    pub words: &'static str,
+}
+
+/// What `head` has other than `from`, which is a commit; none is an empty folder. `git_dir` is a repository of ours.
+pub async fn changes(git: &Git, git_dir: &Path, from: Option<&str>, head: &str) -> Result<Changes, GitError> {
+    let inside = || git.within(git_dir);
+    let from = match from {
+        Some(from) => from.to_owned(),
+        None => inside().args(["hash-object", "-t", "tree", "--stdin"]).line().await?,
+    };
+    between(inside(), &from, head).await
+}
+
+pub(crate) async fn between(git: GitCommand, from: &str, head: &str) -> Result<Changes, GitError> {
+    let plain =
+        ["diff", "--numstat", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", from, head, "--"];
+    let (mut changes, mut rest) = (Changes::default(), Vec::new());
+    let read = git.bounded().args(plain).read(|piece| {
+        rest.extend_from_slice(piece);
+        let mut from = 0;
+        while let Some(end) = rest[from..].iter().position(|&byte| byte == 0) {
+            changes.take(&rest[from..from + end]);
+            from += end + 1;
+        }
+        rest.drain(..from);
+        if rest.len() > PATH_BYTES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    match read.await? {
+        true => Ok(changes),
+        false => Err(GitError::Failed { what: "diff".to_owned(), said: "a path is too long".to_owned() }),
+    }
+}
+
+impl Changes {
+    /// Takes `<added>\t<removed>\t<path>`.
+    fn take(&mut self, entry: &[u8]) {
+        let mut fields = entry.splitn(3, |&byte| byte == b'\t');
+        let (Some(added), Some(removed), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            return;
+        };
+        let shown = || String::from_utf8_lossy(path).into_owned();
+        self.count += 1;
+        if self.files.len() < FILES_MAX {
+            self.files.push(Change { path: shown(), lines: number(added).zip(number(removed)) });
+        }
+        if let Some(words) = flag(path).filter(|_| self.flagged.len() < FILES_MAX) {
+            self.flagged.push(Flagged { path: shown(), words });
+        }
+    }
+}
+
+/// A number of lines, or `-`.
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}

@@ -1,0 +1,164 @@
+//! Which files would run later on the user's machine, or for them elsewhere, without anybody calling them by name: the hooks
+//! of git's own tools, pipelines, the tasks of editors, the settings of agents.
+//!
+//! It is told by their paths, at any depth, and without regard to case, since some file systems have none. What a build or a
+//! test runs is not among them: that is code like any other, and all of it was the agent's to change.
+
+/// What a file with such a path does.
+struct Rule {
+    /// The last parts of the path, between slashes; one that ends with a slash means everything below.
+    paths: &'static [&'static str],
+    /// Who runs it, and when.
+    words: &'static str,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        paths: &[
+            ".githooks/",
+            ".husky/",
+            ".pre-commit-config.yaml",
+            ".pre-commit-hooks.yaml",
+            "lefthook.yml",
+            "lefthook.yaml",
+            ".lefthook/",
+            ".overcommit.yml",
+        ],
+        words: "a hook of git",
+    },
+    Rule { paths: &[".gitmodules", ".gitattributes", ".gitconfig", ".lfsconfig"], words: "a setting of git" },
+    Rule {
+        paths: &[
+            ".github/workflows/",
+            ".github/actions/",
+            ".gitlab-ci.yml",
+            ".gitlab/ci/",
+            ".circleci/",
+            ".travis.yml",
+            ".drone.yml",
+            ".buildkite/",
+            ".woodpecker/",
+            ".woodpecker.yml",
+            ".gitea/workflows/",
+            ".forgejo/workflows/",
+            "azure-pipelines.yml",
+            "bitbucket-pipelines.yml",
+            "appveyor.yml",
+            "cloudbuild.yaml",
+            "jenkinsfile",
+        ],
+        words: "a pipeline",
+    },
+    Rule {
+        paths: &[
+            ".claude/",
+            ".mcp.json",
+            ".cursor/",
+            ".gemini/",
+            ".codex/",
+            ".aider.conf.yml",
+            ".windsurf/",
+            ".continue/",
+        ],
+        words: "a setting of an agent",
+    },
+    Rule {
+        paths: &[
+            ".vscode/",
+            ".idea/",
+            ".zed/",
+            ".fleet/",
+            ".devcontainer/",
+            ".devcontainer.json",
+            ".exrc",
+            ".vimrc",
+            ".nvimrc",
+            ".nvim.lua",
+            ".dir-locals.el",
+            ".projectile",
+        ],
+        words: "a setting of an editor",
+    },
+    Rule {
+        paths: &[".envrc", ".direnvrc", ".autoenv", "mise.toml", ".mise.toml"],
+        words: "a setting of a shell",
+    },
+    Rule {
+        paths: &[
+            ".cargo/config",
+            ".cargo/config.toml",
+            ".npmrc",
+            ".yarnrc",
+            ".yarnrc.yml",
+            ".pnpmfile.cjs",
+            ".bazelrc",
+            ".netrc",
+        ],
+        words: "a setting of a tool that runs programs",
+    },
+];
+
+/// The end of names that an editor opens as a whole.
+const WORKSPACES: &str = ".code-workspace";
+
+/// What the file with this path does by itself; none is nothing.
+pub(crate) fn flag(path: &[u8]) -> Option<&'static str> {
+    let path = path.to_ascii_lowercase();
+    let rule = RULES.iter().find(|rule| rule.paths.iter().any(|named| is_at(&path, named.as_bytes())));
+    let workspace = || path.ends_with(WORKSPACES.as_bytes()).then_some("a setting of an editor");
+    rule.map(|rule| rule.words).or_else(workspace)
+}
+
+/// Whether the path has these parts one after another: at its end, or anywhere before it for a folder.
+fn is_at(path: &[u8], named: &[u8]) -> bool {
+    let at_parts = |at: usize| at == 0 || path[at - 1] == b'/';
+    match named.ends_with(b"/") {
+        true => path.windows(named.len()).enumerate().any(|(at, part)| part == named && at_parts(at)),
+        false => path.ends_with(named) && at_parts(path.len() - named.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S48.
+    #[test]
+    fn what_would_run_later_is_known_by_its_path() {
+        for (path, words) in [
+            (".github/workflows/ci.yml", "a pipeline"),
+            (".GitHub/Workflows/ci.yml", "a pipeline"),
+            (".gitlab-ci.yml", "a pipeline"),
+            ("Jenkinsfile", "a pipeline"),
+            (".husky/pre-commit", "a hook of git"),
+            ("web/.husky/pre-commit", "a hook of git"),
+            (".githooks/x", "a hook of git"),
+            (".gitmodules", "a setting of git"),
+            ("a/b/.gitattributes", "a setting of git"),
+            (".claude/settings.json", "a setting of an agent"),
+            ("sub/.mcp.json", "a setting of an agent"),
+            (".vscode/tasks.json", "a setting of an editor"),
+            ("x.code-workspace", "a setting of an editor"),
+            (".devcontainer/devcontainer.json", "a setting of an editor"),
+            (".envrc", "a setting of a shell"),
+            ("sub/.npmrc", "a setting of a tool that runs programs"),
+            (".cargo/config.toml", "a setting of a tool that runs programs"),
+        ] {
+            assert_eq!(flag(path.as_bytes()), Some(words), "{path}");
+        }
+        for path in [
+            "src/main.rs",
+            "github/workflows/ci.yml",
+            "my.github/workflows/ci.yml",
+            ".github/ISSUE_TEMPLATE.md",
+            "x.gitmodules",
+            ".gitignore",
+            "vscode/tasks.json",
+            "docs/.envrc.md",
+            "package.json",
+            "",
+        ] {
+            assert_eq!(flag(path.as_bytes()), None, "{path}");
+        }
+    }
+}
