@@ -16,9 +16,12 @@ use crate::api::{Config, CreateMachine, Dns, File, Init, Restart, RootFs, StopCo
 use crate::{Fly, NAME};
 
 /// Where a machine finds its boot record.
-pub const BOOT_FILE: &str = "/run/mayfly-boot/boot.json";
+pub const BOOT_FILE: &str = "/etc/mayfly/boot.json";
 /// Only root may read it.
 const BOOT_MODE: u32 = 0o400;
+/// What gives the worker processes of its own: Fly's init is the first of the VM, and the worker has to be of them.
+/// It is of every Debian's essential packages.
+const NAMESPACE: [&str; 5] = ["/usr/bin/unshare", "--fork", "--pid", "--mount-proc", "--kill-child"];
 /// What an image takes of the disk besides the files of a task, in GiB.
 const IMAGE_GIB: u64 = 4;
 /// Where a VM's kernel counts kills for lack of memory.
@@ -40,8 +43,8 @@ impl Fly {
         let refused = |reason| ProviderError::Refused { provider: NAME, reason, source: None };
         if let Some(tool) = spec.tools.first() {
             let reason = format!(
-                "it cannot bring the programs {} of the library's servers into a machine yet: put them into the image",
-                tool.id
+                "it cannot bring the programs at {} of the library's servers into a machine yet: put them into the image",
+                tool.inside
             );
             return Err(refused(reason));
         }
@@ -55,12 +58,14 @@ impl Fly {
             None => crate::Guest::holding(&spec.limits).map_err(|bad| refused(bad.to_string()))?,
         };
         let boot = serde_json::to_vec(&self.boot(spec)).expect("a boot record is plain data");
+        let exec = NAMESPACE.into_iter().chain([MAYFLY, "worker", "--boot", BOOT_FILE]);
+        let exec = exec.map(str::to_owned).collect();
         let config = Config {
             image: self.0.config.image.clone(),
             guest,
             auto_destroy: true,
             restart: Restart { policy: "no" },
-            init: Init { exec: vec![MAYFLY.to_owned(), "worker".to_owned()] },
+            init: Init { exec },
             stop_config: StopConfig { signal: "SIGTERM", timeout: format!("{STOP_SECONDS}s") },
             rootfs: RootFs { size_gb: spec.limits.disk_bytes_max.div_ceil(1 << 30) + IMAGE_GIB },
             dns: Dns { skip_registration: true },

@@ -143,7 +143,7 @@ async fn what_cannot_be_brought_into_a_machine_is_refused_before_one_is_made() {
     let bed = Bed::start().await;
     let fly = bed.provider();
     let limits = Limits { cpus_max: 64.0, ..Limits::default() };
-    let tool = ToolSpec { id: "t1".to_owned(), folder: "/tools".into() };
+    let tool = ToolSpec { inside: "/opt/mayfly/tools/t1".into(), folder: "/tools".into() };
     let workspace =
         WorkspaceSpec { id: String::new(), name: "w".to_owned(), base: String::new(), bundle: "/b".into() };
     let cases = [
@@ -151,7 +151,10 @@ async fn what_cannot_be_brought_into_a_machine_is_refused_before_one_is_made() {
             MachineSpec { limits, ..spec(attempt(1)) },
             "the largest machine has 16 processors, and `cpus` asks for 64",
         ),
-        (MachineSpec { tools: vec![tool], ..spec(attempt(1)) }, "it cannot bring the programs t1"),
+        (
+            MachineSpec { tools: vec![tool], ..spec(attempt(1)) },
+            "it cannot bring the programs at /opt/mayfly/tools/t1",
+        ),
         (
             MachineSpec { workspace: Some(workspace), ..spec(attempt(1)) },
             "it cannot bring a repository into a machine yet",

@@ -13,6 +13,7 @@ mod egress;
 mod elsewhere;
 mod endings;
 mod failpoints;
+mod fly;
 mod full_disk;
 mod hostile;
 mod isolation;
