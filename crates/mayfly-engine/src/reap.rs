@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use mayfly_core::{AttemptId, Event, TaskState, causes};
+use mayfly_provider::Sight;
 use mayfly_store::StoreError;
 use mayfly_wire::event::MayflyEvent;
 use tokio::sync::watch;
@@ -80,8 +81,8 @@ impl Engine {
                 () = self.pause(&mut pause) => {}
                 () = follow.until(|head| head.state != launching) => return Ok(()),
             }
-            if !self.still_lives(attempt).await {
-                return self.lose(attempt, "its machine ended before its worker was heard".to_owned()).await;
+            if let Some(why) = self.end_of(attempt).await {
+                return self.lose(attempt, with_cause("its machine ended before its worker was heard", &why)).await;
             }
         }
         Ok(())
@@ -122,8 +123,8 @@ impl Engine {
         let marks = [after(since, silent), after(since, orphaned)];
         while presence.borrow_and_update().is_none() && is_owed(follow.head().state, attempt) {
             let now = self.0.clock.now();
-            if !self.still_lives(attempt).await {
-                return self.lose(attempt, "its machine is gone".to_owned()).await;
+            if let Some(why) = self.end_of(attempt).await {
+                return self.lose(attempt, with_cause("its machine is gone", &why)).await;
             }
             if now >= after(since, orphaned) {
                 return self
@@ -150,16 +151,22 @@ impl Engine {
         self.step(attempt.task, Event::Vanished(attempt.attempt), Some(detail)).await.map(drop)
     }
 
-    /// An unclear answer counts as life: the next look may know more.
-    async fn still_lives(&self, attempt: AttemptId) -> bool {
-        match self.0.provider.list().await {
-            Ok(machines) => machines.iter().any(|machine| machine.attempt == attempt && machine.alive),
+    /// What became of the machine, if it cannot run any more; empty if nobody knows. An unclear answer counts as life:
+    /// the next look may know more.
+    async fn end_of(&self, attempt: AttemptId) -> Option<String> {
+        match self.0.provider.look(attempt).await {
+            Ok(Sight::Alive) => None,
+            Ok(Sight::Ended(why)) => Some(why.unwrap_or_default()),
             Err(error) => {
-                warn!(error = causes(&error), "machines not listed");
-                true
+                warn!(error = causes(&error), "machine not seen");
+                None
             }
         }
     }
+}
+
+fn with_cause(what: &str, why: &str) -> String {
+    if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") }
 }
 
 /// Whether the attempt should have a link.

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use mayfly_core::AttemptId;
 use secrecy::SecretString;
 
+pub mod clock;
 pub mod conformance;
 
 /// A place that can run machines.
@@ -35,6 +36,14 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// Every attempt that has something left here (a live machine, or the remains of a dead one), for the
     /// reaper to compare with the store.
     async fn list(&self) -> Result<Vec<Machine>, ProviderError>;
+
+    /// Looks whether the attempt's machine can still run. A place whose list may lack what is there, or that knows
+    /// why a machine ended, looks by itself; elsewhere the list says it.
+    async fn look(&self, attempt: AttemptId) -> Result<Sight, ProviderError> {
+        let machines = self.list().await?;
+        let alive = machines.iter().any(|machine| machine.attempt == attempt && machine.alive);
+        Ok(if alive { Sight::Alive } else { Sight::Ended(None) })
+    }
 }
 
 /// What a machine is made from.
@@ -114,6 +123,15 @@ pub struct Machine {
     pub alive: bool,
     /// What the owner should know about it, such as a limit that cannot be had here; a sentence each.
     pub notes: Vec<String>,
+}
+
+/// What is known of an attempt's machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// It can still run, or nothing is sure to say that it cannot.
+    Alive,
+    /// It cannot run any more; with what became of it, in words, where the place tells.
+    Ended(Option<String>),
 }
 
 /// Why a provider did not do as asked, sorted by what the caller should do next.

@@ -5,14 +5,19 @@ use std::io::{self, Read as _};
 use mayfly_wire::boot::Boot;
 
 /// A longer one is not read.
-const BOOT_BYTES_MAX: u64 = 64 * 1024;
+pub(crate) const BOOT_BYTES_MAX: u64 = 64 * 1024;
 
 /// Reads it to its end, so that nothing started later can read it again.
 pub(crate) fn read() -> Result<Boot, BootError> {
     let mut json = Vec::new();
     let read = io::stdin().lock().take(BOOT_BYTES_MAX).read_to_end(&mut json);
     read.map_err(BootError::Unreadable)?;
-    serde_json::from_slice(&json).map_err(BootError::Malformed)
+    parse(&json)
+}
+
+/// A record, as it was written.
+pub(crate) fn parse(json: &[u8]) -> Result<Boot, BootError> {
+    serde_json::from_slice(json).map_err(BootError::Malformed)
 }
 
 /// Nothing can be done in this machine.

@@ -1,6 +1,7 @@
 //! Our process in a machine: PID 1, the `claude` child, the outbox, the collected result.
 //!
 //! ```text
+//! enter: where the machine is a whole VM, before all this
 //! boot ─► life ─┬─► uplink ─ outbox, spool ─ link ─► orchestrator
 //!               ├─► relay: claude's way out; hold: while nobody is at its other end; egress: the way to other hosts
 //!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict); limits, disk: what it may use
@@ -21,6 +22,7 @@ mod claude;
 mod collect;
 mod disk;
 mod egress;
+mod enter;
 mod exchange;
 mod hold;
 mod library;
@@ -42,6 +44,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -91,14 +94,22 @@ pub(crate) struct Surroundings {
     pub(crate) link_secret: String,
 }
 
-/// `mayfly worker`: lives the life of one machine. As PID 1, its end is the machine's.
-pub fn main() -> ExitCode {
-    match start() {
+/// `mayfly worker`: lives the life of one machine. As PID 1, its end is the machine's. With `--boot FILE` it is the first
+/// program of a VM, and becomes the worker.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    match begin(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = causes(error.as_ref()), "the worker ended early");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn begin(arguments: impl Iterator<Item = OsString>) -> Result<(), Box<dyn std::error::Error>> {
+    match enter::asked_for(arguments)? {
+        Some(file) => match enter::enter(&file)? {},
+        None => start(),
     }
 }
 

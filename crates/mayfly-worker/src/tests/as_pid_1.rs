@@ -66,7 +66,7 @@ async fn orphans_are_killed_and_reaped() {
 async fn the_worker_lives_from_its_boot_record_to_the_end_of_its_machine() {
     if is_inside() {
         // The runtime of this test is of no use to `main`, which makes its own.
-        let lived = std::thread::spawn(crate::main).join().unwrap();
+        let lived = std::thread::spawn(|| crate::main(std::iter::empty())).join().unwrap();
         assert_eq!(format!("{lived:?}"), format!("{:?}", ExitCode::SUCCESS));
         return;
     }

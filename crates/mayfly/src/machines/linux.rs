@@ -27,7 +27,7 @@ pub(crate) fn role(first: &OsStr, rest: impl Iterator<Item = OsString>) -> Optio
     }
     (first == WORKER_VERB).then(|| {
         log::to_stderr(None, mayfly_core::Secrets::default());
-        mayfly_worker::main()
+        mayfly_worker::main(rest)
     })
 }
 

@@ -14,6 +14,7 @@ mod egress;
 mod elsewhere;
 mod endings;
 mod failpoints;
+mod fly;
 mod full_disk;
 mod hostile;
 mod isolation;

@@ -1,0 +1,265 @@
+//! The machines, and what happens to them as time goes on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use mayfly_provider::clock::{Clock, after};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::access::Rates;
+use crate::fault::Script;
+use crate::{Exit, Run, Setup, Start};
+
+/// How long a machine that is gone is still answered for, as `destroyed`.
+const SHOWN_AFTER: Duration = Duration::from_secs(5);
+/// How often a program is run again that ends with an error, where its owner has not said `no`.
+const RESTARTS_MAX: u32 = 10;
+
+/// One machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) number: u64,
+    pub(crate) name: String,
+    pub(crate) region: String,
+    pub(crate) state: &'static str,
+    pub(crate) created: Timestamp,
+    pub(crate) host_status: &'static str,
+    pub(crate) config: Value,
+    /// Newest first.
+    pub(crate) events: Vec<Value>,
+    pub(crate) gone: Option<Timestamp>,
+    /// It is not destroyed by so many requests.
+    pub(crate) lingers: u32,
+    /// Nobody hears of it any more.
+    pub(crate) is_hidden: bool,
+    killed: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) machines: BTreeMap<String, Machine>,
+    pub(crate) script: Script,
+    pub(crate) rates: Rates,
+    pub(crate) complaints: Vec<String>,
+    pub(crate) requests: u64,
+    pub(crate) rate_refusals: u64,
+    last: u64,
+}
+
+/// All that the API knows.
+pub(crate) struct World {
+    pub(crate) setup: Setup,
+    state: Mutex<State>,
+    changes: watch::Sender<u64>,
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").finish_non_exhaustive()
+    }
+}
+
+impl World {
+    pub(crate) fn new(setup: Setup) -> Arc<Self> {
+        Arc::new(Self { setup, state: Mutex::default(), changes: watch::Sender::new(0) })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.setup.clock
+    }
+
+    /// Counts the changes of machines.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Makes one, and begins its life.
+    pub(crate) fn make(self: &Arc<Self>, request: &Value, region: &str, is_stuck: bool) -> Value {
+        let now = self.clock().now();
+        let (killed, kill) = watch::channel(false);
+        let (id, shown) = {
+            let mut state = self.state();
+            state.last += 1;
+            let number = state.last;
+            let id = format!("{number:014x}");
+            let name = request["name"].as_str().map_or_else(|| format!("wild-{number}"), str::to_owned);
+            let machine = Machine {
+                number,
+                name,
+                region: region.to_owned(),
+                state: "created",
+                created: now,
+                host_status: "ok",
+                config: request["config"].clone(),
+                events: vec![event("launch", "created", now, &Value::Null)],
+                gone: None,
+                lingers: 0,
+                is_hidden: false,
+                killed,
+            };
+            let shown = machine.shown(&id);
+            state.machines.insert(id.clone(), machine);
+            (id, shown)
+        };
+        self.changed();
+        let (world, is_launched) = (Arc::clone(self), request["skip_launch"] != true);
+        if !is_stuck {
+            tokio::spawn(async move { world.live(&id, is_launched, kill).await });
+        }
+        shown
+    }
+
+    /// A machine's life, until it has stopped or was killed.
+    async fn live(&self, id: &str, is_launched: bool, mut kill: watch::Receiver<bool>) {
+        let booted = after(self.clock().now(), self.setup.boot);
+        tokio::select! {
+            biased;
+            _ = kill.wait_for(|killed| *killed) => return,
+            () = self.clock().sleep_until(booted) => {}
+        }
+        if !is_launched {
+            self.becomes(id, "stopped", None);
+            return;
+        }
+        for _ in 0..=RESTARTS_MAX {
+            let Some(start) = self.start(id) else { return };
+            // Who is killed ends with this.
+            let exit = tokio::select! {
+                biased;
+                _ = kill.wait_for(|killed| *killed) => return,
+                exit = (self.setup.run)(start) => exit,
+            };
+            let policy = self.config(id, "/restart/policy");
+            let is_again = policy == "always" || (policy != "no" && exit.code != 0);
+            self.ended(id, exit);
+            if !is_again {
+                break;
+            }
+        }
+        let state = if self.config(id, "/auto_destroy") == true { "destroyed" } else { "stopped" };
+        self.becomes(id, state, None);
+    }
+
+    fn config(&self, id: &str, pointer: &str) -> Value {
+        let state = self.state();
+        let value = state.machines.get(id).and_then(|machine| machine.config.pointer(pointer));
+        value.cloned().unwrap_or_default()
+    }
+
+    fn start(&self, id: &str) -> Option<Start> {
+        let start = {
+            let state = self.state();
+            let machine = state.machines.get(id).filter(|machine| machine.state != "destroying")?;
+            let texts = |pointer: &str| {
+                let texts = machine.config.pointer(pointer).and_then(Value::as_array);
+                texts.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+            };
+            let files = machine.config["files"].as_array().into_iter().flatten();
+            let file = |file: &Value| {
+                let bytes = STANDARD.decode(file["raw_value"].as_str()?).ok()?;
+                Some((file["guest_path"].as_str()?.to_owned(), bytes))
+            };
+            Start {
+                id: id.to_owned(),
+                name: machine.name.clone(),
+                region: machine.region.clone(),
+                image: machine.config["image"].as_str().unwrap_or_default().to_owned(),
+                exec: texts("/init/exec"),
+                files: files.filter_map(file).collect(),
+            }
+        };
+        self.becomes(id, "started", Some(("start", Value::Null)));
+        Some(start)
+    }
+
+    fn ended(&self, id: &str, exit: Exit) {
+        let Exit { code, is_out_of_memory } = exit;
+        let exit = json!({ "exit_event": {
+            "exit_code": code, "guest_exit_code": code, "oom_killed": is_out_of_memory, "requested_stop": false,
+        } });
+        self.becomes(id, "stopped", Some(("exit", exit)));
+    }
+
+    /// Changes where a machine stands.
+    pub(crate) fn becomes(&self, id: &str, to: &'static str, with: Option<(&str, Value)>) {
+        let now = self.clock().now();
+        if let Some(machine) = self.state().machines.get_mut(id).filter(|machine| machine.gone.is_none()) {
+            machine.state = to;
+            if let Some((kind, request)) = with {
+                machine.events.insert(0, event(kind, to, now, &request));
+            }
+            if to == "destroyed" {
+                machine.gone = Some(now);
+                let _ = machine.killed.send(true);
+            }
+        }
+        self.changed();
+    }
+
+    /// Ends a machine, and says nothing about it.
+    pub(crate) fn vanish(&self, id: &str) {
+        if let Some(machine) = self.state().machines.get_mut(id) {
+            machine.is_hidden = true;
+            let _ = machine.killed.send(true);
+        }
+        self.changed();
+    }
+}
+
+impl Machine {
+    /// Whether it is answered for.
+    pub(crate) fn is_there(&self, now: Timestamp) -> bool {
+        !self.is_hidden && self.gone.is_none_or(|gone| now < after(gone, SHOWN_AFTER))
+    }
+
+    /// Whether it has its name.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.is_hidden && self.gone.is_none()
+    }
+
+    /// As an answer has it.
+    pub(crate) fn shown(&self, id: &str) -> Value {
+        json!({
+            "id": id,
+            "name": self.name,
+            "state": self.state,
+            "region": self.region,
+            "instance_id": format!("01FAKE{:020}", self.number),
+            "private_ip": format!("fdaa:0:1:a7b:1::{:x}", self.number & 0xffff),
+            "created_at": self.created.to_string(),
+            "updated_at": self.created.to_string(),
+            "host_status": self.host_status,
+            "config": self.config,
+            "events": self.events,
+        })
+    }
+}
+
+fn event(kind: &str, status: &str, at: Timestamp, request: &Value) -> Value {
+    let source = if kind == "launch" { "user" } else { "flyd" };
+    json!({ "type": kind, "status": status, "request": request, "source": source, "timestamp": at.as_millisecond() })
+}
+
+/// What runs a machine.
+pub(crate) type Running = Pin<Box<dyn Future<Output = Exit> + Send>>;
+
+/// One that runs until it is killed.
+pub(crate) fn forever() -> Run {
+    Arc::new(|_| -> Running { Box::pin(std::future::pending()) })
+}
