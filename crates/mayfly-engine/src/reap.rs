@@ -82,7 +82,9 @@ impl Engine {
                 () = follow.until(|head| head.state != launching) => return Ok(()),
             }
             if let Some(why) = self.end_of(attempt).await {
-                return self.lose(attempt, with_cause("its machine ended before its worker was heard", &why)).await;
+                return self
+                    .lose(attempt, with_cause("its machine ended before its worker was heard", &why))
+                    .await;
             }
         }
         Ok(())
