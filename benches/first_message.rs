@@ -99,6 +99,7 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
     let order = WorkOrder {
         prompt: PROMPT.to_owned(),
         workspace: None,
+        setup: None,
         model: "sonnet".to_owned(),
         session_id: uuid::Uuid::now_v7().to_string(),
         max_turns: None,

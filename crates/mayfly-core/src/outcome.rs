@@ -47,8 +47,10 @@ pub enum Failure {
     DiskLimit,
     /// What `claude` said it would run with is not what was asked for.
     InitMismatch,
-    /// The workspace could not be set up.
+    /// The workspace could not be made ready.
     Workspace,
+    /// A set-up command of the repository failed, or all of them took too long.
+    Setup,
     /// The log of the task reached its limit.
     LogFull,
     /// The time allowed for the whole task is over.
@@ -81,13 +83,13 @@ impl Failure {
             MaxTurns | MaxBudget | MaxTokens | Timeout => false,
             OutOfMemory | ProcessLimit | DiskLimit | LogFull => false,
             // The CLI, the workspace and the provider are the same for the next attempt.
-            InitMismatch | Workspace | Refused => false,
+            InitMismatch | Workspace | Setup | Refused => false,
         }
     }
 }
 
 /// Each ending with the one word that it has in the database, on the wire and on a screen.
-const NAMES: [(Outcome, &str); 24] = [
+const NAMES: [(Outcome, &str); 25] = [
     (Outcome::Succeeded, "succeeded"),
     (Outcome::Cancelled, "cancelled"),
     (Outcome::Failed(Failure::Claude), "claude-error"),
@@ -106,6 +108,7 @@ const NAMES: [(Outcome, &str); 24] = [
     (Outcome::Failed(Failure::DiskLimit), "disk-limit"),
     (Outcome::Failed(Failure::InitMismatch), "init-mismatch"),
     (Outcome::Failed(Failure::Workspace), "workspace"),
+    (Outcome::Failed(Failure::Setup), "setup"),
     (Outcome::Failed(Failure::LogFull), "log-full"),
     (Outcome::Failed(Failure::Timeout), "timeout"),
     (Outcome::Failed(Failure::IdleTimeout), "idle-timeout"),
@@ -160,7 +163,8 @@ mod tests {
                 Failure::Claude | Failure::Api | Failure::UsageLimit | Failure::MaxTurns => 1,
                 Failure::MaxBudget | Failure::NoResult | Failure::Startup | Failure::Killed => 2,
                 Failure::MaxTokens | Failure::RateLimit | Failure::Overloaded => 2,
-                Failure::OutOfMemory | Failure::InitMismatch | Failure::Workspace | Failure::LogFull => 3,
+                Failure::OutOfMemory | Failure::InitMismatch | Failure::LogFull => 3,
+                Failure::Workspace | Failure::Setup => 3,
                 Failure::Timeout | Failure::IdleTimeout | Failure::LaunchTimeout => 4,
                 Failure::Refused | Failure::Lost | Failure::ProcessLimit | Failure::DiskLimit => 5,
             },
@@ -169,7 +173,7 @@ mod tests {
             counts[place(outcome)] += 1;
             counts
         });
-        assert_eq!(counts, [2, 4, 7, 4, 3, 4]);
+        assert_eq!(counts, [2, 4, 7, 5, 3, 4]);
         for outcome in Outcome::all() {
             assert_eq!(outcome.name().parse(), Ok(outcome));
         }

@@ -61,9 +61,9 @@ impl Engine {
         let named: HashSet<String> = self.0.store.workspaces().await?.into_iter().collect();
         let (kept, folder) = (self.0.kept.clone(), self.0.config.workspaces.clone());
         // What has another name is no bundle.
-        // A part of one that is still to come is named by nobody.
+        // A part of one that is still to come, and what a set-up made, is named by nobody.
         let is_named = move |name: &str| {
-            let id = name.strip_suffix(".bundle").or(name.strip_suffix(".part"));
+            let id = [".bundle", ".part", ".setup"].iter().find_map(|end| name.strip_suffix(end));
             id.is_none_or(|id| named.contains(id))
         };
         blocking(move || kept.remove_unused(&folder, is_named, cutoff)).await?;

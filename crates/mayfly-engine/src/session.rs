@@ -275,6 +275,7 @@ impl Engine {
             session_id: session_id(attempt.id).to_string(),
             max_turns: spec.max_turns,
             max_budget_usd: spec.max_budget_usd,
+            setup: spec.setup.clone(),
             trust_repo: spec.trust_repo,
             resume: None,
             library: None,

@@ -40,6 +40,7 @@ const fn may(name: &'static str, is: Is) -> Field {
 const TASK: &[Field] = &[
     must("prompt", Is::Text),
     may("workspace", Is::Object(WORKSPACE)),
+    may("setup", Is::Object(SETUP)),
     may("model", Is::Text),
     may("timeout_ms", Is::Whole(1, TIMEOUT_MS_MAX.cast_signed())),
     may("idle_timeout_ms", Is::Whole(1, TIMEOUT_MS_MAX.cast_signed())),
@@ -63,6 +64,13 @@ const WORKSPACE: &[Field] = &[
     must("workspace.name", Is::Text),
     must("workspace.base", Is::Text),
     may("workspace.on", Is::Object(WHOLE)),
+];
+
+const SETUP: &[Field] = &[
+    must("setup.commands", Is::Texts),
+    must("setup.lock_files", Is::Texts),
+    must("setup.keep", Is::Texts),
+    must("setup.timeout_ms", Is::Whole(1, TIMEOUT_MS_MAX.cast_signed())),
 ];
 
 const WHOLE: &[Field] = &[must("workspace.on.id", Is::Text), must("workspace.on.base", Is::Text)];
@@ -149,7 +157,7 @@ mod tests {
     #[test]
     fn each_field_with_something_else_in_it_is_named_with_what_it_must_be() {
         let mut all = Vec::new();
-        for field in TASK.iter().chain(WORKSPACE).chain(CREDENTIAL) {
+        for field in TASK.iter().chain(WORKSPACE).chain(SETUP).chain(CREDENTIAL) {
             let (outer, key) = field.name.split_once('.').unwrap_or(("", field.name));
             let said = values().iter().find_map(|value| {
                 let mut task = json!({"prompt": "p"});

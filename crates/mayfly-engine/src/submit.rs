@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::egress::read_rules;
 use crate::engine::Engine;
 use crate::library::read_wishes;
+use crate::setup::check_setup;
 
 /// The longest name of a workspace's folder or a model.
 const NAME_BYTES_MAX: usize = 100;
@@ -232,6 +233,8 @@ impl Engine {
             let on = workspace.on.as_ref().is_none_or(|on| self.has_bundle(&on.id));
             require(on, "workspace.on", reason)?;
         }
+        let for_code = task.setup.is_none() || task.workspace.is_some();
+        require(for_code, "setup", "is for a task with a workspace: leave it out")?;
         let key = idempotency_key.is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
         require(key, "Idempotency-Key", "must have 1 to 100 bytes")
     }
@@ -278,6 +281,7 @@ fn all_rules(task: &CreateTask, of_library: &[Rule]) -> Result<Vec<Rule>, Submit
 pub fn check_task(task: &CreateTask) -> Result<(), SubmitError> {
     check_prompt(&task.prompt)?;
     task.workspace.as_ref().map_or(Ok(()), check_workspace)?;
+    task.setup.as_ref().map_or(Ok(()), check_setup)?;
     if let Some(model) = &task.model {
         let plain = |c: char| c.is_ascii_alphanumeric() || "._:/@[]-".contains(c);
         let good = !model.is_empty() && !model.starts_with('-') && model.chars().all(plain);
@@ -360,7 +364,7 @@ fn check_workspace(workspace: &Workspace) -> Result<(), SubmitError> {
     require(whole, "workspace.on", "must name a bundle and its commit, in lower-case hex")
 }
 
-fn require(holds: bool, field: &'static str, reason: &str) -> Result<(), SubmitError> {
+pub(crate) fn require(holds: bool, field: &'static str, reason: &str) -> Result<(), SubmitError> {
     if holds { Ok(()) } else { Err(invalid(field, reason)) }
 }
 

@@ -83,6 +83,9 @@ pub struct CreateTask {
     /// The code to work on; none is an empty workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
+    /// What is run in the machine before `claude` is started; for a task with a workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<Setup>,
     /// The model, passed on as it is. Default: the orchestrator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -152,6 +155,35 @@ fn is_none(count: &u32) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_false(it_is: &bool) -> bool {
     !*it_is
+}
+
+/// What makes a repository ready for its agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Setup {
+    /// What is run in the workspace by `sh`, one after another; the first that fails ends the task. At most
+    /// [`SETUP_PARTS_MAX`].
+    pub commands: Vec<String>,
+    /// Files of the repository: as long as these, the commands and the CLI's version are the same, what was kept is taken
+    /// instead of running the commands. At most [`SETUP_PARTS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lock_files: Vec<String>,
+    /// Folders that the commands make, to be kept for later tasks on the repository. Default: none, the commands are run
+    /// in each machine. At most [`SETUP_PARTS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
+    /// The time for all of the commands, in milliseconds. Default: 10 minutes.
+    #[serde(default = "setup_timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+/// The most commands, and files, and folders of a [`Setup`].
+pub const SETUP_PARTS_MAX: usize = 32;
+
+/// The time for a [`Setup`] that says nothing else.
+pub const fn setup_timeout_ms() -> u64 {
+    10 * 60 * 1000
 }
 
 /// A repository that was handed over, and the commit to start from.

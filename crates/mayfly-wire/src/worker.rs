@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Collected, CredentialKind, Repository};
+use crate::api::{Collected, CredentialKind, Repository, Setup};
 use crate::event::LimitKind;
 use crate::secret::Secret;
 
@@ -135,6 +135,9 @@ pub struct WorkOrder {
     pub prompt: String,
     /// The folder's name under `/workspace`, and the commit it starts from; none is an empty workspace.
     pub workspace: Option<OrderedWorkspace>,
+    /// What is run in it before `claude` is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<Setup>,
     /// Passed on as `--model`.
     pub model: String,
     /// Passed on as `--session-id`: a UUID.
@@ -213,6 +216,9 @@ pub const BUNDLE_BYTES_MAX: u64 = 2 << 30;
 pub const REFS_MAX: usize = 50;
 /// The longest name of one.
 pub const REF_BYTES_MAX: usize = 200;
+
+/// Where a worker asks for what a set-up made, and hands it over: this, and its key.
+pub const SETUP_PATH: &str = "/v1/worker/setup/";
 
 /// The header of a request to the model in which the placeholder comes where the credential's own has the real one.
 pub const PLACEHOLDER_HEADER: &str = "x-mayfly-token";

@@ -4,6 +4,7 @@
 //! enter: where the machine is a whole VM, before all this
 //! boot ─► life ─┬─► uplink ─ outbox, spool ─ link ─► orchestrator
 //!               ├─► relay: claude's way out; hold: while nobody is at its other end; egress: the way to other hosts
+//!               ├─► setup: the commands of the repository, before claude is started
 //!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict); limits, disk: what it may use
 //!               ├─► resume: what an earlier task left; checkpoint: the work so far, while claude works
 //!               ├─► collect: bundle and session file
@@ -34,6 +35,7 @@ mod outbox;
 mod reaper;
 mod relay;
 mod resume;
+mod setup;
 mod shortage;
 pub mod simulation;
 mod spool;

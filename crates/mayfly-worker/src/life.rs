@@ -30,6 +30,7 @@ use crate::listen::Activity;
 use crate::reaper::Reaper;
 use crate::relay::Relay;
 use crate::resume::{TakeUp, TakeUpError};
+use crate::setup::SettingUp;
 use crate::spool::Spool;
 use crate::supervise::Supervisor;
 use crate::uplink::{self, Duty, Link, Outlet};
@@ -141,6 +142,31 @@ impl Life {
                 return Verdict::failed(Failure::Startup, detail);
             }
         };
+        // Still before: it can be done again in another machine.
+        if let Some(setup) = &self.order.setup {
+            let setting_up = SettingUp {
+                setup,
+                workspace,
+                home: &self.boot.home,
+                egress_port: self.egress_port,
+                version: self.order.claude_version.as_deref(),
+                exchange: &exchange,
+                reaper: &self.reaper,
+                outlet: &outlet,
+                disk: self.boot.disk.clone(),
+                is_resumed: self.order.resume.is_some(),
+            };
+            let set_up = tokio::select! {
+                set_up = setting_up.prepare() => set_up,
+                _ = duty.wait_for(|duty| *duty > Duty::Work) => {
+                    self.reaper.kill_all_others();
+                    return stopped();
+                }
+            };
+            if let Err(error) = set_up {
+                return Verdict::failed(Failure::Setup, causes(&error));
+            }
+        }
         let started = outlet.report_durably(&Report::Started).await;
         if !started || *duty.borrow() > Duty::Work {
             return stopped();

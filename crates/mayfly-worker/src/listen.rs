@@ -144,24 +144,35 @@ impl Copy {
     }
 }
 
-/// Passes the standard error on up to its limit, and gives its end.
+/// Passes the standard error of `claude` on up to its limit, and gives its end.
 pub(crate) async fn stderr(
-    mut stderr: pipe::Receiver,
+    stderr: pipe::Receiver,
+    outlet: Outlet,
+    exited: watch::Receiver<bool>,
+    drain: Duration,
+) -> String {
+    output(stderr, "claude", outlet, exited, drain).await
+}
+
+/// The same for what another program says, which is told as if it were a standard error.
+pub(crate) async fn output(
+    mut pipe: pipe::Receiver,
+    whose: &str,
     outlet: Outlet,
     mut exited: watch::Receiver<bool>,
     drain: Duration,
 ) -> String {
     let (mut lines, mut tail, mut room) = (Lines::default(), Tail::default(), STDERR_BYTES_MAX);
-    while read(&mut stderr, &mut lines, &mut exited, drain).await {
+    while read(&mut pipe, &mut lines, &mut exited, drain).await {
         let records = std::iter::from_fn(|| lines.take()).collect();
-        pass(&outlet, &mut room, tail.take(records)).await;
+        pass(&outlet, whose, &mut room, tail.take(records)).await;
     }
-    pass(&outlet, &mut room, tail.take(lines.rest().into_iter().collect())).await;
+    pass(&outlet, whose, &mut room, tail.take(lines.rest().into_iter().collect())).await;
     String::from_utf8_lossy(&tail.kept).into_owned()
 }
 
 /// Passes records on while there is room, and says so once when there is none.
-async fn pass(outlet: &Outlet, room: &mut usize, mut records: Vec<(Bytes, End)>) {
+async fn pass(outlet: &Outlet, whose: &str, room: &mut usize, mut records: Vec<(Bytes, End)>) {
     if *room == 0 {
         return;
     }
@@ -175,7 +186,7 @@ async fn pass(outlet: &Outlet, room: &mut usize, mut records: Vec<(Bytes, End)>)
     outlet.say(Source::Stderr, records).await;
     if *room == 0 {
         let text = format!(
-            "claude wrote more than {STDERR_BYTES_MAX} bytes to its standard error; the rest is dropped"
+            "{whose} wrote more than {STDERR_BYTES_MAX} bytes to its standard error; the rest is dropped"
         );
         outlet.report(&Report::Warning { text }).await;
     }

@@ -42,7 +42,7 @@ Examples:
   mayfly run --json \"fix it\" | jq .source
 
 A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
-`model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `trust_repo`, `priority`,
+`setup`, `model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `trust_repo`, `priority`,
 `retries`, `allow`, `workspace`, `credential`, `credential_name`, `project`, `agent`, `resources`,
 `without`, `lock`. One bad line, and no task is
 submitted. The exit code of several tasks is that of the worst.

@@ -33,7 +33,7 @@ async fn each_field_that_cannot_be_is_named() {
     .await;
     let model = |model: &str| CreateTask { model: Some(model.to_owned()), ..task("x") };
     let budget = |usd| CreateTask { max_budget_usd: Some(usd), ..task("x") };
-    let bad = [
+    let bad = vec![
         ("prompt", task("")),
         ("prompt", task(" \n\t")),
         ("prompt", task("a\0b")),

@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod exact;
 mod fetch;
 mod hostile;
 mod mirror;
@@ -55,7 +56,8 @@ impl Place {
         }
         let output = command.args(["-c", "protocol.file.allow=always"]).args(args).output().unwrap();
         assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+        // A name may be no text.
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
     pub fn ours(&self) -> Git {

@@ -7,7 +7,7 @@
 //! token         what opens the API on a port for programs of this machine; a new one once it is revoked
 //! tls.pem       the key and the certificate that signed itself, made when it is first asked for
 //! mayfly.db     the store
-//! workspaces/   <sha256>.bundle
+//! workspaces/   <sha256>.bundle, <sha256>.part of one that is still coming, <sha256>.setup: what set-up commands made
 //! library/      what tasks share, unless the configuration has it elsewhere; its owner's to edit
 //! resources/    <sha256>.tar: what tasks had of it, by content
 //! tools/        <sha256>/: what servers run that were locked

@@ -111,6 +111,24 @@ impl Entry {
         self.engine.resumed_file(attempt, name).await
     }
 
+    /// Where what the set-up of an attempt's task made is kept.
+    pub(super) async fn kept_setup(
+        &self,
+        attempt: AttemptId,
+        key: &str,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        self.engine.kept_setup(attempt, key).await
+    }
+
+    /// The same, to keep it.
+    pub(super) async fn setup_to_keep(
+        &self,
+        attempt: AttemptId,
+        key: &str,
+    ) -> Result<Option<PathBuf>, StoreError> {
+        self.engine.setup_to_keep(attempt, key).await
+    }
+
     /// What knows the secrets as they are now.
     pub(super) fn redactor(&self) -> Redactor {
         self.engine.redactor()

@@ -46,6 +46,7 @@ mod parts;
 mod problem;
 mod resources;
 mod results;
+mod setups;
 mod tasks;
 mod tokens;
 mod tunnel;
@@ -170,6 +171,7 @@ pub(crate) fn machine(machine: Machine, client: reqwest::Client) -> Router {
         .route(EGRESS_PATH, get(egress::join))
         .route("/v1/worker/resources/{sha256}", get(resources::fetch))
         .route(&format!("{RESUMED_PATH}{{name}}"), get(results::resumed))
+        .route("/v1/worker/setup/{key}", get(setups::fetch).put(setups::keep))
         .route("/v1/worker/result/bundle", put(uploads::bundle))
         .route("/v1/worker/result/transcript", put(uploads::transcript))
         .route(&format!("{CHECKPOINT_PATH}{{number}}"), put(checkpoints::keep))

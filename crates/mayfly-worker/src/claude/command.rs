@@ -41,7 +41,7 @@ const SERVERS_FILE: &str = "library/servers.json";
 const SETTINGS_FILE: &str = "library/settings.json";
 
 /// What the CLI is told about its own behaviour.
-const SETTINGS: [(&str, &str); 13] = [
+const SETTINGS: [(&str, &str); 8] = [
     // It runs as root in some machines, and then asks for this word before it skips permissions.
     ("IS_SANDBOX", "1"),
     ("DISABLE_AUTOUPDATER", "1"),
@@ -54,12 +54,11 @@ const SETTINGS: [(&str, &str); 13] = [
     ("CLAUDE_ENABLE_BYTE_WATCHDOG", "1"),
     ("CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS", "60000"),
     ("MCP_TIMEOUT", "5000"),
-    ("LANG", "C.UTF-8"),
-    ("TERM", "dumb"),
-    ("SHELL", "/bin/bash"),
-    ("USER", "agent"),
-    ("PATH", PATH),
 ];
+
+/// What every program of the agent's finds.
+const USUAL: [(&str, &str); 5] =
+    [("LANG", "C.UTF-8"), ("TERM", "dumb"), ("SHELL", "/bin/bash"), ("USER", "agent"), ("PATH", PATH)];
 
 /// Where programs look for a proxy; each knows some of these names.
 const PROXIED: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
@@ -112,19 +111,13 @@ impl Launch<'_> {
     pub fn command(&self) -> io::Result<(Command, Option<OwnedFd>)> {
         let mut command = Command::new(self.binary);
         command.env_clear().envs(SETTINGS).current_dir(self.cwd).args(self.arguments()?);
-        command.env("HOME", self.home).env("CLAUDE_CONFIG_DIR", config_dir(self.home));
+        give_surroundings(&mut command, self.home, self.egress_port);
+        command.env("CLAUDE_CONFIG_DIR", config_dir(self.home));
         command.env("ANTHROPIC_BASE_URL", self.gateway());
         if let Some(tokens) = self.library.max_tokens {
             command.env("CLAUDE_CODE_MAX_OUTPUT_TOKENS", tokens.to_string());
         }
         let descriptor = self.credential(&mut command)?;
-        if let Some(proxy) = self.proxy() {
-            command.envs(PROXIED.map(|name| (name, &proxy)));
-            command.envs(UNPROXIED.map(|name| (name, OWN_HOSTS)));
-        }
-        for role in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{role}_NAME"), GIT_NAME).env(format!("GIT_{role}_EMAIL"), GIT_EMAIL);
-        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         Ok((command, descriptor))
     }
@@ -134,7 +127,7 @@ impl Launch<'_> {
     }
 
     fn proxy(&self) -> Option<String> {
-        self.egress_port.map(|port| format!("http://127.0.0.1:{port}"))
+        self.egress_port.map(proxy_at)
     }
 
     /// What the CLI is told of its settings, before which no repository's count: to fetch a page without asking its maker
@@ -254,6 +247,22 @@ impl Launch<'_> {
     }
 }
 
+/// Gives a program what all of the agent's have: a home, a way to other hosts, a name for its commits; and no credential.
+pub(crate) fn give_surroundings(command: &mut Command, home: &Path, egress_port: Option<u16>) {
+    command.envs(USUAL).env("HOME", home);
+    if let Some(proxy) = egress_port.map(proxy_at) {
+        command.envs(PROXIED.map(|name| (name, &proxy)));
+        command.envs(UNPROXIED.map(|name| (name, OWN_HOSTS)));
+    }
+    for role in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{role}_NAME"), GIT_NAME).env(format!("GIT_{role}_EMAIL"), GIT_EMAIL);
+    }
+}
+
+fn proxy_at(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
 /// The servers that a file names.
 fn servers_of(text: &[u8]) -> Option<Map<String, Value>> {
     let mut file: Map<String, Value> = serde_json::from_slice(text).ok()?;
@@ -292,6 +301,7 @@ pub(crate) mod tests {
         WorkOrder {
             prompt: "-canary-prompt".to_owned(),
             workspace: None,
+            setup: None,
             model: "sonnet".to_owned(),
             session_id: "0193b2c4-0000-7000-8000-0123456789ab".to_owned(),
             max_turns: Some(7),

@@ -21,8 +21,12 @@ const CHUNK_BYTES: usize = 64 * 1024;
 impl Exchange<'_> {
     /// Hands `file` over as `name`.
     pub(crate) async fn put(&self, name: &str, file: &Path) -> Result<(), ExchangeError> {
-        let put = || self.put_to(format!("/v1/worker/result/{name}"), file);
-        self.until_answered(name, put).await.map(drop)
+        self.put_at(&format!("/v1/worker/result/{name}"), file).await
+    }
+
+    /// Hands `file` over at this place, and again until it is there.
+    pub(crate) async fn put_at(&self, path: &str, file: &Path) -> Result<(), ExchangeError> {
+        self.until_answered(path, || self.put_to(path.to_owned(), file)).await.map(drop)
     }
 
     /// Hands `file` over at this place, once.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mayfly_engine::check_setup;
 use mayfly_wire::api::CreateTask;
 
 use crate::carry_out::{Job, Wish, carry_out};
@@ -51,6 +52,7 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     let name = chosen.as_ref().map(Chosen::name);
     let lent = args.lent.as_ref().map(|folder| Lent::choose(folder, &tasks, name.as_deref(), settings));
     let lent = lent.transpose()?;
+    add_setup(&mut tasks, name.as_deref(), settings).map_err(Stop::usage)?;
     // What has its own code needs no other.
     let chosen = chosen.filter(|chosen| {
         matches!(chosen, Chosen::Here(_)) || tasks.iter().any(|task| task.workspace.is_none())
@@ -162,6 +164,19 @@ fn tasks(args: &RunArgs, settings: &Settings, registries: Option<&Found>) -> any
     }
     let prompts = prompt::read(&args.prompt, io::stdin().lock())?;
     Ok(prompts.into_iter().map(|prompt| CreateTask { prompt, ..flags.clone() }).collect())
+}
+
+/// Gives each task that says nothing of a set-up that of its repository.
+fn add_setup(tasks: &mut [CreateTask], name: Option<&str>, settings: &Settings) -> Result<(), anyhow::Error> {
+    for task in tasks.iter_mut().filter(|task| task.setup.is_none()) {
+        let name = task.workspace.as_ref().map(|workspace| workspace.name.as_str()).or(name);
+        task.setup = name.and_then(|name| settings.setup(name));
+        if let (Some(setup), Some(name)) = (&task.setup, name) {
+            check_setup(setup)
+                .with_context(|| format!("[repo.{name:?}.setup] of the configuration is no set-up"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives each task that says nothing of a credential that of this environment, or the name of one in the pool. Returns

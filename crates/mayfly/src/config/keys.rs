@@ -3,6 +3,7 @@
 //! From this table come the types that the file is read into, the flags beside it, the values in force, their
 //! listing, and the reference.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mayfly_engine::Rules;
@@ -16,6 +17,7 @@ use super::kind::{
     Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Mode, Model, Name, Names, OwnTls,
     Place, Places, PriceTable, Private, Processes, ProjectTable, Silence, Switch, Time,
 };
+use super::repos::Repo;
 use super::{Given, Row, Source};
 
 /// A key, as the reference shows it.
@@ -90,6 +92,8 @@ macro_rules! keys {
         pub(super) struct File {
             $($top: Option<Given<$top_kind>>,)+
             $(#[serde(default)] $section: $Section,)+
+            #[serde(default)]
+            pub(super) repo: BTreeMap<String, Repo>,
         }
 
         $(

@@ -15,7 +15,9 @@ mod kind;
 mod problem;
 #[cfg(test)]
 mod reference;
+mod repos;
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
@@ -25,11 +27,13 @@ use std::time::Duration;
 
 use mayfly_engine::Rules;
 use mayfly_server::{Network, ServerConfig};
+use mayfly_wire::api::Setup;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use keys::{Flags, Values};
 use kind::{Kind, Raw, toml};
 pub(crate) use problem::BadConfig;
+use repos::Repo;
 
 use crate::environment::Environment;
 
@@ -77,6 +81,7 @@ pub(crate) struct Row {
 pub(crate) struct Settings {
     /// By key.
     pub(crate) values: Values,
+    repos: BTreeMap<String, Repo>,
     file: Option<Read>,
 }
 
@@ -105,14 +110,16 @@ impl Settings {
 
     /// Without a file.
     pub(crate) fn of(flags: Flags) -> Self {
-        Self { values: Values::settle(flags, keys::File::default()), file: None }
+        Self { values: Values::settle(flags, keys::File::default()), repos: BTreeMap::new(), file: None }
     }
 
     fn read(flags: Flags, path: &Path, text: String) -> Result<Self, BadConfig> {
-        let file = toml::from_str(&text).map_err(|error| problem::placed(&error, path, &text))?;
+        let mut file: keys::File =
+            toml::from_str(&text).map_err(|error| problem::placed(&error, path, &text))?;
+        let repos = std::mem::take(&mut file.repo);
         // Whoever is told the path may work elsewhere.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Ok(Self { values: Values::settle(flags, file), file: Some(Read { path, text }) })
+        Ok(Self { values: Values::settle(flags, file), repos, file: Some(Read { path, text }) })
     }
 
     /// The file that was read, if there is one.
@@ -133,6 +140,11 @@ impl Settings {
     /// The library that was named.
     pub(crate) fn library(&self) -> Option<&Path> {
         self.values.folder.as_ref().map(|given| given.value.as_path())
+    }
+
+    /// What makes the repository ready that is called `name`.
+    pub(crate) fn setup(&self, name: &str) -> Option<Setup> {
+        repos::setup(&self.repos, name)
     }
 
     /// Sets where an orchestrator finds what tasks share.

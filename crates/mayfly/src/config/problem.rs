@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::FILE_BYTES_MAX;
 use super::keys::{NAMES, SECTIONS};
+use super::repos;
 
 /// How like a name must be to be taken for a slip of the pen: 1 is the same.
 const LIKENESS_MIN: f64 = 0.8;
@@ -50,14 +51,31 @@ pub(super) fn placed(error: &toml::de::Error, path: &Path, text: &str) -> BadCon
     match keys.as_deref().unwrap_or_default() {
         [] => BadConfig::Syntax { place, said },
         [outer @ .., name] => {
-            let section = outer.join(".");
-            let key = shown(&section, name);
-            let is_section = outer.is_empty() && SECTIONS.iter().any(|(section, _)| section == name);
-            match is_section || NAMES.contains(&(&section, name)) {
+            let section = section_of(outer);
+            let key = shown(&outer.join("."), name);
+            let is_section = match outer {
+                [] => name == repos::SECTION || SECTIONS.iter().any(|(section, _)| section == name),
+                [outer] => outer == repos::SECTION,
+                _ => false,
+            };
+            let known = [NAMES, repos::NAMES].iter().any(|names| names.contains(&(&section, name)));
+            match is_section || known {
                 true => BadConfig::WrongValue { key, place, said },
                 false => BadConfig::UnknownKey { key, place, advice: advice(&section, name) },
             }
         }
+    }
+}
+
+/// A section as the tables have it, whatever the repository is called.
+fn section_of(outer: &[String]) -> String {
+    match outer {
+        [first, _, rest @ ..] if first == repos::SECTION => {
+            [&[first.as_str(), repos::NAME], &rest.iter().map(String::as_str).collect::<Vec<_>>()[..]]
+                .concat()
+                .join(".")
+        }
+        _ => outer.join("."),
     }
 }
 
@@ -83,8 +101,9 @@ fn shown(section: &str, name: &str) -> String {
 }
 
 fn advice(section: &str, name: &str) -> String {
-    let sections = SECTIONS.iter().filter(|_| section.is_empty()).map(|(section, _)| ("", *section));
-    let known: Vec<_> = NAMES.iter().copied().chain(sections).collect();
+    let sections = SECTIONS.iter().map(|(section, _)| *section).chain([repos::SECTION]);
+    let sections = sections.filter(|_| section.is_empty()).map(|section| ("", section));
+    let known: Vec<_> = NAMES.iter().chain(repos::NAMES).copied().chain(sections).collect();
     // Of two that are equally like, the one in the same section is meant.
     let likeness = |(other, known): (&str, &str)| (strsim::jaro_winkler(name, known), other == section);
     let rank = |a, b| likeness(a).partial_cmp(&likeness(b)).expect("a likeness is a number");

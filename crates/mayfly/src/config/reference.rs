@@ -1,6 +1,7 @@
 //! The reference, `docs/mayfly.toml`: every key with its words and its default, made from the table of keys.
 
 use super::keys::{Default, Key, SECTIONS, all};
+use super::repos::PAGE;
 
 const HEAD: &str = "\
 # mayfly.toml: every key, with its words and its default.
@@ -16,7 +17,8 @@ pub(super) fn page() -> String {
         let keys = of(section);
         format!("\n\n{}[{section}]\n{}", comment(about), keys.trim_start_matches('\n'))
     });
-    let parts: Vec<_> = [HEAD.to_owned(), of("")].into_iter().chain(sections).collect();
+    let parts = [HEAD.to_owned(), of("")].into_iter().chain(sections);
+    let parts: Vec<_> = parts.chain([PAGE.to_owned()]).collect();
     parts.concat()
 }
 

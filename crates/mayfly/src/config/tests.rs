@@ -48,6 +48,31 @@ fn what_is_in_force_reaches_the_rules() {
 }
 
 #[test]
+fn what_holds_for_a_repository_is_known_by_its_name() {
+    let text = "[repo.\"my app\".setup]\ncommands = [\"npm ci\"]\nlock_files = [\"package-lock.json\"]\n\
+                keep = [\"node_modules\"]\ntimeout = \"1m\"\n[repo.other.setup]\ncommands = [\"make\"]\n";
+    let settings = read_text(Flags::default(), text).expect("settings");
+    let setup = settings.setup("my app").expect("named");
+    assert_eq!((setup.commands, setup.timeout_ms), (vec!["npm ci".to_owned()], 60_000));
+    assert_eq!((setup.lock_files.len(), setup.keep.len()), (1, 1));
+    assert_eq!(settings.setup("other").map(|setup| setup.timeout_ms), Some(600_000));
+    assert_eq!(settings.setup("app"), None);
+}
+
+#[test]
+fn a_wrong_key_of_a_repository_is_refused_with_the_nearest_name() {
+    let files = [
+        "[repo.app.setup]\ncomands = [\"x\"]\n",
+        "[repo.app.set-up]\ncommands = [\"x\"]\n",
+        "[repo.app.setup]\ncommands = \"x\"\n",
+        "[repo.app.setup]\ntimeout = 5\n",
+        "[repo]\napp = 5\n",
+        "[repos.app.setup]\ncommands = [\"x\"]\n",
+    ];
+    insta::assert_snapshot!(files.map(refused).join("\n"));
+}
+
+#[test]
 fn a_library_that_is_named_reaches_the_orchestrator() {
     let mut config = ServerConfig::in_dir("/d");
     read_text(Flags::default(), "").expect("settings").lend(&mut config);

@@ -24,6 +24,7 @@ mod port;
 mod repositories;
 mod resuming;
 mod service;
+mod setup;
 mod steady;
 mod stream;
 mod succession;

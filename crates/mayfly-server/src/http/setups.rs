@@ -1,0 +1,47 @@
+//! What the set-up commands of a repository made: taken and handed over by a machine before its agent has begun.
+//!
+//! Bounds: [`SETUP_BYTES_MAX`], and one file at a time of each machine.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+
+use super::extract::bearer;
+use super::problem::Problem;
+use super::{Machine, download};
+use crate::incoming::Incoming;
+
+/// The longest: what an archive can hold, and what it says of each file.
+const SETUP_BYTES_MAX: u64 = 5 << 30;
+
+/// `GET /v1/worker/setup/{key}`
+pub(super) async fn fetch(
+    State(app): State<Machine>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let token = bearer(&headers).ok_or_else(Problem::denied)?;
+    let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
+    let place = app.entry.kept_setup(attempt, &key).await?.ok_or_else(Problem::denied)?;
+    download::file(&place, Problem::no_resource).await
+}
+
+/// `PUT /v1/worker/setup/{key}`
+pub(super) async fn keep(
+    State(app): State<Machine>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    let token = bearer(&headers).ok_or_else(Problem::denied)?;
+    let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
+    app.entry.setup_to_keep(attempt, &key).await?.ok_or_else(Problem::denied)?;
+    let turn = app.turns.upload(attempt).await;
+    let receiving = Incoming::receive(body.into_data_stream(), &app.incoming, SETUP_BYTES_MAX);
+    let incoming = turn.take(receiving).await??;
+    // The agent may have begun meanwhile.
+    let place = app.entry.setup_to_keep(attempt, &key).await?.ok_or_else(Problem::denied)?;
+    incoming.keep(&place).await.map_err(|error| Problem::disk(&error))?;
+    Ok(StatusCode::NO_CONTENT)
+}
