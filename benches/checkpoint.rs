@@ -53,6 +53,7 @@ async fn main() -> anyhow::Result<()> {
     let files = FOLDERS * FILES;
     let what = format!("checkpoint with no change, {files} files, {} MB", files * FILE_BYTES / 1_000_000);
     pairs.print(&what, "mayfly: a look at the work tree", "git status --porcelain");
+    #[expect(clippy::cast_precision_loss, reason = "far below where it would matter")]
     let per = |ticks: u64| ticks as f64 * 10.0 / PAIRS as f64;
     println!("  processor time for each: {:.1} ms, and git status {:.1} ms", per(ticks[0]), per(ticks[1]));
     let share = per(ticks[0]) / 1000.0 / EVERY.as_secs_f64() * 100.0;

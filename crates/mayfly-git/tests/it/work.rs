@@ -120,7 +120,8 @@ async fn each_changed_file_is_named_with_its_lines_and_whether_it_runs_by_itself
     place.git(&machine, &["commit", "-q", "-m", "work"]);
     let (bundle, head) = place.bundle(&machine, &snapshot);
     let [first, second] = [0, 1].map(|_| tempfile::tempdir().unwrap());
-    let base = Base { bundle: &snapshot.bundle, commit: &snapshot.base };
+    let code = place.base();
+    let base = Base { bundle: &code, commit: &snapshot.base, on: None };
     let own = Work::open(&place.ours(), first.path(), Some(base), &bundle, &head).await.unwrap();
     let changes = own.changes().await.unwrap();
     let change = |path: &str, lines| Change { path: path.to_owned(), lines };
@@ -158,10 +159,8 @@ async fn listing_what_was_changed_starts_no_program_of_the_repository() {
     fs::write(repo.join(".git/info/attributes"), "* diff=x filter=x\n").unwrap();
     let base = &done.snapshot.base;
     let place = &done.place;
-    place.git(
-        &repo,
-        &["-c", "filter.x.clean=cat", "bundle", "unbundle", done.snapshot.bundle.to_str().unwrap()],
-    );
+    let code = place.base();
+    place.git(&repo, &["-c", "filter.x.clean=cat", "bundle", "unbundle", code.to_str().unwrap()]);
     let work =
         Work::open_on(&done.repo().await, done.scratch.path(), base, &done.bundle, &done.head).await.unwrap();
     assert_eq!(work.unwrap().changes().await.unwrap().count, 2);
