@@ -9,7 +9,7 @@
 //! Each builds on those before it, or takes the place of all of them. [`recover`](Checkpoints::recover) makes of them
 //! what a worker would have brought out: one bundle, searched as any other, and the session file.
 //!
-//! Bounds: [`BYTES_MAX`] for all of an attempt, and [`CHECKPOINTS_MAX`] that build on one another.
+//! Bounds: [`BYTES_MAX`] for all of an attempt, [`NUMBER_MAX`] for how many there are, and [`CHECKPOINTS_MAX`] that build on one another.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -35,6 +35,8 @@ use crate::incoming::Incoming;
 
 /// The most bytes of an attempt's checkpoints.
 pub(crate) const BYTES_MAX: u64 = 2 << 30;
+/// The last number that one can have: each is told of.
+const NUMBER_MAX: u64 = 100_000;
 /// The name of a checkpoint that was not taken, and of the same as a result.
 const NOT_TAKEN: &str = "withheld";
 const WITHHELD_RESULT: &str = "checkpoint.withheld";
@@ -80,6 +82,8 @@ pub(crate) enum BadCheckpoint {
     Unfounded(u64),
     #[error("{CHECKPOINTS_MAX} build on one another already")]
     TooMany,
+    #[error("its number is not from 1 to {NUMBER_MAX}")]
+    Number,
     #[error("it cannot be read")]
     Disk(#[from] io::Error),
 }
@@ -126,6 +130,9 @@ impl Checkpoints {
 
     /// Whether a checkpoint can be taken after `links`, and of what it takes the place.
     pub(crate) fn fit(links: &[Link], number: u64, head: &Checkpoint) -> Result<Fit, BadCheckpoint> {
+        if !(1..=NUMBER_MAX).contains(&number) {
+            return Err(BadCheckpoint::Number);
+        }
         let (before, again): (Vec<_>, Vec<_>) = links.iter().partition(|link| link.number < number);
         if let Some(last) = again.iter().find(|link| link.number > number) {
             return Err(BadCheckpoint::Old { found: number, last: last.number });
@@ -394,6 +401,8 @@ mod tests {
         assert!(matches!(replaced(5, after(3)), Err(BadCheckpoint::Unfounded(3))));
         assert!(matches!(replaced(5, after(5)), Err(BadCheckpoint::Unfounded(5))));
         assert!(matches!(replaced(3, after(2)), Err(BadCheckpoint::Old { found: 3, last: 4 })));
+        assert!(matches!(replaced(0, after(0)), Err(BadCheckpoint::Number)));
+        assert!(matches!(replaced(NUMBER_MAX + 1, after(0)), Err(BadCheckpoint::Number)));
         let many: Vec<_> = (1..=CHECKPOINTS_MAX as u64).map(link).collect();
         assert!(matches!(Checkpoints::fit(&many, 1000, &after(1)), Err(BadCheckpoint::TooMany)));
         assert!(Checkpoints::fit(&many, 1000, &after(0)).is_ok());

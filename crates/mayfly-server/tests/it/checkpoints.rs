@@ -59,10 +59,8 @@ impl Agent {
             files: 2,
             left_out: vec![format!("not in the checkpoint: {CANARY}")],
         };
-        let mut revisions = format!("{commit}\n^{}\n", self.base);
-        for before in before {
-            revisions += &format!("^{before}\n^{before}^{{tree}}\n");
-        }
+        let known = before.iter().map(|before| format!("^{before}\n^{before}^{{tree}}\n"));
+        let revisions = format!("{commit}\n^{}\n{}", self.base, known.collect::<String>());
         let mut bytes = serde_json::to_vec(&head).unwrap();
         bytes.push(b'\n');
         bytes.extend(git_bytes(self.dir.path(), &["pack-objects", "-q", "--revs", "--stdout"], &revisions));

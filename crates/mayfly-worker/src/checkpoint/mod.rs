@@ -181,7 +181,7 @@ impl Checkpoints<'_> {
     }
 
     async fn work(&mut self, progress: &mut Progress) -> Result<bool, CheckpointError> {
-        let (began, deadline) = (Instant::now(), Instant::now() + LOOK_MAX);
+        let (looked_at, deadline) = (Instant::now(), Instant::now() + LOOK_MAX);
         let look = self.state.look(deadline).await?;
         if progress.sent.as_ref().is_some_and(|sent| sent.look.is_same(&look)) {
             return Ok(false);
@@ -196,7 +196,7 @@ impl Checkpoints<'_> {
         let before = before.map(|sent| (sent.number, &sent.look));
         let whole = before.is_none();
         let pack = self.state.pack(&look, before, deadline).await?;
-        let handing = self.exchange.put_checkpoint(number, began, &pack.file);
+        let handing = self.exchange.put_checkpoint(number, looked_at, &pack.file);
         match timeout(HANDOVER_MAX, handing).await.map_err(|_| CheckpointError::Away)? {
             Ok(()) => {}
             Err(error) => {
@@ -242,6 +242,6 @@ fn is_secret(error: &ExchangeError) -> bool {
 async fn touched(activity: &mut watch::Receiver<Activity>, seen: u64) {
     if activity.wait_for(|activity| activity.ended > seen).await.is_err() {
         // Nobody listens any more: it is over.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

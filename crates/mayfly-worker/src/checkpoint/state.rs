@@ -139,6 +139,12 @@ pub(crate) struct Packed {
     pub(crate) bytes: u64,
 }
 
+impl Folder {
+    fn git(&self) -> PathBuf {
+        self.place.path().join("git")
+    }
+}
+
 impl Look {
     /// Whether the work is that of another look.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
@@ -161,19 +167,18 @@ impl State {
     pub(crate) async fn look(&mut self, deadline: Instant) -> Result<Look, GitError> {
         let full = self.share(FOLDER_BYTES_MAX, 8);
         let folder = self.folder.take().filter(|folder| folder.taken <= full && folder.place.path().is_dir());
-        let mut folder = match folder {
-            Some(folder) => folder,
-            None => {
-                self.begun += 1;
-                self.begin(deadline).await?
-            }
+        let mut folder = if let Some(folder) = folder {
+            folder
+        } else {
+            self.begun += 1;
+            self.begin(deadline).await?
         };
         let look = self.look_with(&mut folder, deadline).await;
         match &look {
             Ok(_) => self.folder = Some(folder),
             // What was read is in the index.
             Err(GitError::Late { .. }) => {
-                self.git(&folder, |git| git.unlock_index());
+                self.git(&folder.git()).unlock_index();
                 self.folder = Some(folder);
             }
             Err(_) => {}
@@ -197,7 +202,8 @@ impl State {
 
     async fn begin(&self, deadline: Instant) -> Result<Folder, GitError> {
         let place = self.place().map_err(not_run("init"))?;
-        let git = Git { reaper: &self.reaper, folder: &place.path().join("git"), work_tree: &self.workspace };
+        let path = place.path().join("git");
+        let git = self.git(&path);
         self.work(place.path()).init(&git, deadline).await?;
         let config = File::options().append(true).open(git.folder.join("config"));
         config.and_then(|mut config| config.write_all(SETTINGS.as_bytes())).map_err(not_run("config"))?;
@@ -231,9 +237,8 @@ impl State {
 
     async fn look_with(&self, folder: &mut Folder, deadline: Instant) -> Result<Look, GitError> {
         let began = SystemTime::now();
-        let path = folder.place.path().to_owned();
-        let git = Git { reaper: &self.reaper, folder: &path.join("git"), work_tree: &self.workspace };
-        let work = self.work(&path);
+        let (path, own) = (folder.place.path().to_owned(), folder.git());
+        let (git, work) = (self.git(&own), self.work(&path));
         let mut told = Collected::default();
         self.follow_names(&git, &work, folder, deadline).await?;
         let files = Files { git: &git, read_by: deadline, deadline };
@@ -345,8 +350,8 @@ impl State {
         before: Option<(u64, &Look)>,
         deadline: Instant,
     ) -> Result<Packed, GitError> {
-        let path = folder.place.path();
-        let git = Git { reaper: &self.reaper, folder: &path.join("git"), work_tree: &self.workspace };
+        let own = folder.git();
+        let git = self.git(&own);
         let head = Checkpoint {
             after: before.map_or(0, |(number, _)| number),
             head: look.head.clone(),
@@ -362,7 +367,7 @@ impl State {
         let known = known.flat_map(|commit| [format!("^{commit}"), format!("^{commit}^{{tree}}")]);
         let revisions =
             look.commits().cloned().chain(self.base.iter().map(|base| format!("^{base}"))).chain(known);
-        let file = path.join("checkpoint");
+        let file = folder.place.path().join("checkpoint");
         let mut to = File::create(&file).map_err(not_run("pack-objects"))?;
         to.write_all(&line).map_err(not_run("pack-objects"))?;
         let pack = ["pack-objects", "--quiet", "--revs", "--stdout"];
@@ -393,9 +398,8 @@ impl State {
         }
     }
 
-    fn git<T>(&self, folder: &Folder, act: impl FnOnce(&Git<'_>) -> T) -> T {
-        let path = folder.place.path().join("git");
-        act(&Git { reaper: &self.reaper, folder: &path, work_tree: &self.workspace })
+    fn git<'a>(&'a self, folder: &'a Path) -> Git<'a> {
+        Git { reaper: &self.reaper, folder, work_tree: &self.workspace }
     }
 
     /// The most of something, or this part of the disk.

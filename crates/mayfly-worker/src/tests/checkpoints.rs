@@ -228,7 +228,7 @@ async fn what_a_checkpoint_does_not_hold_is_named() {
     fs::create_dir(looks.place.work().join("inner")).unwrap();
     git(&looks.place.work().join("inner"), &["init", "--quiet"]);
     looks.place.write("closed", "x");
-    fs::set_permissions(looks.place.work().join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(looks.place.work().join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
     let (_, head) = looks.checkpoint().await;
     let root = rustix::process::geteuid().is_root();
     assert_eq!(head.files, if root { 2 } else { 1 });
@@ -355,16 +355,52 @@ async fn after_a_tool_that_may_change_files_a_checkpoint_is_handed_over() {
     lived.unwrap();
     assert_eq!(host.ended().0, "succeeded", "{:?}", host.reports());
     assert!(!host.reports().iter().any(|report| matches!(report, Report::Warning { .. })));
-    let packs: Vec<_> = ["checkpoint/1", "checkpoint/2"].map(|name| host.result(name).unwrap()).into();
-    let (last, _) = take_apart(&packs[1]);
-    let repo = host.dir.path().join("repo");
-    fs::create_dir(&repo).unwrap();
-    git(&repo, &["init", "--quiet", "--initial-branch=main"]);
-    let taken = taken(&repo, host.dir.path(), &packs, &last.head.unwrap());
-    assert_eq!(fs::read_to_string(taken.join("made")).unwrap(), "one\ntwo\n");
+    assert_eq!(made(&host, 2), "one\ntwo\n");
     let left = fs::read_dir(host.dir.path().join("home")).unwrap().flatten();
     let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name != ".claude").collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("mayfly")), "{left:?}");
+}
+
+/// A tool that takes long is looked at by the clock; where nothing is under way, nothing is.
+#[tokio::test]
+async fn while_a_tool_is_under_way_the_work_is_looked_at_from_time_to_time() {
+    let call = tool("Bash", "b1");
+    let (call, end) = call.split_once("; ").unwrap();
+    let script = format!(
+        "init; read line; {call}; echo one > made; cat go > /dev/null; echo two >> made; cat go > /dev/null; {end}; result"
+    );
+    let mut host = host(&script, |_| {});
+    host.pace = Pace { every: Duration::from_millis(20), settle: MOST };
+    let go = host.workspace().join("go");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &go, rustix::fs::Mode::RWXU).unwrap();
+    let (lived, ()) = tokio::join!(host.live(), async {
+        let (mut last, mut number) = (String::new(), 0);
+        for step in ["one\n", "one\ntwo\n"] {
+            // It may have been looked at before the file was whole.
+            while last != step {
+                number += 1;
+                host.handed(&format!("checkpoint/{number}"), 1).await;
+                last = made(&host, number);
+            }
+            tokio::fs::write(&go, "").await.unwrap();
+        }
+    });
+    lived.unwrap();
+    assert_eq!(host.ended().0, "succeeded", "{:?}", host.reports());
+}
+
+/// The file `made`, as it is with so many checkpoints.
+fn made(host: &Host, checkpoints: usize) -> String {
+    let packs: Vec<_> =
+        (1..=checkpoints).map(|number| host.result(&format!("checkpoint/{number}")).unwrap()).collect();
+    let (last, _) = take_apart(packs.last().unwrap());
+    let repo = host.dir.path().join("repo");
+    if !repo.exists() {
+        fs::create_dir(&repo).unwrap();
+        git(&repo, &["init", "--quiet", "--initial-branch=main"]);
+    }
+    let taken = taken(&repo, host.dir.path(), &packs, &last.head.unwrap());
+    fs::read_to_string(taken.join("made")).unwrap_or_default()
 }
 
 /// What does not get out is told of once, and ends nothing.

@@ -135,6 +135,22 @@ async fn a_claude_that_is_killed_leaves_more_than_its_last_checkpoint() {
     world.end().await;
 }
 
+/// What could not be brought out in time is there as it was at the last checkpoint, however well the task ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_is_not_out_in_time_is_there_from_the_last_checkpoint() {
+    let at_once = std::time::Duration::from_millis(1);
+    let Some(world) = World::start(|rules| rules.collect_max = at_once).await else { return };
+    let mut run = world.run(&[&prompt()]);
+    let as_of = checkpointed(&mut run).await;
+    world.api.held("later", 1).await;
+    world.api.release("later");
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(3), "succeeded"), "{}", ended.stderr);
+    assert_told(&ended, as_of);
+    assert_landed(|args| world.git(args));
+    world.end().await;
+}
+
 /// A machine that its owner ends by force leaves what it had handed over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_is_ended_by_force_leaves_its_last_checkpoint() {
