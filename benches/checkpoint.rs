@@ -21,6 +21,7 @@ const FILES: usize = 100;
 const FILE_BYTES: usize = 15_000;
 const PAIRS: usize = 100;
 const WARM_UPS: usize = 3;
+const CHANGES: usize = 21;
 /// The longest that a look may take.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 /// How often an agent that does nothing is looked at.
@@ -58,10 +59,16 @@ async fn main() -> anyhow::Result<()> {
     println!("  processor time for each: {:.1} ms, and git status {:.1} ms", per(ticks[0]), per(ticks[1]));
     let share = per(ticks[0]) / 1000.0 / EVERY.as_secs_f64() * 100.0;
     println!("  of one core, once a minute: {share:.3} %");
-    fs::write(repo.join("d0/f0"), "changed")?;
-    let begun = Instant::now();
-    ensure!(look(&mut tree).await?.is_some(), "one file has changed");
-    println!("a look that finds one changed file: {:.1} ms", begun.elapsed().as_secs_f64() * 1000.0);
+    let mut times = Vec::new();
+    for round in 0..CHANGES {
+        fs::write(repo.join("d0/f0"), format!("changed {round}"))?;
+        let begun = Instant::now();
+        ensure!(look(&mut tree).await?.is_some(), "one file has changed");
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    let median = times[CHANGES / 2].as_secs_f64() * 1000.0;
+    println!("  a look that finds one changed file: {median:.1} ms (median of {CHANGES})");
     Ok(())
 }
 
