@@ -9,7 +9,7 @@ use mayfly_core::AttemptId;
 use mayfly_provider::clock::after;
 use mayfly_provider::{MachineSpec, ProviderError};
 use mayfly_wire::Secret;
-use mayfly_wire::boot::{Boot, CLAUDE, DiskLimit, HOME, MAYFLY, WORKSPACE};
+use mayfly_wire::boot::{BASE, Boot, CLAUDE, DiskLimit, HOME, MAYFLY, WORKSPACE};
 use secrecy::ExposeSecret as _;
 
 use crate::api::{Config, CreateMachine, Dns, File, Init, Restart, RootFs, StopConfig};
@@ -48,11 +48,6 @@ impl Fly {
             );
             return Err(refused(reason));
         }
-        if spec.workspace.is_some() {
-            let reason =
-                "it cannot bring a repository into a machine yet: run the task without one".to_owned();
-            return Err(refused(reason));
-        }
         let guest = match &self.0.guest {
             Some(guest) => guest.clone(),
             None => crate::Guest::holding(&spec.limits).map_err(|bad| refused(bad.to_string()))?,
@@ -77,7 +72,7 @@ impl Fly {
     }
 
     fn boot(&self, spec: &MachineSpec) -> Boot {
-        let folders = [HOME, WORKSPACE, TEMPORARY].map(Into::into).to_vec();
+        let folders = [HOME, WORKSPACE, BASE, TEMPORARY].map(Into::into).to_vec();
         Boot {
             attempt: spec.attempt.to_string(),
             ticket: Secret::from(spec.ticket.expose_secret().to_owned()),

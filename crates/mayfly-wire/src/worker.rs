@@ -206,6 +206,10 @@ pub struct OrderedResume {
     pub repository: Option<Repository>,
 }
 
+/// Where a worker fetches the git bundle that its task starts from, if its machine came without the code.
+pub const WORKSPACE_PATH: &str = "/v1/worker/workspace";
+/// The longest bundle of a workspace.
+pub const WORKSPACE_BYTES_MAX: u64 = 8 << 30;
 /// Where a worker fetches what an earlier task left: this, and `transcript` or `bundle`.
 pub const RESUMED_PATH: &str = "/v1/worker/resumed/";
 /// The longest session file.

@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mayfly_wire::boot::{AGENT_ID, Boot};
+use mayfly_wire::boot::{AGENT_ID, BASE, Boot};
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use rustix::process::geteuid;
 use rustix::thread::set_no_new_privs;
@@ -44,8 +44,8 @@ pub(crate) fn enter(file: &Path) -> Result<Infallible, EnterError> {
     let record = take(file).map_err(|source| EnterError::Record { path: file.to_owned(), source })?;
     let boot = boot::parse(&record)?;
     close(Path::new(FLY)).map_err(EnterError::Fly)?;
-    for folder in [&boot.home, &boot.workspace] {
-        own(folder).map_err(|source| EnterError::Folder { path: folder.clone(), source })?;
+    for folder in [&*boot.home, &*boot.workspace, Path::new(BASE)] {
+        own(folder).map_err(|source| EnterError::Folder { path: folder.to_owned(), source })?;
     }
     Err(EnterError::Execute(execute(&record, &boot)))
 }

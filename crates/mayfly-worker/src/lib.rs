@@ -6,8 +6,8 @@
 //!               ├─► relay: claude's way out; hold: while nobody is at its other end; egress: the way to other hosts
 //!               ├─► setup: the commands of the repository, before claude is started
 //!               ├─► supervise ─ listen ─► claude (command, input, interpret, verdict); limits, disk: what it may use
-//!               ├─► resume: what an earlier task left; checkpoint: the work so far, while claude works
-//!               ├─► collect: bundle and session file
+//!               ├─► checkout: the code, where the provider brings none; resume: what an earlier task left
+//!               ├─► checkpoint: the work so far, while claude works; collect: bundle and session file
 //!               └─► reaper: the one who waits for processes; shortage: who is killed for memory
 //! simulation: the first of these rows, with the rest played by a test
 //! ```
@@ -18,6 +18,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod boot;
+mod checkout;
 mod checkpoint;
 mod claude;
 mod collect;

@@ -18,6 +18,7 @@ use mayfly_wire::worker::{Hello, PROTOCOL, Report, WorkOrder};
 use tokio::sync::watch;
 
 use crate::Surroundings;
+use crate::checkout::Checkout;
 use crate::checkpoint::Checkpoints;
 use crate::checkpoint::state::State;
 use crate::claude::command::{Launch, prepare};
@@ -88,21 +89,13 @@ struct Life {
 impl Life {
     async fn work(&self, link: Link) {
         let outlet = link.outlet.clone();
-        let (workspace, verdict) = match self.workspace() {
+        let checked_out = self.check_out(&link).await;
+        let (workspace, verdict) = match checked_out.and_then(|()| self.workspace_or_verdict()) {
             Ok(workspace) => {
                 let verdict = self.claude(&workspace, link).await;
                 (Some(workspace), verdict)
             }
-            Err(error) => {
-                let folder = self.workspace_path();
-                (
-                    None,
-                    Verdict::failed(
-                        Failure::Workspace,
-                        format!("{} cannot be used: {error}", folder.display()),
-                    ),
-                )
-            }
+            Err(verdict) => (None, verdict),
         };
         let Verdict { outcome, detail } = verdict;
         outlet.report(&Report::Ended { outcome: outcome.name().to_owned(), detail }).await;
@@ -115,7 +108,6 @@ impl Life {
 
     /// Runs `claude`, unless the task is over before it could start.
     async fn claude(&self, workspace: &Path, link: Link) -> Verdict {
-        let stopped = || Verdict::new(Outcome::Cancelled, "stopped before claude was started".to_owned());
         let Link { outlet, mut duty, .. } = link;
         if *duty.borrow_and_update() > Duty::Work {
             return stopped();
@@ -265,6 +257,34 @@ impl Life {
         Ok(())
     }
 
+    /// Gets the code, if the machine came without it.
+    async fn check_out(&self, link: &Link) -> Result<(), Verdict> {
+        let folder = self.workspace_path();
+        let Some(workspace) = self.order.workspace.as_ref().filter(|_| !folder.exists()) else {
+            return Ok(());
+        };
+        let exchange =
+            Exchange { way: &*self.way, token: &self.order.result_token, random: self.surroundings.random };
+        let (reaper, base, home) = (&self.reaper, &*self.surroundings.base, &*self.boot.home);
+        let checkout = Checkout { workspace, folder: &folder, base, reaper, exchange: &exchange, home };
+        let mut duty = link.duty.clone();
+        let made = tokio::select! {
+            made = checkout.make() => made,
+            _ = duty.wait_for(|duty| *duty > Duty::Work) => return Err(stopped()),
+        };
+        made.map_err(|error| {
+            let detail = format!("the repository is not in {}: {}", folder.display(), causes(&error));
+            Verdict::failed(Failure::Workspace, detail)
+        })
+    }
+
+    fn workspace_or_verdict(&self) -> Result<PathBuf, Verdict> {
+        self.workspace().map_err(|error| {
+            let detail = format!("{} cannot be used: {error}", self.workspace_path().display());
+            Verdict::failed(Failure::Workspace, detail)
+        })
+    }
+
     /// Where the agent works, by its real path, as the CLI will name it.
     fn workspace(&self) -> io::Result<PathBuf> {
         prepare(&self.boot.home)?;
@@ -289,6 +309,10 @@ impl Life {
             home: &self.boot.home,
         }
     }
+}
+
+fn stopped() -> Verdict {
+    Verdict::new(Outcome::Cancelled, "stopped before claude was started".to_owned())
 }
 
 /// Why a machine ended before its work was done.

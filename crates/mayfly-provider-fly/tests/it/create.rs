@@ -6,7 +6,7 @@ use base64::Engine as _;
 use mayfly_core::causes;
 use mayfly_fake_fly::{Fault, On, no_room};
 use mayfly_provider::clock::SystemClock;
-use mayfly_provider::{CodeSpec, Limits, MachineSpec, Provider as _, ProviderError, ToolSpec, WorkspaceSpec};
+use mayfly_provider::{Limits, MachineSpec, Provider as _, ProviderError, ToolSpec};
 use mayfly_provider_fly::{BOOT_FILE, Fly};
 use mayfly_wire::boot::Boot;
 use serde_json::json;
@@ -144,8 +144,6 @@ async fn what_cannot_be_brought_into_a_machine_is_refused_before_one_is_made() {
     let fly = bed.provider();
     let limits = Limits { cpus_max: 64.0, ..Limits::default() };
     let tool = ToolSpec { inside: "/opt/mayfly/tools/t1".into(), folder: "/tools".into() };
-    let code = CodeSpec { id: String::new(), base: String::new(), bundle: "/b".into() };
-    let workspace = WorkspaceSpec { name: "w".to_owned(), code, on: None };
     let cases = [
         (
             MachineSpec { limits, ..spec(attempt(1)) },
@@ -154,10 +152,6 @@ async fn what_cannot_be_brought_into_a_machine_is_refused_before_one_is_made() {
         (
             MachineSpec { tools: vec![tool], ..spec(attempt(1)) },
             "it cannot bring the programs at /opt/mayfly/tools/t1",
-        ),
-        (
-            MachineSpec { workspace: Some(workspace), ..spec(attempt(1)) },
-            "it cannot bring a repository into a machine yet",
         ),
     ];
     for (spec, words) in cases {

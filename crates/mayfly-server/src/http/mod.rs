@@ -16,7 +16,7 @@ use http::header::{CONNECTION, HeaderValue};
 use mayfly_engine::Engine;
 use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
-use mayfly_wire::worker::{CHECKPOINT_PATH, EGRESS_PATH, RESUMED_PATH};
+use mayfly_wire::worker::{CHECKPOINT_PATH, EGRESS_PATH, RESUMED_PATH, WORKSPACE_PATH};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -170,6 +170,7 @@ pub(crate) fn machine(machine: Machine, client: reqwest::Client) -> Router {
         .route("/v1/worker", get(worker_link::join))
         .route(EGRESS_PATH, get(egress::join))
         .route("/v1/worker/resources/{sha256}", get(resources::fetch))
+        .route(WORKSPACE_PATH, get(workspaces::fetch))
         .route(&format!("{RESUMED_PATH}{{name}}"), get(results::resumed))
         .route("/v1/worker/setup/{key}", get(setups::fetch).put(setups::keep))
         .route("/v1/worker/result/bundle", put(uploads::bundle))

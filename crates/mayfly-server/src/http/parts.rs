@@ -7,7 +7,7 @@
 //! Two that send the same bundle at once write the same bytes to the same places, so neither waits for the other, nor
 //! for one who is gone and does not know. Parts that nobody goes on with are removed as old bundles are.
 //!
-//! Bound: [`BUNDLE_BYTES_MAX`].
+//! Bound: [`WORKSPACE_BYTES_MAX`].
 
 use std::io::{self, SeekFrom};
 use std::path::Path;
@@ -19,6 +19,7 @@ use futures_util::StreamExt as _;
 use http::StatusCode;
 use mayfly_engine::bundle_of;
 use mayfly_wire::api::{Arrived, Workspace};
+use mayfly_wire::worker::WORKSPACE_BYTES_MAX;
 use serde::Deserialize;
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
@@ -26,7 +27,7 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use super::Owner;
 use super::extract::Asked;
 use super::problem::Problem;
-use super::workspaces::{BUNDLE_BYTES_MAX, brought, invalid};
+use super::workspaces::{brought, invalid};
 use crate::incoming::{Incoming, IncomingError};
 
 /// The query of a part.
@@ -119,8 +120,8 @@ async fn write_after(part: &Path, from: u64, body: Body) -> Result<(), Problem> 
             return Err(IncomingError::BrokeOff.into());
         };
         at += chunk.len() as u64;
-        if at > BUNDLE_BYTES_MAX {
-            return Err(IncomingError::TooLong { bytes_max: BUNDLE_BYTES_MAX }.into());
+        if at > WORKSPACE_BYTES_MAX {
+            return Err(IncomingError::TooLong { bytes_max: WORKSPACE_BYTES_MAX }.into());
         }
         file.write_all(&chunk).await.map_err(disk)?;
     }

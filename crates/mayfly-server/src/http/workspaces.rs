@@ -8,24 +8,21 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use mayfly_engine::bundle_of;
-use mayfly_git::whole;
+use mayfly_git::{Git, whole};
 use mayfly_wire::api::{COMMITS_MAX, Commits, Known, WholeBundle, Workspace};
+use mayfly_wire::worker::WORKSPACE_BYTES_MAX;
 use serde::Deserialize;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
-use super::Owner;
-use super::download;
-use super::extract::{Asked, Task, TaskPath};
+use super::extract::{Asked, Task, TaskPath, bearer};
 use super::problem::{Kind, Problem};
+use super::{Machine, Owner, download};
 use crate::began::Began;
 use crate::bundle;
 use crate::incoming::Incoming;
-
-/// The longest bundle of a workspace.
-pub(super) const BUNDLE_BYTES_MAX: u64 = 8 << 30;
 
 /// The query of an upload.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -53,7 +50,7 @@ pub(super) async fn upload(
     Asked(Named { name }): Asked<Named>,
     body: Body,
 ) -> Result<(StatusCode, Json<Workspace>), Problem> {
-    let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, BUNDLE_BYTES_MAX).await?;
+    let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, WORKSPACE_BYTES_MAX).await?;
     let workspace = brought(&app, incoming.path(), &incoming.sha256, name, None).await?;
     let kept = incoming.keep(&bundle_of(&app.workspaces, &workspace.id)).await;
     kept.map_err(|error| Problem::disk(&error))?;
@@ -159,13 +156,31 @@ fn first_whole(folder: &Path, commits: &[String]) -> io::Result<Option<WholeBund
 pub(super) async fn download(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
     let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
     let workspace = task.workspace.ok_or_else(Problem::no_workspace)?;
-    let began = Began::of(&app.workspaces, &workspace);
+    whole_of(&workspace, &app.workspaces, &app.incoming, &app.git).await
+}
+
+/// `GET /v1/worker/workspace`: what the machine's own task starts from.
+pub(super) async fn fetch(State(app): State<Machine>, headers: HeaderMap) -> Result<Response, Problem> {
+    let token = bearer(&headers).ok_or_else(Problem::denied)?;
+    let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
+    let workspace = app.entry.workspace(attempt).await?.ok_or_else(Problem::no_workspace)?;
+    whole_of(&workspace, &app.workspaces, &app.incoming, &app.git).await
+}
+
+/// One bundle with all of the history, made of two where it came on top of another.
+async fn whole_of(
+    workspace: &Workspace,
+    workspaces: &Path,
+    incoming: &Path,
+    git: &Git,
+) -> Result<Response, Problem> {
+    let began = Began::of(workspaces, workspace);
     if began.is_whole() {
         return download::file(began.bundle(), Problem::no_workspace).await;
     }
-    let scratch = tempfile::tempdir_in(&app.incoming).map_err(|error| Problem::disk(&error))?;
+    let scratch = tempfile::tempdir_in(incoming).map_err(|error| Problem::disk(&error))?;
     let made = scratch.path().join("whole.bundle");
-    whole(&app.git, scratch.path(), began.base(), &made).await.map_err(Problem::git)?;
+    whole(git, scratch.path(), began.base(), &made).await.map_err(Problem::git)?;
     // It is open by the time that its folder goes.
     download::file(&made, Problem::no_workspace).await
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mayfly_link::{Endpoint, LinkError, Route};
 use mayfly_server::{MACHINE_CONNECTIONS_MAX, Tls};
-use mayfly_wire::api::Collected;
+use mayfly_wire::api::{Collected, CreateTask};
 use mayfly_wire::worker::Down;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -219,4 +219,32 @@ async fn a_worker_elsewhere_pins_the_fingerprint() {
     let dialled =
         mayfly_link::dial(&Route::from(other.parse::<Endpoint>().unwrap()), "/v1/worker", None).await;
     assert!(matches!(dialled, Err(LinkError::Untrusted { .. })), "{dialled:?}");
+}
+
+/// It sees no folder of the orchestrator's: the code comes by its own way, to it alone.
+#[tokio::test]
+async fn a_machine_elsewhere_fetches_what_its_own_task_starts_from() {
+    let mut bed = bed().await;
+    let dir = tempfile::tempdir().unwrap();
+    let way = way(&bed, &dir);
+    let code = format!("# v2 git bundle\n{} HEAD\n\nPACK", "1".repeat(40));
+    std::fs::write(dir.path().join("code"), &code).unwrap();
+    let workspace = Some(bed.client.upload_workspace("repo", &dir.path().join("code")).await.unwrap());
+    let asked = CreateTask { workspace, ..task("p", Some(NOWHERE.to_owned())) };
+    bed.client.submit(&asked, "with").await.unwrap();
+    let with = worker(&mut bed, &way).await;
+    submit(&bed, "without").await;
+    let without = worker(&mut bed, &way).await;
+    let fetch = async |token: &str| {
+        let get = raw(&way).get("http://mayfly/v1/worker/workspace").bearer_auth(token);
+        let answer = get.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(fetch(with.order.result_token.expose()).await, (200, code));
+    assert_eq!(fetch(without.order.result_token.expose()).await.0, 404);
+    let owner = bed.client.add_token("owner").await.unwrap();
+    let (ticket, model) = (with.hello.ticket.expose(), with.order.model_token.expose());
+    for token in [owner.token.expose(), ticket, model, "x"] {
+        assert_eq!(fetch(token).await.0, 401, "{token}");
+    }
 }

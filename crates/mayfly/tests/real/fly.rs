@@ -5,7 +5,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::world::{CANARY, Ended, PATH, Run, assert_no_mount_in, processes_in};
+use super::world::{CANARY, Ended, PATH, Run, assert_no_mount_in, git, processes_in};
 
 const APP: &str = "workers";
 const TOKEN: &str = "fm2_canary";
@@ -120,11 +120,16 @@ impl Place {
 
     /// `mayfly run --json`, in a folder that is no repository.
     async fn run(&self, prompts: &[&str]) -> Ended {
+        self.run_in(&self.dir.path().join("outside"), prompts).await
+    }
+
+    /// The same, in this folder.
+    async fn run_in(&self, folder: &Path, prompts: &[&str]) -> Ended {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
         command.env_clear().env("PATH", PATH).env("HOME", self.dir.path());
         command.env("CLAUDE_CODE_OAUTH_TOKEN", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
         command.args(["run", "--json", "--data"]).arg(self.dir.path().join("data")).args(prompts);
-        command.current_dir(self.dir.path().join("outside")).stdin(std::process::Stdio::null());
+        command.current_dir(folder).stdin(std::process::Stdio::null());
         Run::start(command).end().await
     }
 
@@ -178,6 +183,32 @@ async fn a_task_runs_in_a_machine_of_flys_which_has_nothing_that_it_should_not_h
     for secret in [TOKEN, CANARY, "FLY_"] {
         assert!(!said.contains(secret), "{said}");
     }
+    place.end().await;
+}
+
+/// The bundle comes by the machine's own way, since no folder of the orchestrator's is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_on_a_repository_has_it_in_its_machine_and_its_work_comes_back() {
+    let Some(place) = Place::start().await else { return };
+    let (home, repo) = (place.dir.path(), place.dir.path().join("repo"));
+    fs::create_dir(&repo).unwrap();
+    let ours = |args: &[&str]| git(home, &repo, args);
+    ours(&["init", "-q", "-b", "main"]);
+    fs::write(repo.join("a.txt"), "one\n").unwrap();
+    ours(&["add", "."]);
+    ours(&["commit", "-q", "-m", "first"]);
+    fs::write(repo.join("a.txt"), "two\n").unwrap();
+    let work = bash(
+        "pwd; git status --short --branch; cat a.txt; echo three >a.txt; git commit -qam second; echo 4 >new.txt",
+    );
+    let ended = place.run_in(&repo, &[&work]).await;
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stderr, place.logs());
+    let said = ended.tool_results().concat();
+    assert!(said.starts_with("/workspace/repo\n## main\ntwo"), "{said}");
+    let branch = ours(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly"]);
+    assert_eq!(ours(&["show", &format!("{branch}:a.txt")]), "three");
+    assert_eq!(ours(&["show", &format!("{branch}:new.txt")]), "4");
+    assert_eq!(fs::read_to_string(repo.join("a.txt")).unwrap(), "two\n", "the user's own files");
     place.end().await;
 }
 

@@ -1,0 +1,180 @@
+//! Checks the code out in a machine that came without it: where the provider is not on the orchestrator's host.
+//!
+//! The bundle is fetched by the machine's own way, and unpacked twice: into the workspace, and into the folder of the base,
+//! whose objects what comes out of the machine is built upon. There the agent is the worker's user, so it could spoil that
+//! folder as well; what it wins is that less of its work can be told from what was there.
+//!
+//! Bounds: [`WORKSPACE_BYTES_MAX`] for the bundle, [`TIME_MAX`] for git.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mayfly_wire::worker::{OrderedWorkspace, WORKSPACE_BYTES_MAX, WORKSPACE_PATH};
+use tokio::time::Instant;
+
+use crate::collect::git::{Git, GitError};
+use crate::exchange::{Exchange, ExchangeError};
+use crate::reaper::Reaper;
+
+/// The time for putting the code in its place.
+const TIME_MAX: Duration = Duration::from_secs(20 * 60);
+/// The branch of a repository that was just handed over.
+const BRANCH: &str = "refs/heads/main";
+/// As in every checkout that is handed over: git takes a file as it is by its size and time, and repacks nothing by itself.
+const SETTINGS: [(&str, &str); 4] = [
+    ("core.checkStat", "minimal"),
+    ("core.trustctime", "false"),
+    ("gc.auto", "0"),
+    ("maintenance.auto", "false"),
+];
+
+/// What it takes to check the code out.
+#[derive(Debug)]
+pub(crate) struct Checkout<'a> {
+    pub(crate) workspace: &'a OrderedWorkspace,
+    /// Where the code is to be.
+    pub(crate) folder: &'a Path,
+    /// Where the code is to be as it was.
+    pub(crate) base: &'a Path,
+    pub(crate) reaper: &'a Reaper,
+    pub(crate) exchange: &'a Exchange<'a>,
+    pub(crate) home: &'a Path,
+}
+
+/// Why the code is not there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckoutError {
+    /// It cannot be fetched.
+    #[error("it cannot be fetched")]
+    Fetch(#[source] ExchangeError),
+    /// It cannot be unpacked.
+    #[error("it cannot be unpacked")]
+    Unpack(#[from] GitError),
+    /// There is no room, or no right.
+    #[error("{} cannot be made", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Checkout<'_> {
+    /// Fetches the code and puts it in its place.
+    pub(crate) async fn make(&self) -> Result<(), CheckoutError> {
+        let folder = |path: &Path| {
+            let path = path.to_owned();
+            move |source| CheckoutError::Folder { path, source }
+        };
+        let scratch = tempfile::Builder::new().prefix("mayfly-").tempdir_in(self.home);
+        let scratch = scratch.map_err(folder(self.home))?;
+        let bundle = scratch.path().join("bundle");
+        let fetched = self.exchange.fetch(WORKSPACE_PATH, &bundle, WORKSPACE_BYTES_MAX).await;
+        fetched.map_err(CheckoutError::Fetch)?;
+        let deadline = Instant::now() + TIME_MAX;
+        for (at, with_files) in [(self.base, false), (self.folder, true)] {
+            fs::create_dir_all(at).map_err(folder(at))?;
+            self.unpack(&bundle, at, with_files, deadline).await?;
+        }
+        Ok(())
+    }
+
+    async fn unpack(
+        &self,
+        bundle: &Path,
+        at: &Path,
+        with_files: bool,
+        deadline: Instant,
+    ) -> Result<(), GitError> {
+        let own = at.join(".git");
+        let git = Git { reaper: self.reaper, folder: &own, work_tree: at };
+        let base = &*self.workspace.base;
+        let format = if base.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+        git.run(["init", "--quiet", "--template=", "--initial-branch=main", format], deadline).await?;
+        git.run(["bundle", "unbundle", &*bundle.to_string_lossy()], deadline).await?;
+        git.run(["update-ref", BRANCH, base], deadline).await?;
+        if !with_files {
+            return Ok(());
+        }
+        for (key, value) in SETTINGS {
+            git.run(["config", key, value], deadline).await?;
+        }
+        git.run(["reset", "--quiet", "--hard"], deadline).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use mayfly_link::{Endpoint, Route};
+    use mayfly_wire::Secret;
+
+    use super::*;
+    use crate::reaper::Realm;
+
+    fn git(at: &Path, args: &[&str]) -> String {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=u", "-c", "user.email=u@localhost"]).args(args).current_dir(at);
+        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_bundle_becomes_a_repository_at_its_commit_and_its_objects_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, at, base) = (dir.path().join("from"), dir.path().join("at"), dir.path().join("base"));
+        fs::create_dir(&from).unwrap();
+        git(&from, &["init", "-q", "-b", "main"]);
+        fs::write(from.join("a.txt"), "one\n").unwrap();
+        git(&from, &["add", "."]);
+        git(&from, &["commit", "-q", "-m", "first"]);
+        let bundle = dir.path().join("bundle");
+        git(&from, &["bundle", "create", "-q", &bundle.to_string_lossy(), "main"]);
+        let workspace = OrderedWorkspace { name: "at".to_owned(), base: git(&from, &["rev-parse", "main"]) };
+        let (way, token) = (Route::from(Endpoint::Unix("/nonexistent".into())), Secret::from("t".to_owned()));
+        let exchange = Exchange { way: &way, token: &token, random: || 0 };
+        let reaper = Reaper::start(Realm::Children).unwrap();
+        let (folder, home) = (&*at, dir.path());
+        let checkout = Checkout {
+            workspace: &workspace,
+            folder,
+            base: &base,
+            reaper: &reaper,
+            exchange: &exchange,
+            home,
+        };
+        let deadline = Instant::now() + TIME_MAX;
+        for (to, with_files) in [(&base, false), (&at, true)] {
+            fs::create_dir(to).unwrap();
+            checkout.unpack(&bundle, to, with_files, deadline).await.unwrap();
+            assert_eq!(git(to, &["rev-parse", "main"]), workspace.base);
+        }
+        assert_eq!(git(&at, &["status", "--porcelain", "--branch"]), "## main");
+        assert_eq!(fs::read_to_string(at.join("a.txt")).unwrap(), "one\n");
+        assert!(!base.join("a.txt").exists(), "nobody reads files there");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_bundle_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (at, bundle) = (dir.path().join("at"), dir.path().join("bundle"));
+        fs::create_dir(&at).unwrap();
+        fs::write(&bundle, "no bundle").unwrap();
+        let workspace = OrderedWorkspace { name: "at".to_owned(), base: "a".repeat(40) };
+        let (way, token) = (Route::from(Endpoint::Unix("/nonexistent".into())), Secret::from("t".to_owned()));
+        let exchange = Exchange { way: &way, token: &token, random: || 0 };
+        let reaper = Reaper::start(Realm::Children).unwrap();
+        let (folder, home) = (&*at, dir.path());
+        let checkout =
+            Checkout { workspace: &workspace, folder, base: &at, reaper: &reaper, exchange: &exchange, home };
+        let error = checkout.unpack(&bundle, &at, true, Instant::now() + TIME_MAX).await.unwrap_err();
+        assert!(error.to_string().starts_with("git bundle failed: "), "{error}");
+    }
+}
