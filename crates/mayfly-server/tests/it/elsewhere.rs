@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mayfly_client::Bundle;
 use mayfly_link::{Endpoint, LinkError, Route};
 use mayfly_server::{MACHINE_CONNECTIONS_MAX, Tls};
 use mayfly_wire::api::{Collected, CreateTask};
@@ -229,7 +230,8 @@ async fn a_machine_elsewhere_fetches_what_its_own_task_starts_from() {
     let way = way(&bed, &dir);
     let code = format!("# v2 git bundle\n{} HEAD\n\nPACK", "1".repeat(40));
     std::fs::write(dir.path().join("code"), &code).unwrap();
-    let workspace = Some(bed.client.upload_workspace("repo", &dir.path().join("code")).await.unwrap());
+    let bundle = Bundle::read(&dir.path().join("code"), None).await.unwrap();
+    let workspace = Some(bed.client.upload_workspace("repo", &bundle).await.unwrap());
     let asked = CreateTask { workspace, ..task("p", Some(NOWHERE.to_owned())) };
     bed.client.submit(&asked, "with").await.unwrap();
     let with = worker(&mut bed, &way).await;
