@@ -17,6 +17,9 @@ use tracing::{info, warn};
 
 use crate::engine::Engine;
 
+/// How a worker begins to tell of work that it could not bring out.
+const WORK_WORDS: [&str; 2] = ["the work:", "uncommitted work"];
+
 /// Who keeps checkpoints. Every verb is idempotent.
 #[async_trait]
 pub trait Checkpoints: fmt::Debug + Send + Sync + 'static {
@@ -101,7 +104,9 @@ fn own_result(task: &TaskRow, attempt: AttemptId) -> Option<&Collected> {
     task.result.as_ref().filter(|_| task.result_attempt.is_some_and(own))
 }
 
-/// Whether the work, or some of it, did not come out.
+/// Whether the work did not come out. What else could not be saved, such as the session file, says nothing about it: then
+/// nothing was changed in the end, whatever a checkpoint holds.
 fn is_lacking(result: &Collected) -> bool {
-    !result.bundle && (result.head.is_some() || !result.unsaved.is_empty())
+    let is_about_work = |line: &String| WORK_WORDS.iter().any(|words| line.starts_with(words));
+    !result.bundle && (result.head.is_some() || result.unsaved.iter().any(is_about_work))
 }

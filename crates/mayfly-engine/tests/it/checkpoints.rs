@@ -62,7 +62,9 @@ async fn a_machine_that_is_ended_by_force_leaves_it_as_well() {
 #[tokio::test]
 async fn what_the_worker_brought_out_counts_before_a_checkpoint() {
     let brought = Collected { head: Some("h".to_owned()), bundle: true, ..Collected::default() };
-    for result in [brought, Collected::default()] {
+    let said = vec!["the session file: it cannot be read".to_owned()];
+    let unchanged = Collected { unsaved: said, ..Collected::default() };
+    for result in [brought, Collected::default(), unchanged] {
         let mut mayfly = TestEngine::start(|_| {}).await;
         let (attempt, mut machine) = checkpointed(&mut mayfly, 0).await;
         machine.ends(Outcome::Succeeded).await;

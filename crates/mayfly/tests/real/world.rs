@@ -288,7 +288,8 @@ pub(crate) struct Ended {
 impl Ended {
     /// The outcome's name and the words for it.
     pub(crate) fn outcome(&self) -> (&str, &str) {
-        let finished = self.own("finished").last().expect("a finished event");
+        let finished =
+            self.own("finished").last().unwrap_or_else(|| panic!("no finished event: {}", self.stderr));
         let outcome = &finished["outcome"];
         (outcome["name"].as_str().unwrap(), outcome["detail"].as_str().unwrap_or_default())
     }
