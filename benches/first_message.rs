@@ -106,6 +106,7 @@ fn bare(claude: &Path, cwd: &Path, base_url: &str) -> anyhow::Result<Duration> {
         max_budget_usd: None,
         trust_repo: false,
         resume: None,
+        artifacts: Vec::new(),
         library: None,
         claude_version: None,
         credential: None,

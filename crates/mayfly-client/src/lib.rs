@@ -316,6 +316,11 @@ impl Client {
         self.save(self.about(Method::GET, id, &["result", "bundle"]), to).await
     }
 
+    /// Writes the archive of a task's artifacts to `to`.
+    pub async fn artifacts(&self, id: impl Display, to: &Path) -> Result<(), ClientError> {
+        self.save(self.about(Method::GET, id, &["result", "artifacts.tar"]), to).await
+    }
+
     /// Writes the CLI's session file of a task to `to`.
     pub async fn transcript(&self, id: impl Display, to: &Path) -> Result<(), ClientError> {
         self.save(self.about(Method::GET, id, &["result", "transcript"]), to).await

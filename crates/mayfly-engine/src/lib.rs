@@ -67,7 +67,7 @@ pub use library::{
 pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError, Used};
 pub use model::{Denied, Gate, GateClosed, ModelAccess, NoModel};
 pub use pool::{NoCredential, PoolError};
-pub use resume::{BUNDLE, TRANSCRIPT, WITHHELD, result_folder};
+pub use resume::{ARTIFACTS, BUNDLE, TRANSCRIPT, WITHHELD, result_folder};
 pub use session::{JoinError, Session};
 pub use setup::check_setup;
 pub use shape::check_shape;

@@ -26,6 +26,8 @@ use crate::submit::{Asked, SubmitError};
 
 /// The name of work in a result, and of work that is not given out.
 pub const BUNDLE: &str = "bundle";
+/// The same of artifacts.
+pub const ARTIFACTS: &str = "artifacts";
 /// The same of the session file.
 pub const TRANSCRIPT: &str = "transcript";
 /// The name of work that is not given out.

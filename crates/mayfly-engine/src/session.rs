@@ -279,6 +279,7 @@ impl Engine {
             trust_repo: spec.trust_repo,
             resume: None,
             library: None,
+            artifacts: spec.artifacts.clone(),
             claude_version: config.rules.claude_version.clone(),
             credential,
             model_token: self.0.tokens.mint(Route::Model, attempt.id),

@@ -55,6 +55,7 @@ const TASK: &[Field] = &[
     must("without", Is::Texts),
     may("lock", Is::Text),
     must("allow", Is::Texts),
+    must("artifacts", Is::Texts),
     may("credential", Is::Object(CREDENTIAL)),
     may("credential_name", Is::Text),
 ];

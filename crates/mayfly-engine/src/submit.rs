@@ -9,10 +9,12 @@ use mayfly_core::host::Rule;
 use mayfly_core::redact::{SECRET_BYTES_MAX, SECRET_BYTES_MIN};
 use mayfly_failpoint::failpoint;
 use mayfly_library::Problems;
+use mayfly_library::artifacts::Pattern;
 use mayfly_store::{NewTask, Resumed, StoreError, Submitted, TaskRow, Whose};
 use mayfly_wire::api::{
-    ALLOWED_MAX, CreateTask, Credential, CredentialKind, CredentialMode, IDEMPOTENCY_KEY_BYTES_MAX,
-    PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX, Retry, TIMEOUT_MS_MAX, Task, Workspace, check_token_name,
+    ALLOWED_MAX, ARTIFACTS_MAX, CreateTask, Credential, CredentialKind, CredentialMode,
+    IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX, Retry, TIMEOUT_MS_MAX, Task,
+    Workspace, check_token_name,
 };
 use uuid::Uuid;
 
@@ -295,6 +297,7 @@ pub fn check_task(task: &CreateTask) -> Result<(), SubmitError> {
     require(task.max_turns != Some(0), "max_turns", "must be more than 0")?;
     read_rules(&task.allow)?;
     read_wishes(task)?;
+    check_artifacts(&task.artifacts)?;
     task.credential.as_ref().map_or(Ok(()), check_credential)?;
     let name = task.credential_name.as_deref();
     require(name.is_none_or(check_token_name), "credential_name", "is not the name of a credential")?;
@@ -302,6 +305,13 @@ pub fn check_task(task: &CreateTask) -> Result<(), SubmitError> {
     require(one, "credential_name", "cannot stand beside `credential`: leave one of them out")?;
     let budget = task.max_budget_usd.is_none_or(|usd| usd.is_finite() && usd > 0.0);
     require(budget, "max_budget_usd", "must be more than 0")
+}
+
+fn check_artifacts(patterns: &[String]) -> Result<(), SubmitError> {
+    let words = format!("has {} patterns, and {ARTIFACTS_MAX} are the most", patterns.len());
+    require(patterns.len() <= ARTIFACTS_MAX, "artifacts", &words)?;
+    let bad = patterns.iter().find_map(|pattern| pattern.parse::<Pattern>().err());
+    bad.map_or(Ok(()), |why| Err(invalid("artifacts", &why)))
 }
 
 fn check_time(ms: Option<u64>, field: &'static str) -> Result<(), SubmitError> {

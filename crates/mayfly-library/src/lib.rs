@@ -15,6 +15,7 @@
 //! Bounds: [`tree::FILES_MAX`] files and [`tree::BYTES_MAX`] bytes a resource, [`resolve::RESOURCES_MAX`] resources and
 //! [`resolve::BYTES_MAX`] bytes a task.
 
+pub mod artifacts;
 pub mod compile;
 pub mod id;
 pub mod kinds;

@@ -20,6 +20,9 @@
 //! GET  /v1/tasks/{id}/result/patch                           -> 200 what was changed, for `git apply`
 //! GET  /v1/tasks/{id}/result/bundle                          -> 200 a git bundle
 //! GET  /v1/tasks/{id}/result/transcript                      -> 200 the CLI's session file
+//! GET  /v1/tasks/{id}/result/artifacts                       -> 200 [Artifact]
+//! GET  /v1/tasks/{id}/result/artifacts.tar                   -> 200 all of them
+//! GET  /v1/tasks/{id}/result/artifacts/{name}                -> 200 one of them (`/` in its name as `%2F`)
 //! GET  /v1/tasks/{id}/lock                                   -> 200 the resources of the library that it runs with
 //! PUT  /v1/resources/{sha256}        an archive              -> 204           a resource of a library elsewhere
 //! POST /v1/locks                     a lock                  -> 201 KeptLock  for a task's `lock`
@@ -66,6 +69,9 @@ pub const RETRIES_MAX: u32 = 10;
 
 /// The most places where the machines of one task may go.
 pub const ALLOWED_MAX: usize = 10_000;
+
+/// The most patterns of artifacts of one task.
+pub const ARTIFACTS_MAX: usize = 100;
 
 /// The most resources that one task can ask for, or ask to be without, by name.
 pub const RESOURCES_MAX: usize = 500;
@@ -134,6 +140,10 @@ pub struct CreateTask {
     /// 443 and 80 are meant. Default: nowhere; at most [`ALLOWED_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
+    /// What it leaves besides its work, such as what it built: patterns for files below the workspace, in which `*` and `?`
+    /// stand for a part of a name and `**` for any folders; ignored files too. Default: none; at most [`ARTIFACTS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
     /// The credential for the model API, for this task alone; it is sealed at rest, and deleted at the task's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
@@ -702,6 +712,9 @@ pub struct Collected {
     /// How the agent left its repository, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<Repository>,
+    /// The artifacts that are there, if any were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<Artifacts>,
     /// Whether the CLI's session file is there.
     pub transcript: bool,
     /// The work that could not be saved, and why; a line each.
@@ -710,6 +723,26 @@ pub struct Collected {
     /// What else is worth knowing, such as a session file that is not there; a line each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// How many artifacts there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Artifacts {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A file that a task left besides its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Artifact {
+    /// Its path below the workspace.
+    pub name: String,
+    /// How long it is.
+    pub bytes: u64,
 }
 
 /// How an agent left its repository: what its files do not say.

@@ -155,6 +155,9 @@ pub struct WorkOrder {
     /// What it gets of the library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub library: Option<OrderedLibrary>,
+    /// What is to be brought out besides the work: patterns for files below the workspace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
     /// The version that `claude` must name in its first message; none accepts any.
     pub claude_version: Option<String>,
     /// The placeholder credential: good for the model routes of this attempt alone.

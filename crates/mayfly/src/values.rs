@@ -9,6 +9,7 @@ use mayfly_core::Prices;
 use mayfly_core::host::{Host, Rule};
 use mayfly_core::prices::BadPrices;
 use mayfly_library::Name;
+use mayfly_library::artifacts::Pattern;
 use mayfly_link::Endpoint;
 use mayfly_wire::api::{
     CredentialKind, CredentialMode, PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX,
@@ -246,6 +247,16 @@ pub(crate) fn rules(text: &str) -> Result<Hosts, String> {
 /// As [`rules`] reads them.
 pub(crate) fn show_rules(Hosts(rules): &Hosts) -> String {
     rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Reads any number of patterns for files, with commas between them; an empty text is none.
+pub(crate) fn patterns(text: &str) -> Result<Vec<Pattern>, String> {
+    text.split(',').filter(|_| !text.trim().is_empty()).map(str::parse).collect()
+}
+
+/// As [`patterns`] reads them.
+pub(crate) fn show_patterns(patterns: &[Pattern]) -> String {
+    patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Names of hosts that may lead to private networks.

@@ -61,6 +61,8 @@ async fn each_field_that_cannot_be_is_named() {
         ("workspace.id", with_workspace(|workspace| workspace.id = "c".repeat(64))),
         ("workspace.base", with_workspace(|workspace| workspace.base = "HEAD".to_owned())),
         ("workspace.base", with_workspace(|workspace| workspace.base = "b".repeat(39))),
+        ("artifacts", CreateTask { artifacts: vec!["../x".to_owned()], ..task("x") }),
+        ("artifacts", CreateTask { artifacts: vec!["a".to_owned(); 101], ..task("x") }),
         ("credential.secret", with_credential("", None)),
         ("credential.secret", with_credential("canary7", None)),
         ("credential.secret", with_credential("canary\r\n7", None)),

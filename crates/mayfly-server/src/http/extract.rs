@@ -74,11 +74,16 @@ impl FromRequestParts<Owner> for Task {
     async fn from_request_parts(parts: &mut Parts, state: &Owner) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         let Path(name) = path.map_err(|_| Problem::no_task())?;
-        match state.engine.find(&name).await? {
-            Found::One(id) => Ok(Self(id)),
-            Found::None => Err(Problem::no_task()),
-            Found::Several(ids) => Err(Problem::several_tasks(&ids)),
-        }
+        task_called(state, &name).await.map(Self)
+    }
+}
+
+/// The task with this id, or with one that ends so.
+pub(super) async fn task_called(state: &Owner, name: &str) -> Result<TaskId, Problem> {
+    match state.engine.find(name).await? {
+        Found::One(id) => Ok(id),
+        Found::None => Err(Problem::no_task()),
+        Found::Several(ids) => Err(Problem::several_tasks(&ids)),
     }
 }
 

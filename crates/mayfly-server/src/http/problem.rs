@@ -14,6 +14,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use mayfly_core::{AttemptId, TaskId, causes};
 use mayfly_engine::{AllowError, EditError, KeepError, LogError, PoolError, SubmitError};
 use mayfly_git::GitError;
+use mayfly_library::artifacts::BadArtifacts;
 use mayfly_store::StoreError;
 use mayfly_wire::api::{self, PROMPT_BYTES_MAX};
 
@@ -253,6 +254,28 @@ impl Problem {
             }
         };
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+    }
+
+    pub(crate) fn secret_in_artifacts(attempt: AttemptId) -> Self {
+        let detail = format!(
+            "the artifacts have a configured secret in them, and are not given out: they are kept in the orchestrator's data \
+             folder as `results/{}/{}/artifacts.withheld`",
+            attempt.task, attempt.attempt.0
+        );
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+    }
+
+    pub(crate) fn unsearched_artifacts(attempt: AttemptId, why: &str) -> Self {
+        let detail = format!(
+            "the artifacts could not be searched for secrets, and are not given out: {why}; they are kept in the \
+             orchestrator's data folder as `results/{}/{}/artifacts.withheld`",
+            attempt.task, attempt.attempt.0
+        );
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+    }
+
+    pub(crate) fn bad_artifacts(error: &BadArtifacts) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidResource, causes(error))
     }
 
     fn disk_full() -> Self {

@@ -1,16 +1,22 @@
 //! What came out of a machine, as it came. The bytes are the machine's: the receiver must not trust them.
 
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::PathBuf;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::HeaderMap;
 use mayfly_core::{Attempt, TaskId};
-use mayfly_engine::{BUNDLE, TRANSCRIPT, result_folder};
+use mayfly_engine::{ARTIFACTS, BUNDLE, TRANSCRIPT, result_folder};
 use mayfly_git::Work;
+use mayfly_library::artifacts::{BadArtifacts, Member, find, list};
 use mayfly_wire::api::{self, TaskResult};
+use tokio::task::spawn_blocking;
 
 use super::download;
-use super::extract::{Task, TaskPath, bearer};
+use super::extract::{Task, TaskPath, bearer, task_called};
 use super::problem::Problem;
 use super::{Machine, Owner};
 use crate::began::Began;
@@ -66,6 +72,82 @@ pub(super) async fn transcript(State(app): State<Owner>, Task(id): Task) -> Resu
     file(&app, id, TRANSCRIPT).await
 }
 
+/// `GET /v1/tasks/{id}/result/artifacts`
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/result/artifacts",
+    params(TaskPath),
+    responses(
+        (status = 200, description = "What it left besides its work, by name", body = [api::Artifact]),
+        (status = 404, description = "No such task, or it left none", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 410, description = "It was over too long ago, and is not kept any more", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn artifacts(
+    State(app): State<Owner>,
+    Task(id): Task,
+) -> Result<Json<Vec<api::Artifact>>, Problem> {
+    let path = result_file(&app, id, ARTIFACTS).await?;
+    let members = read_artifacts(path, list).await?;
+    let artifact = |member: Member| api::Artifact { name: member.path, bytes: member.bytes };
+    Ok(Json(members.into_iter().map(artifact).collect()))
+}
+
+/// `GET /v1/tasks/{id}/result/artifacts.tar`
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/result/artifacts.tar",
+    params(TaskPath),
+    responses(
+        (status = 200, description = "All of them in one archive: plain files by path, and nothing else", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "No such task, or it left none", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 410, description = "It was over too long ago, and is not kept any more", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn artifacts_archive(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
+    file(&app, id, ARTIFACTS).await
+}
+
+/// `GET /v1/tasks/{id}/result/artifacts/{name}`
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/result/artifacts/{name}",
+    params(
+        ("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits"),
+        ("name" = String, Path, description = "Its path below the workspace, with each `/` as `%2F`"),
+    ),
+    responses(
+        (status = 200, description = "The file, as it came out of the machine", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "No such task, or it left no such file", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 410, description = "It was over too long ago, and is not kept any more", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn artifact(
+    State(app): State<Owner>,
+    Path((id, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let id = task_called(&app, &id).await?;
+    let path = result_file(&app, id, ARTIFACTS).await?;
+    let found = read_artifacts(path.clone(), move |archive| find(archive, &name)).await?;
+    let member = found.ok_or_else(Problem::no_result)?;
+    download::part(&path, member.at, member.bytes, Problem::no_result).await
+}
+
+async fn read_artifacts<T: Send + 'static>(
+    path: PathBuf,
+    read: impl FnOnce(BufReader<File>) -> Result<T, BadArtifacts> + Send + 'static,
+) -> Result<T, Problem> {
+    let reading = spawn_blocking(move || File::open(path).map(|file| read(BufReader::new(file))));
+    match reading.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(read) => read.map_err(|error| Problem::bad_artifacts(&error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Problem::no_result()),
+        Err(error) => Err(Problem::disk(&error)),
+    }
+}
+
 /// `GET /v1/tasks/{id}/result/patch`
 #[utoipa::path(
     get,
@@ -113,8 +195,11 @@ pub(super) async fn resumed(
 }
 
 async fn file(app: &Owner, id: TaskId, name: &str) -> Result<Response, Problem> {
+    download::file(&result_file(app, id, name).await?, Problem::no_result).await
+}
+
+async fn result_file(app: &Owner, id: TaskId, name: &str) -> Result<PathBuf, Problem> {
     let task = kept(app, id).await?;
     let attempt = task.result_attempt.ok_or_else(Problem::no_result)?;
-    let folder = result_folder(&app.results, id.attempt(Attempt(attempt)));
-    download::file(&folder.join(name), Problem::no_result).await
+    Ok(result_folder(&app.results, id.attempt(Attempt(attempt))).join(name))
 }

@@ -10,7 +10,8 @@
 //! for [`SEARCH_MAX`].
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -20,11 +21,13 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use mayfly_core::{AttemptId, Carry, Redactor, causes};
-use mayfly_engine::{BUNDLE, StoreError, TRANSCRIPT, WITHHELD, result_folder};
+use mayfly_engine::{ARTIFACTS, BUNDLE, StoreError, TRANSCRIPT, WITHHELD, result_folder};
 use mayfly_gateway::Masked;
 use mayfly_git::{Base, CONTENTS_BYTES_MAX, Git, GitError, read_through};
+use mayfly_library::artifacts::{ARCHIVE_BYTES_MAX, BadArtifacts};
 use mayfly_wire::worker::{BUNDLE_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
 use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +41,9 @@ use crate::incoming::Incoming;
 const SEARCHES_MAX: usize = 4;
 /// The longest that a bundle waits for its search and is searched: less than the time in which work is to be out.
 const SEARCH_MAX: Duration = Duration::from_secs(45);
+
+/// The same of artifacts.
+const ARTIFACTS_WITHHELD: &str = "artifacts.withheld";
 
 /// An upload that is under way, as long as somebody has the lock, and what ends it.
 type Last = (Weak<tokio::sync::Mutex<()>>, CancellationToken);
@@ -82,10 +88,10 @@ impl Turns {
     }
 
     /// Searches as soon as there is room for one more search, or gives up in time.
-    pub(super) async fn search(
+    pub(super) async fn search<T>(
         &self,
-        search: impl Future<Output = Result<bool, SearchError>>,
-    ) -> Result<bool, SearchError> {
+        search: impl Future<Output = Result<T, SearchError>>,
+    ) -> Result<T, SearchError> {
         let searching = async {
             let _room = self.searches.acquire().await.expect("it is never closed");
             search.await
@@ -220,6 +226,61 @@ pub(crate) enum SearchError {
     Disk(#[from] io::Error),
 }
 
+/// `PUT /v1/worker/result/artifacts`
+pub(super) async fn artifacts(
+    State(app): State<Machine>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Problem> {
+    let attempt = admit(&app, &headers).await?;
+    let turn = app.turns.upload(attempt).await;
+    let receiving = Incoming::receive(body.into_data_stream(), &app.incoming, ARCHIVE_BYTES_MAX);
+    let incoming = turn.take(receiving).await??;
+    let (path, redactor) = (incoming.path().to_owned(), app.entry.redactor());
+    let looking = async {
+        let look = spawn_blocking(move || Ok(check(BufReader::new(File::open(path)?), &redactor)));
+        look.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+    };
+    match turn.take(app.turns.search(looking)).await? {
+        Ok(Ok(false)) => keep(&app.results, attempt, incoming, ARTIFACTS).await,
+        Ok(Ok(true)) => {
+            keep(&app.results, attempt, incoming, ARTIFACTS_WITHHELD).await?;
+            Err(Problem::secret_in_artifacts(attempt))
+        }
+        Ok(Err(bad)) => Err(Problem::bad_artifacts(&bad)),
+        Err(error) => {
+            keep(&app.results, attempt, incoming, ARTIFACTS_WITHHELD).await?;
+            Err(Problem::unsearched_artifacts(attempt, &causes(&error)))
+        }
+    }
+}
+
+/// Whether artifacts, which are to be such, have a configured secret in their content or their names.
+fn check(archive: impl Read, redactor: &Redactor) -> Result<bool, BadArtifacts> {
+    let mut searched = Searched { inner: archive, redactor, carry: Carry::default(), found: false };
+    mayfly_library::artifacts::check(&mut searched)?;
+    let rest = redactor.piece(&mut searched.carry, b"", false).places;
+    Ok(searched.found || rest > 0)
+}
+
+/// What is read is searched on its way.
+struct Searched<'a, R> {
+    inner: R,
+    redactor: &'a Redactor,
+    carry: Carry,
+    found: bool,
+}
+
+impl<R: Read> Read for Searched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let piece = &buffer[..read];
+        let clean = self.carry.is_empty() && self.redactor.is_clean(piece, true);
+        self.found |= !clean && self.redactor.piece(&mut self.carry, piece, true).places > 0;
+        Ok(read)
+    }
+}
+
 /// `PUT /v1/worker/result/transcript`
 pub(super) async fn transcript(
     State(app): State<Machine>,
@@ -301,6 +362,6 @@ mod tests {
         assert!(!folder.join("bundle").exists());
         drop(others);
         assert!(matches!(turns.search(async { Ok(false) }).await, Ok(false)));
-        assert!(matches!(turns.search(std::future::pending()).await, Err(SearchError::TooLate)));
+        assert!(matches!(turns.search::<bool>(std::future::pending()).await, Err(SearchError::TooLate)));
     }
 }

@@ -19,6 +19,7 @@ async fn routes(bed: &Bed) -> Vec<(Method, String)> {
     for (path, methods) in document["paths"].as_object().unwrap() {
         let path = path.replace("{id}", NOBODYS).replace("{name}", "nobody");
         let path = path.replace("{sha256}", &"0".repeat(64));
+        let path = path.replace("{kind}", "skill").replace("{namespace}", "_global");
         assert!(!path.contains('{'), "{path}: what is to be put there?");
         for method in methods.as_object().unwrap().keys() {
             let method = method.to_uppercase().parse().unwrap();

@@ -309,6 +309,7 @@ pub(crate) mod tests {
             trust_repo: false,
             resume: None,
             library: None,
+            artifacts: Vec::new(),
             claude_version: Some("2.1.330".to_owned()),
             credential: None,
             model_token: "canary-model".to_owned().into(),

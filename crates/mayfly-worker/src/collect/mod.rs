@@ -1,10 +1,11 @@
-//! Brings the work out: the agent's commits and files as a git bundle, and the CLI's session file.
+//! Brings the work out: the agent's commits and files as a git bundle, the CLI's session file, and artifacts that were asked for.
 //!
 //! Everything in the workspace was in the agent's hands, its `.git` included, so nothing of its configuration
 //! is used: see [`git`]. What could not be saved is named, line by line, and the rest is saved all the same.
 //!
 //! Bound: the order's `collect_ms_max` for the whole.
 
+mod artifacts;
 pub(crate) mod files;
 pub(crate) mod git;
 pub(crate) mod nested;
@@ -57,6 +58,7 @@ impl Collector<'_> {
         // First what is small and always there; then what may take the rest of the time.
         self.transcript(&mut collected, begun + time / 4).await;
         self.work(&mut collected, begun + time * 3 / 4, begun + time).await;
+        self.artifacts(&mut collected, begun + time).await;
         bound(&mut collected.unsaved);
         bound(&mut collected.notes);
         collected

@@ -4,11 +4,12 @@
 //! looked at in a repository of our own; the user's is touched by `--branch` and `--apply` alone.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Read as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use mayfly_git::{Base, GitError, Repo, Work};
+use mayfly_library::artifacts::unpack;
 use mayfly_wire::api::{Collected, Task};
 use tempfile::TempDir;
 
@@ -35,6 +36,7 @@ Examples:
   mayfly result 1a2b3c4d --branch         # mayfly/1a2b3c4d-<first words of the prompt>
   mayfly result 1a2b3c4d --patch | git apply
   mayfly result 1a2b3c4d --apply          # the same, in one step
+  mayfly result 1a2b3c4d --artifacts out  # what `artifacts` in mayfly.toml or the task named
 
 Everything is against the code that the task started from; of a task that was resumed, against that
 of the first. What does not fit your files is refused before one of them is changed; a kill in the
@@ -80,6 +82,9 @@ struct Form {
     /// no file is changed
     #[arg(long)]
     apply: bool,
+    /// Put the artifacts into this folder, which is new or empty
+    #[arg(long, value_name = "DIR")]
+    artifacts: Option<PathBuf>,
     /// Print the session file of `claude`
     #[arg(long)]
     transcript: bool,
@@ -137,6 +142,7 @@ impl Taking {
         }
         match form {
             Form { transcript: true, .. } => self.transcript(task).await,
+            Form { artifacts: Some(folder), .. } => self.artifacts(task, &folder).await,
             Form { branch: Some(name), .. } => self.branch(task, name).await,
             Form { diff: true, .. } | Form { patch: true, .. } | Form { apply: true, .. } => {
                 self.work(task, &form, with_flagged).await
@@ -166,6 +172,41 @@ impl Taking {
         let file = self.scratch.path().join("transcript");
         self.contact.ask(&mut self.printer, async |client| client.transcript(&task.id, &file).await).await?;
         self.print(&file)
+    }
+
+    /// Unpacks the artifacts beside their place, and moves them there when all are there.
+    async fn artifacts(&mut self, task: &Task, folder: &Path) -> Result<(), Stop> {
+        let result = brought_out(task)?;
+        if result.artifacts.is_none() {
+            let told = result.unsaved.iter().chain(&result.notes);
+            let told: Vec<&str> = told.map(String::as_str).filter(|line| line.contains("artifact")).collect();
+            let why = if told.is_empty() { "none were asked for".to_owned() } else { told.join("; ") };
+            return Err(anyhow!("no artifacts came out of task {}: {why}", task.short).into());
+        }
+        let taken = || Stop::wrong(format!("`{}` is not empty: name a new folder", folder.display()));
+        if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(taken());
+        }
+        let archive = self.scratch.path().join("artifacts");
+        self.contact
+            .ask(&mut self.printer, async |client| client.artifacts(&task.id, &archive).await)
+            .await?;
+        let beside =
+            folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let cannot = || format!("cannot make a folder in `{}`", beside.display());
+        let unfinished =
+            tempfile::Builder::new().prefix(".mayfly-").tempdir_in(beside).with_context(cannot)?;
+        // One level down, so that its mode is the user's usual one.
+        let made = unfinished.path().join("made");
+        std::fs::create_dir(&made).with_context(cannot)?;
+        let members = unpack(BufReader::new(File::open(&archive)?), &made)?;
+        match std::fs::rename(&made, folder) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => return Err(taken()),
+            moved => moved.with_context(|| format!("cannot put them into `{}`", folder.display()))?,
+        }
+        let bytes: u64 = members.iter().map(|member| member.bytes).sum();
+        self.detail("artifacts", &format!("{} files, {bytes} bytes, in {}", members.len(), folder.display()));
+        Ok(())
     }
 
     async fn branch(&mut self, task: &Task, name: Option<String>) -> Result<(), Stop> {

@@ -154,6 +154,7 @@ fn tasks(args: &RunArgs, settings: &Settings, registries: Option<&Found>) -> any
         max_turns: values.max_turns.as_ref().map(|given| given.value.into()),
         max_budget_usd: values.max_budget_usd.as_ref().map(|given| given.value),
         allow: allow.chain(registries).map(ToString::to_string).collect(),
+        artifacts: values.artifacts.iter().flat_map(|given| &given.value).map(ToString::to_string).collect(),
         trust_repo: values.trust_repo.value,
         priority: args.priority,
         retries: args.retries,

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::kind::toml;
 use super::kind::{
     Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Mode, Model, Name, Names, OwnTls,
-    Place, Places, PriceTable, Private, Processes, ProjectTable, Silence, Switch, Time,
+    Patterns, Place, Places, PriceTable, Private, Processes, ProjectTable, Silence, Switch, Time,
 };
 use super::repos::Repo;
 use super::{Given, Row, Source};
@@ -232,6 +232,9 @@ keys! {
         idle_timeout: Time = Rules::default().idle_timeout;
         /// The hosts that the agent may reach, in a task of `mayfly run`; --allow names others instead of these.
         allow: Places, else "nothing but the model" such as "\"example.com,*.example.org:8443\"";
+        /// What a task of `mayfly run` leaves besides its work, ignored files too: patterns for files below the workspace, with
+        /// commas between them, where `**` stands for any folders. `mayfly result --artifacts` takes them.
+        artifacts: Patterns, else "nothing" such as "\"dist/**,target/*/report.xml\"";
         /// The credential for the model, by its name in the orchestrator's pool, where the environment of `mayfly run` has
         /// none.
         credential: Name, else "the one called `default`, else the only one" such as "\"work\"";

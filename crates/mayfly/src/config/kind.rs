@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_core::Prices;
+use mayfly_library::artifacts::Pattern;
 use mayfly_wire::api::CredentialMode;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
@@ -88,6 +89,8 @@ kinds! {
     Names: HostNames, quoted true, values::host_names, |HostNames(names)| names.join(",");
     /// Where machines may go.
     Places: Hosts, quoted true, values::rules, values::show_rules;
+    /// Patterns for files.
+    Patterns: Vec<Pattern>, quoted true, values::patterns, |patterns| values::show_patterns(patterns);
     /// Names that may lead to private networks.
     Private: PrivateHosts, quoted true, values::private_hosts, values::show_private_hosts;
     /// Yes or no.

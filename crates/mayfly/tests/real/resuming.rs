@@ -125,7 +125,7 @@ async fn a_task_is_resumed_however_it_ended() {
     run.signal(Signal::INT);
     let cancelled = run.end().await;
     assert_eq!(cancelled.outcome().0, "cancelled", "{}", cancelled.stderr);
-    let late = world.outcome_of(&[&half_done(), "--timeout", "4s"]).await;
+    let late = world.outcome_of(&[&half_done(), "--timeout", "20s"]).await;
     assert_eq!(late.outcome().0, "timeout", "{}", late.stderr);
     let failed = world.outcome_of(&["[script: loop]", "--max-turns", "1"]).await;
     assert_eq!(failed.outcome().0, "max-turns", "{}", failed.stderr);

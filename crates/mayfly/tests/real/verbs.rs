@@ -260,6 +260,44 @@ async fn a_result_is_summed_up_and_what_runs_by_itself_is_flagged() {
     world.end().await;
 }
 
+/// What a task was to leave besides its work comes out though git ignores it, goes into a new folder, and nothing else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn artifacts_come_out_into_a_new_folder() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let command = "printf 'dist\\n' > .gitignore; mkdir -p dist/sub && echo built > dist/sub/app && chmod +x dist/sub/app && \
+                   echo token > dist/.npmrc && ln -s /etc/passwd dist/link && echo no > other.bin";
+    let steps =
+        serde_json::json!([{"tools": [{"name": "Bash", "input": {"command": command, "description": "x"}}]}]);
+    let lines =
+        serde_json::json!({"prompt": format!("[script: steps list={steps}]"), "artifacts": ["dist/**"]});
+    let file = world.dir.path().join("tasks.jsonl");
+    fs::write(&file, lines.to_string()).unwrap();
+    let ended = world.outcome_of(&["--file", file.to_str().unwrap()]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let task = ended.events[0]["task"].as_str().unwrap().to_owned();
+    let out = world.dir.path().join("out");
+    let take = async |folder: &str| world.mayfly(&["result", &task, "--artifacts", folder]).await;
+    let summary = world.mayfly(&["result", &task]).await.text();
+    assert!(
+        summary.contains("artifacts   1 files, 6 bytes") && summary.contains("--artifacts DIR"),
+        "{summary}"
+    );
+    assert!(summary.contains("1 files stay behind that could hold a credential"), "{summary}");
+    let said = take(out.to_str().unwrap()).await.text();
+    assert!(said.contains("artifacts   1 files, 6 bytes, in "), "{said}");
+    assert_eq!(fs::read_to_string(out.join("dist/sub/app")).unwrap(), "built\n");
+    let entries = |folder: &std::path::Path| fs::read_dir(folder).unwrap().count();
+    assert_eq!((entries(&out), entries(&out.join("dist")), entries(&out.join("dist/sub"))), (1, 1, 1));
+    let refused = take(out.to_str().unwrap()).await.refusal();
+    assert!(refused.contains("is not empty: name a new folder"), "{refused}");
+    let none = world.detach(&[WRITES]).await;
+    world.ends(&none[0], 0).await;
+    let said = world.mayfly(&["result", &none[0], "--artifacts", "new"]).await;
+    assert!(said.code == Some(3) && said.stderr.contains("none were asked for"), "{said:?}");
+    assert!(!world.repo().join("new").exists());
+    world.end().await;
+}
+
 /// A branch `mayfly` is in the way of every `mayfly/…`: the work stays with the orchestrator, and the command that is
 /// printed takes it.
 #[tokio::test(flavor = "multi_thread")]

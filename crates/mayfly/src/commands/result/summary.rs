@@ -136,6 +136,8 @@ impl<'a> Summary<'a> {
             let others = result.others.join(", ");
             lines.push((Some("beside"), format!("{others}: each becomes a branch of its own with --branch")));
         }
+        let artifacts = result.artifacts.map(|all| format!("{} files, {} bytes", all.files, all.bytes));
+        lines.extend(artifacts.map(|artifacts| (Some("artifacts"), artifacts)));
         lines.extend(result.unsaved.iter().map(|line| (Some("not saved"), line.clone())));
         lines.extend(result.notes.iter().map(|line| (Some("note"), line.clone())));
         lines
@@ -152,6 +154,7 @@ impl<'a> Summary<'a> {
         if landing::head(result).is_ok_and(|head| head.is_some()) {
             lines.extend([(Some("look"), command("--diff")), (Some("take"), command("--branch"))]);
         }
+        lines.extend(result.artifacts.map(|_| (Some("files"), command("--artifacts DIR"))));
         if result.transcript {
             lines.push((Some("transcript"), command("--transcript")));
             lines.push((Some("go on"), origin.command(&format!("resume {short} PROMPT"))));
