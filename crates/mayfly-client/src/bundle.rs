@@ -34,6 +34,11 @@ impl Bundle {
         let (on, sent) = (on.map(str::to_owned), Arc::default());
         Ok(Self { file: file.to_owned(), sha256, on, bytes, sent })
     }
+
+    /// What it is known by.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
 }
 
 /// The SHA-256 of a file in hex, and its length.
