@@ -51,7 +51,8 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 pub struct MachineSpec {
     /// Whose machine it is.
     pub attempt: AttemptId,
-    /// What its worker proves itself with; it reaches the worker alone, never an environment or a disk.
+    /// What its worker proves itself with, once. It reaches the worker alone and is in no environment; where a machine
+    /// has no standard input of ours it is in a file of root's that goes before anything of the agent's runs.
     pub ticket: SecretString,
     /// The code that is to be at `/workspace/<name>`; none is an empty workspace.
     pub workspace: Option<WorkspaceSpec>,

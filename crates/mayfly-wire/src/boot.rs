@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The worker reads one [`Boot`] as JSON from its standard input, until its end: what is secret in it is never
-//! in an environment, an argument or a file.
+//! in an environment, an argument or a file. A machine that is a whole VM elsewhere has it in a file that only root can
+//! read; `mayfly worker --boot FILE` removes the file and becomes that worker.
 
 use std::path::PathBuf;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use mayfly_engine::SystemClock;
-use mayfly_fake_fly::{Exit, FakeFly, Fault, On, Setup, Start, no_room};
+use mayfly_fake_fly::{Exit, FakeFly, Fault, On, Run as VmRun, Setup, Start, no_room};
 use mayfly_provider::Provider;
 use mayfly_provider_fly::{BOOT_FILE, Fly, FlyConfig};
 use mayfly_scripted_api::{Accepted, ScriptedApi};
@@ -87,6 +87,17 @@ impl Place {
             skip("only root can make the roots of machines");
             return None;
         }
+        let run = |machines: PathBuf| -> VmRun {
+            Arc::new(move |start| -> Pin<Box<dyn Future<Output = Exit> + Send>> {
+                let (machines, claude) = (machines.clone(), claude.clone());
+                Box::pin(async move { vm(machines, claude, start).await.expect("a machine") })
+            })
+        };
+        Some(Self::running(run).await)
+    }
+
+    /// One whose machines, with what is theirs in this folder, run so.
+    async fn running(run: impl FnOnce(PathBuf) -> VmRun) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let machines = dir.path().join("machines");
         fs::create_dir(&machines).unwrap();
@@ -96,10 +107,7 @@ impl Place {
         let clock = Arc::new(SystemClock);
         let mut setup = Setup::new(clock.clone(), APP, TOKEN, &image);
         setup.boot = Duration::ZERO;
-        setup.run = Arc::new(move |start| -> Pin<Box<dyn Future<Output = Exit> + Send>> {
-            let (machines, claude) = (machines.clone(), claude.clone());
-            Box::pin(async move { vm(machines, claude, start).await.expect("a machine") })
-        });
+        setup.run = run(machines);
         let fake = FakeFly::start(setup).await;
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let endpoint = format!("http://{port}").parse().unwrap();
@@ -115,7 +123,7 @@ impl Place {
         let provider: Arc<dyn Provider> = Arc::new(fly.clone());
         let server = Server::start(config, provider, clock).await.unwrap();
         fs::create_dir(dir.path().join("outside")).unwrap();
-        Some(Self { dir, api, fake, fly, server })
+        Self { dir, api, fake, fly, server }
     }
 
     /// `mayfly run --json`, in a folder that is no repository.
@@ -209,6 +217,18 @@ async fn a_task_on_a_repository_has_it_in_its_machine_and_its_work_comes_back() 
     assert_eq!(ours(&["show", &format!("{branch}:a.txt")]), "three");
     assert_eq!(ours(&["show", &format!("{branch}:new.txt")]), "4");
     assert_eq!(fs::read_to_string(repo.join("a.txt")).unwrap(), "two\n", "the user's own files");
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_machine_ended_is_told_with_its_loss() {
+    let out_of_memory = Exit { code: 137, is_out_of_memory: true };
+    let place = Place::running(|_| Arc::new(move |_| Box::pin(async move { out_of_memory }))).await;
+    let ended = place.run(&["anything"]).await;
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    let why = "its machine ended before its worker was heard: its VM ran out of memory (Fly says oom_killed): \
+               a larger `size` has more (machine ";
+    assert!(ended.stderr.contains(why), "{}", ended.stderr);
     place.end().await;
 }
 
