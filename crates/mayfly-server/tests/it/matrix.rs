@@ -62,7 +62,10 @@ async fn each_route_of_the_owners_opens_to_an_owners_token_alone() {
     assert_eq!(denied.0, 401);
     for (method, path) in &routes {
         for token in bad {
-            assert_eq!(ask(method, path, token).await, denied, "{method} {path} {token:?}");
+            let answer = ask(method, path, token).await;
+            // An answer to HEAD has no words.
+            let expected = if method == Method::HEAD { (denied.0, String::new()) } else { denied.clone() };
+            assert_eq!(answer, expected, "{method} {path} {token:?}");
         }
         let (status, text) = ask(method, path, Some(&good)).await;
         assert!(![401, 403, 500].contains(&status), "{method} {path}: {status} {text}");
