@@ -3,7 +3,7 @@
 //!
 //! A "VM" is a process with a root folder, mounts and processes of its own, which finds what Fly would have put into it.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -79,6 +79,12 @@ struct Place {
     server: Server,
 }
 
+/// An address of this process alone, so that nobody takes a port of it between two uses.
+fn own_loopback() -> Ipv4Addr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 1 + high, middle, low)
+}
+
 impl Place {
     /// None: there is no `claude` here, or no root to make roots, and the test is skipped.
     async fn start() -> Option<Self> {
@@ -109,7 +115,7 @@ impl Place {
         setup.boot = Duration::ZERO;
         setup.run = run(machines);
         let fake = FakeFly::start(setup).await;
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = TcpListener::bind((own_loopback(), 0)).unwrap().local_addr().unwrap();
         let endpoint = format!("http://{port}").parse().unwrap();
         let mut config = FlyConfig::new(APP, TOKEN.to_owned().into(), "d1", endpoint);
         (config.api, config.image) = (fake.url(), image);
