@@ -74,14 +74,24 @@ impl Library {
     /// What a task gets. Contents that it names may be `kept` where they are not here any more.
     pub fn resolve(&self, wishes: &Wishes, kept: Kept<'_>) -> Result<Resolution, Problems> {
         let choice = resolve(&self.ids()?, wishes)?;
-        let (mut resources, mut problems) = (Vec::new(), Vec::new());
+        let (mut resources, mut problems, mut bytes) = (Vec::new(), Vec::new(), 0);
         for (id, from, content) in choice.chosen {
             match self.read_pinned(id, content.as_deref(), kept) {
-                Ok(resource) => resources.push((resource, from)),
+                Ok(resource) => {
+                    bytes += resource.bytes();
+                    if bytes > BYTES_MAX {
+                        let words = format!(
+                            "has at least {bytes} bytes for this task, and {BYTES_MAX} are the most: leave some out"
+                        );
+                        problems.push(Problem::new("the library", words));
+                        return Err(Problems(problems));
+                    }
+                    resources.push((resource, from));
+                }
                 Err(Problems(wrong)) => problems.extend(wrong),
             }
         }
-        problems.extend(beyond(&resources));
+        problems.extend(twice(&resources));
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
@@ -215,14 +225,9 @@ impl Library {
     }
 }
 
-/// What is too much, or there twice, in resources together.
-fn beyond(resources: &[(Resource, From)]) -> Vec<Problem> {
+/// The servers that are there twice in resources together.
+fn twice(resources: &[(Resource, From)]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let bytes: usize = resources.iter().map(|(resource, _)| resource.bytes()).sum();
-    if bytes > BYTES_MAX {
-        let words = format!("has {bytes} bytes for this task, and {BYTES_MAX} are the most: leave some out");
-        problems.push(Problem::new("the library", words));
-    }
     let mut servers = BTreeMap::new();
     for (resource, _) in resources {
         let What::Mcp(of) = &resource.what else { continue };

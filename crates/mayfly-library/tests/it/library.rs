@@ -120,11 +120,7 @@ fn a_tool_that_is_none_is_told_by_a_check_and_stops_nobody() {
         "---\ntools: Read, mcp__db__ask, mcp__gone\ndeniedTools: Bsah\n---\nx",
     );
     put(top.path(), "mcp/tally/db/mcp.json", r#"{"command": "db"}"#);
-    put(
-        top.path(),
-        "agent/tally/y/agent.md",
-        "---\nmcpServers: [own: {command: x}, db]\ntools: mcp__own__ask\n---\nx",
-    );
+    put(top.path(), "agent/tally/y/agent.md", "---\nmcpServers: [own, db]\ntools: mcp__own__ask\n---\nx");
     put(
         top.path(),
         "settings/_global/s/settings.json",
@@ -184,6 +180,9 @@ fn what_is_too_much_together_is_refused() {
     }
     let said = Library::at(top.path()).resolve(&of_project("much"), &nothing).unwrap_err().to_string();
     assert!(said.contains("bytes for this task, and 67108864 are the most: leave some out"), "{said}");
+    put(top.path(), "settings/much/later/settings.json", "no JSON");
+    let said = Library::at(top.path()).resolve(&of_project("much"), &nothing).unwrap_err().to_string();
+    assert_eq!(said.lines().count(), 1, "what comes after is not read: {said}");
 }
 
 /// JSON with comments, wherever they stand, and whatever the kind.
@@ -289,7 +288,7 @@ fn two_at_once_are_one_or_the_other_and_one_alone_where_neither_replaces() {
     let library = Library::at(top.path());
     let id: mayfly_library::ResourceId = "rules/_global/style".parse().unwrap();
     let of = |says: &str| {
-        let files = (0..50).map(|at| mayfly_library::File {
+        let files = (0..10).map(|at| mayfly_library::File {
             path: format!("{says}-{at:02}.md"),
             executable: false,
             bytes: says.as_bytes().to_vec(),
@@ -303,7 +302,7 @@ fn two_at_once_are_one_or_the_other_and_one_alone_where_neither_replaces() {
             puts.map(|put| put.join().unwrap())
         })
     };
-    for _ in 0..10 {
+    for _ in 0..3 {
         at_once(Library::put).into_iter().for_each(Result::unwrap);
         assert!(both.contains(&library.read(&id).unwrap()));
         assert!(library.remove(&id).unwrap());
@@ -315,4 +314,18 @@ fn two_at_once_are_one_or_the_other_and_one_alone_where_neither_replaces() {
         assert!(library.remove(&id).unwrap());
     }
     assert_eq!(fs::read_dir(top.path().join("rules/_global")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_server_that_the_chosen_agent_names_must_be_there() {
+    let top = tempfile::tempdir().unwrap();
+    put(top.path(), "agent/_global/lead/agent.md", "---\nmcpServers: [db]\n---\nLead.");
+    for name in ["db", "other"] {
+        put(top.path(), &format!("mcp/_global/{name}/mcp.json"), r#"{"command": "x"}"#);
+    }
+    let wishes = Wishes { agent: "lead".parse().ok(), ..Wishes::default() };
+    let resolution = Library::at(top.path()).resolve(&wishes, &nothing).unwrap();
+    let servers =
+        mayfly_library::compile(&resolution, "/c", &mayfly_library::Secrets::new()).expected.servers;
+    assert_eq!((servers["db"], servers["other"]), (true, false));
 }
