@@ -188,7 +188,8 @@ impl Compiled {
                 let is_of = |tool: &String| {
                     tool.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
                 };
-                if main.tools.iter().flatten().any(is_of) {
+                let is_named = main.servers().any(|name| name == server.name);
+                if is_named || main.tools.iter().flatten().any(is_of) {
                     self.expected.servers.insert(server.name.clone(), true);
                 }
             }

@@ -108,7 +108,7 @@ pub(crate) fn problems(resources: &[Resource]) -> Vec<Problem> {
 fn servers_of(resource: &Resource) -> Vec<&str> {
     match &resource.what {
         What::Mcp(servers) => servers.iter().map(|server| server.name.as_str()).collect(),
-        What::Agent(agent) => agent.servers(),
+        What::Agent(agent) => agent.servers().collect(),
         _ => Vec::new(),
     }
 }

@@ -28,6 +28,7 @@ pub mod pack;
 pub mod problem;
 pub mod resolve;
 pub mod resource;
+mod shelf;
 pub mod starter;
 pub mod tool;
 pub mod tree;

@@ -15,6 +15,7 @@ use crate::pack;
 use crate::problem::{Problem, Problems};
 use crate::resolve::{BYTES_MAX, From, Resolution, Wishes, resolve};
 use crate::resource::Resource;
+use crate::shelf::Shelf;
 use crate::tree::{self, File};
 
 /// The most folders of one kind and namespace that are looked at.
@@ -53,12 +54,12 @@ impl Library {
 
     /// Whether it has a resource of this name, good or not.
     pub fn has(&self, id: &ResourceId) -> bool {
-        self.place(id).symlink_metadata().is_ok()
+        self.place(id).is_ok_and(|place| place.symlink_metadata().is_ok())
     }
 
     /// Reads one resource.
     pub fn read(&self, id: &ResourceId) -> Result<Resource, Problems> {
-        let folder = self.place(id);
+        let folder = self.place(id).map_err(|error| Problem::new(id.to_string(), error.to_string()))?;
         if !folder.is_dir() {
             return Err(Problem::new(
                 id.to_string(),
@@ -73,14 +74,24 @@ impl Library {
     /// What a task gets. Contents that it names may be `kept` where they are not here any more.
     pub fn resolve(&self, wishes: &Wishes, kept: Kept<'_>) -> Result<Resolution, Problems> {
         let choice = resolve(&self.ids()?, wishes)?;
-        let (mut resources, mut problems) = (Vec::new(), Vec::new());
+        let (mut resources, mut problems, mut bytes) = (Vec::new(), Vec::new(), 0);
         for (id, from, content) in choice.chosen {
             match self.read_pinned(id, content.as_deref(), kept) {
-                Ok(resource) => resources.push((resource, from)),
+                Ok(resource) => {
+                    bytes += resource.bytes();
+                    if bytes > BYTES_MAX {
+                        let words = format!(
+                            "has at least {bytes} bytes for this task, and {BYTES_MAX} are the most: leave some out"
+                        );
+                        problems.push(Problem::new("the library", words));
+                        return Err(Problems(problems));
+                    }
+                    resources.push((resource, from));
+                }
                 Err(Problems(wrong)) => problems.extend(wrong),
             }
         }
-        problems.extend(beyond(&resources));
+        problems.extend(twice(&resources));
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
@@ -133,27 +144,63 @@ impl Library {
         }
     }
 
-    /// Puts a resource there; another of its name is replaced. What is wrong with it leaves the library as it is.
+    /// Puts a resource there; another of its name is replaced, unless it has what a resource leaves out, such as a
+    /// checkout's `.git`, which would be lost. What is wrong with it leaves the library as it is.
     pub fn put(&self, resource: &Resource) -> io::Result<()> {
-        let place = self.place(&resource.id);
-        let beside = place.with_file_name(format!(".new-{}-{}", resource.id.name, std::process::id()));
-        absent_is_fine(fs::remove_dir_all(&beside))?;
-        let written = write(&beside, &resource.files).and_then(|()| take_place(&beside, &place));
-        if written.is_err() {
-            let _ = fs::remove_dir_all(&beside);
+        let (locked, place) = self.shelf(&resource.id)?;
+        if let Some(path) = tree::left_out(&place)? {
+            let words = format!(
+                "{}/{} would be lost, since it is no part of the resource: change its files where they are, or remove it \
+                 first",
+                resource.id,
+                path.escape_debug()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
         }
-        written
+        locked.replace(resource.id.name.as_str(), &resource.files)
+    }
+
+    /// Puts a resource there where none of its name is; else the error is [`io::ErrorKind::AlreadyExists`].
+    pub fn add(&self, resource: &Resource) -> io::Result<()> {
+        let (locked, _) = self.shelf(&resource.id)?;
+        locked.add(resource.id.name.as_str(), &resource.files)
+    }
+
+    /// Writes one file of a resource that is there, at its top, and touches nothing else of it.
+    pub fn write_file(&self, id: &ResourceId, file: &File) -> io::Result<()> {
+        let (locked, _) = self.shelf(id)?;
+        locked.write(id.name.as_str(), file)
     }
 
     /// Takes a resource away. False: it was not there.
     pub fn remove(&self, id: &ResourceId) -> io::Result<bool> {
-        take_away(&self.place(id))
+        let place = self.place(id)?;
+        if place.symlink_metadata().is_err() {
+            return Ok(false);
+        }
+        Shelf::lock(place.parent().unwrap_or(&self.folder))?.remove(id.name.as_str())
     }
 
-    fn place(&self, id: &ResourceId) -> PathBuf {
-        [id.kind.name(), id.namespace.as_str(), id.name.as_str()]
-            .iter()
-            .fold(self.folder.clone(), |at, part| at.join(part))
+    /// The folder that a resource stands in, locked, and its place there.
+    fn shelf(&self, id: &ResourceId) -> io::Result<(Shelf, PathBuf)> {
+        let place = self.place(id)?;
+        let folder = place.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(folder)?;
+        Ok((Shelf::lock(folder)?, place))
+    }
+
+    /// Where a resource is, or would be. A link on the way could lead out of the library, and is refused.
+    fn place(&self, id: &ResourceId) -> io::Result<PathBuf> {
+        let mut place = self.folder.clone();
+        for part in [id.kind.name(), id.namespace.as_str(), id.name.as_str()] {
+            place.push(part);
+            if place.is_symlink() {
+                let below = place.strip_prefix(&self.folder).unwrap_or(&place).display();
+                let words = format!("{below} is a link, and does not count: put the folder itself there");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
+            }
+        }
+        Ok(place)
     }
 
     /// What is there, and what looks as if it were to be.
@@ -178,68 +225,9 @@ impl Library {
     }
 }
 
-/// Moves the folder `beside` to `place`; what was there before goes. Whoever looks finds the one or the other.
-fn take_place(beside: &Path, place: &Path) -> io::Result<()> {
-    match exchange(beside, place) {
-        Ok(()) => fs::remove_dir_all(beside),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(beside, place),
-        Err(error) if is_unknown(&error) => take_place_in_two_steps(beside, place),
-        Err(error) => Err(error),
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn exchange(one: &Path, other: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn exchange(_: &Path, _: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Whether a system, or a file system, does not know what it was asked for.
-fn is_unknown(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
-}
-
-/// The same where two folders cannot change places: for a moment there is none.
-fn take_place_in_two_steps(beside: &Path, place: &Path) -> io::Result<()> {
-    let name = place.file_name().unwrap_or_default().to_string_lossy();
-    let before = place.with_file_name(format!(".old-{name}-{}", std::process::id()));
-    absent_is_fine(fs::remove_dir_all(&before))?;
-    absent_is_fine(fs::rename(place, &before))?;
-    fs::rename(beside, place).inspect_err(|_| drop(fs::rename(&before, place)))?;
-    absent_is_fine(fs::remove_dir_all(&before))
-}
-
-fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
-/// Takes a folder away, so that nobody sees it half removed. False: it was not there.
-fn take_away(place: &Path) -> io::Result<bool> {
-    let name = place.file_name().unwrap_or_default().to_string_lossy();
-    let beside = place.with_file_name(format!(".old-{name}-{}", std::process::id()));
-    match fs::rename(place, &beside) {
-        Ok(()) => fs::remove_dir_all(&beside).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// What is too much, or there twice, in resources together.
-fn beyond(resources: &[(Resource, From)]) -> Vec<Problem> {
+/// The servers that are there twice in resources together.
+fn twice(resources: &[(Resource, From)]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let bytes: usize = resources.iter().map(|(resource, _)| resource.bytes()).sum();
-    if bytes > BYTES_MAX {
-        let words = format!("has {bytes} bytes for this task, and {BYTES_MAX} are the most: leave some out");
-        problems.push(Problem::new("the library", words));
-    }
     let mut servers = BTreeMap::new();
     for (resource, _) in resources {
         let What::Mcp(of) = &resource.what else { continue };
@@ -308,70 +296,4 @@ fn join(below: &str, name: &str) -> String {
 
 fn shown(below: &str) -> &str {
     if below.is_empty() { "the library" } else { below }
-}
-
-/// Writes files below a folder that is not there yet.
-fn write(folder: &Path, files: &[File]) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    for file in files {
-        let path = folder.join(&file.path);
-        fs::create_dir_all(path.parent().unwrap_or(folder))?;
-        fs::write(&path, &file.bytes)?;
-        tree::set_mode(&path, if file.executable { 0o755 } else { 0o644 })?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A folder with one file that says so.
-    fn folder(place: &Path, says: &str) {
-        fs::create_dir(place).expect("a folder");
-        fs::write(place.join("file"), says).expect("a file");
-    }
-
-    #[test]
-    fn a_folder_takes_the_place_of_another_in_each_way() {
-        for take_place in [take_place, take_place_in_two_steps] {
-            let top = tempfile::tempdir().expect("a folder");
-            let (beside, place) = (top.path().join(".new"), top.path().join("place"));
-            for says in ["first", "second"] {
-                folder(&beside, says);
-                take_place(&beside, &place).expect("taken");
-                assert_eq!(fs::read_to_string(place.join("file")).expect("a file"), says);
-                let there = fs::read_dir(top.path()).expect("a folder").count();
-                assert_eq!(there, 1, "nothing else is left");
-            }
-        }
-    }
-
-    #[test]
-    fn whoever_looks_finds_a_resource_while_it_is_replaced() {
-        let top = tempfile::tempdir().expect("a folder");
-        let (beside, place) = (top.path().join(".new"), top.path().join("place"));
-        folder(&place, "0");
-        let looked = std::thread::scope(|scope| {
-            let (done, ended) = std::sync::mpsc::channel::<()>();
-            let looks = scope.spawn({
-                let place = place.clone();
-                move || {
-                    let mut looks = 0_u32;
-                    while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-                        assert!(place.is_dir(), "there was a moment without one");
-                        looks += 1;
-                    }
-                    looks
-                }
-            });
-            for says in 1..200 {
-                folder(&beside, &says.to_string());
-                take_place(&beside, &place).expect("taken");
-            }
-            drop(done);
-            looks.join().expect("it saw one each time")
-        });
-        assert!(looked > 0);
-    }
 }

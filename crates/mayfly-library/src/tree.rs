@@ -4,6 +4,7 @@
 //! in this folder. Files and folders whose names begin with `.git` are left out, so that a checkout can be dropped in.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -79,6 +80,30 @@ pub fn read(folder: &Path, named: &str) -> Result<Vec<File>, Problem> {
     }
 }
 
+fn is_left_out(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".git")
+}
+
+/// The path of something below `folder` that [`read`] leaves out; none where there is no folder.
+pub(crate) fn left_out(folder: &Path) -> io::Result<Option<String>> {
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if is_left_out(&name) {
+            return Ok(Some(name.to_string_lossy().into_owned()));
+        }
+        if entry.file_type()?.is_dir()
+            && let Some(path) = left_out(&entry.path())?
+        {
+            return Ok(Some(format!("{}/{path}", name.to_string_lossy())));
+        }
+    }
+    Ok(None)
+}
+
 struct Reading<'a> {
     named: &'a str,
     files: Vec<File>,
@@ -105,7 +130,7 @@ impl Reading<'_> {
                 );
                 return Err(self.problem(&path, &words));
             }
-            if name.as_encoded_bytes().starts_with(b".git") {
+            if is_left_out(&name) {
                 continue;
             }
             self.entry(&entry.path(), path)?;

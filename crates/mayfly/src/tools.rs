@@ -22,7 +22,7 @@ use anyhow::{Context as _, bail};
 use mayfly_library::kinds::What;
 use mayfly_library::kinds::mcp::Server;
 use mayfly_library::tool::{self, Download, Tool};
-use mayfly_library::{Kind, Library, Resource, ResourceId};
+use mayfly_library::{Kind, Library, ResourceId};
 
 use crate::environment::Environment;
 use crate::printer::Shown;
@@ -65,7 +65,7 @@ pub(crate) fn fetch(
             new.push(Fetched { id: id.clone(), server: server.name.clone(), tool });
         }
         if !new.is_empty() {
-            write_down(library, &resource, &new)?;
+            write_down(library, &id, &new)?;
         }
         fetched.extend(new);
     }
@@ -78,17 +78,17 @@ fn gone<'a>(library: &Library, server: &'a Server) -> Option<Download<'a>> {
     server.download().filter(|_| !tree.is_dir())
 }
 
-/// Notes beside the servers what they run, so that it is a part of what they are.
-fn write_down(library: &Library, resource: &Resource, new: &[Fetched]) -> anyhow::Result<()> {
+/// Notes beside the servers what they run, so that it is a part of what they are. The rest of the resource, which may be a
+/// checkout that somebody edits meanwhile, is as it stands then.
+fn write_down(library: &Library, id: &ResourceId, new: &[Fetched]) -> anyhow::Result<()> {
+    let resource = library.read(id)?;
     let What::Mcp(servers) = &resource.what else { return Ok(()) };
     let known = servers.iter().filter_map(|server| Some((server.name.clone(), server.tool.clone()?)));
     let mut tools: BTreeMap<String, Tool> = known.collect();
     tools.extend(new.iter().map(|fetched| (fetched.server.clone(), fetched.tool.clone())));
-    let mut files: Vec<_> = resource.files.iter().filter(|file| file.path != tool::FILE).cloned().collect();
     let bytes = serde_json::to_vec_pretty(&tools)?;
-    files.push(mayfly_library::File { path: tool::FILE.to_owned(), executable: false, bytes });
-    files.sort();
-    Ok(library.put(&Resource::read(resource.id.clone(), files)?)?)
+    let file = mayfly_library::File { path: tool::FILE.to_owned(), executable: false, bytes };
+    Ok(library.write_file(id, &file)?)
 }
 
 /// What was installed.

@@ -90,12 +90,10 @@ impl TryFrom<Value> for Words {
 }
 
 impl Agent {
-    /// The servers of its own, which its settings name or describe.
-    pub fn servers(&self) -> Vec<&str> {
-        let named = self.rest.get("mcpServers");
-        let items = named.and_then(Value::as_array).into_iter().flatten();
-        let tables = items.clone().chain(named).filter_map(Value::as_object);
-        items.filter_map(Value::as_str).chain(tables.flatten().map(|(name, _)| name.as_str())).collect()
+    /// The servers that it names; each is a resource, or the repository's.
+    pub fn servers(&self) -> impl Iterator<Item = &str> {
+        let named = self.rest.get("mcpServers").and_then(Value::as_array);
+        named.into_iter().flatten().filter_map(Value::as_str)
     }
 
     /// As the CLI is told of it, which takes a whole tool away where a part of it is denied here. For the one that the
@@ -234,6 +232,17 @@ impl Head<'_> {
 
 impl Agent {
     fn checked(self, source: &Source<'_>) -> Result<Self, Problems> {
+        if let Some((key, bound)) = self.rest.keys().find_map(|key| Some((key, meant(key)?))) {
+            let words = format!("`{}` bounds nothing: write `{bound}`", key.escape_debug());
+            return Err(source.near(key, words).into());
+        }
+        let servers = self.rest.get("mcpServers");
+        if servers.is_some_and(|named| !named.as_array().is_some_and(|all| all.iter().all(Value::is_string)))
+        {
+            let words = "`mcpServers` is a list of names here, and nothing would check what describes a server: make it an \
+                         `mcp` resource, and name that";
+            return Err(source.near("mcpServers", words).into());
+        }
         if self.prompt.trim().is_empty() {
             return Err(Problem::new(&source.file, "has no prompt: say what the agent is to do").into());
         }
@@ -260,6 +269,12 @@ impl Agent {
             None => Ok(self),
         }
     }
+}
+
+/// The key that bounds an agent which another is like but for case, `-` and `_`.
+fn meant(key: &str) -> Option<&'static str> {
+    let plain = |key: &str| key.replace(['-', '_'], "").to_ascii_lowercase();
+    ALLOWING.into_iter().chain(DENYING).chain(["max_tokens"]).find(|bound| plain(bound) == plain(key))
 }
 
 /// Whether this could be a tool's name, or one with a pattern in parentheses.
@@ -355,6 +370,32 @@ mod tests {
                 "agent.md:2:1: `max_tokens` must be a whole number",
             ),
             ("agent.md", "---\nmodel: a\nmodel: b\n---\ny", "agent.md:3:1: `model` is there twice"),
+            (
+                "agent.md",
+                "---\nmodel: a\nallowed-tools: Read\n---\ny",
+                "agent.md:3:1: `allowed-tools` bounds nothing: write `allowedTools`",
+            ),
+            (
+                "agent.md",
+                "---\ndisallowed_tools: Bash\n---\ny",
+                "agent.md:2:1: `disallowed_tools` bounds nothing: write `disallowedTools`",
+            ),
+            ("agent.md", "---\nTools: Read\n---\ny", "agent.md:2:1: `Tools` bounds nothing: write `tools`"),
+            (
+                "agent.json",
+                "{\"name\": \"reviewer\", \"system_prompt\": \"x\", \"maxTokens\": 9}",
+                "agent.json:1:45: `maxTokens` bounds nothing: write `max_tokens`",
+            ),
+            (
+                "agent.md",
+                "---\nmcpServers: [{x: {command: npx}}]\n---\ny",
+                "agent.md:2:1: `mcpServers` is a list of names here",
+            ),
+            (
+                "agent.md",
+                "---\nmcpServers:\n  x: {command: npx}\n---\ny",
+                "agent.md:2:1: `mcpServers` is a list of names here",
+            ),
             ("other.md", "x", "has no agent.json and no agent.md"),
         ] {
             let said = agent(file, text).expect_err(text);
@@ -365,11 +406,11 @@ mod tests {
     /// What the CLI knows of agents besides goes on as it stands, however deep.
     #[test]
     fn what_is_not_known_of_an_agent_survives() {
-        let text = "---\nmaxTurns: 3\nnewer: Use it when: always\nhooks:\n  PreToolUse:\n    - matcher: Bash\n      hooks:\n        - {type: command, command: ./x}\nmcpServers:\n  - db:\n      command: db\n---\nx";
+        let text = "---\nmaxTurns: 3\nnewer: Use it when: always\nhooks:\n  PreToolUse:\n    - matcher: Bash\n      hooks:\n        - {type: command, command: ./x}\nmcpServers:\n  - db\n---\nx";
         let read = agent("agent.md", text).expect("an agent").for_cli(false);
         let hook = serde_json::json!({"matcher": "Bash", "hooks": [{"type": "command", "command": "./x"}]});
         assert_eq!(read["hooks"], serde_json::json!({"PreToolUse": [hook]}));
-        assert_eq!(read["mcpServers"], serde_json::json!([{"db": {"command": "db"}}]));
+        assert_eq!(read["mcpServers"], serde_json::json!(["db"]));
         assert_eq!((&read["maxTurns"], &read["newer"]), (&3.into(), &"Use it when: always".into()));
         let said = agent("agent.md", "---\nmodel: m\nhooks:\n  a: 1\n  a: 2\n---\nx").expect_err("twice");
         assert!(said.ends_with("agent.md:5:3: `hooks` cannot be read: is there twice"), "{said}");

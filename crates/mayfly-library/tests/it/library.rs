@@ -120,11 +120,7 @@ fn a_tool_that_is_none_is_told_by_a_check_and_stops_nobody() {
         "---\ntools: Read, mcp__db__ask, mcp__gone\ndeniedTools: Bsah\n---\nx",
     );
     put(top.path(), "mcp/tally/db/mcp.json", r#"{"command": "db"}"#);
-    put(
-        top.path(),
-        "agent/tally/y/agent.md",
-        "---\nmcpServers: [own: {command: x}, db]\ntools: mcp__own__ask\n---\nx",
-    );
+    put(top.path(), "agent/tally/y/agent.md", "---\nmcpServers: [own, db]\ntools: mcp__own__ask\n---\nx");
     put(
         top.path(),
         "settings/_global/s/settings.json",
@@ -184,6 +180,9 @@ fn what_is_too_much_together_is_refused() {
     }
     let said = Library::at(top.path()).resolve(&of_project("much"), &nothing).unwrap_err().to_string();
     assert!(said.contains("bytes for this task, and 67108864 are the most: leave some out"), "{said}");
+    put(top.path(), "settings/much/later/settings.json", "no JSON");
+    let said = Library::at(top.path()).resolve(&of_project("much"), &nothing).unwrap_err().to_string();
+    assert_eq!(said.lines().count(), 1, "what comes after is not read: {said}");
 }
 
 /// JSON with comments, wherever they stand, and whatever the kind.
@@ -237,4 +236,96 @@ fn a_resource_is_put_replaced_and_taken_away_whole() {
     assert!(library.remove(&resource.id).unwrap() && !library.remove(&resource.id).unwrap());
     assert!(library.ids().unwrap().is_empty());
     assert_eq!(fs::read_dir(top.path().join("new/skill/tally")).unwrap().count(), 0);
+}
+
+/// What a commit can bring into a library that is a checkout.
+#[test]
+fn a_link_on_the_way_to_a_resource_leads_nowhere() {
+    let outside = small();
+    let resource = Library::at(outside.path()).read(&"skill/tally/review".parse().unwrap()).unwrap();
+    for link in ["skill", "skill/tally", "skill/tally/review"] {
+        let top = tempfile::tempdir().unwrap();
+        let at = top.path().join(link);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(outside.path().join(link), &at).unwrap();
+        let library = Library::at(top.path());
+        let said = format!("{link} is a link, and does not count: put the folder itself there");
+        assert!(!library.has(&resource.id));
+        assert!(library.read(&resource.id).unwrap_err().to_string().contains(&said));
+        assert_eq!(library.put(&resource).unwrap_err().to_string(), said);
+        assert_eq!(library.add(&resource).unwrap_err().to_string(), said);
+        assert_eq!(library.write_file(&resource.id, &resource.files[0]).unwrap_err().to_string(), said);
+        assert_eq!(library.remove(&resource.id).unwrap_err().to_string(), said);
+    }
+    assert_eq!(Library::at(outside.path()).read(&resource.id).unwrap(), resource);
+}
+
+#[test]
+fn a_checkout_is_not_replaced_and_one_file_of_it_can_be_written() {
+    let top = small();
+    let library = Library::at(top.path());
+    let resource = library.read(&"skill/tally/review".parse().unwrap()).unwrap();
+    put(top.path(), "skill/tally/review/deep/.gitignore", "target");
+    fs::create_dir(top.path().join("skill/tally/review/empty")).unwrap();
+    let said = library.put(&resource).unwrap_err().to_string();
+    assert!(said.starts_with("skill/tally/review/deep/.gitignore would be lost"), "{said}");
+    let file = mayfly_library::File { path: "new.md".to_owned(), executable: false, bytes: b"x".to_vec() };
+    for bytes in [b"x", b"y"] {
+        library
+            .write_file(&resource.id, &mayfly_library::File { bytes: bytes.to_vec(), ..file.clone() })
+            .unwrap();
+        assert_eq!(fs::read(top.path().join("skill/tally/review/new.md")).unwrap(), bytes);
+    }
+    for path in ["deep/.gitignore", "empty", "SKILL.md"] {
+        assert!(top.path().join("skill/tally/review").join(path).exists(), "{path}");
+    }
+    assert_eq!(fs::read_dir(top.path().join("skill/tally")).unwrap().count(), 1);
+}
+
+#[test]
+fn two_at_once_are_one_or_the_other_and_one_alone_where_neither_replaces() {
+    let top = tempfile::tempdir().unwrap();
+    let library = Library::at(top.path());
+    let id: mayfly_library::ResourceId = "rules/_global/style".parse().unwrap();
+    let of = |says: &str| {
+        let files = (0..10).map(|at| mayfly_library::File {
+            path: format!("{says}-{at:02}.md"),
+            executable: false,
+            bytes: says.as_bytes().to_vec(),
+        });
+        Resource::read(id.clone(), files.collect()).unwrap()
+    };
+    let both = [of("one"), of("two")];
+    let at_once = |put: fn(&Library, &Resource) -> std::io::Result<()>| {
+        std::thread::scope(|scope| {
+            let puts = both.each_ref().map(|resource| scope.spawn(|| put(&library, resource)));
+            puts.map(|put| put.join().unwrap())
+        })
+    };
+    for _ in 0..3 {
+        at_once(Library::put).into_iter().for_each(Result::unwrap);
+        assert!(both.contains(&library.read(&id).unwrap()));
+        assert!(library.remove(&id).unwrap());
+        let added = at_once(Library::add);
+        let (added, refused): (Vec<_>, Vec<_>) = both.iter().zip(added).partition(|(_, added)| added.is_ok());
+        assert_eq!(library.read(&id).unwrap(), *added[0].0);
+        let [(_, Err(error))] = &refused[..] else { panic!("{refused:?}") };
+        assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+        assert!(library.remove(&id).unwrap());
+    }
+    assert_eq!(fs::read_dir(top.path().join("rules/_global")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_server_that_the_chosen_agent_names_must_be_there() {
+    let top = tempfile::tempdir().unwrap();
+    put(top.path(), "agent/_global/lead/agent.md", "---\nmcpServers: [db]\n---\nLead.");
+    for name in ["db", "other"] {
+        put(top.path(), &format!("mcp/_global/{name}/mcp.json"), r#"{"command": "x"}"#);
+    }
+    let wishes = Wishes { agent: "lead".parse().ok(), ..Wishes::default() };
+    let resolution = Library::at(top.path()).resolve(&wishes, &nothing).unwrap();
+    let servers =
+        mayfly_library::compile(&resolution, "/c", &mayfly_library::Secrets::new()).expected.servers;
+    assert_eq!((servers["db"], servers["other"]), (true, false));
 }
