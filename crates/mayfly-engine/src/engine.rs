@@ -78,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) heads: Heads,
     pub(crate) links: Links,
     pub(crate) kept: Kept,
+    /// Held while the library is changed.
+    pub(crate) editing: std::sync::Mutex<()>,
     pub(crate) seal: Seal,
     /// Held from reading the pool until its secrets are known: who read it later is known later.
     pub(crate) knowing: Mutex<()>,
@@ -125,6 +127,7 @@ impl Engine {
             heads: Heads::default(),
             links: Links::default(),
             kept: Kept::default(),
+            editing: std::sync::Mutex::default(),
             slots: watch::Sender::new(()),
             claiming: Mutex::new(true),
             unfinished,

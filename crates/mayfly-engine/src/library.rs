@@ -311,6 +311,12 @@ impl Engine {
         self.0.store.lock_of(task).await
     }
 
+    /// The name of the lock that a task had and that is not kept any more. `None`: it is kept, or the task had none.
+    pub async fn forgotten_lock(&self, task: TaskId) -> Result<Option<String>, StoreError> {
+        let Some(lock) = self.0.store.task(task).await?.and_then(|row| row.lock) else { return Ok(None) };
+        Ok(self.lock(lock.clone()).await?.is_none().then_some(lock))
+    }
+
     async fn read_lock_of(&self, task: TaskId) -> Result<Option<Lock>, StoreError> {
         let lock = self.lock_of(task).await?;
         Ok(lock.and_then(|json| serde_json::from_str(&json).ok()))

@@ -120,7 +120,8 @@ impl Kept {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str());
             if name.is_some_and(|name| !is_named(name)) {
-                self.remove_if_old(&path, cutoff)?;
+                // What others take away meanwhile, such as what was half made, is no reason to stop.
+                absent_is_fine(self.remove_if_old(&path, cutoff))?;
             }
         }
         Ok(())
@@ -142,5 +143,25 @@ impl Kept {
         fs::rename(path, &going)?;
         drop(held);
         fs::remove_dir_all(going)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that others take away between two looks ends nothing.
+    #[test]
+    fn what_goes_meanwhile_is_no_reason_to_stop() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["a", "b", "c"] {
+            File::create(folder.path().join(name)).expect("a file");
+        }
+        let goes = |name: &str| {
+            fs::remove_file(folder.path().join(name)).expect("removed");
+            false
+        };
+        Kept::default().remove_unused(folder.path(), goes, Timestamp::now()).expect("all were looked at");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
     }
 }

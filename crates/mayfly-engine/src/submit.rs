@@ -164,6 +164,11 @@ impl Engine {
         // What the library had then, and not what it has now, also where it had nothing.
         let with_library = row.lock.is_some();
         if with_library {
+            if self.forgotten_lock(row.id).await.map_err(SubmitError::Store)?.is_some() {
+                let words = "of that task is not kept any more, since it was over long ago: submit a new task, which gets what \
+                             the library has now";
+                return Err(invalid("lock", words));
+            }
             task = CreateTask { lock: row.lock, project: None, agent: None, ..task };
             (task.resources, task.without) = (Vec::new(), Vec::new());
         }

@@ -3,6 +3,7 @@
 //! The same as `mayfly library` does on the folder itself. A change counts for the tasks that are accepted after it.
 
 use std::io;
+use std::sync::PoisonError;
 
 use mayfly_library::kinds::What;
 use mayfly_library::lock::{Difference, differences};
@@ -54,7 +55,8 @@ impl Engine {
         self.with_library(|library| Ok(check_library(library))).await
     }
 
-    /// Puts a resource into the library, from its archive; one that is there is only replaced if that is asked for.
+    /// Puts a resource into the library, from its archive; another that is there is only replaced if that is asked for.
+    /// Who has no answer can ask again: what is there already, just so, is well there.
     pub async fn add_to_library(
         &self,
         id: ResourceId,
@@ -62,10 +64,11 @@ impl Engine {
         replace: bool,
     ) -> Result<Resource, EditError> {
         self.check_disk().map_err(EditError::NoRoom)?;
-        self.with_library(move |library| {
+        self.edit_library(move |library| {
             let resource = Resource::read(id, pack::files(&archive)?)?;
             if library.has(&resource.id) && !replace {
-                return Err(EditError::Taken(resource.id));
+                let is_same = library.read(&resource.id).is_ok_and(|there| there.sha256 == resource.sha256);
+                return if is_same { Ok(resource) } else { Err(EditError::Taken(resource.id)) };
             }
             library.put(&resource)?;
             Ok(resource)
@@ -75,7 +78,7 @@ impl Engine {
 
     /// Takes a resource out of the library; tasks that have it keep it.
     pub async fn remove_from_library(&self, id: ResourceId) -> Result<(), EditError> {
-        self.with_library(move |library| match library.remove(&id)? {
+        self.edit_library(move |library| match library.remove(&id)? {
             true => Ok(()),
             false => Err(EditError::Unknown(id)),
         })
@@ -85,7 +88,20 @@ impl Engine {
     /// Puts a small library there to start from: each of its resources, and whether it was not there yet.
     pub async fn begin_library(&self) -> Result<Vec<(ResourceId, bool)>, EditError> {
         self.check_disk().map_err(EditError::NoRoom)?;
-        self.with_library(begin_library).await
+        self.edit_library(begin_library).await
+    }
+
+    /// One edit after the other: each looks first, and then changes what it saw.
+    async fn edit_library<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Library) -> Result<T, EditError> + Send + 'static,
+    ) -> Result<T, EditError> {
+        let engine = self.clone();
+        self.with_library(move |library| {
+            let _held = engine.0.editing.lock().unwrap_or_else(PoisonError::into_inner);
+            work(library)
+        })
+        .await
     }
 
     async fn with_library<T: Send + 'static>(

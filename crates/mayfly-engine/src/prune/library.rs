@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use mayfly_library::{Kind, Library, Lock, tool};
+use mayfly_library::{Kind, Library, Lock, pack, tool};
 use mayfly_store::Named;
 use tracing::{info, warn};
 
@@ -26,6 +26,8 @@ use crate::library::{LibraryConfig, archive_at};
 
 /// The most locks of one look.
 const LOCKS_MAX: u32 = 1000;
+/// What the names of trees begin with that are being fetched, or taken away.
+const HALF: [&str; 2] = ["fetch-", ".going-"];
 
 impl Engine {
     pub(super) async fn prune_library(&self, cutoff: Timestamp) -> Result<(), PruneError> {
@@ -43,10 +45,17 @@ impl Engine {
             kept.remove_unused(&config.archives, is_resource, cutoff)?;
             kept.remove_unused(&config.tools, |name| tools.contains(name), cutoff)?;
             let Some(named) = named_in(&config) else { return Ok(()) };
-            kept.remove_unused(&config.folder.join(tool::FOLDER), |name| named.contains(name), cutoff)
+            let stays = |name: &str| !is_of_tools(name) || named.contains(name);
+            kept.remove_unused(&config.folder.join(tool::FOLDER), stays, cutoff)
         };
         Ok(blocking(removing).await?)
     }
+}
+
+/// Whether a name beside the library's trees is one that is given to what is fetched, whole, half made or half gone. What
+/// is called otherwise is the library's owner's.
+fn is_of_tools(name: &str) -> bool {
+    pack::is_sha256(name) || HALF.iter().any(|half| name.starts_with(half))
 }
 
 /// Whether nobody asked for what a lock names since `cutoff`.

@@ -8,7 +8,7 @@ use mayfly_core::TaskId;
 use mayfly_engine::{KeepError, LogError, SubmitError};
 use mayfly_library::{Library, Lock, Wishes};
 use mayfly_testkit::{TestEngine, task};
-use mayfly_wire::api::{CreateTask, Workspace};
+use mayfly_wire::api::{CreateTask, Retry, Workspace};
 
 use crate::{at_once, minutes};
 
@@ -233,6 +233,41 @@ async fn a_tree_goes_from_where_nobody_names_it() {
     assert_eq!((there(&one), there(&other)), ([false, true], [true; 2]));
     pass(&mayfly, DAY + HOUR).await;
     assert_eq!((there(&one), there(&other)), ([false; 2], [true, false]), "the task is gone too");
+}
+
+/// Beside the trees only what a fetch or a look like this one made is taken away.
+#[tokio::test]
+async fn what_the_owner_keeps_beside_the_trees_stays() {
+    let mayfly = start().await;
+    let trees = mayfly.config.library.folder.join(".tools");
+    let old = "0".repeat(64);
+    let names = ["README.md", "notes", &old, "fetch-Ab3", ".going-0"];
+    for name in names {
+        fs::create_dir_all(trees.join(name)).unwrap();
+        File::open(trees.join(name)).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
+    pass(&mayfly, HOUR).await;
+    assert_eq!(names.map(|name| trees.join(name).exists()), [true, true, false, false, false]);
+}
+
+/// What was pruned is not said never to have been.
+#[tokio::test]
+async fn a_task_whose_lock_is_gone_is_told_from_one_that_had_none() {
+    let mut mayfly = start().await;
+    let without = finished(&mut mayfly, task("without")).await;
+    put(&mayfly, "rules/_global/style/style.md", "Be brief.");
+    let with = finished(&mut mayfly, task("with")).await;
+    let lock = mayfly.engine.lock_of(with).await.unwrap().unwrap();
+    let sha256 = serde_json::from_str::<Lock>(&lock).unwrap().sha256();
+    assert_eq!(mayfly.engine.forgotten_lock(with).await.unwrap(), None);
+    pass(&mayfly, 2 * DAY + HOUR).await;
+    pass(&mayfly, HOUR).await;
+    assert_eq!(mayfly.engine.forgotten_lock(with).await.unwrap(), Some(sha256));
+    assert_eq!(mayfly.engine.forgotten_lock(without).await.unwrap(), None);
+    let retry = Retry { credential: task("x").credential, ..Retry::default() };
+    let refused = mayfly.engine.retry(with, retry.clone(), None).await.unwrap_err().to_string();
+    assert!(refused.contains("is not kept any more") && refused.contains("submit a new task"), "{refused}");
+    mayfly.engine.retry(without, retry, None).await.unwrap().unwrap();
 }
 
 /// S12: what is handed over of a library is refused as a task is while the disk has no room for one.

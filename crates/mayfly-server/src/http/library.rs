@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::Owner;
 use super::extract::Asked;
 use super::problem::{Kind, Problem};
-use super::resources::too_large;
+use super::resources::{lock_of, too_large};
 
 /// What the document says of a path that names a resource.
 #[derive(utoipa::IntoParams)]
@@ -178,7 +178,7 @@ pub(super) struct Both {
     responses(
         (status = 200, description = "The resources that differ, by kind and name", body = [LibraryDifference]),
         (status = 400, description = "There is something else in the query", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such task or lock, or the task has no resources", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such task or lock, or the task has no resources, or what it had is not kept any more", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -193,14 +193,13 @@ pub(super) async fn diff(
 /// The lock of this name, or of this task.
 async fn lock(app: &Owner, name: &str) -> Result<Lock, Problem> {
     let json = match pack::is_sha256(name) {
-        true => app.engine.lock(name.to_owned()).await?,
+        true => app.engine.lock(name.to_owned()).await?.ok_or_else(Problem::unknown_lock)?,
         false => match app.engine.find(name).await? {
-            Found::One(id) => app.engine.lock_of(id).await?,
+            Found::One(id) => lock_of(app, id).await?,
             Found::None => return Err(Problem::no_task()),
             Found::Several(ids) => return Err(Problem::several_tasks(&ids)),
         },
     };
-    let json = json.ok_or_else(Problem::no_lock)?;
     serde_json::from_str(&json).map_err(|error| {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidLock, format!("this is no lock: {error}"))
     })

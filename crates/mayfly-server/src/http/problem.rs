@@ -164,6 +164,21 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, Kind::NoSuchLock, "this task runs with nothing of the library")
     }
 
+    /// Of a task that had one.
+    pub(crate) fn forgotten_lock(sha256: &str) -> Self {
+        let detail = format!(
+            "what this task had of the library is not kept any more, since the task was over long ago; its lock was \
+             {sha256}: submit a new task, which gets what the library has now, as `GET /v1/library` shows"
+        );
+        Self::new(StatusCode::NOT_FOUND, Kind::NoSuchLock, detail)
+    }
+
+    pub(crate) fn unknown_lock() -> Self {
+        let detail =
+            "no lock of this SHA-256 is kept here: name a task, or hand the lock over with `POST /v1/locks`";
+        Self::new(StatusCode::NOT_FOUND, Kind::NoSuchLock, detail)
+    }
+
     pub(crate) fn no_resource() -> Self {
         let detail = "this resource is not kept any more";
         Self::new(StatusCode::NOT_FOUND, Kind::NoSuchResource, detail)

@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
+use mayfly_core::TaskId;
 use mayfly_library::Lock;
 use mayfly_wire::api::{KeptLock, Library};
 use serde::Deserialize;
@@ -35,13 +36,22 @@ pub(super) async fn fetch(
     params(TaskPath),
     responses(
         (status = 200, description = "The lock; the SHA-256 of these bytes is its name", body = String, content_type = "application/json"),
-        (status = 404, description = "No such task, or it has no resources", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such task, or it has no resources, or what it had is not kept any more", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn lock(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
-    let lock = app.engine.lock_of(id).await?.ok_or_else(Problem::no_lock)?;
+    let lock = lock_of(&app, id).await?;
     Ok(([(CONTENT_TYPE, "application/json")], lock).into_response())
+}
+
+/// The lock of a task, or why it has none.
+pub(super) async fn lock_of(app: &Owner, id: TaskId) -> Result<String, Problem> {
+    if let Some(lock) = app.engine.lock_of(id).await? {
+        return Ok(lock);
+    }
+    let forgotten = app.engine.forgotten_lock(id).await?;
+    Err(forgotten.map_or_else(Problem::no_lock, |sha256| Problem::forgotten_lock(&sha256)))
 }
 
 /// The query of the library.

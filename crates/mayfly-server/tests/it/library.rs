@@ -259,6 +259,8 @@ async fn the_library_is_looked_at_and_changed_by_the_api() {
     assert_eq!((added.files[0].path.as_str(), added.bytes), ("style.md", 9));
     let (kind, detail) = refusal(client.add_to_library(id, &archive("Be kind."), false).await);
     assert!(kind == "resource-taken" && detail.contains("`replace=true`"), "{detail}");
+    let again = client.add_to_library(id, &archive("Be brief."), false).await.unwrap();
+    assert_eq!(again, added, "who has no answer asks again");
     client.add_to_library(id, &archive("Be kind."), true).await.unwrap();
     let there = fs::read_to_string(bed.data().join("library/rules/site/style/style.md")).unwrap();
     assert_eq!(there, "Be kind.");
@@ -288,8 +290,29 @@ async fn the_library_is_looked_at_and_changed_by_the_api() {
     let gone = differ[0].before.as_ref().unwrap();
     assert_eq!((differ.len(), gone.id.as_str(), &differ[0].after), (1, id, &None));
     assert_eq!(client.library_diff(&after.short, &after.id).await.unwrap(), []);
-    assert_eq!(refusal(client.library_diff(&"0".repeat(64), &lock).await).0, "no-such-lock");
+    let (kind, detail) = refusal(client.library_diff(&"0".repeat(64), &lock).await);
+    assert!(kind == "no-such-lock" && detail.contains("no lock of this SHA-256"), "{detail}");
     assert_eq!(refusal(client.library_diff("00000000", &lock).await).0, "no-such-task");
+}
+
+/// Of several who add under one name at once, one does, and each of the others is told so.
+#[tokio::test]
+async fn edits_come_one_after_the_other() {
+    let bed = Bed::start().await;
+    let adding = (0..8).map(|number| {
+        let client = bed.client.clone();
+        let bytes = number.to_string().into_bytes();
+        let archive = pack::pack(&[File { path: "r.md".to_owned(), executable: false, bytes }]);
+        tokio::spawn(async move { client.add_to_library("rules/_global/r", &archive, false).await })
+    });
+    let mut added = 0;
+    for one in adding.collect::<Vec<_>>() {
+        match one.await.unwrap() {
+            Ok(_) => added += 1,
+            refused => assert_eq!(refusal(refused).0, "resource-taken"),
+        }
+    }
+    assert_eq!(added, 1);
 }
 
 /// Covers S46 for what is put into the library: it stays as it is if anything is wrong.

@@ -106,6 +106,33 @@ fn everything_that_is_wrong_is_named_with_its_place() {
     assert!(user.untouched());
 }
 
+/// A validator that fails takes nothing away from what is found without it, and is one thing more that is wrong.
+#[test]
+fn what_is_wrong_is_told_though_the_validator_fails() {
+    let user = User::new();
+    put(&user, "lib/rules/_global/x/notes.txt", "x");
+    put(&user, "lib/skill/_global/x/SKILL.md", "x");
+    let claude = user.home().join("claude");
+    put(&user, "mayfly.toml", &format!("claude = \"{}\"\n", claude.display()));
+    let check = ["check", "--library", "lib", "--config", "mayfly.toml"];
+    let text = said(&user, &check);
+    let words = "the library: skills and agents were not looked at by the CLI's own validator: ";
+    assert!(text.contains("exit 1\n") && text.contains("rules/_global/x"), "{text}");
+    assert!(text.contains(words) && text.contains("gave no report"), "{text}");
+    let told = of_json(&user, &[&check[..], &["--json"]].concat());
+    let files: Vec<_> = told.iter().map(|problem| problem["file"].as_str().unwrap()).collect();
+    assert_eq!((files.len(), files[files.len() - 1]), (2, "the library"));
+    // One of the user's cache that others could change is not looked at, and not as good as none.
+    let cache = user.home().join(".cache/mayfly/claude");
+    fs::create_dir_all(&cache).unwrap();
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
+    let text = said(&user, &["check", "--library", "lib"]);
+    assert!(
+        text.contains("exit 1\n") && text.contains(words) && !text.contains("no `claude` is here"),
+        "{text}"
+    );
+}
+
 #[test]
 fn what_cannot_be_added_is_refused_and_the_library_stays_as_it_is() {
     let user = User::new();
@@ -230,6 +257,41 @@ async fn what_two_tasks_had_is_compared() {
         .collect();
     assert_eq!(found.len(), 3);
     assert_eq!(found[0]["after"]["id"], "skill/_global/new");
+}
+
+/// An edit whose answer is lost is asked for again, and is not said to have been refused for what itself did.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_elsewhere_is_asked_for_again_and_told_in_words_of_the_command_line() {
+    let user = User::new();
+    put(&user, "style.md", "Be brief.");
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let asked = std::sync::Arc::new(asked);
+    let gone = || problem(404, "no-such-resource", "it is not in the library: see `GET /v1/library`");
+    let remove = async move |axum::extract::Path(name): axum::extract::Path<String>| {
+        let first = name == "style" && asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+        // Who dies while it is asked breaks the connection off.
+        assert!(!first, "the stand-in ends here");
+        gone()
+    };
+    let add =
+        async || problem(409, "resource-taken", "it is in the library already: ask with `replace=true`");
+    let of_one = axum::routing::delete(remove).put(add);
+    let get = get(async move || gone());
+    let routes = Router::new().route("/v1/library/resources/rules/site/{name}", of_one);
+    let data = serve(&user, routes.route("/v1/library/resources/rules/site/{name}/archive", get));
+    let tunnel = data.join("tunnel.json");
+    fs::write(&tunnel, r#"{"to": "https://box.example:6293", "token": "made-up"}"#).unwrap();
+    fs::set_permissions(&tunnel, fs::Permissions::from_mode(0o600)).unwrap();
+    let data = data.to_str().unwrap();
+    let all = [
+        &["remove", "rules/site/style"][..],
+        &["remove", "rules/site/other"],
+        &["show", "rules/site/other"],
+        &["add", "style.md", "--as", "rules/site/style"],
+    ];
+    insta::assert_snapshot!(
+        all.map(|args| said(&user, &[args, &["--data", data]].concat()).replace(data, "[data]")).concat()
+    );
 }
 
 /// Where the tasks are elsewhere, so is their library.

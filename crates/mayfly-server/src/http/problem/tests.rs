@@ -230,6 +230,8 @@ fn fixed() -> Vec<Problem> {
         ),
         Problem::no_workspace(),
         Problem::no_lock(),
+        Problem::forgotten_lock(&"0".repeat(64)),
+        Problem::unknown_lock(),
         Problem::no_resource(),
         Problem::denied(),
         Problem::busy(),

@@ -23,10 +23,7 @@ use crate::printer::Printer;
 pub(super) async fn add(args: AddArgs, place: &Place, environment: &Environment) -> Result<Exit, Stop> {
     let mut printer = Printer::of_lines(false, environment);
     if place.library.has(&args.id) && !args.replace {
-        return Err(Stop::wrong(format!(
-            "{} is in the library already: --replace puts this one in its place",
-            args.id
-        )));
+        return Err(super::taken(&args.id));
     }
     let resource = read_from(&args, environment).await?;
     place.make()?;

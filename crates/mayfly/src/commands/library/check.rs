@@ -4,7 +4,7 @@ use mayfly_engine::check_library;
 use mayfly_library::Problem;
 
 use super::{Place, counted, validate, wrong};
-use crate::claude;
+use crate::claude::{self, ClaudeError};
 use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
@@ -18,23 +18,18 @@ pub(super) async fn check(
     json: bool,
 ) -> Result<Exit, Stop> {
     let mut printer = Printer::of_lines(json, environment);
-    let mut problems = check_library(&place.library);
-    let claude = there(settings, environment).await?;
-    if let Some(claude) = &claude {
-        let mut interrupts = Interrupts::install()?;
-        let asking = async { Ok(validate::validate(&place.library, &claude.path).await?) };
-        problems.extend(interrupts.or_stop(asking).await?);
-    }
-    for problem in &problems {
-        tell(problem, &mut printer, json);
-    }
-    if claude.is_none() {
+    // Told before the CLI is asked, which may fail, or take long.
+    let own = check_library(&place.library);
+    own.iter().for_each(|problem| tell(problem, &mut printer, json));
+    let theirs = by_claude(place, settings, environment).await?;
+    theirs.iter().flatten().for_each(|problem| tell(problem, &mut printer, json));
+    if theirs.is_none() {
         printer.aside(
             "skills and agents were not looked at by the CLI's own validator: no `claude` is here, and none is fetched for \
              a check; `mayfly demo` fetches it",
         );
     }
-    if !problems.is_empty() {
+    if !own.is_empty() || theirs.is_some_and(|theirs| !theirs.is_empty()) {
         return printer.exit(Exit::Failed);
     }
     let count = place.library.ids().map_err(wrong)?.len();
@@ -49,11 +44,28 @@ fn tell(problem: &Problem, printer: &mut Printer, json: bool) {
     }
 }
 
-/// The CLI, if it is here. One that the user names must be one.
-async fn there(settings: &Settings, environment: &Environment) -> Result<Option<claude::Claude>, Stop> {
+/// What the CLI finds, or why it finds nothing. `None`: it is not here.
+async fn by_claude(
+    place: &Place,
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<Option<Vec<Problem>>, Stop> {
     let named = settings.claude();
-    match claude::look(named.clone(), environment).await {
-        Err(error) if named.is_some() => Err(Stop::usage(error)),
-        found => Ok(found.ok().flatten()),
-    }
+    let claude = match claude::look(named.clone(), environment).await {
+        Ok(Some(claude)) => claude,
+        Ok(None) | Err(ClaudeError::NoPin | ClaudeError::NoCache) => return Ok(None),
+        // One that the user names must be one.
+        Err(error) if named.is_some() => return Err(Stop::usage(error)),
+        Err(error) => return Ok(Some(vec![unasked(&error.into())])),
+    };
+    let mut interrupts = Interrupts::install()?;
+    let asking = async { Ok(validate::validate(&place.library, &claude.path).await) };
+    let found = interrupts.or_stop(asking).await?;
+    Ok(Some(found.unwrap_or_else(|error| vec![unasked(&error)])))
+}
+
+/// A validator that fails has not said that all is well.
+fn unasked(error: &anyhow::Error) -> Problem {
+    let words = format!("skills and agents were not looked at by the CLI's own validator: {error:#}");
+    Problem::new("the library", words)
 }

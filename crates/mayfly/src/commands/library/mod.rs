@@ -350,13 +350,20 @@ fn lock(args: &LockArgs, place: &Place, environment: &Environment) -> Result<Exi
 
 fn remove(id: &ResourceId, place: &Place, mut printer: Printer) -> Result<Exit, Stop> {
     if !place.library.remove(id)? {
-        return Err(Stop::wrong(format!(
-            "{id} is not in the library `{}`: `mayfly library ls` lists what is",
-            place.shown()
-        )));
+        return Err(absent(id, &format!("the library `{}`", place.shown())));
     }
     printer.aside(REMOVED);
     printer.exit(Exit::Success)
+}
+
+/// Why nothing is put where something is.
+fn taken(id: &ResourceId) -> Stop {
+    Stop::wrong(format!("{id} is in the library already: --replace puts this one in its place"))
+}
+
+/// Why nothing comes of what is not in a library that is called so.
+fn absent(id: &ResourceId, library: &str) -> Stop {
+    Stop::wrong(format!("{id} is not in {library}: `mayfly library ls` lists what is"))
 }
 
 /// What is said of a resource that is gone.

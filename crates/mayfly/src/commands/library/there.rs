@@ -1,10 +1,13 @@
 //! The library of an orchestrator elsewhere, through the tunnel of this folder.
 
+use std::mem;
+
+use mayfly_client::{Client, ClientError};
 use mayfly_library::{Name, Resource, ResourceId, pack};
 use mayfly_wire::api::Begun;
 
 use super::{ls, show};
-use crate::contact::{Contact, Origin};
+use crate::contact::{Contact, Origin, wrong_as_typed};
 use crate::exit::{Exit, Stop};
 use crate::printer::Printer;
 
@@ -25,6 +28,16 @@ impl There {
         format!("the library of {}", self.to)
     }
 
+    /// Why nothing came of a resource; what to do then is what is typed, and not what a program asks.
+    fn refused(&self, id: &ResourceId, error: anyhow::Error) -> Stop {
+        match error.downcast_ref() {
+            Some(ClientError::Refused(problem)) if problem.kind == TAKEN => super::taken(id),
+            Some(ClientError::Refused(problem)) if problem.kind == ABSENT => super::absent(id, &self.shown()),
+            Some(known) => wrong_as_typed(known).unwrap_or_else(|| error.into()),
+            None => error.into(),
+        }
+    }
+
     pub(super) async fn ls(mut self, project: Option<Name>, json: bool) -> Result<Exit, Stop> {
         let of = project.as_ref().map(Name::as_str);
         let listed =
@@ -37,15 +50,16 @@ impl There {
     /// Shows what is read here, of all that is there.
     pub(super) async fn show(mut self, id: ResourceId, json: bool) -> Result<Exit, Stop> {
         let name = id.to_string();
-        let asking = async |client: &mayfly_client::Client| client.library_archive(&name).await;
-        let archive = self.contact.ask_as_typed(&mut self.printer, asking).await?;
+        let asking = async |client: &Client| client.library_archive(&name).await;
+        let asked = self.contact.ask(&mut self.printer, asking).await;
+        let archive = asked.map_err(|error| self.refused(&id, error))?;
         let files = pack::files(&archive).map_err(Stop::usage)?;
         show::tell(&Resource::read(id, files).map_err(super::wrong)?, &mut self.printer, json);
         self.printer.exit(Exit::Success)
     }
 
     pub(super) async fn check(mut self, json: bool) -> Result<Exit, Stop> {
-        let asking = async |client: &mayfly_client::Client| client.check_library().await;
+        let asking = async |client: &Client| client.check_library().await;
         let problems = self.contact.ask_as_typed(&mut self.printer, asking).await?;
         for problem in &problems {
             match json {
@@ -64,23 +78,32 @@ impl There {
 
     pub(super) async fn add(mut self, resource: &Resource, replace: bool) -> Result<Exit, Stop> {
         let (name, archive) = (resource.id.to_string(), resource.archive());
-        let asking =
-            async |client: &mayfly_client::Client| client.add_to_library(&name, &archive, replace).await;
-        self.contact.ask_as_typed(&mut self.printer, asking).await?;
+        let asking = async |client: &Client| client.add_to_library(&name, &archive, replace).await;
+        let asked = self.contact.ask(&mut self.printer, asking).await;
+        asked.map_err(|error| self.refused(&resource.id, error))?;
         self.printer.aside(&super::add::added(resource, &self.shown()));
         self.printer.exit(Exit::Success)
     }
 
     pub(super) async fn remove(mut self, id: &ResourceId) -> Result<Exit, Stop> {
         let name = id.to_string();
-        let asking = async |client: &mayfly_client::Client| client.remove_from_library(&name).await;
-        self.contact.ask_as_typed(&mut self.printer, asking).await?;
+        let mut was_asked = false;
+        let asking = async |client: &Client| {
+            let again = mem::replace(&mut was_asked, true);
+            match client.remove_from_library(&name).await {
+                // The first answer is lost, and what it was about is gone.
+                Err(ClientError::Refused(problem)) if again && problem.kind == ABSENT => Ok(()),
+                done => done,
+            }
+        };
+        let asked = self.contact.ask(&mut self.printer, asking).await;
+        asked.map_err(|error| self.refused(id, error))?;
         self.printer.aside(super::REMOVED);
         self.printer.exit(Exit::Success)
     }
 
     pub(super) async fn init(mut self) -> Result<Exit, Stop> {
-        let asking = async |client: &mayfly_client::Client| client.begin_library().await;
+        let asking = async |client: &Client| client.begin_library().await;
         let begun = self.contact.ask_as_typed(&mut self.printer, asking).await?;
         for Begun { id, added } in &begun {
             self.printer.closing(&super::begun(id, *added));
@@ -89,6 +112,10 @@ impl There {
         self.printer.exit(Exit::Success)
     }
 }
+
+/// The kinds of problems that the command line has words of its own for.
+const ABSENT: &str = "no-such-resource";
+const TAKEN: &str = "resource-taken";
 
 /// A problem as it would be told where the library is.
 fn as_line(problem: &mayfly_wire::api::LibraryProblem) -> String {
