@@ -125,7 +125,14 @@ impl Git {
             command.args(["-c", setting]);
         }
         command.env("GIT_DIR", git_dir).current_dir("/");
-        GitCommand { command, what: String::new(), input: Some(Vec::new()), bounded: false, time: GIT_MAX }
+        GitCommand {
+            command,
+            what: String::new(),
+            input: Some(Vec::new()),
+            bounded: false,
+            hidden: 0,
+            time: GIT_MAX,
+        }
     }
 
     fn bare_command(&self) -> Command {
@@ -150,6 +157,8 @@ pub(crate) struct GitCommand {
     input: Option<Vec<u8>>,
     /// Whether its memory is.
     bounded: bool,
+    /// How many settings are in its environment.
+    hidden: usize,
     /// The longest that it may take.
     time: Duration,
 }
@@ -197,6 +206,22 @@ impl GitCommand {
         setting.push(value);
         self.command.arg("-c").arg(setting);
         self
+    }
+
+    /// One more setting, which may hold what only this user may read: not among the arguments, which everybody on the host
+    /// can.
+    pub(crate) fn hidden_config(mut self, key: &str, value: &OsStr) -> Self {
+        self.command.env(format!("GIT_CONFIG_KEY_{}", self.hidden), key);
+        self.command.env(format!("GIT_CONFIG_VALUE_{}", self.hidden), value);
+        self.hidden += 1;
+        self.command.env("GIT_CONFIG_COUNT", self.hidden.to_string());
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn arguments(&self) -> String {
+        let args = self.command.as_std().get_args();
+        args.map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
     /// The subcommand and its arguments.

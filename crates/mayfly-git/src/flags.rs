@@ -104,7 +104,8 @@ const WORKSPACES: &str = ".code-workspace";
 /// What the file with this path does by itself; none is nothing.
 pub(crate) fn flag(path: &[u8]) -> Option<&'static str> {
     let path = path.to_ascii_lowercase();
-    let rule = RULES.iter().find(|rule| rule.paths.iter().any(|named| is_at(&path, named.as_bytes())));
+    let is_meant = |named: &&str| is_at(&path, named.as_bytes()) || is_instead_of(&path, named.as_bytes());
+    let rule = RULES.iter().find(|rule| rule.paths.iter().any(is_meant));
     let workspace = || path.ends_with(WORKSPACES.as_bytes()).then_some("a setting of an editor");
     rule.map(|rule| rule.words).or_else(workspace)
 }
@@ -116,6 +117,13 @@ fn is_at(path: &[u8], named: &[u8]) -> bool {
         true => path.windows(named.len()).enumerate().any(|(at, part)| part == named && at_parts(at)),
         false => path.ends_with(named) && at_parts(path.len() - named.len()),
     }
+}
+
+/// Whether the path stands where a folder on the way is looked for: a link, or another repository, gives it what it holds
+/// under any names.
+fn is_instead_of(path: &[u8], named: &[u8]) -> bool {
+    let slashes = named.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
+    slashes.map(|(at, _)| &named[..at]).any(|folder| is_at(path, folder))
 }
 
 #[cfg(test)]
@@ -143,6 +151,13 @@ mod tests {
             (".envrc", "a setting of a shell"),
             ("sub/.npmrc", "a setting of a tool that runs programs"),
             (".cargo/config.toml", "a setting of a tool that runs programs"),
+            // A link, or another repository, in place of the folder.
+            (".vscode", "a setting of an editor"),
+            ("web/.husky", "a hook of git"),
+            (".claude", "a setting of an agent"),
+            (".github/workflows", "a pipeline"),
+            (".github", "a pipeline"),
+            (".cargo", "a setting of a tool that runs programs"),
         ] {
             assert_eq!(flag(path.as_bytes()), Some(words), "{path}");
         }
@@ -152,6 +167,8 @@ mod tests {
             "my.github/workflows/ci.yml",
             ".github/ISSUE_TEMPLATE.md",
             "x.gitmodules",
+            "x.vscode",
+            "workflows",
             ".gitignore",
             "vscode/tasks.json",
             "docs/.envrc.md",

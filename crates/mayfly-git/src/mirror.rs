@@ -13,14 +13,13 @@
 //! Bound: [`UNUSED_MAX`] for one that nobody uses.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
-use tokio::time::sleep;
 
 use crate::base::BASE_REF;
 use crate::command::{Git, GitCommand, GitError};
@@ -30,13 +29,12 @@ use crate::snapshot::init_bare;
 
 /// How long a mirror is kept that nobody uses.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// The pause between two looks at whether another has fetched.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What `HEAD` is elsewhere.
 const THEIR_HEAD: &str = "refs/mayfly/head";
-/// What is fetched: the commit that `HEAD` names, every branch and every tag.
-const EVERYTHING: [&str; 3] =
-    ["+HEAD:refs/mayfly/head", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+/// What is fetched where no revision was asked for: the commit that `HEAD` names, which may be none.
+const FROM_HEAD: &str = "+HEAD:refs/mayfly/head";
+/// What is fetched: every branch and every tag.
+const EVERYTHING: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
 
 /// Where mirrors are kept, and what fetches into them.
 #[derive(Debug, Clone, Copy)]
@@ -118,7 +116,8 @@ impl Mirrors<'_> {
             let command = self.reaching(inside, url).await?.args(args);
             Ok::<_, GitError>(command.args(["--no-write-fetch-head", "--", url]))
         };
-        fetch().await?.args(EVERYTHING).run_telling(&mut each).await?;
+        let head = revision.is_none().then_some(FROM_HEAD);
+        fetch().await?.args(EVERYTHING).args(head).run_telling(&mut each).await?;
         let Some(revision) = revision else {
             return inside.commit(THEIR_HEAD).await.ok_or_else(|| no_revision(url, "HEAD"));
         };
@@ -145,7 +144,7 @@ impl Mirrors<'_> {
         command = allow_ways(command);
         if url.starts_with("https://") {
             for (key, value) in self.git.credential_settings(url).await? {
-                command = command.config(&key, &value);
+                command = command.hidden_config(&key, &value);
             }
             command = command.with_home(self.git);
         }
@@ -201,33 +200,34 @@ async fn lock(path: &Path) -> Result<File, GitError> {
     use std::os::unix::fs::MetadataExt as _;
     loop {
         let file = open(path)?;
-        match file.try_lock() {
-            Ok(()) => {
-                let held = file.metadata().map_err(GitError::file(path))?;
-                let there = fs::metadata(path);
-                if there.is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())) {
-                    return Ok(file);
-                }
-            }
-            Err(TryLockError::WouldBlock) => sleep(LOOK_EVERY).await,
-            Err(TryLockError::Error(error)) => return Err(GitError::file(path)(error)),
+        // Whoever waits no longer lets go of it as soon as it has it.
+        let waiting = tokio::task::spawn_blocking(move || file.lock().map(|()| file));
+        let file = waiting.await.expect("it does not panic").map_err(GitError::file(path))?;
+        let held = file.metadata().map_err(GitError::file(path))?;
+        let there = fs::metadata(path);
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())) {
+            return Ok(file);
         }
     }
 }
 
-/// Removes what a git that was killed has left: its locks, and packs that are not whole.
+/// Removes what a git that was killed has left: its locks, and packs that are not whole. A branch may have any name but
+/// that of a lock.
 fn remove_leftovers(git_dir: &Path) -> io::Result<()> {
+    let (refs, objects) = (git_dir.join("refs"), git_dir.join("objects"));
     let mut folders = vec![git_dir.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-            let is_folder = path.symlink_metadata()?.is_dir();
-            if is_folder && name.starts_with(b"tmp_objdir-") {
-                fs::remove_dir_all(&path)?;
-            } else if is_folder && (folder.as_path() != git_dir || name == b"refs" || name == b"objects") {
-                folders.push(path);
-            } else if name.ends_with(b".lock") || name.starts_with(b"tmp_") {
+            let of_objects = folder.starts_with(&objects);
+            if path.symlink_metadata()?.is_dir() {
+                if of_objects && name.starts_with(b"tmp_objdir-") {
+                    fs::remove_dir_all(&path)?;
+                } else if path.starts_with(&refs) || path.starts_with(&objects) {
+                    folders.push(path);
+                }
+            } else if name.ends_with(b".lock") || of_objects && name.starts_with(b"tmp_") {
                 fs::remove_file(&path)?;
             }
         }
@@ -325,6 +325,8 @@ fn link_packs(from: &Path, to: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
 
     #[test]
@@ -354,13 +356,32 @@ mod tests {
         assert_eq!(settings[0].0, "credential.https://x.example:8443.helper");
         let git_dir = home.path().join("x.git");
         init_bare(&git, &git_dir, "sha1").await.expect("made");
+        let mirrors = Mirrors { folder: home.path(), git: &git, ways: &[] };
+        let inside = Inside { git: &git, git_dir: &git_dir };
+        let url = "https://x.example:8443/me/app.git";
+        let reaching = async || mirrors.reaching(&inside, url).await.expect("asked");
+        let read_by_all = reaching().await.arguments();
+        assert!(!read_by_all.contains("canary"), "{read_by_all}");
         for (host, known) in [("x.example:8443", true), ("x.example", false), ("y.example", false)] {
-            let asking =
-                git.within(&git_dir).config(&settings[0].0, &settings[0].1).args(["credential", "fill"]);
+            let asking = reaching().await.args(["credential", "fill"]);
             let asked = asking.input(format!("protocol=https\nhost={host}\n\n")).run().await;
             let told = asked.is_ok_and(|answer| String::from_utf8_lossy(&answer).contains("canary"));
             assert_eq!(told, known, "{host}");
         }
+    }
+
+    /// With a clock that nothing moves but a timer.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_another_to_fetch_has_the_lock_as_soon_as_it_is_free() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, started) = (folder.path().join("a.fetch"), tokio::time::Instant::now());
+        let held = lock(&path).await.expect("free");
+        let mut waiting = std::pin::pin!(lock(&path));
+        let at_once = std::future::poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_ready()));
+        assert!(!at_once.await);
+        drop(held);
+        waiting.await.expect("free");
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[test]

@@ -117,6 +117,33 @@ async fn two_at_once_and_one_after_a_kill_find_a_whole_mirror() {
     assert!(!git_dir.join("objects/pack/tmp_pack_abc").exists());
 }
 
+/// git's own unfinished files begin as such a branch does.
+#[tokio::test]
+async fn a_branch_called_as_an_unfinished_file_keeps_its_commit() {
+    let place = Place::with_repository();
+    let head = place.git(&place.repo(), &["rev-parse", "HEAD"]);
+    for branch in ["tmp_fix", "tmp_objdir-x/y"] {
+        place.git(&place.repo(), &["branch", branch]);
+    }
+    place.mirror(None).await.unwrap();
+    // Found without asking there, the refs are as they were here.
+    assert_eq!(place.mirror(Some(&head)).await.unwrap().repo.head, head);
+    for branch in ["tmp_fix", "tmp_objdir-x/y"] {
+        assert_eq!(place.git(&place.git_dir(), &["rev-parse", &format!("refs/heads/{branch}")]), head);
+    }
+}
+
+#[tokio::test]
+async fn a_branch_is_found_where_head_names_none() {
+    let place = Place::with_repository();
+    let git = |args: &[&str]| place.git(&place.repo(), args);
+    let head = git(&["rev-parse", "HEAD"]);
+    git(&["branch", "topic"]);
+    git(&["symbolic-ref", "HEAD", "refs/heads/none"]);
+    assert_eq!(place.mirror(Some("topic")).await.unwrap().repo.head, head);
+    assert!(place.mirror(None).await.is_err());
+}
+
 /// S08, S09: of a repository elsewhere no submodule is fetched, no filter or hook is run, and an LFS pointer stays one.
 #[tokio::test]
 async fn nothing_of_a_repository_elsewhere_runs() {

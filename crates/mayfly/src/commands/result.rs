@@ -245,6 +245,11 @@ impl Taking {
         }
         let work = self.fetch(task, head).await?;
         let file = self.scratch.path().join("difference");
+        let flagged = landing::flagged(&work.changes().await?);
+        if !form.apply {
+            // Beside what is printed, which is the difference alone.
+            flagged.iter().for_each(|line| self.printer.aside(&format!("flagged: {line}")));
+        }
         if form.diff {
             work.diff(&file).await?;
             return if std::io::stdout().is_terminal() { self.show(&file) } else { self.print(&file) };
@@ -253,7 +258,6 @@ impl Taking {
         if form.patch {
             return self.print(&file);
         }
-        let flagged = landing::flagged(&work.changes().await?);
         if !flagged.is_empty() && !with_flagged {
             return Err(Stop::wrong(format!(
                 "nothing was changed, since the work has files that take effect by themselves: look at them with --diff, then \

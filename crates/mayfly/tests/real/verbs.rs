@@ -245,6 +245,17 @@ async fn a_result_is_summed_up_and_what_runs_by_itself_is_flagged() {
     assert_eq!(json["log"]["tests"][0], serde_json::json!({"command": "make test", "failed": true}));
     assert_eq!((json["log"]["commands_count"].as_u64(), json["log"]["turns"].as_u64()), (Some(4), Some(5)));
     assert!(all_in(&result(&["--branch", "other"]).await.text()));
+    for form in ["--diff", "--patch"] {
+        let shown = result(&[form]).await;
+        assert!(
+            shown.stdout.starts_with(b"diff --git "),
+            "{form}: only the difference is for others to read"
+        );
+        for line in flagged {
+            let line = line.replace("flagged     ", "flagged: ");
+            assert!(shown.stderr.contains(&line), "{form}: {}", shown.stderr);
+        }
+    }
 
     let before = world.git(&["status", "--porcelain"]);
     let refused = result(&["--apply"]).await.refusal();
