@@ -19,6 +19,15 @@ use crate::engine::Engine;
 
 /// How a worker begins to tell of work that it could not bring out.
 const WORK_WORDS: [&str; 2] = ["the work:", "uncommitted work"];
+/// The same of a part of it.
+const PART_WORDS: [&str; 6] = [
+    "the work:",
+    "uncommitted work",
+    "the agent's ",
+    "the commit ",
+    "commits that were left behind",
+    "some files",
+];
 
 /// Who keeps checkpoints. Every verb is idempotent.
 #[async_trait]
@@ -28,7 +37,10 @@ pub trait Checkpoints: fmt::Debug + Send + Sync + 'static {
     async fn recover(&self, attempt: AttemptId, began: Option<&Workspace>) -> io::Result<Option<Collected>>;
 
     /// Removes the checkpoints of an attempt. None is a success.
-    fn discard(&self, attempt: AttemptId) -> io::Result<()>;
+    async fn discard(&self, attempt: AttemptId) -> io::Result<()>;
+
+    /// Whether an attempt has any.
+    fn any(&self, attempt: AttemptId) -> io::Result<bool>;
 }
 
 impl Engine {
@@ -48,8 +60,20 @@ impl Engine {
         let Some(task) = self.0.store.task(attempt.task).await? else { return Ok(()) };
         let own = task.state.machine() == Some(attempt.attempt);
         let had = own_result(&task, attempt);
+        if had.is_some_and(is_partial) && self.0.checkpoints.any(attempt).unwrap_or(true) {
+            // They may have what did not come out.
+            let text = format!(
+                "some of the work did not come out: what was checkpointed before is kept in the orchestrator's data folder \
+                 as `results/{}/{}/checkpoints`",
+                attempt.task, attempt.attempt.0
+            );
+            return self.tell(attempt, MayflyEvent::Warning { text }).await;
+        }
         if own && had.is_none_or(is_lacking) {
             match self.0.checkpoints.recover(attempt, task.spec.workspace.as_ref()).await {
+                Ok(Some(recovered)) if !recovered.bundle && is_elsewhere(&task, attempt) => {
+                    self.tell_of_less(&task, attempt, &recovered).await?;
+                }
                 Ok(Some(recovered)) => self.keep_recovered(attempt, had, recovered).await?,
                 Ok(None) => {}
                 Err(error) => {
@@ -65,11 +89,28 @@ impl Engine {
                 }
             }
         }
-        if let Err(error) = self.0.checkpoints.discard(attempt) {
+        if let Err(error) = self.0.checkpoints.discard(attempt).await {
             // They go with the task's result.
             warn!(%error, "checkpoints not removed");
         }
         Ok(())
+    }
+
+    /// An earlier attempt's work stays the result.
+    async fn tell_of_less(
+        &self,
+        task: &TaskRow,
+        attempt: AttemptId,
+        recovered: &Collected,
+    ) -> Result<(), StoreError> {
+        let mut text = format!(
+            "the work of attempt {} stays the result: of attempt {} there is less: {}",
+            task.result_attempt.unwrap_or_default(),
+            attempt.attempt.0,
+            recovered.unsaved.join("; ")
+        );
+        self.redactor().text(&mut text);
+        self.tell(attempt, MayflyEvent::Warning { text }).await
     }
 
     /// A result that has no work gets that of the checkpoint.
@@ -102,6 +143,17 @@ impl Engine {
 fn own_result(task: &TaskRow, attempt: AttemptId) -> Option<&Collected> {
     let own = |attempted: u32| TaskId::attempt(attempt.task, mayfly_core::Attempt(attempted)) == attempt;
     task.result.as_ref().filter(|_| task.result_attempt.is_some_and(own))
+}
+
+/// Whether the result is another attempt's, with work in it.
+fn is_elsewhere(task: &TaskRow, attempt: AttemptId) -> bool {
+    own_result(task, attempt).is_none() && task.result.as_ref().is_some_and(|result| result.bundle)
+}
+
+/// Whether some of the work came out, and some did not. A single file that was left out is in no checkpoint either.
+fn is_partial(result: &Collected) -> bool {
+    let is_part = |line: &String| PART_WORDS.iter().any(|words| line.starts_with(words));
+    result.bundle && result.unsaved.iter().any(is_part)
 }
 
 /// Whether the work did not come out. What else could not be saved, such as the session file, says nothing about it: then

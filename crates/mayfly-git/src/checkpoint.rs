@@ -12,6 +12,8 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use mayfly_wire::worker::{OTHER_REFS, OTHERS_MAX, WORK_REF, is_other_name};
+
 use crate::base::{Base, take_base};
 use crate::command::{Git, GitCommand, GitError};
 use crate::contents::CONTENTS_BYTES_MAX;
@@ -26,6 +28,18 @@ pub struct Pack {
     /// Where in it the pack begins.
     pub begins_at: u64,
 }
+
+/// What a bundle says it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// The commit of its work.
+    pub head: String,
+    /// The commits beside it, by their names.
+    pub others: BTreeMap<String, String>,
+}
+
+/// The most that a bundle may say of what it holds.
+const HEADS_BYTES_MAX: usize = 64 * 1024;
 
 /// Gives all that a pack holds to `each`, in pieces, until that has enough. Whether all was read. `digits` are those of a
 /// commit's name in its repository, and `scratch` is an empty folder.
@@ -80,6 +94,33 @@ pub async fn join(
     let create = inside().bounded().args(["bundle", "create", "--quiet"]).args([bundle]).args(refs.keys());
     create.args(base.map(|base| format!("^{}", base.commit))).run().await?;
     fs::remove_dir_all(&git_dir).map_err(GitError::file(&git_dir))
+}
+
+/// The commits that a bundle says it holds: its work, and what is beside it. None of its objects is looked at. `scratch` is
+/// an empty folder.
+pub async fn announced(git: &Git, scratch: &Path, bundle: &Path) -> Result<Announced, GitError> {
+    let git_dir = scratch.join("announced.git");
+    init_bare(git, &git_dir, "sha1").await?;
+    let mut said = Vec::new();
+    let list = git.within(&git_dir).bounded().args(["bundle", "list-heads"]).args([bundle]);
+    let whole = list.read(|piece| {
+        said.extend_from_slice(piece);
+        if said.len() > HEADS_BYTES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    if !whole.await? {
+        return Err(GitError::BadName("more than its work".to_owned()));
+    }
+    let said = String::from_utf8_lossy(&said);
+    let heads: BTreeMap<_, _> =
+        said.lines().filter_map(|line| line.split_once(' ')).map(|(c, n)| (n, c)).collect();
+    let head = heads.get(WORK_REF).ok_or_else(|| GitError::BadName("no work".to_owned()))?;
+    let others = heads.iter().filter_map(|(name, commit)| Some((name.strip_prefix(OTHER_REFS)?, *commit)));
+    let others: BTreeMap<_, _> = others.map(|(name, commit)| (name.to_owned(), commit.to_owned())).collect();
+    match others.keys().find(|name| !is_other_name(name)) {
+        Some(_) => Err(GitError::BadName("a name that is none".to_owned())),
+        None if others.len() > OTHERS_MAX => Err(GitError::BadName("too many names".to_owned())),
+        None => Ok(Announced { head: (*head).to_owned(), others }),
+    }
 }
 
 async fn take(git: GitCommand, pack: &Pack) -> Result<(), GitError> {

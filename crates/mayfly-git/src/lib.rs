@@ -46,7 +46,7 @@ mod work;
 
 pub use base::{Base, whole};
 pub use changes::{Change, Changes, FILES_MAX, Flagged, changes};
-pub use checkpoint::{Pack, join, read_pack};
+pub use checkpoint::{Announced, Pack, announced, join, read_pack};
 pub use command::{Git, GitError, MEMORY_BYTES_MAX};
 pub use contents::{CONTENTS_BYTES_MAX, read_through};
 pub use create::create;

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mayfly_core::{AttemptId, Secrets, causes};
-use mayfly_engine::{BUNDLE, TRANSCRIPT, WITHHELD, result_folder};
-use mayfly_git::{Base, Git, Pack, join};
+use mayfly_engine::{BUNDLE, TRANSCRIPT, result_folder};
+use mayfly_git::{Announced, Base, Git, Pack, announced, join};
 use mayfly_wire::api::{Collected, Workspace};
 use mayfly_wire::worker::{
     CHECKPOINT_HEAD_BYTES_MAX, CHECKPOINTS_MAX, Checkpoint, OTHER_REFS, OTHERS_MAX, WORK_REF, is_other_name,
@@ -40,6 +40,11 @@ const NUMBER_MAX: u64 = 100_000;
 /// The name of a checkpoint that was not taken, and of the same as a result.
 const NOT_TAKEN: &str = "withheld";
 const WITHHELD_RESULT: &str = "checkpoint.withheld";
+/// The name of what was made of all checkpoints and is not given out: beside what the worker itself brought out.
+const JOINED_WITHHELD: &str = "checkpoints.withheld";
+/// What is said of work that its worker could not tell of.
+const BROUGHT_OUT: &str = "this is the work as its worker brought it out: the machine was gone before it said what it \
+                           left out, if anything";
 /// The most lines, and characters of one, that a checkpoint may say of what it does not hold.
 const LEFT_OUT_MAX: usize = 100;
 const LEFT_OUT_CHARS_MAX: usize = 600;
@@ -65,6 +70,13 @@ pub(crate) struct Link {
     as_of: Timestamp,
     file: PathBuf,
     pub(crate) bytes: u64,
+}
+
+#[cfg(test)]
+impl Link {
+    pub(crate) fn of_bytes(bytes: u64) -> Self {
+        Self { number: 1, as_of: Timestamp::UNIX_EPOCH, file: "1".into(), bytes }
+    }
 }
 
 /// Why a file is no checkpoint that can be taken.
@@ -104,6 +116,17 @@ impl Checkpoints {
         turns: Turns,
     ) -> Self {
         Self(Arc::new(Kept { results, workspaces, incoming, git, secrets, turns }))
+    }
+
+    /// The last one, with its time, and the packs of all.
+    fn last(&self, attempt: AttemptId) -> io::Result<(Option<(Timestamp, Checkpoint)>, Vec<Pack>)> {
+        let (mut last, mut packs) = (None, Vec::new());
+        for Link { as_of, file, .. } in self.links(attempt)? {
+            let (head, begins_at) = read_head(&file).map_err(io::Error::other)?;
+            packs.push(Pack { file, begins_at });
+            last = Some((as_of, head));
+        }
+        Ok((last, packs))
     }
 
     fn folder(&self, attempt: AttemptId) -> PathBuf {
@@ -214,14 +237,15 @@ impl Checkpoints {
     ) -> io::Result<Option<String>> {
         let kept = &*self.0;
         let scratch = tempfile::tempdir_in(&kept.incoming)?;
+        let _room = kept.turns.room().await;
         let made = scratch.path().join("bundle");
         join(&kept.git, scratch.path(), base, packs, refs, &made).await.map_err(io::Error::other)?;
         let redactor = kept.secrets.redactor();
-        let found = search_bundle(&kept.turns, &kept.git, scratch.path(), base, &made, &redactor).await;
+        let found = search_bundle(&kept.git, scratch.path(), base, &made, &redactor).await;
         let (name, why) = match found {
             Ok(false) => (BUNDLE, None),
-            Ok(true) => (WITHHELD, Some("it has a configured secret in it".to_owned())),
-            Err(error) => (WITHHELD, Some(format!("it could not be searched: {}", causes(&error)))),
+            Ok(true) => (JOINED_WITHHELD, Some("it has a configured secret in it".to_owned())),
+            Err(error) => (JOINED_WITHHELD, Some(format!("it could not be searched: {}", causes(&error)))),
         };
         let to = result_folder(&kept.results, attempt).join(name);
         blocking(move || {
@@ -236,6 +260,18 @@ impl Checkpoints {
                 "{why}, and it is kept in the orchestrator's data folder as `results/{task}/{number}/{name}`"
             )
         }))
+    }
+
+    /// What the bundle says that is there already: the worker's own, or ours where we were interrupted.
+    async fn brought_out(&self, attempt: AttemptId) -> io::Result<Option<Announced>> {
+        let kept = &*self.0;
+        let bundle = result_folder(&kept.results, attempt).join(BUNDLE);
+        if !bundle.exists() {
+            return Ok(None);
+        }
+        let scratch = tempfile::tempdir_in(&kept.incoming)?;
+        let _room = kept.turns.room().await;
+        announced(&kept.git, scratch.path(), &bundle).await.map(Some).map_err(io::Error::other)
     }
 
     /// Makes the session file a result, if there is one: as far as its lines are whole.
@@ -269,20 +305,26 @@ impl Checkpoints {
 #[async_trait]
 impl mayfly_engine::Checkpoints for Checkpoints {
     async fn recover(&self, attempt: AttemptId, began: Option<&Workspace>) -> io::Result<Option<Collected>> {
-        if !self.folder(attempt).is_dir() {
+        // An upload that is under way ends here, and none begins: its machine is not let in any more.
+        let _turn = self.0.turns.upload(attempt).await;
+        let there = self.brought_out(attempt).await?;
+        if there.is_none() && !self.folder(attempt).is_dir() {
             return Ok(None);
         }
-        let links = self.links(attempt)?;
         let mut collected = Collected::default();
-        let mut last = None;
-        let mut packs = Vec::new();
-        for link in &links {
-            let (head, begins_at) = read_head(&link.file).map_err(io::Error::other)?;
-            packs.push(Pack { file: link.file.clone(), begins_at });
-            last = Some((link, head));
-        }
-        if let Some((link, Checkpoint { head, others, repository, left_out, .. })) = last {
-            let as_of = link.as_of;
+        let (last, packs) = self.last(attempt)?;
+        let has_checkpoint = last.is_some();
+        let is_that = |there: &Announced| {
+            last.as_ref()
+                .is_some_and(|(_, of)| of.head.as_ref() == Some(&there.head) && of.others == there.others)
+        };
+        if let Some(Announced { head, others }) = there.clone().filter(|there| !is_that(there)) {
+            collected.repository = last.and_then(|(_, of)| of.repository);
+            collected.notes.push(BROUGHT_OUT.to_owned());
+            collected.head = Some(head);
+            collected.bundle = true;
+            collected.others = others.into_keys().collect();
+        } else if let Some((as_of, Checkpoint { head, others, repository, left_out, .. })) = last {
             collected.repository = repository;
             let later = format!("what was changed after {as_of}: its machine was gone before it came out");
             collected.unsaved.push(later);
@@ -294,7 +336,11 @@ impl mayfly_engine::Checkpoints for Checkpoints {
                 let names =
                     others.iter().map(|(name, commit)| (format!("{OTHER_REFS}{name}"), commit.clone()));
                 let refs = names.chain([(WORK_REF.to_owned(), head.clone())]).collect();
-                match self.bundle(attempt, base, &packs, &refs).await? {
+                let withheld = match there {
+                    Some(_) => None,
+                    None => self.bundle(attempt, base, &packs, &refs).await?,
+                };
+                match withheld {
                     None => {
                         collected.head = Some(head);
                         collected.bundle = true;
@@ -307,17 +353,27 @@ impl mayfly_engine::Checkpoints for Checkpoints {
         if self.withheld(attempt)? {
             let (task, number) = (attempt.task, attempt.attempt.0);
             collected.unsaved.push(format!(
-                "a later checkpoint has a configured secret in it, and is kept in the orchestrator's data folder as \
-                 `results/{task}/{number}/{WITHHELD_RESULT}`"
+                "a later checkpoint has a configured secret in it, or could not be searched for one, and is kept in the \
+                 orchestrator's data folder as `results/{task}/{number}/{WITHHELD_RESULT}`"
             ));
         }
         collected.transcript = self.transcript(attempt).await?;
-        let nothing = collected == Collected::default();
-        Ok((!nothing).then_some(collected))
+        if collected == Collected::default() {
+            return Ok(None);
+        }
+        if !has_checkpoint && !collected.bundle {
+            collected.unsaved.push("the work: its machine was gone before any of it came out".to_owned());
+        }
+        Ok(Some(collected))
     }
 
-    fn discard(&self, attempt: AttemptId) -> io::Result<()> {
+    async fn discard(&self, attempt: AttemptId) -> io::Result<()> {
+        let _turn = self.0.turns.upload(attempt).await;
         absent_is_fine(fs::remove_dir_all(self.folder(attempt)))
+    }
+
+    fn any(&self, attempt: AttemptId) -> io::Result<bool> {
+        Ok(!self.links(attempt)?.is_empty())
     }
 }
 
@@ -383,7 +439,7 @@ mod tests {
     use super::*;
 
     fn link(number: u64) -> Link {
-        Link { number, as_of: Timestamp::UNIX_EPOCH, file: number.to_string().into(), bytes: 1 }
+        Link { number, file: number.to_string().into(), ..Link::of_bytes(1) }
     }
 
     fn after(after: u64) -> Checkpoint {

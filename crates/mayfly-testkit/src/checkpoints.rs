@@ -35,8 +35,12 @@ impl Checkpoints for SimCheckpoints {
         self.kept().get(&attempt).cloned().transpose().map_err(io::Error::from)
     }
 
-    fn discard(&self, attempt: AttemptId) -> io::Result<()> {
+    async fn discard(&self, attempt: AttemptId) -> io::Result<()> {
         self.kept().remove(&attempt);
         Ok(())
+    }
+
+    fn any(&self, attempt: AttemptId) -> io::Result<bool> {
+        Ok(self.kept().contains_key(&attempt))
     }
 }

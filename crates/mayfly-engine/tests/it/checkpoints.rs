@@ -108,6 +108,45 @@ async fn a_lost_attempt_s_checkpoint_is_not_the_next_one_s() {
     assert_eq!((task.result_attempt, task.result), (Some(2), Some(Collected::default())));
 }
 
+/// A session that has come out is less than the work that an earlier attempt left.
+#[tokio::test]
+async fn a_later_attempt_that_is_lost_with_less_does_not_take_the_place_of_work() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (attempt, mut machine) = checkpointed(&mut mayfly, 1).await;
+    machine.vanish();
+    mayfly.until(attempt.task, |task| task.due_at.is_some() && task.result.is_some()).await;
+    mayfly.clock.advance(std::time::Duration::from_secs(5));
+    let mut second = mayfly.machines.next().await;
+    second.boot(&mayfly.engine).await;
+    second.starts().await;
+    let less =
+        Collected { transcript: true, unsaved: vec!["the work: gone".to_owned()], ..Collected::default() };
+    mayfly.checkpoints.put(second.attempt(), Ok(less));
+    second.vanish();
+    assert_eq!(mayfly.outcome(attempt.task).await.0, "lost");
+    let task = mayfly.task(attempt.task).await;
+    assert_eq!((task.result_attempt, task.result), (Some(1), Some(checkpoint("c1"))));
+    let warnings = mayfly.warnings(attempt.task).await;
+    assert!(warnings.iter().any(|warning| warning.contains("the work: gone")), "{warnings:?}");
+}
+
+/// Some of the work came out; what did not may be in a checkpoint.
+#[tokio::test]
+async fn beside_work_that_came_out_in_part_the_checkpoints_are_kept() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (attempt, mut machine) = checkpointed(&mut mayfly, 0).await;
+    machine.ends(Outcome::Succeeded).await;
+    let unsaved = vec!["uncommitted work: git add: too slow".to_owned()];
+    let partial = Collected { head: Some("h".to_owned()), bundle: true, unsaved, ..Collected::default() };
+    machine.reports(Report::Collected(partial.clone())).await;
+    assert_eq!(mayfly.outcome(attempt.task).await.0, "succeeded");
+    assert_eq!(mayfly.task(attempt.task).await.result, Some(partial));
+    assert_eq!(mayfly.checkpoints.attempts(), [attempt]);
+    let (warnings, kept) =
+        (mayfly.warnings(attempt.task).await, format!("results/{}/1/checkpoints", attempt.task));
+    assert!(warnings.iter().any(|warning| warning.contains(&kept)), "{warnings:?}");
+}
+
 /// R01: an engine that comes later finds the machine gone, and what it left.
 #[tokio::test]
 async fn an_orchestrator_that_was_away_finds_the_checkpoint_of_a_machine_that_is_gone() {

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use mayfly_core::{AttemptId, Redactor, causes};
 use mayfly_gateway::Masked;
 use mayfly_git::{Pack, read_pack};
-use mayfly_wire::worker::TRANSCRIPT_BYTES_MAX;
+use mayfly_wire::worker::{Checkpoint, TRANSCRIPT_BYTES_MAX};
 use serde::Deserialize;
 
 use super::Machine;
@@ -20,7 +20,7 @@ use super::extract::Asked;
 use super::problem::Problem;
 use super::uploads::{Scan, SearchError, admit};
 use crate::checkpoints::{BYTES_MAX, BadCheckpoint, Checkpoints, Link, read_head};
-use crate::incoming::Incoming;
+use crate::incoming::{Incoming, IncomingError};
 
 /// The oldest that a checkpoint can be.
 const AGE_MAX: Duration = Duration::from_secs(60 * 60);
@@ -45,10 +45,15 @@ pub(super) async fn keep(
     let as_of = app.entry.ago(Duration::from_millis(age_ms).min(AGE_MAX));
     let turn = app.turns.upload(attempt).await;
     let links = app.checkpoints.links(attempt).map_err(|error| Problem::disk(&error))?;
-    let receiving = Incoming::receive(body.into_data_stream(), &app.incoming, room(&links));
+    let receiving = Incoming::receive(body.into_data_stream(), &app.incoming, BYTES_MAX);
     let incoming = turn.take(receiving).await??;
     let (head, begins_at) = read_head(incoming.path())?;
     let fit = Checkpoints::fit(&links, number, &head)?;
+    let bytes = std::fs::metadata(incoming.path()).map_err(|error| Problem::disk(&error))?.len();
+    let bytes_max = room(&links, &head);
+    if bytes > bytes_max {
+        return Err(IncomingError::TooLong { bytes_max }.into());
+    }
     let redactor = app.entry.redactor();
     let pack = Pack { file: incoming.path().to_owned(), begins_at };
     let digits = head.head.as_ref().map_or(0, String::len);
@@ -56,20 +61,21 @@ pub(super) async fn keep(
         () if redactor.is_empty() => Ok(false),
         () => turn.take(app.turns.search(Box::pin(has_secret(&app, digits, &pack, &redactor)))).await?,
     };
+    admit(&app, &headers).await?;
     if !matches!(found, Ok(false)) {
         let why = found.err().map(|error| causes(&error));
         return Err(withhold(&app, attempt, incoming, why.as_deref()).await);
     }
-    let bytes = std::fs::metadata(incoming.path()).map_or(0, |is| is.len());
     let kept = app.checkpoints.keep(attempt, number, as_of, incoming, fit).await;
     kept.map_err(|error| Problem::disk(&error))?;
     app.entry.checkpointed(attempt, number, as_of, (head.files, bytes)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What another may have.
-fn room(links: &[Link]) -> u64 {
-    BYTES_MAX.saturating_sub(links.iter().map(|link| link.bytes).sum())
+/// What another may have: beside those before it, unless it takes their place.
+fn room(links: &[Link], head: &Checkpoint) -> u64 {
+    let stay = if head.after == 0 { &[] } else { links };
+    BYTES_MAX.saturating_sub(stay.iter().map(|link| link.bytes).sum())
 }
 
 async fn withhold(app: &Machine, attempt: AttemptId, file: Incoming, why: Option<&str>) -> Problem {
@@ -113,6 +119,7 @@ pub(super) async fn transcript(
     let body = Masked::new(body.into_data_stream(), app.entry.redactor());
     let room = TRANSCRIPT_BYTES_MAX.saturating_sub(from);
     let incoming = turn.take(Incoming::receive(body, &app.incoming, room)).await??;
+    admit(&app, &headers).await?;
     match app.checkpoints.append(attempt, from, incoming).await {
         Ok(true) => Ok(StatusCode::NO_CONTENT),
         Ok(false) => Err(Problem::bad_request("this part of the session file does not follow what is kept")),
@@ -126,5 +133,19 @@ impl std::convert::From<BadCheckpoint> for Problem {
             BadCheckpoint::Disk(error) => Self::disk(&error),
             error => Self::bad_request(format!("this checkpoint cannot be taken: {error}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Or else it would be refused for ever once those before it are half of what there may be.
+    #[test]
+    fn what_takes_the_place_of_all_has_all_the_room() {
+        let links = [Link::of_bytes(BYTES_MAX / 4), Link::of_bytes(BYTES_MAX / 2)];
+        let after = |after| Checkpoint { after, ..Checkpoint::default() };
+        assert_eq!(room(&links, &after(1)), BYTES_MAX / 4);
+        assert_eq!(room(&links, &after(0)), BYTES_MAX);
     }
 }

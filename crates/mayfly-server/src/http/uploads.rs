@@ -26,7 +26,7 @@ use mayfly_gateway::Masked;
 use mayfly_git::{Base, CONTENTS_BYTES_MAX, Git, GitError, read_through};
 use mayfly_library::artifacts::{ARCHIVE_BYTES_MAX, BadArtifacts};
 use mayfly_wire::worker::{BUNDLE_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -64,14 +64,14 @@ impl Default for Turns {
 
 /// A machine's turn to upload.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     _own: OwnedMutexGuard<()>,
     next: CancellationToken,
 }
 
 impl Turns {
     /// Ends the upload of this machine that is under way, if there is one: its worker dials again when a connection broke.
-    pub(super) async fn upload(&self, attempt: AttemptId) -> Turn {
+    pub(crate) async fn upload(&self, attempt: AttemptId) -> Turn {
         let next = CancellationToken::new();
         let own = {
             let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,10 +93,17 @@ impl Turns {
         search: impl Future<Output = Result<T, SearchError>>,
     ) -> Result<T, SearchError> {
         let searching = async {
-            let _room = self.searches.acquire().await.expect("it is never closed");
+            let _room = self.room().await;
             search.await
         };
         timeout(SEARCH_MAX, searching).await.unwrap_or(Err(SearchError::TooLate))
+    }
+}
+
+impl Turns {
+    /// Waits until there is room for one more that git takes memory for, however long.
+    pub(crate) async fn room(&self) -> SemaphorePermit<'_> {
+        self.searches.acquire().await.expect("it is never closed")
     }
 }
 
@@ -124,6 +131,7 @@ pub(super) async fn bundle(
         let search = Box::pin(has_secret(&app, attempt, incoming.path(), &redactor));
         turn.take(app.turns.search(search)).await?
     };
+    admit(&app, &headers).await?;
     settle(&app.results, attempt, incoming, found).await
 }
 
@@ -169,9 +177,8 @@ async fn scan_bundle(
     scan.over(whole)
 }
 
-/// The same of a bundle that we made, when it is its turn.
+/// The same of a bundle that we made, once there is room for it. No machine waits, so it has the time that it takes.
 pub(crate) async fn search_bundle(
-    turns: &Turns,
     git: &Git,
     scratch: &Path,
     base: Option<Base<'_>>,
@@ -181,7 +188,7 @@ pub(crate) async fn search_bundle(
     if redactor.is_empty() {
         return Ok(false);
     }
-    turns.search(Box::pin(scan_bundle(git, scratch, base, bundle, redactor))).await
+    Box::pin(scan_bundle(git, scratch, base, bundle, redactor)).await
 }
 
 /// Looks for secrets in what comes in pieces.
@@ -241,7 +248,9 @@ pub(super) async fn artifacts(
         let look = spawn_blocking(move || Ok(check(BufReader::new(File::open(path)?), &redactor)));
         look.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
     };
-    match turn.take(app.turns.search(looking)).await? {
+    let looked = turn.take(app.turns.search(looking)).await?;
+    admit(&app, &headers).await?;
+    match looked {
         Ok(Ok(false)) => keep(&app.results, attempt, incoming, ARTIFACTS).await,
         Ok(Ok(true)) => {
             keep(&app.results, attempt, incoming, ARTIFACTS_WITHHELD).await?;
@@ -297,9 +306,12 @@ pub(super) async fn transcript(
             format!("the session file had a configured secret in {} places, which are masked", body.places());
         app.entry.warn(attempt, text).await?;
     }
+    admit(&app, &headers).await?;
     keep(&app.results, attempt, incoming, TRANSCRIPT).await
 }
 
+/// Whose token it is. Asked again right before a file has its name, in its turn: once the machine is gone and its result
+/// is settled, which takes the turn too, nothing of it changes any more.
 pub(super) async fn admit(app: &Machine, headers: &HeaderMap) -> Result<AttemptId, Problem> {
     let token = bearer(headers).ok_or_else(Problem::denied)?;
     app.entry.admit_result(token).await.map_err(|_| Problem::denied())

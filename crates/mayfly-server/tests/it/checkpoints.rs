@@ -170,6 +170,43 @@ async fn checkpoints_outlive_the_orchestrator() {
     assert_eq!(task.result.unwrap().head, Some(second));
 }
 
+/// The machine was lost after its work had come out, and before it could say so.
+#[tokio::test]
+async fn work_that_came_out_before_its_machine_was_lost_counts_before_a_checkpoint() {
+    let mut bed = Bed::start().await;
+    let agent = Agent::start(&mut bed).await;
+    let first = agent.commit("a.txt", "a\n");
+    agent.puts_well("1?age_ms=0", agent.pack(0, &first, &[])).await;
+    let last = agent.commit("b.txt", "b\n");
+    git(agent.dir.path(), &["update-ref", "refs/heads/work", &last]);
+    git(agent.dir.path(), &["update-ref", "refs/heads/other/late", &first]);
+    let create =
+        ["bundle", "create", "-q", "last.bundle", "refs/heads/work", "refs/heads/other/late", "^base"];
+    git(agent.dir.path(), &create);
+    let bundle = fs::read(agent.dir.path().join("last.bundle")).unwrap();
+    agent.puts_well("../result/bundle", bundle.clone()).await;
+    let id = agent.id.clone();
+    drop(agent.worker);
+    bed.lose_machines();
+    let result = over(&bed, &id).await.result.unwrap();
+    assert_eq!((result.head, result.bundle, result.others), (Some(last), true, vec!["late".to_owned()]));
+    assert_eq!(fs::read(kept(&bed, &id).join("bundle")).unwrap(), bundle);
+}
+
+/// It is not shown as work that changed nothing.
+#[tokio::test]
+async fn of_a_machine_that_left_its_session_alone_the_work_is_told_of() {
+    let mut bed = Bed::start().await;
+    let agent = Agent::start(&mut bed).await;
+    agent.puts_well("transcript?from=0", "{}\n").await;
+    let id = agent.id.clone();
+    drop(agent.worker);
+    bed.lose_machines();
+    let result = over(&bed, &id).await.result.unwrap();
+    assert!(result.transcript && !result.bundle, "{result:?}");
+    assert_eq!(result.unsaved, ["the work: its machine was gone before any of it came out"]);
+}
+
 #[tokio::test]
 async fn work_that_was_brought_out_takes_the_place_of_checkpoints() {
     let mut bed = Bed::start().await;

@@ -52,7 +52,8 @@ const REST_MAX: Duration = Duration::from_secs(60);
 const CHAIN_MAX: usize = CHECKPOINTS_MAX / 2;
 /// The most bytes of their packs.
 const CHAIN_BYTES_MAX: u64 = 512 << 20;
-/// How many looks that fail in a row are told of: one alone may have met a file while it changed.
+/// How many that fail in a row are told of: one look alone may have met a file while it changed, and one handover a link
+/// that was broken for a while.
 const FAILURES_TOLD: u32 = 2;
 
 /// When the work is looked at.
@@ -92,6 +93,8 @@ struct Progress {
     sent: Option<Sent>,
     /// How many build on one another, and their bytes.
     chain: (usize, u64),
+    /// What was there at the last look has not come out: it is looked at again, whether or not anything has changed.
+    owed: bool,
     failures: u32,
     told: bool,
 }
@@ -112,8 +115,22 @@ enum CheckpointError {
     Look(#[from] GitError),
     #[error("it cannot be handed over")]
     Handover(#[from] ExchangeError),
-    #[error("the orchestrator does not take it")]
+    #[error("the orchestrator has not taken it in {} seconds", HANDOVER_MAX.as_secs())]
     Away,
+}
+
+impl CheckpointError {
+    /// Whether it is told of when it comes after so many failures in a row, itself among them.
+    fn is_told(&self, failures: u32) -> bool {
+        match self {
+            Self::Look(_) | Self::Away => failures >= FAILURES_TOLD,
+            Self::Handover(_) => true,
+        }
+    }
+
+    fn is_secret(&self) -> bool {
+        matches!(self, Self::Handover(error) if is_secret(error))
+    }
 }
 
 impl Checkpoints<'_> {
@@ -131,7 +148,7 @@ impl Checkpoints<'_> {
             }
             sleep_until(last + rest).await;
             let activity = *self.activity.borrow_and_update();
-            let may_have_changed = touched || activity.open || self.reaper.others_live();
+            let may_have_changed = touched || activity.open || progress.owed || self.reaper.others_live();
             (seen, last) = (activity.ended, Instant::now());
             let news = self.checkpoint(&mut progress, &mut session, may_have_changed).await;
             let news = match news {
@@ -166,7 +183,15 @@ impl Checkpoints<'_> {
     ) -> Result<bool, CheckpointError> {
         // Before the work: a session must not tell of what is not there.
         let part = session.next(self.home, self.session_id).await;
-        let news = may_have_changed && self.work(progress).await?;
+        let news = match may_have_changed {
+            true => {
+                let made = self.work(progress).await;
+                // What is withheld is out, and would be so again; the next change may mend it.
+                progress.owed = made.as_ref().is_err_and(|error| !error.is_secret());
+                made?
+            }
+            false => false,
+        };
         if let Some(part) = part {
             let sent = self.exchange.put_session(session.sent(), part.clone());
             match timeout(HANDOVER_MAX, sent).await.map_err(|_| CheckpointError::Away)? {
@@ -216,13 +241,7 @@ impl Checkpoints<'_> {
     async fn fail(&mut self, progress: &mut Progress, error: &CheckpointError) {
         tracing::debug!(error = causes(error), "no checkpoint");
         progress.failures += 1;
-        let counts = match error {
-            CheckpointError::Look(_) => progress.failures >= FAILURES_TOLD,
-            CheckpointError::Handover(_) => true,
-            // The link tells of that.
-            CheckpointError::Away => false,
-        };
-        if counts && !std::mem::replace(&mut progress.told, true) {
+        if error.is_told(progress.failures) && !std::mem::replace(&mut progress.told, true) {
             let text = format!(
                 "there is no checkpoint of the work for now, and a machine that is lost loses what was changed since the \
                  last one: {}",
@@ -243,5 +262,16 @@ async fn touched(activity: &mut watch::Receiver<Activity>, seen: u64) {
     if activity.wait_for(|activity| activity.ended > seen).await.is_err() {
         // Nobody listens any more: it is over.
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_orchestrator_that_takes_nothing_for_long_is_told_of() {
+        assert!(!CheckpointError::Away.is_told(1), "a link may break");
+        assert!(CheckpointError::Away.is_told(FAILURES_TOLD));
     }
 }

@@ -429,6 +429,31 @@ async fn an_orchestrator_that_takes_no_checkpoint_is_told_of_once() {
     assert_eq!(warnings, 1);
 }
 
+/// What did not come out is tried again, whatever the agent does, and its session does not go ahead of it.
+#[tokio::test]
+async fn a_checkpoint_that_failed_is_made_again_before_the_session_goes_on() {
+    let session = format!("$CLAUDE_CONFIG_DIR/projects/p/{SESSION}.jsonl");
+    let script = format!(
+        "init; read line; echo x > made; mkdir -p $CLAUDE_CONFIG_DIR/projects/p; echo line > {session}; {}; cat go > /dev/null; result",
+        tool("Write", "1")
+    );
+    let mut host = host(&script, |desk| {
+        desk.takes_results = false;
+        desk.order.session_id = SESSION.to_owned();
+    });
+    host.pace.every = Duration::from_millis(20);
+    let go = host.workspace().join("go");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &go, rustix::fs::Mode::RWXU).unwrap();
+    let (lived, ()) = tokio::join!(host.live(), async {
+        let handed = tokio::time::timeout(MOST, host.handed("checkpoint/3", 1));
+        let (third, _) = take_apart(&handed.await.expect("it is tried again"));
+        assert_eq!(third.files, 1);
+        assert_eq!(host.result("checkpoint/transcript"), None);
+        tokio::fs::write(&go, "").await.unwrap();
+    });
+    lived.unwrap();
+}
+
 /// Where an agent began with a commit, the work order says which.
 #[tokio::test]
 async fn without_any_tool_nothing_is_looked_at() {
