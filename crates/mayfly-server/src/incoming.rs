@@ -61,24 +61,6 @@ impl Incoming {
         Ok(Self { path, sha256: hex::encode(sha256.finalize()) })
     }
 
-    /// One that has arrived in parts, durable already, at a path of its own.
-    pub(crate) async fn taken(path: &Path) -> io::Result<Self> {
-        let path = path.to_owned();
-        let read = move || {
-            let (mut file, mut sha256) = (std::fs::File::open(&path)?, Sha256::new());
-            let mut piece = vec![0; READ_BYTES];
-            loop {
-                match io::Read::read(&mut file, &mut piece)? {
-                    0 => break,
-                    read => sha256.update(&piece[..read]),
-                }
-            }
-            let path = TempPath::try_from_path(path)?;
-            Ok(Self { path, sha256: hex::encode(sha256.finalize()) })
-        };
-        tokio::task::spawn_blocking(read).await.expect("reading does not panic")
-    }
-
     /// Where it is for now.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -86,14 +68,35 @@ impl Incoming {
 
     /// Gives it its name, in place of what had that name before.
     pub(crate) async fn keep(self, path: &Path) -> io::Result<()> {
-        let to = path.to_owned();
-        let kept = tokio::task::spawn_blocking(move || {
-            failpoint("upload-unnamed");
-            self.path.persist(&to)?;
-            failpoint("upload-named");
-            sync_folder(&to)
-        });
-        kept.await.expect("it does not panic")
+        name(path, move |to| Ok(self.path.persist(to)?)).await
+    }
+}
+
+/// Gives one that has arrived in parts, durable already, its name.
+pub(crate) async fn keep_arrived(part: &Path, path: &Path) -> io::Result<()> {
+    let part = part.to_owned();
+    name(path, move |to| std::fs::rename(part, to)).await
+}
+
+async fn name(path: &Path, rename: impl FnOnce(&Path) -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    let to = path.to_owned();
+    let kept = tokio::task::spawn_blocking(move || {
+        failpoint("upload-unnamed");
+        rename(&to)?;
+        failpoint("upload-named");
+        sync_folder(&to)
+    });
+    kept.await.expect("it does not panic")
+}
+
+/// The SHA-256 of what is in a file, in hex.
+pub(crate) fn sha256_of(mut file: impl io::Read) -> io::Result<String> {
+    let (mut sha256, mut piece) = (Sha256::new(), vec![0; READ_BYTES]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hex::encode(sha256.finalize())),
+            read => sha256.update(&piece[..read]),
+        }
     }
 }
 

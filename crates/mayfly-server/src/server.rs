@@ -28,7 +28,7 @@ use crate::config::{OWNER_SOCKET, ServerConfig};
 use crate::data::{DataError, DataFolder};
 use crate::doors::{Doors, Opened};
 use crate::files;
-use crate::http::{self, Entry, Machine, Owner, Turns};
+use crate::http::{self, Entry, Machine, Owner, Parts, Turns};
 use crate::listen::{Door, House, SOCKET_PATH_BYTES_MAX};
 use crate::port::Port;
 use crate::street::Street;
@@ -305,6 +305,7 @@ fn owner(
     Owner {
         engine: engine.clone(),
         workspaces: data.workspaces().into(),
+        parts: Parts::default(),
         results: data.results().into(),
         incoming: data.incoming().into(),
         git: git.clone(),

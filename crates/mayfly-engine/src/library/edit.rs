@@ -32,12 +32,24 @@ pub enum EditError {
     /// What was handed over is no archive of a resource.
     #[error(transparent)]
     Archive(#[from] BadArchive),
+    /// The library is not to be changed so: a link leads elsewhere, or a checkout would be lost.
+    #[error("{0}")]
+    Refused(String),
     /// It cannot be written.
     #[error("the library cannot be written")]
-    Write(#[from] io::Error),
+    Write(#[source] io::Error),
     /// There is no room for it.
     #[error(transparent)]
     NoRoom(SubmitError),
+}
+
+impl From<io::Error> for EditError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidInput => Self::Refused(error.to_string()),
+            _ => Self::Write(error),
+        }
+    }
 }
 
 impl Engine {
@@ -66,12 +78,18 @@ impl Engine {
         self.check_disk().map_err(EditError::NoRoom)?;
         self.edit_library(move |library| {
             let resource = Resource::read(id, pack::files(&archive)?)?;
-            if library.has(&resource.id) && !replace {
-                let is_same = library.read(&resource.id).is_ok_and(|there| there.sha256 == resource.sha256);
-                return if is_same { Ok(resource) } else { Err(EditError::Taken(resource.id)) };
+            if replace {
+                library.put(&resource)?;
+                return Ok(resource);
             }
-            library.put(&resource)?;
-            Ok(resource)
+            match library.add(&resource) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let there = library.read(&resource.id);
+                    let is_same = there.is_ok_and(|there| there.sha256 == resource.sha256);
+                    if is_same { Ok(resource) } else { Err(EditError::Taken(resource.id)) }
+                }
+                added => Ok(added.map(|()| resource)?),
+            }
         })
         .await
     }
@@ -119,12 +137,9 @@ impl Engine {
 /// # Errors
 /// [`EditError::Write`].
 pub fn begin_library(library: &Library) -> Result<Vec<(ResourceId, bool)>, EditError> {
-    let begin = |resource: Resource| {
-        let is_new = !library.has(&resource.id);
-        if is_new {
-            library.put(&resource)?;
-        }
-        Ok((resource.id, is_new))
+    let begin = |resource: Resource| match library.add(&resource) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((resource.id, false)),
+        added => Ok(added.map(|()| (resource.id, true))?),
     };
     starter::resources()?.into_iter().map(begin).collect()
 }

@@ -25,6 +25,7 @@ use crate::listen::House;
 use crate::tokens::{Keys, OwnerTokens};
 pub(crate) use entry::Entry;
 pub(crate) use hosts::Hosts;
+pub(crate) use parts::Parts;
 use problem::Problem;
 pub(crate) use uploads::{Turns, search_bundle};
 
@@ -62,6 +63,7 @@ const JSON_BYTES_MAX: usize = 6 * mayfly_wire::api::PROMPT_BYTES_MAX + 64 * 1024
 pub(crate) struct Owner {
     pub(crate) engine: Engine,
     pub(crate) workspaces: Arc<Path>,
+    pub(crate) parts: Parts,
     pub(crate) results: Arc<Path>,
     pub(crate) incoming: Arc<Path>,
     pub(crate) git: Git,

@@ -364,6 +364,7 @@ impl From<EditError> for Problem {
             EditError::Taken(_) => (StatusCode::CONFLICT, Kind::ResourceTaken),
             EditError::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidLibrary),
             EditError::Archive(_) => (StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidResource),
+            EditError::Refused(_) => (StatusCode::CONFLICT, Kind::InvalidLibrary),
         };
         Self::new(status, kind, causes(&error))
     }

@@ -7,7 +7,7 @@ use http::StatusCode;
 use mayfly_client::{Bundle, ClientError};
 use mayfly_wire::api::{CreateTask, Workspace};
 use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::bed::{Bed, raw, task};
@@ -56,6 +56,56 @@ fn url(bed: &Bed, sha256: &str, from: usize) -> (PathBuf, String) {
     (bed.server.socket(), format!("http://mayfly/v1/workspaces/{sha256}?name=repo&from={from}"))
 }
 
+/// Who has sent the first half of a bundle, and it is there.
+async fn half_sent(bed: &Bed, sha256: &str, bytes: &[u8]) -> UnixStream {
+    let half = bytes.len() / 2;
+    let mut stream = UnixStream::connect(bed.server.socket()).await.unwrap();
+    let head = format!(
+        "PUT /v1/workspaces/{sha256}?name=repo&from=0 HTTP/1.1\r\nhost: mayfly\r\ncontent-length: {}\r\n\r\n",
+        bytes.len()
+    );
+    stream.write_all(&[head.as_bytes(), &bytes[..half]].concat()).await.unwrap();
+    let part = bed.data().join(format!("workspaces/{sha256}.part"));
+    while std::fs::metadata(&part).map_or(0, |found| found.len()) < half as u64 {
+        tokio::task::yield_now().await;
+    }
+    stream
+}
+
+/// Who still has the part open when another has finished it writes no more; nobody waits for who sends nothing.
+#[tokio::test]
+async fn a_second_sender_changes_nothing_of_a_bundle_that_is_finished() {
+    let (bed, repository) = (Bed::start().await, Repository::new());
+    let file = repository.bundle("whole.bundle", &[]);
+    let bytes = std::fs::read(&file).unwrap();
+    let sha256 = hex::encode(Sha256::digest(&bytes));
+    let mut slow = half_sent(&bed, &sha256, &bytes).await;
+    upload(&bed, &file, None).await.unwrap();
+    slow.write_all(&vec![b'x'; bytes.len() - bytes.len() / 2]).await.unwrap();
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 201");
+    assert_eq!(std::fs::read(bed.data().join(format!("workspaces/{sha256}.bundle"))).unwrap(), bytes);
+    assert_eq!(std::fs::read_dir(bed.data().join("workspaces")).unwrap().count(), 1);
+}
+
+/// Whatever else is wrong, what has come is not sent again.
+#[tokio::test]
+async fn what_is_what_its_name_says_stays_when_it_cannot_be_finished() {
+    let (bed, repository) = (Bed::start().await, Repository::new());
+    let file = repository.bundle("whole.bundle", &[]);
+    let bytes = std::fs::read(&file).unwrap();
+    let sha256 = hex::encode(Sha256::digest(&bytes));
+    let (socket, put) = url(&bed, &sha256, 0);
+    let wrong = format!("{put}&on={}", "b".repeat(64));
+    let answer = raw(&socket).put(wrong).body(bytes.clone()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let told = raw(&socket).get(format!("http://mayfly/v1/workspaces/{sha256}")).send().await.unwrap();
+    assert_eq!(told.text().await.unwrap(), format!("{{\"bytes\":{}}}", bytes.len()));
+    let rest = raw(&socket).put(url(&bed, &sha256, bytes.len()).1).send().await.unwrap();
+    assert_eq!(rest.status(), StatusCode::CREATED);
+}
+
 #[tokio::test]
 async fn an_upload_that_broke_off_is_gone_on_with() {
     let (bed, repository) = (Bed::start().await, Repository::new());
@@ -65,17 +115,8 @@ async fn an_upload_that_broke_off_is_gone_on_with() {
     // Whoever announces more than they send goes away in the middle.
     let half = bytes.len() / 2;
     let (socket, _) = url(&bed, &sha256, 0);
-    let mut stream = UnixStream::connect(&socket).await.unwrap();
-    let head = format!(
-        "PUT /v1/workspaces/{sha256}?name=repo&from=0 HTTP/1.1\r\nhost: mayfly\r\ncontent-length: {}\r\n\r\n",
-        bytes.len()
-    );
-    stream.write_all(&[head.as_bytes(), &bytes[..half]].concat()).await.unwrap();
-    drop(stream);
+    drop(half_sent(&bed, &sha256, &bytes).await);
     let part = bed.data().join(format!("workspaces/{sha256}.part"));
-    while std::fs::metadata(&part).map_or(0, |found| found.len()) < half as u64 {
-        tokio::task::yield_now().await;
-    }
     // A start forgets nothing of it, unlike of what is in `incoming`.
     let told = raw(&socket).get(format!("http://mayfly/v1/workspaces/{sha256}")).send().await.unwrap();
     assert_eq!(told.text().await.unwrap(), format!("{{\"bytes\":{half}}}"));

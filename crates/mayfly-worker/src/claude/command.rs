@@ -136,8 +136,15 @@ impl Launch<'_> {
         let mut settings = self.library.settings.clone();
         settings.insert("skipWebFetchPreflight".to_owned(), true.into());
         let environment = settings.entry("env").or_insert_with(|| json!({}));
-        if let (true, Some(environment)) = (self.order.trust_repo, environment.as_object_mut()) {
-            environment.extend(self.way_to_the_model());
+        if let Some(environment) = environment.as_object_mut() {
+            if self.order.trust_repo {
+                environment.extend(self.way_to_the_model());
+            }
+            if self.order.trust_repo || !environment.is_empty() {
+                // Else a setting could lift what it is held to, such as the time that a server has to begin.
+                let own = SETTINGS.map(|(name, value)| (name.to_owned(), value.into()));
+                environment.extend(own);
+            }
         }
         if !self.order.trust_repo {
             // Whatever the library says: what a repository's words have in them to be run is not.
@@ -344,7 +351,8 @@ pub(crate) mod tests {
     fn the_library_does_not_switch_the_guard_off() {
         let home = tempfile::tempdir().expect("a folder");
         prepare(home.path()).expect("its folder");
-        let settings = json!({"disableSkillShellExecution": false, "env": {"A": "1"}});
+        let settings =
+            json!({"disableSkillShellExecution": false, "env": {"A": "1", "MCP_TIMEOUT": "9000000"}});
         let library =
             Compiled { settings: settings.as_object().cloned().expect("one"), ..Compiled::default() };
         let order = order();
@@ -361,7 +369,7 @@ pub(crate) mod tests {
         let file = launch.settings().expect("written");
         let settings: Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
         assert_eq!(settings["disableSkillShellExecution"], true);
-        assert_eq!(settings["env"]["A"], "1");
+        assert_eq!((&settings["env"]["A"], &settings["env"]["MCP_TIMEOUT"]), (&json!("1"), &json!("5000")));
     }
 
     #[test]

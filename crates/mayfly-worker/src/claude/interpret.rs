@@ -422,7 +422,20 @@ fn status_of(init: &Init, server: &str) -> String {
 fn is_of(tool: &str, rule: &str) -> bool {
     let of_server =
         || rule.starts_with("mcp__") && tool.strip_prefix(rule).is_some_and(|rest| rest.starts_with("__"));
-    tool == rule || (tool, rule) == ("Task", "Agent") || of_server()
+    let named = |name: &str| if rule.contains('*') { is_like(name, rule) } else { name == rule };
+    named(tool) || (tool == "Task" && named("Agent")) || of_server()
+}
+
+/// Whether a name is like a pattern, in which `*` stands for any characters.
+fn is_like(name: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
 }
 
 /// Whether the CLI's model is what was asked for: the same name, or one that an alias stands for.

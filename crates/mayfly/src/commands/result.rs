@@ -248,7 +248,9 @@ impl Taking {
         let flagged = landing::flagged(&work.changes().await?);
         if !form.apply {
             // Beside what is printed, which is the difference alone.
-            flagged.iter().for_each(|line| self.printer.aside(&format!("flagged: {line}")));
+            for line in &flagged {
+                self.printer.aside(&format!("flagged: {line}"));
+            }
         }
         if form.diff {
             work.diff(&file).await?;

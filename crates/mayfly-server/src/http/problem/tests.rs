@@ -131,6 +131,7 @@ fn edit_errors() -> Vec<EditError> {
         EditError::Taken(_) => EditError::Taken(id()),
         EditError::Wrong(_) => EditError::Wrong(bad_library()),
         EditError::Archive(_) => EditError::Archive(mayfly_library::pack::BadArchive::Foreign("it does not end where its files do".to_owned())),
+        EditError::Refused(_) => EditError::Refused("`skill/x` is a link".to_owned()),
         EditError::Write(_) => EditError::Write(full()),
         EditError::NoRoom(_) => EditError::NoRoom(SubmitError::KeyConflict),
     ]

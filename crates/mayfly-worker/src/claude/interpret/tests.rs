@@ -344,3 +344,20 @@ proptest! {
         interpreter().read(&line);
     }
 }
+
+#[test]
+fn a_rule_with_stars_is_about_each_tool_that_is_like_it() {
+    for (tool, rule, is) in [
+        ("Bash", "*", true),
+        ("mcp__db__query", "mcp__*", true),
+        ("mcp__db__query", "mcp__db__*", true),
+        ("mcp__db__query", "mcp__*__drop", false),
+        ("Task", "Ag*", true),
+        ("WebFetch", "Web*", true),
+        ("Bash", "mcp__*", false),
+        ("aba", "ab*ba", false),
+        ("Read", "R*a*d*", true),
+    ] {
+        assert_eq!(is_of(tool, rule), is, "{tool} {rule}");
+    }
+}

@@ -20,9 +20,13 @@ pub(super) async fn check(
     let mut printer = Printer::of_lines(json, environment);
     // Told before the CLI is asked, which may fail, or take long.
     let own = check_library(&place.library);
-    own.iter().for_each(|problem| tell(problem, &mut printer, json));
+    for problem in &own {
+        tell(problem, &mut printer, json);
+    }
     let theirs = by_claude(place, settings, environment).await?;
-    theirs.iter().flatten().for_each(|problem| tell(problem, &mut printer, json));
+    for problem in theirs.iter().flatten() {
+        tell(problem, &mut printer, json);
+    }
     if theirs.is_none() {
         printer.aside(
             "skills and agents were not looked at by the CLI's own validator: no `claude` is here, and none is fetched for \
