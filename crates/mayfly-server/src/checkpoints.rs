@@ -63,6 +63,9 @@ struct Kept {
     turns: Turns,
 }
 
+/// A checkpoint, and the time that it is of.
+type Dated = (Timestamp, Checkpoint);
+
 /// A checkpoint that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
@@ -119,7 +122,7 @@ impl Checkpoints {
     }
 
     /// The last one, with its time, and the packs of all.
-    fn last(&self, attempt: AttemptId) -> io::Result<(Option<(Timestamp, Checkpoint)>, Vec<Pack>)> {
+    fn last(&self, attempt: AttemptId) -> io::Result<(Option<Dated>, Vec<Pack>)> {
         let (mut last, mut packs) = (None, Vec::new());
         for Link { as_of, file, .. } in self.links(attempt)? {
             let (head, begins_at) = read_head(&file).map_err(io::Error::other)?;
