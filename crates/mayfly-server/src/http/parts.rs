@@ -32,7 +32,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::Owner;
 use super::extract::Asked;
 use super::problem::Problem;
-use super::workspaces::{brought, invalid};
+use super::workspaces::{brought, invalid, read};
 use crate::incoming::{IncomingError, keep_arrived, sha256_of};
 
 /// How often the file of a part was given its name, or removed, while somebody had it open.
@@ -202,7 +202,7 @@ impl Opened {
         Ok(Some((self, at)))
     }
 
-    /// Gives it its name if it is what that says, and removes it if it is not.
+    /// Gives it its name if it is a bundle and what that says, and removes it if it is not.
     async fn finish(self, app: Owner, about: About, length: u64) -> Answer {
         let Some(mut turn) = self.own_turn().await else { return about.finished_by_another(&app).await };
         let (file, part) = (self.file, self.part);
@@ -214,10 +214,14 @@ impl Opened {
                 sha256_of(File::open(part)?)
             }
         });
-        if reading.await? != about.sha256 {
+        let unfit = match reading.await? == about.sha256 {
+            true => read(&part).await?.err(),
+            false => Some("is not what its SHA-256 says: send it again from its beginning"),
+        };
+        if let Some(reason) = unfit {
             *turn += 1;
             blocking(move || std::fs::remove_file(part)).await?;
-            return Err(invalid("is not what its SHA-256 says: send it again from its beginning"));
+            return Err(invalid(reason));
         }
         let About { sha256, name, on } = about;
         let workspace = brought(&app, &part, &sha256, name, on.as_deref()).await?;
@@ -242,5 +246,5 @@ async fn blocking<T: Send + 'static>(
 
 fn check(sha256: &str) -> Result<(), Problem> {
     let plain = sha256.len() == 64 && sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if plain { Ok(()) } else { Err(invalid("has 64 lower-case hex digits for a name")) }
+    if plain { Ok(()) } else { Err(invalid("is to be named by its SHA-256, in 64 lower-case hex digits")) }
 }

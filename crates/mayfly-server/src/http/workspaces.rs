@@ -90,7 +90,7 @@ async fn whole_bundle(app: &Owner, id: &str) -> Result<Option<WholeBundle>, Prob
     Ok(brought.map(|brought| WholeBundle { id: id.to_owned(), base: brought.base }))
 }
 
-async fn read(bundle: &Path) -> Result<Result<bundle::Brought, &'static str>, Problem> {
+pub(super) async fn read(bundle: &Path) -> Result<Result<bundle::Brought, &'static str>, Problem> {
     let head = head(bundle).await.map_err(|error| Problem::disk(&error))?;
     Ok(bundle::read(&head))
 }
