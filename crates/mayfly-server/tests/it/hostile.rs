@@ -19,6 +19,8 @@ use crate::{files, port};
 const CROWD: usize = 10_000;
 /// Fewer that are served would say nothing of a crowd.
 const PLACES_MIN: usize = 1000;
+/// What the server itself may open meanwhile, such as files of its database.
+const OWN_FILES_MAX: usize = 16;
 /// Those of them that find no place, and wait in the system's queue.
 const WAITING: usize = 1000;
 /// File descriptors that an orchestrator keeps for others than those who come by its port.
@@ -86,7 +88,7 @@ async fn a_crowd_that_says_nothing_does_not_keep_the_port() {
     let mut honest = TcpStream::connect(address).await.unwrap();
     honest.write_all(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").await.unwrap();
     let taken = files::open() - open - crowd.len() - 1;
-    assert!((1..=places).contains(&taken), "{taken} of {} connections", crowd.len());
+    assert!((1..=places + OWN_FILES_MAX).contains(&taken), "{taken} of {} connections", crowd.len());
     let each = resident_bytes().saturating_sub(memory) / crowd.len();
     assert!(each <= BYTES_MAX, "{each} bytes each");
     // From here on it is as if time passed: nobody else has anything to do.

@@ -110,16 +110,21 @@ impl Launch<'_> {
     /// is one, is to be kept until the process has been started.
     pub fn command(&self) -> io::Result<(Command, Option<OwnedFd>)> {
         let mut command = Command::new(self.binary);
-        command.env_clear().envs(SETTINGS).current_dir(self.cwd).args(self.arguments()?);
+        command.env_clear().envs(self.limits()).current_dir(self.cwd).args(self.arguments()?);
         give_surroundings(&mut command, self.home, self.egress_port);
         command.env("CLAUDE_CONFIG_DIR", config_dir(self.home));
         command.env("ANTHROPIC_BASE_URL", self.gateway());
-        if let Some(tokens) = self.library.max_tokens {
-            command.env("CLAUDE_CODE_MAX_OUTPUT_TOKENS", tokens.to_string());
-        }
         let descriptor = self.credential(&mut command)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         Ok((command, descriptor))
+    }
+
+    /// What it is held to by its environment.
+    fn limits(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let own = SETTINGS.map(|(name, value)| (name, value.to_owned()));
+        let tokens =
+            self.library.max_tokens.map(|tokens| ("CLAUDE_CODE_MAX_OUTPUT_TOKENS", tokens.to_string()));
+        own.into_iter().chain(tokens)
     }
 
     fn gateway(&self) -> String {
@@ -142,8 +147,7 @@ impl Launch<'_> {
             }
             if self.order.trust_repo || !environment.is_empty() {
                 // Else a setting could lift what it is held to, such as the time that a server has to begin.
-                let own = SETTINGS.map(|(name, value)| (name.to_owned(), value.into()));
-                environment.extend(own);
+                environment.extend(self.limits().map(|(name, value)| (name.to_owned(), value.into())));
             }
         }
         if !self.order.trust_repo {
@@ -351,10 +355,10 @@ pub(crate) mod tests {
     fn the_library_does_not_switch_the_guard_off() {
         let home = tempfile::tempdir().expect("a folder");
         prepare(home.path()).expect("its folder");
-        let settings =
-            json!({"disableSkillShellExecution": false, "env": {"A": "1", "MCP_TIMEOUT": "9000000"}});
-        let library =
-            Compiled { settings: settings.as_object().cloned().expect("one"), ..Compiled::default() };
+        let lifted = json!({"A": "1", "MCP_TIMEOUT": "9000000", "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "64000"});
+        let settings = json!({"disableSkillShellExecution": false, "env": lifted});
+        let settings = settings.as_object().cloned().expect("one");
+        let library = Compiled { settings, max_tokens: Some(1000), ..Compiled::default() };
         let order = order();
         let (binary, cwd) = (Path::new("/c"), Path::new("/workspace"));
         let launch = Launch {
@@ -369,7 +373,8 @@ pub(crate) mod tests {
         let file = launch.settings().expect("written");
         let settings: Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
         assert_eq!(settings["disableSkillShellExecution"], true);
-        assert_eq!((&settings["env"]["A"], &settings["env"]["MCP_TIMEOUT"]), (&json!("1"), &json!("5000")));
+        let told = ["A", "MCP_TIMEOUT", "CLAUDE_CODE_MAX_OUTPUT_TOKENS"].map(|name| &settings["env"][name]);
+        assert_eq!(told, ["1", "5000", "1000"]);
     }
 
     #[test]

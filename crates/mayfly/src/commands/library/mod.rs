@@ -15,7 +15,8 @@ mod validate;
 use std::path::PathBuf;
 
 use mayfly_engine::begin_library;
-use mayfly_library::{Library, Name, Problems, ResourceId};
+use mayfly_library::kinds::What;
+use mayfly_library::{Library, Name, Problems, Resource, ResourceId};
 use mayfly_server::{ServerConfig, make_data_folder};
 
 use crate::cli::{DataArgs, LibraryArgs};
@@ -336,7 +337,9 @@ fn lock(args: &LockArgs, place: &Place, environment: &Environment) -> Result<Exi
     let kept = |content: &str| mayfly_engine::archive_of(&place.archives, content);
     let wishes = args.wishes.wishes();
     let resolve = || place.library.resolve(&wishes, &kept).map_err(wrong);
-    let ids = resolve()?.resources.into_iter().map(|(resource, _)| resource.id);
+    let asked = resolve()?.resources.into_iter().map(|(resource, _)| resource);
+    let ids =
+        asked.filter_map(|resource| fetchable(resource, place).transpose()).collect::<Result<Vec<_>, _>>()?;
     for Fetched { id, server, tool } in
         tools::fetch(&place.library, ids, environment, |words| printer.aside(words))?
     {
@@ -346,6 +349,24 @@ fn lock(args: &LockArgs, place: &Place, environment: &Environment) -> Result<Exi
     let text = if args.json { lock.to_json() } else { serde_json::to_string_pretty(&lock)? };
     printer.bytes(format!("{text}\n").as_bytes());
     printer.exit(Exit::Success)
+}
+
+/// Which resource what its servers would download can be fetched for. `None`: it is asked for as it was once, and has it.
+fn fetchable(resource: Resource, place: &Place) -> Result<Option<ResourceId>, Stop> {
+    let now = place.library.read(&resource.id).ok();
+    if now.is_some_and(|now| now.sha256 == resource.sha256) {
+        return Ok(Some(resource.id));
+    }
+    let What::Mcp(servers) = &resource.what else { return Ok(None) };
+    let Some(server) = servers.iter().find(|server| server.unlocked().is_some()) else { return Ok(None) };
+    Err(Stop::wrong(format!(
+        "`{}` of {}@{} would download what it runs, and that is fetched only for what the library has now: ask for {} \
+         without its content",
+        server.name,
+        resource.id,
+        ls::short(&resource.sha256),
+        resource.id
+    )))
 }
 
 fn remove(id: &ResourceId, place: &Place, mut printer: Printer) -> Result<Exit, Stop> {
@@ -388,4 +409,32 @@ fn init(place: &Place, mut printer: Printer) -> Result<Exit, Stop> {
 
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn for_what_a_resource_was_once_nothing_is_fetched() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = Place { library: Library::at(folder.path()), archives: PathBuf::new(), data: None };
+        let file = folder.path().join("mcp/_global/x/mcp.json");
+        fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        let id: ResourceId = "mcp/_global/x".parse().expect("an id");
+        let read = |server: &str| {
+            fs::write(&file, server).expect("written");
+            place.library.read(&id).expect("a resource")
+        };
+        let unlocked = read(r#"{"command": "npx", "args": ["-y", "one"]}"#);
+        let without = read(r#"{"command": "serve"}"#);
+        let now = read(r#"{"command": "npx", "args": ["-y", "two"]}"#);
+        assert_eq!(fetchable(now, &place).expect("the library's"), Some(id.clone()));
+        assert_eq!(fetchable(without, &place).expect("nothing to fetch"), None);
+        let stop = fetchable(unlocked, &place).expect_err("another content");
+        let words = stop.lines().iter().map(ToString::to_string).collect::<String>();
+        assert!(words.contains("ask for mcp/_global/x without its content"), "{words}");
+    }
 }
