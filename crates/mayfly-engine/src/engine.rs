@@ -301,12 +301,6 @@ impl Engine {
     /// Does what follows from a change that is committed.
     pub(crate) fn follow_up(&self, changed: &Changed) {
         let Changed { task, state, effects, last_seq } = changed;
-        // Whoever learns of the end finds nothing of the task in memory any more.
-        if matches!(state, TaskState::Finished(_)) {
-            self.0.config.secrets.set(&task.to_string(), []);
-            self.forget_refused(*task);
-            self.forget_bounds(*task);
-        }
         self.0.heads.raise(*task, Head { last_seq: *last_seq, state: *state, ready: false });
         for &effect in effects {
             if let Effect::CreateMachine(attempt) = effect {
@@ -317,7 +311,10 @@ impl Engine {
         match state {
             TaskState::Queued(_) => self.0.slots.send_replace(()),
             TaskState::Finished(_) => {
+                self.0.config.secrets.set(&task.to_string(), []);
                 self.forget();
+                self.forget_refused(*task);
+                self.forget_bounds(*task);
                 self.0.slots.send_replace(());
             }
             _ => {}
