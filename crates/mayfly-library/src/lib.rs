@@ -17,6 +17,8 @@
 
 pub mod artifacts;
 pub mod compile;
+#[cfg(test)]
+mod crafted;
 pub mod id;
 pub mod kinds;
 pub mod known;

@@ -208,6 +208,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::crafted::{NO_FILES, add, crafted};
 
     fn a(path: &str, bytes: &[u8]) -> File {
         File { path: path.to_owned(), executable: false, bytes: bytes.to_vec() }
@@ -215,25 +216,6 @@ mod tests {
 
     fn refused(archive: &[u8]) -> String {
         files(archive).expect_err("refused").to_string()
-    }
-
-    /// An archive with one entry, whose head is as told.
-    fn crafted(name: &[u8], change: impl FnOnce(&mut Header)) -> Vec<u8> {
-        let mut builder = Builder::new(Vec::new());
-        add(&mut builder, name, b"", change);
-        builder.into_inner().expect("memory")
-    }
-
-    fn add(builder: &mut Builder<Vec<u8>>, name: &[u8], bytes: &[u8], change: impl FnOnce(&mut Header)) {
-        let mut header = Header::new_gnu();
-        header.as_mut_bytes()[..name.len()].copy_from_slice(name);
-        header.set_entry_type(EntryType::Regular);
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        header.set_mtime(0);
-        change(&mut header);
-        header.set_cksum();
-        builder.append(&header, bytes).expect("memory");
     }
 
     /// Covers S46: nothing gets through but plain files with plain names, and what is refused is named.
@@ -252,17 +234,7 @@ mod tests {
             let said = refused(&crafted(name, |_| ()));
             assert!(said.contains("no resource has: `") || said.contains("the head of `"), "{said}");
         }
-        let kinds = [
-            EntryType::Symlink,
-            EntryType::Link,
-            EntryType::Char,
-            EntryType::Block,
-            EntryType::Fifo,
-            EntryType::Directory,
-            EntryType::Continuous,
-            EntryType::GNUSparse,
-        ];
-        for kind in kinds {
+        for kind in NO_FILES {
             let link = |header: &mut Header| {
                 header.set_entry_type(kind);
                 header.set_link_name("/etc/passwd").expect("a name");

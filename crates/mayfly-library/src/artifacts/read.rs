@@ -189,6 +189,7 @@ mod tests {
     use tar::{Builder, Header};
 
     use super::*;
+    use crate::crafted::{NO_FILES, crafted};
 
     fn pack(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut writer = Writer::new(Vec::new());
@@ -203,21 +204,6 @@ mod tests {
         let refused = unpack(archive, folder.path()).expect_err("refused");
         assert_eq!(check(archive).expect_err("refused").to_string(), refused.to_string());
         refused.to_string()
-    }
-
-    /// An archive with one entry, whose head is as told.
-    fn crafted(name: &[u8], change: impl FnOnce(&mut Header)) -> Vec<u8> {
-        let mut header = Header::new_gnu();
-        header.as_mut_bytes()[..name.len()].copy_from_slice(name);
-        header.set_entry_type(EntryType::Regular);
-        header.set_size(0);
-        header.set_mode(0o644);
-        header.set_mtime(0);
-        change(&mut header);
-        header.set_cksum();
-        let mut builder = Builder::new(Vec::new());
-        builder.append(&header, &[][..]).expect("memory");
-        builder.into_inner().expect("memory")
     }
 
     /// S46: nothing gets through but plain files with plain names, as they are packed here; S17: nor what could be a credential.
@@ -238,16 +224,7 @@ mod tests {
         ] {
             assert!(refused(&crafted(name, |_| ())).contains("could hold a credential"), "{name:?}");
         }
-        for kind in [
-            EntryType::Symlink,
-            EntryType::Link,
-            EntryType::Char,
-            EntryType::Block,
-            EntryType::Fifo,
-            EntryType::Directory,
-            EntryType::Continuous,
-            EntryType::GNUSparse,
-        ] {
+        for kind in NO_FILES {
             let link = |header: &mut Header| {
                 header.set_entry_type(kind);
                 header.set_link_name("/etc/passwd").expect("a name");

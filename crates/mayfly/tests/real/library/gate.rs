@@ -109,6 +109,16 @@ async fn a_server_that_never_says_what_it_has_holds_up_no_init() {
     world.end().await;
 }
 
+/// The agent has begun in time and come to its end, and its owner is told that it had not this server.
+pub(super) fn assert_goes_on_without(ended: &Ended, server: &str) {
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    assert!(seconds_to_init(ended) < INIT_SECONDS_MAX, "{}", seconds_to_init(ended));
+    let status = init(ended)["mcp_servers"][0]["status"].as_str().unwrap();
+    assert!(["failed", "pending"].contains(&status), "{status}");
+    let told: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
+    assert_eq!(told, [format!("the MCP server {server} is {status}: the agent goes on without it")]);
+}
+
 /// A server that reads and says nothing is waited for as long as `MCP_TIMEOUT` says, and has failed then, or is as good as
 /// that.
 #[tokio::test(flavor = "multi_thread")]
@@ -117,12 +127,7 @@ async fn a_server_that_never_answers_is_one_that_failed() {
     put(&world, "mcp/_global/mute/mcp.json", r#"{"command": "${CLAUDE_PLUGIN_ROOT}/mute.sh"}"#);
     put(&world, "mcp/_global/mute/mute.sh", "#!/bin/sh\nwhile read -r line; do :; done\n");
     let ended = world.outcome_of(&["[script: text]"]).await;
-    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
-    assert!(seconds_to_init(&ended) < INIT_SECONDS_MAX, "{}", seconds_to_init(&ended));
-    let status = init(&ended)["mcp_servers"][0]["status"].as_str().unwrap();
-    assert!(["failed", "pending"].contains(&status), "{status}");
-    let told: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
-    assert_eq!(told, [format!("the MCP server mute is {status}: the agent goes on without it")]);
+    assert_goes_on_without(&ended, "mute");
 
     put(&world, "mcp/_global/mute/mayfly.toml", "required = true\n");
     let ended = world.outcome_of(&[&instant()]).await;
