@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::command::{Git, GitCommand, GitError};
 use crate::repo::Repo;
-use crate::snapshot::{Quarantine, init_bare};
+use crate::snapshot::{Quarantine, init_bare, object_format};
 
 /// Where a repository of ours holds the commit that a task started from: a bundle is taken only on top of what a
 /// ref holds.
@@ -110,7 +110,7 @@ pub(crate) async fn take_base(git: impl Fn() -> GitCommand, base: Base<'_>) -> R
 /// Writes all of what a task started from as one bundle, `to`. `scratch` is an empty folder.
 pub async fn whole(git: &Git, scratch: &Path, base: Base<'_>, to: &Path) -> Result<(), GitError> {
     let git_dir = scratch.join("whole.git");
-    let format = if base.commit.len() == 64 { "sha256" } else { "sha1" };
+    let format = object_format(base.commit.len());
     init_bare(git, &git_dir, format).await?;
     take_base(|| git.within(&git_dir), base).await?;
     bundle(git.within(&git_dir), None, to).await

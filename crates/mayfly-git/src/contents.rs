@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::base::{Base, take_base};
 use crate::command::{Git, GitError};
 use crate::land::{Heads, fetch, heads};
-use crate::snapshot::init_bare;
+use crate::snapshot::{init_bare, object_format};
 
 /// The most that is read.
 pub const CONTENTS_BYTES_MAX: u64 = 1 << 30;
@@ -27,7 +27,7 @@ pub async fn read_through(
     if each(&names).is_break() {
         return Ok(false);
     }
-    let format = if head.len() == 64 { "sha256" } else { "sha1" };
+    let format = object_format(head.len());
     init_bare(git, &git_dir, format).await?;
     let inside = || git.within(&git_dir);
     if let Some(base) = base {
@@ -37,15 +37,20 @@ pub async fn read_through(
     let added = ["rev-list", "--objects", "--glob=refs/landed/*"].map(str::to_owned);
     let not = base.map(|base| format!("^{}", base.commit));
     inside().bounded().args(added.into_iter().chain(not)).output_to(&list)?.run().await?;
-    let mut left = CONTENTS_BYTES_MAX;
     let contents = inside().bounded().args(["cat-file", "--batch=%(rest)", "--buffer"]).input_from(&list)?;
-    contents
-        .read(|piece| match left.checked_sub(piece.len() as u64) {
-            Some(less) => {
-                left = less;
-                each(piece)
-            }
-            None => ControlFlow::Break(()),
-        })
-        .await
+    contents.read(bounded(each)).await
+}
+
+/// Takes no more than [`CONTENTS_BYTES_MAX`].
+pub(crate) fn bounded(
+    mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> impl FnMut(&[u8]) -> ControlFlow<()> {
+    let mut left = CONTENTS_BYTES_MAX;
+    move |piece| match left.checked_sub(piece.len() as u64) {
+        Some(less) => {
+            left = less;
+            each(piece)
+        }
+        None => ControlFlow::Break(()),
+    }
 }

@@ -1,17 +1,18 @@
 //! Takes back what a machine made: checked in quarantine, then one new branch, and nothing else. What the agent
 //! committed beside its work has a branch of its own each, which appears with the first or not at all.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use mayfly_wire::worker::{OTHER_REFS, OTHERS_MAX, WORK_REF, is_other_name};
+use mayfly_wire::worker::{OTHER_REFS, OTHERS_MAX, WORK_REF, is_commit, is_other_name};
 
 use crate::base::BASE_REF;
 use crate::command::{Git, GitCommand, GitError};
 use crate::mirror::Mirror;
-use crate::snapshot::{Quarantine, init_bare};
+use crate::snapshot::{Quarantine, init_bare, object_format};
 
 impl Quarantine {
     /// Makes `branch` in the user's repository point to `head`, which the bundle holds. Every object is checked
@@ -84,7 +85,7 @@ async fn make(
     let made = unfinished.path().join("made");
     fs::create_dir(&made).map_err(GitError::file(&made))?;
     let git_dir = made.join(".git");
-    let format = if head.len() == 64 { "sha256" } else { "sha1" };
+    let format = object_format(head.len());
     init_bare(git, &git_dir, format).await?;
     let inside = || git.within(&git_dir);
     if let Some(mirror) = mirror {
@@ -138,6 +139,29 @@ pub(crate) struct Heads {
     others: Vec<Other>,
     /// The names of all that it holds, a line each, also of what nobody takes from it.
     pub(crate) names: Vec<u8>,
+    /// Whether the header was read to its end.
+    is_whole: bool,
+}
+
+/// What a bundle says it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// The commit of its work.
+    pub head: String,
+    /// The commits beside it, by their names.
+    pub others: BTreeMap<String, String>,
+}
+
+/// The commits that a bundle says it holds: its work, and what is beside it. None of its objects is looked at.
+pub fn announced(bundle: &Path) -> Result<Announced, GitError> {
+    let Heads { work: head, others, names, is_whole } = heads(bundle)?;
+    let is_bundle =
+        [b"# v2 git bundle\n", b"# v3 git bundle\n"].iter().any(|first| names.starts_with(*first));
+    let others: BTreeMap<_, _> = others.into_iter().map(|other| (other.name, other.commit)).collect();
+    if !is_whole || !is_bundle || !others.values().chain([&head]).all(|commit| is_commit(commit)) {
+        return Err(GitError::BadName("no work".to_owned()));
+    }
+    Ok(Announced { head, others })
 }
 
 /// A commit beside the work.
@@ -157,11 +181,13 @@ impl Other {
 pub(crate) fn heads(bundle: &Path) -> Result<Heads, GitError> {
     use std::io::{BufRead as _, BufReader, Read as _};
     const HEADER_BYTES_MAX: u64 = 64 * 1024;
-    let mut heads = Heads { work: "nothing".to_owned(), others: Vec::new(), names: Vec::new() };
+    let (work, others, names) = ("nothing".to_owned(), Vec::new(), Vec::new());
+    let mut heads = Heads { work, others, names, is_whole: false };
     let file = fs::File::open(bundle).map_err(GitError::file(bundle))?;
     let mut lines = BufReader::new(file.take(HEADER_BYTES_MAX)).split(b'\n');
     while let Some(Ok(line)) = lines.next() {
         if line.is_empty() {
+            heads.is_whole = true;
             break;
         }
         heads.names.extend_from_slice(&line);

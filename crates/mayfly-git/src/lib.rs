@@ -46,12 +46,12 @@ mod work;
 
 pub use base::{Base, whole};
 pub use changes::{Change, Changes, FILES_MAX, Flagged, changes};
-pub use checkpoint::{Announced, Pack, announced, join, read_pack};
+pub use checkpoint::{Pack, join, read_pack};
 pub use command::{Git, GitError, MEMORY_BYTES_MAX};
 pub use contents::{CONTENTS_BYTES_MAX, read_through};
 pub use create::create;
 pub use fetch::fetch;
-pub use land::unbundle;
+pub use land::{Announced, announced, unbundle};
 pub use mirror::{Mirror, Mirrors, name_in};
 pub use repo::Repo;
 pub use snapshot::{Quarantine, Snapshot};

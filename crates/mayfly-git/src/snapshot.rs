@@ -255,6 +255,11 @@ fn texts(paths: &[Vec<u8>]) -> Vec<String> {
     paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
 }
 
+/// How the repository of a commit names its objects, by how many digits its own name has.
+pub(crate) fn object_format(digits: usize) -> &'static str {
+    if digits == 64 { "sha256" } else { "sha1" }
+}
+
 /// An empty bare repository without hooks or any other template.
 pub(crate) async fn init_bare(git: &Git, git_dir: &Path, format: &str) -> Result<(), GitError> {
     let format = format!("--object-format={format}");

@@ -13,7 +13,7 @@ use crate::changes::{Changes, between};
 use crate::command::{Git, GitCommand, GitError};
 use crate::land::fetch;
 use crate::repo::Repo;
-use crate::snapshot::init_bare;
+use crate::snapshot::{init_bare, object_format};
 
 /// The work of one task.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Work {
         head: &str,
     ) -> Result<Self, GitError> {
         let git_dir = scratch.join("work.git");
-        let format = if head.len() == 64 { "sha256" } else { "sha1" };
+        let format = object_format(head.len());
         init_bare(git, &git_dir, format).await?;
         let inside = || git.within(&git_dir);
         let from = match base {

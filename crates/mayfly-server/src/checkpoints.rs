@@ -22,9 +22,10 @@ use jiff::Timestamp;
 use mayfly_core::{AttemptId, Secrets, causes};
 use mayfly_engine::{BUNDLE, TRANSCRIPT, result_folder};
 use mayfly_git::{Announced, Base, Git, Pack, announced, join};
-use mayfly_wire::api::{Collected, Workspace};
+use mayfly_wire::api::{Collected, Repository, Workspace};
 use mayfly_wire::worker::{
-    CHECKPOINT_HEAD_BYTES_MAX, CHECKPOINTS_MAX, Checkpoint, OTHER_REFS, OTHERS_MAX, WORK_REF, is_other_name,
+    CHECKPOINT_HEAD_BYTES_MAX, CHECKPOINTS_MAX, Checkpoint, OTHER_REFS, OTHERS_MAX, WORK_REF, is_commit,
+    is_other_name,
 };
 use tokio::task::spawn_blocking;
 
@@ -267,14 +268,12 @@ impl Checkpoints {
 
     /// What the bundle says that is there already: the worker's own, or ours where we were interrupted.
     async fn brought_out(&self, attempt: AttemptId) -> io::Result<Option<Announced>> {
-        let kept = &*self.0;
-        let bundle = result_folder(&kept.results, attempt).join(BUNDLE);
-        if !bundle.exists() {
-            return Ok(None);
-        }
-        let scratch = tempfile::tempdir_in(&kept.incoming)?;
-        let _room = kept.turns.room().await;
-        announced(&kept.git, scratch.path(), &bundle).await.map(Some).map_err(io::Error::other)
+        let bundle = result_folder(&self.0.results, attempt).join(BUNDLE);
+        let reading = move || match bundle.exists() {
+            true => announced(&bundle).map(Some).map_err(io::Error::other),
+            false => Ok(None),
+        };
+        blocking(reading).await
     }
 
     /// Makes the session file a result, if there is one: as far as its lines are whole.
@@ -314,45 +313,26 @@ impl mayfly_engine::Checkpoints for Checkpoints {
         if there.is_none() && !self.folder(attempt).is_dir() {
             return Ok(None);
         }
-        let mut collected = Collected::default();
         let (last, packs) = self.last(attempt)?;
         let has_checkpoint = last.is_some();
-        let is_that = |there: &Announced| {
-            last.as_ref()
-                .is_some_and(|(_, of)| of.head.as_ref() == Some(&there.head) && of.others == there.others)
-        };
-        if let Some(Announced { head, others }) = there.clone().filter(|there| !is_that(there)) {
-            collected.repository = last.and_then(|(_, of)| of.repository);
-            collected.notes.push(BROUGHT_OUT.to_owned());
-            collected.head = Some(head);
-            collected.bundle = true;
-            collected.others = others.into_keys().collect();
-        } else if let Some((as_of, Checkpoint { head, others, repository, left_out, .. })) = last {
-            collected.repository = repository;
-            let later = format!("what was changed after {as_of}: its machine was gone before it came out");
-            collected.unsaved.push(later);
-            collected.unsaved.extend(left_out);
-            collected.notes.push(format!("this is the work as it was at {as_of}, from the last checkpoint"));
-            if let Some(head) = head {
-                let began = began.map(|from| Began::of(&self.0.workspaces, from));
-                let base = began.as_ref().map(Began::base);
-                let names =
-                    others.iter().map(|(name, commit)| (format!("{OTHER_REFS}{name}"), commit.clone()));
-                let refs = names.chain([(WORK_REF.to_owned(), head.clone())]).collect();
-                let withheld = match there {
-                    Some(_) => None,
-                    None => self.bundle(attempt, base, &packs, &refs).await?,
-                };
-                match withheld {
-                    None => {
-                        collected.head = Some(head);
-                        collected.bundle = true;
-                        collected.others = others.into_keys().collect();
-                    }
-                    Some(why) => collected.unsaved.push(format!("the work: {why}")),
-                }
+        let mut collected = match (there, last) {
+            (Some(there), last) if !last.as_ref().is_some_and(|(_, of)| is_made_of(&there, of)) => {
+                brought_out_as(there, last.and_then(|(_, of)| of.repository))
             }
-        }
+            (there, Some(last)) => {
+                let withheld = match (there, work_refs(&last.1)) {
+                    // It was made before an interruption.
+                    (Some(_), _) | (None, None) => None,
+                    (None, Some(refs)) => {
+                        let began = began.map(|from| Began::of(&self.0.workspaces, from));
+                        let base = began.as_ref().map(Began::base);
+                        self.bundle(attempt, base, &packs, &refs).await?
+                    }
+                };
+                as_of_checkpoint(last, withheld)
+            }
+            (_, None) => Collected::default(),
+        };
         if self.withheld(attempt)? {
             let (task, number) = (attempt.task, attempt.attempt.0);
             collected.unsaved.push(format!(
@@ -380,6 +360,51 @@ impl mayfly_engine::Checkpoints for Checkpoints {
     }
 }
 
+/// Whether a bundle holds what a checkpoint names.
+fn is_made_of(there: &Announced, of: &Checkpoint) -> bool {
+    of.head.as_ref() == Some(&there.head) && of.others == there.others
+}
+
+/// The refs of the bundle that is made of a checkpoint. `None`: there is no work in it.
+fn work_refs(of: &Checkpoint) -> Option<BTreeMap<String, String>> {
+    let head = of.head.clone()?;
+    let others = of.others.iter().map(|(name, commit)| (format!("{OTHER_REFS}{name}"), commit.clone()));
+    Some(others.chain([(WORK_REF.to_owned(), head)]).collect())
+}
+
+/// What the worker itself brought out, of which it could not tell.
+fn brought_out_as(Announced { head, others }: Announced, repository: Option<Repository>) -> Collected {
+    Collected {
+        repository,
+        notes: vec![BROUGHT_OUT.to_owned()],
+        head: Some(head),
+        bundle: true,
+        others: others.into_keys().collect(),
+        ..Collected::default()
+    }
+}
+
+/// What the last checkpoint holds, unless its work is not given out, and why.
+fn as_of_checkpoint((as_of, of): Dated, withheld: Option<String>) -> Collected {
+    let Checkpoint { head, others, repository, left_out, .. } = of;
+    let later = format!("what was changed after {as_of}: its machine was gone before it came out");
+    let mut collected = Collected {
+        repository,
+        unsaved: std::iter::once(later).chain(left_out).collect(),
+        notes: vec![format!("this is the work as it was at {as_of}, from the last checkpoint")],
+        ..Collected::default()
+    };
+    match (head, withheld) {
+        (None, _) => {}
+        (Some(_), Some(why)) => collected.unsaved.push(format!("the work: {why}")),
+        (head @ Some(_), None) => {
+            (collected.head, collected.bundle) = (head, true);
+            collected.others = others.into_keys().collect();
+        }
+    }
+    collected
+}
+
 /// The head of a checkpoint, and where its pack begins.
 pub(crate) fn read_head(file: &Path) -> Result<(Checkpoint, u64), BadCheckpoint> {
     let most = u64::try_from(CHECKPOINT_HEAD_BYTES_MAX).unwrap_or(u64::MAX);
@@ -390,10 +415,8 @@ pub(crate) fn read_head(file: &Path) -> Result<(Checkpoint, u64), BadCheckpoint>
     }
     let head: Checkpoint = serde_json::from_slice(&line).map_err(|_| BadCheckpoint::Head)?;
     let Checkpoint { head: work, others, left_out, .. } = &head;
-    let is_commit = |hex: &String| {
-        matches!(hex.len(), 40 | 64) && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let named = others.keys().all(|name| is_other_name(name)) && others.values().chain(work).all(is_commit);
+    let named = others.keys().all(|name| is_other_name(name))
+        && others.values().chain(work).all(|commit| is_commit(commit));
     let short = left_out.iter().all(|line| line.chars().count() <= LEFT_OUT_CHARS_MAX);
     // What has others has work: the first of them, if there is nothing else.
     let whole = others.is_empty() || work.is_some();
