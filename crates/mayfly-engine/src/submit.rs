@@ -10,12 +10,14 @@ use mayfly_core::redact::{SECRET_BYTES_MAX, SECRET_BYTES_MIN};
 use mayfly_failpoint::failpoint;
 use mayfly_library::Problems;
 use mayfly_library::artifacts::Pattern;
+use mayfly_library::pack::is_sha256;
 use mayfly_store::{NewTask, Resumed, StoreError, Submitted, TaskRow, Whose};
 use mayfly_wire::api::{
     ALLOWED_MAX, ARTIFACTS_MAX, CreateTask, Credential, CredentialKind, CredentialMode,
     IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX, Retry, TIMEOUT_MS_MAX, Task,
     Workspace, check_token_name,
 };
+use mayfly_wire::worker::is_commit;
 use uuid::Uuid;
 
 use crate::egress::read_rules;
@@ -368,14 +370,12 @@ pub(crate) fn check_pooled(credential: &Credential) -> Result<(), SubmitError> {
 
 fn check_workspace(workspace: &Workspace) -> Result<(), SubmitError> {
     let Workspace { id, name, base, on } = workspace;
-    let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let good = !name.is_empty() && !name.starts_with(['.', '-']) && name.chars().all(plain);
     require(good && name.len() <= NAME_BYTES_MAX, "workspace.name", "must be 1 to 100 of A-Z a-z 0-9 . _ -")?;
-    require(id.len() == 64 && hex(id), "workspace.id", "must be 64 lower-case hex digits")?;
-    let commit = |text: &str| (text.len() == 40 || text.len() == 64) && hex(text);
-    require(commit(base), "workspace.base", "must be a whole commit id, in lower-case hex")?;
-    let whole = on.as_ref().is_none_or(|on| on.id.len() == 64 && hex(&on.id) && commit(&on.base));
+    require(is_sha256(id), "workspace.id", "must be 64 lower-case hex digits")?;
+    require(is_commit(base), "workspace.base", "must be a whole commit id, in lower-case hex")?;
+    let whole = on.as_ref().is_none_or(|on| is_sha256(&on.id) && is_commit(&on.base));
     require(whole, "workspace.on", "must name a bundle and its commit, in lower-case hex")
 }
 

@@ -15,9 +15,6 @@ use tokio::io::AsyncWriteExt;
 
 use crate::data::sync_folder;
 
-/// What is read at once of one that has arrived.
-const READ_BYTES: usize = 256 * 1024;
-
 /// Why a file did not arrive.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IncomingError {
@@ -87,17 +84,6 @@ async fn name(path: &Path, rename: impl FnOnce(&Path) -> io::Result<()> + Send +
         sync_folder(&to)
     });
     kept.await.expect("it does not panic")
-}
-
-/// The SHA-256 of what is in a file, in hex.
-pub(crate) fn sha256_of(mut file: impl io::Read) -> io::Result<String> {
-    let (mut sha256, mut piece) = (Sha256::new(), vec![0; READ_BYTES]);
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(hex::encode(sha256.finalize())),
-            read => sha256.update(&piece[..read]),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,11 @@ pub const CHECKPOINT_HEAD_BYTES_MAX: usize = 256 * 1024;
 /// The most checkpoints of one attempt that build on one another.
 pub const CHECKPOINTS_MAX: usize = 64;
 
+/// Whether a text is the whole name of a commit, in lower-case hex.
+pub fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Whether one of the [`OTHER_REFS`] may be named so: good as a part of any branch's name.
 pub fn is_other_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
@@ -226,6 +231,8 @@ pub const REF_BYTES_MAX: usize = 200;
 
 /// Where a worker asks for what a set-up made, and hands it over: this, and its key.
 pub const SETUP_PATH: &str = "/v1/worker/setup/";
+/// The longest archive of it: what its files have, and what it says of each.
+pub const SETUP_BYTES_MAX: u64 = 5 << 30;
 
 /// The header of a request to the model in which the placeholder comes where the credential's own has the real one.
 pub const PLACEHOLDER_HEADER: &str = "x-mayfly-token";

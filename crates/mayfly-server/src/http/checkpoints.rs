@@ -16,9 +16,9 @@ use mayfly_wire::worker::{Checkpoint, TRANSCRIPT_BYTES_MAX};
 use serde::Deserialize;
 
 use super::Machine;
-use super::extract::Asked;
+use super::extract::{Asked, admit};
 use super::problem::Problem;
-use super::uploads::{Scan, SearchError, admit};
+use super::uploads::{Scan, SearchError};
 use crate::checkpoints::{BYTES_MAX, BadCheckpoint, Checkpoints, Link, read_head};
 use crate::incoming::{Incoming, IncomingError};
 

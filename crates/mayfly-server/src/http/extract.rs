@@ -5,14 +5,14 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use mayfly_core::TaskId;
+use mayfly_core::{AttemptId, TaskId};
 use mayfly_engine::{Found, check_shape};
 use mayfly_wire::api::CreateTask;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::Owner;
 use super::problem::Problem;
+use super::{Machine, Owner};
 
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
@@ -91,4 +91,11 @@ pub(super) async fn task_called(state: &Owner, name: &str) -> Result<TaskId, Pro
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Whose token it is. Asked again right before a file has its name, in its turn: once the machine is gone and its result
+/// is settled, which takes the turn too, nothing of it changes any more.
+pub(super) async fn admit(app: &Machine, headers: &HeaderMap) -> Result<AttemptId, Problem> {
+    let token = bearer(headers).ok_or_else(Problem::denied)?;
+    app.entry.admit_result(token).await.map_err(|_| Problem::denied())
 }

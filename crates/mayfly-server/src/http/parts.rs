@@ -24,6 +24,7 @@ use axum::extract::{self, State};
 use futures_util::StreamExt as _;
 use http::StatusCode;
 use mayfly_engine::bundle_of;
+use mayfly_library::pack::{is_sha256, sha256_of};
 use mayfly_wire::api::{Arrived, Workspace};
 use mayfly_wire::worker::WORKSPACE_BYTES_MAX;
 use serde::Deserialize;
@@ -33,7 +34,7 @@ use super::Owner;
 use super::extract::Asked;
 use super::problem::Problem;
 use super::workspaces::{brought, invalid, read};
-use crate::incoming::{IncomingError, keep_arrived, sha256_of};
+use crate::incoming::{IncomingError, keep_arrived};
 
 /// How often the file of a part was given its name, or removed, while somebody had it open.
 type Turn = tokio::sync::Mutex<u64>;
@@ -245,6 +246,9 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn check(sha256: &str) -> Result<(), Problem> {
-    let plain = sha256.len() == 64 && sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if plain { Ok(()) } else { Err(invalid("is to be named by its SHA-256, in 64 lower-case hex digits")) }
+    if is_sha256(sha256) {
+        Ok(())
+    } else {
+        Err(invalid("is to be named by its SHA-256, in 64 lower-case hex digits"))
+    }
 }

@@ -13,7 +13,7 @@ use mayfly_library::Lock;
 use mayfly_wire::api::{KeptLock, Library};
 use serde::Deserialize;
 
-use super::extract::{Asked, Task, TaskPath, bearer};
+use super::extract::{Asked, Task, TaskPath, admit};
 use super::problem::{Kind, Problem};
 use super::{Machine, Owner, download};
 
@@ -23,8 +23,7 @@ pub(super) async fn fetch(
     Path(sha256): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let token = bearer(&headers).ok_or_else(Problem::denied)?;
-    let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
+    let attempt = admit(&app, &headers).await?;
     let path = app.entry.resource(attempt, &sha256).await?.ok_or_else(Problem::denied)?;
     download::file(&path, Problem::no_resource).await
 }

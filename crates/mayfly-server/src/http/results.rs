@@ -16,7 +16,7 @@ use mayfly_wire::api::{self, TaskResult};
 use tokio::task::spawn_blocking;
 
 use super::download;
-use super::extract::{Task, TaskPath, bearer, task_called};
+use super::extract::{Task, TaskPath, admit, task_called};
 use super::problem::Problem;
 use super::{Machine, Owner};
 use crate::began::Began;
@@ -188,8 +188,7 @@ pub(super) async fn resumed(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let token = bearer(&headers).ok_or_else(Problem::denied)?;
-    let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
+    let attempt = admit(&app, &headers).await?;
     let path = app.entry.resumed_file(attempt, &name).await?.ok_or_else(Problem::denied)?;
     download::file(&path, Problem::no_result).await
 }

@@ -6,14 +6,12 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
+use mayfly_wire::worker::SETUP_BYTES_MAX;
 
-use super::extract::bearer;
+use super::extract::admit;
 use super::problem::Problem;
 use super::{Machine, download};
 use crate::incoming::Incoming;
-
-/// The longest: what an archive can hold, and what it says of each file.
-const SETUP_BYTES_MAX: u64 = 5 << 30;
 
 /// `GET /v1/worker/setup/{key}`
 pub(super) async fn fetch(
@@ -21,8 +19,7 @@ pub(super) async fn fetch(
     Path(key): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let token = bearer(&headers).ok_or_else(Problem::denied)?;
-    let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
+    let attempt = admit(&app, &headers).await?;
     let place = app.entry.kept_setup(attempt, &key).await?.ok_or_else(Problem::denied)?;
     download::file(&place, Problem::no_resource).await
 }
@@ -34,8 +31,7 @@ pub(super) async fn keep(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Problem> {
-    let token = bearer(&headers).ok_or_else(Problem::denied)?;
-    let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
+    let attempt = admit(&app, &headers).await?;
     app.entry.setup_to_keep(attempt, &key).await?.ok_or_else(Problem::denied)?;
     let turn = app.turns.upload(attempt).await;
     let receiving = Incoming::receive(body.into_data_stream(), &app.incoming, SETUP_BYTES_MAX);

@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Machine;
-use super::extract::bearer;
+use super::extract::admit;
 use super::problem::Problem;
 use crate::began::Began;
 use crate::incoming::Incoming;
@@ -98,9 +98,7 @@ impl Turns {
         };
         timeout(SEARCH_MAX, searching).await.unwrap_or(Err(SearchError::TooLate))
     }
-}
 
-impl Turns {
     /// Waits until there is room for one more that git takes memory for, however long.
     pub(crate) async fn room(&self) -> SemaphorePermit<'_> {
         self.searches.acquire().await.expect("it is never closed")
@@ -207,14 +205,19 @@ impl<'a> Scan<'a> {
     /// Breaks once there is one.
     pub(super) fn piece(&mut self, piece: &[u8]) -> ControlFlow<()> {
         let clean = self.carry.is_empty() && self.redactor.is_clean(piece, true);
-        self.found = !clean && self.redactor.piece(&mut self.carry, piece, true).places > 0;
+        self.found |= !clean && self.redactor.piece(&mut self.carry, piece, true).places > 0;
         if self.found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Whether there was one, if `whole` of it was looked at or as much as has one.
-    pub(super) fn over(mut self, whole: bool) -> Result<bool, SearchError> {
-        self.found |= self.redactor.piece(&mut self.carry, b"", false).places > 0;
-        if whole || self.found { Ok(self.found) } else { Err(SearchError::TooMuch) }
+    pub(super) fn over(self, whole: bool) -> Result<bool, SearchError> {
+        let found = self.end();
+        if whole || found { Ok(found) } else { Err(SearchError::TooMuch) }
+    }
+
+    /// Whether there was one in what there was.
+    fn end(mut self) -> bool {
+        self.found || self.redactor.piece(&mut self.carry, b"", false).places > 0
     }
 }
 
@@ -266,26 +269,22 @@ pub(super) async fn artifacts(
 
 /// Whether artifacts, which are to be such, have a configured secret in their content or their names.
 fn check(archive: impl Read, redactor: &Redactor) -> Result<bool, BadArtifacts> {
-    let mut searched = Searched { inner: archive, redactor, carry: Carry::default(), found: false };
+    let mut searched = Searched { inner: archive, scan: Scan::new(redactor) };
     mayfly_library::artifacts::check(&mut searched)?;
-    let rest = redactor.piece(&mut searched.carry, b"", false).places;
-    Ok(searched.found || rest > 0)
+    Ok(searched.scan.end())
 }
 
 /// What is read is searched on its way.
 struct Searched<'a, R> {
     inner: R,
-    redactor: &'a Redactor,
-    carry: Carry,
-    found: bool,
+    scan: Scan<'a>,
 }
 
 impl<R: Read> Read for Searched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        let piece = &buffer[..read];
-        let clean = self.carry.is_empty() && self.redactor.is_clean(piece, true);
-        self.found |= !clean && self.redactor.piece(&mut self.carry, piece, true).places > 0;
+        // Whether it is such an archive at all is to be known too, so it is read to its end.
+        let _ = self.scan.piece(&buffer[..read]);
         Ok(read)
     }
 }
@@ -308,13 +307,6 @@ pub(super) async fn transcript(
     }
     admit(&app, &headers).await?;
     keep(&app.results, attempt, incoming, TRANSCRIPT).await
-}
-
-/// Whose token it is. Asked again right before a file has its name, in its turn: once the machine is gone and its result
-/// is settled, which takes the turn too, nothing of it changes any more.
-pub(super) async fn admit(app: &Machine, headers: &HeaderMap) -> Result<AttemptId, Problem> {
-    let token = bearer(headers).ok_or_else(Problem::denied)?;
-    app.entry.admit_result(token).await.map_err(|_| Problem::denied())
 }
 
 async fn keep(

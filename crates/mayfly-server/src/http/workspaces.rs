@@ -11,13 +11,14 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use mayfly_engine::bundle_of;
 use mayfly_git::{Git, whole};
+use mayfly_library::pack::is_sha256;
 use mayfly_wire::api::{COMMITS_MAX, Commits, Known, WholeBundle, Workspace};
 use mayfly_wire::worker::WORKSPACE_BYTES_MAX;
 use serde::Deserialize;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
-use super::extract::{Asked, Task, TaskPath, bearer};
+use super::extract::{Asked, Task, TaskPath, admit};
 use super::problem::{Kind, Problem};
 use super::{Machine, Owner, download};
 use crate::began::Began;
@@ -82,8 +83,7 @@ pub(super) async fn brought(
 
 /// The bundle with this id, if it is here and holds all of its commit.
 async fn whole_bundle(app: &Owner, id: &str) -> Result<Option<WholeBundle>, Problem> {
-    let plain = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if !plain || !app.engine.has_bundle(id) {
+    if !is_sha256(id) || !app.engine.has_bundle(id) {
         return Ok(None);
     }
     let brought = read(&bundle_of(&app.workspaces, id)).await?.ok().filter(|brought| brought.on.is_none());
@@ -161,8 +161,7 @@ pub(super) async fn download(State(app): State<Owner>, Task(id): Task) -> Result
 
 /// `GET /v1/worker/workspace`: what the machine's own task starts from.
 pub(super) async fn fetch(State(app): State<Machine>, headers: HeaderMap) -> Result<Response, Problem> {
-    let token = bearer(&headers).ok_or_else(Problem::denied)?;
-    let attempt = app.entry.admit_result(token).await.map_err(|_| Problem::denied())?;
+    let attempt = admit(&app, &headers).await?;
     let workspace = app.entry.workspace(attempt).await?.ok_or_else(Problem::no_workspace)?;
     whole_of(&workspace, &app.workspaces, &app.incoming, &app.git).await
 }

@@ -26,8 +26,6 @@ use rustix::io::Errno;
 const MAGIC: &[u8] = b"mayfly set-up 1\n";
 /// The most that its files have in all.
 pub(crate) const BYTES_MAX: u64 = 4 << 30;
-/// The longest: what its files have, and what it says of each.
-pub(crate) const ARCHIVE_BYTES_MAX: u64 = 5 << 30;
 /// The most files, folders and links.
 const ENTRIES_MAX: u64 = 1_000_000;
 const PATH_BYTES_MAX: usize = 4096;

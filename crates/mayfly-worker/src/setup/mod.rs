@@ -27,7 +27,7 @@ use http::StatusCode;
 use mayfly_core::causes;
 use mayfly_wire::api::Setup;
 use mayfly_wire::boot::DiskLimit;
-use mayfly_wire::worker::{End, Report, SETUP_PATH, Source};
+use mayfly_wire::worker::{End, Report, SETUP_BYTES_MAX, SETUP_PATH, Source};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -175,7 +175,7 @@ impl SettingUp<'_> {
     async fn try_to_take(&self, key: &str) -> Result<bool, KeepError> {
         let scratch = TempDir::new_in(self.home)?;
         let file = scratch.path().join("kept");
-        match self.exchange.fetch(&format!("{SETUP_PATH}{key}"), &file, archive::ARCHIVE_BYTES_MAX).await {
+        match self.exchange.fetch(&format!("{SETUP_PATH}{key}"), &file, SETUP_BYTES_MAX).await {
             Err(ExchangeError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(false),
             fetched => fetched?,
         }
