@@ -14,7 +14,7 @@ use std::time::Duration;
 use mayfly_wire::worker::{OrderedWorkspace, WORKSPACE_BYTES_MAX, WORKSPACE_PATH};
 use tokio::time::Instant;
 
-use crate::collect::git::{Git, GitError};
+use crate::collect::git::{Git, GitError, object_format};
 use crate::exchange::{Exchange, ExchangeError};
 use crate::reaper::Reaper;
 
@@ -93,7 +93,7 @@ impl Checkout<'_> {
         let own = at.join(".git");
         let git = Git { reaper: self.reaper, folder: &own, work_tree: at };
         let base = &*self.workspace.base;
-        let format = if base.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+        let format = object_format(base);
         git.run(["init", "--quiet", "--template=", "--initial-branch=main", format], deadline).await?;
         git.run(["bundle", "unbundle", &*bundle.to_string_lossy()], deadline).await?;
         git.run(["update-ref", BRANCH, base], deadline).await?;

@@ -109,56 +109,11 @@ impl Life {
     /// Runs `claude`, unless the task is over before it could start.
     async fn claude(&self, workspace: &Path, link: Link) -> Verdict {
         let Link { outlet, mut duty, .. } = link;
-        if *duty.borrow_and_update() > Duty::Work {
-            return stopped();
-        }
-        let exchange =
-            Exchange { way: &*self.way, token: &self.order.result_token, random: self.surroundings.random };
-        // Before anything has happened that could not happen again.
-        let library = tokio::select! {
-            library = library::prepare(&self.order, &exchange, &self.boot.home) => library,
-            _ = duty.wait_for(|duty| *duty > Duty::Work) => return stopped(),
-        };
-        let taken_up = tokio::select! {
-            taken_up = self.take_up(workspace, &exchange, &outlet) => taken_up,
-            _ = duty.wait_for(|duty| *duty > Duty::Work) => return stopped(),
-        };
-        if let Err(error) = taken_up {
-            let detail = format!("what the earlier task left cannot be taken up: {}", causes(&error));
-            return Verdict::failed(Failure::Workspace, detail);
-        }
-        let mut library = match library {
+        let exchange = self.exchange();
+        let mut library = match self.make_ready(workspace, &exchange, &outlet, &mut duty).await {
             Ok(library) => library,
-            Err(error) => {
-                let detail = format!("what the task gets of the library is not there: {}", causes(&error));
-                return Verdict::failed(Failure::Startup, detail);
-            }
+            Err(verdict) => return verdict,
         };
-        // Still before: it can be done again in another machine.
-        if let Some(setup) = &self.order.setup {
-            let setting_up = SettingUp {
-                setup,
-                workspace,
-                home: &self.boot.home,
-                egress_port: self.egress_port,
-                version: self.order.claude_version.as_deref(),
-                exchange: &exchange,
-                reaper: &self.reaper,
-                outlet: &outlet,
-                disk: self.boot.disk.clone(),
-                is_resumed: self.order.resume.is_some(),
-            };
-            let set_up = tokio::select! {
-                set_up = setting_up.prepare() => set_up,
-                _ = duty.wait_for(|duty| *duty > Duty::Work) => {
-                    self.reaper.kill_all_others();
-                    return stopped();
-                }
-            };
-            if let Err(error) = set_up {
-                return Verdict::failed(Failure::Setup, causes(&error));
-            }
-        }
         let started = outlet.report_durably(&Report::Started).await;
         if !started || *duty.borrow() > Duty::Work {
             return stopped();
@@ -189,6 +144,68 @@ impl Life {
             verdict = Box::pin(supervisor.run(&launch)) => verdict,
             never = Box::pin(checkpoints.keep()) => match never {},
         }
+    }
+
+    /// Does what comes before `claude` and can be done again in another machine: gets the library, what an earlier task
+    /// left, and what the set-up commands make.
+    async fn make_ready(
+        &self,
+        workspace: &Path,
+        exchange: &Exchange<'_>,
+        outlet: &Outlet,
+        duty: &mut watch::Receiver<Duty>,
+    ) -> Result<Compiled, Verdict> {
+        if *duty.borrow_and_update() > Duty::Work {
+            return Err(stopped());
+        }
+        let library = library::prepare(&self.order, exchange, &self.boot.home);
+        let library = unless_stopped(duty, library).await?;
+        // Also without its library: what comes out of this machine holds what was left.
+        let taken_up = unless_stopped(duty, self.take_up(workspace, exchange, outlet)).await?;
+        taken_up.map_err(|error| {
+            let detail = format!("what the earlier task left cannot be taken up: {}", causes(&error));
+            Verdict::failed(Failure::Workspace, detail)
+        })?;
+        let library = library.map_err(|error| {
+            let detail = format!("what the task gets of the library is not there: {}", causes(&error));
+            Verdict::failed(Failure::Startup, detail)
+        })?;
+        self.set_up(workspace, exchange, outlet, duty).await?;
+        Ok(library)
+    }
+
+    async fn set_up(
+        &self,
+        workspace: &Path,
+        exchange: &Exchange<'_>,
+        outlet: &Outlet,
+        duty: &mut watch::Receiver<Duty>,
+    ) -> Result<(), Verdict> {
+        let Some(setup) = &self.order.setup else { return Ok(()) };
+        let setting_up = SettingUp {
+            setup,
+            workspace,
+            home: &self.boot.home,
+            egress_port: self.egress_port,
+            version: self.order.claude_version.as_deref(),
+            exchange,
+            reaper: &self.reaper,
+            outlet,
+            disk: self.boot.disk.clone(),
+            is_resumed: self.order.resume.is_some(),
+        };
+        match unless_stopped(duty, setting_up.prepare()).await {
+            Ok(set_up) => set_up.map_err(|error| Verdict::failed(Failure::Setup, causes(&error))),
+            Err(stopped) => {
+                self.reaper.kill_all_others();
+                Err(stopped)
+            }
+        }
+    }
+
+    /// The way to ask the orchestrator for what is this attempt's.
+    fn exchange(&self) -> Exchange<'_> {
+        Exchange { way: &*self.way, token: &self.order.result_token, random: self.surroundings.random }
     }
 
     fn checkpoints<'a>(
@@ -263,16 +280,10 @@ impl Life {
         let Some(workspace) = self.order.workspace.as_ref().filter(|_| !folder.exists()) else {
             return Ok(());
         };
-        let exchange =
-            Exchange { way: &*self.way, token: &self.order.result_token, random: self.surroundings.random };
+        let exchange = self.exchange();
         let (reaper, base, home) = (&self.reaper, &*self.surroundings.base, &*self.boot.home);
         let checkout = Checkout { workspace, folder: &folder, base, reaper, exchange: &exchange, home };
-        let mut duty = link.duty.clone();
-        let made = tokio::select! {
-            made = checkout.make() => made,
-            _ = duty.wait_for(|duty| *duty > Duty::Work) => return Err(stopped()),
-        };
-        made.map_err(|error| {
+        unless_stopped(&mut link.duty.clone(), checkout.make()).await?.map_err(|error| {
             let detail = format!("the repository is not in {}: {}", folder.display(), causes(&error));
             Verdict::failed(Failure::Workspace, detail)
         })
@@ -308,6 +319,17 @@ impl Life {
             workspace,
             home: &self.boot.home,
         }
+    }
+}
+
+/// Does a part of what comes before `claude`, unless nobody wants it any more.
+async fn unless_stopped<T>(
+    duty: &mut watch::Receiver<Duty>,
+    part: impl Future<Output = T>,
+) -> Result<T, Verdict> {
+    tokio::select! {
+        done = part => Ok(done),
+        _ = duty.wait_for(|duty| *duty > Duty::Work) => Err(stopped()),
     }
 }
 

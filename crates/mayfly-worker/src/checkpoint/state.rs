@@ -288,7 +288,8 @@ impl State {
             }
             (folder.parent, folder.committed) = (parent, None);
         }
-        let others = work.others(git, folder.parent.as_deref(), deadline, &mut told).await;
+        let others =
+            work.others(git, named.tips.clone(), folder.parent.as_deref(), deadline, &mut told).await;
         folder.others = (others, told.unsaved);
         folder.named = Some(named);
         Ok(())

@@ -37,6 +37,11 @@ const SETTINGS: [(&str, &str); 11] = [
     ("PATH", PATH),
 ];
 
+/// The flag for a new repository that is to hold this commit: by SHA-256 it is named with 64 digits.
+pub(crate) fn object_format(commit: &str) -> &'static str {
+    if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" }
+}
+
 const FLAGS: [&str; 18] = [
     "-c",
     "core.hooksPath=/dev/null",

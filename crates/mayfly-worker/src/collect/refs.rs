@@ -32,7 +32,7 @@ const PUT_ASIDE: [&str; 7] = [
 ];
 
 /// A commit that has a name.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tip {
     /// What names it, such as `heads/feature`.
     pub(crate) name: String,
@@ -40,7 +40,7 @@ pub(crate) struct Tip {
 }
 
 /// What a repository names.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tips {
     /// By a name: branches first.
     pub(crate) named: Vec<Tip>,

@@ -20,10 +20,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::files::Files;
-use super::git::{Git, GitError};
+use super::git::{Git, GitError, object_format};
 use super::nested::allow;
 use super::others::{Other, Search};
-use super::refs::{head, repository, tips};
+use super::refs::{Tips, head, repository, tips};
 use crate::reaper::Reaper;
 
 /// What there is to bundle.
@@ -71,20 +71,21 @@ impl Work<'_> {
                 parent.clone()
             }
         };
-        let others = self.others(&git, head.as_deref(), part(deadline, 4), collected).await;
+        let dot_git = self.workspace.join(".git");
+        let tips = spawn_blocking(move || tips(&dot_git)).await.expect("reading does not panic");
+        let others = self.others(&git, tips, head.as_deref(), part(deadline, 4), collected).await;
         self.pack(&git, [head, parent], others, deadline, collected).await
     }
 
-    /// The agent's commits that `head` does not hold.
+    /// The agent's commits, of those that it has named, that `head` does not hold.
     pub(crate) async fn others(
         &self,
         git: &Git<'_>,
+        tips: Tips,
         head: Option<&str>,
         deadline: Instant,
         collected: &mut Collected,
     ) -> Vec<Other> {
-        let dot_git = self.workspace.join(".git");
-        let tips = spawn_blocking(move || tips(&dot_git)).await.expect("reading does not panic");
         let known = head.into_iter().chain(self.base).map(str::to_owned).collect();
         Search { git, deadline, known, seen: HashSet::new() }.run(tips, collected).await
     }
@@ -149,9 +150,7 @@ impl Work<'_> {
     }
 
     pub(crate) async fn init(&self, git: &Git<'_>, deadline: Instant) -> Result<(), GitError> {
-        // A SHA-256 repository names its commits with 64 digits.
-        let sha256 = self.base.is_some_and(|base| base.len() == 64);
-        let format = if sha256 { "--object-format=sha256" } else { "--object-format=sha1" };
+        let format = object_format(self.base.unwrap_or_default());
         git.run(["init", "--quiet", "--template=", format], deadline).await?;
         self.borrow_objects(git)
     }

@@ -17,7 +17,7 @@ use mayfly_wire::api::{Ref, Repository};
 use mayfly_wire::worker::{OTHER_REFS, REFS_MAX, is_other_name};
 use tokio::time::Instant;
 
-use crate::collect::git::{Git, GitError};
+use crate::collect::git::{Git, GitError, object_format};
 use crate::reaper::Reaper;
 
 /// Where commits are kept that no branch, tag or stash of the earlier repository held.
@@ -50,8 +50,7 @@ impl Left<'_> {
         let folder = if is_repository { own } else { self.scratch.join("git") };
         let git = Git { reaper: self.reaper, folder: &folder, work_tree: self.workspace };
         if self.base.is_none() {
-            let format =
-                if self.head.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+            let format = object_format(self.head);
             self.run(&git, &["init", "--quiet", "--template=", "--initial-branch=main", format]).await?;
         }
         self.run(&git, &["bundle", "unbundle", &self.bundle.to_string_lossy()]).await?;

@@ -27,7 +27,12 @@ pub(super) async fn add(args: AddArgs, place: &Place, environment: &Environment)
     }
     let resource = read_from(&args, environment).await?;
     place.make()?;
-    place.library.put(&resource)?;
+    let put = if args.replace { place.library.put(&resource) } else { place.library.add(&resource) };
+    match put {
+        // Since it was looked for.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(super::taken(&args.id)),
+        put => put?,
+    }
     printer.aside(&added(&resource, "the library"));
     printer.exit(Exit::Success)
 }
