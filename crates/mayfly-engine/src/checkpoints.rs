@@ -8,7 +8,7 @@ use std::io;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use mayfly_core::{AttemptId, TaskId, causes};
+use mayfly_core::{AttemptId, causes};
 use mayfly_store::{StoreError, TaskRow};
 use mayfly_wire::api::{Collected, Workspace};
 use mayfly_wire::event::MayflyEvent;
@@ -63,9 +63,8 @@ impl Engine {
         if had.is_some_and(is_partial) && self.0.checkpoints.any(attempt).unwrap_or(true) {
             // They may have what did not come out.
             let text = format!(
-                "some of the work did not come out: what was checkpointed before is kept in the orchestrator's data folder \
-                 as `results/{}/{}/checkpoints`",
-                attempt.task, attempt.attempt.0
+                "some of the work did not come out: what was checkpointed before is {}",
+                kept(attempt)
             );
             return self.tell(attempt, MayflyEvent::Warning { text }).await;
         }
@@ -81,9 +80,8 @@ impl Engine {
                     warn!(error = why, "no result was made of the checkpoints");
                     // They stay, for whoever looks through them.
                     let text = format!(
-                        "what was checkpointed could not be made a result, and is kept in the orchestrator's data folder \
-                         as `results/{}/{}/checkpoints`: {why}",
-                        attempt.task, attempt.attempt.0
+                        "what was checkpointed could not be made a result, and is {}: {why}",
+                        kept(attempt)
                     );
                     return self.tell(attempt, MayflyEvent::Warning { text }).await;
                 }
@@ -140,9 +138,14 @@ impl Engine {
     }
 }
 
+/// Where the checkpoints of an attempt are, for whoever looks through them.
+fn kept(attempt: AttemptId) -> String {
+    let (task, number) = (attempt.task, attempt.attempt.0);
+    format!("kept in the orchestrator's data folder as `results/{task}/{number}/checkpoints`")
+}
+
 fn own_result(task: &TaskRow, attempt: AttemptId) -> Option<&Collected> {
-    let own = |attempted: u32| TaskId::attempt(attempt.task, mayfly_core::Attempt(attempted)) == attempt;
-    task.result.as_ref().filter(|_| task.result_attempt.is_some_and(own))
+    task.result.as_ref().filter(|_| task.result_attempt == Some(attempt.attempt.0))
 }
 
 /// Whether the result is another attempt's, with work in it.

@@ -91,11 +91,7 @@ impl Fly {
     /// The name is taken: by the machine that is wanted, unless that is on its way out.
     async fn adopt(&self, name: &str, id: Option<&str>) -> Next {
         let found = match id {
-            Some(id) => match self.0.api.machine(id).await {
-                Ok(machine) => Ok(Some(machine).filter(|machine| machine.name == name)),
-                Err(error) if error.kind == Kind::Absent => Ok(None),
-                Err(error) => Err(error),
-            },
+            Some(id) => self.by_id(id).await.map(|found| found.filter(|machine| machine.name == name)),
             None => Ok(None),
         };
         let found = match found {
