@@ -93,11 +93,26 @@ impl Client {
     }
 
     /// Hands over a git bundle as the folder `name`, after what of it is there already. The answer is what a task is to
-    /// name. Whatever breaks off is gone on with by the next call.
+    /// name. Whatever breaks off is gone on with by the next call; what is there and is not the beginning of it goes, and
+    /// all of it is sent.
     pub async fn upload_workspace(&self, name: &str, bundle: &Bundle) -> Result<Workspace, ClientError> {
-        let arrived = self.request(Method::GET, &["v1", "workspaces", &bundle.sha256]);
-        let Arrived { bytes: from } = self.json(arrived).await?;
-        let from = from.min(bundle.bytes);
+        let from = self.arrived(bundle).await?;
+        let uploaded = self.upload_from(from, name, bundle).await;
+        let is_refused = matches!(uploaded, Err(ClientError::Refused(_)));
+        match is_refused && from > 0 && self.arrived(bundle).await? == 0 {
+            true => self.upload_from(0, name, bundle).await,
+            false => uploaded,
+        }
+    }
+
+    /// How much of a bundle is there.
+    async fn arrived(&self, bundle: &Bundle) -> Result<u64, ClientError> {
+        let Arrived { bytes } =
+            self.json(self.request(Method::GET, &["v1", "workspaces", &bundle.sha256])).await?;
+        Ok(bytes.min(bundle.bytes))
+    }
+
+    async fn upload_from(&self, from: u64, name: &str, bundle: &Bundle) -> Result<Workspace, ClientError> {
         let mut rest = File::open(&bundle.file).await.map_err(ClientError::file(&bundle.file))?;
         rest.seek(SeekFrom::Start(from)).await.map_err(ClientError::file(&bundle.file))?;
         bundle.sent.store(from, Ordering::Relaxed);

@@ -9,6 +9,7 @@ use std::io;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mayfly_core::{AttemptId, causes};
+use mayfly_failpoint::failpoint;
 use mayfly_store::{StoreError, TaskRow};
 use mayfly_wire::api::{Collected, Workspace};
 use mayfly_wire::event::MayflyEvent;
@@ -91,6 +92,7 @@ impl Engine {
             // They go with the task's result.
             warn!(%error, "checkpoints not removed");
         }
+        failpoint("recover-discarded");
         Ok(())
     }
 
@@ -134,7 +136,10 @@ impl Engine {
         let redacted = report.texts().into_iter().map(|text| u32::from(redactor.text(text))).sum();
         let Report::Collected(result) = report else { return Ok(()) };
         info!("the last checkpoint is the result");
-        self.0.store.recovered(attempt, self.0.clock.now(), result, redacted).await
+        failpoint("recover-untold");
+        self.0.store.recovered(attempt, self.0.clock.now(), result, redacted).await?;
+        failpoint("recover-told");
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use mayfly_failpoint::failpoint;
 use mayfly_wire::worker::{OTHER_REFS, OTHERS_MAX, WORK_REF, is_commit, is_other_name};
 
 use crate::base::BASE_REF;
@@ -21,6 +22,7 @@ impl Quarantine {
     pub async fn land(&self, bundle: &Path, head: &str, branch: &str) -> Result<Vec<String>, GitError> {
         let landed = format!("refs/landed/{head}");
         let others = fetch(self.git(), bundle, head, &landed).await?;
+        failpoint("land-fetched");
         // What the user has already need not travel; what is checked here enters as one pack.
         let commits = others.iter().map(|other| &*other.commit).chain([head]);
         let wanted = commits.collect::<Vec<_>>().join("\n") + &format!("\n^{}\n", self.repo.head);
@@ -31,12 +33,14 @@ impl Quarantine {
         let user = || self.repo.git.within(&self.repo.git_dir);
         let index = user().bounded().args(["index-pack", "--stdin", "--strict"]).input_from(&pack)?;
         index.run().await.map_err(refusal)?;
+        failpoint("land-indexed");
         let branches: Vec<_> = others.iter().map(|other| other.branch(branch)).collect();
         let new = branches.iter().zip(&others).map(|(branch, other)| (&**branch, &*other.commit));
         let create = |(branch, commit)| format!("create refs/heads/{branch} {commit}\n");
         let steps: String = new.chain([(branch, head)]).map(create).collect();
         let update = ["update-ref", "-m", "mayfly: the work of a task", "--stdin"];
         user().args(update).input(steps).run().await?;
+        failpoint("land-named");
         Ok(branches)
     }
 }
@@ -99,6 +103,7 @@ async fn make(
     if mirror.is_some() {
         inside().args(["update-ref", "-d", BASE_REF]).run().await?;
     }
+    failpoint("land-made");
     fs::rename(&made, folder).map_err(GitError::file(folder))?;
     Ok(others.iter().map(|other| other.branch(branch)).collect())
 }

@@ -6,46 +6,38 @@
 //!                                      withheld        the last checkpoint that was not taken: a secret is in it
 //! ```
 //!
-//! Each builds on those before it, or takes the place of all of them. [`recover`](Checkpoints::recover) makes of them
-//! what a worker would have brought out: one bundle, searched as any other, and the session file.
+//! Each builds on those before it, or takes the place of all of them. What becomes of them once a machine is gone is the
+//! business of [`recover`].
 //!
 //! Bounds: [`BYTES_MAX`] for all of an attempt, [`NUMBER_MAX`] for how many there are, and [`CHECKPOINTS_MAX`] that build on one another.
 
-use std::collections::BTreeMap;
+mod recover;
+
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use jiff::Timestamp;
-use mayfly_core::{AttemptId, Secrets, causes};
-use mayfly_engine::{BUNDLE, TRANSCRIPT, result_folder};
-use mayfly_git::{Announced, Base, Git, Pack, announced, join};
-use mayfly_wire::api::{Collected, Repository, Workspace};
+use mayfly_core::{AttemptId, Secrets};
+use mayfly_engine::{TRANSCRIPT, result_folder};
+use mayfly_failpoint::failpoint;
+use mayfly_git::Git;
 use mayfly_wire::worker::{
-    CHECKPOINT_HEAD_BYTES_MAX, CHECKPOINTS_MAX, Checkpoint, OTHER_REFS, OTHERS_MAX, WORK_REF, is_commit,
-    is_other_name,
+    CHECKPOINT_HEAD_BYTES_MAX, CHECKPOINTS_MAX, Checkpoint, OTHERS_MAX, is_commit, is_other_name,
 };
 use tokio::task::spawn_blocking;
 
-use crate::began::Began;
 use crate::data::sync_folder;
-use crate::http::{Turns, search_bundle};
+use crate::http::Turns;
 use crate::incoming::Incoming;
 
 /// The most bytes of an attempt's checkpoints.
 pub(crate) const BYTES_MAX: u64 = 2 << 30;
 /// The last number that one can have: each is told of.
 const NUMBER_MAX: u64 = 100_000;
-/// The name of a checkpoint that was not taken, and of the same as a result.
+/// The name of a checkpoint that was not taken.
 const NOT_TAKEN: &str = "withheld";
-const WITHHELD_RESULT: &str = "checkpoint.withheld";
-/// The name of what was made of all checkpoints and is not given out: beside what the worker itself brought out.
-const JOINED_WITHHELD: &str = "checkpoints.withheld";
-/// What is said of work that its worker could not tell of.
-const BROUGHT_OUT: &str = "this is the work as its worker brought it out: the machine was gone before it said what it \
-                           left out, if anything";
 /// The most lines, and characters of one, that a checkpoint may say of what it does not hold.
 const LEFT_OUT_MAX: usize = 100;
 const LEFT_OUT_CHARS_MAX: usize = 600;
@@ -63,9 +55,6 @@ struct Kept {
     secrets: Secrets,
     turns: Turns,
 }
-
-/// A checkpoint, and the time that it is of.
-type Dated = (Timestamp, Checkpoint);
 
 /// A checkpoint that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,17 +111,6 @@ impl Checkpoints {
         Self(Arc::new(Kept { results, workspaces, incoming, git, secrets, turns }))
     }
 
-    /// The last one, with its time, and the packs of all.
-    fn last(&self, attempt: AttemptId) -> io::Result<(Option<Dated>, Vec<Pack>)> {
-        let (mut last, mut packs) = (None, Vec::new());
-        for Link { as_of, file, .. } in self.links(attempt)? {
-            let (head, begins_at) = read_head(&file).map_err(io::Error::other)?;
-            packs.push(Pack { file, begins_at });
-            last = Some((as_of, head));
-        }
-        Ok((last, packs))
-    }
-
     fn folder(&self, attempt: AttemptId) -> PathBuf {
         result_folder(&self.0.results, attempt).join("checkpoints")
     }
@@ -185,7 +163,9 @@ impl Checkpoints {
     ) -> io::Result<()> {
         let folder = self.make_folder(attempt).await?;
         let kept = folder.join(format!("{number}-{}", as_of.as_millisecond()));
+        failpoint("checkpoint-searched");
         file.keep(&kept).await?;
+        failpoint("checkpoint-kept");
         let gone = fit.replaced.into_iter().filter(|file| *file != kept).chain([folder.join(NOT_TAKEN)]);
         gone.map(fs::remove_file).try_for_each(absent_is_fine)
     }
@@ -231,178 +211,6 @@ impl Checkpoints {
         Ok(folder)
     }
 
-    /// Makes the bundle of what the last of `links` names, and puts it where it belongs. `Some`: it is not given out, and why.
-    async fn bundle(
-        &self,
-        attempt: AttemptId,
-        base: Option<Base<'_>>,
-        packs: &[Pack],
-        refs: &BTreeMap<String, String>,
-    ) -> io::Result<Option<String>> {
-        let kept = &*self.0;
-        let scratch = tempfile::tempdir_in(&kept.incoming)?;
-        let _room = kept.turns.room().await;
-        let made = scratch.path().join("bundle");
-        join(&kept.git, scratch.path(), base, packs, refs, &made).await.map_err(io::Error::other)?;
-        let redactor = kept.secrets.redactor();
-        let found = search_bundle(&kept.git, scratch.path(), base, &made, &redactor).await;
-        let (name, why) = match found {
-            Ok(false) => (BUNDLE, None),
-            Ok(true) => (JOINED_WITHHELD, Some("it has a configured secret in it".to_owned())),
-            Err(error) => (JOINED_WITHHELD, Some(format!("it could not be searched: {}", causes(&error)))),
-        };
-        let to = result_folder(&kept.results, attempt).join(name);
-        blocking(move || {
-            File::open(&made)?.sync_all()?;
-            fs::rename(&made, &to)?;
-            sync_folder(&to)
-        })
-        .await?;
-        Ok(why.map(|why| {
-            let (task, number) = (attempt.task, attempt.attempt.0);
-            format!(
-                "{why}, and it is kept in the orchestrator's data folder as `results/{task}/{number}/{name}`"
-            )
-        }))
-    }
-
-    /// What the bundle says that is there already: the worker's own, or ours where we were interrupted.
-    async fn brought_out(&self, attempt: AttemptId) -> io::Result<Option<Announced>> {
-        let bundle = result_folder(&self.0.results, attempt).join(BUNDLE);
-        let reading = move || match bundle.exists() {
-            true => announced(&bundle).map(Some).map_err(io::Error::other),
-            false => Ok(None),
-        };
-        blocking(reading).await
-    }
-
-    /// Makes the session file a result, if there is one: as far as its lines are whole.
-    async fn transcript(&self, attempt: AttemptId) -> io::Result<bool> {
-        let from = self.folder(attempt).join(TRANSCRIPT);
-        let to = result_folder(&self.0.results, attempt).join(TRANSCRIPT);
-        blocking(move || {
-            if to.exists() {
-                return Ok(true);
-            }
-            let kept = match File::options().read(true).write(true).open(&from) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-                kept => kept?,
-            };
-            kept.set_len(whole_lines(&kept)?)?;
-            kept.sync_all()?;
-            fs::rename(&from, &to)?;
-            sync_folder(&to).map(|()| true)
-        })
-        .await
-    }
-
-    /// Moves what was not taken to the results. Whether there is such.
-    fn withheld(&self, attempt: AttemptId) -> io::Result<bool> {
-        let to = result_folder(&self.0.results, attempt).join(WITHHELD_RESULT);
-        absent_is_fine(fs::rename(self.folder(attempt).join(NOT_TAKEN), &to))?;
-        Ok(to.exists())
-    }
-}
-
-#[async_trait]
-impl mayfly_engine::Checkpoints for Checkpoints {
-    async fn recover(&self, attempt: AttemptId, began: Option<&Workspace>) -> io::Result<Option<Collected>> {
-        // An upload that is under way ends here, and none begins: its machine is not let in any more.
-        let _turn = self.0.turns.upload(attempt).await;
-        let there = self.brought_out(attempt).await?;
-        if there.is_none() && !self.folder(attempt).is_dir() {
-            return Ok(None);
-        }
-        let (last, packs) = self.last(attempt)?;
-        let has_checkpoint = last.is_some();
-        let mut collected = match (there, last) {
-            (Some(there), last) if !last.as_ref().is_some_and(|(_, of)| is_made_of(&there, of)) => {
-                brought_out_as(there, last.and_then(|(_, of)| of.repository))
-            }
-            (there, Some(last)) => {
-                let withheld = match (there, work_refs(&last.1)) {
-                    // It was made before an interruption.
-                    (Some(_), _) | (None, None) => None,
-                    (None, Some(refs)) => {
-                        let began = began.map(|from| Began::of(&self.0.workspaces, from));
-                        let base = began.as_ref().map(Began::base);
-                        self.bundle(attempt, base, &packs, &refs).await?
-                    }
-                };
-                as_of_checkpoint(last, withheld)
-            }
-            (_, None) => Collected::default(),
-        };
-        if self.withheld(attempt)? {
-            let (task, number) = (attempt.task, attempt.attempt.0);
-            collected.unsaved.push(format!(
-                "a later checkpoint has a configured secret in it, or could not be searched for one, and is kept in the \
-                 orchestrator's data folder as `results/{task}/{number}/{WITHHELD_RESULT}`"
-            ));
-        }
-        collected.transcript = self.transcript(attempt).await?;
-        if collected == Collected::default() {
-            return Ok(None);
-        }
-        if !has_checkpoint && !collected.bundle {
-            collected.unsaved.push("the work: its machine was gone before any of it came out".to_owned());
-        }
-        Ok(Some(collected))
-    }
-
-    async fn discard(&self, attempt: AttemptId) -> io::Result<()> {
-        let _turn = self.0.turns.upload(attempt).await;
-        absent_is_fine(fs::remove_dir_all(self.folder(attempt)))
-    }
-
-    fn any(&self, attempt: AttemptId) -> io::Result<bool> {
-        Ok(!self.links(attempt)?.is_empty())
-    }
-}
-
-/// Whether a bundle holds what a checkpoint names.
-fn is_made_of(there: &Announced, of: &Checkpoint) -> bool {
-    of.head.as_ref() == Some(&there.head) && of.others == there.others
-}
-
-/// The refs of the bundle that is made of a checkpoint. `None`: there is no work in it.
-fn work_refs(of: &Checkpoint) -> Option<BTreeMap<String, String>> {
-    let head = of.head.clone()?;
-    let others = of.others.iter().map(|(name, commit)| (format!("{OTHER_REFS}{name}"), commit.clone()));
-    Some(others.chain([(WORK_REF.to_owned(), head)]).collect())
-}
-
-/// What the worker itself brought out, of which it could not tell.
-fn brought_out_as(Announced { head, others }: Announced, repository: Option<Repository>) -> Collected {
-    Collected {
-        repository,
-        notes: vec![BROUGHT_OUT.to_owned()],
-        head: Some(head),
-        bundle: true,
-        others: others.into_keys().collect(),
-        ..Collected::default()
-    }
-}
-
-/// What the last checkpoint holds, unless its work is not given out, and why.
-fn as_of_checkpoint((as_of, of): Dated, withheld: Option<String>) -> Collected {
-    let Checkpoint { head, others, repository, left_out, .. } = of;
-    let later = format!("what was changed after {as_of}: its machine was gone before it came out");
-    let mut collected = Collected {
-        repository,
-        unsaved: std::iter::once(later).chain(left_out).collect(),
-        notes: vec![format!("this is the work as it was at {as_of}, from the last checkpoint")],
-        ..Collected::default()
-    };
-    match (head, withheld) {
-        (None, _) => {}
-        (Some(_), Some(why)) => collected.unsaved.push(format!("the work: {why}")),
-        (head @ Some(_), None) => {
-            (collected.head, collected.bundle) = (head, true);
-            collected.others = others.into_keys().collect();
-        }
-    }
-    collected
 }
 
 /// The head of a checkpoint, and where its pack begins.
@@ -430,23 +238,6 @@ pub(crate) fn read_head(file: &Path) -> Result<(Checkpoint, u64), BadCheckpoint>
 fn parse_name(name: &str) -> Option<(u64, Timestamp)> {
     let (number, ms) = name.split_once('-')?;
     Some((number.parse().ok()?, Timestamp::from_millisecond(ms.parse().ok()?).ok()?))
-}
-
-/// Where the last whole line ends.
-fn whole_lines(mut file: &File) -> io::Result<u64> {
-    const PIECE: u64 = 64 * 1024;
-    let mut end = file.metadata()?.len();
-    while end > 0 {
-        let from = end.saturating_sub(PIECE);
-        file.seek(SeekFrom::Start(from))?;
-        let mut piece = Vec::new();
-        file.take(end - from).read_to_end(&mut piece)?;
-        if let Some(at) = piece.iter().rposition(|&byte| byte == b'\n') {
-            return Ok(from + at as u64 + 1);
-        }
-        end = from;
-    }
-    Ok(0)
 }
 
 fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
@@ -516,17 +307,6 @@ mod tests {
             &format!("{}\n", good.replace("[]", &format!("[\"{}\"]", "y".repeat(601)))),
         ] {
             assert!(read(bad.as_bytes()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn of_a_session_file_the_whole_lines_are_kept() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("x");
-        let long = "y".repeat(100_000);
-        for (text, whole) in [("", 0), ("a", 0), ("a\n", 2), ("a\nb", 2), (&format!("a\n{long}"), 2)] {
-            fs::write(&file, text).expect("written");
-            assert_eq!(whole_lines(&File::open(&file).expect("open")).expect("read"), whole, "{text}");
         }
     }
 }

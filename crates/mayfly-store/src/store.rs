@@ -574,7 +574,9 @@ fn recovered(
     let Some(task) = task else { return Ok(()) };
     let mut log = Log::open(connection, attempt.task, task.last_seq);
     keep_result(connection, &mut log, attempt, at, result, redacted)?;
-    log.close().map(drop)
+    log.close()?;
+    failpoint("recover-uncommitted");
+    Ok(())
 }
 
 fn claim(connection: &Desk<'_>, change: &Change) -> Result<Option<Changed>, StoreError> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_core::{Failure, Outcome, causes};
+use mayfly_failpoint::failpoint;
 use mayfly_library::Compiled;
 use mayfly_link::{BackOff, Dial, Route};
 use mayfly_wire::Secret;
@@ -104,6 +105,7 @@ impl Life {
             None => mayfly_wire::api::Collected::default(),
         };
         outlet.report_durably(&Report::Collected(collected)).await;
+        failpoint("collect-told");
     }
 
     /// Runs `claude`, unless the task is over before it could start.

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use http::{HeaderMap, StatusCode};
 use mayfly_core::{AttemptId, Redactor, causes};
+use mayfly_failpoint::failpoint;
 use mayfly_gateway::Masked;
 use mayfly_git::{Pack, read_pack};
 use mayfly_wire::worker::{Checkpoint, TRANSCRIPT_BYTES_MAX};
@@ -62,13 +63,21 @@ pub(super) async fn keep(
         () => turn.take(app.turns.search(Box::pin(has_secret(&app, digits, &pack, &redactor)))).await?,
     };
     admit(&app, &headers).await?;
-    if !matches!(found, Ok(false)) {
-        let why = found.err().map(|error| causes(&error));
-        return Err(withhold(&app, attempt, incoming, why.as_deref()).await);
+    let problem = match found {
+        Ok(false) => None,
+        Ok(true) => Some(Problem::secret_in_checkpoint()),
+        // Others have kept it waiting: it may well be taken.
+        Err(error @ SearchError::TooLate) => Some(Problem::checkpoint_waits(&causes(&error))),
+        Err(error) => Some(Problem::unsearched_checkpoint(&causes(&error))),
+    };
+    if let Some(problem) = problem {
+        let withheld = app.checkpoints.withhold(attempt, incoming).await;
+        return Err(withheld.err().map_or(problem, |error| Problem::disk(&error)));
     }
     let kept = app.checkpoints.keep(attempt, number, as_of, incoming, fit).await;
     kept.map_err(|error| Problem::disk(&error))?;
     app.entry.checkpointed(attempt, number, as_of, (head.files, bytes)).await?;
+    failpoint("checkpoint-told");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -76,13 +85,6 @@ pub(super) async fn keep(
 fn room(links: &[Link], head: &Checkpoint) -> u64 {
     let stay = if head.after == 0 { &[] } else { links };
     BYTES_MAX.saturating_sub(stay.iter().map(|link| link.bytes).sum())
-}
-
-async fn withhold(app: &Machine, attempt: AttemptId, file: Incoming, why: Option<&str>) -> Problem {
-    match app.checkpoints.withhold(attempt, file).await {
-        Ok(()) => Problem::checkpoint_withheld(why),
-        Err(error) => Problem::disk(&error),
-    }
 }
 
 async fn has_secret(

@@ -259,16 +259,20 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
     }
 
-    pub(crate) fn checkpoint_withheld(why: Option<&str>) -> Self {
-        let detail = match why {
-            None => {
-                "the work has a configured secret in it, and no checkpoint is made of it as it is".to_owned()
-            }
-            Some(why) => {
-                format!("the work could not be searched for secrets, and no checkpoint is made of it: {why}")
-            }
-        };
+    pub(crate) fn secret_in_checkpoint() -> Self {
+        let detail = "the work has a configured secret in it, and no checkpoint is made of it as it is";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+    }
+
+    pub(crate) fn unsearched_checkpoint(why: &str) -> Self {
+        let detail =
+            format!("the work could not be searched for secrets, and no checkpoint is made of it: {why}");
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+    }
+
+    pub(crate) fn checkpoint_waits(why: &str) -> Self {
+        let detail = format!("the work was not searched for secrets yet: {why}: send it again");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Kind::Busy, detail)
     }
 
     pub(crate) fn secret_in_artifacts(attempt: AttemptId) -> Self {

@@ -7,7 +7,8 @@
 //!
 //! Bounds: [`BUNDLE_BYTES_MAX`] and [`TRANSCRIPT_BYTES_MAX`] for a file, one file at a time of each machine, the last, and
 //! [`SEARCHES_MAX`] at once of all, since git takes memory for each ([`mayfly_git::MEMORY_BYTES_MAX`]), each with its wait
-//! for [`SEARCH_MAX`].
+//! for [`SEARCH_MAX`]. What is made of the checkpoints of machines that are gone has the time that it takes, and so a bound
+//! of its own, [`RECOVERIES_MAX`]: it keeps no machine waiting that brings work out.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,6 +22,7 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use mayfly_core::{AttemptId, Carry, Redactor, causes};
+use mayfly_failpoint::failpoint;
 use mayfly_engine::{ARTIFACTS, BUNDLE, StoreError, TRANSCRIPT, WITHHELD, result_folder};
 use mayfly_gateway::Masked;
 use mayfly_git::{Base, CONTENTS_BYTES_MAX, Git, GitError, read_through};
@@ -39,6 +41,8 @@ use crate::incoming::Incoming;
 
 /// The most bundles that are searched at once.
 const SEARCHES_MAX: usize = 4;
+/// The most results that are made of checkpoints at once, and searched.
+const RECOVERIES_MAX: usize = 2;
 /// The longest that a bundle waits for its search and is searched: less than the time in which work is to be out.
 const SEARCH_MAX: Duration = Duration::from_secs(45);
 
@@ -54,11 +58,13 @@ pub(crate) struct Turns {
     /// The last upload of each machine that has one under way.
     machines: Arc<Mutex<HashMap<AttemptId, Last>>>,
     searches: Arc<Semaphore>,
+    recoveries: Arc<Semaphore>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { machines: Arc::default(), searches: Arc::new(Semaphore::new(SEARCHES_MAX)) }
+        let [searches, recoveries] = [SEARCHES_MAX, RECOVERIES_MAX].map(|most| Arc::new(Semaphore::new(most)));
+        Self { machines: Arc::default(), searches, recoveries }
     }
 }
 
@@ -93,16 +99,20 @@ impl Turns {
         search: impl Future<Output = Result<T, SearchError>>,
     ) -> Result<T, SearchError> {
         let searching = async {
-            let _room = self.room().await;
+            let _room = room(&self.searches).await;
             search.await
         };
         timeout(SEARCH_MAX, searching).await.unwrap_or(Err(SearchError::TooLate))
     }
 
-    /// Waits until there is room for one more that git takes memory for, however long.
-    pub(crate) async fn room(&self) -> SemaphorePermit<'_> {
-        self.searches.acquire().await.expect("it is never closed")
+    /// Waits until there is room for one more result that is made of checkpoints, however long.
+    pub(crate) async fn recovery(&self) -> SemaphorePermit<'_> {
+        room(&self.recoveries).await
     }
+}
+
+async fn room(of: &Semaphore) -> SemaphorePermit<'_> {
+    of.acquire().await.expect("it is never closed")
 }
 
 impl Turn {
@@ -318,7 +328,9 @@ async fn keep(
     let folder = result_folder(results, attempt);
     let disk = |error| Problem::disk(&error);
     tokio::fs::create_dir_all(&folder).await.map_err(disk)?;
+    failpoint("result-searched");
     incoming.keep(&folder.join(name)).await.map_err(disk)?;
+    failpoint("result-kept");
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -273,6 +273,16 @@ async fn a_checkpoint_with_a_credential_in_it_is_withheld() {
     assert_eq!(fs::read(kept(&bed, &id).join("checkpoint.withheld")).unwrap(), refused);
 }
 
+/// What was set aside of an attempt's checkpoints, by the number of each.
+fn damaged(bed: &Bed, id: &str) -> Vec<String> {
+    let names = fs::read_dir(kept(bed, id).join("checkpoints.damaged")).unwrap();
+    let mut numbers: Vec<_> = names
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().split_once('-').unwrap().0.to_owned())
+        .collect();
+    numbers.sort();
+    numbers
+}
+
 /// A head that names what is in none of the packs is no result, and nothing is thrown away.
 #[tokio::test]
 async fn checkpoints_that_are_not_whole_are_kept_and_told_of() {
@@ -284,11 +294,81 @@ async fn checkpoints_that_are_not_whole_are_kept_and_told_of() {
     let id = agent.id.clone();
     drop(agent.worker);
     bed.lose_machines();
-    let told = events(&bed, &id).await;
-    let warned = told
-        .iter()
-        .any(|event| matches!(event, MayflyEvent::Warning { text } if text.contains("/1/checkpoints")));
-    assert!(warned, "{told:?}");
-    assert_eq!(bed.client.task(&id).await.unwrap().result, None);
-    assert_eq!(fs::read_dir(kept(&bed, &id).join("checkpoints")).unwrap().count(), 1);
+    let result = over(&bed, &id).await.result.unwrap();
+    assert!(!result.bundle && result.head.is_none(), "{result:?}");
+    let [told] = &result.unsaved[..] else { panic!("{result:?}") };
+    assert!(told.contains(&format!("results/{id}/1/checkpoints.damaged/1-")), "{told}");
+    assert_eq!(damaged(&bed, &id), ["1"]);
+}
+
+/// Of what was handed over last and is of no use nothing is lost but itself.
+#[tokio::test]
+async fn a_checkpoint_before_those_that_are_damaged_is_the_result() {
+    let mut bed = Bed::start().await;
+    let agent = Agent::start(&mut bed).await;
+    let commits = ["a.txt", "b.txt", "c.txt", "d.txt"].map(|file| agent.commit(file, "x\n"));
+    agent.puts_well("1?age_ms=4000", agent.pack(0, &commits[0], &[])).await;
+    agent.puts_well("2?age_ms=3000", agent.pack(1, &commits[1], &[&commits[0]])).await;
+    // Its pack lacks what the one before it has, and the last has a head that nobody can read any more.
+    agent.puts_well("3?age_ms=2000", agent.pack(2, &commits[3], &[&commits[2]])).await;
+    agent.puts_well("4?age_ms=1000", agent.pack(3, &commits[3], &[&commits[2]])).await;
+    let checkpoints = fs::read_dir(kept(&bed, &agent.id).join("checkpoints")).unwrap();
+    let is_last = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("4-");
+    let last = checkpoints.map(|entry| entry.unwrap().path()).find(is_last).unwrap();
+    fs::write(last, "no head").unwrap();
+    let (id, as_of) = (agent.id.clone(), bed.clock.now() - Duration::from_secs(3));
+    drop(agent.worker);
+    bed.lose_machines();
+    let result = over(&bed, &id).await.result.unwrap();
+    assert_eq!((result.head.as_ref(), result.bundle), (Some(&commits[1]), true));
+    let unsaved = result.unsaved.join("\n");
+    assert!(unsaved.contains(&format!("what was changed after {as_of}")), "{unsaved}");
+    for number in ["3", "4"] {
+        assert!(unsaved.contains(&format!("results/{id}/1/checkpoints.damaged/{number}-")), "{unsaved}");
+    }
+    assert_eq!(damaged(&bed, &id), ["3", "4"]);
+    assert!(!kept(&bed, &id).join("checkpoints").exists());
+}
+
+/// What the worker had brought out is no bundle any more: the checkpoints are used, and it is kept.
+#[tokio::test]
+async fn checkpoints_take_the_place_of_a_bundle_that_cannot_be_read() {
+    let mut bed = Bed::start().await;
+    let agent = Agent::start(&mut bed).await;
+    let first = agent.commit("a.txt", "a\n");
+    agent.puts_well("1?age_ms=0", agent.pack(0, &first, &[])).await;
+    fs::write(kept(&bed, &agent.id).join("bundle"), "# v2 git bundle\ncut off").unwrap();
+    let id = agent.id.clone();
+    drop(agent.worker);
+    bed.lose_machines();
+    let result = over(&bed, &id).await.result.unwrap();
+    assert_eq!((result.head, result.bundle), (Some(first), true));
+    let unsaved = result.unsaved.join("\n");
+    assert!(unsaved.contains(&format!("results/{id}/1/bundle.damaged")), "{unsaved}");
+    let set_aside = fs::read_to_string(kept(&bed, &id).join("bundle.damaged")).unwrap();
+    assert_eq!(set_aside, "# v2 git bundle\ncut off");
+}
+
+/// A file that is still on its way when its machine is lost holds up nobody.
+#[tokio::test]
+async fn an_upload_that_is_under_way_ends_with_its_machine() {
+    let mut bed = Bed::start().await;
+    let agent = Agent::start(&mut bed).await;
+    let first = agent.commit("a.txt", "a\n");
+    agent.puts_well("1?age_ms=0", agent.pack(0, &first, &[])).await;
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let pieces = futures_util::stream::poll_fn(move |context| receiver.poll_recv(context));
+    let (id, url) = (agent.id.clone(), "http://mayfly/v1/worker/result/bundle");
+    let put = raw(&agent.worker.door).put(url).bearer_auth(agent.worker.order.result_token.expose());
+    let upload = tokio::spawn(put.body(reqwest::Body::wrap_stream(pieces)).send());
+    sender.send(Ok::<_, std::io::Error>("# v2 git bundle\n")).await.unwrap();
+    drop(agent.worker);
+    bed.lose_machines();
+    let result = over(&bed, &id).await.result.unwrap();
+    assert_eq!((result.head, result.bundle), (Some(first), true));
+    // Its door is gone by now too, so there may be no answer.
+    let answer = upload.await.unwrap().ok();
+    assert!(answer.is_none_or(|answer| !answer.status().is_success()));
+    drop(sender);
+    assert!(!kept(&bed, &id).join("bundle.withheld").exists());
 }

@@ -131,6 +131,23 @@ async fn an_upload_that_broke_off_is_gone_on_with() {
     assert_eq!(upload(&bed, &file, None).await.unwrap().id, sha256);
 }
 
+/// A part whose first bytes are others, as after a loss of power: the bundle is sent from its beginning by itself.
+#[tokio::test]
+async fn a_part_that_is_damaged_is_begun_anew() {
+    let (bed, repository) = (Bed::start().await, Repository::new());
+    let file = repository.bundle("whole.bundle", &[]);
+    let bytes = std::fs::read(&file).unwrap();
+    let sha256 = hex::encode(Sha256::digest(&bytes));
+    let part = bed.data().join(format!("workspaces/{sha256}.part"));
+    std::fs::write(&part, vec![0; bytes.len() / 2]).unwrap();
+    assert_eq!(upload(&bed, &file, None).await.unwrap().id, sha256);
+    assert_eq!(std::fs::read(bed.data().join(format!("workspaces/{sha256}.bundle"))).unwrap(), bytes);
+    assert!(!part.exists());
+    // What is refused for another reason is not sent twice.
+    let wrong = upload(&bed, &repository.bundle("other.bundle", &["--all"]), Some(&"b".repeat(64))).await;
+    assert!(matches!(wrong, Err(ClientError::Refused(_))), "{wrong:?}");
+}
+
 #[tokio::test]
 async fn what_is_not_what_its_name_says_is_not_kept() {
     let bed = Bed::start().await;

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use mayfly_core::causes;
+use mayfly_failpoint::failpoint;
 use mayfly_wire::worker::{CHECKPOINTS_MAX, Report};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -195,7 +196,10 @@ impl Checkpoints<'_> {
         if let Some(part) = part {
             let sent = self.exchange.put_session(session.sent(), part.clone());
             match timeout(HANDOVER_MAX, sent).await.map_err(|_| CheckpointError::Away)? {
-                Ok(()) => session.advance(part.len() as u64),
+                Ok(()) => {
+                    failpoint("session-handed");
+                    session.advance(part.len() as u64);
+                }
                 Err(error) => {
                     session.restart();
                     return Err(error.into());
@@ -214,6 +218,7 @@ impl Checkpoints<'_> {
         if progress.sent.is_none() && look.is_nothing() {
             return Ok(false);
         }
+        failpoint("checkpoint-looked");
         progress.number += 1;
         let (number, begun) = (progress.number, self.state.begun);
         let is_long = progress.chain.0 >= CHAIN_MAX || progress.chain.1 > CHAIN_BYTES_MAX;
@@ -221,9 +226,10 @@ impl Checkpoints<'_> {
         let before = before.map(|sent| (sent.number, &sent.look));
         let whole = before.is_none();
         let pack = self.state.pack(&look, before, deadline).await?;
+        failpoint("checkpoint-packed");
         let handing = self.exchange.put_checkpoint(number, looked_at, &pack.file);
         match timeout(HANDOVER_MAX, handing).await.map_err(|_| CheckpointError::Away)? {
-            Ok(()) => {}
+            Ok(()) => failpoint("checkpoint-handed"),
             Err(error) => {
                 if !is_secret(&error) {
                     // What it builds on may not be there any more.

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mayfly_core::causes;
+use mayfly_failpoint::failpoint;
 use mayfly_link::Dial;
 use mayfly_wire::api::Collected;
 use mayfly_wire::worker::WorkOrder;
@@ -51,12 +52,14 @@ impl Collector<'_> {
     /// Brings out what can be in the time allowed.
     pub(crate) async fn collect(&self) -> Collected {
         self.reaper.kill_all_others();
+        failpoint("collect-begun");
         // A tenth is left for telling of it.
         let time = Duration::from_millis(self.order.collect_ms_max) * 9 / 10;
         let begun = Instant::now();
         let mut collected = Collected::default();
         // First what is small and always there; then what may take the rest of the time.
         self.transcript(&mut collected, begun + time / 4).await;
+        failpoint("collect-session-out");
         self.work(&mut collected, begun + time * 3 / 4, begun + time).await;
         self.artifacts(&mut collected, begun + time).await;
         bound(&mut collected.unsaved);
@@ -96,8 +99,12 @@ impl Collector<'_> {
         };
         collected.head = Some(bundle.head);
         collected.others = bundle.others;
+        failpoint("collect-bundled");
         match timeout_at(deadline, self.upload().put("bundle", &bundle.file)).await {
-            Ok(Ok(())) => collected.bundle = true,
+            Ok(Ok(())) => {
+                failpoint("collect-work-out");
+                collected.bundle = true;
+            }
             Ok(Err(error)) => collected.unsaved.push(format!("the work: {}", causes(&error))),
             Err(_) => collected.unsaved.push("the work: the time for collecting ran out".to_owned()),
         }

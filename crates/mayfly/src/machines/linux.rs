@@ -27,6 +27,8 @@ pub(crate) fn role(first: &OsStr, rest: impl Iterator<Item = OsString>) -> Optio
     }
     (first == WORKER_VERB).then(|| {
         log::to_stderr(None, mayfly_core::Secrets::default());
+        #[cfg(feature = "failpoints")]
+        mayfly_failpoint::arm_by(Path::new(mayfly_wire::boot::HOME).join(".mayfly-failpoint"));
         mayfly_worker::main(rest)
     })
 }

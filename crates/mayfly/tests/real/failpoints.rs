@@ -56,14 +56,14 @@ struct World {
 }
 
 /// A process that ends by itself, or when it is told to.
-struct Life {
+pub(crate) struct Life {
     child: Child,
     /// The first line of its standard output; empty if it died before that.
     ready: String,
 }
 
 impl Life {
-    async fn start(mut command: tokio::process::Command) -> Self {
+    pub(crate) async fn start(mut command: tokio::process::Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut ready = String::new();
@@ -74,13 +74,13 @@ impl Life {
     }
 
     /// Waits until it has been killed.
-    async fn killed(mut self, point: &str) {
+    pub(crate) async fn killed(mut self, point: &str) {
         use std::os::unix::process::ExitStatusExt as _;
         let status = self.child.wait().await.unwrap();
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{point}: {status}");
     }
 
-    async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         assert!(self.ready.starts_with("serving on"), "{}", self.ready);
         let pid = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
         rustix::process::kill_process(pid, Signal::TERM).unwrap();

@@ -18,6 +18,7 @@ mod fly;
 mod full_disk;
 mod hostile;
 mod isolation;
+mod kills;
 mod library;
 mod limits;
 mod port;

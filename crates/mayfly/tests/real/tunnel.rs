@@ -5,10 +5,10 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, copy_bidirectional};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::service::User;
 use super::world::{Run, Said, processes_in};
@@ -106,7 +106,12 @@ impl Two {
 
     /// The first time, it must be told where to.
     async fn first_tunnel(&self) -> Serving {
-        let (to, token) = (format!("http://127.0.0.1:{}", self.port), self.data("there") + "/token");
+        self.first_tunnel_by(self.port).await
+    }
+
+    /// The same, by a port that leads there.
+    async fn first_tunnel_by(&self, port: u16) -> Serving {
+        let (to, token) = (format!("http://127.0.0.1:{port}"), self.data("there") + "/token");
         self.tunnel(&["--to", &to, "--token-file", &token]).await
     }
 
@@ -351,6 +356,139 @@ async fn lead(stream: TcpStream, to: u16, ask: mpsc::UnboundedSender<String>) {
     near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     // However it ends, both sides know.
     let _ = copy_bidirectional(&mut near, &mut far).await;
+}
+
+/// What of the first upload passes before the way stands still.
+const PASSED_BYTES: usize = 1 << 20;
+
+/// A port that leads to the orchestrator at `to`, on which the first upload stands still in its middle.
+struct Way {
+    port: u16,
+    /// What is asked for when code is handed over.
+    uploads: mpsc::UnboundedReceiver<String>,
+    /// Cuts the one that stands still.
+    cut: oneshot::Sender<()>,
+}
+
+impl Way {
+    async fn to(to: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (asked, uploads) = mpsc::unbounded_channel();
+        let (cut, is_cut) = oneshot::channel();
+        tokio::spawn(async move {
+            let mut is_cut = Some(is_cut);
+            while let Ok((stream, _)) = listener.accept().await {
+                let (mut near, mut head) = (BufReader::new(stream), String::new());
+                near.read_line(&mut head).await.unwrap();
+                let is_upload = head.starts_with("PUT /v1/workspaces/");
+                let stop = if is_upload { is_cut.take() } else { None };
+                if is_upload {
+                    asked.send(head.trim().to_owned()).unwrap();
+                }
+                tokio::spawn(Self::lead(near, head, to, stop));
+            }
+        });
+        Self { port, uploads, cut }
+    }
+
+    async fn lead(mut near: BufReader<TcpStream>, head: String, to: u16, stop: Option<oneshot::Receiver<()>>) {
+        let (mut far, mut head) = (TcpStream::connect(("127.0.0.1", to)).await.unwrap(), head);
+        if let Some(stop) = stop {
+            while !head.ends_with("\r\n\r\n") {
+                near.read_line(&mut head).await.unwrap();
+            }
+            far.write_all(head.as_bytes()).await.unwrap();
+            let mut body = vec![0; PASSED_BYTES];
+            near.read_exact(&mut body).await.unwrap();
+            far.write_all(&body).await.unwrap();
+            let _ = stop.await;
+            return;
+        }
+        far.write_all(head.as_bytes()).await.unwrap();
+        // However it ends, both sides know.
+        let _ = copy_bidirectional(&mut near, &mut far).await;
+    }
+}
+
+/// What a request to hand code over says: the bundle's name, and how much of it is there.
+fn upload_of(asked: &str) -> (&str, usize) {
+    let (name, rest) = asked.strip_prefix("PUT /v1/workspaces/").unwrap().split_once('?').unwrap();
+    let from = rest.split_once("from=").unwrap().1;
+    (name, from.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap())
+}
+
+/// A repository of a few megabytes, with a file of which each version is a small difference.
+fn make_large_repository(user: &User) {
+    user.make_repository();
+    let cwd = user.dir.path().join("cwd");
+    let (mut random, mut bytes) = (fastrand::Rng::with_seed(1), vec![0; 2 * PASSED_BYTES]);
+    random.fill(&mut bytes);
+    std::fs::write(cwd.join("large.bin"), &bytes).unwrap();
+    for version in 0..4 {
+        bytes[version] ^= 1;
+        std::fs::write(cwd.join("versions.bin"), &bytes[..PASSED_BYTES]).unwrap();
+        user.git(&["add", "."]);
+        user.git(&["commit", "-q", "-m", "version"]);
+    }
+    user.git(&["repack", "-q", "-a", "-d", "-f"]);
+}
+
+/// Waits until all that has passed of an upload is on the disk there.
+async fn has_arrived(two: &Two, name: &str) {
+    let part = PathBuf::from(two.data("there")).join(format!("workspaces/{name}.part"));
+    while std::fs::metadata(&part).map_or(0, |found| found.len()) < PASSED_BYTES as u64 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Code on its way through a tunnel that is cut goes on where it was, within the same `run`.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_cut_in_a_tunnel_is_gone_on_with() {
+    let Some(two) = Two::start().await else { return };
+    make_large_repository(&two.user);
+    let mut way = Way::to(two.port).await;
+    let tunnel = two.first_tunnel_by(way.port).await;
+    let run = Run::start(verb(&two.user, "here", &["run", "--json", "[script: write path=made.txt]"]));
+    let first = way.uploads.recv().await.unwrap();
+    let (name, from) = upload_of(&first);
+    assert_eq!(from, 0);
+    has_arrived(&two, name).await;
+    way.cut.send(()).unwrap();
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(0), "succeeded"), "{}", ended.stderr);
+    let next = way.uploads.recv().await.unwrap();
+    assert_eq!(upload_of(&next), (name, PASSED_BYTES));
+    let branch = two.user.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly"]);
+    assert_eq!(two.user.git(&["diff", "--name-only", "HEAD", &branch]), "made.txt");
+    tunnel.end(Signal::TERM).await;
+    two.end().await;
+}
+
+/// The same code in other bytes, since the user's git has packed it anew meanwhile, is another bundle: it is sent from its
+/// beginning, and what there is of the first is in nobody's way.
+#[tokio::test(flavor = "multi_thread")]
+async fn code_that_was_packed_anew_since_its_upload_broke_off_is_sent_from_its_beginning() {
+    let Some(two) = Two::start().await else { return };
+    make_large_repository(&two.user);
+    let mut way = Way::to(two.port).await;
+    let tunnel = two.first_tunnel_by(way.port).await;
+    let run = ["run", "--json", "[script: write path=made.txt]"];
+    let mut killed = verb(&two.user, "here", &run).kill_on_drop(true).spawn().unwrap();
+    let first = way.uploads.recv().await.unwrap();
+    has_arrived(&two, upload_of(&first).0).await;
+    killed.kill().await.unwrap();
+    way.cut.send(()).unwrap();
+    two.user.git(&["repack", "-q", "-a", "-d", "-F", "--window=0"]);
+    let ended = Run::start(verb(&two.user, "here", &run)).end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(0), "succeeded"), "{}", ended.stderr);
+    let next = way.uploads.recv().await.unwrap();
+    assert_ne!(upload_of(&next).0, upload_of(&first).0, "the bytes are others");
+    assert_eq!(upload_of(&next).1, 0);
+    let branch = two.user.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly"]);
+    assert_eq!(two.user.git(&["diff", "--name-only", "HEAD", &branch]), "made.txt");
+    tunnel.end(Signal::TERM).await;
+    two.end().await;
 }
 
 /// From another network: to a name that is known to the proxy alone, and to a certificate that nobody issued.
