@@ -17,7 +17,6 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -90,7 +89,7 @@ impl Place {
         top: &Path,
         on: Option<&WorkspaceSpec>,
     ) -> anyhow::Result<WorkspaceSpec> {
-        let watch = Watch::start();
+        let watch = support::Watch::start();
         let start = Instant::now();
         let scratch = tempfile::tempdir_in(&self.top)?;
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -113,7 +112,7 @@ impl Place {
 
     /// The first machine with it, for which it is checked out.
     async fn first(&self, what: &str, workspace: &WorkspaceSpec) -> anyhow::Result<()> {
-        let watch = Watch::start();
+        let watch = support::Watch::start();
         let (took, attempt) = self.machine(Some(workspace)).await?;
         println!(
             "{what}: the first machine after {} ms; at most {} MB of memory",
@@ -207,51 +206,4 @@ fn git(folder: &Path, args: &[&str]) -> anyhow::Result<()> {
     }
     ensure!(command.status()?.success(), "git {args:?}");
     Ok(())
-}
-
-/// The most memory of this process with all that it has started.
-struct Watch {
-    most: Arc<AtomicU64>,
-    ended: Arc<AtomicBool>,
-    looking: std::thread::JoinHandle<()>,
-}
-
-impl Watch {
-    fn start() -> Self {
-        let (most, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (seen, over) = (Arc::clone(&most), Arc::clone(&ended));
-        let looking = std::thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
-                seen.fetch_max(memory_of_all(), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        });
-        Self { most, ended, looking }
-    }
-
-    fn end(self) -> u64 {
-        self.ended.store(true, Ordering::Relaxed);
-        self.looking.join().expect("it does not panic");
-        self.most.load(Ordering::Relaxed)
-    }
-}
-
-/// Pages of files that are shared, such as a pack that is mapped, are not counted.
-fn memory_of_all() -> u64 {
-    let mut all = vec![std::process::id()];
-    let mut next = 0;
-    while let Some(&pid) = all.get(next) {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        for task in tasks {
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            all.extend(children.split(' ').filter_map(|pid| pid.parse::<u32>().ok()));
-        }
-        next += 1;
-    }
-    let anonymous = |pid: &u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
-    };
-    all.iter().filter_map(anonymous).sum::<u64>() * 1024
 }

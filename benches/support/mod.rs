@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mayfly_provider_sandbox::{Sandbox, SandboxConfig};
@@ -112,4 +113,53 @@ pub(crate) fn sandbox(data: &Path, claude: PathBuf) -> Arc<Sandbox> {
         claude,
         mayfly: MAYFLY.into(),
     }))
+}
+
+/// The most memory of this process with all that it has started.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    most: Arc<AtomicU64>,
+    ended: Arc<AtomicBool>,
+    looking: std::thread::JoinHandle<()>,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        let (most, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (seen, over) = (Arc::clone(&most), Arc::clone(&ended));
+        let looking = std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                seen.fetch_max(memory_of_all(), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        Self { most, ended, looking }
+    }
+
+    /// In bytes.
+    pub(crate) fn end(self) -> u64 {
+        self.ended.store(true, Ordering::Relaxed);
+        self.looking.join().expect("it does not panic");
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+/// Pages of files that are shared, such as a pack that is mapped, are not counted.
+fn memory_of_all() -> u64 {
+    let mut all = vec![std::process::id()];
+    let mut next = 0;
+    while let Some(&pid) = all.get(next) {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            all.extend(children.split(' ').filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+        next += 1;
+    }
+    let anonymous = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    all.iter().filter_map(anonymous).sum::<u64>() * 1024
 }

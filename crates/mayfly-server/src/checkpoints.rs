@@ -210,7 +210,6 @@ impl Checkpoints {
         .await?;
         Ok(folder)
     }
-
 }
 
 /// The head of a checkpoint, and where its pack begins.

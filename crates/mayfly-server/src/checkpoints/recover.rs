@@ -144,7 +144,8 @@ impl Checkpoints {
             }
             kept.pop();
             if tried == JOINS_MAX {
-                kept.iter().try_for_each(|kept| self.set_aside(attempt, &kept.link, "too many are damaged"))?;
+                kept.iter()
+                    .try_for_each(|kept| self.set_aside(attempt, &kept.link, "too many are damaged"))?;
                 break;
             }
         }
@@ -201,7 +202,9 @@ impl Checkpoints {
         let folder = result_folder(&self.0.results, attempt);
         let bundle = folder.join(BUNDLE_DAMAGED).exists().then(|| {
             let kept = kept_as(attempt, BUNDLE_DAMAGED);
-            format!("what the worker brought out at its end: it cannot be read as a git bundle, and is {kept}")
+            format!(
+                "what the worker brought out at its end: it cannot be read as a git bundle, and is {kept}"
+            )
         });
         let names = match fs::read_dir(folder.join(DAMAGED)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),

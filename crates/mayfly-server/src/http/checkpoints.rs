@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use http::{HeaderMap, StatusCode};
-use mayfly_core::{AttemptId, Redactor, causes};
+use mayfly_core::{Redactor, causes};
 use mayfly_failpoint::failpoint;
 use mayfly_gateway::Masked;
 use mayfly_git::{Pack, read_pack};
@@ -63,14 +63,7 @@ pub(super) async fn keep(
         () => turn.take(app.turns.search(Box::pin(has_secret(&app, digits, &pack, &redactor)))).await?,
     };
     admit(&app, &headers).await?;
-    let problem = match found {
-        Ok(false) => None,
-        Ok(true) => Some(Problem::secret_in_checkpoint()),
-        // Others have kept it waiting: it may well be taken.
-        Err(error @ SearchError::TooLate) => Some(Problem::checkpoint_waits(&causes(&error))),
-        Err(error) => Some(Problem::unsearched_checkpoint(&causes(&error))),
-    };
-    if let Some(problem) = problem {
+    if let Some(problem) = withheld_because(found) {
         let withheld = app.checkpoints.withhold(attempt, incoming).await;
         return Err(withheld.err().map_or(problem, |error| Problem::disk(&error)));
     }
@@ -79,6 +72,17 @@ pub(super) async fn keep(
     app.entry.checkpointed(attempt, number, as_of, (head.files, bytes)).await?;
     failpoint("checkpoint-told");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Why a checkpoint is not taken as a search found it.
+fn withheld_because(found: Result<bool, SearchError>) -> Option<Problem> {
+    match found {
+        Ok(false) => None,
+        Ok(true) => Some(Problem::secret_in_checkpoint()),
+        // Others have kept it waiting: the same may be taken when it comes again.
+        Err(error @ SearchError::TooLate) => Some(Problem::checkpoint_waits(&causes(&error))),
+        Err(error) => Some(Problem::unsearched_checkpoint(&causes(&error))),
+    }
 }
 
 /// What another may have: beside those before it, unless it takes their place.
@@ -140,7 +144,20 @@ impl std::convert::From<BadCheckpoint> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse as _;
+
     use super::*;
+
+    /// A worker sends again what is answered with trouble of ours, and waits for the next change after a refusal.
+    #[test]
+    fn what_was_not_searched_in_time_is_asked_for_again() {
+        let status = |found| withheld_because(found).map(|problem| problem.into_response().status());
+        assert_eq!(status(Ok(false)), None);
+        assert_eq!(status(Err(SearchError::TooLate)), Some(StatusCode::SERVICE_UNAVAILABLE));
+        for found in [Ok(true), Err(SearchError::TooMuch)] {
+            assert_eq!(status(found), Some(StatusCode::UNPROCESSABLE_ENTITY));
+        }
+    }
 
     /// Or else it would be refused for ever once those before it are half of what there may be.
     #[test]

@@ -22,8 +22,8 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use mayfly_core::{AttemptId, Carry, Redactor, causes};
-use mayfly_failpoint::failpoint;
 use mayfly_engine::{ARTIFACTS, BUNDLE, StoreError, TRANSCRIPT, WITHHELD, result_folder};
+use mayfly_failpoint::failpoint;
 use mayfly_gateway::Masked;
 use mayfly_git::{Base, CONTENTS_BYTES_MAX, Git, GitError, read_through};
 use mayfly_library::artifacts::{ARCHIVE_BYTES_MAX, BadArtifacts};
@@ -63,7 +63,8 @@ pub(crate) struct Turns {
 
 impl Default for Turns {
     fn default() -> Self {
-        let [searches, recoveries] = [SEARCHES_MAX, RECOVERIES_MAX].map(|most| Arc::new(Semaphore::new(most)));
+        let [searches, recoveries] =
+            [SEARCHES_MAX, RECOVERIES_MAX].map(|most| Arc::new(Semaphore::new(most)));
         Self { machines: Arc::default(), searches, recoveries }
     }
 }
@@ -117,7 +118,7 @@ async fn room(of: &Semaphore) -> SemaphorePermit<'_> {
 
 impl Turn {
     /// Does a part of the upload, unless the next one is there.
-    pub(super) async fn take<T>(&self, part: impl Future<Output = T>) -> Result<T, Problem> {
+    pub(crate) async fn take<T>(&self, part: impl Future<Output = T>) -> Result<T, Problem> {
         self.next.run_until_cancelled(part).await.ok_or_else(Problem::overtaken)
     }
 }
@@ -358,6 +359,18 @@ mod tests {
         drop(second);
         assert!(turns.upload(attempt(3)).now_or_never().is_some());
         assert_eq!(turns.machines.lock().expect("nobody panics").len(), 1, "who is done is forgotten");
+    }
+
+    /// Results that are made of what lost machines left take long, and keep nobody waiting who brings work out now.
+    #[tokio::test]
+    async fn what_is_made_of_checkpoints_has_room_of_its_own() {
+        let turns = Turns::default();
+        let long = [turns.recovery().await, turns.recovery().await];
+        assert!(turns.recovery().now_or_never().is_none(), "these are bounded too");
+        let searched = turns.search(async { Ok(false) }).now_or_never();
+        assert!(matches!(searched, Some(Ok(false))), "{searched:?}");
+        drop(long);
+        assert!(turns.recovery().now_or_never().is_some());
     }
 
     /// Honest work that others' searches keep waiting is there for whoever looks through it.

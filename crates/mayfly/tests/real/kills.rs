@@ -14,7 +14,8 @@ use super::service::User;
 use super::world::{Ended, Run, Said, World, processes_in};
 
 /// The first part of the work: a commit, and more that is uncommitted.
-const FIRST: &str = "mkdir d && printf x > d/e && git add d && git commit -q -m first -- d && printf y >> d/e && rm a.txt";
+const FIRST: &str =
+    "mkdir d && printf x > d/e && git add d && git commit -q -m first -- d && printf y >> d/e && rm a.txt";
 /// The second.
 const SECOND: &str = "chmod +x d/e && ln -s d link && printf z > late && git add late && git commit -q -m second -- late \
                       && printf w > beside";
@@ -158,7 +159,9 @@ async fn a_machine_that_dies_at_each_step_leaves_what_had_come_out_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claude_that_is_killed_by_its_own_tool_leaves_all_that_is_on_the_disk() {
     let Some(world) = World::start(|_| {}).await else { return };
-    let kill = |before: &str| script(&[json!({"tools": bash(&format!("{before} && kill -9 $PPID; tail -f /dev/null"))})]);
+    let kill = |before: &str| {
+        script(&[json!({"tools": bash(&format!("{before} && kill -9 $PPID; tail -f /dev/null"))})])
+    };
     let both = format!("{FIRST} && {SECOND}");
     for (before, expected) in [(FIRST, AFTER_FIRST), (&both, AFTER_SECOND)] {
         let ended = world.outcome_of(&[&kill(before)]).await;
@@ -166,7 +169,8 @@ async fn a_claude_that_is_killed_by_its_own_tool_leaves_all_that_is_on_the_disk(
         let result = &ended.own("collected").last().expect("a collection")["result"];
         assert_eq!((&result["bundle"], &result["unsaved"]), (&json!(true), &Value::Null), "{result}");
         let id = ended.events[0]["task"].as_str().unwrap();
-        let branch = world.branches().into_iter().find(|branch| branch.contains(&id[id.len() - 8..])).unwrap();
+        let branch =
+            world.branches().into_iter().find(|branch| branch.contains(&id[id.len() - 8..])).unwrap();
         assert_holds(|args| world.git(args), &branch, expected, before);
     }
     world.end().await;

@@ -5,7 +5,9 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines, copy_bidirectional};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines, copy_bidirectional,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
@@ -392,7 +394,12 @@ impl Way {
         Self { port, uploads, cut }
     }
 
-    async fn lead(mut near: BufReader<TcpStream>, head: String, to: u16, stop: Option<oneshot::Receiver<()>>) {
+    async fn lead(
+        mut near: BufReader<TcpStream>,
+        head: String,
+        to: u16,
+        stop: Option<oneshot::Receiver<()>>,
+    ) {
         let (mut far, mut head) = (TcpStream::connect(("127.0.0.1", to)).await.unwrap(), head);
         if let Some(stop) = stop {
             while !head.ends_with("\r\n\r\n") {
