@@ -11,7 +11,7 @@ use crate::land::{Heads, fetch, heads};
 use crate::snapshot::{init_bare, object_format};
 
 /// The most that is read.
-pub const CONTENTS_BYTES_MAX: u64 = 1 << 30;
+pub const CONTENTS_BYTES_MAX: u64 = 2 << 30;
 
 /// Gives the names in a bundle, and all that it adds to what its task started from, to `each`, in pieces, until that has
 /// enough. Whether all was read. `scratch` is an empty folder.

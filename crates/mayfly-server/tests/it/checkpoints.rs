@@ -306,7 +306,7 @@ async fn checkpoints_that_are_not_whole_are_kept_and_told_of() {
 async fn a_checkpoint_before_those_that_are_damaged_is_the_result() {
     let mut bed = Bed::start().await;
     let agent = Agent::start(&mut bed).await;
-    let commits = ["a.txt", "b.txt", "c.txt", "d.txt"].map(|file| agent.commit(file, "x\n"));
+    let commits = ["a.txt", "b.txt", "c.txt", "d.txt"].map(|file| agent.commit(file, file));
     agent.puts_well("1?age_ms=4000", agent.pack(0, &commits[0], &[])).await;
     agent.puts_well("2?age_ms=3000", agent.pack(1, &commits[1], &[&commits[0]])).await;
     // Its pack lacks what the one before it has, and the last has a head that nobody can read any more.

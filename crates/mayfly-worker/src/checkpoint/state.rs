@@ -246,7 +246,7 @@ impl State {
         if !changed.is_empty() {
             folder.taken += changed.iter().map(|(length, _)| length).sum::<u64>();
             let take = ["update-index", "--add", "--remove", "--replace", "-z", "--stdin"];
-            files.take(&take, &changed, &mut told).await?;
+            files.take(&take, &changed, u64::MAX, &mut told).await?;
             set_back(&git.folder.join("index"), began);
         }
         let head = self.commit(&git, folder, deadline).await?;

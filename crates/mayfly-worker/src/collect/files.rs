@@ -1,8 +1,8 @@
 //! Commits what the files have more than a commit, as much of it as there is time and room for.
 //!
-//! First what is tracked, at one go; then what is new, the smallest first, a batch at a time, so that a large
-//! file or a folder of what was built costs nothing but itself. What is not in the commit is named: a folder by
-//! its name if nothing of it is. Bounds: [`NEW_BYTES_MAX`] of new files, and the caller's time.
+//! First what is tracked, then what is new, the smallest first, a batch at a time, so that a large file or a folder of
+//! what was built costs nothing but itself. What is not in the commit is named: a folder by its name if nothing of it
+//! is. Bounds: [`NEW_BYTES_MAX`] of new files, and the caller's time.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -14,16 +14,19 @@ use mayfly_wire::api::Collected;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-use super::git::{Git, GitError, List};
+use super::dense::is_dense;
+use super::git::{Feed, Git, GitError, List};
 use super::nested::{Found, dissolve, look_through, tell};
 
 /// The message of the commit.
 pub(crate) const MESSAGE: &str = "Uncommitted work";
 /// The most bytes of new files that are kept; a tracked file that has become longer than this is not kept either.
-const NEW_BYTES_MAX: u64 = 512 * 1024 * 1024;
+const NEW_BYTES_MAX: u64 = 1536 * 1024 * 1024;
 /// The most bytes, and files, of a batch: what a lack of time can cost.
 const BATCH_BYTES: u64 = 32 * 1024 * 1024;
 const BATCH_FILES: usize = 5000;
+/// The fewest files of a batch that becomes a pack at once.
+const PACKED_FILES_MIN: usize = 64;
 /// The most lines that name what is left out, and the most names in a note.
 const LEFT_OUT_MAX: usize = 20;
 const IGNORED_NAMES_MAX: usize = 3;
@@ -74,7 +77,8 @@ impl Files<'_> {
         // A repository inside that is still one ends with a slash, and has been told of.
         let files = new.into_iter().filter(|path| !path.as_encoded_bytes().ends_with(b"/"));
         let new = self.measure(files.map(PathBuf::from).collect()).await?;
-        let kept = self.take(&["update-index", "--add", "-z", "--stdin"], &new, collected).await;
+        let take = ["update-index", "--add", "-z", "--stdin"];
+        let kept = self.take(&take, &new, NEW_BYTES_MAX, collected).await;
         self.tell_left_out(new, collected).await?;
         kept?;
         self.tell_ignored(collected).await
@@ -132,38 +136,39 @@ impl Files<'_> {
         }
         if !grown.is_empty() {
             let leave = ["update-index", "--assume-unchanged", "-z", "--stdin"];
-            self.git.feed(&leave, grown.iter().copied(), self.read_by).await?;
+            self.git.feed(&leave, grown.iter().copied(), Feed::Loose, self.read_by).await?;
         }
         let half = Instant::now() + (self.read_by - Instant::now()) / 2;
-        match self.git.run(["add", "--update", "--ignore-errors", "--", "."], half).await {
-            Ok(_) => Ok(()),
-            // It has added all it could, and says of what it could not.
-            Err(GitError::Failed { complaint, .. }) => {
-                collected.unsaved.push(format!("some files: {complaint}"));
-                Ok(())
+        let changed = match self.git.list(&["ls-files", "-z", "--modified", "--deleted"], half).await {
+            Ok(list) => {
+                let changed: HashSet<PathBuf> = list.entries.into_iter().map(PathBuf::from).collect();
+                sized.into_iter().filter(|(_, path)| changed.contains(path)).collect()
             }
+            // Then each is taken as it is, the smallest first.
             Err(GitError::Late { .. }) => {
-                self.git.unlock_index();
-                let rest: Vec<_> = sized.iter().filter(|(_, path)| !grown.contains(&path)).cloned().collect();
-                self.take(&["update-index", "--remove", "-z", "--stdin"], &rest, collected).await
+                sized.iter().filter(|(_, path)| !grown.contains(&path)).cloned().collect::<Vec<_>>()
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => return Err(error),
+        };
+        let take = ["update-index", "--remove", "-z", "--stdin"];
+        self.take(&take, &changed, u64::MAX, collected).await
     }
 
-    /// Takes files into the index, the smallest first, a batch at a time.
+    /// Takes files into the index, the smallest first, a batch at a time: no more bytes than `most`.
     pub(crate) async fn take(
         &self,
         how: &[&str],
         files: &[Sized],
+        most: u64,
         collected: &mut Collected,
     ) -> Result<(), GitError> {
         let mut files: Vec<_> = files.iter().collect();
         files.sort();
-        let mut batches = batches(&files);
+        let mut batches = batches(&files, most);
         batches.reverse();
         while let Some(batch) = batches.pop() {
-            match self.git.feed(how, batch.iter().map(|(_, path)| path), self.read_by).await {
+            let feed = self.feed_for(batch).await?;
+            match self.git.feed(how, batch.iter().map(|(_, path)| path), feed, self.read_by).await {
                 Ok(()) => {}
                 // Nothing of the batch was taken: the one that is to blame is found by halves.
                 Err(GitError::Failed { .. }) if batch.len() > 1 => {
@@ -183,6 +188,19 @@ impl Files<'_> {
             }
         }
         Ok(())
+    }
+
+    /// How a batch is best taken.
+    async fn feed_for(&self, batch: &[&Sized]) -> Result<Feed, GitError> {
+        match batch {
+            [(length, path)] if *length > BATCH_BYTES => {
+                let (length, path) = (*length, self.git.work_tree.join(path));
+                let is_dense = self.blocking(move || is_dense(&path, length)).await?;
+                Ok(if is_dense { Feed::Stored } else { Feed::Loose })
+            }
+            _ if batch.len() >= PACKED_FILES_MIN => Ok(Feed::Packed),
+            _ => Ok(Feed::Loose),
+        }
     }
 
     /// Names which of these files are not in the index.
@@ -257,11 +275,11 @@ impl Tracked {
 }
 
 /// Parts of a list of files that is sorted, up to where there is no room any more.
-fn batches<'a>(files: &'a [&'a Sized]) -> Vec<&'a [&'a Sized]> {
+fn batches<'a>(files: &'a [&'a Sized], most: u64) -> Vec<&'a [&'a Sized]> {
     let (mut batches, mut from, mut bytes, mut total) = (Vec::new(), 0, 0, 0_u64);
     for (at, (length, _)) in files.iter().enumerate() {
         total = total.saturating_add(*length);
-        if total > NEW_BYTES_MAX {
+        if total > most {
             batches.push(&files[from..at]);
             from = files.len();
             break;

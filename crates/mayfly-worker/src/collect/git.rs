@@ -23,7 +23,10 @@ const LIST_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// What is told of its complaints.
 const COMPLAINT_BYTES_MAX: usize = 400;
 
-const SETTINGS: [(&str, &str); 11] = [
+const SETTINGS: [(&str, &str); 13] = [
+    // Memory that is free is used again: git takes and gives back a piece for each file.
+    ("MALLOC_MMAP_THRESHOLD_", "33554432"),
+    ("MALLOC_TRIM_THRESHOLD_", "67108864"),
     ("GIT_LITERAL_PATHSPECS", "1"),
     ("GIT_CONFIG_NOSYSTEM", "1"),
     ("GIT_CONFIG_GLOBAL", "/dev/null"),
@@ -64,6 +67,28 @@ const FLAGS: [&str; 18] = [
     "core.bigFileThreshold=16m",
 ];
 
+/// How files that git takes in are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Feed {
+    /// Each for itself.
+    Loose,
+    /// All of them in one pack: thousands of files would take longer to make than to write.
+    Packed,
+    /// As they are, without a try to make them shorter.
+    Stored,
+}
+
+impl Feed {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Loose => &[],
+            // What is long goes into a pack.
+            Self::Packed => &["-c", "core.bigFileThreshold=1"],
+            Self::Stored => &["-c", "core.compression=0", "-c", "pack.compression=0"],
+        }
+    }
+}
+
 /// Runs git on one git folder and one working tree.
 #[derive(Debug)]
 pub(crate) struct Git<'a> {
@@ -88,6 +113,7 @@ impl Git<'_> {
         &self,
         arguments: &[&str],
         paths: impl IntoIterator<Item = &PathBuf>,
+        feed: Feed,
         deadline: Instant,
     ) -> Result<(), GitError> {
         let mut input = Vec::new();
@@ -96,7 +122,9 @@ impl Git<'_> {
             input.push(0);
         }
         let input = self.input(arguments, &input)?;
-        self.output(arguments, input, OUTPUT_BYTES_MAX, deadline).await.map(drop)
+        let mut command = self.command(feed.flags().iter().chain(arguments), input);
+        let verb = arguments.first().copied().unwrap_or_default().to_owned();
+        self.finish(verb, self.reaper.output(&mut command, OUTPUT_BYTES_MAX), deadline).await.map(drop)
     }
 
     /// Runs it to its end with this text on its input, and what it prints in a file.

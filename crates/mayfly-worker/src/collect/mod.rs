@@ -6,6 +6,7 @@
 //! Bound: the order's `collect_ms_max` for the whole.
 
 mod artifacts;
+mod dense;
 pub(crate) mod files;
 pub(crate) mod git;
 pub(crate) mod nested;

@@ -41,11 +41,11 @@ async fn a_file_that_is_too_large_is_named_and_the_rest_comes_out() {
 #[tokio::test]
 async fn of_many_large_files_the_smallest_come_out_up_to_the_bound() {
     let place = Place::new();
-    for (name, mib) in [("a/1", 1), ("a/511", 511), ("b/2", 2), ("b/510", 510)] {
+    for (name, mib) in [("a/1", 1), ("a/1535", 1535), ("b/2", 2), ("b/1534", 1534)] {
         sparse(&place, name, mib << 20);
     }
     let (made, unsaved) = place.bundle().await;
-    assert_eq!(unsaved, ["a/511: 511 MiB, left out", "b/510: 510 MiB, left out"]);
+    assert_eq!(unsaved, ["a/1535: 1 GiB, left out", "b/1534: 1 GiB, left out"]);
     let taken = place.taken(&made.unwrap());
     assert_eq!(git(&taken, &["ls-files", "a", "b"]), "a/1\nb/2");
 }
