@@ -99,9 +99,27 @@ pub(crate) fn unknown<'a>(
     named.filter(|(_, rule)| !is_known(rule, &servers)).collect()
 }
 
-/// The same, where they stand.
-pub(crate) fn problems(resources: &[Resource]) -> Vec<Problem> {
-    unknown(resources.iter()).into_iter().map(|(resource, rule)| problem(resource, rule)).collect()
+/// What is kept of resources that are looked at one after the other: the servers that they have, and the names in their
+/// lists that may be no tool's, each with what is said of it then.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    servers: BTreeSet<String>,
+    doubtful: Vec<(String, Problem)>,
+}
+
+impl Names {
+    pub(crate) fn add(&mut self, resource: &Resource) {
+        self.servers.extend(servers_of(resource).into_iter().map(str::to_owned));
+        let doubtful = named_in(resource).into_iter().filter(|rule| !is_known(rule, &BTreeSet::new()));
+        self.doubtful.extend(doubtful.map(|rule| (rule.to_owned(), problem(resource, rule))));
+    }
+
+    /// The names that are no tool's, nor of one of the servers that there are.
+    pub(crate) fn problems(self) -> impl Iterator<Item = Problem> {
+        let Self { servers, doubtful } = self;
+        let is_known = move |rule: &str| is_known(rule, &servers.iter().map(String::as_str).collect());
+        doubtful.into_iter().filter(move |(rule, _)| !is_known(rule)).map(|(_, problem)| problem)
+    }
 }
 
 /// The servers that a resource brings.

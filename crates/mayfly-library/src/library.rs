@@ -131,14 +131,18 @@ impl Library {
     /// All that is wrong with it, whoever it is for.
     pub fn check(&self) -> Vec<Problem> {
         match self.walk() {
-            Ok((ids, mut strays)) => {
-                let (good, wrong): (Vec<_>, Vec<_>) =
-                    ids.iter().map(|id| self.read(id)).partition(Result::is_ok);
-                strays.extend(wrong.into_iter().filter_map(Result::err).flat_map(|Problems(wrong)| wrong));
-                let good: Vec<Resource> = good.into_iter().flatten().collect();
-                strays.extend(known::problems(&good));
-                strays.sort();
-                strays
+            Ok((ids, mut problems)) => {
+                let mut names = known::Names::default();
+                // One after the other: all of them may be more than there is memory for.
+                for id in &ids {
+                    match self.read(id) {
+                        Ok(resource) => names.add(&resource),
+                        Err(Problems(wrong)) => problems.extend(wrong),
+                    }
+                }
+                problems.extend(names.problems());
+                problems.sort();
+                problems
             }
             Err(Problems(problems)) => problems,
         }

@@ -21,10 +21,21 @@ pub struct Setting {
     pub key: String,
     /// Its value, unless it has none that is words.
     pub value: Option<Value>,
-    /// Its lines as they stand.
+    /// Its lines as they stand, with the comments between them.
     pub lines: String,
     /// The line of the text that it begins on, from 1.
     pub line: usize,
+}
+
+impl Setting {
+    /// Its words, if they are on one line and begin with one: no quotes, no list, no other sign that means something.
+    pub fn plain(&self) -> Option<&str> {
+        let mut lines = self.lines.lines();
+        let (_, first) = lines.next()?.split_once(':')?;
+        let is_plain = first.trim_start().starts_with(char::is_alphanumeric) && !first.contains('\r');
+        let is_alone = lines.all(|line| line.starts_with('#') || line.trim().is_empty());
+        self.value.as_ref().and_then(Value::as_str).filter(|_| is_plain && is_alone)
+    }
 }
 
 /// Parts a text into the settings at its head and what follows.
@@ -78,16 +89,17 @@ pub fn join(settings: &[(&str, Value)], body: &str) -> String {
 fn settings(head: &str, first: usize) -> Vec<Setting> {
     let mut entries: Vec<(usize, Vec<&str>)> = Vec::new();
     for (at, line) in head.lines().enumerate() {
-        let goes_on = line.starts_with([' ', '\t', '-']) || line.is_empty();
+        let goes_on = line.starts_with([' ', '\t', '-', '#']) || line.is_empty();
         match entries.last_mut() {
             Some((_, lines)) if goes_on => lines.push(line),
-            _ if goes_on || line.starts_with('#') => {}
+            _ if goes_on => {}
             _ => entries.push((first + at, vec![line])),
         }
     }
     let setting = |(line, lines): (usize, Vec<&str>)| {
         let (key, first) = entry(lines[0]);
-        let value = value(&[&[first], &lines[1..]].concat());
+        let rest = lines[1..].iter().copied().filter(|line| !line.starts_with('#'));
+        let value = value(&[first].into_iter().chain(rest).collect::<Vec<_>>());
         Setting { key, value, lines: lines.join("\n") + "\n", line }
     };
     entries.into_iter().map(setting).collect()
@@ -240,9 +252,29 @@ mod tests {
 
     #[test]
     fn a_setting_knows_where_it_stands() {
-        let (settings, _) = split("\n---\n# words\nname: x\ntools:\n  - Read\n---\nbody");
+        let (settings, _) = split("\n---\n# words\nname: x\ntools:\n# more\n  - Read\n---\nbody");
         let places: Vec<_> = settings.iter().map(|one| (one.line, one.lines.as_str())).collect();
-        assert_eq!(places, [(4, "name: x\n"), (5, "tools:\n  - Read\n")]);
+        assert_eq!(places, [(4, "name: x\n"), (5, "tools:\n# more\n  - Read\n")]);
+        assert_eq!(settings[1].value, Some(json!(["Read"])));
+    }
+
+    #[test]
+    fn plain_words_are_told_from_what_means_something() {
+        for (head, plain) in [
+            ("k: Use it when: always # not now\n# more\n\n", Some("Use it when: always")),
+            ("k: \u{fc}ber: alles", Some("\u{fc}ber: alles")),
+            ("k: 7", None),
+            ("k: 'a': 'b'", None),
+            ("k: - a: b", None),
+            ("k: @a: b", None),
+            ("k: a: b\n  c: d", None),
+            ("k: a\rc: d", None),
+            ("k", None),
+            ("k:", None),
+        ] {
+            let text = format!("---\n{head}\n---\n");
+            assert_eq!(split(&text).0[0].plain(), plain, "{head:?}");
+        }
     }
 
     #[test]

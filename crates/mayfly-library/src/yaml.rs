@@ -3,8 +3,10 @@
 //! It is a parser of others that reads it; here it is only put together. Read is what stands there: no reference to
 //! another part, which can multiply, and no type by name. Bound: [`DEPTH_MAX`] levels.
 
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput};
 use serde_json::{Map, Number, Value};
+
+use crate::kinds::end_of;
 
 /// How deep tables and lists may stand in each other.
 const DEPTH_MAX: usize = 32;
@@ -17,61 +19,96 @@ pub(crate) struct Unread {
     pub(crate) words: String,
 }
 
-impl Unread {
-    fn at(span: Span, words: impl Into<String>) -> Self {
-        Self { line: span.start.line().max(1), column: span.start.col() + 1, words: words.into() }
-    }
-}
-
-impl From<ScanError> for Unread {
-    fn from(error: ScanError) -> Self {
-        let mark = error.marker();
-        Self { line: mark.line().max(1), column: mark.col() + 1, words: error.info().to_owned() }
-    }
-}
-
-/// The value of a text that is one entry, `key: value`.
-pub(crate) fn value_of_entry(text: &str) -> Result<Value, Unread> {
+/// The value of a text that is one entry of this key, `key: value`, and nothing else.
+pub(crate) fn value_of_entry(text: &str, key: &str) -> Result<Value, Unread> {
     let mut events = Events(Parser::new_from_str(text));
-    loop {
-        match events.next()? {
-            (Event::StreamStart | Event::DocumentStart(_), _) => {}
-            (Event::MappingStart(..), span) => {
-                let entries = events.table(DEPTH_MAX)?;
-                let value = entries.into_iter().next().map(|(_, value)| value);
-                return value.ok_or_else(|| Unread::at(span, "is empty"));
-            }
-            (_, span) => return Err(Unread::at(span, "is no entry")),
-        }
+    events.only_entry(key).map_err(|Wrong { at, words }| {
+        let (line, column) = place(text, at);
+        Unread { line, column, words }
+    })
+}
+
+/// The line and the column of a mark: a `\r` alone ends a line for YAML, and for nobody else.
+fn place(text: &str, at: Marker) -> (usize, usize) {
+    let text = text.replace("\r\n", "\n");
+    let mut lines = text.split_inclusive(['\n', '\r']);
+    let above: String = lines.by_ref().take(at.line().saturating_sub(1)).collect();
+    let before: String = lines.next().unwrap_or_default().chars().take(at.col()).collect();
+    end_of(&(above + &before))
+}
+
+/// What is wrong, at a mark of the parser's.
+struct Wrong {
+    at: Marker,
+    words: String,
+}
+
+impl Wrong {
+    fn at(span: Span, words: impl Into<String>) -> Self {
+        Self { at: span.start, words: words.into() }
+    }
+}
+
+impl From<ScanError> for Wrong {
+    fn from(error: ScanError) -> Self {
+        Self { at: *error.marker(), words: error.info().to_owned() }
     }
 }
 
 struct Events<'a>(Parser<'a, StrInput<'a>>);
 
 impl<'a> Events<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, Span), Unread> {
-        let end = || Unread { line: 1, column: 1, words: "ends too early".to_owned() };
+    fn next(&mut self) -> Result<(Event<'a>, Span), Wrong> {
+        let end = || Wrong::at(Span::default(), "ends too early");
         Ok(self.0.next().ok_or_else(end)??)
     }
 
+    fn only_entry(&mut self, key: &str) -> Result<Value, Wrong> {
+        let value = loop {
+            match self.next()? {
+                (Event::StreamStart | Event::DocumentStart(_), _) => {}
+                (Event::MappingStart(..), _) => break self.entry(key)?,
+                (_, span) => return Err(Wrong::at(span, "is no entry")),
+            }
+        };
+        loop {
+            match self.next()? {
+                (Event::MappingEnd | Event::DocumentEnd, _) => {}
+                (Event::StreamEnd, _) => return Ok(value),
+                (_, span) => return Err(Wrong::at(span, "is another entry behind it")),
+            }
+        }
+    }
+
+    /// The next entry of a table, which has this key.
+    fn entry(&mut self, key: &str) -> Result<Value, Wrong> {
+        match self.next()? {
+            (Event::Scalar(read, _, 0, None), _) if read == key => {
+                let value = self.next()?;
+                self.value(value, DEPTH_MAX)
+            }
+            (_, span) => Err(Wrong::at(span, "is no entry of this name")),
+        }
+    }
+
     /// What follows the beginning of a table, to its end.
-    fn table(&mut self, depth: usize) -> Result<Map<String, Value>, Unread> {
+    fn table(&mut self, depth: usize) -> Result<Map<String, Value>, Wrong> {
         let mut table = Map::new();
         loop {
             let (key, span) = match self.next()? {
                 (Event::MappingEnd, _) => return Ok(table),
                 (Event::Scalar(key, _, 0, None), span) => (key.into_owned(), span),
-                (_, span) => return Err(Unread::at(span, "is no plain key")),
+                (_, span) => return Err(Wrong::at(span, "is no plain key")),
             };
             let value = self.next()?;
             let value = self.value(value, depth)?;
             if table.insert(key, value).is_some() {
-                return Err(Unread::at(span, "is there twice"));
+                return Err(Wrong::at(span, "is there twice"));
             }
         }
     }
 
-    fn list(&mut self, depth: usize) -> Result<Vec<Value>, Unread> {
+    fn list(&mut self, depth: usize) -> Result<Vec<Value>, Wrong> {
         let mut list = Vec::new();
         loop {
             match self.next()? {
@@ -81,14 +118,14 @@ impl<'a> Events<'a> {
         }
     }
 
-    fn value(&mut self, (event, span): (Event<'a>, Span), depth: usize) -> Result<Value, Unread> {
-        let deeper = || depth.checked_sub(1).ok_or_else(|| Unread::at(span, "is too deep"));
+    fn value(&mut self, (event, span): (Event<'a>, Span), depth: usize) -> Result<Value, Wrong> {
+        let deeper = || depth.checked_sub(1).ok_or_else(|| Wrong::at(span, "is too deep"));
         match event {
             Event::Scalar(text, ScalarStyle::Plain, 0, None) => Ok(plain(&text)),
             Event::Scalar(text, _, 0, None) => Ok(text.into()),
             Event::SequenceStart(0, None) => self.list(deeper()?).map(Value::from),
             Event::MappingStart(0, None) => self.table(deeper()?).map(Value::from),
-            _ => Err(Unread::at(span, "refers to something else, or names a type: write what it stands for")),
+            _ => Err(Wrong::at(span, "refers to something else, or names a type: write what it stands for")),
         }
     }
 }
@@ -115,10 +152,13 @@ mod tests {
         let text = "hooks:\n  PreToolUse:\n    - matcher: \"Bash\"\n      hooks:\n        - type: command\n          command: ./x.sh --n=1\n          timeout: 5\n          async: true\n          note: ~\n";
         let hook =
             json!({"type": "command", "command": "./x.sh --n=1", "timeout": 5, "async": true, "note": null});
-        assert_eq!(value_of_entry(text), Ok(json!({"PreToolUse": [{"matcher": "Bash", "hooks": [hook]}]})));
+        assert_eq!(
+            value_of_entry(text, "hooks"),
+            Ok(json!({"PreToolUse": [{"matcher": "Bash", "hooks": [hook]}]}))
+        );
         let servers = json!([{"db": {"command": "db", "args": ["a", "1"]}}, "github"]);
         assert_eq!(
-            value_of_entry("mcpServers:\n- db: {command: db, args: [a, \"1\"]}\n- github\n"),
+            value_of_entry("mcpServers:\n- db: {command: db, args: [a, \"1\"]}\n- github\n", "mcpServers"),
             Ok(servers)
         );
     }
@@ -133,8 +173,17 @@ mod tests {
             ("a:\n  b: 1\n  b: 2\n", (3, 3), "is there twice"),
             ("a:\n  [b]: 1\n", (2, 3), "is no plain key"),
             (deep.as_str(), (1, 36), "is too deep"),
+            ("a:\n# more\n\n  b: *c\n", (4, 6), "unknown anchor"),
+            ("a:\n  b: 1\r  c: *d\n", (2, 13), "unknown anchor"),
+            ("a:\n  b: 1\r\r\n  c: *d\n", (3, 6), "unknown anchor"),
+            ("a: 1\rb: 2\n", (1, 6), "is another entry behind it"),
+            ("a: 1\n--- b\n", (2, 1), "is another entry behind it"),
+            ("a: 1\n...\nb: 2\n", (3, 1), "is another entry behind it"),
+            ("b: 1\n", (1, 1), "is no entry of this name"),
+            ("{}\n", (1, 2), "is no entry of this name"),
+            ("a\n", (1, 1), "is no entry"),
         ] {
-            let unread = value_of_entry(text).expect_err(text);
+            let unread = value_of_entry(text, "a").expect_err(text);
             assert!(unread.words.contains(words), "{text}: {unread:?}");
             assert_eq!((unread.line, unread.column), place, "{text}: {unread:?}");
         }
@@ -143,7 +192,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "[-:\"'\\[\\]{}|>,#&*! a1\n\u{e9}]{0,80}") {
-            let _ = value_of_entry(&text);
+            let _ = value_of_entry(&text, "a");
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What a test needs from its machine, and how it says so when that is missing; a list that forgets no variant; a
-//! repository that means harm; and a package for Python.
+//! repository that means harm; a package for Python; and a registry for npm.
 //!
 //! A test that cannot run here says it by [`skip`] and returns. The skip is a line in the file that
 //! `MAYFLY_TEST_SKIPPED` names, so that whoever runs the tests can print them all. Where
 //! `MAYFLY_TEST_SKIPS_ALLOWED` names a list, a skip that is not on it is a failure.
 
 pub mod hostile;
+mod registry;
 mod wheel;
 
 use std::env;
@@ -14,6 +15,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::thread;
 
+pub use registry::Registry;
 pub use wheel::wheel;
 
 /// A list with one value of each variant of an enum, written as `pattern => value`: a variant that is in no line

@@ -19,6 +19,7 @@ mod credential;
 mod detach;
 mod environment;
 mod exit;
+mod fetching;
 mod follow;
 mod git_url;
 mod give_way;
@@ -110,7 +111,7 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
             Verb::Serve(args) => Box::pin(commands::serve::serve(args, &settings, environment)).await,
         }
     });
-    // A fetch that was interrupted, in a thread of its own, still removes what it has of the CLI.
+    // A fetch that was interrupted, in a thread of its own, still removes what it has.
     runtime.shutdown_timeout(CLEAN_UP_MAX);
     done
 }

@@ -13,10 +13,10 @@ mod pip;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use mayfly_library::kinds::What;
@@ -25,14 +25,15 @@ use mayfly_library::tool::{self, Download, Tool};
 use mayfly_library::{Kind, Library, ResourceId};
 
 use crate::environment::Environment;
+use crate::fetching::{self, Ended, Scratch};
 use crate::printer::Shown;
 
 /// The most characters of what npm or pip said.
 const SAID_CHARS_MAX: usize = 600;
 /// The longest that it may take for one package.
 const FETCH_MAX: Duration = Duration::from_secs(10 * 60);
-/// How often it is looked whether it is done.
-const LOOK: Duration = Duration::from_millis(50);
+/// The longest that a program may take to say which one it is.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// What was fetched.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,11 +46,13 @@ pub(crate) struct Fetched {
     pub(crate) tool: Tool,
 }
 
-/// Fetches what servers of these resources would download and have not locked yet; `tell` hears of each before.
+/// Fetches what servers of these resources would download and have not locked yet, until it is `given_up`; `tell` hears of
+/// each before.
 pub(crate) fn fetch(
     library: &Library,
     ids: impl IntoIterator<Item = ResourceId>,
     environment: &Environment,
+    given_up: &AtomicBool,
     mut tell: impl FnMut(&str),
 ) -> anyhow::Result<Vec<Fetched>> {
     let mut fetched = Vec::new();
@@ -60,7 +63,7 @@ pub(crate) fn fetch(
         for server in servers {
             let Some(download) = server.unlocked().or_else(|| gone(library, server)) else { continue };
             tell(&format!("fetching `{}` for {id}", Shown::line(download.package, SAID_CHARS_MAX)));
-            let tool = fetch_one(library, &download, environment);
+            let tool = fetch_one(library, &download, environment, given_up);
             let tool = tool.with_context(|| format!("`{}` for {id} was not fetched", download.package))?;
             new.push(Fetched { id: id.clone(), server: server.name.clone(), tool });
         }
@@ -99,20 +102,26 @@ struct Found {
     path: String,
 }
 
-fn fetch_one(library: &Library, download: &Download<'_>, environment: &Environment) -> anyhow::Result<Tool> {
+fn fetch_one(
+    library: &Library,
+    download: &Download<'_>,
+    environment: &Environment,
+    given_up: &AtomicBool,
+) -> anyhow::Result<Tool> {
     let Download { package, named, program, .. } = *download;
     let trees = library.folder().join(tool::FOLDER);
     fs::create_dir_all(&trees)?;
-    let beside = tempfile::Builder::new().prefix("fetch-").tempdir_in(&trees)?;
-    let tree = beside.path().join("tree");
+    let scratch = Scratch::below(&trees, "for this library", given_up)?.context(GIVEN_UP)?;
+    let tree = scratch.path().join("tree");
     fs::create_dir(&tree)?;
+    let fetcher = Fetcher { scratch: scratch.path(), environment, given_up };
     let found = if program == tool::PYTHON {
         let package = pip::Package::read(package)?;
-        pip::install(&package, &tree, beside.path(), environment)?;
+        pip::install(&package, &tree, fetcher)?;
         remove_links(&tree)?;
         pip::program(&tree, &package, named)?
     } else {
-        npm::install(package, &tree, beside.path(), environment)?;
+        npm::install(package, &tree, fetcher)?;
         remove_links(&tree)?;
         npm::program(&tree)?
     };
@@ -128,34 +137,58 @@ fn fetch_one(library: &Library, download: &Download<'_>, environment: &Environme
     Ok(Tool { package, named, resolved, sha256, program, path })
 }
 
-/// Runs what fetches, and nothing of the user's credentials for the model with it. It is called `name` in messages.
-fn run(mut command: Command, name: &str, scratch: &Path, environment: &Environment) -> anyhow::Result<()> {
-    let said = scratch.join("said");
-    command.env_clear().envs(environment.without_credentials());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&said)?);
-    let child = command.spawn().with_context(|| format!("{name} cannot be started: install {name}"))?;
-    let status = wait(child, FETCH_MAX)?.with_context(|| {
-        format!("{name} took longer than {} minutes, and was ended: try again", FETCH_MAX.as_secs() / 60)
-    })?;
-    if !status.success() {
-        let said = String::from_utf8_lossy(&fs::read(&said)?).into_owned();
-        bail!("{name} says: {}", Shown::line(said.trim(), SAID_CHARS_MAX));
-    }
-    Ok(())
+/// What is said where nobody waits for it any more.
+const GIVEN_UP: &str = "it was given up";
+
+/// How npm and pip are run: with nothing of the user's credentials for the model.
+#[derive(Debug, Clone, Copy)]
+struct Fetcher<'a> {
+    /// A folder for what they say.
+    scratch: &'a Path,
+    environment: &'a Environment,
+    given_up: &'a AtomicBool,
 }
 
-/// Waits for a process. `None`: it took longer, and was killed.
-fn wait(mut child: Child, most: Duration) -> io::Result<Option<ExitStatus>> {
-    let began = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+impl Fetcher<'_> {
+    /// Runs what fetches, which is called `name` in messages.
+    fn fetch(self, command: Command, name: &str) -> anyhow::Result<()> {
+        match self.run(command, name, FETCH_MAX)? {
+            None => bail!("{name} cannot be started: install {name}"),
+            Some(true) => Ok(()),
+            Some(false) => {
+                let said = String::from_utf8_lossy(&fs::read(self.said())?).into_owned();
+                bail!("{name} says: {}", Shown::line(said.trim(), SAID_CHARS_MAX));
+            }
         }
-        if began.elapsed() > most {
-            child.kill()?;
-            return child.wait().map(|_| None);
+    }
+
+    /// What a program prints, which is called `name` in messages. `None`: it is not there, or failed.
+    fn answer(self, command: Command, name: &str, most: Duration) -> anyhow::Result<Option<String>> {
+        match self.run(command, name, most)? {
+            Some(true) => Ok(String::from_utf8(fs::read(self.printed())?).ok()),
+            _ => Ok(None),
         }
-        thread::sleep(LOOK);
+    }
+
+    /// Whether it succeeded. `None`: it is not there.
+    fn run(self, mut command: Command, name: &str, most: Duration) -> anyhow::Result<Option<bool>> {
+        command.env_clear().envs(self.environment.without_credentials()).stdin(Stdio::null());
+        command.stdout(File::create(self.printed())?).stderr(File::create(self.said())?);
+        match fetching::run(&mut command, most, self.given_up, || ()) {
+            Ok(Ended::Itself(status)) => Ok(Some(status.success())),
+            Ok(Ended::TooLate) => bail!("{name} took longer than {most:?}, and was ended: try again"),
+            Ok(Ended::GivenUp) => bail!(GIVEN_UP),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{name} cannot be run")),
+        }
+    }
+
+    fn printed(self) -> PathBuf {
+        self.scratch.join("printed")
+    }
+
+    fn said(self) -> PathBuf {
+        self.scratch.join("said")
     }
 }
 
@@ -175,54 +208,46 @@ fn remove_links(folder: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use mayfly_test_needs::Registry;
+
     use super::*;
 
-    /// A package with one program, as npm packs it, and a library with a server that would run it.
-    fn bed() -> (tempfile::TempDir, Library) {
+    /// A library with a server that npx would download, and a registry that has its package, whose scripts would leave a
+    /// trace. `None`: there is no npm.
+    fn bed() -> Option<(tempfile::TempDir, Library, Registry)> {
         let place = tempfile::tempdir().expect("a folder");
-        let write = |path: &str, text: &str| {
-            let path = place.path().join(path);
-            fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
-            fs::write(path, text).expect("a file");
-        };
         let script = format!("touch '{}'", place.path().join("ran").display());
         let package = serde_json::json!({"name": "tiny-server", "version": "1.2.3", "bin": "./main.js",
             "scripts": {"preinstall": script, "install": script, "postinstall": script}});
-        write("tiny/package.json", &package.to_string());
-        write("tiny/main.js", "#!/usr/bin/env node\nconsole.log('tiny')\n");
-        let package = place.path().join("tiny");
-        let server = serde_json::json!({"command": "npx", "args": ["-y", package, "--root", "/workspace"]});
-        write("library/mcp/_global/tiny/mcp.json", &server.to_string());
+        let program = "#!/usr/bin/env node\nconsole.log('tiny')\n";
+        let registry = Registry::start(place.path(), &package, program)?;
+        let folder = place.path().join("library/mcp/_global/tiny");
+        fs::create_dir_all(&folder).expect("folders");
+        let server =
+            serde_json::json!({"command": "npx", "args": ["-y", "tiny-server", "--root", "/workspace"]});
+        fs::write(folder.join("mcp.json"), server.to_string()).expect("a file");
         let library = Library::at(place.path().join("library"));
-        (place, library)
+        Some((place, library, registry))
     }
 
-    /// Where npm is looked for.
-    const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-    fn has_npm() -> bool {
-        let is_there = PATH.split(':').any(|folder| Path::new(folder).join("npm").exists());
-        if !is_there {
-            mayfly_test_needs::skip("npm is not installed");
-        }
-        is_there
+    fn environment(home: &Path, registry: &str) -> Environment {
+        let home = home.to_str().expect("UTF-8");
+        [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", home), ("npm_config_registry", registry)].into()
     }
 
-    fn environment(home: &Path) -> Environment {
-        [("PATH", PATH), ("HOME", home.to_str().expect("UTF-8"))].into()
+    /// Fetches to the end.
+    pub(super) fn fetched(library: &Library, environment: &Environment) -> anyhow::Result<Vec<Fetched>> {
+        fetch(library, library.ids().expect("ids"), environment, &AtomicBool::new(false), |_| ())
     }
 
     #[test]
     fn what_a_server_would_download_is_fetched_once_and_is_a_part_of_it() {
-        if !has_npm() {
-            return;
-        }
-        let (place, library) = bed();
-        let environment = environment(place.path());
-        let ids = || library.ids().expect("ids");
-        let before = library.read(&ids().pop_first().expect("one")).expect("a resource");
-        let fetched = fetch(&library, ids(), &environment, |_| ()).expect("fetched");
-        let [Fetched { server, tool, .. }] = &fetched[..] else { panic!("{fetched:?}") };
+        let Some((place, library, registry)) = bed() else { return };
+        let environment = environment(place.path(), registry.url());
+        let id = library.ids().expect("ids").pop_first().expect("one");
+        let before = library.read(&id).expect("a resource");
+        let first = fetched(&library, &environment).expect("fetched");
+        let [Fetched { server, tool, .. }] = &first[..] else { panic!("{first:?}") };
         assert_eq!((server.as_str(), tool.resolved.as_str()), ("tiny", "tiny-server@1.2.3"));
         assert_eq!(tool.path, "node_modules/tiny-server/main.js");
         assert!(!place.path().join("ran").exists(), "npm ran the package's scripts");
@@ -231,33 +256,49 @@ mod tests {
         let after = library.read(&before.id).expect("a resource");
         assert_eq!(after.tools().collect::<Vec<_>>(), [tool]);
         assert_ne!(after.sha256, before.sha256);
-        assert_eq!(fetch(&library, ids(), &environment, |_| ()).expect("nothing to do"), []);
+        assert_eq!(fetched(&library, &environment).expect("nothing to do"), []);
         fs::remove_dir_all(&tree).expect("taken away");
-        assert_eq!(fetch(&library, ids(), &environment, |_| ()).expect("fetched again"), fetched);
+        assert_eq!(fetched(&library, &environment).expect("fetched again"), first);
         assert!(tree.is_dir());
     }
 
     #[test]
-    fn what_cannot_be_fetched_is_named() {
-        if !has_npm() {
-            return;
+    fn what_cannot_be_fetched_is_named_and_nothing_is_left_of_it() {
+        let Some((place, library, registry)) = bed() else { return };
+        let environment = environment(place.path(), registry.url());
+        for (package, words) in [
+            ("tiny-server@9", "npm says: "),
+            ("@scope/none", "npm says: "),
+            (
+                "github:owner/tiny",
+                "`github:owner/tiny` is no package by its name: write NAME, NAME@VERSION or @SCOPE/NAME@VERSION",
+            ),
+            ("tiny-server@./elsewhere", "is no package by its name"),
+        ] {
+            let server = serde_json::json!({"command": "npx", "args": [package]});
+            fs::write(library.folder().join("mcp/_global/tiny/mcp.json"), server.to_string())
+                .expect("a file");
+            let said = format!("{:#}", fetched(&library, &environment).expect_err(package));
+            assert!(
+                said.contains(" for mcp/_global/tiny was not fetched: ") && said.contains(words),
+                "{said}"
+            );
+            assert_eq!(fs::read_dir(library.folder().join(tool::FOLDER)).expect("a folder").count(), 0);
         }
-        let (place, library) = bed();
-        fs::remove_dir_all(place.path().join("tiny")).expect("removed");
-        let failed = fetch(&library, library.ids().expect("ids"), &environment(place.path()), |_| ());
-        let said = format!("{:#}", failed.expect_err("gone"));
-        assert!(said.contains("for mcp/_global/tiny was not fetched: npm says: "), "{said}");
-        assert_eq!(fs::read_dir(library.folder().join(tool::FOLDER)).expect("a folder").count(), 0);
     }
 
     #[test]
-    fn a_process_that_takes_too_long_is_ended() {
-        let mut waits = Command::new("cat");
-        let mut child = waits.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("cat");
-        // As long as it is held, the process reads.
-        let _held = child.stdin.take();
-        assert_eq!(wait(child, Duration::ZERO).expect("ended"), None);
-        let ends = Command::new("true").spawn().expect("true");
-        assert!(wait(ends, FETCH_MAX).expect("waited for").is_some_and(|status| status.success()));
+    fn a_program_that_does_not_answer_is_ended_and_named() {
+        let place = tempfile::tempdir().expect("a folder");
+        let environment = environment(place.path(), "");
+        let never = &AtomicBool::new(false);
+        let fetcher = Fetcher { scratch: place.path(), environment: &environment, given_up: never };
+        let mut waits = Command::new("tail");
+        waits.args(["-f", "/dev/null"]);
+        let said = fetcher.answer(waits, "it", Duration::ZERO).expect_err("ended").to_string();
+        assert_eq!(said, "it took longer than 0ns, and was ended: try again");
+        let answer =
+            |program: &str| fetcher.answer(Command::new(program), "it", ANSWER_MAX).expect("it ended");
+        assert_eq!((answer("pwd").is_some(), answer("false"), answer("/nonexistent")), (true, None, None));
     }
 }

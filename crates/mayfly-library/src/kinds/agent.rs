@@ -183,7 +183,9 @@ impl Head<'_> {
     fn find(&self, key: &str) -> Result<Option<&Setting>, Problems> {
         let mut found = self.settings.iter().filter(|setting| setting.key == key);
         match (found.next(), found.next()) {
-            (_, Some(second)) => Err(self.wrong(second, format!("`{key}` is there twice: keep one"))),
+            (_, Some(second)) => {
+                Err(self.wrong(second, format!("`{}` is there twice: keep one", key.escape_debug())))
+            }
             (first, None) => Ok(first),
         }
     }
@@ -213,12 +215,14 @@ impl Head<'_> {
     fn rest(&self) -> Result<Map<String, Value>, Problems> {
         let rest = self.settings.iter().filter(|setting| !READ.contains(&setting.key.as_str()));
         let known = |setting: &Setting| {
-            // What is no YAML may still be words, as some write them.
-            let value = yaml::value_of_entry(&setting.lines).or_else(|unread| {
-                let words = format!("`{}` cannot be read: {}", setting.key, unread.words);
+            // Of two, one would be lost.
+            self.find(&setting.key)?;
+            let value = yaml::value_of_entry(&setting.lines, &setting.key).or_else(|unread| {
+                let words = format!("`{}` cannot be read: {}", setting.key.escape_debug(), unread.words);
                 let problem =
                     || Problem::at(&self.source.file, setting.line + unread.line - 1, unread.column, words);
-                setting.value.clone().ok_or_else(|| Problems::from(problem()))
+                // What is no YAML may still be words, as some write them.
+                setting.plain().map(Value::from).ok_or_else(|| Problems::from(problem()))
             })?;
             Ok((setting.key.clone(), value))
         };
@@ -311,6 +315,8 @@ fn first_sentence(prompt: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn agent(name: &str, text: &str) -> Result<Agent, String> {
@@ -396,6 +402,18 @@ mod tests {
                 "---\nmcpServers:\n  x: {command: npx}\n---\ny",
                 "agent.md:2:1: `mcpServers` is a list of names here",
             ),
+            (
+                "agent.md",
+                "---\nnewer: 1\nhooks: {}\nnewer: 2\n---\ny",
+                "agent.md:4:1: `newer` is there twice",
+            ),
+            (
+                "agent.md",
+                "---\nhooks: {}\rtools: Read\n---\ny",
+                "agent.md:2:11: `hooks` cannot be read: is another entry behind it",
+            ),
+            ("agent.md", "---\nnewer: 'it': 'is'\n---\ny", "agent.md:2:"),
+            ("agent.md", "---\nnewer: use it: when\n  and: where\n---\ny", "agent.md:2:"),
             ("other.md", "x", "has no agent.json and no agent.md"),
         ] {
             let said = agent(file, text).expect_err(text);
@@ -414,6 +432,26 @@ mod tests {
         assert_eq!((&read["maxTurns"], &read["newer"]), (&3.into(), &"Use it when: always".into()));
         let said = agent("agent.md", "---\nmodel: m\nhooks:\n  a: 1\n  a: 2\n---\nx").expect_err("twice");
         assert!(said.ends_with("agent.md:5:3: `hooks` cannot be read: is there twice"), "{said}");
+    }
+
+    proptest! {
+        /// Whatever stands before it in its entry: comments, empty lines, and what YAML takes for the end of a line and
+        /// others do not.
+        #[test]
+        fn what_is_wrong_is_found_on_its_line(between in proptest::collection::vec(0..5_usize, 0..8)) {
+            let lines = between.iter().enumerate().map(|(at, kind)| match kind {
+                0 => "# about \u{e9}\n".to_owned(),
+                1 => "  # about it\n".to_owned(),
+                2 => "\n".to_owned(),
+                3 => format!("  a{at}: 1 # \u{e9}\r  b{at}: 2\r\n"),
+                _ => format!("  c{at}: [1,\n    2]\n"),
+            });
+            let before = format!("---\nmodel: m\nhooks:\n{}", lines.collect::<String>());
+            let line = before.matches('\n').count() + 1;
+            let said = agent("agent.md", &format!("{before}  wrong: *none\n---\nx")).expect_err("wrong");
+            let place = format!("agent.md:{line}:10: `hooks` cannot be read: ");
+            prop_assert!(said.contains(&place), "{}: {}", said, before);
+        }
     }
 
     #[test]

@@ -4,4 +4,5 @@
 
 mod compile;
 mod library;
+mod memory;
 mod starter;

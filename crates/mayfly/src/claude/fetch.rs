@@ -6,7 +6,7 @@
 //!
 //! npm brings its own configuration (registry, proxy), so no host is named here; it runs none of the
 //! package's scripts. Nothing is believed before its hash is checked, and tar writes to a pipe only. A fetch
-//! removes what it made when it fails or is given up; what one that was killed left is removed by the next.
+//! removes what it made when it fails or is given up.
 //!
 //! Bounds: [`FETCH_MAX`] for npm, [`BINARY_BYTES_MAX`] for the binary.
 
@@ -15,9 +15,9 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +26,7 @@ use sha2::{Sha256, Sha512};
 use super::pin::{Pin, VERSION};
 use super::{ClaudeError, digest};
 use crate::environment::Environment;
+use crate::fetching::{Ended, Scratch, run};
 use crate::printer::Shown;
 use crate::progress::{self, Progress};
 
@@ -33,8 +34,6 @@ use crate::progress::{self, Progress};
 const FETCH_MAX: Duration = Duration::from_secs(30 * 60);
 /// The largest binary.
 const BINARY_BYTES_MAX: u64 = 1 << 30;
-/// What the folders of fetches are called until they are done.
-const UNFINISHED: &str = "fetch-";
 
 /// Puts the pinned binary at `into`, below `cache`, a folder of the user's alone.
 pub(super) fn fetch(
@@ -44,40 +43,17 @@ pub(super) fn fetch(
     environment: &Environment,
     given_up: &AtomicBool,
 ) -> Result<(), ClaudeError> {
-    let _lock = lock(cache)?;
+    let scratch = Scratch::below(cache, "the Claude Code CLI", given_up).map_err(ClaudeError::file(cache))?;
+    let scratch = scratch.ok_or(ClaudeError::GivenUp)?;
     // Another mayfly may have been faster; its result is believed as little as any other.
     if into.is_file() && digest::of_file(into, None).map_err(ClaudeError::file(into))? == pin.sha256 {
         return Ok(());
     }
-    remove_unfinished(cache)?;
-    let scratch = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(cache);
-    let scratch = scratch.map_err(ClaudeError::file(cache))?;
     let package = pack(pin, scratch.path(), environment, given_up)?;
     progress::say("checking and unpacking it");
     check(pin, &package)?;
     let binary = unpack(pin, &package, environment)?;
     place(&binary, into).map_err(ClaudeError::file(into))
-}
-
-/// Held until it is dropped, and released by the kernel if we die.
-fn lock(cache: &Path) -> Result<File, ClaudeError> {
-    let path = cache.join("lock");
-    let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
-    let file = file.map_err(ClaudeError::file(&path))?;
-    if file.try_lock().is_err() {
-        progress::say("another mayfly is fetching the Claude Code CLI; waiting for it");
-        file.lock().map_err(ClaudeError::file(&path))?;
-    }
-    Ok(file)
-}
-
-fn remove_unfinished(cache: &Path) -> Result<(), ClaudeError> {
-    for entry in fs::read_dir(cache).map_err(ClaudeError::file(cache))?.flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
-            fs::remove_dir_all(entry.path()).map_err(ClaudeError::file(&entry.path()))?;
-        }
-    }
-    Ok(())
 }
 
 /// Has npm put the package into `scratch`. Its cache is there too: it is gone with it, and shows how far it is.
@@ -93,14 +69,18 @@ fn pack(
     npm.arg("--pack-destination").arg(scratch).arg("--cache").arg(scratch.join("npm-cache"));
     npm.current_dir(scratch).stdout(Stdio::null());
     npm.stderr(File::create(&said).map_err(ClaudeError::file(&said))?);
-    let child = npm.spawn().map_err(|_| ClaudeError::NoNpm { package: pin.package })?;
-    let status = wait(child, scratch, given_up).map_err(ClaudeError::file(scratch))?;
-    let failed =
-        || ClaudeError::Npm { package: pin.package, said: last_words(&fs::read(&said).unwrap_or_default()) };
-    match status.success() {
-        _ if given_up.load(Ordering::Relaxed) => return Err(ClaudeError::GivenUp),
-        false => return Err(failed()),
-        true => {}
+    let mut progress = None;
+    let ended = run(&mut npm, FETCH_MAX, given_up, || {
+        let begin = || Progress::new(format!("fetching Claude Code {VERSION} with npm, once"));
+        progress.get_or_insert_with(begin).tell(bytes_below(scratch));
+    });
+    let npm_says = |said| ClaudeError::Npm { package: pin.package, said };
+    let failed = || npm_says(last_words(&fs::read(&said).unwrap_or_default()));
+    match ended.map_err(|_| ClaudeError::NoNpm { package: pin.package })? {
+        Ended::GivenUp => return Err(ClaudeError::GivenUp),
+        Ended::TooLate => return Err(npm_says(format!("it took longer than {FETCH_MAX:?}"))),
+        Ended::Itself(status) if !status.success() => return Err(failed()),
+        Ended::Itself(_) => progress.into_iter().for_each(Progress::end),
     }
     let entries = fs::read_dir(scratch).map_err(ClaudeError::file(scratch))?;
     let packages = entries.flatten().map(|entry| entry.path());
@@ -112,23 +92,6 @@ fn command(program: &str, environment: &Environment) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(environment.without_credentials()).stdin(Stdio::null());
     command
-}
-
-/// Waits for npm, and tells how far it is. One that takes too long, or that nobody waits for, is killed.
-fn wait(mut child: Child, scratch: &Path, given_up: &AtomicBool) -> io::Result<ExitStatus> {
-    let began = Instant::now();
-    let mut progress = Progress::new(format!("fetching Claude Code {VERSION} with npm, once"));
-    loop {
-        if let Some(status) = child.try_wait()? {
-            progress.end();
-            return Ok(status);
-        }
-        if began.elapsed() > FETCH_MAX || given_up.load(Ordering::Relaxed) {
-            child.kill()?;
-        }
-        progress.tell(bytes_below(scratch));
-        std::thread::sleep(progress::TICK);
-    }
 }
 
 fn bytes_below(folder: &Path) -> u64 {

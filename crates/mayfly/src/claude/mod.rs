@@ -19,13 +19,13 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use tokio::task::spawn_blocking;
 
 use crate::environment::Environment;
 use crate::exit::Stop;
+use crate::fetching::GivenUp;
 use pin::{Pin, VERSION};
 
 /// A CLI to run.
@@ -41,23 +41,13 @@ pub(crate) struct Claude {
 pub(crate) async fn find(given: Option<PathBuf>, environment: &Environment) -> Result<Claude, Stop> {
     let (named, environment) = (given.is_some(), environment.clone());
     let given_up = GivenUp::default();
-    let flag = Arc::clone(&given_up.0);
+    let flag = given_up.flag();
     let found = spawn_blocking(move || find_pinned(given.as_deref(), &environment, pin::here(), &flag));
     let checked = match found.await? {
         Ok(claude) if claude.version.is_none() => version::check(&claude.path).await.map(|()| claude),
         found => found,
     };
     checked.map_err(|error| if named { Stop::usage(error) } else { Stop::from(error) })
-}
-
-/// Tells the thread that looks, when it is dropped, that nobody waits for it any more.
-#[derive(Debug, Default)]
-struct GivenUp(Arc<AtomicBool>);
-
-impl Drop for GivenUp {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// The CLI as it is now, checked as [`find`] does, and without a fetch; none if it is to be fetched.

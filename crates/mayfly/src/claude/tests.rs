@@ -213,7 +213,7 @@ fn a_fetch_that_is_given_up_ends_npm_and_leaves_nothing() {
     let script = format!("#!/bin/sh\necho >{}\nexec tail -f /dev/null\n", begun.display());
     place.program("bin/npm", script.as_bytes());
     let given_up = GivenUp::default();
-    let flag = Arc::clone(&given_up.0);
+    let flag = given_up.flag();
     std::thread::scope(|scope| {
         let find = scope.spawn(|| find_pinned(None, &place.environment(), Some(&place.pin), &flag));
         fs::read(&begun).expect("npm has begun");

@@ -9,26 +9,48 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value};
 
-use super::{Found, run};
-use crate::environment::Environment;
+use super::{Fetcher, Found};
+use crate::printer::Shown;
 
+/// The most characters of a name that is shown.
+const NAME_CHARS_MAX: usize = 100;
 /// The longest first line of a program that is looked at.
 const FIRST_LINE_BYTES_MAX: u64 = 256;
 /// What the files of programs for node end in.
 const NODE_ENDS: [&str; 3] = ["js", "mjs", "cjs"];
 
+/// What ends the name of a file that npm would install.
+const FILE_ENDS: [&str; 3] = [".tgz", ".tar.gz", ".tar"];
+
+/// Whether it is `NAME`, or `NAME@VERSION`, with or without a scope. All else npm would take from a folder of this machine,
+/// or from any host there is.
+fn is_by_name(package: &str) -> bool {
+    let (scope, package) = match package.strip_prefix('@') {
+        Some(scoped) => scoped.split_once('/').unwrap_or(("", "")),
+        None => ("any", package),
+    };
+    let (name, version) = package.split_once('@').unwrap_or((package, "latest"));
+    let is_of = |text: &str, more: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphanumeric() || "^~<>=*".contains(c) && more.contains(c))
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+            && !FILE_ENDS.iter().any(|end| text.to_ascii_lowercase().ends_with(end))
+    };
+    is_of(scope, "._-") && is_of(name, "._-") && is_of(version, "._-^~<>=*+| ")
+}
+
 /// Installs a package into the empty folder `tree`.
-pub(super) fn install(
-    package: &str,
-    tree: &Path,
-    scratch: &Path,
-    environment: &Environment,
-) -> anyhow::Result<()> {
+pub(super) fn install(package: &str, tree: &Path, fetcher: Fetcher<'_>) -> anyhow::Result<()> {
+    if !is_by_name(package) {
+        bail!(
+            "`{}` is no package by its name: write NAME, NAME@VERSION or @SCOPE/NAME@VERSION",
+            Shown::line(package, NAME_CHARS_MAX)
+        );
+    }
     let mut npm = Command::new("npm");
     npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--install-links"]);
     npm.args(["--no-package-lock", "--no-update-notifier", "--loglevel=error", "--prefix"]).arg(tree);
     npm.args(["--", package]).current_dir(tree);
-    run(npm, "npm", scratch, environment)
+    fetcher.fetch(npm, "npm")
 }
 
 /// What was installed, by name and version, and the file in the tree that it is run by.
@@ -77,6 +99,60 @@ fn read_json(path: &Path) -> anyhow::Result<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_package_is_one_by_its_name() {
+        for package in [
+            "tiny",
+            "Tiny.server_2",
+            "tiny@1.2.3",
+            "tiny@latest",
+            "tiny@^1.2.0-rc.1+b",
+            "tiny@>=1 <2 || *",
+            "@scope/tiny",
+            "@scope/tiny@~1",
+        ] {
+            assert!(is_by_name(package), "{package:?}");
+        }
+        for package in [
+            "",
+            "@",
+            "@scope",
+            "@/tiny",
+            "@scope/",
+            "tiny@",
+            "-g",
+            ".",
+            "..",
+            "./tiny",
+            "../tiny",
+            "/tiny",
+            "~/tiny",
+            "tiny/server",
+            "tiny.tgz",
+            "tiny.TAR.GZ",
+            "tiny@.",
+            "tiny@..",
+            "tiny@~/x",
+            "tiny@x.tar",
+            "tiny@./x",
+            "tiny@owner/x",
+            "tiny@file:x",
+            "tiny@npm:other",
+            "tiny@https://host.example/x.tgz",
+            "@scope/tiny@github:owner/x",
+            "@scope/tiny/x",
+            "github:owner/tiny",
+            "git+ssh://git@host.example/owner/tiny.git",
+            "git@host.example:owner/tiny.git",
+            "https://host.example/tiny.tgz",
+            "file:tiny",
+            "tiny\n",
+            "tin\u{e9}",
+        ] {
+            assert!(!is_by_name(package), "{package:?}");
+        }
+    }
 
     #[test]
     fn a_program_for_node_is_told_from_others() {

@@ -9,8 +9,7 @@ use anyhow::{Context as _, bail};
 use mayfly_library::tool::PYTHON;
 use mayfly_library::tree::is_plain;
 
-use super::{Found, run};
-use crate::environment::Environment;
+use super::{ANSWER_MAX, Fetcher, Found};
 use crate::printer::Shown;
 
 /// The most characters of a name that is shown.
@@ -74,30 +73,32 @@ fn is_of_name(c: char) -> bool {
 }
 
 /// Installs a package, and all that it needs, into the empty folder `tree`.
-pub(super) fn install(
-    package: &Package<'_>,
-    tree: &Path,
-    scratch: &Path,
-    environment: &Environment,
-) -> anyhow::Result<()> {
-    let version = says(PYTHON, &["-c", VERSION], scratch, environment).with_context(|| {
+pub(super) fn install(package: &Package<'_>, tree: &Path, fetcher: Fetcher<'_>) -> anyhow::Result<()> {
+    let version = says(PYTHON, &["-c", VERSION], fetcher)?.with_context(|| {
         format!("{PYTHON}, which runs such servers in machines, is not on this machine: install python3")
     })?;
-    let has_pip = |python: &&str| says(python, &["-m", "pip", "--version"], scratch, environment).is_some();
-    let python =
-        PYTHONS.into_iter().find(has_pip).context("there is no pip for python3: install python3-pip")?;
+    let python = with_pip(fetcher)?;
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install"]).args(FLAGS).args(["--python-version", version.trim(), "--target"]);
-    pip.arg(tree).args(["--", &package.requirement]).current_dir(scratch);
-    run(pip, "pip", scratch, environment)
+    pip.arg(tree).args(["--", &package.requirement]).current_dir(fetcher.scratch);
+    fetcher.fetch(pip, "pip")
+}
+
+/// A Python that has pip.
+fn with_pip(fetcher: Fetcher<'_>) -> anyhow::Result<&'static str> {
+    for python in PYTHONS {
+        if says(python, &["-m", "pip", "--version"], fetcher)?.is_some() {
+            return Ok(python);
+        }
+    }
+    bail!("there is no pip for python3: install python3-pip")
 }
 
 /// What a Python says. `None`: it is not there, or failed.
-fn says(python: &str, arguments: &[&str], scratch: &Path, environment: &Environment) -> Option<String> {
+fn says(python: &str, arguments: &[&str], fetcher: Fetcher<'_>) -> anyhow::Result<Option<String>> {
     let mut command = Command::new(python);
-    command.args(arguments).env_clear().envs(environment.without_credentials()).current_dir(scratch);
-    let output = command.output().ok().filter(|output| output.status.success())?;
-    String::from_utf8(output.stdout).ok()
+    command.args(arguments).current_dir(fetcher.scratch);
+    fetcher.answer(command, python, ANSWER_MAX)
 }
 
 /// What was installed of it, and the file that it is run by: the program of this name, else of its own.
@@ -177,7 +178,9 @@ mod tests {
     use mayfly_library::{Library, tool};
 
     use super::*;
-    use crate::tools::{Fetched, fetch};
+    use crate::environment::Environment;
+    use crate::tools::Fetched;
+    use crate::tools::tests::fetched;
 
     /// A library with a server that would run the test's own package, and an environment in which pip finds that.
     fn bed(arguments: &[&str]) -> Option<(tempfile::TempDir, Library, Environment)> {
@@ -199,7 +202,7 @@ mod tests {
 
     fn failed(arguments: &[&str]) -> Option<String> {
         let (_place, library, environment) = bed(arguments)?;
-        let failed = fetch(&library, library.ids().expect("ids"), &environment, |_| ());
+        let failed = fetched(&library, &environment);
         let there = fs::read_dir(library.folder().join(tool::FOLDER));
         assert_eq!(there.map_or(0, Iterator::count), 0, "nothing is left of it");
         Some(format!("{:#}", failed.expect_err("it cannot be fetched")))
@@ -212,9 +215,8 @@ mod tests {
             (&["--from", "Tiny_Server", "serve"], "bin/serve"),
         ] {
             let Some((_place, library, environment)) = bed(arguments) else { return };
-            let ids = || library.ids().expect("ids");
-            let fetched = fetch(&library, ids(), &environment, |_| ()).expect("fetched");
-            let [Fetched { tool, .. }] = &fetched[..] else { panic!("{fetched:?}") };
+            let first = fetched(&library, &environment).expect("fetched");
+            let [Fetched { tool, .. }] = &first[..] else { panic!("{first:?}") };
             assert_eq!((tool.path.as_str(), tool.program.as_str()), (path, PYTHON));
             assert!(tool.resolved.ends_with("==1.2.3"), "{tool:?}");
             let tree = library.folder().join(tool::FOLDER).join(&tool.sha256);
@@ -223,7 +225,7 @@ mod tests {
             python.arg(tree.join(path)).env_clear().env("PYTHONPATH", &tree);
             let said = python.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("it runs");
             assert_eq!(String::from_utf8_lossy(&said.stdout), "tiny\n");
-            assert_eq!(fetch(&library, ids(), &environment, |_| ()).expect("nothing to do"), []);
+            assert_eq!(fetched(&library, &environment).expect("nothing to do"), []);
         }
     }
 

@@ -3,12 +3,14 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use axum::Router;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 
 use super::User;
 use super::stand_in::{problem, serve};
@@ -343,4 +345,35 @@ fn a_library_that_cannot_be_handed_over_starts_nothing() {
     let said = all.map(|args| user.said(user.with_token(&[&["run"], args].concat())));
     insta::assert_snapshot!(said.concat());
     assert!(user.untouched());
+}
+
+/// Whoever interrupts a lock is obeyed at once: what fetches ends with all that it started, though it obeys nobody, and
+/// nothing is left of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_a_lock_and_what_it_fetches_by() {
+    let user = User::new();
+    put(&user, "lib/mcp/_global/tiny/mcp.json", r#"{"command": "npx", "args": ["tiny"]}"#);
+    let alive = user.home().join("alive");
+    assert!(Command::new("mkfifo").arg(&alive).status().unwrap().success());
+    let deaf = "#!/bin/sh\ntrap '' HUP INT TERM\nexec >\"$HOME/alive\"\ntail -f /dev/null &\necho begun\nexec tail -f /dev/null\n";
+    let npm = put(&user, "bin/npm", deaf);
+    fs::set_permissions(&npm, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut lock = tokio::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
+    lock.env_clear().env("HOME", user.home()).current_dir(user.cwd());
+    lock.env("PATH", format!("{}:/usr/bin:/bin", user.cwd().join("bin").display()));
+    lock.args(["library", "lock", "--library", "lib"]).stdin(Stdio::null());
+    // A Ctrl-C is for the whole group.
+    lock.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    let lock = lock.spawn().unwrap();
+    let mut alive = tokio::fs::File::open(alive).await.unwrap();
+    alive.read_exact(&mut [0; 6]).await.unwrap();
+    kill_process_group(Pid::from_raw(lock.id().unwrap().cast_signed()).unwrap(), Signal::INT).unwrap();
+    let output = lock.wait_with_output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("fetching `tiny` for mcp/_global/tiny") && said.contains("interrupted"), "{said}");
+    // It is open for as long as one of them lives.
+    assert_eq!(alive.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+    let left = fs::read_dir(user.cwd().join("lib/.tools")).unwrap();
+    assert_eq!(left.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), [""; 0]);
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -191,16 +192,11 @@ async fn the_model_is_told_of_each_kind_and_each_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_npx_would_download_is_locked_once_and_runs_in_a_machine() {
     let Some(world) = World::start(|_| {}).await else { return };
-    let package = world.dir.path().join("tiny");
-    fs::create_dir(&package).unwrap();
-    fs::write(package.join("package.json"), r#"{"name": "tiny", "version": "1.0.0", "bin": "main.js"}"#)
-        .unwrap();
-    fs::write(package.join("main.js"), JS_SERVER).unwrap();
-    put(
-        &world,
-        "mcp/_global/tiny/mcp.json",
-        &json!({"command": "npx", "args": ["-y", package, "here"]}).to_string(),
-    );
+    let package = json!({"name": "tiny", "version": "1.0.0", "bin": "main.js"});
+    let Some(registry) = mayfly_test_needs::Registry::start(world.dir.path(), &package, JS_SERVER) else {
+        return world.end().await;
+    };
+    put(&world, "mcp/_global/tiny/mcp.json", r#"{"command": "npx", "args": ["-y", "tiny@1.0.0", "here"]}"#);
     let ask = steps(&[tool("mcp__tiny__ask", &json!({}))]);
     let refused = world.outcome_of(&[&ask]).await;
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
@@ -210,9 +206,11 @@ async fn what_npx_would_download_is_locked_once_and_runs_in_a_machine() {
         refused.stderr
     );
 
-    let locked = world.mayfly(&["library", "lock", "--json"]).await;
-    assert_eq!(locked.code, Some(0), "{}", locked.stderr);
-    fs::remove_dir_all(&package).unwrap();
+    let mut lock = world.plain_command(&["library", "lock", "--json"]);
+    let locked = lock.env("npm_config_registry", registry.url()).stdin(Stdio::null()).output().await.unwrap();
+    let said = String::from_utf8_lossy(&locked.stderr);
+    assert!(locked.status.success() && said.contains("tiny runs tiny@1.0.0"), "{said}");
+    drop(registry);
     let ended = world.outcome_of(&[&ask]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.tool_results()[0].contains("answered here"), "{:?}", ended.tool_results());

@@ -18,12 +18,16 @@ use mayfly_engine::begin_library;
 use mayfly_library::kinds::What;
 use mayfly_library::{Library, Name, Problems, Resource, ResourceId};
 use mayfly_server::{ServerConfig, make_data_folder};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 use crate::cli::{DataArgs, LibraryArgs};
 use crate::config::{Settings, Source};
 use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
+use crate::fetching::GivenUp;
+use crate::interrupts::Interrupts;
 use crate::printer::Printer;
 use crate::tools::{self, Fetched};
 use crate::tunnel::Saved;
@@ -244,7 +248,7 @@ async fn here(
         LibraryVerb::Ls(LsArgs { project, json, .. }) => ls::ls(project, &place, printer(json), json),
         LibraryVerb::Show(ShowArgs { id, json, .. }) => show::show(&id, &place, printer(json), json),
         LibraryVerb::Check(CheckArgs { json, .. }) => check::check(&place, settings, environment, json).await,
-        LibraryVerb::Lock(args) => lock(&args, &place, environment),
+        LibraryVerb::Lock(args) => lock(&args, &place, environment).await,
         LibraryVerb::Remove(RemoveArgs { id, .. }) => remove(&id, &place, printer(false)),
         LibraryVerb::Init(_) => init(&place, printer(false)),
         LibraryVerb::Diff(args) => diff::diff(args, settings, environment).await,
@@ -332,7 +336,7 @@ fn wrong(problems: Problems) -> Stop {
     Stop::usage(problems)
 }
 
-fn lock(args: &LockArgs, place: &Place, environment: &Environment) -> Result<Exit, Stop> {
+async fn lock(args: &LockArgs, place: &Place, environment: &Environment) -> Result<Exit, Stop> {
     let mut printer = Printer::of_lines(args.json, environment);
     let kept = |content: &str| mayfly_engine::archive_of(&place.archives, content);
     let wishes = args.wishes.wishes();
@@ -340,15 +344,38 @@ fn lock(args: &LockArgs, place: &Place, environment: &Environment) -> Result<Exi
     let asked = resolve()?.resources.into_iter().map(|(resource, _)| resource);
     let ids =
         asked.filter_map(|resource| fetchable(resource, place).transpose()).collect::<Result<Vec<_>, _>>()?;
-    for Fetched { id, server, tool } in
-        tools::fetch(&place.library, ids, environment, |words| printer.aside(words))?
-    {
+    for Fetched { id, server, tool } in fetch(place, ids, environment, &mut printer).await? {
         printer.aside(&format!("{id}: {server} runs {}", tool.resolved));
     }
     let lock = resolve()?.lock();
     let text = if args.json { lock.to_json() } else { serde_json::to_string_pretty(&lock)? };
     printer.bytes(format!("{text}\n").as_bytes());
     printer.exit(Exit::Success)
+}
+
+/// Fetches what servers of these resources would download, in a thread of its own: an interrupt is heard meanwhile.
+async fn fetch(
+    place: &Place,
+    ids: Vec<ResourceId>,
+    environment: &Environment,
+    printer: &mut Printer,
+) -> Result<Vec<Fetched>, Stop> {
+    let mut interrupts = Interrupts::install()?;
+    let (tell, mut told) = mpsc::channel::<String>(1);
+    let given_up = GivenUp::default();
+    let (library, environment, flag) = (place.library.clone(), environment.clone(), given_up.flag());
+    let tell = move |words: &str| drop(tell.blocking_send(words.to_owned()));
+    let fetching = spawn_blocking(move || tools::fetch(&library, ids, &environment, &flag, tell));
+    let fetched = async {
+        while let Some(words) = told.recv().await {
+            printer.aside(&words);
+        }
+        fetching.await
+    };
+    tokio::select! {
+        () = interrupts.next() => Err(Stop::interrupted()),
+        fetched = fetched => Ok(fetched??),
+    }
 }
 
 /// Which resource what its servers would download can be fetched for. `None`: it is asked for as it was once, and has it.
