@@ -19,7 +19,7 @@ use futures_util::TryStreamExt as _;
 use mayfly_wire::api::{
     AddCredential, Allowed, Arrived, Begun, Cancel, Commits, CreateTask, CreateToken, CredentialTest, Egress,
     KeptLock, Known, Library, LibraryContent, LibraryDifference, LibraryProblem, NewToken, OwnerToken,
-    PooledCredential, Problem, Resume, Retry, Task, WholeBundle, Workspace,
+    PooledCredential, Problem, Resume, Retry, Task, Wanted, WholeBundle, Workspace,
 };
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
@@ -176,14 +176,18 @@ impl Client {
 
     /// The lock of what a task has of the library, as it is written.
     pub async fn lock(&self, id: impl Display) -> Result<String, ClientError> {
-        let response = self.soon(self.about(Method::GET, id, &["lock"])).await?;
-        Ok(String::from_utf8_lossy(&self.body(response).await?).into_owned())
+        self.text(self.soon(self.about(Method::GET, id, &["lock"])).await?).await
     }
 
-    /// What a task of this project would get of the orchestrator's library.
-    pub async fn library(&self, project: Option<&str>) -> Result<Library, ClientError> {
-        let query: Vec<(&str, &str)> = project.map(|project| ("project", project)).into_iter().collect();
-        self.json(self.request(Method::GET, &["v1", "library"]).query(&query)).await
+    /// What a task would get of the orchestrator's library.
+    pub async fn library(&self, wanted: &Wanted) -> Result<Library, ClientError> {
+        self.json(self.request(Method::GET, &["v1", "library"]).query(&query_of(wanted))).await
+    }
+
+    /// The lock that a task would run with, as it is written.
+    pub async fn library_lock(&self, wanted: &Wanted) -> Result<String, ClientError> {
+        let request = self.request(Method::GET, &["v1", "library", "lock"]).query(&query_of(wanted));
+        self.text(self.soon(request).await?).await
     }
 
     /// What a resource of the orchestrator's library has in it.
@@ -389,6 +393,10 @@ impl Client {
         serde_json::from_slice(&self.body(response).await?).map_err(ClientError::Protocol)
     }
 
+    async fn text(&self, response: Response) -> Result<String, ClientError> {
+        Ok(String::from_utf8_lossy(&self.body(response).await?).into_owned())
+    }
+
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, ClientError> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.transport(error))? {
@@ -416,4 +424,15 @@ impl Client {
     fn transport(&self, source: reqwest::Error) -> ClientError {
         ClientError::Unreachable { socket: self.socket.clone(), source }
     }
+}
+
+/// A query that asks for it.
+fn query_of(wanted: &Wanted) -> Vec<(&'static str, &str)> {
+    let Wanted { project, agent, resources, without } = wanted;
+    let one = [("project", project), ("agent", agent)];
+    let one = one.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+    let all = [("resources", resources), ("without", without)];
+    let all =
+        all.into_iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value.as_str())));
+    one.chain(all).collect()
 }

@@ -62,7 +62,7 @@ pub use events::EventReader;
 pub use feed::{Ahead, FeedReader};
 pub use library::{
     EditError, KeepError, LibraryConfig, archive_of, begin_library, check_library, content_of,
-    differences_of, library_of, wishes_in,
+    differences_of, library_of, problem_of, strays_told, wishes_in,
 };
 pub use mayfly_store::{FeedChunk, IngestError, Listing, LogError, Run, Store, StoreError, Used};
 pub use model::{Denied, Gate, GateClosed, ModelAccess, NoModel};

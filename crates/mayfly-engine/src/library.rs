@@ -17,7 +17,7 @@ use mayfly_library::{
 use mayfly_provider::ToolSpec;
 use mayfly_store::{NewLock, StoreError};
 use mayfly_wire::api;
-use mayfly_wire::api::{CreateTask, LibraryResource, MERGED_MAX, RESOURCES_MAX};
+use mayfly_wire::api::{CreateTask, LibraryResource, MERGED_MAX, RESOURCES_MAX, STRAYS_MAX, Wanted};
 use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::OrderedLibrary;
 use tokio::task::spawn_blocking;
@@ -36,6 +36,8 @@ mod stock;
 
 /// The most characters of a setting's key, or a hook's matcher, that are told.
 const MERGED_CHARS_MAX: usize = 200;
+/// The most files and folders that do not count of which a task's owner is told.
+const STRAYS_TOLD_MAX: usize = 5;
 
 /// Where the library is, and what is kept of it.
 #[derive(Debug, Clone)]
@@ -53,8 +55,12 @@ pub struct LibraryConfig {
 }
 
 /// What a new task gets.
+#[derive(Default)]
 pub(crate) struct Chosen {
-    pub(crate) lock: NewLock,
+    /// What it runs with. `None`: nothing.
+    pub(crate) lock: Option<NewLock>,
+    /// What is told of that in its log.
+    pub(crate) told: Vec<MayflyEvent>,
     /// Where its resources' owner lets machines go.
     pub(crate) rules: Vec<Rule>,
     /// The credential that they name.
@@ -68,13 +74,12 @@ pub(crate) struct Chosen {
 /// # Errors
 /// [`SubmitError::Invalid`], which names the field.
 pub(crate) fn read_wishes(task: &CreateTask) -> Result<Wishes, SubmitError> {
-    let bad =
-        |field, error: mayfly_library::id::BadName| invalid(field, &format!("is no such name: {error}"));
-    let project =
-        task.project.as_deref().map(str::parse).transpose().map_err(|error| bad("project", error))?;
-    let agent = task.agent.as_deref().map(str::parse).transpose().map_err(|error| bad("agent", error))?;
-    let (add, without) = (references("resources", &task.resources)?, references("without", &task.without)?);
-    let wishes = Wishes { project, agent, add, without };
+    let wishes = read_wanted(&Wanted {
+        project: task.project.clone(),
+        agent: task.agent.clone(),
+        resources: task.resources.clone(),
+        without: task.without.clone(),
+    })?;
     if task.lock.is_some() && wishes != Wishes::default() {
         return Err(invalid(
             "lock",
@@ -82,6 +87,20 @@ pub(crate) fn read_wishes(task: &CreateTask) -> Result<Wishes, SubmitError> {
         ));
     }
     Ok(wishes)
+}
+
+/// Reads what is wanted of a library.
+///
+/// # Errors
+/// [`SubmitError::Invalid`], which names the field.
+fn read_wanted(wanted: &Wanted) -> Result<Wishes, SubmitError> {
+    let Wanted { project, agent, resources, without } = wanted;
+    let bad =
+        |field, error: mayfly_library::id::BadName| invalid(field, &format!("is no such name: {error}"));
+    let project = project.as_deref().map(str::parse).transpose().map_err(|error| bad("project", error))?;
+    let agent = agent.as_deref().map(str::parse).transpose().map_err(|error| bad("agent", error))?;
+    let (add, without) = (references("resources", resources)?, references("without", without)?);
+    Ok(Wishes { project, agent, add, without })
 }
 
 fn references(field: &'static str, texts: &[String]) -> Result<Vec<(Kind, Reference)>, SubmitError> {
@@ -131,12 +150,21 @@ pub fn library_of(library: &Library, wishes: &Wishes, archives: &Path) -> Result
     let lock = resolution.lock();
     Ok(api::Library {
         project: lock.project.as_ref().map(ToString::to_string),
+        agent: lock.agent.as_ref().map(ToString::to_string),
         lock: lock.sha256(),
         resources: lock.resources.iter().map(told).collect(),
         shadowed: resolution.shadowed.iter().map(ToString::to_string).collect(),
         projects: library.projects()?.iter().map(ToString::to_string).collect(),
         merged: merged_of(&resolution),
+        more_strays: resolution.strays.len().saturating_sub(STRAYS_MAX),
+        strays: resolution.strays.into_iter().take(STRAYS_MAX).map(problem_of).collect(),
     })
+}
+
+/// Something wrong, as others are told of it.
+pub fn problem_of(problem: Problem) -> api::LibraryProblem {
+    let Problem { file, line, column, words } = problem;
+    api::LibraryProblem { file, line, column, words }
 }
 
 /// What settings and hooks come to, as others are told of it.
@@ -154,6 +182,8 @@ fn merged_of(resolution: &Resolution) -> api::Merged {
         of: one.of.to_string(),
     };
     api::Merged {
+        more_settings: settings.len().saturating_sub(MERGED_MAX),
+        more_hooks: hooks.len().saturating_sub(MERGED_MAX),
         settings: settings.into_iter().take(MERGED_MAX).map(setting).collect(),
         hooks: hooks.into_iter().take(MERGED_MAX).map(hook).collect(),
     }
@@ -252,26 +282,47 @@ impl Engine {
         Ok(sha256)
     }
 
-    /// What a task of this project would get of the library as it is now.
-    pub async fn library(&self, project: Option<Name>) -> Result<api::Library, SubmitError> {
-        let config = self.0.config.library.clone();
-        has_library(&config)?;
-        let wishes = Wishes { project, ..Wishes::default() };
-        let reading =
-            spawn_blocking(move || library_of(&Library::at(&config.folder), &wishes, &config.archives));
-        let read = reading.await.map_err(|error| SubmitError::Archives(io::Error::other(error)))?;
-        Ok(read?)
+    /// What a task would get of the library as it is now.
+    pub async fn library(&self, wanted: &Wanted) -> Result<api::Library, SubmitError> {
+        self.look(wanted, |config, wishes| library_of(&Library::at(&config.folder), wishes, &config.archives))
+            .await
     }
 
-    /// What a task gets of the library as it is now, or of the lock that it names. `None`: nothing.
-    pub(crate) async fn choose_resources(&self, task: &CreateTask) -> Result<Option<Chosen>, SubmitError> {
+    /// The lock that a task would run with, if all that its servers run was fetched.
+    pub async fn library_lock(&self, wanted: &Wanted) -> Result<Lock, SubmitError> {
+        self.look(wanted, |config, wishes| {
+            let kept = |content: &str| archive_of(&config.archives, content);
+            let resolution = Library::at(&config.folder).resolve(wishes, &kept)?;
+            let unfetched: Vec<Problem> =
+                resolution.resources.iter().flat_map(|(resource, _)| unfetched(resource)).collect();
+            if unfetched.is_empty() { Ok(resolution.lock()) } else { Err(Problems(unfetched)) }
+        })
+        .await
+    }
+
+    /// Looks at the library for what is wanted of it.
+    async fn look<T: Send + 'static>(
+        &self,
+        wanted: &Wanted,
+        work: impl FnOnce(&LibraryConfig, &Wishes) -> Result<T, Problems> + Send + 'static,
+    ) -> Result<T, SubmitError> {
+        let wishes = read_wanted(wanted)?;
+        let config = self.0.config.library.clone();
+        has_library(&config)?;
+        let looking = spawn_blocking(move || work(&config, &wishes));
+        let found = looking.await.map_err(|error| SubmitError::Archives(io::Error::other(error)))?;
+        Ok(found?)
+    }
+
+    /// What a task gets of the library as it is now, or of the lock that it names.
+    pub(crate) async fn choose_resources(&self, task: &CreateTask) -> Result<Chosen, SubmitError> {
         let config = self.0.config.library.clone();
         let repository = task.workspace.as_ref().map(|workspace| workspace.name.as_str());
         let wishes = wishes_in(task, repository, &config.projects)?;
         let lock = match &task.lock {
             Some(sha256) => Some(self.lock_called(sha256).await?),
             None if !has_library(&config)? && wishes.agent.is_none() && wishes.add.is_empty() => {
-                return Ok(None);
+                return Ok(Chosen::default());
             }
             None => None,
         };
@@ -282,14 +333,11 @@ impl Engine {
                 Some(lock) => read_lock(&config, &lock)?,
                 None => Library::at(&config.folder).resolve(&wishes, &kept)?,
             };
-            let nothing = resolution.resources.is_empty() && resolution.agent.is_none();
-            if nothing { Ok(None) } else { chosen(&stock, &resolution).map(Some) }
+            chosen(&stock, &resolution)
         });
         let chosen =
             choosing.await.unwrap_or_else(|error| Err(SubmitError::Archives(io::Error::other(error))))?;
-        if let Some(chosen) = &chosen {
-            self.check_needs(&chosen.needs).await?;
-        }
+        self.check_needs(&chosen.needs).await?;
         Ok(chosen)
     }
 
@@ -364,24 +412,33 @@ fn chosen(stock: &Stock, resolution: &Resolution) -> Result<Chosen, SubmitError>
         stock.keep(resource).map_err(SubmitError::Archives)?;
         resource.tools().try_for_each(|tool| stock.keep_tool(&resource.id, tool))?;
     }
+    let warnings = strays_told(&resolution.strays).map(|text| MayflyEvent::Warning { text });
+    let mut told: Vec<MayflyEvent> = warnings.collect();
+    if resolution.resources.is_empty() && resolution.agent.is_none() {
+        return Ok(Chosen { told, ..Chosen::default() });
+    }
     let lock = resolution.lock();
-    let shadowed = resolution.shadowed.iter().map(ToString::to_string).collect();
-    let event = MayflyEvent::Locked {
+    let locked = MayflyEvent::Locked {
         lock: lock.sha256(),
         resources: lock.resources.len(),
-        shadowed,
+        shadowed: resolution.shadowed.iter().map(ToString::to_string).collect(),
         merged: merged_of(resolution),
     };
+    told.insert(0, locked);
     let own = || counting(resolution).map(|resource| &resource.own);
     let rules = own().flat_map(|own| &own.allow).filter_map(|rule| rule.parse().ok()).collect();
     let credential = own().filter_map(|own| own.credential.clone()).last();
     let needs = needs(resolution);
-    Ok(Chosen {
-        lock: NewLock { sha256: lock.sha256(), json: lock.to_json(), event },
-        rules,
-        credential,
-        needs,
-    })
+    let lock = Some(NewLock { sha256: lock.sha256(), json: lock.to_json() });
+    Ok(Chosen { lock, told, rules, credential, needs })
+}
+
+/// What a task's owner is told of what does not count, a line each.
+pub fn strays_told(strays: &[Problem]) -> impl Iterator<Item = String> {
+    let first = strays.iter().take(STRAYS_TOLD_MAX).map(|stray| format!("in the library, {stray}"));
+    let more = strays.len().saturating_sub(STRAYS_TOLD_MAX);
+    let words = || format!("in the library, {more} more do not count: `mayfly library check` names all");
+    first.chain((more > 0).then(words))
 }
 
 /// The resources whose owner's words count for the whole task, those that come first least: an agent's words are those
@@ -400,19 +457,26 @@ fn unbound(resource: &Resource) -> Vec<Problem> {
         Problem::new(&file, format!("says nothing of ${{{name}}}: write secrets = {{ {name} = \"NAME\" }}, as `mayfly credential add NAME --kind secret` keeps it"))
     });
     let mut problems: Vec<Problem> = unbound.collect();
-    problems.extend(servers.iter().filter_map(|server| {
-        let Download { runner, package, .. } = server.unlocked()?;
-        let words = format!(
-            "`{runner} {package}` would download in the machine: `mayfly library lock` fetches it once, here"
-        );
-        Some(Problem::new(format!("{}/mcp.json", resource.id), words))
-    }));
+    problems.extend(unfetched(resource));
     if !resource.own.secrets.is_empty() && !resource.own.allow_secret_in_machine {
         let words = "a secret of a server goes into the machine, where the agent can read it, and only if you write \
                      allow-secret-in-machine = true";
         problems.push(Problem::new(&file, words));
     }
     problems
+}
+
+/// What its servers would download, and was not fetched.
+fn unfetched(resource: &Resource) -> Vec<Problem> {
+    let What::Mcp(servers) = &resource.what else { return Vec::new() };
+    let unfetched = servers.iter().filter_map(|server| {
+        let Download { runner, package, .. } = server.unlocked()?;
+        let words = format!(
+            "`{runner} {package}` would download in the machine: `mayfly library lock` fetches it once, on the machine that has the library"
+        );
+        Some(Problem::new(format!("{}/mcp.json", resource.id), words))
+    });
+    unfetched.collect()
 }
 
 /// The archive that is kept whose content begins so, if there is just one.
@@ -471,5 +535,6 @@ fn read_lock(config: &LibraryConfig, lock: &Lock) -> Result<Resolution, SubmitEr
         agent: lock.agent.clone(),
         resources: resources?,
         shadowed: Vec::new(),
+        strays: Vec::new(),
     })
 }

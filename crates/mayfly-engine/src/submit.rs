@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::egress::read_rules;
 use crate::engine::Engine;
-use crate::library::read_wishes;
+use crate::library::{Chosen, read_wishes};
 use crate::setup::check_setup;
 
 /// The longest name of a workspace's folder or a model.
@@ -117,16 +117,16 @@ impl Engine {
         {
             return self.accepted(known).await;
         }
-        let chosen = if with_library { self.choose_resources(&task).await? } else { None };
+        let chosen = if with_library { self.choose_resources(&task).await? } else { Chosen::default() };
         let id = TaskId::new(Uuid::now_v7());
-        let named = || chosen.as_ref().and_then(|chosen| chosen.credential.clone());
+        let named = || chosen.credential.clone();
         let credential = match &own {
             Some(own) => Whose::Own(self.0.seal.close(&id.to_string(), own)),
             None => Whose::Pool(task.credential_name.clone().or_else(named)),
         };
-        let rules = all_rules(&task, chosen.as_ref().map_or(&[], |chosen| &chosen.rules))?;
-        let (lock, at) = (chosen.map(|chosen| chosen.lock), self.0.clock.now());
-        let new = NewTask { id, spec: task, credential, rules, lock, resumes, idempotency_key, at };
+        let rules = all_rules(&task, &chosen.rules)?;
+        let (Chosen { lock, told, .. }, at) = (chosen, self.0.clock.now());
+        let new = NewTask { id, spec: task, credential, rules, lock, told, resumes, idempotency_key, at };
         let engine = self.clone();
         let id = self.whole(async move { engine.store_task(new, own).await }).await?;
         self.accepted(id).await

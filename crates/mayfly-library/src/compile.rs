@@ -76,6 +76,23 @@ pub struct Expected {
     pub unknown: BTreeSet<String>,
 }
 
+impl Expected {
+    /// Whether the session may call what this server has: the agent's list has something of it, and it is not denied whole.
+    pub fn has_use_for(&self, server: &str) -> bool {
+        let (whole, tools) = (format!("mcp__{server}"), format!("mcp__{server}__"));
+        let is_some = |rule: &String| match rule.split_once('*') {
+            Some((head, _)) => head.starts_with(&tools) || tools.starts_with(head),
+            None => *rule == whole || rule.starts_with(&tools),
+        };
+        let is_all = |rule: &String| match rule.strip_suffix('*') {
+            Some(head) => tools.starts_with(head),
+            None => *rule == whole,
+        };
+        let listed = self.tools.as_ref().is_none_or(|rules| rules.iter().any(is_some));
+        listed && !self.denied.iter().any(is_all)
+    }
+}
+
 /// Compiles for a machine where the CLI's own folder is `config`, a whole path.
 pub fn compile(resolution: &Resolution, config: &str, secrets: &Secrets) -> Compiled {
     let mut compiled =

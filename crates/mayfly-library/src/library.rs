@@ -18,7 +18,7 @@ use crate::resource::Resource;
 use crate::shelf::Shelf;
 use crate::tree::{self, File};
 
-/// The most folders of one kind and namespace that are looked at.
+/// The most folders and files of one kind and namespace that are looked at.
 const ENTRIES_MAX: usize = 10_000;
 
 /// What was kept of contents that are not in the library any more: the archive whose name begins so.
@@ -73,7 +73,9 @@ impl Library {
 
     /// What a task gets. Contents that it names may be `kept` where they are not here any more.
     pub fn resolve(&self, wishes: &Wishes, kept: Kept<'_>) -> Result<Resolution, Problems> {
-        let choice = resolve(&self.ids()?, wishes)?;
+        let (ids, mut strays) = self.walk()?;
+        strays.retain(|stray| concerns(stray, wishes.project.as_ref()));
+        let choice = resolve(&ids, wishes)?;
         let (mut resources, mut problems, mut bytes) = (Vec::new(), Vec::new(), 0);
         for (id, from, content) in choice.chosen {
             match self.read_pinned(id, content.as_deref(), kept) {
@@ -96,7 +98,8 @@ impl Library {
             return Err(Problems(problems));
         }
         let agent = wishes.agent.as_ref().map(|agent| agent.name.clone());
-        Ok(Resolution { project: wishes.project.clone(), agent, resources, shadowed: choice.shadowed })
+        let (project, shadowed) = (wishes.project.clone(), choice.shadowed);
+        Ok(Resolution { project, agent, resources, shadowed, strays })
     }
 
     fn read_pinned(
@@ -207,7 +210,7 @@ impl Library {
         Ok(place)
     }
 
-    /// What is there, and what looks as if it were to be.
+    /// What is there, and what looks as if it were to be, by name.
     fn walk(&self) -> Result<(BTreeSet<ResourceId>, Vec<Problem>), Problems> {
         let (mut ids, mut strays) = (BTreeSet::new(), Vec::new());
         for name in folders(&self.folder, "", &mut strays)? {
@@ -225,8 +228,15 @@ impl Library {
                 }
             }
         }
+        strays.sort();
         Ok((ids, strays))
     }
+}
+
+/// Whether what does not count looks as if it were for tasks of this project: it is not in the namespace of another.
+fn concerns(stray: &Problem, project: Option<&Name>) -> bool {
+    let namespace = stray.file.split('/').nth(1).and_then(|name| name.parse::<Name>().ok());
+    namespace.is_none_or(|namespace| namespace.as_str() == GLOBAL || Some(&namespace) == project)
 }
 
 /// The servers that are there twice in resources together.
@@ -255,7 +265,12 @@ fn folders(folder: &Path, below: &str, strays: &mut Vec<Problem>) -> Result<Vec<
         Err(error) => return Err(wrong(error)),
     };
     let mut names = Vec::new();
-    for entry in entries {
+    for (count, entry) in entries.enumerate() {
+        if count == ENTRIES_MAX {
+            return Err(
+                Problem::new(shown(below), format!("has more than {ENTRIES_MAX} folders and files")).into()
+            );
+        }
         let entry = entry.map_err(wrong)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with('.') {
@@ -274,9 +289,6 @@ fn folders(folder: &Path, below: &str, strays: &mut Vec<Problem>) -> Result<Vec<
                 join(below, &name),
                 "does not count: a resource is a folder KIND/NAMESPACE/NAME",
             ));
-        }
-        if names.len() > ENTRIES_MAX {
-            return Err(Problem::new(shown(below), format!("has more than {ENTRIES_MAX} folders")).into());
         }
     }
     Ok(names)

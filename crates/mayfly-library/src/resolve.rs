@@ -150,6 +150,8 @@ pub struct Resolution {
     pub resources: Vec<(Resource, From)>,
     /// What others stand before.
     pub shadowed: Vec<ResourceId>,
+    /// What does not count, though it looks as if it were for the task.
+    pub strays: Vec<Problem>,
 }
 
 impl Resolution {

@@ -50,6 +50,8 @@ pub struct NewTask {
     pub rules: Vec<Rule>,
     /// What it runs with of the library.
     pub lock: Option<NewLock>,
+    /// What is told of that in its log.
+    pub told: Vec<MayflyEvent>,
     /// What it goes on with.
     pub resumes: Option<Resumed>,
     /// The same key with the same task gives the task that is there already.
@@ -59,14 +61,12 @@ pub struct NewTask {
 }
 
 /// What a task runs with of the library.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLock {
     /// The SHA-256 of `json`, in hex.
     pub sha256: String,
     /// The lock.
     pub json: String,
-    /// What is told of it in the task's log.
-    pub event: MayflyEvent,
 }
 
 /// An effect that was performed.
@@ -521,7 +521,9 @@ fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError>
     }
     if let Some(lock) = &new.lock {
         locks::keep(connection, &lock.sha256, &lock.json)?;
-        log.mayfly(0, new.at, &lock.event)?;
+    }
+    for event in &new.told {
+        log.mayfly(0, new.at, event)?;
     }
     log.close()?;
     failpoint("submit-uncommitted");

@@ -27,7 +27,8 @@
 //! PUT  /v1/resources/{sha256}        an archive              -> 204           a resource of a library elsewhere
 //! POST /v1/locks                     a lock                  -> 201 KeptLock  for a task's `lock`
 //! HEAD /v1/resources/{sha256}                                -> 204           it is kept already
-//! GET  /v1/library?project=NS                                -> 200 Library   what a task would get now
+//! GET  /v1/library?project=&agent=&resources=&without=       -> 200 Library   what a task would get now ([`Wanted`])
+//! GET  /v1/library/lock?                                     -> 200 the lock that it would run with
 //! GET  /v1/library/resources/{kind}/{namespace}/{name}       -> 200 LibraryContent
 //! PUT  /v1/library/resources/…?replace=   an archive         -> 200 LibraryContent
 //! DELETE /v1/library/resources/…                             -> 204
@@ -54,6 +55,9 @@ pub const PROMPT_BYTES_MAX: usize = 1024 * 1024;
 
 /// The most settings, and the most hooks, that are told of what a task gets; each name of theirs has at most 200 characters.
 pub const MERGED_MAX: usize = 200;
+
+/// The most files and folders that are told of what does not count in the library.
+pub const STRAYS_MAX: usize = 20;
 
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 100;
@@ -159,6 +163,11 @@ fn is_zero(number: &i32) -> bool {
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_none(count: &u32) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_no_more(count: &usize) -> bool {
     *count == 0
 }
 
@@ -468,13 +477,31 @@ pub struct Resume {
     pub credential_name: Option<String>,
 }
 
-/// What a task of a project would get of the library, as it is now.
+/// What a task wants of the library, as a [`CreateTask`] says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
+#[cfg_attr(feature = "schema", into_params(parameter_in = Query))]
+pub struct Wanted {
+    /// The namespace besides `_global`. Default: none.
+    pub project: Option<String>,
+    /// The agent that the task is run by, as `[NAMESPACE/]NAME[@SHA256]`. Default: none.
+    pub agent: Option<String>,
+    /// One more resource, as `KIND/[NAMESPACE/]NAME[@SHA256]`; it can be there again, at most [`RESOURCES_MAX`] times.
+    pub resources: Vec<String>,
+    /// A resource that it is not to have, as `KIND/[NAMESPACE/]NAME`; it can be there again, at most [`RESOURCES_MAX`] times.
+    pub without: Vec<String>,
+}
+
+/// What a task would get of the library, as it is now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Library {
     /// The namespace that it would have besides `_global`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
+    /// The agent that it would be run by. Without one of its name among the resources, the repository's is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// The name of the lock that it would run with: the SHA-256 of that.
     pub lock: String,
     /// Its resources, by kind and name.
@@ -486,6 +513,12 @@ pub struct Library {
     /// What its settings and hooks come to.
     #[serde(default, skip_serializing_if = "Merged::is_empty")]
     pub merged: Merged,
+    /// What does not count, though it looks as if it were for the task, such as a link; at most [`STRAYS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<LibraryProblem>,
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "is_no_more")]
+    pub more_strays: usize,
 }
 
 /// What the settings and hooks of a task's resources come to.
@@ -495,9 +528,15 @@ pub struct Merged {
     /// Settings that two resources say differently, at most [`MERGED_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<Overridden>,
+    /// How many more of them there are.
+    #[serde(default, skip_serializing_if = "is_no_more")]
+    pub more_settings: usize,
     /// Hooks in the order in which the CLI has them, at most [`MERGED_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookOf>,
+    /// How many more of them there are.
+    #[serde(default, skip_serializing_if = "is_no_more")]
+    pub more_hooks: usize,
 }
 
 impl Merged {

@@ -11,8 +11,10 @@ use http::Method;
 use http_body_util::Empty;
 use mayfly_library::kinds::What;
 use mayfly_library::pack::{self, BadArchive};
-use mayfly_library::resolve::BYTES_MAX;
-use mayfly_library::{Compiled, Kind, Lock, Locked, Problems, Resolution, Resource, Secrets, compile};
+use mayfly_library::resolve::{BYTES_MAX, From};
+use mayfly_library::{
+    Compiled, File, Kind, Lock, Locked, Problems, Resolution, Resource, ResourceId, Secrets, compile,
+};
 use mayfly_wire::Secret;
 use mayfly_wire::worker::{OrderedLibrary, RESOURCE_PATH, WorkOrder};
 
@@ -112,15 +114,12 @@ async fn fetch(library: &OrderedLibrary, exchange: &Exchange<'_>) -> Result<Reso
     let lock: Lock = serde_json::from_str(&library.lock).map_err(LibraryError::Lock)?;
     let (mut resources, mut bytes) = (Vec::new(), 0);
     for Locked { id, sha256, from, .. } in lock.resources {
-        let path = format!("{RESOURCE_PATH}{sha256}");
-        let ask = || async {
-            let request = exchange.head(Method::GET, &path).body(Empty::<Bytes>::new());
-            exchange.once(request.expect("digits are a path"), pack::ARCHIVE_BYTES_MAX).await
+        // What two of them have in common comes once.
+        let there = resources.iter().find(|(there, _): &&(Resource, From)| there.sha256 == sha256);
+        let files = match there {
+            Some((there, _)) => there.files.clone(),
+            None => fetch_files(&id, &sha256, exchange).await?,
         };
-        let fetched = exchange.until_answered(&path, ask).await;
-        let archive = fetched.map_err(|source| LibraryError::Fetch { id: id.to_string(), source })?;
-        let files = pack::unpack(&archive, &sha256);
-        let files = files.map_err(|source| LibraryError::Archive { id: id.to_string(), source })?;
         let resource = Resource::read(id, files)?;
         bytes += resource.bytes();
         if bytes > BYTES_MAX {
@@ -128,7 +127,23 @@ async fn fetch(library: &OrderedLibrary, exchange: &Exchange<'_>) -> Result<Reso
         }
         resources.push((resource, from));
     }
-    Ok(Resolution { project: lock.project, agent: lock.agent, resources, shadowed: Vec::new() })
+    Ok(Resolution { project: lock.project, agent: lock.agent, resources, ..Resolution::default() })
+}
+
+async fn fetch_files(
+    id: &ResourceId,
+    sha256: &str,
+    exchange: &Exchange<'_>,
+) -> Result<Vec<File>, LibraryError> {
+    let path = format!("{RESOURCE_PATH}{sha256}");
+    let ask = || async {
+        let request = exchange.head(Method::GET, &path).body(Empty::<Bytes>::new());
+        exchange.once(request.expect("digits are a path"), pack::ARCHIVE_BYTES_MAX).await
+    };
+    let fetched = exchange.until_answered(&path, ask).await;
+    let archive = fetched.map_err(|source| LibraryError::Fetch { id: id.to_string(), source })?;
+    let files = pack::unpack(&archive, sha256);
+    files.map_err(|source| LibraryError::Archive { id: id.to_string(), source })
 }
 
 /// Writes a file of the CLI's folder that is not there yet: nobody else can have touched it.

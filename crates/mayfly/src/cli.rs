@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use mayfly_core::host::Rule;
 use mayfly_library::{Kind, Name, Reference, Wishes};
+use mayfly_wire::api::Wanted;
 
 use crate::commands::{allow, cancel, credential, library, logs, ps, result, resume, retry, token, tunnel};
 use crate::config::Flags;
@@ -240,7 +241,7 @@ pub(crate) struct LibraryArgs {
     /// The agent that the task is run by: the library's, else one of the repository's
     #[arg(long, value_name = "[NS/]NAME")]
     pub(crate) agent: Option<Reference>,
-    /// The namespace of the library besides `_global` [default: the one named as the repository is]
+    /// The namespace of the library besides `_global` [default: the one named as the task's repository is]
     #[arg(long, value_name = "NS")]
     pub(crate) project: Option<Name>,
     /// One more skill; can be given again, as all of these can
@@ -278,6 +279,16 @@ impl LibraryArgs {
     /// What it is not to have.
     pub(crate) fn without(&self) -> Vec<String> {
         texts(&self.wishes().without)
+    }
+
+    /// What is asked for, as an orchestrator is told of it.
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted {
+            project: self.project.as_ref().map(ToString::to_string),
+            agent: self.agent.as_ref().map(ToString::to_string),
+            resources: self.resources(),
+            without: self.without(),
+        }
     }
 
     /// What is asked for.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mayfly_client::{Client, ClientError};
-use mayfly_engine::wishes_in;
+use mayfly_engine::{strays_told, wishes_in};
 use mayfly_library::{Library, Resolution, Resource, Wishes};
 use mayfly_wire::api::CreateTask;
 
@@ -55,6 +55,7 @@ impl Lent {
         tasks: &mut [CreateTask],
     ) -> Result<(), Stop> {
         for (_, resolution, indices) in &self.0 {
+            strays_told(&resolution.strays).for_each(|words| printer.aside(&words));
             for (resource, _) in &resolution.resources {
                 let keep = async |client: &Client| keep(client, resource).await;
                 contact.ask_as_typed(printer, keep).await?;

@@ -6,7 +6,10 @@ use mayfly_core::{Outcome, TaskId};
 use mayfly_engine::{NoModel, SubmitError, archive_of};
 use mayfly_testkit::{SimMachine, TestEngine, task};
 use mayfly_wire::api::{ALLOWED_MAX, AddCredential, CreateTask, Credential, CredentialKind, Retry};
+use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::{Down, WorkOrder};
+
+use crate::{at_once, minutes};
 
 const CANARY: &str = "canary-5be1c0";
 
@@ -76,6 +79,29 @@ async fn a_task_is_known_by_its_key_though_the_library_is_wrong_by_now() {
     assert!(matches!(other, Err(SubmitError::KeyConflict)));
 }
 
+/// An edit counts from the next task on, without a restart; one that is accepted keeps what it had, in every attempt.
+#[tokio::test]
+async fn an_edit_counts_for_later_tasks_alone() {
+    let mut mayfly = TestEngine::start(at_once(1)).await;
+    put(&mayfly, "rules/_global/a/a.md", "before");
+    let first = mayfly.submit(task("x")).await;
+    let lock_of = async |id| mayfly.engine.lock_of(id).await.unwrap().unwrap();
+    let before = lock_of(first).await;
+    put(&mayfly, "rules/_global/a/a.md", "after");
+    let later = mayfly.submit(task("y")).await;
+    let after = lock_of(later).await;
+    assert_ne!(before, after);
+    // The first machine never joins, and another takes its place.
+    let lost = mayfly.machines.next().await;
+    mayfly.clock.sleeper_for(minutes(1)).await;
+    mayfly.clock.advance(minutes(1));
+    let (mut machine, order) = running(&mut mayfly).await;
+    assert_ne!(machine.attempt(), lost.attempt());
+    assert_eq!(order.library.unwrap().lock, before);
+    to_its_end(&mayfly, first, &mut machine).await;
+    assert_eq!(running(&mut mayfly).await.1.library.unwrap().lock, after);
+}
+
 #[tokio::test]
 async fn a_task_that_had_nothing_of_the_library_has_nothing_of_it_again() {
     let mut mayfly = TestEngine::start(|_| {}).await;
@@ -89,6 +115,38 @@ async fn a_task_that_had_nothing_of_the_library_has_nothing_of_it_again() {
     assert_eq!(order.library.map(|library| library.lock), None);
     mayfly.submit(task("x")).await;
     assert!(running(&mut mayfly).await.1.library.is_some());
+}
+
+/// S46: what looks as if it were for a task and does not count is told of in its log, also where nothing else is there.
+#[tokio::test]
+async fn what_does_not_count_is_told_to_those_whom_it_is_for() {
+    let mayfly = TestEngine::start(|_| {}).await;
+    put(&mayfly, "skills/_global/review/SKILL.md", "in the wrong place");
+    put(&mayfly, "rules/site/loose.md", "in no folder");
+    let of = |project: &str| CreateTask { project: Some(project.to_owned()), ..task("x") };
+    let other = mayfly.submit(of("other")).await;
+    let site = mayfly.submit(of("site")).await;
+    let told = async |id| mayfly.warnings(id).await.join("\n");
+    let wrong =
+        "in the library, skills: is no kind of resource: these are skill, agent, mcp, hooks, rules, settings";
+    assert_eq!(told(other).await, wrong);
+    let loose =
+        "in the library, rules/site/loose.md: does not count: a resource is a folder KIND/NAMESPACE/NAME";
+    assert_eq!(told(site).await, format!("{loose}\n{wrong}"));
+
+    put(&mayfly, "rules/_global/a/a.md", "a");
+    for number in 0..7 {
+        let link = mayfly.config.library.folder.join(format!("rules/_global/link{number}"));
+        std::os::unix::fs::symlink("a", link).unwrap();
+    }
+    let many = mayfly.submit(of("other")).await;
+    let warnings = mayfly.warnings(many).await;
+    assert_eq!(warnings.len(), 6, "{warnings:?}");
+    assert!(warnings[4].starts_with("in the library, rules/_global/link4: is a link"), "{warnings:?}");
+    assert_eq!(warnings[5], "in the library, 3 more do not count: `mayfly library check` names all");
+    let is_locked =
+        |(_, event): &(u32, MayflyEvent)| matches!(event, MayflyEvent::Locked { resources: 1, .. });
+    assert!(mayfly.told(many).await.iter().any(is_locked));
 }
 
 /// A library that cannot be read is not as good as none.

@@ -107,7 +107,10 @@ fn what_does_not_count_is_told_by_a_check_and_stops_nobody() {
     skill/_global/loose.md: does not count: a resource is a folder KIND/NAMESPACE/NAME
     skils: is no kind of resource: these are skill, agent, mcp, hooks, rules, settings
     ");
-    assert_eq!(library.resolve(&Wishes::default(), &nothing).unwrap().resources.len(), 2);
+    let resolution = library.resolve(&Wishes::default(), &nothing).unwrap();
+    assert_eq!(resolution.resources.len(), 2);
+    let strays: Vec<_> = resolution.strays.iter().map(ToString::to_string).collect();
+    assert_eq!(strays, said, "and to whom it would be for");
 }
 
 /// A name that is no tool's denies nothing, which a check tells with its place.

@@ -8,9 +8,9 @@ use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use mayfly_engine::{Found, content_of, differences_of};
+use mayfly_engine::{Found, SubmitError, content_of, differences_of, problem_of};
 use mayfly_library::{Lock, ResourceId, pack};
-use mayfly_wire::api::{Begun, LibraryContent, LibraryDifference, LibraryProblem};
+use mayfly_wire::api::{Begun, Library, LibraryContent, LibraryDifference, LibraryProblem, Wanted};
 use serde::Deserialize;
 
 use super::Owner;
@@ -43,6 +43,73 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
         let id = parts.join("/").parse();
         id.map(Self).map_err(|error| Problem::bad_request(format!("this names no resource: {error}")))
     }
+}
+
+/// What the query wants of the library.
+pub(super) struct Wants(Wanted);
+
+impl<S: Send + Sync> FromRequestParts<S> for Wants {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Asked(query) = Asked::<Vec<(String, String)>>::from_request_parts(parts, state).await?;
+        let mut wanted = Wanted::default();
+        for (name, value) in query {
+            match (name.as_str(), &mut wanted) {
+                ("project", Wanted { project: project @ None, .. }) => *project = Some(value),
+                ("agent", Wanted { agent: agent @ None, .. }) => *agent = Some(value),
+                ("resources", Wanted { resources, .. }) => resources.push(value),
+                ("without", Wanted { without, .. }) => without.push(value),
+                ("project" | "agent", _) => {
+                    return Err(Problem::bad_request(format!("`{name}` is there more than once")));
+                }
+                _ => {
+                    let words = "is none of `project`, `agent`, `resources` and `without`";
+                    return Err(Problem::bad_request(format!("`{name}` {words}")));
+                }
+            }
+        }
+        Ok(Self(wanted))
+    }
+}
+
+/// Why there is no answer to a query: what cannot be wanted is the query's fault.
+fn unanswered(error: SubmitError) -> Problem {
+    match error {
+        SubmitError::Invalid { .. } => Problem::bad_request(error.to_string()),
+        error => error.into(),
+    }
+}
+
+/// `GET /v1/library`: what a task would get now.
+#[utoipa::path(
+    get,
+    path = "/v1/library",
+    params(Wanted),
+    responses(
+        (status = 200, description = "What a task that wants this would get, as the library is now", body = Library),
+        (status = 400, description = "There is something else in the query, or something in it is no name", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Something is wrong in the library that the task would get, or is not there: a line each, with file, line and column", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn list(State(app): State<Owner>, Wants(wanted): Wants) -> Result<Json<Library>, Problem> {
+    app.engine.library(&wanted).await.map(Json).map_err(unanswered)
+}
+
+/// `GET /v1/library/lock`: the lock that a task would run with.
+#[utoipa::path(
+    get,
+    path = "/v1/library/lock",
+    params(Wanted),
+    responses(
+        (status = 200, description = "The lock; the SHA-256 of these bytes is its name", body = String, content_type = "application/json"),
+        (status = 400, description = "There is something else in the query, or something in it is no name", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Something is wrong in the library that the task would get, or is not there, or was not fetched: a line each, with file, line and column", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn wanted_lock(State(app): State<Owner>, Wants(wanted): Wants) -> Result<Response, Problem> {
+    let lock = app.engine.library_lock(&wanted).await.map_err(unanswered)?;
+    Ok(([(CONTENT_TYPE, "application/json")], lock.to_json()).into_response())
 }
 
 /// `GET /v1/library/resources/{kind}/{namespace}/{name}`: what a resource has in it.
@@ -138,11 +205,7 @@ pub(super) async fn remove(State(app): State<Owner>, Named(id): Named) -> Result
     responses((status = 200, description = "All that is wrong, by file; the CLI's own validator was not asked", body = [LibraryProblem])),
 )]
 pub(super) async fn check(State(app): State<Owner>) -> Result<Json<Vec<LibraryProblem>>, Problem> {
-    let told = |problem: mayfly_library::Problem| {
-        let mayfly_library::Problem { file, line, column, words } = problem;
-        LibraryProblem { file, line, column, words }
-    };
-    Ok(Json(app.engine.check_library().await?.into_iter().map(told).collect()))
+    Ok(Json(app.engine.check_library().await?.into_iter().map(problem_of).collect()))
 }
 
 /// `POST /v1/library/init`: puts a small library there to start from.

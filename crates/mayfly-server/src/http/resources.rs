@@ -10,10 +10,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use mayfly_core::TaskId;
 use mayfly_library::Lock;
-use mayfly_wire::api::{KeptLock, Library};
-use serde::Deserialize;
+use mayfly_wire::api::KeptLock;
 
-use super::extract::{Asked, Task, TaskPath, admit};
+use super::extract::{Task, TaskPath, admit};
 use super::problem::{Kind, Problem};
 use super::{Machine, Owner, download};
 
@@ -51,36 +50,6 @@ pub(super) async fn lock_of(app: &Owner, id: TaskId) -> Result<String, Problem> 
     }
     let forgotten = app.engine.forgotten_lock(id).await?;
     Err(forgotten.map_or_else(Problem::no_lock, |sha256| Problem::forgotten_lock(&sha256)))
-}
-
-/// The query of the library.
-#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Of {
-    /// The namespace besides `_global`. Default: none.
-    project: Option<String>,
-}
-
-/// `GET /v1/library`: what a task would get now.
-#[utoipa::path(
-    get,
-    path = "/v1/library",
-    params(Of),
-    responses(
-        (status = 200, description = "What a task of the project would get, as the library is now", body = Library),
-        (status = 400, description = "There is something else in the query, or `project` is no name", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Something is wrong in the library that the task would get: a line each, with file, line and column", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
-    ),
-)]
-pub(super) async fn list(
-    State(app): State<Owner>,
-    Asked(Of { project }): Asked<Of>,
-) -> Result<Json<Library>, Problem> {
-    let project = project.as_deref().map(str::parse).transpose();
-    let project =
-        project.map_err(|error| Problem::bad_request(format!("`project` is no such name: {error}")))?;
-    Ok(Json(app.engine.library(project).await?))
 }
 
 /// `HEAD /v1/resources/{sha256}`: whether a resource is here, so that it need not be handed over.

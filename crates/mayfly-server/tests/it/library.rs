@@ -4,7 +4,7 @@ use std::fs;
 
 use mayfly_client::{Bundle, ClientError};
 use mayfly_library::{File, Library as Folder, Wishes, pack};
-use mayfly_wire::api::{CreateTask, Library};
+use mayfly_wire::api::{CreateTask, Library, MERGED_MAX, RESOURCES_MAX, STRAYS_MAX, Wanted};
 use serde_json::Value;
 
 use crate::bed::{Bed, raw, task};
@@ -53,16 +53,115 @@ async fn what_a_task_would_get_is_what_it_gets() {
     assert_ne!(asked(&bed, "?project=site").await.1["lock"].as_str(), named.as_deref());
 }
 
+/// Whatever a task can ask for can be asked of the list, and of the lock that it would have.
+#[tokio::test]
+async fn what_a_task_would_get_that_asks_for_more_and_less_is_what_it_gets() {
+    let bed = Bed::start().await;
+    for (path, text) in [
+        ("agent/_global/reader/agent.md", "---\ntools: Read\n---\nRead."),
+        ("skill/other/pdf/SKILL.md", "before"),
+        ("rules/_global/style/style.md", "Be brief."),
+        ("rules/_global/more/more.md", "Be kind."),
+        ("rules/site/style/style.md", "Be long."),
+    ] {
+        put(&bed, path, text);
+    }
+    let text = |text: &str| Some(text.to_owned());
+    let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let all = Wanted {
+        project: text("site"),
+        agent: text("reader"),
+        resources: texts(&["skill/other/pdf", "rules/_global/style"]),
+        without: texts(&["rules/more", "skill/pdf"]),
+    };
+    let repositorys = Wanted { agent: text("of-the-repository"), ..Wanted::default() };
+    let mut asked = Vec::new();
+    for wanted in [Wanted::default(), all.clone(), repositorys] {
+        asked.push(is_what_a_task_gets(&bed, wanted).await);
+    }
+    assert_eq!(asked[1].agent, text("reader"));
+    let ids: Vec<_> = asked[1].resources.iter().map(|one| format!("{} {}", one.id, one.from)).collect();
+    assert_eq!(ids, ["skill/other/pdf task", "agent/_global/reader task", "rules/_global/style task"]);
+    assert_eq!((asked[2].resources.len(), &asked[2].agent), (2, &text("of-the-repository")));
+
+    let pinned = texts(&[&format!("skill/other/pdf@{}", &asked[1].resources[0].sha256[..12])]);
+    put(&bed, "skill/other/pdf/SKILL.md", "after");
+    let old = is_what_a_task_gets(&bed, Wanted { resources: pinned, ..all.clone() }).await;
+    assert_eq!(old.resources[0], asked[1].resources[0]);
+    assert_ne!(is_what_a_task_gets(&bed, all).await.resources[0], asked[1].resources[0]);
+}
+
+/// What is told of it is what a task with these wishes runs with.
+async fn is_what_a_task_gets(bed: &Bed, wanted: Wanted) -> Library {
+    let listed = bed.client.library(&wanted).await.unwrap();
+    let lock = bed.client.library_lock(&wanted).await.unwrap();
+    assert_eq!(pack::sha256(lock.as_bytes()), listed.lock);
+    let key = format!("{wanted:?} {}", listed.lock);
+    let Wanted { project, agent, resources, without } = wanted;
+    let task = CreateTask { project, agent, resources, without, ..task("p", None) };
+    let id = bed.client.submit(&task, &pack::sha256(key.as_bytes())).await.unwrap().id;
+    assert_eq!(bed.client.lock(&id).await.unwrap(), lock);
+    listed
+}
+
+/// What a server would download is no part of a lock until it was fetched, on the machine that has the library.
+#[tokio::test]
+async fn nothing_is_fetched_for_a_lock_that_is_asked_for() {
+    let bed = Bed::start().await;
+    put(&bed, "mcp/site/tiny/mcp.json", r#"{"command": "npx", "args": ["-y", "tiny@1.0.0"]}"#);
+    let of_site = Wanted { project: Some("site".to_owned()), ..Wanted::default() };
+    assert_eq!(bed.client.library(&of_site).await.unwrap().resources.len(), 1);
+    let (kind, detail) = refusal(bed.client.library_lock(&of_site).await);
+    assert!(kind == "invalid-library" && detail.contains("on the machine that has the library"), "{detail}");
+    assert!(bed.client.library_lock(&Wanted::default()).await.is_ok());
+}
+
+/// What is more than is told is counted.
+#[tokio::test]
+async fn of_what_is_cut_off_it_is_told_how_much_it_is() {
+    let bed = Bed::start().await;
+    let many = |what: &dyn Fn(usize) -> String| (0..MERGED_MAX + 7).map(what).collect::<Vec<_>>().join(",");
+    let env = |value: &str| format!("\"env\": {{{}}}", many(&|i| format!("\"K{i}\": \"{value}\"")));
+    let hook = r#"{"type": "command", "command": "true"}"#;
+    let hooks = many(&|i| format!("{{\"matcher\": \"T{i}\", \"hooks\": [{hook}]}}"));
+    put(&bed, "settings/_global/a/settings.json", &format!("{{{}}}", env("1")));
+    let later = format!("{{{}, \"hooks\": {{\"PostToolUse\": [{hooks}]}}}}", env("2"));
+    put(&bed, "settings/_global/b/settings.json", &later);
+    for i in 0..=STRAYS_MAX {
+        std::os::unix::fs::symlink("..", bed.data().join(format!("library/settings/_global/l{i:02}")))
+            .unwrap();
+    }
+    let listed = bed.client.library(&Wanted::default()).await.unwrap();
+    let merged = listed.merged;
+    assert_eq!((merged.settings.len(), merged.more_settings), (MERGED_MAX, 7));
+    assert_eq!((merged.hooks.len(), merged.more_hooks), (MERGED_MAX, 7));
+    assert_eq!((listed.strays.len(), listed.more_strays), (STRAYS_MAX, 1));
+    assert_eq!(listed.strays[0].file, "settings/_global/l00");
+}
+
 #[tokio::test]
 async fn what_cannot_be_told_of_the_library_is_said_as_a_problem() {
     let bed = Bed::start().await;
-    for (query, words) in [("?project=../x", "`project` is no such name"), ("?projects=x", "projects")] {
+    let many = format!("?{}", "without=rules/x&".repeat(RESOURCES_MAX + 1));
+    for (query, words) in [
+        ("?project=../x", "`project` is no such name"),
+        ("?projects=x", "`projects` is none of `project`, `agent`, `resources` and `without`"),
+        ("?agent=a/b/c", "`agent` is no such name"),
+        ("?agent=a&agent=b", "`agent` is there more than once"),
+        ("?resources=rules/x&resources=pdf", "`resources` has a bad name, number 2"),
+        (&many, "`without` has 501 names, and 500 are the most"),
+    ] {
         let (status, problem) = asked(&bed, query).await;
         let detail = problem["detail"].as_str().unwrap();
         assert!(
             (status, &problem["type"]) == (400, &"bad-request".into()) && detail.contains(words),
             "{problem}"
         );
+    }
+    for query in ["?agent=other/none", "?resources=skill/none", "?without=rules/none"] {
+        let (status, problem) = asked(&bed, query).await;
+        assert_eq!((status, &problem["type"]), (422, &"invalid-library".into()));
+        assert!(problem["detail"].as_str().unwrap().contains("none: is "), "{problem}");
     }
     put(&bed, "mcp/site/db/mcp.json", "{\n  // the database\n}");
     let (status, problem) = asked(&bed, "?project=site").await;
@@ -264,8 +363,9 @@ async fn the_library_is_looked_at_and_changed_by_the_api() {
     client.add_to_library(id, &archive("Be kind."), true).await.unwrap();
     let there = fs::read_to_string(bed.data().join("library/rules/site/style/style.md")).unwrap();
     assert_eq!(there, "Be kind.");
-    let listed = client.library(Some("site")).await.unwrap();
-    assert_eq!((listed.resources.len(), client.library(None).await.unwrap().resources.len()), (1, 0));
+    let in_site = Wanted { project: Some("site".to_owned()), ..Wanted::default() };
+    let count = async |wanted: &Wanted| client.library(wanted).await.unwrap().resources.len();
+    assert_eq!((count(&in_site).await, count(&Wanted::default()).await), (1, 0));
 
     let begun = client.begin_library().await.unwrap();
     assert!(begun.len() == 6 && begun.iter().all(|one| one.added), "{begun:?}");

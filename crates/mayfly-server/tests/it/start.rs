@@ -64,6 +64,7 @@ async fn a_key_that_is_gone_while_a_task_waits_stops_the_start_and_the_doctor_kn
         credential: mayfly_store::Whose::Own(vec![0]),
         rules: Vec::new(),
         lock: None,
+        told: Vec::new(),
         resumes: None,
         idempotency_key: None,
         at: Timestamp::UNIX_EPOCH,

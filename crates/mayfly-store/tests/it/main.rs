@@ -57,6 +57,7 @@ fn new(number: u32, key: Option<&str>) -> NewTask {
         credential: Whose::Own(vec![0]),
         rules: Vec::new(),
         lock: None,
+        told: Vec::new(),
         resumes: None,
         idempotency_key: key.map(str::to_owned),
         at: AT,

@@ -382,20 +382,40 @@ impl Asked {
             differs(format!("the MCP server {} is there, and was not asked for", server.name));
         }
         for name in servers.iter().filter(|(_, required)| **required).map(|(name, _)| name) {
-            let status = status_of(init, name);
-            if status != CONNECTED {
-                differs(format!("the MCP server {name}, which is required, is {status}"));
+            match self.state_of(init, name) {
+                State::Good => {}
+                State::Mute => differs(format!("the MCP server {name}, which is required, {NO_TOOL}")),
+                State::Bad(status) => {
+                    differs(format!("the MCP server {name}, which is required, is {status}"));
+                }
             }
         }
         differences
     }
 
+    /// How a server stands. The CLI calls one connected when its list of tools is there, or when that has taken as long as
+    /// `MCP_TIMEOUT` lets it.
+    fn state_of(&self, init: &Init, server: &str) -> State {
+        let found = init.mcp_servers.iter().find(|said| said.name == server);
+        let status = found.map_or_else(|| "not there".to_owned(), |said| shorten(&said.status));
+        let has_tool = || init.tools.iter().any(|tool| is_of(tool, &format!("mcp__{server}")));
+        match status == CONNECTED {
+            false => State::Bad(status),
+            true if self.library.has_use_for(server) && !has_tool() => State::Mute,
+            true => State::Good,
+        }
+    }
+
     /// What is told of the servers that need not be there, and are not.
     fn absent_servers(&self, init: &Init) -> impl Iterator<Item = String> {
         let servers = self.library.servers.iter().filter(|(_, required)| !**required);
-        let told =
-            servers.map(|(name, _)| (name, status_of(init, name))).filter(|(_, status)| status != CONNECTED);
-        told.map(|(name, status)| format!("the MCP server {name} is {status}: the agent goes on without it"))
+        servers.filter_map(|(name, _)| match self.state_of(init, name) {
+            State::Good => None,
+            State::Mute => Some(format!("the MCP server {name} {NO_TOOL}")),
+            State::Bad(status) => {
+                Some(format!("the MCP server {name} is {status}: the agent goes on without it"))
+            }
+        })
     }
 
     /// What is told of names that are no tool's.
@@ -411,10 +431,16 @@ impl Asked {
 
 /// What the CLI says of a server that is there.
 const CONNECTED: &str = "connected";
+/// What is told of one that is there and is of no use.
+const NO_TOOL: &str = "is connected and has named no tool in time";
 
-fn status_of(init: &Init, server: &str) -> String {
-    let found = init.mcp_servers.iter().find(|said| said.name == server);
-    found.map_or_else(|| "not there".to_owned(), |said| shorten(&said.status))
+/// How a server stands when the agent begins.
+enum State {
+    Good,
+    /// It is there, and has not said which tools it has.
+    Mute,
+    /// It is not, in a word.
+    Bad(String),
 }
 
 /// Whether a rule is about a tool: by its name, or by that of its MCP server. The CLI's first message calls a tool `Task`

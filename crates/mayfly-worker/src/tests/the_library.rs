@@ -1,6 +1,7 @@
 //! What a machine gets of the library is there whole, or nothing of it.
 
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::Response;
 use mayfly_library::{Kind, Lock, Locked, Name, ResourceId, lock, pack, resolve};
@@ -39,6 +40,7 @@ fn host(number: usize) -> Host {
         desk.order.library = Some(OrderedLibrary { lock, model_is_default: true, secrets: [].into() });
         desk.model = |request| {
             let name = request.uri().path().strip_prefix(RESOURCE_PATH)?;
+            ASKED.fetch_add(1, Ordering::SeqCst);
             let archive = archives().into_iter().find(|archive| pack::sha256(archive) == name)?;
             Some(Response::new(bytes::Bytes::from(archive).into()))
         };
@@ -63,9 +65,13 @@ async fn of_resources_with_one_bad_entry_nothing_is_written() {
         );
         assert!(!host.dir.path().join("home/.claude/rules").exists(), "{number}");
     }
-    let good = host(0);
+    let (good, before) = (host(0), ASKED.load(Ordering::SeqCst));
     good.live().await.unwrap();
     assert_eq!(good.ended().0, "succeeded", "{}", good.ended().1);
-    let rule = good.dir.path().join("home/.claude/rules/library/b/r.md");
-    assert_eq!(fs::read_to_string(rule).unwrap(), "x");
+    let rule = |name: &str| good.dir.path().join(format!("home/.claude/rules/library/{name}/r.md"));
+    assert_eq!(["a", "b"].map(|name| fs::read_to_string(rule(name)).unwrap()), ["x", "x"]);
+    assert_eq!(ASKED.load(Ordering::SeqCst) - before, 1, "what two of them have comes once");
 }
+
+/// How many archives were asked for.
+static ASKED: AtomicU32 = AtomicU32::new(0);

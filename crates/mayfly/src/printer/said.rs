@@ -75,13 +75,16 @@ fn other(text: Option<&str>) -> Vec<Said> {
 }
 
 /// What settings and hooks of the library come to, a line each.
-pub(crate) fn merged_lines(Merged { settings, hooks }: &Merged) -> impl Iterator<Item = String> {
+pub(crate) fn merged_lines(merged: &Merged) -> impl Iterator<Item = String> {
+    let Merged { settings, more_settings, hooks, more_hooks } = merged;
     let settings = settings.iter().map(|one| format!("setting {}: {} before {}", one.key, one.by, one.over));
     let hooks = hooks.iter().map(|one| {
         let matcher = one.matcher.as_deref().unwrap_or("always");
         format!("hook {} ({matcher}): {}", one.event, one.of)
     });
-    settings.chain(hooks)
+    let more = |count: usize, what: &str| (count > 0).then(|| format!("and {count} more {what}"));
+    let settings = settings.chain(more(*more_settings, "settings that two resources say"));
+    settings.chain(hooks).chain(more(*more_hooks, "hooks"))
 }
 
 fn mayfly(event: &MayflyEvent, at: Timestamp) -> Vec<Said> {

@@ -50,6 +50,7 @@ fn a_library_is_begun_looked_at_and_changed() {
         &["add", "style.md", "--as", "rules/site/style"],
         &["add", "style.md", "--as", "rules/site/working-together", "--replace"],
         &["ls", "--project", "site"],
+        &["ls", "--project", "site", "--agent", "fixer", "--no-hooks", "check-syntax"],
         &["lock", "--project", "site", "--agent", "fixer", "--no-hooks", "check-syntax"],
         &["remove", "rules/site/style"],
         &["remove", "rules/site/style"],

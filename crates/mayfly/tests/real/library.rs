@@ -13,6 +13,7 @@ mod asked;
 mod checked;
 mod fetched;
 mod gate;
+mod merged;
 mod modes;
 mod reach;
 mod rules;

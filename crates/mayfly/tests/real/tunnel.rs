@@ -205,8 +205,50 @@ async fn the_library_is_changed_through_a_tunnel() {
     assert_eq!(here(&["check"]).await.code, Some(0));
     assert_eq!(here(&["remove", "rules/site/style"]).await.code, Some(0));
     assert!(here(&["remove", "rules/site/style"]).await.refusal().contains("is not in the library"));
-    let lock = here(&["lock"]).await.refusal();
-    assert!(lock.contains("run `mayfly library lock` on that machine"), "{lock}");
+    tunnel.end(Signal::TERM).await;
+    two.end().await;
+}
+
+/// What a task would get there is told here, whatever it asks for; what is to be fetched for its lock is fetched there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_would_get_is_locked_through_a_tunnel() {
+    let Some(two) = Two::start().await else { return };
+    let tunnel = two.first_tunnel().await;
+    let here = async |args: &[&str]| two.said("here", &[&["library"], args].concat()).await;
+    let there = async |args: &[&str]| two.said("there", &[&["library"], args].concat()).await;
+    assert_eq!(here(&["init"]).await.code, Some(0));
+    let library = PathBuf::from(two.data("there")).join("library");
+    let put = |path: &str, text: &str| {
+        let path = library.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    put("skill/other/pdf/SKILL.md", "---\ndescription: reads\n---\nRead it.");
+    put("rules/site/style/style.md", "Be brief.");
+    put("rules/site/loose.md", "Be loose.");
+    let wishes =
+        ["--agent", "fixer", "--skill", "other/pdf", "--no-hooks", "check-syntax", "--project", "site"];
+    for format in [&[][..], &["--json"]] {
+        for verb in ["ls", "lock"] {
+            let args = [&[verb], &wishes[..], format].concat();
+            let told = here(&args).await.text();
+            assert_eq!(told, there(&args).await.text());
+            assert!(told.contains("other/pdf") && told.contains("site/style"), "{told}");
+            assert!(!told.contains("check-syntax"), "{told}");
+        }
+    }
+    assert!(
+        here(&[&["ls"], &wishes[..]].concat()).await.text().contains("rules/site/loose.md: does not count")
+    );
+    let unknown = here(&["lock", "--skill", "none"]).await.refusal();
+    assert!(unknown.contains("skill/none: is not in the library"), "{unknown}");
+
+    put("mcp/site/tiny/mcp.json", r#"{"command": "npx", "args": ["-y", "tiny@1.0.0"]}"#);
+    let unfetched = here(&["lock", "--project", "site"]).await.refusal();
+    let words = "mcp/site/tiny/mcp.json: `npx tiny@1.0.0` would download in the machine: `mayfly library lock` fetches it \
+                 once, on the machine that has the library";
+    assert!(unfetched.contains(words), "{unfetched}");
+    assert_eq!(here(&["lock"]).await.code, Some(0), "it is not for a task of no project");
     tunnel.end(Signal::TERM).await;
     two.end().await;
 }

@@ -108,6 +108,7 @@ fn each_difference_from_the_library_is_named() {
             "db, which is required, is pending",
         ),
         ("{\"name\":\"db\",\"status\":\"connected\"},", "", "db, which is required, is not there"),
+        ("mcp__db__query", "Agent", "db, which is required, is connected and has named no tool in time"),
         ("\"mcp_servers\":[", server, "the MCP server own is there, and was not asked for"),
     ] {
         let findings = read_with(&expected, false, &init.replace(good, bad));
@@ -129,6 +130,37 @@ fn a_server_that_need_not_be_there_is_only_told_of() {
         panic!("{findings:?}")
     };
     assert_eq!(text, "the MCP server docs is failed: the agent goes on without it");
+    let all = Expected { tools: None, ..expected };
+    let findings = read_with(&all, false, &init);
+    let [Finding::Report(Report::Ready { .. }), Finding::Report(Report::Warning { text })] = &findings[..]
+    else {
+        panic!("{findings:?}")
+    };
+    assert_eq!(text, "the MCP server docs is connected and has named no tool in time");
+}
+
+/// A server has no tool that is listed where the agent may call none of them.
+#[test]
+fn a_server_of_which_nothing_may_be_called_need_name_no_tool() {
+    let (expected, init) = expected();
+    let init = init.replace("mcp__db__query", "Agent");
+    let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let is_good = |tools: Option<&[&str]>, denied: &[&str]| {
+        let (tools, denied) = (tools.map(list), list(denied));
+        let library = Expected { tools, denied, ..expected.clone() };
+        matches!(&read_with(&library, false, &init)[0], Finding::Report(Report::Ready { .. }))
+    };
+    let usual: &[&str] = &["Agent", "Edit"];
+    assert!(is_good(Some(usual), &[]));
+    for denied in ["mcp__db", "mcp__db__*", "mcp__*"] {
+        assert!(is_good(None, &[denied]), "{denied}");
+    }
+    for listed in ["mcp__db", "mcp__db__query", "mcp__db__q*", "mcp__*", "mcp__d*"] {
+        assert!(!is_good(Some(&[usual, &[listed]].concat()), &[]), "{listed}");
+    }
+    for denied in ["mcp__db__drop", "mcp__d", "mcp__other", "mcp__db__d*"] {
+        assert!(!is_good(None, &[denied]), "{denied}");
+    }
 }
 
 /// A denied tool that nobody has denies nothing, which is said; a name that the CLI knows is one, whatever is known here.

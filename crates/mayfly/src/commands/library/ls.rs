@@ -1,8 +1,8 @@
 //! `mayfly library ls`: what a task would get, and what others stand before.
 
 use mayfly_engine::library_of;
-use mayfly_library::{Name, Wishes};
-use mayfly_wire::api::Library;
+use mayfly_library::{Problem, Wishes};
+use mayfly_wire::api::{Library, LibraryProblem, LibraryResource};
 
 use super::{Place, wrong};
 use crate::exit::{Exit, Stop};
@@ -11,28 +11,21 @@ use crate::printer::{Printer, merged_lines};
 /// How many digits of a content are shown: enough to name it by.
 const DIGITS: usize = 12;
 
-pub(super) fn ls(
-    project: Option<Name>,
-    place: &Place,
-    mut printer: Printer,
-    json: bool,
-) -> Result<Exit, Stop> {
-    let of_none = project.is_none();
-    let wishes = Wishes { project, ..Wishes::default() };
-    let listed = library_of(&place.library, &wishes, &place.archives).map_err(wrong)?;
-    tell(&listed, of_none, &format!("`{}`", place.shown()), &mut printer, json);
+pub(super) fn ls(wishes: &Wishes, place: &Place, mut printer: Printer, json: bool) -> Result<Exit, Stop> {
+    let listed = library_of(&place.library, wishes, &place.archives).map_err(wrong)?;
+    tell(&listed, &format!("`{}`", place.shown()), &mut printer, json);
     printer.exit(Exit::Success)
 }
 
 /// Tells what a task would get of a library that is called so.
-pub(super) fn tell(listed: &Library, of_none: bool, library: &str, printer: &mut Printer, json: bool) {
+pub(super) fn tell(listed: &Library, library: &str, printer: &mut Printer, json: bool) {
     match json {
         true => printer.json(listed),
-        false => lines(listed, of_none, library).iter().for_each(|line| printer.closing(line)),
+        false => lines(listed, library).iter().for_each(|line| printer.closing(line)),
     }
 }
 
-fn lines(listed: &Library, of_none: bool, library: &str) -> Vec<String> {
+fn lines(listed: &Library, library: &str) -> Vec<String> {
     let mut lines = match listed.resources.is_empty() {
         true => vec![format!(
             "a task would get nothing of {library}; `mayfly library init` puts a small library there"
@@ -43,10 +36,33 @@ fn lines(listed: &Library, of_none: bool, library: &str) -> Vec<String> {
         listed.shadowed.iter().map(|id| format!("not {id}: another of its kind and name comes first")),
     );
     lines.extend(merged_lines(&listed.merged));
-    if of_none && !listed.projects.is_empty() {
+    lines.extend(listed.agent.as_ref().map(|agent| run_by(agent, &listed.resources)));
+    lines.extend(listed.strays.iter().map(as_line));
+    if listed.more_strays > 0 {
+        lines.push(format!(
+            "and {} more that do not count: `mayfly library check` names all",
+            listed.more_strays
+        ));
+    }
+    if listed.project.is_none() && !listed.projects.is_empty() {
         lines.push(format!("projects, each with more: {}", listed.projects.join(", ")));
     }
     lines
+}
+
+/// Who the task is run by.
+fn run_by(agent: &str, resources: &[LibraryResource]) -> String {
+    let is_it = |id: &str| id.strip_prefix("agent/").is_some_and(|id| id.ends_with(&format!("/{agent}")));
+    match resources.iter().find(|one| is_it(&one.id)) {
+        Some(one) => format!("run by {}", one.id),
+        None => format!("run by `{agent}` of the task's repository: the library has no such agent"),
+    }
+}
+
+/// A problem as it is told where the library is.
+pub(super) fn as_line(problem: &LibraryProblem) -> String {
+    let LibraryProblem { file, line, column, words } = problem.clone();
+    Problem { file, line, column, words }.to_string()
 }
 
 /// A heading and a line for each.
@@ -81,7 +97,7 @@ pub(super) fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mayfly_wire::api::{HookOf, LibraryResource, Merged, Overridden};
+    use mayfly_wire::api::{HookOf, Merged, Overridden};
 
     use super::*;
 
@@ -111,19 +127,34 @@ mod tests {
                     matcher: Some("Edit".to_owned()),
                     of: "hooks/_global/fmt".to_owned(),
                 }],
+                more_settings: 0,
+                more_hooks: 7,
             },
+            project: Some("site".to_owned()),
+            agent: Some("own".to_owned()),
+            strays: vec![LibraryProblem {
+                file: "skills".to_owned(),
+                line: None,
+                column: None,
+                words: "is no kind of resource".to_owned(),
+            }],
+            more_strays: 2,
             ..Library::default()
         };
-        insta::assert_snapshot!(lines(&listed, false, "`/l`").join("\n"), @r"
+        insta::assert_snapshot!(lines(&listed, "`/l`").join("\n"), @r"
         KIND   NAME           FROM     CONTENT       SIZE
         skill  site/review    project  0123456789ab  1.5KiB
         rules  _global/style  global   0123456789ab  12B
         not skill/_global/review: another of its kind and name comes first
         setting env.CI: settings/site/more before settings/_global/base
         hook PostToolUse (Edit): hooks/_global/fmt
+        and 7 more hooks
+        run by `own` of the task's repository: the library has no such agent
+        skills: is no kind of resource
+        and 2 more that do not count: `mayfly library check` names all
         ");
         let empty = Library { projects: vec!["site".to_owned()], ..Library::default() };
-        insta::assert_snapshot!(lines(&empty, true, "`/l`").join("\n"), @r"
+        insta::assert_snapshot!(lines(&empty, "`/l`").join("\n"), @r"
         a task would get nothing of `/l`; `mayfly library init` puts a small library there
         projects, each with more: site
         ");

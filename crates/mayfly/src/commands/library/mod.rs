@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use mayfly_engine::begin_library;
 use mayfly_library::kinds::What;
-use mayfly_library::{Library, Name, Problems, Resource, ResourceId};
+use mayfly_library::{Library, Lock, Problems, Resource, ResourceId};
 use mayfly_server::{ServerConfig, make_data_folder};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -39,6 +39,7 @@ Examples:
   mayfly library add ~/reviewer.md --as agent/_global/reviewer
   mayfly library add 'https://host.example/skills.git#pdf' --as skill/_global/pdf
   mayfly library ls --project site         # what a task of the repository `site` gets
+  mayfly library ls --agent reviewer --no-hooks fmt
   mayfly library check                     # what is wrong, as file:line:column
   mayfly run --agent reviewer \"look at the last commit\"
 
@@ -78,7 +79,7 @@ pub(crate) struct LibraryVerbArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum LibraryVerb {
-    Ls(LsArgs),
+    Ls(Box<LsArgs>),
     Show(ShowArgs),
     Check(CheckArgs),
     Lock(Box<LockArgs>),
@@ -91,14 +92,13 @@ enum LibraryVerb {
 /// List what a task would get, why, and which content it has
 #[derive(Debug, clap::Args)]
 struct LsArgs {
-    /// A task of this project [default: of none]
-    #[arg(long, value_name = "NS")]
-    project: Option<Name>,
     /// Print one JSON object, and nothing else
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     place: PlaceArgs,
+    #[command(flatten)]
+    wishes: LibraryArgs,
 }
 
 /// Show what a resource has in it
@@ -213,12 +213,12 @@ impl LibraryVerbArgs {
 
     fn place(&self) -> Option<&PlaceArgs> {
         match &self.verb {
-            LibraryVerb::Ls(LsArgs { place, .. })
-            | LibraryVerb::Show(ShowArgs { place, .. })
+            LibraryVerb::Show(ShowArgs { place, .. })
             | LibraryVerb::Check(CheckArgs { place, .. })
             | LibraryVerb::Add(AddArgs { place, .. })
             | LibraryVerb::Remove(RemoveArgs { place, .. })
             | LibraryVerb::Init(InitArgs { place }) => Some(place),
+            LibraryVerb::Ls(args) => Some(&args.place),
             LibraryVerb::Lock(args) => Some(&args.place),
             LibraryVerb::Diff(_) => None,
         }
@@ -245,7 +245,7 @@ async fn here(
 ) -> Result<Exit, Stop> {
     let printer = |json| Printer::of_lines(json, environment);
     match verb {
-        LibraryVerb::Ls(LsArgs { project, json, .. }) => ls::ls(project, &place, printer(json), json),
+        LibraryVerb::Ls(args) => ls::ls(&args.wishes.wishes(), &place, printer(args.json), args.json),
         LibraryVerb::Show(ShowArgs { id, json, .. }) => show::show(&id, &place, printer(json), json),
         LibraryVerb::Check(CheckArgs { json, .. }) => check::check(&place, settings, environment, json).await,
         LibraryVerb::Lock(args) => lock(&args, &place, environment).await,
@@ -266,15 +266,12 @@ async fn elsewhere(
 ) -> Result<Exit, Stop> {
     let reach = |json| There::reach(origin, to.clone(), Printer::of_lines(json, environment));
     match verb {
-        LibraryVerb::Ls(LsArgs { project, json, .. }) => reach(json).await?.ls(project, json).await,
+        LibraryVerb::Ls(args) => reach(args.json).await?.ls(&args.wishes.wanted(), args.json).await,
         LibraryVerb::Show(ShowArgs { id, json, .. }) => reach(json).await?.show(id, json).await,
         LibraryVerb::Check(CheckArgs { json, .. }) => reach(json).await?.check(json).await,
         LibraryVerb::Remove(RemoveArgs { id, .. }) => reach(false).await?.remove(&id).await,
         LibraryVerb::Init(_) => reach(false).await?.init().await,
-        LibraryVerb::Lock(_) => Err(Stop::wrong(format!(
-            "the library is that of {to}, through a tunnel, and what its servers would download is fetched there: run `mayfly \
-             library lock` on that machine, or name a library of this one with --library PATH"
-        ))),
+        LibraryVerb::Lock(args) => reach(args.json).await?.lock(&args.wishes.wanted(), args.json).await,
         LibraryVerb::Diff(args) => diff::diff(args, settings, environment).await,
         LibraryVerb::Add(args) => {
             let resource = add::read_from(&args, environment).await?;
@@ -347,8 +344,11 @@ async fn lock(args: &LockArgs, place: &Place, environment: &Environment) -> Resu
     for Fetched { id, server, tool } in fetch(place, ids, environment, &mut printer).await? {
         printer.aside(&format!("{id}: {server} runs {}", tool.resolved));
     }
-    let lock = resolve()?.lock();
-    let text = if args.json { lock.to_json() } else { serde_json::to_string_pretty(&lock)? };
+    tell_lock(&resolve()?.lock(), printer, args.json)
+}
+
+fn tell_lock(lock: &Lock, mut printer: Printer, json: bool) -> Result<Exit, Stop> {
+    let text = if json { lock.to_json() } else { serde_json::to_string_pretty(lock)? };
     printer.bytes(format!("{text}\n").as_bytes());
     printer.exit(Exit::Success)
 }

@@ -3,8 +3,8 @@
 use std::mem;
 
 use mayfly_client::{Client, ClientError};
-use mayfly_library::{Name, Resource, ResourceId, pack};
-use mayfly_wire::api::Begun;
+use mayfly_library::{Resource, ResourceId, pack};
+use mayfly_wire::api::{Begun, Wanted};
 
 use super::{ls, show};
 use crate::contact::{Contact, Origin, wrong_as_typed};
@@ -38,13 +38,20 @@ impl There {
         }
     }
 
-    pub(super) async fn ls(mut self, project: Option<Name>, json: bool) -> Result<Exit, Stop> {
-        let of = project.as_ref().map(Name::as_str);
-        let listed =
-            self.contact.ask_as_typed(&mut self.printer, async |client| client.library(of).await).await?;
+    pub(super) async fn ls(mut self, wanted: &Wanted, json: bool) -> Result<Exit, Stop> {
+        let asking = async |client: &Client| client.library(wanted).await;
+        let listed = self.contact.ask_as_typed(&mut self.printer, asking).await?;
         let shown = self.shown();
-        ls::tell(&listed, project.is_none(), &shown, &mut self.printer, json);
+        ls::tell(&listed, &shown, &mut self.printer, json);
         self.printer.exit(Exit::Success)
+    }
+
+    /// What is to be fetched for it is fetched there.
+    pub(super) async fn lock(mut self, wanted: &Wanted, json: bool) -> Result<Exit, Stop> {
+        let asking = async |client: &Client| client.library_lock(wanted).await;
+        let text = self.contact.ask_as_typed(&mut self.printer, asking).await?;
+        let lock = serde_json::from_str(&text).map_err(ClientError::Protocol)?;
+        super::tell_lock(&lock, self.printer, json)
     }
 
     /// Shows what is read here, of all that is there.
@@ -64,7 +71,7 @@ impl There {
         for problem in &problems {
             match json {
                 true => self.printer.json(problem),
-                false => self.printer.closing(&as_line(problem)),
+                false => self.printer.closing(&ls::as_line(problem)),
             }
         }
         self.printer.aside("skills and agents were not looked at by the CLI's own validator, which is asked only on the machine \
@@ -116,9 +123,3 @@ impl There {
 /// The kinds of problems that the command line has words of its own for.
 const ABSENT: &str = "no-such-resource";
 const TAKEN: &str = "resource-taken";
-
-/// A problem as it would be told where the library is.
-fn as_line(problem: &mayfly_wire::api::LibraryProblem) -> String {
-    let mayfly_wire::api::LibraryProblem { file, line, column, words } = problem.clone();
-    mayfly_library::Problem { file, line, column, words }.to_string()
-}

@@ -87,10 +87,10 @@ pub(super) fn seconds_to_init(ended: &Ended) -> f64 {
     at(init).duration_since(at(running)).as_secs_f64()
 }
 
-/// One that begins well, and does not say which tools it has: the CLI waits no longer for it, and calls it connected, with
-/// no tool of its own, or pending.
+/// One that begins well, and does not say which tools it has: the CLI waits no longer for it, and calls it pending or, as two
+/// times end at once, connected, with no tool of its own. Neither is good enough where it is required.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_never_says_what_it_has_holds_up_no_init() {
+async fn a_server_that_never_says_what_it_has_is_one_that_failed() {
     let Some(world) = World::start(|_| {}).await else { return };
     put(&world, "mcp/_global/mute/mcp.json", r#"{"command": "${CLAUDE_PLUGIN_ROOT}/server.py"}"#);
     let lists = "method == \"tools/list\":";
@@ -103,9 +103,30 @@ async fn a_server_that_never_says_what_it_has_holds_up_no_init() {
     assert!(seconds_to_init(&ended) < INIT_SECONDS_MAX, "{}", seconds_to_init(&ended));
     let said = init(&ended);
     assert!(!said["tools"].to_string().contains("mcp__mute"), "{said}");
-    if said["mcp_servers"][0]["status"] != "connected" {
-        assert_stopped(&world, &ended, "the MCP server mute, which is required, is ");
-    }
+    let status = said["mcp_servers"][0]["status"].as_str().unwrap();
+    let words = if status == "connected" { "connected and has named no tool in time" } else { "pending" };
+    assert_stopped(&world, &ended, &format!("the MCP server mute, which is required, is {words}"));
+    world.end().await;
+}
+
+/// The CLI calls a server connected that has no tools to name: where it is required, that is no better.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_tool_is_told_of_and_is_not_enough_where_it_is_required() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    put(&world, "mcp/_global/bare/mcp.json", r#"{"command": "${CLAUDE_PLUGIN_ROOT}/server.py"}"#);
+    let bare = super::SERVER.replace(r#""capabilities": {"tools": {}}"#, r#""capabilities": {}"#);
+    assert_ne!(bare, super::SERVER);
+    put(&world, "mcp/_global/bare/server.py", &bare);
+    let ended = world.outcome_of(&["[script: text]"]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    assert_eq!(init(&ended)["mcp_servers"][0]["status"], "connected");
+    let told: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
+    assert_eq!(told, ["the MCP server bare is connected and has named no tool in time"]);
+
+    put(&world, "mcp/_global/bare/mayfly.toml", "required = true\n");
+    let ended = world.outcome_of(&[&instant()]).await;
+    let words = "the MCP server bare, which is required, is connected and has named no tool in time";
+    assert_stopped(&world, &ended, words);
     world.end().await;
 }
 
