@@ -250,6 +250,23 @@ async fn nothing_of_the_agents_configuration_runs() {
     assert_eq!(read(&place.taken(&made.unwrap()), "kept"), "two\n");
 }
 
+/// S09: a bare repository that is hidden in the tree is files like any other, and its configuration has no say.
+#[tokio::test]
+async fn a_bare_repository_in_the_tree_is_files() {
+    let place = Place::new();
+    let canary = place.dir.path().join("canary");
+    git(&place.work(), &["init", "--quiet", "--bare", "hidden"]);
+    let config = format!("[core]\n\tbare = true\n\tfsmonitor = touch {}\n", canary.display());
+    place.write("hidden/config", &config);
+    place.write("kept", "two\n");
+    let (made, unsaved) = place.bundle().await;
+    assert_eq!(unsaved, Vec::<String>::new());
+    assert!(!canary.exists(), "something of the agent's ran");
+    let taken = place.taken(&made.unwrap());
+    assert_eq!((read(&taken, "hidden/config"), read(&taken, "kept")), (config, "two\n".to_owned()));
+    assert_eq!(read(&taken, "hidden/HEAD"), read(&place.work(), "hidden/HEAD"));
+}
+
 #[tokio::test]
 async fn a_repository_inside_keeps_its_files_and_is_told() {
     let place = Place::new();
@@ -355,6 +372,30 @@ async fn a_repository_made_in_an_empty_folder_comes_out_with_its_commits() {
     git(&work, &["commit", "--quiet", "--message", "a"]);
     let head = git(&work, &["rev-parse", "HEAD"]);
     assert_eq!(bundle(dir.path(), None).await.0.unwrap().head, head);
+}
+
+/// Thousands of files become one pack, a long one that cannot be made shorter is stored as it is, and all come out.
+#[tokio::test]
+async fn many_files_and_long_ones_come_out_as_they_are() {
+    let place = Place::new();
+    let many: Vec<_> = (0..300).map(|number| (format!("many/{number}"), format!("{number}\n"))).collect();
+    for (name, text) in &many {
+        place.write(name, text);
+    }
+    let mut state = 88_172_645_463_325_252_u64;
+    let random = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    let long: Vec<u8> = random.take(5 << 20).flatten().collect();
+    fs::write(place.work().join("long"), &long).unwrap();
+    let (made, unsaved) = place.bundle().await;
+    assert_eq!(unsaved, Vec::<String>::new());
+    let taken = place.taken(&made.unwrap());
+    assert!(many.iter().all(|(name, text)| read(&taken, name) == *text));
+    assert!(fs::read(taken.join("long")).unwrap() == long);
 }
 
 /// Covers G11 for the whole way: a task with a repository, its work and the record of it.
