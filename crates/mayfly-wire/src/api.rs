@@ -487,8 +487,10 @@ pub struct Wanted {
     /// The agent that the task is run by, as `[NAMESPACE/]NAME[@SHA256]`. Default: none.
     pub agent: Option<String>,
     /// One more resource, as `KIND/[NAMESPACE/]NAME[@SHA256]`; it can be there again, at most [`RESOURCES_MAX`] times.
+    #[cfg_attr(feature = "schema", param(required = false))]
     pub resources: Vec<String>,
     /// A resource that it is not to have, as `KIND/[NAMESPACE/]NAME`; it can be there again, at most [`RESOURCES_MAX`] times.
+    #[cfg_attr(feature = "schema", param(required = false))]
     pub without: Vec<String>,
 }
 

@@ -82,7 +82,7 @@ async fn what_a_task_would_get_that_asks_for_more_and_less_is_what_it_gets() {
     assert_eq!(asked[1].agent, text("reader"));
     let ids: Vec<_> = asked[1].resources.iter().map(|one| format!("{} {}", one.id, one.from)).collect();
     assert_eq!(ids, ["skill/other/pdf task", "agent/_global/reader task", "rules/_global/style task"]);
-    assert_eq!((asked[2].resources.len(), &asked[2].agent), (2, &text("of-the-repository")));
+    assert_eq!((asked[2].resources.len(), &asked[2].agent), (3, &text("of-the-repository")));
 
     let pinned = texts(&[&format!("skill/other/pdf@{}", &asked[1].resources[0].sha256[..12])]);
     put(&bed, "skill/other/pdf/SKILL.md", "after");

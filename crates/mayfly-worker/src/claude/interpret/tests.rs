@@ -93,7 +93,11 @@ fn each_difference_from_the_library_is_named() {
         ("\"Edit\"", "\"Bash\"", "the tool Bash is there, and is denied"),
         ("mcp__db__query", "mcp__db__drop", "the tool mcp__db__drop is there, and is denied"),
         ("\"Edit\"", "\"Read\"", "the tool Read is there, and the agent's list does not have it"),
-        ("mcp__db__query", "mcp__db2__query", "the tool mcp__db2__query is there, and the agent's list"),
+        (
+            "\"mcp__db__query\"",
+            "\"mcp__db__query\",\"mcp__db2__query\"",
+            "the tool mcp__db2__query is there, and the agent's list",
+        ),
         ("\"reader\"", "\"writer\"", "the agent reader is not there"),
         ("\"own\"", "\"claude\"", "the agent own is not there"),
         ("\"review\"", "\"other\"", "the skill review is not there"),

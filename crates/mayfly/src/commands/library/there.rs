@@ -39,6 +39,7 @@ impl There {
     }
 
     pub(super) async fn ls(mut self, wanted: &Wanted, json: bool) -> Result<Exit, Stop> {
+        check_length(wanted)?;
         let asking = async |client: &Client| client.library(wanted).await;
         let listed = self.contact.ask_as_typed(&mut self.printer, asking).await?;
         let shown = self.shown();
@@ -48,6 +49,7 @@ impl There {
 
     /// What is to be fetched for it is fetched there.
     pub(super) async fn lock(mut self, wanted: &Wanted, json: bool) -> Result<Exit, Stop> {
+        check_length(wanted)?;
         let asking = async |client: &Client| client.library_lock(wanted).await;
         let text = self.contact.ask_as_typed(&mut self.printer, asking).await?;
         let lock = serde_json::from_str(&text).map_err(ClientError::Protocol)?;
@@ -123,3 +125,31 @@ impl There {
 /// The kinds of problems that the command line has words of its own for.
 const ABSENT: &str = "no-such-resource";
 const TAKEN: &str = "resource-taken";
+
+/// The most bytes of names that are asked for at once: what asks for them is a URL, which can have 64 KiB.
+const WANTED_BYTES_MAX: usize = 16 * 1024;
+
+/// A URL that is too long would look as if nobody were there.
+fn check_length(wanted: &Wanted) -> Result<(), Stop> {
+    let bytes: usize = wanted.resources.iter().chain(&wanted.without).map(String::len).sum();
+    match bytes <= WANTED_BYTES_MAX {
+        true => Ok(()),
+        false => Err(Stop::wrong(format!(
+            "the names of what is added and left out have {bytes} bytes, and {WANTED_BYTES_MAX} are the most through a \
+             tunnel: name less, or run it on the machine of the library"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_a_url_can_name_is_refused_in_words() {
+        let wanted = |count| Wanted { resources: vec!["skill/a".repeat(16); count], ..Wanted::default() };
+        check_length(&wanted(100)).expect("a usual length");
+        let lines = check_length(&wanted(200)).expect_err("too long").lines();
+        assert!(lines[0].as_str().contains("have 22400 bytes, and 16384 are the most"), "{lines:?}");
+    }
+}
