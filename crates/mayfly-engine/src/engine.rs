@@ -85,6 +85,8 @@ pub(crate) struct Inner {
     pub(crate) knowing: Mutex<()>,
     /// Live attempts whose credential the model API refused.
     pub(crate) refused: std::sync::Mutex<HashSet<AttemptId>>,
+    /// By which key a live attempt has asked for what its set-up made before.
+    pub(crate) setup_keys: std::sync::Mutex<HashMap<AttemptId, String>>,
     /// How long answers to the agents of tasks may be that run.
     pub(crate) bounds: std::sync::Mutex<HashMap<TaskId, Arc<AnswerBounds>>>,
     pub(crate) metrics: Metrics,
@@ -115,6 +117,7 @@ impl Engine {
             seal: Seal::new(&config.key),
             knowing: Mutex::default(),
             refused: std::sync::Mutex::default(),
+            setup_keys: std::sync::Mutex::default(),
             bounds: std::sync::Mutex::default(),
             metrics: Metrics::default(),
             config,
@@ -314,6 +317,7 @@ impl Engine {
                 self.0.config.secrets.set(&task.to_string(), []);
                 self.forget();
                 self.forget_refused(*task);
+                self.forget_setup_keys(*task);
                 self.forget_bounds(*task);
                 self.0.slots.send_replace(());
             }

@@ -69,6 +69,6 @@ pub use model::{Denied, Gate, GateClosed, ModelAccess, NoModel};
 pub use pool::{NoCredential, PoolError};
 pub use resume::{ARTIFACTS, BUNDLE, TRANSCRIPT, WITHHELD, result_folder};
 pub use session::{JoinError, Session};
-pub use setup::check_setup;
+pub use setup::{check_kept, check_setup};
 pub use shape::check_shape;
 pub use submit::{SubmitError, bundle_of, check_task};

@@ -1,14 +1,15 @@
 //! Time that runs out: one watcher for each attempt that owns a machine.
 //!
 //! Deadlines come from times in the store, so an engine that starts later has the same ones; only what needs the
-//! engine itself, such as a hello, is never late because there was none. The silence of `claude` counts while its
-//! worker has a link: without one, it is the machine that is silent. What a machine says moves the deadline of
-//! silence; the watcher looks at that only when it wakes, so that a busy stream costs it nothing.
+//! engine itself, such as a hello, is never late because there was none. The silence of `claude` counts from its start,
+//! what comes before has limits of its own, and while its worker has a link: without one, it is the machine that is
+//! silent. What a machine says moves the deadline of silence; the watcher looks at that only when it wakes, so that a
+//! busy stream costs it nothing.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mayfly_core::{AttemptId, Event, Limit, TaskState};
+use mayfly_core::{AttemptId, Event, Limit, Phase, TaskState};
 use mayfly_store::{AttemptRow, StoreError, TaskRow};
 use tracing::{Instrument as _, info, info_span};
 
@@ -69,13 +70,14 @@ impl Engine {
                 };
                 Some((after(attempt.launched.max(started), config.rules.launch_max), Limit::Launch, words))
             }
-            TaskState::Running(a, _) if a == attempt.id.attempt => {
+            TaskState::Running(a, phase) if a == attempt.id.attempt => {
                 let joined = attempt.joined.unwrap_or(attempt.launched);
                 let wall = chosen(task.spec.timeout_ms, config.rules.timeout);
                 let idle = chosen(task.spec.idle_timeout_ms, config.rules.idle_timeout);
                 let wall_words = format!("not done within {}", words(wall));
                 let idle_words = format!("nothing heard from claude for {}", words(idle));
-                let silent = linked.map(|since| since.max(attempt.heard.unwrap_or(joined)));
+                let silent = linked.filter(|_| phase == Phase::Claude);
+                let silent = silent.map(|since| since.max(attempt.heard.unwrap_or(joined)));
                 let whole = (after(joined, wall), Limit::Wall, wall_words);
                 let silence = silent.map(|since| (after(since, idle), Limit::Idle, idle_words));
                 std::iter::once(whole).chain(silence).min_by_key(|(deadline, ..)| *deadline)

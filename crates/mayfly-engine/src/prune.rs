@@ -63,7 +63,7 @@ impl Engine {
         // What has another name is no bundle.
         // A part of one that is still to come, and what a set-up made, is named by nobody.
         let is_named = move |name: &str| {
-            let id = [".bundle", ".part", ".setup"].iter().find_map(|end| name.strip_suffix(end));
+            let id = [".bundle", ".part", crate::setup::END].iter().find_map(|end| name.strip_suffix(end));
             id.is_none_or(|id| named.contains(id))
         };
         blocking(move || kept.remove_unused(&folder, is_named, cutoff)).await?;
@@ -82,7 +82,7 @@ impl Engine {
     }
 }
 
-async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+pub(crate) async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
@@ -127,6 +127,31 @@ impl Kept {
         Ok(())
     }
 
+    /// Removes of the files in `folder` whose names end so the ones that were not asked for longest, until the others have
+    /// no more bytes than that.
+    pub(crate) fn keep_within(&self, folder: &Path, end: &str, bytes_max: u64) -> io::Result<()> {
+        let _held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.ends_with(end)) {
+                let metadata = entry.metadata()?;
+                files.push((metadata.modified()?, metadata.len(), entry.path()));
+            }
+        }
+        files.sort();
+        let mut left: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, bytes, path) in files {
+            if left <= bytes_max {
+                break;
+            }
+            info!(path = %path.display(), "what there is no room for taken away");
+            fs::remove_file(path)?;
+            left -= bytes;
+        }
+        Ok(())
+    }
+
     /// Nobody can ask for it between the look at its time and its end.
     fn remove_if_old(&self, path: &Path, cutoff: Timestamp) -> io::Result<()> {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,6 +174,29 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_there_is_no_room_for_goes_and_what_was_used_last_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (kept, at) = (Kept::default(), |second| Timestamp::from_second(second).expect("a time"));
+        for (name, used) in [("a.setup", 3), ("b.setup", 1), ("c.setup", 2), ("d.bundle", 0)] {
+            let path = folder.path().join(name);
+            File::create(&path).and_then(|file| file.set_len(10 << 30)).expect("a file");
+            assert!(kept.ask_for(&path, at(used)));
+        }
+        let there = || {
+            let entries = fs::read_dir(folder.path()).expect("a folder");
+            let mut names: Vec<_> = entries.map(|entry| entry.expect("one").file_name()).collect();
+            names.sort();
+            names
+        };
+        kept.keep_within(folder.path(), ".setup", 30 << 30).expect("looked at");
+        assert_eq!(there().len(), 4);
+        kept.keep_within(folder.path(), ".setup", 20 << 30).expect("looked at");
+        assert_eq!(there(), ["a.setup", "c.setup", "d.bundle"]);
+        kept.keep_within(folder.path(), ".setup", 1).expect("looked at");
+        assert_eq!(there(), ["d.bundle"]);
+    }
 
     /// One that others take away between two looks ends nothing.
     #[test]

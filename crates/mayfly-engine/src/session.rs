@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use mayfly_core::{AttemptId, Event, TaskId, TaskState};
 use mayfly_failpoint::failpoint;
 use mayfly_store::{AttemptRow, Bound, IngestError, IngestRules, Ingested, StoreError, TaskRow};
-use mayfly_wire::api::{Credential, CredentialMode};
+use mayfly_wire::api::{Credential, CredentialMode, Setup};
 use mayfly_wire::worker::{BadHello, Down, Handed, Hello, OrderedWorkspace, PROTOCOL, Record, WorkOrder};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -275,7 +275,8 @@ impl Engine {
             session_id: session_id(attempt.id).to_string(),
             max_turns: spec.max_turns,
             max_budget_usd: spec.max_budget_usd,
-            setup: spec.setup.clone(),
+            // Where the user has the repository is no business of a machine's.
+            setup: spec.setup.clone().map(|setup| Setup { repository: None, ..setup }),
             trust_repo: spec.trust_repo,
             resume: None,
             library: None,

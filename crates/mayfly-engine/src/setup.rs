@@ -2,25 +2,35 @@
 //!
 //! It is kept beside the bundles of code, for one repository and one set of commands, by a key of the worker's; and goes
 //! as they do, once nobody has asked for it for long. A machine takes it and hands it over before `claude` is started in
-//! it, and not after.
+//! it, and not after, and by one key: what runs in it is the repository's, and may ask for anything.
+//!
+//! Bound: [`KEPT_BYTES_MAX`] for all of it; what was used last is the last to go.
 
+use std::collections::hash_map::Entry;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
-use mayfly_core::{AttemptId, Phase, TaskState};
+use mayfly_core::{AttemptId, Phase, TaskId, TaskState};
 use mayfly_library::tree::is_plain;
 use mayfly_store::{StoreError, TaskRow};
-use mayfly_wire::api::{SETUP_PARTS_MAX, Setup, TIMEOUT_MS_MAX};
+use mayfly_wire::api::{REPOSITORY_BYTES_MAX, SETUP_PARTS_MAX, Setup, TIMEOUT_MS_MAX};
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::Engine;
+use crate::prune::blocking;
 use crate::submit::{SubmitError, require};
 
 /// The longest command.
 const COMMAND_BYTES_MAX: usize = 16 * 1024;
+/// The most that is kept of all set-ups.
+const KEPT_BYTES_MAX: u64 = 20 << 30;
+/// How the name of what is kept ends.
+pub(crate) const END: &str = ".setup";
 
 impl Engine {
     /// Where what the set-up of an attempt's task made is kept under `key`. `None`: it has no set-up that keeps anything,
-    /// that is no key, or `claude` has been started.
+    /// that is no key, or not the one that the attempt has asked for before, or `claude` has been started.
     pub async fn kept_setup(&self, attempt: AttemptId, key: &str) -> Result<Option<PathBuf>, StoreError> {
         let task = self.0.store.task(attempt.task).await?;
         Ok(task.and_then(|task| self.setup_of(&task, attempt, key)))
@@ -33,26 +43,61 @@ impl Engine {
         Ok(task.and_then(|task| self.setup_of(&task, attempt, key)))
     }
 
+    /// Counts what was put at `place` just now as used now, and removes what there is no room for beside it.
+    pub async fn setup_is_kept(&self, place: &Path) -> io::Result<()> {
+        let (kept, folder) = (self.0.kept.clone(), self.0.config.workspaces.clone());
+        kept.ask_for(place, self.0.clock.now());
+        blocking(move || kept.keep_within(&folder, END, KEPT_BYTES_MAX)).await
+    }
+
     fn setup_of(&self, task: &TaskRow, attempt: AttemptId, key: &str) -> Option<PathBuf> {
         let (Some(setup), Some(workspace)) = (&task.spec.setup, &task.spec.workspace) else { return None };
+        let repository = setup.repository.as_deref()?;
         let is_seeding = task.state == TaskState::Running(attempt.attempt, Phase::Seeding);
         let keeps = is_seeding && !setup.keep.is_empty() && mayfly_library::pack::is_sha256(key);
-        let place = keeps.then(|| place(&self.0.config.workspaces, &workspace.name, setup, key))?;
+        if !keeps || !self.is_only_key(attempt, key) {
+            return None;
+        }
+        let place = place(&self.0.config.workspaces, [repository, &workspace.name], setup, key);
         self.0.kept.ask_for(&place, self.0.clock.now());
         Some(place)
+    }
+
+    fn is_only_key(&self, attempt: AttemptId, key: &str) -> bool {
+        let mut keys = self.0.setup_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        match keys.entry(attempt) {
+            Entry::Vacant(none) => *none.insert(key.to_owned()) == key,
+            Entry::Occupied(first) => first.get() == key,
+        }
+    }
+
+    /// Forgets by which key a task's attempts asked.
+    pub(crate) fn forget_setup_keys(&self, task: TaskId) {
+        let mut keys = self.0.setup_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|attempt, _| attempt.task != task);
     }
 }
 
 /// Nobody else's key leads there.
-fn place(folder: &Path, name: &str, setup: &Setup, key: &str) -> PathBuf {
+fn place(folder: &Path, whose: [&str; 2], setup: &Setup, key: &str) -> PathBuf {
     let mut digest = Sha256::new();
     let lists = [&setup.commands, &setup.lock_files, &setup.keep].map(|list| list.iter().map(String::as_str));
     let lists = lists.into_iter().flat_map(|list| std::iter::once("list").chain(list));
-    for part in [name, key].into_iter().chain(lists) {
+    for part in whose.into_iter().chain([key]).chain(lists) {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     }
-    folder.join(format!("{}.setup", hex::encode(digest.finalize())))
+    folder.join(format!("{}{END}", hex::encode(digest.finalize())))
+}
+
+/// Checks that a set-up which keeps something says for which repository.
+///
+/// # Errors
+/// It does not.
+pub fn check_kept(setup: &Setup) -> Result<(), SubmitError> {
+    let words =
+        "is missing: what is in `keep` is for one repository, so say which, such as by its URL or its path";
+    require(setup.keep.is_empty() || setup.repository.is_some(), "setup.repository", words)
 }
 
 /// Checks what a set-up says.
@@ -60,7 +105,7 @@ fn place(folder: &Path, name: &str, setup: &Setup, key: &str) -> PathBuf {
 /// # Errors
 /// The first field that is not as it must be.
 pub fn check_setup(setup: &Setup) -> Result<(), SubmitError> {
-    let Setup { commands, lock_files, keep, timeout_ms } = setup;
+    let Setup { commands, lock_files, keep, repository, timeout_ms } = setup;
     for (field, list) in
         [("setup.commands", commands), ("setup.lock_files", lock_files), ("setup.keep", keep)]
     {
@@ -86,6 +131,10 @@ pub fn check_setup(setup: &Setup) -> Result<(), SubmitError> {
             "has what is no plain path in the repository, such as web/node_modules",
         )?;
     }
+    let lengths = 1..=REPOSITORY_BYTES_MAX;
+    let words = format!("must have 1 to {REPOSITORY_BYTES_MAX} bytes");
+    let named = repository.as_ref().is_none_or(|named| lengths.contains(&named.len()));
+    require(named, "setup.repository", &words)?;
     let times = 1..=TIMEOUT_MS_MAX;
     let words = format!("must be from 1 to {TIMEOUT_MS_MAX}, which is 168h");
     require(times.contains(timeout_ms), "setup.timeout_ms", &words)
@@ -100,6 +149,7 @@ mod tests {
             commands: vec!["npm ci".to_owned()],
             lock_files: vec!["package-lock.json".to_owned()],
             keep: vec!["web/node_modules".to_owned()],
+            repository: Some("/home/me/app".to_owned()),
             timeout_ms: 1000,
         }
     }
@@ -126,6 +176,11 @@ mod tests {
         assert!(refused(|setup| setup.commands = vec!["x".repeat(COMMAND_BYTES_MAX + 1)]).contains("16384"));
         assert!(refused(|setup| setup.commands = vec!["x".to_owned(); 33]).contains("33"));
         assert!(refused(|setup| setup.timeout_ms = 0).contains("setup.timeout_ms"));
+        assert!(refused(|setup| setup.repository = Some(String::new())).contains("setup.repository"));
+        check_kept(&setup()).expect("said");
+        let unsaid = Setup { repository: None, ..setup() };
+        assert!(check_kept(&unsaid).expect_err("refused").to_string().contains("setup.repository"));
+        check_kept(&Setup { keep: Vec::new(), ..unsaid }).expect("nothing is kept");
     }
 
     /// I6: what one repository's commands made is nothing to another's, or to other commands.
@@ -137,9 +192,10 @@ mod tests {
         others[2].keep = vec!["package-lock.json".to_owned(), "web/node_modules".to_owned()];
         others[2].lock_files = Vec::new();
         others[3].keep.clear();
-        let mut places: Vec<_> = others.iter().map(|setup| place(folder, "a", setup, &key)).collect();
-        places.push(place(folder, "b", &setup(), &key));
-        places.push(place(folder, "a", &setup(), &"b".repeat(64)));
+        let mut places: Vec<_> = others.iter().map(|setup| place(folder, ["a", "x"], setup, &key)).collect();
+        for (whose, key) in [(["b", "x"], &key), (["a", "y"], &key), (["a", "x"], &"b".repeat(64))] {
+            places.push(place(folder, whose, &setup(), key));
+        }
         let all = places.len();
         places.sort();
         places.dedup();

@@ -71,6 +71,7 @@ const SETUP: &[Field] = &[
     must("setup.commands", Is::Texts),
     must("setup.lock_files", Is::Texts),
     must("setup.keep", Is::Texts),
+    may("setup.repository", Is::Text),
     must("setup.timeout_ms", Is::Whole(1, TIMEOUT_MS_MAX.cast_signed())),
 ];
 

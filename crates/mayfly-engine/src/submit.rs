@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::egress::read_rules;
 use crate::engine::Engine;
 use crate::library::{Chosen, read_wishes};
-use crate::setup::check_setup;
+use crate::setup::{check_kept, check_setup};
 
 /// The longest name of a workspace's folder or a model.
 const NAME_BYTES_MAX: usize = 100;
@@ -244,6 +244,7 @@ impl Engine {
         }
         let for_code = task.setup.is_none() || task.workspace.is_some();
         require(for_code, "setup", "is for a task with a workspace: leave it out")?;
+        task.setup.as_ref().map_or(Ok(()), check_kept)?;
         let key = idempotency_key.is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
         require(key, "Idempotency-Key", "must have 1 to 100 bytes")
     }

@@ -1,11 +1,16 @@
 //! Prepares the user's repository for work that comes home later: its branch, and what the work builds on.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mayfly_wire::worker::{CUT_REFS, CUTS_MAX, cuts};
 
 use crate::command::{Git, GitCommand, GitError};
 use crate::repo::Repo;
-use crate::snapshot::{Quarantine, init_bare, object_format};
+use crate::snapshot::{Quarantine, SHALLOW, init_bare, object_format};
 
 /// Where a repository of ours holds the commit that a task started from: a bundle is taken only on top of what a
 /// ref holds.
@@ -54,10 +59,31 @@ impl Quarantine {
         Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
     }
 
-    /// Writes `commit` as a bundle, `to`: with its whole history, or with what is on top of the commit `on`.
+    /// Writes `commit` as a bundle, `to`: with its whole history, as far as it is here, or with what is on top of the commit
+    /// `on`.
     pub async fn bundle(&self, commit: &str, on: Option<&str>, to: &Path) -> Result<(), GitError> {
         hold(self.git(), commit).await?;
-        bundle(self.git(), on, to).await
+        let mut names = Vec::new();
+        for cut in self.cuts(commit).await? {
+            let name = format!("{CUT_REFS}{cut}");
+            self.git().args(["update-ref", &name, commit]).run().await?;
+            names.push(name);
+        }
+        bundle(self.git(), &names, on, to).await
+    }
+
+    /// The commits of its history whose parents are not here.
+    async fn cuts(&self, commit: &str) -> Result<Vec<String>, GitError> {
+        let file = self.git_dir.join(SHALLOW);
+        let cut = match fs::read_to_string(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read.map_err(GitError::file(&file))?,
+        };
+        let cut: HashSet<&str> = cut.lines().collect();
+        let first = self.git().args(["rev-list", "--max-parents=0", commit]).run().await?;
+        let first = String::from_utf8_lossy(&first);
+        let cuts: Vec<_> = first.lines().filter(|commit| cut.contains(commit)).map(str::to_owned).collect();
+        if cuts.len() > CUTS_MAX { Err(GitError::TooManyCuts(cuts.len())) } else { Ok(cuts) }
     }
 
     /// Makes work on top of `base` welcome, if the user's repository has that commit. `false`: it must be
@@ -74,6 +100,9 @@ impl Quarantine {
     /// no commit with the user's `HEAD` is the work of another repository, and is refused.
     pub async fn start_from(&self, bundle: &Path, commit: &str) -> Result<(), GitError> {
         take_base(|| self.git(), Base { bundle, commit, on: None }).await?;
+        if self.git_dir.join(SHALLOW).exists() {
+            return Err(GitError::CutOff { repo: self.repo.top.clone(), commit: commit.to_owned() });
+        }
         let related = self.git().args(["merge-base", commit, &self.repo.head]).run().await;
         related.map(drop).map_err(|_| GitError::Unrelated(self.repo.top.clone()))
     }
@@ -103,7 +132,14 @@ pub(crate) async fn take_base(git: impl Fn() -> GitCommand, base: Base<'_>) -> R
         let commit = heads.split(|&byte| byte == b' ').next().unwrap_or_default();
         hold(git(), &String::from_utf8_lossy(commit)).await?;
     }
-    unbundle(base.bundle).await?;
+    let refs = unbundle(base.bundle).await?;
+    let refs = String::from_utf8_lossy(&refs);
+    let cut: String = cuts(&refs).map(|commit| format!("{commit}\n")).collect();
+    if !cut.is_empty() {
+        let file = git().args(["rev-parse", "--path-format=absolute", "--git-path", SHALLOW]).line().await?;
+        let file = PathBuf::from(file);
+        fs::write(&file, cut).map_err(GitError::file(&file))?;
+    }
     hold(git(), base.commit).await
 }
 
@@ -113,15 +149,15 @@ pub async fn whole(git: &Git, scratch: &Path, base: Base<'_>, to: &Path) -> Resu
     let format = object_format(base.commit.len());
     init_bare(git, &git_dir, format).await?;
     take_base(|| git.within(&git_dir), base).await?;
-    bundle(git.within(&git_dir), None, to).await
+    bundle(git.within(&git_dir), &[], None, to).await
 }
 
-/// Writes what [`BASE_REF`] holds as a bundle: all of it, or what is on top of a commit.
-async fn bundle(git: GitCommand, on: Option<&str>, to: &Path) -> Result<(), GitError> {
+/// Writes what [`BASE_REF`] holds as a bundle, with more names for it: all of it, or what is on top of a commit.
+async fn bundle(git: GitCommand, names: &[String], on: Option<&str>, to: &Path) -> Result<(), GitError> {
     // By one thread, so that the same history makes the same bytes.
     let git = git.config("pack.threads", OsStr::new("1"));
     let create = ["bundle", "create", "--quiet"].map(OsStr::new);
-    let git = git.args(create).args([to.as_os_str(), OsStr::new(BASE_REF)]);
+    let git = git.args(create).args([to.as_os_str(), OsStr::new(BASE_REF)]).args(names);
     git.args(on.map(|on| format!("^{on}"))).run().await.map(drop)
 }
 

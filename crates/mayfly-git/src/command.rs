@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use mayfly_wire::worker::CUTS_MAX;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -444,6 +445,19 @@ pub enum GitError {
     /// What came back has a name that no branch of ours may have, or too many of them.
     #[error("the bundle holds `{0}`, which no worker of this version puts there: nothing was taken from it")]
     BadName(String),
+    /// Its history is cut off at more places than can be told of.
+    #[error(
+        "at that depth its history is cut off at {0} places, and {CUTS_MAX} are the most: choose another `depth`"
+    )]
+    TooManyCuts(usize),
+    /// Work on what has a part of its history, which a whole repository cannot take.
+    #[error("`{repo}` does not have the commit {commit}, with which the task began: `git fetch` there first")]
+    CutOff {
+        /// The repository.
+        repo: PathBuf,
+        /// The commit.
+        commit: String,
+    },
     /// Work of another repository.
     #[error(
         "the task did not start from the repository `{0}`: they share no commit. Name the right one with --repo"

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::base::{Base, take_base};
 use crate::command::{Git, GitError};
-use crate::land::{Heads, fetch, heads};
+use crate::land::{Heads, fetch, fetch_staged, heads};
 use crate::snapshot::{init_bare, object_format};
 
 /// The most that is read.
@@ -23,7 +23,7 @@ pub async fn read_through(
     mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<bool, GitError> {
     let (git_dir, list) = (scratch.join("contents.git"), scratch.join("contents"));
-    let Heads { work: head, names, .. } = heads(bundle)?;
+    let Heads { work: head, names, has_staged, .. } = heads(bundle)?;
     if each(&names).is_break() {
         return Ok(false);
     }
@@ -34,6 +34,9 @@ pub async fn read_through(
         take_base(inside, base).await?;
     }
     fetch(inside(), bundle, &head, "refs/landed/work").await?;
+    if has_staged {
+        fetch_staged(inside(), bundle, "refs/landed/staged").await?;
+    }
     let added = ["rev-list", "--objects", "--glob=refs/landed/*"].map(str::to_owned);
     let not = base.map(|base| format!("^{}", base.commit));
     inside().bounded().args(added.into_iter().chain(not)).output_to(&list)?.run().await?;

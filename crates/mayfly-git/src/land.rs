@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use mayfly_failpoint::failpoint;
-use mayfly_wire::worker::{OTHER_REFS, OTHERS_MAX, WORK_REF, is_commit, is_other_name};
+use mayfly_wire::worker::{OTHER_REFS, OTHERS_MAX, STAGED_REF, WORK_REF, is_commit, is_other_name};
 
 use crate::base::BASE_REF;
 use crate::command::{Git, GitCommand, GitError};
@@ -120,13 +120,25 @@ pub(crate) async fn fetch(
     if work != head {
         return Err(GitError::WrongHead { found: work, announced: head.to_owned() });
     }
+    let specs = others.iter().map(|other| format!("{OTHER_REFS}{}:{}", other.name, other.branch(into)));
+    fetch_as(git, bundle, specs.chain([format!("{WORK_REF}:{into}")])).await?;
+    Ok(others)
+}
+
+/// Takes what was staged as `into`, in the same way.
+pub(crate) async fn fetch_staged(git: GitCommand, bundle: &Path, into: &str) -> Result<(), GitError> {
+    fetch_as(git, bundle, [format!("{STAGED_REF}:{into}")]).await
+}
+
+async fn fetch_as(
+    git: GitCommand,
+    bundle: &Path,
+    specs: impl IntoIterator<Item = String>,
+) -> Result<(), GitError> {
     let fetch =
         ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--end-of-options"].map(OsStr::new);
     let git = git.bounded().config("fetch.fsckObjects", OsStr::new("true")).args(fetch).args([bundle]);
-    let specs = others.iter().map(|other| format!("{OTHER_REFS}{}:{}", other.name, other.branch(into)));
-    let git = git.args(specs).args([format!("{WORK_REF}:{into}")]);
-    git.run().await.map_err(refusal)?;
-    Ok(others)
+    git.args(specs).run().await.map(drop).map_err(refusal)
 }
 
 /// Tells a failed check of objects from what else can go wrong.
@@ -142,6 +154,8 @@ pub(crate) fn refusal(error: GitError) -> GitError {
 pub(crate) struct Heads {
     pub(crate) work: String,
     others: Vec<Other>,
+    /// Whether what was staged is in it.
+    pub(crate) has_staged: bool,
     /// The names of all that it holds, a line each, also of what nobody takes from it.
     pub(crate) names: Vec<u8>,
     /// Whether the header was read to its end.
@@ -159,7 +173,7 @@ pub struct Announced {
 
 /// The commits that a bundle says it holds: its work, and what is beside it. None of its objects is looked at.
 pub fn announced(bundle: &Path) -> Result<Announced, GitError> {
-    let Heads { work: head, others, names, is_whole } = heads(bundle)?;
+    let Heads { work: head, others, names, is_whole, .. } = heads(bundle)?;
     let is_bundle =
         [b"# v2 git bundle\n", b"# v3 git bundle\n"].iter().any(|first| names.starts_with(*first));
     let others: BTreeMap<_, _> = others.into_iter().map(|other| (other.name, other.commit)).collect();
@@ -187,7 +201,7 @@ pub(crate) fn heads(bundle: &Path) -> Result<Heads, GitError> {
     use std::io::{BufRead as _, BufReader, Read as _};
     const HEADER_BYTES_MAX: u64 = 64 * 1024;
     let (work, others, names) = ("nothing".to_owned(), Vec::new(), Vec::new());
-    let mut heads = Heads { work, others, names, is_whole: false };
+    let mut heads = Heads { work, others, has_staged: false, names, is_whole: false };
     let file = fs::File::open(bundle).map_err(GitError::file(bundle))?;
     let mut lines = BufReader::new(file.take(HEADER_BYTES_MAX)).split(b'\n');
     while let Some(Ok(line)) = lines.next() {
@@ -202,6 +216,8 @@ pub(crate) fn heads(bundle: &Path) -> Result<Heads, GitError> {
         let commit = commit.chars().filter(char::is_ascii_hexdigit).take(64).collect();
         if name == WORK_REF {
             heads.work = commit;
+        } else if name == STAGED_REF {
+            heads.has_staged = true;
         } else if let Some(name) = name.strip_prefix(OTHER_REFS) {
             if !is_other_name(name) || heads.others.len() == OTHERS_MAX {
                 return Err(GitError::BadName(name.chars().filter(|c| !c.is_control()).take(100).collect()));

@@ -52,7 +52,7 @@ pub use contents::{CONTENTS_BYTES_MAX, read_through};
 pub use create::create;
 pub use fetch::fetch;
 pub use land::{Announced, announced, unbundle};
-pub use mirror::{Mirror, Mirrors, name_in};
+pub use mirror::{Mirror, Mirrors, Wanted, name_in};
 pub use repo::Repo;
 pub use snapshot::{Quarantine, Snapshot};
 pub use work::Work;

@@ -1,20 +1,23 @@
 //! Keeps copies of repositories elsewhere, so that the next time brings only what is new there.
 //!
 //! ```text
-//! mirrors/<SHA-256 of the URL>.git     bare and ours: all branches and tags, with their history
+//! mirrors/<SHA-256 of the URL>.git     bare and ours: all branches and tags, with their history; where that is to be of
+//!                                      some commits alone, their number stands before the URL
 //! mirrors/<SHA-256 of the URL>.fetch   held alone by who fetches; its time of change is that of the last use
 //! mirrors/<SHA-256 of the URL>.use     held with others by who reads it
 //! ```
 //!
 //! The user's git fetches, by ssh with their own client and agent, by https with the credential helpers that their own
 //! configuration names, each for that host alone. Hooks, filters and submodules of the repository have no part in it.
-//! What a fetch that was killed has left is removed by the next one: git's own files are whole or have other names.
+//! What a fetch that was killed has left is removed by the next one: git's own files are whole or have other names. Each
+//! fetch that brings something brings a pack; when they are many, and nobody reads the mirror, they become one.
 //!
-//! Bound: [`UNUSED_MAX`] for one that nobody uses.
+//! Bounds: [`UNUSED_MAX`] for one that nobody uses, [`PACKS_MAX`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::num::NonZeroU32;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -29,6 +32,8 @@ use crate::snapshot::init_bare;
 
 /// How long a mirror is kept that nobody uses.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The most packs of a mirror that nobody reads.
+const PACKS_MAX: usize = 20;
 /// What `HEAD` is elsewhere.
 const THEIR_HEAD: &str = "refs/mayfly/head";
 /// What is fetched where no revision was asked for: the commit that `HEAD` names, which may be none.
@@ -47,6 +52,17 @@ pub struct Mirrors<'a> {
     pub ways: &'a [(&'a str, &'a OsStr)],
 }
 
+/// What is to be brought.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// From where.
+    pub url: &'a str,
+    /// A branch, a tag or a commit there; none is what `HEAD` is.
+    pub revision: Option<&'a str>,
+    /// With how many commits of the history; none are all.
+    pub depth: Option<NonZeroU32>,
+}
+
 /// A repository elsewhere, as it is here.
 #[derive(Debug)]
 pub struct Mirror {
@@ -58,39 +74,38 @@ pub struct Mirror {
 }
 
 impl Mirrors<'_> {
-    /// Brings what is new at `url`, and finds the commit of `revision` there: a branch, a tag or a commit; none is what
-    /// `HEAD` is there. `each` is given the lines in which git tells how it goes. Where a whole commit id is asked for
-    /// that is here already, nobody is asked.
-    pub async fn fetch(
-        &self,
-        url: &str,
-        revision: Option<&str>,
-        each: impl FnMut(&str),
-    ) -> Result<Mirror, GitError> {
+    /// Brings what is new there, and finds the commit that is wanted. `each` is given the lines in which git tells how it
+    /// goes. Where a whole commit id is asked for that is here already, nobody is asked.
+    pub async fn fetch(&self, wanted: Wanted<'_>, each: impl FnMut(&str)) -> Result<Mirror, GitError> {
+        let Wanted { url, revision, depth } = wanted;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(self.folder)
             .map_err(GitError::file(self.folder))?;
-        let name = self.folder.join(hex::encode(Sha256::digest(url)));
+        let named = depth.map_or(url.to_owned(), |depth| format!("{depth} {url}"));
+        let name = self.folder.join(hex::encode(Sha256::digest(named)));
         let (git_dir, fetch_lock) = (name.with_extension("git"), name.with_extension("fetch"));
         let fetching = lock(&fetch_lock).await?;
         fetching.set_modified(SystemTime::now()).map_err(GitError::file(&fetch_lock))?;
         let in_use = open(&name.with_extension("use"))?;
-        in_use.lock_shared().map_err(GitError::file(&name))?;
-        self.remove_unused();
         if git_dir.exists() {
             remove_leftovers(&git_dir).map_err(GitError::file(&git_dir))?;
         }
-        init_bare(self.git, &git_dir, "sha1").await?;
         let inside = Inside { git: self.git, git_dir: &git_dir };
+        if in_use.try_lock().is_ok() {
+            inside.tidy_up().await;
+        }
+        in_use.lock_shared().map_err(GitError::file(&name))?;
+        self.remove_unused();
+        init_bare(self.git, &git_dir, inside.format()).await?;
         let here = match revision.filter(|revision| is_whole_id(revision)) {
             Some(commit) => inside.commit(commit).await,
             None => None,
         };
         let head = match here {
             Some(head) => head,
-            None => self.bring(&inside, url, revision, each).await?,
+            None => self.bring_as_it_is(&inside, wanted, each).await?,
         };
         let repo = Repo {
             top: git_dir.clone(),
@@ -104,16 +119,36 @@ impl Mirrors<'_> {
         Ok(Mirror { repo, url: url.to_owned(), _in_use: in_use })
     }
 
+    /// Whatever its objects are named by: that is seen only once git has asked there.
+    async fn bring_as_it_is(
+        &self,
+        inside: &Inside<'_>,
+        wanted: Wanted<'_>,
+        mut each: impl FnMut(&str),
+    ) -> Result<String, GitError> {
+        let other = match inside.format() {
+            "sha1" => "sha256",
+            _ => "sha1",
+        };
+        match self.bring(inside, wanted, &mut each).await {
+            Err(GitError::Failed { said, .. }) if said.contains(&format!("; server {other}")) => {}
+            brought => return brought,
+        }
+        fs::remove_dir_all(inside.git_dir).map_err(GitError::file(inside.git_dir))?;
+        init_bare(self.git, inside.git_dir, other).await?;
+        self.bring(inside, wanted, each).await
+    }
+
     async fn bring(
         &self,
         inside: &Inside<'_>,
-        url: &str,
-        revision: Option<&str>,
+        Wanted { url, revision, depth }: Wanted<'_>,
         mut each: impl FnMut(&str),
     ) -> Result<String, GitError> {
         let args = ["fetch", "--prune", "--progress", "--no-tags", "--no-recurse-submodules"];
         let fetch = async || {
             let command = self.reaching(inside, url).await?.args(args);
+            let command = command.args(depth.map(|depth| format!("--depth={depth}")));
             Ok::<_, GitError>(command.args(["--no-write-fetch-head", "--", url]))
         };
         let head = revision.is_none().then_some(FROM_HEAD);
@@ -246,6 +281,29 @@ impl Inside<'_> {
         self.git.within(self.git_dir)
     }
 
+    /// By what its objects are named, or will be if there is none yet.
+    fn format(&self) -> &'static str {
+        let config = fs::read_to_string(self.git_dir.join("config")).unwrap_or_default();
+        if config.to_ascii_lowercase().contains("objectformat = sha256") { "sha256" } else { "sha1" }
+    }
+
+    /// Makes one pack of many, without what no branch or tag leads to any more. Nobody reads it meanwhile.
+    async fn tidy_up(&self) {
+        let packs = fs::read_dir(self.git_dir.join("objects/pack")).into_iter().flatten();
+        let is_pack = |entry: &fs::DirEntry| entry.path().extension() == Some(OsStr::new("pack"));
+        if packs.filter_map(Result::ok).filter(is_pack).count() <= PACKS_MAX {
+            return;
+        }
+        // What another left that was killed is no reason to wait.
+        let args = ["gc", "--quiet", "--force", "--prune=now"];
+        let settings =
+            [("repack.writeBitmaps", "false"), ("gc.writeCommitGraph", "false"), ("gc.cruftPacks", "false")];
+        let gc = settings.iter().fold(self.git(), |git, (key, value)| git.config(key, OsStr::new(value)));
+        if let Err(error) = gc.bounded().for_long().args(args).run().await {
+            tracing::warn!(mirror = %self.git_dir.display(), %error, "a mirror was not repacked");
+        }
+    }
+
     /// A branch before a tag, and both before a commit.
     async fn find(&self, revision: &str) -> Option<String> {
         for name in [format!("refs/heads/{revision}"), format!("refs/tags/{revision}")] {
@@ -294,7 +352,8 @@ impl Mirror {
         link_packs(&theirs, &ours).map_err(GitError::file(&ours))?;
         let inside = || self.repo.git.within(git_dir);
         let from = self.repo.git_dir.as_os_str();
-        let fetch = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--"].map(OsStr::new);
+        let fetch = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow", "--"];
+        let fetch = fetch.map(OsStr::new);
         let refs = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"].map(OsStr::new);
         inside().for_long().args(fetch).args([from]).args(refs).run().await?;
         // Also where no branch of theirs leads to it.

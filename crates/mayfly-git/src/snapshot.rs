@@ -14,6 +14,9 @@ use crate::repo::Repo;
 /// The message of the commit that holds what was not committed.
 const UNCOMMITTED: &str = "Uncommitted work when the task began";
 
+/// Where git has the commits whose parents are not there.
+pub(crate) const SHALLOW: &str = "shallow";
+
 /// A bare repository of our own that borrows the objects of the user's.
 #[derive(Debug)]
 pub struct Quarantine {
@@ -87,7 +90,11 @@ impl Quarantine {
         let mut line = objects.into_os_string();
         line.push("\n");
         fs::write(&alternates, line.as_encoded_bytes()).map_err(GitError::file(&alternates))?;
-        Ok(this)
+        let (theirs, ours) = (repo.common_dir.join(SHALLOW), this.git_dir.join(SHALLOW));
+        match fs::copy(&theirs, &ours) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(GitError::file(&theirs)(error)),
+            _ => Ok(this),
+        }
     }
 
     pub(crate) fn git(&self) -> GitCommand {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! bases/<bundle's digest>-<commit>/         a repository with `main` checked out at the commit
-//! bases/<bundle's digest>-<commit>.making/  one being made; renamed when it is whole. Also one being removed
+//! bases/<bundle's digest>-<commit>.making/  one being made; renamed when it is whole and on the disk. Also one being
+//!                                           removed
 //! ```
 //!
 //! A bundle that is on top of another one begins with the checkout of that: its files and objects are shared by hard links,
@@ -16,14 +17,15 @@
 //! business.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mayfly_provider::{CodeSpec, WorkspaceSpec};
-use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
+use mayfly_wire::worker::cuts;
+use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat, syncfs};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -35,6 +37,8 @@ use crate::{process, shelf};
 const GIT_MAX: Duration = Duration::from_secs(600);
 /// How much of git's own words is shown when it fails.
 const GIT_WORDS_MAX: usize = 600;
+/// How much of a bundle its head can be.
+const HEAD_BYTES_MAX: u64 = 64 * 1024;
 /// An id is that of a SHA-256, a commit's that of SHA-1 or SHA-256, in hex.
 const ID_CHARS: usize = 64;
 const COMMIT_CHARS: [usize; 2] = [40, 64];
@@ -134,12 +138,23 @@ fn make_at(bases: &Path, base: &Path, workspace: &WorkspaceSpec, owner: Option<u
     let making = shelf::making_of(base);
     shelf::make_room(base)?;
     let below = below.as_ref().map(|(below, _held)| below.as_path());
-    let made = make(&making, &workspace.code, below, owner)
-        .and_then(|()| fs::rename(&making, base).step("put the workspace's base in its place"));
+    let on_disk = |made: &Path| Ok(syncfs(File::open(made)?)?);
+    let made =
+        make(&making, &workspace.code, below, owner).and_then(|()| put_in_place(&making, base, on_disk));
     if made.is_err() {
         crate::remove::remove_tree(&making).step("remove a base that was not made")?;
     }
     made
+}
+
+/// What has its name is believed from then on, also after a loss of power: so all of it is on the disk before.
+fn put_in_place(
+    making: &Path,
+    base: &Path,
+    on_disk: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), Failure> {
+    on_disk(making).step("write the workspace's base to the disk")?;
+    fs::rename(making, base).step("put the workspace's base in its place")
 }
 
 fn make(making: &Path, code: &CodeSpec, below: Option<&Path>, owner: Option<u32>) -> Result<(), Failure> {
@@ -197,6 +212,7 @@ impl Git<'_> {
     fn make(&self, code: &CodeSpec) -> Result<(), Failure> {
         let CodeSpec { base, bundle, .. } = code;
         let bundle = fs::canonicalize(bundle).step("find the workspace's bundle")?;
+        self.cut_off(&bundle).step("see where the history in the workspace's bundle begins")?;
         let bundle = bundle.to_str().ok_or_else(|| Failure::new("the bundle's path is not UTF-8"))?;
         let fetch =
             ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-head-ok", "--", bundle];
@@ -213,6 +229,14 @@ impl Git<'_> {
             self.run(&["config", key, value])?;
         }
         self.run(&["update-index", "-q", "--refresh"])
+    }
+
+    /// Tells git of the commits whose parents are not in the bundle, so that a history ends there.
+    fn cut_off(&self, bundle: &Path) -> io::Result<()> {
+        let (mut head, mut lines) = (Vec::new(), BufReader::new(File::open(bundle)?.take(HEAD_BYTES_MAX)));
+        while lines.read_until(b'\n', &mut head)? > 1 {}
+        let cut: String = cuts(&String::from_utf8_lossy(&head)).map(|commit| format!("{commit}\n")).collect();
+        if cut.is_empty() { Ok(()) } else { fs::write(self.folder.join(".git/shallow"), cut) }
     }
 
     fn run(&self, args: &[&str]) -> Result<(), Failure> {
@@ -329,4 +353,26 @@ fn give_tree(top: &Path, owner: u32) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_has_its_name_once_it_is_on_the_disk() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (making, base) = (dir.path().join("base.making"), dir.path().join("base"));
+        fs::create_dir(&making).expect("made");
+        fs::write(making.join("code"), "one").expect("written");
+        let failed = put_in_place(&making, &base, |_| Err(Errno::IO.into())).expect_err("not on the disk");
+        assert!(failed.to_string().contains("write the workspace's base to the disk"), "{failed}");
+        assert!(!base.exists(), "what may be gone after a loss of power has no name");
+        put_in_place(&making, &base, |made| {
+            assert!(made.join("code").is_file() && !base.exists());
+            Ok(syncfs(File::open(made)?)?)
+        })
+        .expect("put there");
+        assert!(base.join("code").is_file() && !making.exists());
+    }
 }

@@ -3,16 +3,29 @@
 //! The format is `gitformat-bundle(5)`: a line with the version, lines with `@` (capabilities) and `-`
 //! (commits that the receiver must have), a line for each ref, and an empty one. No git runs here.
 
+use mayfly_wire::worker::CUT_REFS;
+
 /// The most of a bundle that is looked at.
-pub(crate) const HEAD_BYTES_MAX: usize = 4096;
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The longest head of one that is not cut off.
+pub(crate) const WHOLE_HEAD_BYTES_MAX: usize = 4096;
 
 /// What a bundle brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Brought {
     /// The one commit that its refs point to, in hex.
     pub(crate) base: String,
-    /// The commit that it is on top of; none is a bundle that holds all.
+    /// The commit that it is on top of; none is a bundle that holds all, or all to where it is cut off.
     pub(crate) on: Option<String>,
+    /// Whether its history is cut off.
+    pub(crate) is_cut: bool,
+}
+
+impl Brought {
+    /// Whether it holds all of its commit.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.on.is_none() && !self.is_cut
+    }
 }
 
 /// Reads the head; or says what is wrong with the bundle.
@@ -21,10 +34,10 @@ pub(crate) fn read(head: &[u8]) -> Result<Brought, &'static str> {
     if !matches!(lines.next(), Some(b"# v2 git bundle" | b"# v3 git bundle")) {
         return Err("is not a git bundle");
     }
-    let (mut base, mut on) = (None, None);
+    let (mut base, mut on, mut is_cut) = (None, None, false);
     for line in lines {
         match line.first() {
-            None => return base.map(|base| Brought { base, on }).ok_or("brings no commit"),
+            None => return base.map(|base| Brought { base, on, is_cut }).ok_or("brings no commit"),
             Some(b'@') => {}
             Some(b'-') if on.is_some() => return Err("is on top of several commits: one is the most"),
             Some(b'-') => on = Some(needed(&line[1..]).ok_or("has a head that cannot be read")?),
@@ -34,10 +47,15 @@ pub(crate) fn read(head: &[u8]) -> Result<Brought, &'static str> {
                     return Err("brings several commits: its refs must point to the same one");
                 }
                 base = Some(commit);
+                is_cut |= line.split(|&byte| byte == b' ').nth(1).is_some_and(is_cut_ref);
             }
         }
     }
     Err("has a head that is too long or cut off")
+}
+
+fn is_cut_ref(name: &[u8]) -> bool {
+    name.starts_with(CUT_REFS.as_bytes())
 }
 
 /// The commit of a line about what must be there; its title may follow.
@@ -67,11 +85,15 @@ mod tests {
     #[test]
     fn the_commit_that_a_bundle_brings_is_known_from_its_head() {
         let v2 = format!("# v2 git bundle\n{A} refs/mayfly/base\n\nPACK\0\0");
-        assert_eq!(read(v2.as_bytes()), Ok(Brought { base: A.to_owned(), on: None }));
+        let whole = Brought { base: A.to_owned(), on: None, is_cut: false };
+        assert_eq!(read(v2.as_bytes()).as_ref(), Ok(&whole));
         let v3 = format!("# v3 git bundle\n@object-format=sha1\n{A} HEAD\n{A} refs/heads/main\n\nPACK");
-        assert_eq!(read(v3.as_bytes()), Ok(Brought { base: A.to_owned(), on: None }));
+        assert_eq!(read(v3.as_bytes()).as_ref(), Ok(&whole));
+        let cut = format!("# v2 git bundle\n{A} refs/heads/base\n{A} refs/mayfly/cut/{B}\n\nPACK");
+        let cut = read(cut.as_bytes()).expect("a bundle");
+        assert_eq!((cut.base.as_str(), cut.is_whole(), whole.is_whole()), (A, false, true));
         let on = format!("# v2 git bundle\n-{B} a title\n{A} HEAD\n\nPACK");
-        assert_eq!(read(on.as_bytes()), Ok(Brought { base: A.to_owned(), on: Some(B.to_owned()) }));
+        assert_eq!(read(on.as_bytes()), Ok(Brought { on: Some(B.to_owned()), ..whole }));
     }
 
     #[test]

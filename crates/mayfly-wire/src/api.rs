@@ -192,6 +192,10 @@ pub struct Setup {
     /// in each machine. At most [`SETUP_PARTS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<String>,
+    /// Which repository it is, such as its URL or its whole path: what is kept is for tasks alone that say the same. 1 to
+    /// [`REPOSITORY_BYTES_MAX`] bytes; not needed where nothing is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
     /// The time for all of the commands, in milliseconds. Default: 10 minutes.
     #[serde(default = "setup_timeout_ms")]
     pub timeout_ms: u64,
@@ -199,6 +203,9 @@ pub struct Setup {
 
 /// The most commands, and files, and folders of a [`Setup`].
 pub const SETUP_PARTS_MAX: usize = 32;
+
+/// The most bytes of what a [`Setup`] says of which repository it is.
+pub const REPOSITORY_BYTES_MAX: usize = 8 * 1024;
 
 /// The time for a [`Setup`] that says nothing else.
 pub const fn setup_timeout_ms() -> u64 {
@@ -804,6 +811,9 @@ pub struct Repository {
     /// The commits of its stash, the newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stash: Vec<String>,
+    /// A commit whose files are those of its index; none: they are those of `commit`, or it could not be had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<String>,
 }
 
 /// A name for a commit.

@@ -32,8 +32,15 @@ pub const WORK_REF: &str = "refs/heads/work";
 pub const OTHER_REFS: &str = "refs/heads/other/";
 /// The most of them.
 pub const OTHERS_MAX: usize = 20;
+/// The ref of that bundle which holds what the agent had staged: for a task that goes on there, and never landed.
+pub const STAGED_REF: &str = "refs/mayfly/staged";
 /// The longest name of one, without [`OTHER_REFS`].
 pub const OTHER_NAME_BYTES_MAX: usize = 60;
+/// What the names of those refs of a handed-over bundle begin with that say where its history is cut off: the commit after it
+/// is in the bundle, and its parents are not. They point to the bundle's commit, as its other ref does.
+pub const CUT_REFS: &str = "refs/mayfly/cut/";
+/// The most of them.
+pub const CUTS_MAX: usize = 400;
 /// Where a worker asks to go elsewhere: each connection becomes one to a proxy.
 pub const EGRESS_PATH: &str = "/v1/egress";
 /// What such a connection becomes, as HTTP names it.
@@ -57,6 +64,12 @@ pub const CHECKPOINTS_MAX: usize = 64;
 /// Whether a text is the whole name of a commit, in lower-case hex.
 pub fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The commits at which a history is cut off, by the names in its bundle: a line for each ref, as in its head.
+pub fn cuts(refs: &str) -> impl Iterator<Item = &str> {
+    let names = refs.lines().filter_map(|line| line.split_once(' ')?.1.strip_prefix(CUT_REFS));
+    names.filter(|commit| is_commit(commit)).take(CUTS_MAX)
 }
 
 /// Whether one of the [`OTHER_REFS`] may be named so: good as a part of any branch's name.
@@ -336,9 +349,9 @@ impl Report {
 
 impl Repository {
     fn texts(&mut self) -> impl Iterator<Item = &mut String> {
-        let Self { commit, branch, refs, stash } = self;
+        let Self { commit, branch, refs, stash, index } = self;
         let refs = refs.iter_mut().flat_map(|named| [&mut named.name, &mut named.commit]);
-        commit.iter_mut().chain(branch).chain(refs).chain(stash)
+        commit.iter_mut().chain(branch).chain(refs).chain(stash).chain(index)
     }
 }
 

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_wire::worker::{OrderedWorkspace, WORKSPACE_BYTES_MAX, WORKSPACE_PATH};
+use mayfly_wire::worker::{OrderedWorkspace, WORKSPACE_BYTES_MAX, WORKSPACE_PATH, cuts};
 use tokio::time::Instant;
 
 use crate::collect::git::{Git, GitError, object_format};
@@ -95,7 +95,12 @@ impl Checkout<'_> {
         let base = &*self.workspace.base;
         let format = object_format(base);
         git.run(["init", "--quiet", "--template=", "--initial-branch=main", format], deadline).await?;
-        git.run(["bundle", "unbundle", &*bundle.to_string_lossy()], deadline).await?;
+        let refs = git.run(["bundle", "unbundle", &*bundle.to_string_lossy()], deadline).await?;
+        let cut: String = cuts(&refs).map(|commit| format!("{commit}\n")).collect();
+        if !cut.is_empty() {
+            let not_run = |source| GitError::NotRun { verb: "bundle".to_owned(), source };
+            fs::write(own.join("shallow"), cut).map_err(not_run)?;
+        }
         git.run(["update-ref", BRANCH, base], deadline).await?;
         if !with_files {
             return Ok(());
@@ -159,6 +164,35 @@ mod tests {
         assert_eq!(git(&at, &["status", "--porcelain", "--branch"]), "## main");
         assert_eq!(fs::read_to_string(at.join("a.txt")).unwrap(), "one\n");
         assert!(!base.join("a.txt").exists(), "nobody reads files there");
+    }
+
+    #[tokio::test]
+    async fn a_history_that_is_cut_off_ends_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let [whole, part, at] = ["whole", "part", "at"].map(|name| dir.path().join(name));
+        fs::create_dir(&whole).unwrap();
+        git(&whole, &["init", "-q", "-b", "main"]);
+        for message in ["first", "second", "third"] {
+            git(&whole, &["commit", "-q", "--allow-empty", "-m", message]);
+        }
+        let url = format!("file://{}", whole.display());
+        git(dir.path(), &["clone", "-q", "--depth=2", &url, "part"]);
+        let base = git(&part, &["rev-parse", "HEAD"]);
+        let cut = format!("refs/mayfly/cut/{}", git(&part, &["rev-parse", "HEAD~1"]));
+        git(&part, &["update-ref", &cut, &base]);
+        let bundle = dir.path().join("bundle");
+        git(&part, &["bundle", "create", "-q", &bundle.to_string_lossy(), "main", &cut]);
+        let workspace = OrderedWorkspace { name: "at".to_owned(), base };
+        let (way, token) = (Route::from(Endpoint::Unix("/nonexistent".into())), Secret::from("t".to_owned()));
+        let exchange = Exchange { way: &way, token: &token, random: || 0 };
+        let reaper = Reaper::start(Realm::Children).unwrap();
+        let (folder, home) = (&*at, dir.path());
+        let checkout =
+            Checkout { workspace: &workspace, folder, base: &at, reaper: &reaper, exchange: &exchange, home };
+        fs::create_dir(&at).unwrap();
+        checkout.unpack(&bundle, &at, true, Instant::now() + TIME_MAX).await.unwrap();
+        assert_eq!(git(&at, &["log", "--format=%s"]), "third\nsecond");
+        git(&at, &["fsck", "--strict"]);
     }
 
     #[tokio::test]

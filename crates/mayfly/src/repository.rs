@@ -1,10 +1,11 @@
 //! The repository that tasks work on, the user's or one elsewhere, and the copy of it.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mayfly_git::{Git, GitError, Mirror, Mirrors, Repo, name_in};
+use mayfly_git::{Git, GitError, Mirror, Mirrors, Repo, Wanted, name_in};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -60,15 +61,26 @@ impl Chosen {
             Self::Elsewhere(from) => name_in(&from.url),
         }
     }
+
+    /// Which one it is, of all that are called so.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            // As it is written here, also where that is no text.
+            Self::Here(repo) => repo.top.as_os_str().as_encoded_bytes().escape_ascii().to_string(),
+            Self::Elsewhere(from) => from.url.clone(),
+        }
+    }
 }
 
 fn no_revision() -> Stop {
     Stop::wrong("after `#` stands a branch, a tag or a commit, such as --repo PATH#main")
 }
 
-/// Brings here what is new in a repository elsewhere: by this machine, so that what opens it stays with its user.
+/// Brings here what is new in a repository elsewhere, with as many commits of its history, or all: by this machine, so that
+/// what opens it stays with its user.
 pub(crate) async fn fetch(
     from: &GitUrl,
+    depth: Option<NonZeroU32>,
     data: &Path,
     git: &Git,
     environment: &Environment,
@@ -76,7 +88,8 @@ pub(crate) async fn fetch(
     let (folder, ways) = (data.join("mirrors"), ways(environment));
     let mirrors = Mirrors { folder: &folder, git, ways: &ways };
     let mut progress = Progress::if_slow(format!("fetching {}", from.url));
-    let fetched = mirrors.fetch(&from.url, from.after.as_deref(), |line| progress.note(line)).await;
+    let wanted = Wanted { url: &from.url, revision: from.after.as_deref(), depth };
+    let fetched = mirrors.fetch(wanted, |line| progress.note(line)).await;
     drop(progress);
     let fetched = fetched.with_context(|| format!("cannot fetch `{}`", from.url));
     fetched.map_err(Stop::usage)

@@ -210,3 +210,34 @@ async fn a_request_whose_bounds_cannot_be_read_is_refused_in_words() {
     assert_eq!(refused, NoModel::Bounds);
     assert!(refused.to_string().contains("cannot be read"));
 }
+
+/// A retry has the lock of the task that it tries again, whatever the library has become by then, and also after a restart.
+#[tokio::test]
+async fn a_retry_has_the_same_lock_though_the_library_has_changed() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    put(&mayfly, "rules/_global/a/a.md", "as it was");
+    put(&mayfly, "rules/_global/gone/gone.md", "gone by then");
+    let lock = |order: &WorkOrder| order.library.as_ref().unwrap().lock.clone();
+    let id = mayfly.submit(task("x")).await;
+    let (mut machine, first) = running(&mut mayfly).await;
+    to_its_end(&mayfly, id, &mut machine).await;
+    put(&mayfly, "rules/_global/a/a.md", "as it is");
+    put(&mayfly, "rules/_global/new/new.md", "new");
+    fs::remove_dir_all(mayfly.config.library.folder.join("rules/_global/gone")).unwrap();
+    let retry = || Retry { credential: task("x").credential, ..Retry::default() };
+    let again = mayfly.engine.retry(id, retry(), None).await.unwrap().unwrap();
+    let (mut machine, second) = running(&mut mayfly).await;
+    assert_eq!(lock(&second), lock(&first));
+    to_its_end(&mayfly, again.id.parse().unwrap(), &mut machine).await;
+    // Not even a library that cannot be read any more is in the way.
+    mayfly.restart().await;
+    fs::remove_dir_all(&mayfly.config.library.folder).unwrap();
+    fs::write(&mayfly.config.library.folder, "no folder").unwrap();
+    mayfly.engine.retry(again.id.parse().unwrap(), retry(), None).await.unwrap().unwrap();
+    let (_machine, third) = running(&mut mayfly).await;
+    assert_eq!(lock(&third), lock(&first));
+    fs::remove_file(&mayfly.config.library.folder).unwrap();
+    put(&mayfly, "rules/_global/a/a.md", "as it is");
+    mayfly.submit(task("x")).await;
+    assert_ne!(lock(&running(&mut mayfly).await.1), lock(&first));
+}

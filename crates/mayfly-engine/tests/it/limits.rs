@@ -47,6 +47,22 @@ async fn a_task_whose_claude_is_silent_brings_its_work_out() {
     ends_with(&mayfly, id, &mut machine, "idle-timeout", "nothing heard from claude for 10m").await;
 }
 
+/// A set-up command that prints nothing for long is as good as another.
+#[tokio::test]
+async fn silence_before_claude_was_started_is_not_held_against_it() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let id = mayfly.submit(task("x")).await;
+    let mut machine = mayfly.machines.next().await;
+    machine.boot(&mayfly.engine).await;
+    mayfly.clock.sleeper_for(minutes(30)).await;
+    mayfly.clock.advance(minutes(15));
+    machine.starts().await;
+    mayfly.clock.sleeper_for(minutes(10)).await;
+    assert_eq!(mayfly.task(id).await.state, "running");
+    mayfly.clock.advance(minutes(10));
+    ends_with(&mayfly, id, &mut machine, "idle-timeout", "nothing heard from claude for 10m").await;
+}
+
 /// R35
 #[tokio::test]
 async fn what_a_machine_says_moves_the_limit_of_silence() {

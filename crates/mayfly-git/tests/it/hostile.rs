@@ -5,7 +5,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use mayfly_git::{GitError, read_through};
+use mayfly_git::{Base, GitError, Repo, read_through};
 
 use super::Place;
 
@@ -230,6 +230,39 @@ async fn a_bundle_that_wants_all_memory_is_refused() {
     fs::write(&bundle, bundle_of_a_long_commit(&head, 3 << 20)).unwrap();
     let error = quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap_err();
     assert!(matches!(error, GitError::Failed { .. }), "{error}");
+}
+
+/// What was staged and is in no file any more is in the bundle, so it is searched; nobody's repository gets it.
+#[tokio::test]
+async fn what_was_staged_is_searched_and_does_not_land() {
+    let place = Place::with_repository();
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join("b.txt"), "canary-of-the-index").unwrap();
+    place.git(&machine, &["add", "-A"]);
+    let tree = place.git(&machine, &["write-tree"]);
+    let staged = place.git(&machine, &["commit-tree", "-p", "HEAD", "-m", "Staged", &tree]);
+    place.git(&machine, &["update-ref", "refs/mayfly/staged", &staged]);
+    place.git(&machine, &["reset", "-q", "--hard"]);
+    place.git(&machine, &["commit", "-q", "--allow-empty", "-m", "work"]);
+    let head = place.git(&machine, &["rev-parse", "HEAD"]);
+    place.git(&machine, &["update-ref", "refs/heads/work", "HEAD"]);
+    let bundle = place.dir.path().join("work.bundle");
+    let on = format!("^{}", snapshot.base);
+    let refs = ["refs/heads/work", "refs/mayfly/staged", &*on];
+    place.git(&machine, &[&["bundle", "create", "-q", bundle.to_str().unwrap()][..], &refs].concat());
+    let (scratch, mut read) = (tempfile::tempdir().unwrap(), Vec::new());
+    let (base, commit) = (place.base(), &*snapshot.base);
+    let base = Some(Base { bundle: &base, commit, on: None });
+    let ours = place.ours();
+    let all = read_through(&ours, scratch.path(), base, &bundle, |piece| {
+        read.extend_from_slice(piece);
+        ControlFlow::Continue(())
+    });
+    assert!(all.await.unwrap() && String::from_utf8_lossy(&read).contains("canary-of-the-index"));
+    assert_eq!(quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap(), [""; 0]);
+    let repo = Repo::discover(&ours, &place.repo()).await.unwrap();
+    assert!(repo.has(&head).await && !repo.has(&staged).await);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod hostile;
 mod mirror;
 mod refusals;
 mod round_trip;
+mod site;
 mod work;
 mod work_tree;
 

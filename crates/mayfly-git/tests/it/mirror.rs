@@ -2,11 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::num::NonZeroU32;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
-use mayfly_git::{Git, GitError, Mirror, Mirrors};
+use mayfly_git::{Base, Git, GitError, Mirror, Mirrors, Repo, Wanted, Work};
 
+use super::site::Site;
 use super::{Place, path};
 
 impl Place {
@@ -16,7 +18,8 @@ impl Place {
 
     async fn mirror_of(&self, url: &str, revision: Option<&str>) -> Result<Mirror, GitError> {
         let (folder, git) = (self.mirrors(), self.ours());
-        Mirrors { folder: &folder, git: &git, ways: &[] }.fetch(url, revision, |_| {}).await
+        let wanted = Wanted { url, revision, depth: None };
+        Mirrors { folder: &folder, git: &git, ways: &[] }.fetch(wanted, |_| {}).await
     }
 
     async fn mirror(&self, revision: Option<&str>) -> Result<Mirror, GitError> {
@@ -48,7 +51,8 @@ async fn a_second_time_brings_only_what_is_new() {
     let mut lines = Vec::new();
     let (folder, git, url) = (place.mirrors(), place.ours(), place.repo_url());
     let mirrors = Mirrors { folder: &folder, git: &git, ways: &[] };
-    let mirror = mirrors.fetch(&url, None, |line| lines.push(line.to_owned())).await.unwrap();
+    let wanted = Wanted { url: &url, revision: None, depth: None };
+    let mirror = mirrors.fetch(wanted, |line| lines.push(line.to_owned())).await.unwrap();
     let first = place.git(&place.repo(), &["rev-parse", "HEAD"]);
     assert_eq!((mirror.repo.head.as_str(), mirror.repo.name.as_str()), (first.as_str(), "repo"));
     assert!(!lines.is_empty(), "it tells how it goes");
@@ -62,6 +66,45 @@ async fn a_second_time_brings_only_what_is_new() {
     assert_ne!(mirror.repo.head, first);
     let listed = place.git(&place.git_dir(), &["rev-list", "--count", &mirror.repo.head]);
     assert_eq!(listed, "2", "the history is there");
+}
+
+/// However often something is new there; and not while another reads what would be repacked.
+#[tokio::test]
+async fn a_mirror_that_grows_is_repacked_once_nobody_reads_it() {
+    let place = Place::with_repository();
+    let read = place.mirror(None).await.unwrap();
+    let mut head = String::new();
+    for number in 0..21 {
+        fs::write(place.repo().join("a.txt"), format!("{number}\n")).unwrap();
+        place.commit("more");
+        head = place.mirror(None).await.unwrap().repo.head;
+    }
+    assert_eq!(place.packs(), 22);
+    drop(read);
+    let mirror = place.mirror(None).await.unwrap();
+    assert_eq!((place.packs(), &mirror.repo.head), (1, &head));
+    let git = |args: &[&str]| place.git(&place.git_dir(), args);
+    assert_eq!(git(&["rev-list", "--count", &head]), "22");
+    git(&["fsck", "--strict"]);
+}
+
+/// A repository whose objects are named by SHA-256 is one like another, also where it has taken the place of one that
+/// was not.
+#[tokio::test]
+async fn a_repository_of_the_other_object_format_is_mirrored() {
+    let place = Place::with_repository();
+    let before = place.mirror(None).await.unwrap();
+    assert_eq!(before.repo.head.len(), 40);
+    fs::remove_dir_all(place.repo()).unwrap();
+    fs::create_dir(place.repo()).unwrap();
+    place.git(&place.repo(), &["init", "-q", "-b", "main", "--object-format=sha256"]);
+    fs::write(place.repo().join("a.txt"), "one\n").unwrap();
+    place.commit("first");
+    for _ in 0..2 {
+        let mirror = place.mirror(None).await.unwrap();
+        assert_eq!(mirror.repo.head, place.git(&place.repo(), &["rev-parse", "HEAD"]));
+        assert_eq!(mirror.repo.head.len(), 64);
+    }
 }
 
 #[tokio::test]
@@ -218,6 +261,81 @@ async fn work_comes_back_as_a_clone_that_shares_the_packs() {
     assert!(!folder.join(".git/objects/info/alternates").exists());
 }
 
+/// Of a long history as much as was asked for: that is what git shows in a machine, and what a new clone has. A whole clone
+/// takes the work as it takes any other, as soon as it has what that began with.
+#[tokio::test]
+async fn a_history_that_is_cut_off_is_one_to_work_on_and_to_land_on() {
+    let place = Place::with_repository();
+    for number in 0..5 {
+        fs::write(place.repo().join("a.txt"), format!("{number}\n")).unwrap();
+        place.commit(&format!("number {number}"));
+    }
+    place.git(&place.repo(), &["checkout", "-q", "-b", "side", "HEAD~1"]);
+    fs::write(place.repo().join("b.txt"), "b\n").unwrap();
+    place.commit("side");
+    place.git(&place.repo(), &["checkout", "-q", "main"]);
+    place.git(&place.repo(), &["merge", "-q", "--no-ff", "-m", "merged", "side"]);
+    place.git(&place.repo(), &["branch", "-q", "-D", "side"]);
+    let (folder, git, url) = (place.mirrors(), place.ours(), place.repo_url());
+    let wanted = Wanted { url: &url, revision: None, depth: NonZeroU32::new(2) };
+    let mirrors = Mirrors { folder: &folder, git: &git, ways: &[] };
+    let mirror = mirrors.fetch(wanted, |_| {}).await.unwrap();
+    assert_ne!(place.mirror(None).await.unwrap().repo.top, mirror.repo.top, "a whole one is another");
+    let scratch = tempfile::tempdir().unwrap();
+    let (quarantine, snapshot) = mirror.repo.snapshot(scratch.path()).await.unwrap();
+    quarantine.bundle(&snapshot.base, None, &place.base()).await.unwrap();
+    let head = fs::read(place.base()).unwrap();
+    assert_eq!(String::from_utf8_lossy(&head).matches(" refs/mayfly/cut/").count(), 2);
+
+    // As a machine has it.
+    let machine = place.dir.path().join("machine");
+    fs::create_dir(&machine).unwrap();
+    let inside = |args: &[&str]| place.git(&machine, args);
+    inside(&["init", "-q", "-b", "main"]);
+    let refs = inside(&["bundle", "unbundle", place.base().to_str().unwrap()]);
+    let cut: Vec<_> = mayfly_wire::worker::cuts(&refs).map(|commit| format!("{commit}\n")).collect();
+    fs::write(machine.join(".git/shallow"), cut.concat()).unwrap();
+    inside(&["reset", "-q", "--hard", &snapshot.base]);
+    assert_eq!(inside(&["log", "--format=%s"]).lines().collect::<Vec<_>>(), ["merged", "side", "number 4"]);
+    inside(&["fsck", "--strict"]);
+    fs::write(machine.join("a.txt"), "changed\n").unwrap();
+    place.git(&machine, &["commit", "-q", "-am", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+
+    let (base, read) = (place.base(), tempfile::tempdir().unwrap());
+    let base = Base { bundle: &base, commit: &snapshot.base, on: None };
+    let work = Work::open(&place.ours(), read.path(), Some(base), &bundle, &head).await.unwrap();
+    work.diff(&read.path().join("diff")).await.unwrap();
+    assert!(fs::read_to_string(read.path().join("diff")).unwrap().contains("+changed"));
+    let clone = place.dir.path().join("clone");
+    mirror.clone_with(&bundle, &head, &clone, "mayfly/x-y").await.unwrap();
+    let count = place.git(&clone, &["rev-list", "--count", "HEAD"]);
+    assert_eq!((count.as_str(), place.git(&clone, &["status", "--porcelain"]).as_str()), ("4", ""));
+    place.git(&clone, &["fsck", "--strict"]);
+
+    let late = place.dir.path().join("late");
+    place.git(place.dir.path(), &["clone", "-q", &url, late.to_str().unwrap()]);
+    place.git(&late, &["update-ref", "refs/heads/main", "HEAD~2"]);
+    place.git(&late, &["update-ref", "-d", "refs/remotes/origin/main"]);
+    place.git(&late, &["reflog", "expire", "--expire=now", "--all"]);
+    place.git(&late, &["gc", "-q", "--prune=now"]);
+    let repo = Repo::discover(&place.ours(), &late).await.unwrap();
+    let taking = async || {
+        let scratch = tempfile::tempdir().unwrap();
+        let quarantine = repo.quarantine(scratch.path()).await.unwrap();
+        if !quarantine.starts_from(&snapshot.base).await.unwrap() {
+            quarantine.start_from(&place.base(), &snapshot.base).await?;
+        }
+        quarantine.land(&bundle, &head, "mayfly/x-y").await
+    };
+    let refused = taking().await.unwrap_err();
+    assert!(matches!(&refused, GitError::CutOff { .. }), "{refused}");
+    place.git(&late, &["fetch", "-q"]);
+    taking().await.unwrap();
+    place.git(&late, &["fsck", "--strict"]);
+    assert_eq!(place.git(&late, &["rev-list", "--count", "mayfly/x-y"]), "9");
+}
+
 /// A branch or a commit of the user's own repository, and nothing of what is not committed.
 #[tokio::test]
 async fn a_task_can_begin_at_another_commit_of_the_users_repository() {
@@ -237,4 +355,63 @@ async fn a_task_can_begin_at_another_commit_of_the_users_repository() {
     }
     let error = repo.at("--all").await.unwrap_err();
     assert!(matches!(error, GitError::NoRevision { .. }), "{error}");
+}
+
+/// By the user's own ssh client, which is told of their agent and of nothing else of theirs.
+#[tokio::test]
+async fn a_repository_is_reached_by_the_users_own_ssh() {
+    let place = Place::with_repository();
+    let (programs, asked) = (place.dir.path().join("bin"), place.dir.path().join("asked"));
+    fs::create_dir(&programs).unwrap();
+    // Does there what a server would, and is strict about what it is asked.
+    let ssh = format!(
+        "#!/bin/sh\necho \"$SSH_AUTH_SOCK ${{OTHER-none}} $*\" >>{asked}\n\
+         for last; do :; done\n[ \"$last\" = \"git-upload-pack '{repo}'\" ] && exec sh -c \"$last\"\nexit 9\n",
+        asked = asked.display(),
+        repo = place.repo().display()
+    );
+    fs::write(programs.join("ssh"), ssh).unwrap();
+    fs::set_permissions(programs.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut all = programs.into_os_string();
+    all.push(":");
+    all.push(path());
+    let (folder, git) = (place.mirrors(), Git::new(all, Some(place.dir.path().to_owned()), None));
+    let ways = [("SSH_AUTH_SOCK", OsStr::new("/the/agent"))];
+    let mirrors = Mirrors { folder: &folder, git: &git, ways: &ways };
+    let head = place.git(&place.repo(), &["rev-parse", "HEAD"]);
+    let repo = place.repo().display().to_string();
+    for url in [format!("ssh://me@host.example:2222{repo}"), format!("me@host.example:{repo}")] {
+        let mirror = mirrors.fetch(Wanted { url: &url, revision: Some("main"), depth: None }, |_| {}).await;
+        assert_eq!(mirror.unwrap().repo.head, head, "{url}");
+    }
+    let asked = fs::read_to_string(asked).unwrap();
+    let lines: Vec<_> = asked.lines().collect();
+    assert!(lines.len() == 2 && lines[0].contains(" -p 2222 me@host.example "), "{asked}");
+    assert!(lines.iter().all(|line| line.starts_with("/the/agent none ")), "{asked}");
+}
+
+/// By TLS to a host that is who it says, with the password that the user's own helper has for it.
+#[tokio::test]
+async fn a_repository_is_reached_by_https_with_the_users_own_password() {
+    let place = Place::with_repository();
+    let (sites, head) = (place.dir.path().join("sites"), place.git(&place.repo(), &["rev-parse", "HEAD"]));
+    fs::create_dir(&sites).unwrap();
+    let bare = sites.join("app.git");
+    place.git(place.dir.path(), &["clone", "-q", "--bare", "repo", bare.to_str().unwrap()]);
+    place.git(&bare, &["update-server-info"]);
+    let site = Site::start(&sites).await;
+    let url = format!("https://{}/app.git", site.address);
+    assert!(place.mirror_of(&url, None).await.is_err(), "nobody vouches for that host");
+    assert_eq!(site.requests.lock().unwrap().len(), 0);
+
+    let certificate = place.dir.path().join("certificate.pem");
+    fs::write(&certificate, &site.certificate).unwrap();
+    let (folder, git, ways) = (place.mirrors(), place.ours(), [("GIT_SSL_CAINFO", certificate.as_os_str())]);
+    let mirrors = Mirrors { folder: &folder, git: &git, ways: &ways };
+    let wanted = Wanted { url: &url, revision: None, depth: None };
+    let refused = mirrors.fetch(wanted, |_| {}).await.unwrap_err();
+    assert!(matches!(&refused, GitError::Failed { said, .. } if said.contains("Username")), "{refused}");
+    let helper = "[credential]\n\thelper = \"!f() { echo username=me; echo password=word; }; f\"\n";
+    fs::write(place.dir.path().join(".gitconfig"), helper).unwrap();
+    assert_eq!(mirrors.fetch(wanted, |_| {}).await.unwrap().repo.head, head);
 }

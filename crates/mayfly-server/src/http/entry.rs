@@ -6,7 +6,8 @@
 //!
 //! A machine's routes have nothing of the engine but this.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +128,11 @@ impl Entry {
         key: &str,
     ) -> Result<Option<PathBuf>, StoreError> {
         self.engine.setup_to_keep(attempt, key).await
+    }
+
+    /// Notes that it is kept, and removes what there is no room for.
+    pub(super) async fn setup_is_kept(&self, place: &Path) -> io::Result<()> {
+        self.engine.setup_is_kept(place).await
     }
 
     /// What knows the secrets as they are now.

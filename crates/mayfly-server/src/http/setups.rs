@@ -1,6 +1,6 @@
 //! What the set-up commands of a repository made: taken and handed over by a machine before its agent has begun.
 //!
-//! Bounds: [`SETUP_BYTES_MAX`], and one file at a time of each machine.
+//! Bounds: [`SETUP_BYTES_MAX`], one file at a time of each machine, and what the engine keeps of all.
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -39,5 +39,6 @@ pub(super) async fn keep(
     // The agent may have begun meanwhile.
     let place = app.entry.setup_to_keep(attempt, &key).await?.ok_or_else(Problem::denied)?;
     incoming.keep(&place).await.map_err(|error| Problem::disk(&error))?;
+    app.entry.setup_is_kept(&place).await.map_err(|error| Problem::disk(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }

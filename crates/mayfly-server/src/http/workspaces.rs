@@ -86,7 +86,7 @@ async fn whole_bundle(app: &Owner, id: &str) -> Result<Option<WholeBundle>, Prob
     if !is_sha256(id) || !app.engine.has_bundle(id) {
         return Ok(None);
     }
-    let brought = read(&bundle_of(&app.workspaces, id)).await?.ok().filter(|brought| brought.on.is_none());
+    let brought = read(&bundle_of(&app.workspaces, id)).await?.ok().filter(bundle::Brought::is_whole);
     Ok(brought.map(|brought| WholeBundle { id: id.to_owned(), base: brought.base }))
 }
 
@@ -130,10 +130,14 @@ fn first_whole(folder: &Path, commits: &[String]) -> io::Result<Option<WholeBund
         let mut head = Vec::new();
         let opened = std::fs::File::open(&path);
         // One that goes meanwhile is not here.
-        if opened.and_then(|file| file.take(bundle::HEAD_BYTES_MAX as u64).read_to_end(&mut head)).is_err() {
+        let most = bundle::WHOLE_HEAD_BYTES_MAX as u64;
+        if opened.and_then(|file| file.take(most).read_to_end(&mut head)).is_err() {
             continue;
         }
-        let Ok(bundle::Brought { base, on: None }) = bundle::read(&head) else { continue };
+        let Some(bundle::Brought { base, .. }) = bundle::read(&head).ok().filter(bundle::Brought::is_whole)
+        else {
+            continue;
+        };
         let place = commits.iter().position(|commit| *commit == base);
         if let Some(place) = place.filter(|place| best.as_ref().is_none_or(|(best, _)| place < best)) {
             best = Some((place, WholeBundle { id: id.to_owned(), base }));

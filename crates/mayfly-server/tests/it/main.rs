@@ -22,6 +22,7 @@ mod reattach;
 mod resources;
 mod resume;
 mod secrets;
+mod setups;
 mod start;
 mod stream;
 mod tasks;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 use mayfly_client::{Bundle, ClientError};
@@ -125,6 +126,8 @@ async fn an_upload_that_broke_off_is_gone_on_with() {
     let bundle = Bundle::read(&file, None).await.unwrap();
     let workspace = bed.client.upload_workspace("repo", &bundle).await.unwrap();
     assert_eq!((workspace.id.as_str(), workspace.on), (sha256.as_str(), None));
+    // What the user is told of: counted from where it stood, to its end.
+    assert_eq!((bundle.sent.load(Ordering::Relaxed), bundle.bytes), (bytes.len() as u64, bytes.len() as u64));
     assert!(!part.exists());
     assert_eq!(std::fs::read(bed.data().join(format!("workspaces/{sha256}.bundle"))).unwrap(), bytes);
     // Sent again, nothing of it is.

@@ -67,6 +67,7 @@ async fn a_resumed_task_has_what_the_earlier_one_left() {
         branch: Some("feature".to_owned()),
         refs: vec![Ref { name: "heads/main".to_owned(), commit: "c".repeat(40) }],
         stash: vec!["d".repeat(40)],
+        index: Some("e".repeat(40)),
     };
     let mut worker = bed.worker().await;
     worker.ready().await;

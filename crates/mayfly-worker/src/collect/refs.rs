@@ -76,6 +76,7 @@ pub(crate) fn repository(git: &Path) -> Option<Repository> {
         branch: branch.filter(|branch| branch.len() <= REF_BYTES_MAX).map(str::to_owned),
         refs: refs.take(REFS_MAX).collect(),
         stash,
+        index: None,
     })
 }
 

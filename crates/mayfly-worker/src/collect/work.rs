@@ -2,8 +2,9 @@
 //! elsewhere has refs of its own: see [`others`](super::others).
 //!
 //! ```text
-//! base ──► the agent's commits ──► HEAD ──► "Uncommitted work"
-//!  └── not in the bundle ──┘└────────── in the bundle ───────┘
+//! base ──► the agent's commits ──► HEAD ─┬─► "Uncommitted work"     all of the files: what lands
+//!                                        └─► "Staged"               those of the index, for whoever goes on with it
+//!  └── not in the bundle ──┘└────────── in the bundle ────────┘
 //! ```
 //!
 //! A git folder of our own borrows the objects of the base, and those of the agent's repository for as much
@@ -11,11 +12,13 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use mayfly_core::causes;
 use mayfly_wire::api::Collected;
-use mayfly_wire::worker::WORK_REF;
+use mayfly_wire::worker::{STAGED_REF, WORK_REF};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -25,6 +28,11 @@ use super::nested::allow;
 use super::others::{Other, Search};
 use super::refs::{Tips, head, repository, tips};
 use crate::reaper::Reaper;
+
+/// The message of the commit that has the files of the index.
+const STAGED: &str = "Staged";
+/// The longest index that is read.
+const INDEX_BYTES_MAX: u64 = 256 << 20;
 
 /// What there is to bundle.
 #[derive(Debug)]
@@ -45,7 +53,17 @@ pub(crate) struct Bundle {
     pub(crate) head: String,
     /// The names of its other refs.
     pub(crate) others: Vec<String>,
+    /// The commit with the files of the index.
+    pub(crate) staged: Option<String>,
     pub(crate) file: PathBuf,
+}
+
+/// What a bundle is to hold.
+#[derive(Debug, Clone)]
+struct Wanted<'a> {
+    head: String,
+    others: &'a [Other],
+    staged: Option<String>,
 }
 
 impl Work<'_> {
@@ -74,7 +92,52 @@ impl Work<'_> {
         let dot_git = self.workspace.join(".git");
         let tips = spawn_blocking(move || tips(&dot_git)).await.expect("reading does not panic");
         let others = self.others(&git, tips, head.as_deref(), part(deadline, 4), collected).await;
-        self.pack(&git, [head, parent], others, deadline, collected).await
+        let staged = match self.staged(&git, parent.as_deref(), part(deadline, 4), collected).await {
+            Ok(staged) => staged,
+            Err(error) => {
+                collected.notes.push(format!("that changes were staged is not kept: {}", causes(&error)));
+                None
+            }
+        };
+        let bundle = self.pack(&git, [head, parent], others, staged, deadline, collected).await?;
+        if let (Some(bundle), Some(repository)) = (&bundle, &mut collected.repository) {
+            repository.index.clone_from(&bundle.staged);
+        }
+        Ok(bundle)
+    }
+
+    /// A commit with the files of the agent's index. `None`: they are those of its `HEAD`, or it has none.
+    async fn staged(
+        &self,
+        git: &Git<'_>,
+        parent: Option<&str>,
+        deadline: Instant,
+        collected: &Collected,
+    ) -> Result<Option<String>, GitError> {
+        let Some(repository) = &collected.repository else { return Ok(None) };
+        // Ours is not needed any more.
+        let (from, to) = (self.workspace.join(".git/index"), git.folder.join("index"));
+        let copied = spawn_blocking(move || copy_index(&from, &to)).await.expect("copying does not panic");
+        let not_run = |source| GitError::NotRun { verb: "write-tree".to_owned(), source };
+        if !copied.map_err(not_run)? {
+            return Ok(None);
+        }
+        let tree = git.run(["write-tree"], deadline).await?;
+        let before = match &repository.commit {
+            Some(commit) => {
+                git.run(["rev-parse", "--verify", &format!("{commit}^{{tree}}")], deadline).await?
+            }
+            None => {
+                git.run(["read-tree", "--empty"], deadline).await?;
+                git.run(["write-tree"], deadline).await?
+            }
+        };
+        if tree == before {
+            return Ok(None);
+        }
+        let parent = parent.into_iter().flat_map(|parent| ["-p", parent]);
+        let arguments = ["commit-tree", "-m", STAGED].into_iter().chain(parent).chain([&*tree]);
+        git.run(arguments, deadline).await.map(Some)
     }
 
     /// The agent's commits, of those that it has named, that `head` does not hold.
@@ -90,13 +153,14 @@ impl Work<'_> {
         Search { git, deadline, known, seen: HashSet::new() }.run(tips, collected).await
     }
 
-    /// Bundles all of it; if that cannot be had, the work alone, and then its commits alone. Where `HEAD` has
-    /// nothing, the first of the others is the work.
+    /// Bundles all of it; if that cannot be had, without what was staged, then the work alone, and then its commits alone.
+    /// Where `HEAD` has nothing, the first of the others is the work.
     async fn pack(
         &self,
         git: &Git<'_>,
         heads: [Option<String>; 2],
         mut others: Vec<Other>,
+        staged: Option<String>,
         deadline: Instant,
         collected: &mut Collected,
     ) -> Result<Option<Bundle>, GitError> {
@@ -107,19 +171,22 @@ impl Work<'_> {
             head = Some(first.commit);
         }
         let Some(head) = head else { return Ok(None) };
-        let commits = parent.filter(|parent| *parent != head).map(|parent| (parent, &[][..]));
-        let alone = (!others.is_empty()).then(|| (head.clone(), &[][..]));
-        let less: Vec<_> = alone.into_iter().chain(commits).collect();
-        let (mut now, mut less) = ((head, &others[..]), less.into_iter().peekable());
+        let (is_staged, has_others) = (staged.is_some(), !others.is_empty());
+        let mut now = Wanted { head, others: &others, staged };
+        let (without_staged, alone) =
+            (Wanted { staged: None, ..now.clone() }, Wanted { staged: None, others: &[], ..now.clone() });
+        let commits = parent.filter(|parent| *parent != now.head);
+        let commits = commits.map(|head| ("uncommitted work", Wanted { head, ..alone.clone() }));
+        let less = is_staged.then_some(("that changes were staged", without_staged)).into_iter();
+        let less = less.chain(has_others.then_some(("the agent's other commits", alone))).chain(commits);
+        let mut less = less.peekable();
         loop {
             let by = if less.peek().is_some() { part(deadline, 2) } else { deadline };
-            let (head, with) = &now;
-            let (error, next) = match (self.create(git, head, with, by).await, less.next()) {
+            let (error, (lost, next)) = match (self.create(git, &now, by).await, less.next()) {
                 (Ok(bundle), _) => return Ok(Some(bundle)),
                 (Err(error), None) => return Err(error),
                 (Err(error), Some(next)) => (error, next),
             };
-            let lost = if with.is_empty() { "uncommitted work" } else { "the agent's other commits" };
             collected.unsaved.push(format!("{lost}: {}", causes(&error)));
             now = next;
         }
@@ -128,12 +195,13 @@ impl Work<'_> {
     async fn create(
         &self,
         git: &Git<'_>,
-        head: &str,
-        others: &[Other],
+        wanted: &Wanted<'_>,
         deadline: Instant,
     ) -> Result<Bundle, GitError> {
+        let Wanted { head, others, staged } = wanted;
         let refs = others.iter().map(|other| (other.git_ref(), &*other.commit));
-        let refs: Vec<_> = refs.chain([(WORK_REF.to_owned(), head)]).collect();
+        let staged_ref = staged.iter().map(|commit| (STAGED_REF.to_owned(), &**commit));
+        let refs: Vec<_> = refs.chain(staged_ref).chain([(WORK_REF.to_owned(), &**head)]).collect();
         for (name, commit) in &refs {
             git.run(["update-ref", name, commit], deadline).await?;
         }
@@ -146,7 +214,7 @@ impl Work<'_> {
         arguments.extend(self.base.map(|base| format!("^{base}")));
         git.run(arguments, deadline).await?;
         let others = others.iter().map(|other| other.name.clone()).collect();
-        Ok(Bundle { head: head.to_owned(), others, file })
+        Ok(Bundle { head: head.clone(), others, staged: staged.clone(), file })
     }
 
     pub(crate) async fn init(&self, git: &Git<'_>, deadline: Instant) -> Result<(), GitError> {
@@ -195,6 +263,21 @@ impl Work<'_> {
             }
         }
     }
+}
+
+/// Copies an index, which an agent may have made anything of. `false`: there is none.
+fn copy_index(from: &Path, to: &Path) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = match openat(CWD, from, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        opened => fs::File::from(opened?),
+    };
+    let is = file.metadata()?;
+    if !is.is_file() || is.len() > INDEX_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "its index is no file, or too long"));
+    }
+    io::copy(&mut file, &mut fs::File::create(to)?)?;
+    Ok(true)
 }
 
 /// The end of a part of the time that is left.

@@ -5,9 +5,10 @@
 //!                        └──► "Uncommitted work"    its files lie there, and are uncommitted again
 //! ```
 //!
-//! The files are those of the last commit, and only those that differ from the base are written. The index is that of
-//! `HEAD`, so what was staged is a change that is not, and a new file is untracked again. Git works in the agent's own
-//! repository, which is still as it was handed over, with our flags and no hook.
+//! The files are those of the last commit, and only those that differ from the base are written. The index is as it was;
+//! where that did not come out, it is that of `HEAD`, so what was staged is a change that is not, and a new file is
+//! untracked again. Git works in the agent's own repository, which is still as it was handed over, with our flags and no
+//! hook.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -103,6 +104,11 @@ impl Left<'_> {
             Some(commit) => self.run(git, &["read-tree", "--reset", commit]).await?,
             None => self.run(git, &["read-tree", "--empty"]).await?,
         };
+        if let Some(index) = self.repository.and_then(|repository| repository.index.as_ref())
+            && let Err(why) = if_commit(index, self.run(git, &["read-tree", "--reset", index])).await
+        {
+            lost.push(format!("that changes were staged: {why}"));
+        }
         let main_was_there = self.repository.is_none_or(|repository| {
             repository.refs.len() == REFS_MAX
                 || repository.refs.iter().any(|named| named.name == "heads/main")

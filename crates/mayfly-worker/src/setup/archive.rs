@@ -10,7 +10,7 @@
 //! and links, by plain names, within the folders that were asked for, each opened beneath the workspace and through no
 //! link. A name comes once. Where a link leads is not looked at: it is followed by the machine's own programs alone.
 //!
-//! Bounds: [`BYTES_MAX`], [`ENTRIES_MAX`], [`PATH_BYTES_MAX`], [`DEPTH_MAX`].
+//! Bounds: [`BYTES_MAX`], [`ENTRIES_MAX`], [`PATH_BYTES_MAX`], [`DEPTH_MAX`]; and whoever waits for it can stop it.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2, symlinkat};
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 const MAGIC: &[u8] = b"mayfly set-up 1\n";
 /// The most that its files have in all.
@@ -62,8 +63,40 @@ impl From<Errno> for BadArchive {
     }
 }
 
+/// An archive's file, of which nothing more is read or written once it is stopped.
+#[derive(Debug)]
+pub(crate) struct Stoppable {
+    pub(crate) file: File,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Stoppable {
+    fn unless_stopped(&mut self) -> io::Result<&mut File> {
+        match self.stop.is_cancelled() {
+            true => Err(io::Error::other("nobody waits for it any more")),
+            false => Ok(&mut self.file),
+        }
+    }
+}
+
+impl Read for Stoppable {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.unless_stopped()?.read(buffer)
+    }
+}
+
+impl Write for Stoppable {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_stopped()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Writes what is in the folders `keep` of `top`.
-pub(crate) fn pack(top: &Path, keep: &[String], to: File) -> Result<(), BadArchive> {
+pub(crate) fn pack(top: &Path, keep: &[String], to: Stoppable) -> Result<(), BadArchive> {
     let mut packing = Packing { top, to: BufWriter::new(to), entries: 0, bytes: 0 };
     packing.to.write_all(MAGIC)?;
     for folder in outermost(keep) {
@@ -94,7 +127,7 @@ fn is_within(path: &[u8], folder: &[u8]) -> bool {
 
 struct Packing<'a> {
     top: &'a Path,
-    to: BufWriter<File>,
+    to: BufWriter<Stoppable>,
     entries: u64,
     bytes: u64,
 }
@@ -168,7 +201,7 @@ impl Packing<'_> {
 }
 
 /// Writes what an archive holds into the folders `keep` of `top`, which are not there yet.
-pub(crate) fn unpack(from: File, top: &Path, keep: &[String]) -> Result<(), BadArchive> {
+pub(crate) fn unpack(from: Stoppable, top: &Path, keep: &[String]) -> Result<(), BadArchive> {
     let folder = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = openat2(CWD, top, folder, Mode::empty(), ResolveFlags::empty())?;
     let mut from = BufReader::new(from);
@@ -186,7 +219,7 @@ pub(crate) fn unpack(from: File, top: &Path, keep: &[String]) -> Result<(), BadA
 }
 
 struct Unpacking<'a> {
-    from: BufReader<File>,
+    from: BufReader<Stoppable>,
     top: OwnedFd,
     keep: Vec<&'a str>,
     entries: u64,
@@ -304,11 +337,15 @@ mod tests {
         ["deps", "sub/deps"].map(str::to_owned).to_vec()
     }
 
-    fn archive(bytes: &[u8]) -> File {
+    fn going(file: File) -> Stoppable {
+        Stoppable { file, stop: CancellationToken::new() }
+    }
+
+    fn archive(bytes: &[u8]) -> Stoppable {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         io::Seek::rewind(&mut file).unwrap();
-        file
+        going(file)
     }
 
     fn entry(kind: u8, path: &[u8], rest: &[u8]) -> Vec<u8> {
@@ -363,13 +400,34 @@ mod tests {
         symlink("../run", top.path().join("deps/.bin/run")).unwrap();
         symlink("/etc", top.path().join("sub/deps/out")).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
-        pack(top.path(), &keep(), file.reopen().unwrap()).unwrap();
+        pack(top.path(), &keep(), going(file.reopen().unwrap())).unwrap();
         let (new, done) = unpacked(&fs::read(file.path()).unwrap());
         done.unwrap();
         fs::remove_file(top.path().join("sub/beside")).unwrap();
         assert_eq!(listing(new.path()), listing(top.path()));
-        let absent = pack(top.path(), &["none".to_owned()], tempfile::tempfile().unwrap()).unwrap_err();
+        let absent =
+            pack(top.path(), &["none".to_owned()], going(tempfile::tempfile().unwrap())).unwrap_err();
         assert!(absent.to_string().contains("`none`"), "{absent}");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_goes_no_further() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("deps")).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stopped = || {
+            let to = going(file.reopen().unwrap());
+            to.stop.cancel();
+            to
+        };
+        let packed = pack(top.path(), &["deps".to_owned()], stopped());
+        assert!(matches!(packed, Err(BadArchive::System(_))), "{packed:?}");
+        assert_eq!(file.as_file().metadata().unwrap().len(), 0);
+        fs::write(file.path(), crafted(&[entry(FOLDER, b"deps", b"")])).unwrap();
+        let new = tempfile::tempdir().unwrap();
+        let done = unpack(stopped(), new.path(), &keep());
+        assert!(matches!(done, Err(BadArchive::System(_))), "{done:?}");
+        assert_eq!(fs::read_dir(new.path()).unwrap().count(), 0);
     }
 
     /// S46: nothing is written but what was asked for, and nothing through a link.

@@ -10,8 +10,9 @@
 //! has begun, when nothing runs any more, so no agent has a say in what later machines get. The orchestrator keeps it for
 //! the repository and the commands alone.
 //!
-//! Bounds: the time of the commands, all in all; the machine's disk; [`STDERR_BYTES_MAX`](crate::listen::STDERR_BYTES_MAX)
-//! of each command's output; those of [`archive`].
+//! Bounds: the time of the commands, all in all, and [`KEEPING_MAX`] for taking what is kept and for handing it over; the
+//! machine's disk for each of them; [`STDERR_BYTES_MAX`](crate::listen::STDERR_BYTES_MAX) of each command's output;
+//! [`LOCK_FILE_BYTES_MAX`]; those of [`archive`].
 
 mod archive;
 
@@ -32,10 +33,11 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use self::archive::{BadArchive, pack, unpack};
+use self::archive::{BadArchive, Stoppable, pack, unpack};
 use crate::claude::command::give_surroundings;
 use crate::disk;
 use crate::exchange::{Exchange, ExchangeError};
@@ -45,6 +47,10 @@ use crate::uplink::Outlet;
 
 /// How long a pipe is read that outlives its command.
 const DRAIN: Duration = Duration::from_secs(2);
+/// The longest that it takes to take what is kept, and to hand it over: what takes longer is not worth it.
+const KEEPING_MAX: Duration = Duration::from_secs(5 * 60);
+/// The longest lock file.
+const LOCK_FILE_BYTES_MAX: u64 = 64 << 20;
 /// What is kept differs where this does.
 const KEY_OF: &[u8] = b"mayfly set-up 1";
 
@@ -155,7 +161,12 @@ impl SettingUp<'_> {
 
     /// Takes what is kept. `false`: there is nothing, or it is of no use.
     async fn take(&self, key: &str) -> bool {
-        match self.try_to_take(key).await {
+        let threads = TaskTracker::new();
+        let taken = self.bounded(self.try_to_take(key, &threads)).await;
+        // One that was stopped has a piece left to write at most.
+        threads.close();
+        threads.wait().await;
+        match taken {
             Ok(true) => {
                 self.say(&format!("set-up: {} as an earlier task left it", self.setup.keep.join(", "))).await;
                 true
@@ -172,7 +183,7 @@ impl SettingUp<'_> {
         }
     }
 
-    async fn try_to_take(&self, key: &str) -> Result<bool, KeepError> {
+    async fn try_to_take(&self, key: &str, threads: &TaskTracker) -> Result<bool, KeepError> {
         let scratch = TempDir::new_in(self.home)?;
         let file = scratch.path().join("kept");
         match self.exchange.fetch(&format!("{SETUP_PATH}{key}"), &file, SETUP_BYTES_MAX).await {
@@ -180,14 +191,17 @@ impl SettingUp<'_> {
             fetched => fetched?,
         }
         let (top, keep) = (self.workspace.to_owned(), self.setup.keep.clone());
-        let unpack = spawn_blocking(move || unpack(File::open(file)?, &top, &keep)).await;
-        unpack.expect("it does not panic")?;
+        let stop = CancellationToken::new();
+        let from = Stoppable { file: File::open(file)?, stop: stop.clone() };
+        let _stop = stop.drop_guard();
+        let unpacked = threads.spawn_blocking(move || unpack(from, &top, &keep)).await;
+        unpacked.expect("it does not panic")?;
         Ok(true)
     }
 
     /// Hands over what the commands made. Without that the next machine runs them again.
     async fn give(&self, key: &str) {
-        if let Err(error) = self.try_to_give(key).await {
+        if let Err(error) = self.bounded(self.try_to_give(key)).await {
             self.warn(&format!("what the set-up made was not kept for later tasks: {}", causes(&error)))
                 .await;
         }
@@ -196,9 +210,21 @@ impl SettingUp<'_> {
     async fn try_to_give(&self, key: &str) -> Result<(), KeepError> {
         let scratch = TempDir::new_in(self.home)?;
         let file = scratch.path().join("kept");
-        let (top, keep, to) = (self.workspace.to_owned(), self.setup.keep.clone(), File::create(&file)?);
-        spawn_blocking(move || pack(&top, &keep, to)).await.expect("it does not panic")?;
+        let (top, keep) = (self.workspace.to_owned(), self.setup.keep.clone());
+        let stop = CancellationToken::new();
+        let to = Stoppable { file: File::create(&file)?, stop: stop.clone() };
+        let _stop = stop.drop_guard();
+        let packed = tokio::task::spawn_blocking(move || pack(&top, &keep, to)).await;
+        packed.expect("it does not panic")?;
         Ok(self.exchange.put_at(&format!("{SETUP_PATH}{key}"), &file).await?)
+    }
+
+    /// Takes or hands over in time, and as long as there is room.
+    async fn bounded<T>(&self, part: impl Future<Output = Result<T, KeepError>>) -> Result<T, KeepError> {
+        tokio::select! {
+            done = timeout(KEEPING_MAX, part) => done.unwrap_or(Err(KeepError::Late)),
+            over = disk::over(self.disk.clone()) => Err(KeepError::Full(over)),
+        }
     }
 
     async fn run(&self) -> Result<(), SetupError> {
@@ -267,8 +293,13 @@ fn digest(workspace: &Path, file: &str) -> io::Result<Option<Vec<u8>>> {
         Err(rustix::io::Errno::NOENT) => return Ok(None),
         opened => File::from(opened?),
     };
-    if !file.metadata()?.is_file() {
+    let is = file.metadata()?;
+    if !is.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
+    if is.len() > LOCK_FILE_BYTES_MAX {
+        let words = format!("it has {} bytes, and {LOCK_FILE_BYTES_MAX} are the most", is.len());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, words));
     }
     let (mut sha256, mut piece) = (Sha256::new(), vec![0; 64 * 1024]);
     loop {
@@ -288,4 +319,70 @@ enum KeepError {
     Exchange(#[from] ExchangeError),
     #[error("there is no room for it")]
     Disk(#[from] io::Error),
+    #[error("it would take too much of the disk: {0}")]
+    Full(String),
+    #[error("it takes more than {} s", KEEPING_MAX.as_secs())]
+    Late,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mayfly_link::{BackOff, Endpoint, Route};
+    use mayfly_wire::Secret;
+    use mayfly_wire::worker::{Hello, PROTOCOL};
+
+    use super::*;
+    use crate::outbox::Bounds;
+    use crate::reaper::Realm;
+    use crate::spool::Spool;
+    use crate::uplink;
+
+    fn setup() -> Setup {
+        let lists = [["true"], ["deps.lock"], ["deps"]].map(|list| list.map(str::to_owned).to_vec());
+        let [commands, lock_files, keep] = lists;
+        Setup { commands, lock_files, keep, repository: None, timeout_ms: 1000 }
+    }
+
+    /// What was made before is a short cut: without it the commands run.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let (way, token) = (Route::from(Endpoint::Unix("/nonexistent".into())), Secret::from("t".to_owned()));
+        let hello = Hello {
+            protocol: PROTOCOL,
+            attempt: String::new(),
+            ticket: Secret::from(String::new()),
+            link: Secret::from(String::new()),
+        };
+        let room = (Bounds::USUAL, Spool::on_disk_of(dir.path(), 0));
+        let link = uplink::start(Arc::new(way.clone()), hello, BackOff::new(|| 0), room);
+        let setting_up = SettingUp {
+            setup: &setup(),
+            workspace: dir.path(),
+            home: dir.path(),
+            egress_port: None,
+            version: None,
+            exchange: &Exchange { way: &way, token: &token, random: || 0 },
+            reaper: &Reaper::start(Realm::Children).unwrap(),
+            outlet: &link.outlet,
+            disk: None,
+            is_resumed: false,
+        };
+        let begun = Instant::now();
+        assert!(!setting_up.take(&"a".repeat(64)).await);
+        assert_eq!(begun.elapsed(), KEEPING_MAX);
+    }
+
+    #[test]
+    fn a_lock_file_has_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("deps.lock")).unwrap();
+        assert!(digest(dir.path(), "deps.lock").unwrap().is_some());
+        file.set_len(LOCK_FILE_BYTES_MAX + 1).unwrap();
+        let refused = digest(dir.path(), "deps.lock").unwrap_err().to_string();
+        assert!(refused.contains("67108864 are the most"), "{refused}");
+        assert_eq!(digest(dir.path(), "none").unwrap(), None);
+    }
 }

@@ -117,6 +117,52 @@ async fn commits_branches_stashes_and_what_was_not_committed_are_as_they_were() 
     git(&next, &["fsck", "--strict"]);
 }
 
+/// What was staged is so again: what is new, gone, or was changed once more since, also where its branch has no commit.
+#[tokio::test]
+async fn what_was_staged_is_staged_again() {
+    let place = Place::new();
+    place.write("kept", "staged\n");
+    place.write("new", "staged\n");
+    place.write("only", "in the index\n");
+    place.git(&["rm", "-q", "gone"]);
+    place.git(&["add", "-A"]);
+    place.write("kept", "changed since\n");
+    place.write("untracked", "u\n");
+    fs::remove_file(place.work().join("only")).unwrap();
+    let (lost, next) = place.next().await;
+    assert_eq!((lost, said(&next), seen(&next)), (vec![], said(&place.work()), seen(&place.work())));
+    assert!(said(&next)[0].contains("MM kept\0"), "{:?}", said(&next));
+    assert_eq!(git(&next, &["show", ":only"]), "in the index");
+
+    let place = Place::new();
+    place.git(&["checkout", "-q", "--orphan", "fresh"]);
+    let (lost, next) = place.next().await;
+    let status = ["status", "--porcelain", "--branch", "-z"];
+    assert_eq!((lost, git(&next, &status)), (vec![], git(&place.work(), &status)));
+}
+
+/// Without an index that can be kept, all else comes out.
+#[tokio::test]
+async fn an_index_that_cannot_be_kept_costs_nothing_else() {
+    let place = Place::new();
+    place.commit("ours");
+    place.git(&["checkout", "-q", "-b", "theirs", "main~1"]);
+    place.write("ours", "theirs\n");
+    place.git(&["add", "ours"]);
+    place.git(&["commit", "-q", "-m", "theirs"]);
+    let merge =
+        std::process::Command::new("git").args(["merge", "-q", "main"]).current_dir(place.work()).output();
+    assert!(!merge.unwrap().status.success(), "a conflict");
+    let (bundle, collected) = told(place.dir.path(), Some(&place.base)).await;
+    assert_eq!((bundle.is_some(), collected.unsaved), (true, vec![]));
+    assert!(collected.notes.iter().any(|note| note.contains("staged")), "{:?}", collected.notes);
+    fs::remove_file(place.work().join(".git/index")).unwrap();
+    symlink("/dev/zero", place.work().join(".git/index")).unwrap();
+    fs::remove_dir_all(place.dir.path().join("scratch")).unwrap();
+    let (bundle, collected) = told(place.dir.path(), Some(&place.base)).await;
+    assert_eq!((bundle.is_some(), collected.unsaved), (true, vec![]));
+}
+
 #[tokio::test]
 async fn a_head_of_no_branch_and_one_behind_the_base_are_as_they_were() {
     let place = Place::new();
@@ -157,10 +203,11 @@ async fn names_and_commits_that_are_none_are_told_and_cost_nothing_else() {
             named("heads/blob", "main:kept"),
         ],
         stash: vec!["--all".to_owned(), base.to_owned()],
+        index: Some("--empty".to_owned()),
     };
     let lost = put_back(place.dir.path(), Some(base), &bundle.unwrap(), Some(&repository)).await;
     let next = place.dir.path().join("next");
-    assert_eq!(lost.len(), 8, "{lost:#?}");
+    assert_eq!(lost.len(), 9, "{lost:#?}");
     assert_eq!(git(&next, &["rev-parse", "HEAD", "good"]), format!("{base}\n{base}"));
     assert_eq!(git(&next, &["status", "--porcelain"]), "?? new");
     assert!(!place.dir.path().join("x").exists());

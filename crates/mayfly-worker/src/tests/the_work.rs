@@ -420,7 +420,8 @@ async fn the_work_of_a_run_is_handed_over_with_its_token() {
     assert_eq!(host.result("transcript").unwrap(), "{}\n");
     let file = host.dir.path().join("bundle");
     fs::write(&file, host.result("bundle").unwrap()).unwrap();
-    let taken = place.taken(&Bundle { head: collected.head.unwrap(), others: collected.others, file });
+    let (head, others, staged) = (collected.head.unwrap(), collected.others, None);
+    let taken = place.taken(&Bundle { head, others, staged, file });
     assert_eq!(read(&taken, "kept"), "two\n");
 }
 

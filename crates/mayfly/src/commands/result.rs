@@ -213,7 +213,7 @@ impl Taking {
         let Some(head) = self.head(task)? else { return Ok(()) };
         let name = name.unwrap_or_else(|| landing::default_place(task, &task.title));
         if task.workspace.is_some() {
-            self.repo()?.check_branch(&name).await.map_err(Stop::usage)?;
+            self.repo(task)?.check_branch(&name).await.map_err(Stop::usage)?;
         } else if self.landing.folder.join(&name).symlink_metadata().is_ok() {
             return Err(Stop::wrong(format!(
                 "`{name}` is there already: choose another name with --branch NAME"
@@ -241,7 +241,7 @@ impl Taking {
     async fn work(&mut self, task: &Task, form: &Form, with_flagged: bool) -> Result<(), Stop> {
         let Some(head) = self.head(task)? else { return Ok(()) };
         if form.apply {
-            self.repo()?;
+            self.repo(task)?;
         }
         let work = self.fetch(task, head).await?;
         let file = self.scratch.path().join("difference");
@@ -267,7 +267,7 @@ impl Taking {
                 flagged.join("\n  ")
             )));
         }
-        let repo = self.repo()?;
+        let repo = self.repo(task)?;
         work.apply(&file, repo).await.map_err(|error| usage_of_git(error.into()))?;
         let top = repo.top.display().to_string();
         self.detail("applied", &format!("to the files in {top}; nothing is staged or committed"));
@@ -316,11 +316,14 @@ impl Taking {
         }
     }
 
-    fn repo(&self) -> Result<&Repo, Stop> {
+    fn repo(&self, task: &Task) -> Result<&Repo, Stop> {
+        let name = task.workspace.as_ref().map(|workspace| workspace.name.as_str());
         self.landing.repo.as_ref().ok_or_else(|| {
-            Stop::wrong(
-                "there is no git repository here to take the work: go into it, or name it with --repo PATH",
-            )
+            let which = name.map_or("one".to_owned(), |name| format!("a clone of `{name}`, which the task worked on"));
+            Stop::wrong(format!(
+                "there is no git repository here to take the work: go into {which}, or name it with --repo PATH; if you have \
+                 none, `git clone` it first"
+            ))
         })
     }
 
@@ -373,7 +376,7 @@ fn brought_out(task: &Task) -> Result<&Collected, Stop> {
 /// What does not fit the user's repository is theirs to change.
 fn usage_of_git(error: anyhow::Error) -> Stop {
     match error.downcast_ref() {
-        Some(GitError::Unrelated(_) | GitError::NoFit { .. }) => Stop::usage(error),
+        Some(GitError::Unrelated(_) | GitError::CutOff { .. } | GitError::NoFit { .. }) => Stop::usage(error),
         _ => error.into(),
     }
 }

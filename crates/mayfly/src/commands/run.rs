@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mayfly_engine::check_setup;
+use mayfly_engine::{check_kept, check_setup};
 use mayfly_wire::api::CreateTask;
 
 use crate::carry_out::{Job, Wish, carry_out};
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     let name = chosen.as_ref().map(Chosen::name);
     let lent = args.lent.as_ref().map(|folder| Lent::choose(folder, &tasks, name.as_deref(), settings));
     let lent = lent.transpose()?;
-    add_setup(&mut tasks, name.as_deref(), settings).map_err(Stop::usage)?;
+    add_setup(&mut tasks, chosen.as_ref(), settings).map_err(Stop::usage)?;
     // What has its own code needs no other.
     let chosen = chosen.filter(|chosen| {
         matches!(chosen, Chosen::Here(_)) || tasks.iter().any(|task| task.workspace.is_none())
@@ -98,7 +98,8 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     match chosen {
         Some(Chosen::Here(here)) => repo = Some(here),
         Some(Chosen::Elsewhere(from)) => {
-            let fetch = repository::fetch(&from, &data, &git, environment);
+            let depth = name.as_deref().and_then(|name| settings.depth(name));
+            let fetch = repository::fetch(&from, depth, &data, &git, environment);
             let fetched = interrupts.or_stop(fetch).await?;
             let capture = repository::capture(&fetched.repo, &from.url, &scratch, &mut printer);
             code = Some(interrupts.or_stop(capture).await?);
@@ -167,14 +168,27 @@ fn tasks(args: &RunArgs, settings: &Settings, registries: Option<&Found>) -> any
     Ok(prompts.into_iter().map(|prompt| CreateTask { prompt, ..flags.clone() }).collect())
 }
 
-/// Gives each task that says nothing of a set-up that of its repository.
-fn add_setup(tasks: &mut [CreateTask], name: Option<&str>, settings: &Settings) -> Result<(), anyhow::Error> {
-    for task in tasks.iter_mut().filter(|task| task.setup.is_none()) {
-        let name = task.workspace.as_ref().map(|workspace| workspace.name.as_str()).or(name);
-        task.setup = name.and_then(|name| settings.setup(name));
-        if let (Some(setup), Some(name)) = (&task.setup, name) {
-            check_setup(setup)
+/// Gives each task that says nothing of a set-up that of its repository, and sees to it that each says of which one.
+fn add_setup(
+    tasks: &mut [CreateTask],
+    chosen: Option<&Chosen>,
+    settings: &Settings,
+) -> Result<(), anyhow::Error> {
+    let (name, place) = (chosen.map(Chosen::name), chosen.map(Chosen::place));
+    for task in tasks {
+        if task.setup.is_none()
+            && let Some(name) = task.workspace.as_ref().map(|own| &own.name).or(name.as_ref())
+        {
+            task.setup = settings.setup(name);
+            task.setup
+                .as_ref()
+                .map_or(Ok(()), check_setup)
                 .with_context(|| format!("[repo.{name:?}.setup] of the configuration is no set-up"))?;
+        }
+        if let Some(setup) = &mut task.setup {
+            let its_own = task.workspace.is_none().then(|| place.clone()).flatten();
+            setup.repository = setup.repository.take().or(its_own);
+            check_kept(setup)?;
         }
     }
     Ok(())

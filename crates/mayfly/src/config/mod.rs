@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::{self, Read as _};
+use std::num::NonZeroU32;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -145,6 +146,11 @@ impl Settings {
     /// What makes the repository ready that is called `name`.
     pub(crate) fn setup(&self, name: &str) -> Option<Setup> {
         repos::setup(&self.repos, name)
+    }
+
+    /// How many commits of the history of the repository that is called `name` are fetched; none are all.
+    pub(crate) fn depth(&self, name: &str) -> Option<NonZeroU32> {
+        repos::depth(&self.repos, name)
     }
 
     /// Sets where an orchestrator finds what tasks share.

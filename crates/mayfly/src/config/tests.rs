@@ -50,13 +50,18 @@ fn what_is_in_force_reaches_the_rules() {
 #[test]
 fn what_holds_for_a_repository_is_known_by_its_name() {
     let text = "[repo.\"my app\".setup]\ncommands = [\"npm ci\"]\nlock_files = [\"package-lock.json\"]\n\
-                keep = [\"node_modules\"]\ntimeout = \"1m\"\n[repo.other.setup]\ncommands = [\"make\"]\n";
+                keep = [\"node_modules\"]\ntimeout = \"1m\"\n[repo.other]\ndepth = 50\n\
+                [repo.other.setup]\ncommands = [\"make\"]\n";
     let settings = read_text(Flags::default(), text).expect("settings");
     let setup = settings.setup("my app").expect("named");
     assert_eq!((setup.commands, setup.timeout_ms), (vec!["npm ci".to_owned()], 60_000));
     assert_eq!((setup.lock_files.len(), setup.keep.len()), (1, 1));
     assert_eq!(settings.setup("other").map(|setup| setup.timeout_ms), Some(600_000));
     assert_eq!(settings.setup("app"), None);
+    assert_eq!(
+        [settings.depth("other"), settings.depth("my app")].map(|depth| depth.map(u32::from)),
+        [Some(50), None]
+    );
 }
 
 #[test]
@@ -66,6 +71,7 @@ fn a_wrong_key_of_a_repository_is_refused_with_the_nearest_name() {
         "[repo.app.set-up]\ncommands = [\"x\"]\n",
         "[repo.app.setup]\ncommands = \"x\"\n",
         "[repo.app.setup]\ntimeout = 5\n",
+        "[repo.app]\ndepth = 0\n",
         "[repo]\napp = 5\n",
         "[repos.app.setup]\ncommands = [\"x\"]\n",
     ];

@@ -42,20 +42,20 @@ async fn checkpointed(run: &mut Run) -> Timestamp {
 }
 
 /// The process of `claude` in the machine of this run, as this host numbers it.
-fn claude_of(run: &Run) -> u32 {
+pub(crate) fn claude_of(run: &Run) -> u32 {
     let init = run.events().iter().find(|event| event["line"]["subtype"] == "init").expect("its first word");
     let processes = processes_in(Path::new(init["line"]["session_id"].as_str().unwrap()));
     let [claude] = Vec::from_iter(processes)[..] else { panic!("claude is one process") };
     claude
 }
 
-fn parent_of(process: u32) -> u32 {
+pub(crate) fn parent_of(process: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     // After the name, which may hold anything: state and parent.
     stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-fn pid(process: u32) -> Pid {
+pub(crate) fn pid(process: u32) -> Pid {
     Pid::from_raw(process.cast_signed()).unwrap()
 }
 

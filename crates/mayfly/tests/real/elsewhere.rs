@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::world::{World, git};
+use super::world::{Said, World, git};
 
 fn bash(command: &str) -> String {
     format!("[script: steps list={}]", json!([{"tools": [{"name": "Bash", "input": {"command": command}}]}]))
@@ -71,6 +71,106 @@ async fn a_task_works_on_a_repository_elsewhere_and_its_work_is_a_clone_or_a_bra
     );
     let wrong = world.outcome_of(&["--repo", &format!("{url}#none"), "do nothing"]).await;
     assert!(wrong.stderr.contains("has no branch, tag or commit `none`"), "{}", wrong.stderr);
+    world.end().await;
+}
+
+/// A task that nobody followed: where there is no clone yet, that is said, and in one made later its work is a branch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_task_on_a_repository_elsewhere_is_taken_in_a_clone() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    world.git(&["commit", "-q", "-am", "second"]);
+    let (home, url) = (world.dir.path(), format!("file://{}", world.repo().display()));
+    let outside = home.join("outside");
+    fs::create_dir(&outside).unwrap();
+    let mut command = world.command(&["--detach", "--repo", &url, &bash("echo more >>a.txt")]);
+    let submitted = Said::from(command.current_dir(&outside).output().await.unwrap()).text();
+    let task: serde_json::Value = serde_json::from_str(&submitted).unwrap();
+    let task = task["short"].as_str().unwrap();
+    world.mayfly(&["logs", task, "--follow"]).await.text();
+
+    let result = async |words: &[&str], folder: &Path| {
+        let mut command = world.plain_command(&[&["result", task], words].concat());
+        Said::from(command.current_dir(folder).output().await.unwrap())
+    };
+    for form in ["--branch", "--apply"] {
+        let refused = result(&[form], &outside).await.refusal();
+        assert!(
+            refused.contains("go into a clone of `repo`") && refused.contains("`git clone` it first"),
+            "{refused}"
+        );
+    }
+    let refused = result(&["--branch", "--repo", &url], &outside).await.refusal();
+    assert!(refused.contains("takes a path, and no URL: `git clone` it first"), "{refused}");
+    // To look at it takes none.
+    assert!(result(&["--patch"], &outside).await.text().contains("+more"));
+    git(home, &outside, &["clone", "-q", &url, "late"]);
+    result(&["--branch", "taken"], &outside.join("late")).await.text();
+    assert_eq!(git(home, &outside.join("late"), &["show", "taken:a.txt"]), "two\nmore");
+    world.end().await;
+}
+
+/// A part of the history, where its owner wants no more of it: in the machine and in the clone that is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_elsewhere_can_be_fetched_with_a_part_of_its_history() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    for number in 0..4 {
+        world.git(&["commit", "-q", "--allow-empty", "-m", &format!("number {number}")]);
+    }
+    let (home, url) = (world.dir.path(), format!("file://{}", world.repo().display()));
+    let (config, outside) = (home.join("mayfly.toml"), home.join("outside"));
+    fs::write(&config, "[repo.repo]\ndepth = 2\n").unwrap();
+    fs::create_dir(&outside).unwrap();
+    let prompt =
+        bash("git log --format=%s; git fsck --strict 2>&1; echo more >>a.txt; git commit -q -am work");
+    for _ in 0..2 {
+        let mut command = world.command(&["--config", config.to_str().unwrap(), "--repo", &url, &prompt]);
+        command.current_dir(&outside);
+        let ended = super::world::Run::start(command).end().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(ended.tool_results().concat(), "number 3\nnumber 2");
+        let task = ended.events[0]["task"].as_str().unwrap();
+        assert!(world.mayfly(&["result", task, "--patch"]).await.text().contains("+more"));
+        // In a whole clone as well.
+        world.mayfly(&["result", task, "--branch"]).await.text();
+    }
+    let [clone, _] = &clones(&outside)[..] else { panic!("a clone of each") };
+    assert_eq!(git(home, clone, &["log", "--format=%s"]), "work\nnumber 3\nnumber 2");
+    assert_eq!(bundles(&world).len(), 1, "the same history is there already");
+    for branch in world.branches() {
+        assert_eq!(world.git(&["log", "--format=%s", "-3", &branch]), "work\nnumber 3\nnumber 2");
+    }
+    world.git(&["fsck", "--strict"]);
+    // What is whole is never made of what is not.
+    let ended = world.outcome_of(&[&bash("git log --format=%s | wc -l")]).await;
+    assert_eq!(ended.tool_results().concat(), "6", "{}", ended.stderr);
+    world.end().await;
+}
+
+/// Objects that are named by SHA-256, from the mirror to the machine and back, and in a repository of the user's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_of_sha_256_is_one_like_another() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let (home, theirs) = (world.dir.path(), world.dir.path().join("theirs"));
+    fs::create_dir(&theirs).unwrap();
+    git(home, &theirs, &["init", "-q", "-b", "main", "--object-format=sha256"]);
+    fs::write(theirs.join("a.txt"), "one\n").unwrap();
+    git(home, &theirs, &["add", "."]);
+    git(home, &theirs, &["commit", "-q", "-m", "first"]);
+    fs::write(theirs.join("new.txt"), "new\n").unwrap();
+    let prompt = bash("git log --format=%s; git rev-parse HEAD | tr -d '\\n' | wc -c; echo more >>a.txt; ls");
+    let url = format!("file://{}", theirs.display());
+    for (repo, said) in [
+        (theirs.to_str().unwrap(), "Uncommitted work when the task began\nfirst\n64\na.txt\nnew.txt"),
+        (&url, "first\n64\na.txt"),
+    ] {
+        let ended = world.outcome_of(&["--repo", repo, &prompt]).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(ended.tool_results().concat(), said);
+    }
+    let branch = git(home, &theirs, &["for-each-ref", "--format=%(refname)", "refs/heads/mayfly"]);
+    assert_eq!(git(home, &theirs, &["show", &format!("{branch}:a.txt")]), "one\nmore");
+    let [clone] = &clones(&world.repo())[..] else { panic!("a clone of the other") };
+    assert_eq!(git(home, clone, &["show", "HEAD:a.txt"]), "one\nmore");
     world.end().await;
 }
 

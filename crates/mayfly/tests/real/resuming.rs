@@ -3,10 +3,11 @@
 
 use std::fs;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::cancelling::{half_done, is_waiting};
+use super::checkpoints::{claude_of, parent_of, pid};
 use super::world::{Ended, Run, World};
 
 fn bash(command: &str) -> Value {
@@ -27,8 +28,7 @@ fn works() -> String {
         "git checkout -q -b feature && echo committed > c.txt && git add c.txt && git commit -q -m committed && git tag v1",
         "git checkout -q -b aside && echo aside > d.txt && git add d.txt && git commit -q -m aside && git checkout -q feature",
         "echo stashed > a.txt && git stash -q && echo changed > a.txt && echo untracked > u.txt && chmod +x u.txt",
-        "echo staged > s.txt && git add s.txt && git rm -q new.txt && ln -s a.txt link.txt",
-        "git reset -q",
+        "ln -s a.txt link.txt && echo staged > s.txt && git add s.txt && git rm -q new.txt && echo more >> s.txt",
         LOOK,
     ];
     let commands: Vec<Value> = commands.iter().map(|command| bash(command)).collect();
@@ -62,7 +62,7 @@ async fn a_task_goes_on_where_another_ended_and_so_does_the_next() {
     let first = world.outcome_of(&[&works()]).await;
     assert_eq!(first.code, Some(0), "{}", first.stderr);
     let left = first.tool_results().last().unwrap().clone();
-    assert!(left.contains("## feature\n M a.txt\n D new.txt\n?? link.txt\n?? s.txt\n?? u.txt"), "{left}");
+    assert!(left.contains("## feature\n M a.txt\nD  new.txt\nAM s.txt\n?? link.txt\n?? u.txt"), "{left}");
     let first = task_of(&first);
     let base = world.git(&["merge-base", "main", &world.branches()[0]]);
     assert_eq!(base, world.git(&["rev-parse", "main"]));
@@ -138,6 +138,42 @@ async fn a_task_is_resumed_however_it_ended() {
         assert_eq!(said, [expected], "{}", again.stderr);
         assert!(world.last_request().contains("[script: "), "{}", world.last_request());
     }
+    world.end().await;
+}
+
+/// G11: also after the loss of its machine, from the last checkpoint. The set-up is what it was before the first agent
+/// began, and nothing of the second machine is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_task_goes_on_from_its_last_checkpoint_and_is_set_up_again() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    fs::write(world.repo().join(".gitignore"), "deps/\n").unwrap();
+    let config = world.dir.path().join("mayfly.toml");
+    let setup = "[repo.repo.setup]\ncommands = [\"mkdir deps && echo made >deps/made\"]\nkeep = [\"deps\"]\n";
+    fs::write(&config, setup).unwrap();
+    let work = "git commit -q --allow-empty -m committed && echo half >half.txt && echo spoiled >deps/made";
+    let mut more = bash("echo more >more.txt");
+    more["hold"] = "more".into();
+    let prompt = steps("begin", &[bash(work), more, json!({"hold": "later", "text": "done"})]);
+    let mut run = world.run(&["--config", config.to_str().unwrap(), &prompt]);
+    // What a checkpoint has of the session is handed over after its work, and before the next one's.
+    for (files, next) in [(1, Some("more")), (2, None)] {
+        run.until_event(|event| event["event"]["type"] == "checkpoint" && event["event"]["files"] == files)
+            .await;
+        next.into_iter().for_each(|hold| world.api.release(hold));
+    }
+    world.api.held("later", 1).await;
+    kill_process(pid(parent_of(claude_of(&run))), Signal::KILL).unwrap();
+    let lost = run.end().await;
+    assert_eq!(lost.outcome().0, "lost", "{}", lost.stderr);
+
+    let look = "git status --porcelain; git log -1 --format=%s; cat half.txt deps/made";
+    let again = world.resume(&task_of(&lost), &steps("go on", &[bash(look), bash("echo >>deps/made")])).await;
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert_eq!(again.tool_results()[0], "?? half.txt\n?? more.txt\ncommitted\nhalf\nmade");
+    let said = again.events.iter().filter(|event| event["source"] == "stderr");
+    let said: Vec<&str> = said.filter_map(|event| event["text"].as_str()).collect();
+    assert_eq!(said, ["set-up: deps as an earlier task left it"]);
+    assert!(world.last_request().contains("begin"), "{}", world.last_request());
     world.end().await;
 }
 

@@ -81,6 +81,27 @@ async fn what_set_up_commands_made_is_kept_until_a_lock_file_changes() {
     world.end().await;
 }
 
+/// I6: what another repository's commands made is never taken, whatever that one is called.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_repositories_of_one_name_share_nothing_of_their_set_ups() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let other = world.dir.path().join("elsewhere/repo");
+    fs::create_dir_all(&other).unwrap();
+    world.git(&["clone", "-q", ".", other.to_str().unwrap()]);
+    let config = configured(&world, &["mkdir deps && date +%s%N >deps/made"], "keep = [\"deps\"]\n");
+    let look = bash("cat deps/made");
+    let mut made = Vec::new();
+    for place in [world.repo(), other.clone(), world.repo(), other] {
+        let words: Vec<&str> = config.iter().map(String::as_str).collect();
+        let words = [&words[..], &["--repo", place.to_str().unwrap(), &look]].concat();
+        let ended = world.outcome_of(&words).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        made.push(ended.tool_results().concat());
+    }
+    assert!(made[0] != made[1] && made[0] == made[2] && made[1] == made[3], "{made:?}");
+    world.end().await;
+}
+
 /// The model is asked nothing for a task whose set-up failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_set_up_that_fails_or_takes_too_long_ends_the_task() {

@@ -75,6 +75,8 @@ fn git_errors() -> Vec<GitError> {
         GitError::WrongHead { .. } => GitError::WrongHead { found: text(), announced: text() },
         GitError::BadName(_) => GitError::BadName(text()),
         GitError::Unrelated(_) => GitError::Unrelated(path()),
+        GitError::TooManyCuts(_) => GitError::TooManyCuts(401),
+        GitError::CutOff { .. } => GitError::CutOff { repo: path(), commit: "0".repeat(40) },
         GitError::BadBranch(_) => GitError::BadBranch(text()),
         GitError::Exists(_) => GitError::Exists(text()),
         GitError::Taken { .. } => GitError::Taken { there: text(), wanted: text() },
