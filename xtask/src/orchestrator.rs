@@ -54,6 +54,8 @@ pub(crate) struct Place {
     pub(crate) claude: PathBuf,
     /// A folder of our own.
     pub(crate) home: PathBuf,
+    /// What else is in the environment of the program.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl Place {
@@ -69,7 +71,7 @@ impl Place {
             Some(claude) => claude,
             None => pinned(&mayfly).await?,
         };
-        Ok(Self { mayfly, claude, home: home.to_owned() })
+        Ok(Self { mayfly, claude, home: home.to_owned(), environment: Vec::new() })
     }
 
     /// The orchestrator's data folder.
@@ -81,6 +83,7 @@ impl Place {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.mayfly);
         command.env_clear().env("PATH", PATH).env("HOME", &self.home).current_dir(&self.home);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }

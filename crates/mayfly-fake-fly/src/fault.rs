@@ -85,6 +85,7 @@ pub fn no_room() -> Vec<Fault> {
 pub(crate) struct Script {
     rules: Vec<Rule>,
     calls: HashMap<On, u64>,
+    happened: u64,
 }
 
 #[derive(Debug)]
@@ -115,8 +116,14 @@ impl Script {
         let count = *count;
         let is_due = |rule: &Rule| rule.on == on && rule.each.is_none_or(|each| count.is_multiple_of(each));
         let index = self.rules.iter().position(is_due)?;
+        self.happened += 1;
         let rule = &self.rules[index];
         Some(if rule.each.is_some() { rule.fault.clone() } else { self.rules.remove(index).fault })
+    }
+
+    /// How often anything happened.
+    pub(crate) fn happened(&self) -> u64 {
+        self.happened
     }
 
     pub(crate) fn count(&self, on: On) -> u64 {

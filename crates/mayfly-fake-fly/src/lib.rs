@@ -15,6 +15,7 @@ mod access;
 mod document;
 mod fault;
 mod handle;
+pub mod vm;
 mod world;
 
 use std::collections::BTreeMap;
@@ -172,6 +173,11 @@ impl FakeFly {
     /// How many such calls were let in.
     pub fn count(&self, on: On) -> u64 {
         self.world.state().script.count(on)
+    }
+
+    /// How often something of the script happened.
+    pub fn faults(&self) -> u64 {
+        self.world.state().script.happened()
     }
 
     /// What was wrong with requests and answers.

@@ -73,7 +73,7 @@ impl Fly {
         let deadline = after(self.0.clock.now(), DESTROY_MAX);
         loop {
             let destroyed = word(self.0.api.destroy(id).await)?;
-            let waited = word(self.0.api.wait_destroyed(id).await)?;
+            let waited = word(self.0.api.wait(id, "destroyed").await)?;
             if matches!(waited, Word::Done(true)) {
                 return Ok(());
             }

@@ -1,5 +1,8 @@
 //! What a machine is made of: Fly's presets, and what they can be.
 
+use std::fmt;
+use std::str::FromStr;
+
 use mayfly_provider::Limits;
 
 use crate::api::Guest;
@@ -23,6 +26,9 @@ pub enum BadGuest {
     /// Larger than any that there is.
     #[error("{0}")]
     TooLarge(String),
+    /// Not Fly's words for one.
+    #[error("expected a guest in Fly's words, such as cpu_kind=performance,cpus=2,memory_mb=4096")]
+    Words,
     /// Neither shared nor performance.
     #[error("`cpu_kind` is `shared` or `performance`, and not `{0}`")]
     Kind(String),
@@ -108,6 +114,39 @@ impl Guest {
     }
 }
 
+/// In Fly's words, each with its value: `cpu_kind=performance,cpus=2,memory_mb=4096`.
+impl FromStr for Guest {
+    type Err = BadGuest;
+
+    fn from_str(text: &str) -> Result<Self, BadGuest> {
+        let (mut cpu_kind, mut cpus, mut memory_mb) = (None, None, None);
+        for part in text.split(',') {
+            let (word, value) = part.split_once('=').ok_or(BadGuest::Words)?;
+            let number = || value.trim().parse().map_err(|_| BadGuest::Words);
+            let said_twice = match word.trim() {
+                "cpu_kind" => cpu_kind.replace(value.trim().to_owned()).is_some(),
+                "cpus" => cpus.replace(number()?).is_some(),
+                "memory_mb" => memory_mb.replace(number()?).is_some(),
+                _ => true,
+            };
+            if said_twice {
+                return Err(BadGuest::Words);
+            }
+        }
+        match (cpu_kind, cpus, memory_mb) {
+            (Some(cpu_kind), Some(cpus), Some(memory_mb)) => Self { cpu_kind, cpus, memory_mb }.checked(),
+            _ => Err(BadGuest::Words),
+        }
+    }
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu_kind, cpus, memory_mb } = self;
+        write!(f, "cpu_kind={cpu_kind},cpus={cpus},memory_mb={memory_mb}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +171,27 @@ mod tests {
             let error = Guest::preset(bad).unwrap_err();
             assert!(matches!(&error, BadGuest::Size(size) if size == bad), "{error}");
         }
+    }
+
+    #[test]
+    fn a_guest_is_read_in_flys_words() {
+        let one = guest("performance", 2, 4096);
+        assert_eq!(one.to_string().parse(), Ok(one.clone()));
+        assert_eq!("memory_mb=4096, cpus=2, cpu_kind=performance".parse(), Ok(one));
+        for bad in [
+            "",
+            "performance-2x",
+            "cpu_kind=performance,cpus=2",
+            "cpu_kind=performance,cpus=2,cpus=2,memory_mb=4096",
+            "cpu_kind=performance,cpus=two,memory_mb=4096",
+            "cpu_kind=performance,cpus=2,memory_mb=4096,gpus=1",
+        ] {
+            assert_eq!(bad.parse::<Guest>(), Err(BadGuest::Words), "{bad:?}");
+        }
+        assert!(matches!(
+            "cpu_kind=shared,cpus=3,memory_mb=256".parse::<Guest>(),
+            Err(BadGuest::Cpus { .. })
+        ));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mayfly_core::AttemptId;
 use mayfly_provider::clock::after;
-use mayfly_provider::{Machine, Sight};
+use mayfly_provider::{Machine, ProviderError, Sight};
 
 use crate::Fly;
 use crate::api::{self, ApiError, State};
@@ -84,6 +84,21 @@ impl Fly {
             None => why,
         };
         Ok(Sight::Ended(Some(format!("{why} (machine {} in {})", machine.id, machine.region))))
+    }
+
+    /// Waits until the attempt's machine has booted, for as long as that may take: gives whether it has.
+    pub async fn has_booted(&self, attempt: AttemptId) -> Result<bool, ProviderError> {
+        let Some(id) = self.memory().id(attempt) else { return Ok(false) };
+        let deadline = after(self.0.clock.now(), self.0.config.boot_max);
+        while self.0.clock.now() < deadline {
+            match self.0.api.wait(&id, "started").await {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) if error.kind == api::Kind::Late => {}
+                Err(error) => return Err(self.told("wait")(error)),
+            }
+        }
+        Ok(false)
     }
 
     /// The machine with this id, gone or not.

@@ -12,7 +12,7 @@ use mayfly_wire::api::Wanted;
 
 use crate::commands::{allow, cancel, credential, library, logs, ps, result, resume, retry, token, tunnel};
 use crate::config::Flags;
-use crate::values::{self, HostNames, Hosts, SelfSigned};
+use crate::values::{self, HostNames, Hosts, ProviderName, SelfSigned};
 
 const EXAMPLES: &str = "\
 Try it, without an account and without the internet:
@@ -68,6 +68,7 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   mayfly serve                    # until Ctrl-C
   mayfly serve --idle-exit 10m    # until there was nothing to do for ten minutes
+  mayfly serve --provider fly     # machines are VMs of Fly.io, which need FLY_API_TOKEN and [fly]
   mayfly serve --listen 0.0.0.0:6293 --tls self-signed --host-names box.example
                                   # for other machines too, by that name or by any address
 
@@ -326,6 +327,10 @@ pub(crate) struct ServeArgs {
     pub(crate) idle_exit: Option<Duration>,
     #[command(flatten)]
     pub(crate) machines: MachineArgs,
+    /// Where machines are made: `sandbox`, on this box, or `fly`, as VMs of Fly.io, as [fly] of the configuration says
+    /// [default: sandbox]
+    #[arg(long, value_name = "PROVIDER", value_parser = values::provider)]
+    pub(crate) provider: Option<ProviderName>,
     /// How long a signal to stop waits for the tasks that run; a second one does not [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) drain: Option<Duration>,
@@ -414,9 +419,10 @@ impl RunArgs {
 
 impl ServeArgs {
     fn over(&self, flags: Flags) -> Flags {
-        let Self { listen, tls, idle_exit, drain, .. } = *self;
+        let Self { provider, listen, tls, idle_exit, drain, .. } = *self;
         let flags = Flags {
             data: self.data.folder.clone(),
+            provider,
             listen,
             tls,
             tls_cert: self.tls_cert.clone(),

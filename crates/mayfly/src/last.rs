@@ -48,7 +48,7 @@ impl Last {
 pub(crate) fn remember(
     data: &Path,
     settings: &Settings,
-    claude: &Path,
+    claude: Option<&Path>,
     listening: Option<SocketAddr>,
 ) -> io::Result<()> {
     let mut settings = with_claude(settings, claude);
@@ -62,7 +62,12 @@ pub(crate) fn remember(
 }
 
 /// Remembers of an orchestrator that ends what its `unfinished` tasks need; without any, nothing.
-pub(crate) fn end(data: &Path, settings: &Settings, claude: &Path, unfinished: usize) -> io::Result<()> {
+pub(crate) fn end(
+    data: &Path,
+    settings: &Settings,
+    claude: Option<&Path>,
+    unfinished: usize,
+) -> io::Result<()> {
     if unfinished == 0 {
         remove(&data.join(ENDED))?;
         return remove(&data.join(IN_FORCE));
@@ -77,10 +82,10 @@ pub(crate) fn end(data: &Path, settings: &Settings, claude: &Path, unfinished: u
 }
 
 /// The folder is known to whoever reads this.
-fn with_claude(settings: &Settings, claude: &Path) -> Settings {
+fn with_claude(settings: &Settings, claude: Option<&Path>) -> Settings {
     let mut settings = settings.clone();
     settings.values.data = None;
-    settings.values.claude = Some(Given { value: claude.to_owned(), from: Source::Default });
+    settings.values.claude = claude.map(|claude| Given { value: claude.to_owned(), from: Source::Default });
     settings
 }
 
@@ -125,7 +130,7 @@ mod tests {
         let (settings, claude) = (Settings::of(flags()), Path::new("/c \"x\""));
         let port = "127.0.0.1:4711".parse().expect("an address");
         assert_eq!(Last::of(data.path()), None);
-        remember(data.path(), &settings, claude, Some(port)).expect("written");
+        remember(data.path(), &settings, Some(claude), Some(port)).expect("written");
         let died = Last::of(data.path()).expect("remembered");
         assert!(!died.ended);
         assert_eq!(fs::metadata(&died.file).expect("there").mode() & 0o777, 0o600);
@@ -136,16 +141,16 @@ mod tests {
         assert_eq!((read_back.claude().as_deref(), read_back.data()), (Some(claude), None));
         assert!(values.tls.is_some());
 
-        end(data.path(), &settings, claude, 1).expect("written");
+        end(data.path(), &settings, Some(claude), 1).expect("written");
         let ended = Last::of(data.path()).expect("remembered");
         assert!(ended.ended);
         let values = read(&ended).values;
         assert_eq!((values.parallel.value.get(), values.memory.value), (1, 300 << 20));
         assert!(values.listen.is_none() && values.tls.is_none());
 
-        remember(data.path(), &settings, claude, None).expect("written");
+        remember(data.path(), &settings, Some(claude), None).expect("written");
         assert!(!Last::of(data.path()).expect("remembered").ended);
-        end(data.path(), &settings, claude, 0).expect("removed");
+        end(data.path(), &settings, Some(claude), 0).expect("removed");
         assert_eq!(Last::of(data.path()), None);
     }
 }

@@ -6,9 +6,8 @@ use mayfly_engine::SystemClock;
 use mayfly_provider::Provider;
 use mayfly_server::{Server, ServerConfig, StartError};
 
-use crate::claude::Claude;
+use crate::claude::{Claude, pin};
 use crate::exit::Stop;
-use crate::machines;
 
 /// An orchestrator in this process.
 #[derive(Debug)]
@@ -20,11 +19,15 @@ pub(crate) struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// Starts one. What cannot work here is refused now, and not at the first task.
-    pub(crate) async fn start(mut config: ServerConfig, claude: Claude) -> Result<Self, Stop> {
-        machines::step_aside();
-        config.rules.claude_version = claude.version.map(str::to_owned);
-        let provider = machines::provider(&config.data, claude.path)?;
+    /// Starts one; `claude` is what it gives its machines, if they do not have it. What cannot work here is refused now,
+    /// and not at the first task.
+    pub(crate) async fn start(
+        mut config: ServerConfig,
+        claude: Option<&Claude>,
+        provider: Arc<dyn Provider>,
+    ) -> Result<Self, Stop> {
+        let version = claude.map_or(Some(pin::VERSION), |claude| claude.version);
+        config.rules.claude_version = version.map(str::to_owned);
         let server = Server::start(config, Arc::clone(&provider), Arc::new(SystemClock)).await;
         let server = server.map_err(|error| match error {
             StartError::Certificate(_) => Stop::usage(error),

@@ -24,14 +24,15 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
 
-use crate::claude::{self, Claude};
+use crate::claude::Claude;
 use crate::config::{Flags, Settings};
 use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::last::Last;
-use crate::machines;
+use crate::machines::{self, fly};
 use crate::tunnel::Saved;
+use crate::values::ProviderName;
 
 /// How one in the background is started; by this it is known.
 pub(crate) const BACKGROUND: [&str; 2] = ["serve", "--background"];
@@ -76,7 +77,7 @@ pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
         return Ok(Joined { client, was: Was::There, claude: None });
     }
     leads_here(data)?;
-    can_start(data)?;
+    can_start(origin)?;
     make_data_folder(data).map_err(Stop::usage)?;
     let _starting = Starting::begin(data).await?;
     if answers(&client).await? {
@@ -91,14 +92,14 @@ pub(crate) async fn join(origin: &Origin) -> Result<Joined, Stop> {
             (settings.claude(), settings)
         }
     };
-    let claude = claude::find(claude, environment).await?;
-    start(data, &claude, &settings, environment).await?;
+    let claude = machines::cli(&settings, claude, environment).await?;
+    start(data, claude.as_ref(), &settings, environment).await?;
     let was = match last {
         None => Was::Nowhere,
         Some(Last { ended: false, .. }) => Was::Killed,
         Some(Last { ended: true, .. }) => Was::Ended,
     };
-    Ok(Joined { client, was, claude: Some(claude.path) })
+    Ok(Joined { client, was, claude: claude.map(|claude| claude.path) })
 }
 
 /// Whether an orchestrator is there. One that is, and says nothing, is no reason to start another.
@@ -149,9 +150,11 @@ pub(crate) fn leads_here(data: &Path) -> Result<(), Stop> {
 }
 
 /// Whether one could be started on this system.
-pub(crate) fn can_start(data: &Path) -> Result<(), Stop> {
+pub(crate) fn can_start(origin: &Origin) -> Result<(), Stop> {
+    let Origin { data, settings, environment, .. } = origin;
     let socket = ServerConfig::in_dir(data).socket();
-    machines::can_be_made(&format!("no orchestrator answers at `{}`, and to start one", socket.display()))
+    let what = format!("no orchestrator answers at `{}`, and to start one", socket.display());
+    machines::can_be_made(settings, environment, &what)
 }
 
 /// The log of the orchestrator in the background.
@@ -173,7 +176,7 @@ async fn lock(path: PathBuf) -> Result<File, Stop> {
 
 async fn start(
     data: &Path,
-    claude: &Claude,
+    claude: Option<&Claude>,
     settings: &Settings,
     environment: &Environment,
 ) -> Result<(), Stop> {
@@ -197,7 +200,7 @@ async fn start(
 
 fn spawn(
     data: &Path,
-    claude: &Claude,
+    claude: Option<&Claude>,
     settings: &Settings,
     environment: &Environment,
     log: File,
@@ -212,8 +215,14 @@ fn spawn(
     if settings.idle_exit().is_none() {
         serve.args(["--idle-exit", IDLE_EXIT]);
     }
-    serve.arg("--data").arg(data).arg("--claude").arg(&claude.path);
+    serve.arg("--data").arg(data);
+    if let Some(claude) = claude {
+        serve.arg("--claude").arg(&claude.path);
+    }
     serve.env_clear().envs(environment.without_credentials()).current_dir("/");
+    if settings.provider() == ProviderName::Fly {
+        serve.envs(environment.get(fly::TOKEN).map(|token| (fly::TOKEN, token)));
+    }
     serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     let child = serve.spawn().with_context(|| format!("cannot start `{}`", mayfly.display()))?;
     Ok(child)

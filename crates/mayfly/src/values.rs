@@ -11,6 +11,7 @@ use mayfly_core::prices::BadPrices;
 use mayfly_library::Name;
 use mayfly_library::artifacts::Pattern;
 use mayfly_link::Endpoint;
+use mayfly_provider_fly::{BadGuest, Guest};
 use mayfly_wire::api::{
     CredentialKind, CredentialMode, PRIORITY_MAX, RETRIES_MAX, TIMEOUT_MS_MAX, TOKEN_NAME_BYTES_MAX,
     check_token_name,
@@ -150,6 +151,68 @@ pub(crate) fn processes(text: &str) -> Result<u32, String> {
 /// Reads an address with a port. Whether it may be listened on, the orchestrator knows.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:6293".to_owned())
+}
+
+/// Where machines are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProviderName {
+    /// As sandboxes on this box.
+    Sandbox,
+    /// As VMs of Fly.io.
+    Fly,
+}
+
+impl ProviderName {
+    /// Its word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Sandbox => "sandbox",
+            Self::Fly => "fly",
+        }
+    }
+}
+
+/// Reads where machines are made.
+pub(crate) fn provider(text: &str) -> Result<ProviderName, String> {
+    let named = [ProviderName::Sandbox, ProviderName::Fly].into_iter().find(|name| name.word() == text);
+    named.ok_or_else(|| "expected `sandbox` or `fly`".to_owned())
+}
+
+/// Reads a name of Fly's, whose form the provider knows.
+pub(crate) fn fly_word(text: &str) -> Result<String, String> {
+    const BYTES_MAX: usize = 500;
+    match (1..=BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("expected a name of Fly's, such as mayfly-workers".to_owned()),
+    }
+}
+
+/// Regions of Fly's, the most wanted first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Regions(pub(crate) Vec<String>);
+
+/// Reads the codes of regions, with commas between them.
+pub(crate) fn regions(text: &str) -> Result<Regions, String> {
+    let is_code = |code: &String| code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_lowercase());
+    let codes: Vec<String> = text.split(',').map(|code| code.trim().to_owned()).collect();
+    match codes.iter().all(is_code) {
+        true => Ok(Regions(codes)),
+        false => {
+            Err("expected codes of Fly's regions with commas between them, such as iad,ord (`fly platform \
+                      regions` lists them)"
+                .to_owned())
+        }
+    }
+}
+
+/// Reads one of Fly's sizes.
+pub(crate) fn fly_size(text: &str) -> Result<String, String> {
+    Guest::preset(text).map(|_| text.to_owned()).map_err(|bad| bad.to_string())
+}
+
+/// Reads what a machine of Fly's is made of.
+pub(crate) fn fly_guest(text: &str) -> Result<Guest, String> {
+    text.parse().map_err(|bad: BadGuest| bad.to_string())
 }
 
 /// A certificate that signs itself: the only one of our own that there is.

@@ -153,8 +153,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// All of it in machines that are Linux sandboxes on this host, if there can be any.
 async fn in_sandboxes(place: &Place, live: bool, table: &mut Table) -> anyhow::Result<()> {
     // In a folder of its own: an orchestrator takes none in which somebody was before.
-    let trial =
-        Place { mayfly: place.mayfly.clone(), claude: place.claude.clone(), home: place.home.join("trial") };
+    let trial = Place {
+        mayfly: place.mayfly.clone(),
+        claude: place.claude.clone(),
+        home: place.home.join("trial"),
+        environment: Vec::new(),
+    };
     let sandbox = sandbox(&trial);
     if let Err(error) = sandbox.probe().await {
         return table.add(vec![Row::absent(sandbox.name(), &error.to_string())]);

@@ -11,9 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::faults::Done;
 use super::load::Fulfilled;
-use super::witness::{Account, agree, says};
 use super::{Place, here};
 use crate::told::{Told, follow};
+use crate::witness::{Account, agree, says};
 
 /// What was found.
 #[derive(Debug, Default)]

@@ -15,7 +15,6 @@ mod faults;
 mod load;
 mod proxy;
 mod wear;
-mod witness;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;

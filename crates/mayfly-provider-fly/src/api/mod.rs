@@ -137,12 +137,12 @@ impl Api {
         self.json(self.on("list a machine's events", Action::Events, id, &["events"])).await
     }
 
-    /// Waits until the machine is gone, for as long as Fly waits at all: [`Kind::Late`] is an answer. Gives whether it
-    /// was seen to go.
-    pub(crate) async fn wait_destroyed(&self, id: &str) -> Result<bool, ApiError> {
-        let mut call = self.on("wait until a machine is gone", Action::Wait, id, &["wait"]);
+    /// Waits until the machine is so, such as `destroyed`, for as long as Fly waits at all: [`Kind::Late`] is an answer.
+    /// Gives whether it was seen to be so.
+    pub(crate) async fn wait(&self, id: &str, state: &str) -> Result<bool, ApiError> {
+        let mut call = self.on("wait for a machine", Action::Wait, id, &["wait"]);
         let seconds = WAIT_MAX.as_secs().to_string();
-        call.query = vec![("state", "destroyed".to_owned()), ("timeout", seconds)];
+        call.query = vec![("state", state.to_owned()), ("timeout", seconds)];
         call.waits = WAIT_MAX;
         self.json::<Waited>(call).await.map(|waited| waited.ok)
     }

@@ -48,7 +48,7 @@ pub(crate) async fn demo(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
-    machines::can_be_made("mayfly demo")?;
+    machines::here_can_be_made("mayfly demo")?;
     let library = args.agent.as_ref().map(|agent| library_with(agent, settings, environment)).transpose()?;
     let mut interrupts = Interrupts::install()?;
     let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
@@ -67,7 +67,8 @@ pub(crate) async fn demo(
     config.rules.orphan_after = ORPHAN_AFTER;
     // Without an agent, that of this folder, where there is none.
     config.library = library.unwrap_or(config.library);
-    let start = Box::pin(Orchestrator::start(config, claude));
+    let provider = machines::sandboxes(data.path(), claude.path.clone())?;
+    let start = Box::pin(Orchestrator::start(config, Some(&claude), provider));
     let orchestrator = interrupts.or_stop(start).await?;
 
     let mut printer = Printer::of_process(args.json, environment);

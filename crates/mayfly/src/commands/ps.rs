@@ -109,7 +109,7 @@ pub(super) fn unanswered(error: ClientError, origin: &Origin) -> Stop {
     if !nobody_listens(&error) {
         return error.into();
     }
-    if let Err(stop) = leads_here(&origin.data).and_then(|()| can_start(&origin.data)) {
+    if let Err(stop) = leads_here(&origin.data).and_then(|()| can_start(origin)) {
         return stop;
     }
     anyhow::anyhow!(

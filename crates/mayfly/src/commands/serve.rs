@@ -14,13 +14,13 @@ use mayfly_core::Secrets;
 use mayfly_server::{STOP_MAX, Server, ServerConfig, make_data_folder};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::claude;
 use crate::cli::ServeArgs;
 use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
 use crate::orchestrator::Orchestrator;
+use crate::values::ProviderName;
 use crate::{give_way, last, listening, log, machines};
 
 pub(crate) async fn serve(
@@ -28,7 +28,7 @@ pub(crate) async fn serve(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
-    machines::can_be_made("mayfly serve")?;
+    machines::can_be_made(settings, environment, "mayfly serve")?;
     if args.background {
         rustix::process::setsid().context("cannot leave the terminal's session")?;
     }
@@ -36,13 +36,13 @@ pub(crate) async fn serve(
     log::to_stderr(environment.get("MAYFLY_LOG"), secrets.clone());
     let data = environment.data_folder(settings.data())?;
     let mut config = ServerConfig { secrets, ..ServerConfig::in_dir(&data) };
-    // Nobody knows of one in the background; the socket is enough for who started it.
-    listening::set(&mut config, settings, !args.background)?;
+    // Nobody knows of one in the background but machines elsewhere; the socket is enough for who started it.
+    listening::set(&mut config, settings, !args.background || settings.provider() == ProviderName::Fly)?;
     make_data_folder(&data).map_err(Stop::usage)?;
     let mut interrupts = Interrupts::install()?;
     let mut asked_to_go = signal(SignalKind::from_raw(give_way::GO))?;
-    let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
-    let program = claude.path.clone();
+    let claude = interrupts.or_stop(machines::cli(settings, settings.claude(), environment)).await?;
+    let program = claude.as_ref().map(|claude| claude.path.as_path());
     // Whoever started one in the background has the turn.
     let turn = match args.background {
         true => None,
@@ -55,8 +55,9 @@ pub(crate) async fn serve(
     config.network = settings.network();
     mayfly_server::raise_open_files();
     let host = config.host_names.first().cloned();
-    let Orchestrator { server, .. } = Orchestrator::start(config, claude).await?;
-    note(last::remember(&data, settings, &program, server.listening()));
+    let provider = machines::provider(settings, environment, claude.as_ref(), &mut config)?;
+    let Orchestrator { server, .. } = Orchestrator::start(config, claude.as_ref(), provider).await?;
+    note(last::remember(&data, settings, program, server.listening()));
     drop(turn);
     ready(&server, host.as_deref());
     let idle = async {
@@ -74,7 +75,7 @@ pub(crate) async fn serve(
             return Ok(Exit::Success);
         }
     };
-    note(last::end(&data, settings, &program, server.unfinished()));
+    note(last::end(&data, settings, program, server.unfinished()));
     tokio::select! {
         () = server.stop() => {}
         // Whatever it is in the middle of, the next one takes up.

@@ -14,11 +14,13 @@ use serde::Deserialize;
 #[cfg(test)]
 use super::kind::toml;
 use super::kind::{
-    Address, Age, Count, Cpus, Disk, Dollars, Kind, Loneliness, Memory, Mode, Model, Name, Names, OwnTls,
-    Patterns, Place, Places, PriceTable, Private, Processes, ProjectTable, Silence, Switch, Time,
+    Address, Age, Count, Cpus, Disk, Dollars, FlyGuest, FlySize, FlyWord, Kind, Loneliness, Memory, Mode,
+    Model, Name, Names, OwnTls, Patterns, Place, Places, PriceTable, Private, Processes, ProjectTable,
+    Provider, RegionList, Silence, Switch, Time, Way,
 };
 use super::repos::Repo;
 use super::{Given, Row, Source};
+use crate::values::ProviderName;
 
 /// A key, as the reference shows it.
 #[cfg(test)]
@@ -180,6 +182,8 @@ keys! {
 
     /// The orchestrator.
     serve Serve {
+        /// Where machines are made: `sandbox`, on this box, or `fly`, as VMs of Fly.io, as [fly] says.
+        provider: Provider = ProviderName::Sandbox;
         /// How many machines may run at once.
         parallel: Count = Rules::default().policy.machines_max;
         /// Serve the API on this address too, to whoever has a token; port 0 is any.
@@ -220,6 +224,28 @@ keys! {
         cpus: Cpus = Limits::default().cpus_max;
         /// What its files may take on the disk.
         disk: Disk = Limits::default().disk_bytes_max;
+    }
+
+    /// Machines as VMs of Fly.io. A deploy token of their app is in `FLY_API_TOKEN`, and nowhere else.
+    fly FlySection {
+        /// The app that has the machines, and nothing else.
+        app: FlyWord, else "none, and `provider = \"fly\"` needs one" such as "\"mayfly-workers\"";
+        /// What a machine boots, by its digest.
+        image: FlyWord, else "none, and `provider = \"fly\"` needs one"
+            such as "\"registry.fly.io/mayfly-workers@sha256:0123...\"";
+        /// Where machines may be, the most wanted first, with commas between the codes.
+        regions: RegionList, else "none, and `provider = \"fly\"` needs one" such as "\"iad,ord\"";
+        /// Where a machine reaches this orchestrator, which listens there or is led to from there.
+        orchestrator: Way, else "none, and `provider = \"fly\"` needs it" such as "\"http://mayfly.flycast\"";
+        /// What a machine is made of, as one of Fly's sizes.
+        size: FlySize, else "the smallest with processors of its own that holds what [machine] says"
+            such as "\"performance-2x\"";
+        /// What a machine is made of, in Fly's words, instead of a size.
+        guest: FlyGuest, else "as `size` says" such as "\"cpu_kind=performance,cpus=2,memory_mb=8192\"";
+        /// How long a machine may take to boot, before it is made elsewhere.
+        boot_timeout: Time = Duration::from_secs(120);
+        /// How long a machine may live at all, whatever its orchestrator says.
+        lifetime: Time = Duration::from_secs(24 * 60 * 60);
     }
 
     /// What a task gets that does not say otherwise.

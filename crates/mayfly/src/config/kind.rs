@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use mayfly_core::Prices;
 use mayfly_library::artifacts::Pattern;
+use mayfly_link::Endpoint;
+use mayfly_provider_fly::Guest;
 use mayfly_wire::api::CredentialMode;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
-use crate::values::{self, HostNames, Hosts, PrivateHosts, Projects, SelfSigned};
+use crate::values::{self, HostNames, Hosts, PrivateHosts, Projects, ProviderName, Regions, SelfSigned};
 
 /// What the value of a key is.
 pub(crate) trait Kind {
@@ -85,6 +87,18 @@ kinds! {
     Address: SocketAddr, quoted true, values::address, ToString::to_string;
     /// A certificate of our own.
     OwnTls: SelfSigned, quoted true, values::own_tls, |SelfSigned| values::SELF_SIGNED.to_owned();
+    /// Where machines are made.
+    Provider: ProviderName, quoted true, values::provider, |name| name.word().to_owned();
+    /// A word of Fly's.
+    FlyWord: String, quoted true, values::fly_word, Clone::clone;
+    /// Regions of Fly's.
+    RegionList: Regions, quoted true, values::regions, |Regions(codes)| codes.join(",");
+    /// A size of Fly's.
+    FlySize: String, quoted true, values::fly_size, Clone::clone;
+    /// What a machine of Fly's is made of.
+    FlyGuest: Guest, quoted true, values::fly_guest, ToString::to_string;
+    /// Where an orchestrator is reached.
+    Way: Endpoint, quoted true, values::endpoint, ToString::to_string;
     /// Names of a host.
     Names: HostNames, quoted true, values::host_names, |HostNames(names)| names.join(",");
     /// Where machines may go.

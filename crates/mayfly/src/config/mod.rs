@@ -37,6 +37,7 @@ pub(crate) use problem::BadConfig;
 use repos::Repo;
 
 use crate::environment::Environment;
+use crate::values::ProviderName;
 
 /// The longest file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -131,6 +132,11 @@ impl Settings {
     /// The CLI that was named.
     pub(crate) fn claude(&self) -> Option<PathBuf> {
         self.values.claude.as_ref().map(|given| given.value.clone())
+    }
+
+    /// Where machines are made.
+    pub(crate) fn provider(&self) -> ProviderName {
+        self.values.provider.value
     }
 
     /// The data folder that was named.

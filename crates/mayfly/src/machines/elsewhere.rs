@@ -17,11 +17,8 @@ pub(crate) fn role(_first: &OsStr, _rest: impl Iterator<Item = OsString>) -> Opt
     None
 }
 
-/// There is nothing to step aside from.
-pub(crate) fn step_aside() {}
-
 /// There is none.
-pub(crate) fn provider(_data: &Path, _claude: PathBuf) -> anyhow::Result<Arc<dyn Provider>> {
+pub(crate) fn sandboxes(_data: &Path, _claude: PathBuf) -> anyhow::Result<Arc<dyn Provider>> {
     Err(refusal("a machine").into_error())
 }
 

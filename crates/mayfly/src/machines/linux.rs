@@ -33,13 +33,9 @@ pub(crate) fn role(first: &OsStr, rest: impl Iterator<Item = OsString>) -> Optio
     })
 }
 
-/// Has limits handed down to machines that this process makes. To be called before the first is made.
-pub(crate) fn step_aside() {
+/// What makes the machines of the data folder `data`, with the CLI `claude` in them. Limits are handed down to them.
+pub(crate) fn sandboxes(data: &Path, claude: PathBuf) -> anyhow::Result<Arc<dyn Provider>> {
     Sandbox::step_aside();
-}
-
-/// What makes the machines of the data folder `data`, with the CLI `claude` in them.
-pub(crate) fn provider(data: &Path, claude: PathBuf) -> anyhow::Result<Arc<dyn Provider>> {
     Ok(Arc::new(sandbox(data, claude, this_program()?)))
 }
 
@@ -55,7 +51,7 @@ fn this_program() -> anyhow::Result<PathBuf> {
 /// What the doctor says: the sandbox's layers, and the whole of it, where a machine is made and unmade.
 pub(crate) async fn checks(data: &Path, claude: Option<&Claude>) -> Result<Vec<Check>, Stop> {
     // As an orchestrator does: else what it could limit would not be seen.
-    step_aside();
+    Sandbox::step_aside();
     let folder = scratch(data)?;
     let mayfly = this_program()?;
     // A CLI that is not here yet has a stand-in: this program is one that a machine can show.

@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod credential;
 mod doctor;
+mod fly;
 mod help;
 mod library;
 mod listening;

@@ -1,88 +1,67 @@
-//! Machines as VMs of Fly, with the real `claude`: the provider, its HTTP, a stand-in for Fly with faults, the real worker
-//! in each machine, and the orchestrator's port.
+//! `mayfly serve --provider fly`, with the real `claude`: the provider, its HTTP, a stand-in for Fly with faults, the real
+//! worker in each machine, and the orchestrator's port.
 //!
 //! A "VM" is a process with a root folder, mounts and processes of its own, which finds what Fly would have put into it.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
 use mayfly_engine::SystemClock;
-use mayfly_fake_fly::{Exit, FakeFly, Fault, On, Run as VmRun, Setup, Start, no_room};
-use mayfly_provider::Provider;
-use mayfly_provider_fly::{BOOT_FILE, Fly, FlyConfig};
+use mayfly_fake_fly::vm::{Vms, said};
+use mayfly_fake_fly::{Exit, FakeFly, Fault, On, Run as VmRun, Setup, no_room};
+use mayfly_provider_fly::BOOT_FILE;
 use mayfly_scripted_api::{Accepted, ScriptedApi};
-use mayfly_server::{Server, ServerConfig};
 use mayfly_test_needs::skip;
-use serde_json::json;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
+use super::service::end;
 use super::world::{CANARY, Ended, PATH, Run, assert_no_mount_in, git, processes_in};
 
 const APP: &str = "workers";
 const TOKEN: &str = "fm2_canary";
+const REGIONS: &str = "iad,ord,ams,fra,lhr,sin,syd,nrt";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mayfly");
 /// How long the processes of machines that are gone may take to be gone as well.
 const ENDED_MAX: Duration = Duration::from_secs(10);
 
-/// Makes the root that a VM would have of an image, and runs its first program there. Its arguments: the root, `claude`,
-/// `mayfly`, the program.
-const VM: &str = r#"
-root=$1 claude=$2 mayfly=$3
-shift 3
-mount --make-rprivate /
-mount --bind "$root" "$root"
-for name in bin lib lib64 sbin; do
-    if [ -L /$name ]; then ln -s "$(readlink /$name)" "$root/$name"
-    elif [ -d /$name ]; then mkdir "$root/$name"; mount --bind /$name "$root/$name"; fi
-done
-mkdir -p "$root/usr" "$root/proc" "$root/dev" "$root/tmp" "$root/.fly" "$root/opt/claude" "$root/opt/mayfly"
-chmod 1777 "$root/tmp"
-echo secret >"$root/.fly/api"
-cp /etc/passwd /etc/group /etc/ld.so.cache "$root/etc/"
-mount --bind /usr "$root/usr"
-mount --rbind /dev "$root/dev"
-mount -t proc proc "$root/proc"
-touch "$root/opt/claude/claude" "$root/opt/mayfly/mayfly"
-mount --bind "$claude" "$root/opt/claude/claude"
-mount --bind "$mayfly" "$root/opt/mayfly/mayfly"
-exec chroot "$root" "$@"
-"#;
-
-/// Starts the program of a VM below `machines`, and waits for its end; dropped, it kills it.
-async fn vm(machines: PathBuf, claude: PathBuf, start: Start) -> io::Result<Exit> {
-    let root = machines.join(&start.id);
-    for (path, bytes) in &start.files {
-        let file = root.join(path.trim_start_matches('/'));
-        fs::create_dir_all(file.parent().unwrap())?;
-        fs::write(&file, bytes)?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o400))?;
-    }
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--fork", "--kill-child", "sh", "-euc", VM, "vm"]).arg(&root).arg(claude);
-    command.arg(env!("CARGO_BIN_EXE_mayfly")).args(&start.exec).env_clear().env("PATH", PATH);
-    let log = fs::File::create(machines.join(format!("{}.log", start.id)))?;
-    let status = command.stdout(log.try_clone()?).stderr(log).kill_on_drop(true).status().await?;
-    Ok(Exit { code: status.code().unwrap_or(-1).into(), is_out_of_memory: false })
-}
-
-/// An orchestrator whose machines are Fly's.
+/// An orchestrator whose machines are Fly's, and its user.
 struct Place {
     dir: TempDir,
     api: ScriptedApi,
     fake: FakeFly,
-    fly: Fly,
-    server: Server,
+}
+
+/// One that serves, until it is dropped.
+struct Serving {
+    child: Child,
+    _stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Serving {
+    async fn end(mut self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+        self.child.wait().await.unwrap();
+    }
 }
 
 /// An address of this process alone, so that nobody takes a port of it between two uses.
 fn own_loopback() -> Ipv4Addr {
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 1 + high, middle, low)
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind((own_loopback(), 0)).unwrap().local_addr().unwrap()
 }
 
 impl Place {
@@ -93,75 +72,88 @@ impl Place {
             skip("only root can make the roots of machines");
             return None;
         }
-        let run = |machines: PathBuf| -> VmRun {
-            Arc::new(move |start| -> Pin<Box<dyn Future<Output = Exit> + Send>> {
-                let (machines, claude) = (machines.clone(), claude.clone());
-                Box::pin(async move { vm(machines, claude, start).await.expect("a machine") })
-            })
-        };
-        Some(Self::running(run).await)
+        Some(Self::running(|machines| Vms::new(machines, &claude, Path::new(PROGRAM)).run()).await)
     }
 
     /// One whose machines, with what is theirs in this folder, run so.
-    async fn running(run: impl FnOnce(PathBuf) -> VmRun) -> Self {
+    async fn running(run: impl FnOnce(&Path) -> VmRun) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let machines = dir.path().join("machines");
         fs::create_dir(&machines).unwrap();
         // The agent's user goes in to what is its own.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let image = format!("registry.fly.io/{APP}@sha256:{}", "ab".repeat(32));
-        let clock = Arc::new(SystemClock);
-        let mut setup = Setup::new(clock.clone(), APP, TOKEN, &image);
+        let mut setup = Setup::new(Arc::new(SystemClock), APP, TOKEN, &image);
+        // More than are without room: one that had none is left out for minutes.
+        setup.regions = REGIONS.split(',').map(str::to_owned).collect();
         setup.boot = Duration::ZERO;
-        setup.run = run(machines);
+        setup.run = run(&machines);
         let fake = FakeFly::start(setup).await;
-        let port = TcpListener::bind((own_loopback(), 0)).unwrap().local_addr().unwrap();
-        let endpoint = format!("http://{port}").parse().unwrap();
-        let mut config = FlyConfig::new(APP, TOKEN.to_owned().into(), "d1", endpoint);
-        (config.api, config.image) = (fake.url(), image);
-        config.regions = vec!["iad".to_owned(), "ord".to_owned()];
-        let fly = Fly::new(config, clock.clone()).unwrap();
         let loopback = "127.0.0.1:0".parse().unwrap();
         let api = ScriptedApi::start_paced(loopback, Accepted::Oauth(CANARY.to_owned()), 0.0).await.unwrap();
-        let mut config = ServerConfig::in_dir(dir.path().join("data"));
-        fs::create_dir(&config.data).unwrap();
-        (config.listen, config.machines_by_port) = (Some(port), true);
-        let provider: Arc<dyn Provider> = Arc::new(fly.clone());
-        let server = Server::start(config, provider, clock).await.unwrap();
         fs::create_dir(dir.path().join("outside")).unwrap();
-        Self { dir, api, fake, fly, server }
+        let port = free_port();
+        let configuration = format!(
+            "[serve]\nprovider = \"fly\"\nlisten = \"{port}\"\n[fly]\napp = \"{APP}\"\nimage = \"{image}\"\n\
+             regions = \"{REGIONS}\"\norchestrator = \"http://{port}\"\n"
+        );
+        fs::write(dir.path().join("mayfly.toml"), configuration).unwrap();
+        Self { dir, api, fake }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// `mayfly`, as the user of this Fly has it.
+    fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.env_clear().env("PATH", PATH).env("HOME", self.dir.path());
+        command.env("FLY_API_TOKEN", TOKEN).env("FLY_FLAPS_BASE_URL", self.fake.url());
+        command.arg(verb).arg("--config").arg(self.dir.path().join("mayfly.toml"));
+        command.arg("--data").arg(self.data()).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Waits until it serves.
+    async fn serve(&self) -> Serving {
+        let mut command = self.command("serve");
+        let log =
+            fs::File::options().create(true).append(true).open(self.dir.path().join("serve.log")).unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = stdout.next_line().await.unwrap();
+        assert!(line.is_some_and(|line| line.starts_with("serving on")), "{}", self.logs());
+        Serving { child, _stdout: stdout }
     }
 
     /// `mayfly run --json`, in a folder that is no repository.
-    async fn run(&self, prompts: &[&str]) -> Ended {
-        self.run_in(&self.dir.path().join("outside"), prompts).await
+    fn run(&self, prompts: &[&str]) -> Run {
+        self.run_in(&self.dir.path().join("outside"), prompts)
     }
 
     /// The same, in this folder.
-    async fn run_in(&self, folder: &Path, prompts: &[&str]) -> Ended {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
-        command.env_clear().env("PATH", PATH).env("HOME", self.dir.path());
+    fn run_in(&self, folder: &Path, prompts: &[&str]) -> Run {
+        let mut command = self.command("run");
         command.env("CLAUDE_CODE_OAUTH_TOKEN", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
-        command.args(["run", "--json", "--data"]).arg(self.dir.path().join("data")).args(prompts);
-        command.current_dir(folder).stdin(std::process::Stdio::null());
-        Run::start(command).end().await
+        command.arg("--json").args(prompts).current_dir(folder);
+        Run::start(command)
     }
 
-    /// What the machines' first programs said.
+    /// What the orchestrators said, and the machines' first programs.
     fn logs(&self) -> String {
-        let entries =
-            fs::read_dir(self.dir.path().join("machines")).unwrap().map(|entry| entry.unwrap().path());
-        let logs = entries.filter(|path| path.extension().is_some_and(|end| end == "log"));
-        logs.map(|path| fs::read_to_string(path).unwrap()).collect()
+        let orchestrators = fs::read_to_string(self.dir.path().join("serve.log")).unwrap_or_default();
+        let background = fs::read_to_string(self.data().join("serve.log")).unwrap_or_default();
+        orchestrators + &background + &said(&self.dir.path().join("machines")).unwrap()
     }
 
     /// Nothing is left, and nothing was asked of Fly that is not in its document.
     async fn end(self) {
+        self.fake.calm();
         assert_eq!(self.fake.machines(), []);
         assert_eq!(self.fake.complaints(), [""; 0]);
-        assert_eq!(self.fly.list().await.unwrap(), []);
         assert_no_mount_in(self.dir.path());
-        self.server.stop().await;
+        let logs = self.logs();
         self.api.stop().await;
         let machines = self.dir.path().join("machines");
         // Who was killed may be there for a moment longer.
@@ -171,6 +163,7 @@ impl Place {
             }
         };
         tokio::time::timeout(ENDED_MAX, ended).await.expect("no process is left");
+        assert!(!logs.contains(TOKEN) && !logs.contains(CANARY), "{logs}");
     }
 }
 
@@ -178,12 +171,17 @@ fn bash(command: &str) -> String {
     format!("[script: steps list={}]", json!([{"tools": [{"name": "Bash", "input": {"command": command}}]}]))
 }
 
+fn outcomes(ended: &Ended) -> Vec<&Value> {
+    ended.own("finished").map(|event| &event["outcome"]["name"]).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_runs_in_a_machine_of_flys_which_has_nothing_that_it_should_not_have() {
     let Some(place) = Place::start().await else { return };
+    let serving = place.serve().await;
     let look = "id -u; pwd; cat /.fly/api; ls /.fly; cat /etc/mayfly/boot.json; tr '\\0' '\\n' </proc/1/environ; \
                 ps ax -o comm= | head -1; env; echo work >out.txt";
-    let ended = place.run(&[&bash(look)]).await;
+    let ended = place.run(&[&bash(look)]).end().await;
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stderr, place.logs());
     let said = ended.tool_results().concat();
     assert!(said.starts_with("1000\n/workspace\n"), "{said}");
@@ -197,6 +195,7 @@ async fn a_task_runs_in_a_machine_of_flys_which_has_nothing_that_it_should_not_h
     for secret in [TOKEN, CANARY, "FLY_"] {
         assert!(!said.contains(secret), "{said}");
     }
+    serving.end(Signal::TERM).await;
     place.end().await;
 }
 
@@ -204,6 +203,7 @@ async fn a_task_runs_in_a_machine_of_flys_which_has_nothing_that_it_should_not_h
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_on_a_repository_has_it_in_its_machine_and_its_work_comes_back() {
     let Some(place) = Place::start().await else { return };
+    let serving = place.serve().await;
     let (home, repo) = (place.dir.path(), place.dir.path().join("repo"));
     fs::create_dir(&repo).unwrap();
     let ours = |args: &[&str]| git(home, &repo, args);
@@ -215,7 +215,7 @@ async fn a_task_on_a_repository_has_it_in_its_machine_and_its_work_comes_back() 
     let work = bash(
         "pwd; git status --short --branch; cat a.txt; echo three >a.txt; git commit -qam second; echo 4 >new.txt",
     );
-    let ended = place.run_in(&repo, &[&work]).await;
+    let ended = place.run_in(&repo, &[&work]).end().await;
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stderr, place.logs());
     let said = ended.tool_results().concat();
     assert!(said.starts_with("/workspace/repo\n## main\ntwo"), "{said}");
@@ -223,6 +223,7 @@ async fn a_task_on_a_repository_has_it_in_its_machine_and_its_work_comes_back() 
     assert_eq!(ours(&["show", &format!("{branch}:a.txt")]), "three");
     assert_eq!(ours(&["show", &format!("{branch}:new.txt")]), "4");
     assert_eq!(fs::read_to_string(repo.join("a.txt")).unwrap(), "two\n", "the user's own files");
+    serving.end(Signal::TERM).await;
     place.end().await;
 }
 
@@ -230,11 +231,13 @@ async fn a_task_on_a_repository_has_it_in_its_machine_and_its_work_comes_back() 
 async fn why_a_machine_ended_is_told_with_its_loss() {
     let out_of_memory = Exit { code: 137, is_out_of_memory: true };
     let place = Place::running(|_| Arc::new(move |_| Box::pin(async move { out_of_memory }))).await;
-    let ended = place.run(&["anything"]).await;
+    let serving = place.serve().await;
+    let ended = place.run(&["anything"]).end().await;
     assert_eq!(ended.code, Some(3), "{}", ended.stderr);
     let why = "its machine ended before its worker was heard: its VM ran out of memory (Fly says oom_killed): \
                a larger `size` has more (machine ";
     assert!(ended.stderr.contains(why), "{}", ended.stderr);
+    serving.end(Signal::TERM).await;
     place.end().await;
 }
 
@@ -242,21 +245,79 @@ async fn why_a_machine_ended_is_told_with_its_loss() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_tasks_end_well_whatever_is_wrong_at_fly_and_leave_no_machine() {
     let Some(place) = Place::start().await else { return };
+    let serving = place.serve().await;
+    // Done and not told: the next request for the same name is answered by 409.
     place.fake.each(4, On::Create, Fault::Html);
-    let [no_room_in_region, _, no_room_on_host, ..] = &no_room()[..] else { unreachable!() };
-    place.fake.once(On::Create, no_room_in_region.clone());
-    place.fake.each(5, On::Create, no_room_on_host.clone());
+    for disguise in no_room() {
+        place.fake.once(On::Create, disguise);
+    }
     place.fake.once(On::Create, Fault::refused(503, "unavailable"));
     place.fake.each(2, On::List, Fault::Empty);
     place.fake.each(3, On::Get, Fault::refused(404, "not_found: machine not found"));
     place.fake.each(4, On::Destroy, Fault::Lingers);
+    for on in [On::Create, On::List, On::Get, On::Destroy] {
+        place.fake.each(7, on, Fault::Rate(Some(1)));
+    }
     let prompts: Vec<String> = (0..8).map(|number| bash(&format!("echo number {number}"))).collect();
-    let ended = place.run(&prompts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let ended = place.run(&prompts.iter().map(String::as_str).collect::<Vec<_>>()).end().await;
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stderr, place.logs());
-    let finished = ended.events.iter().filter(|event| event["event"]["type"] == "finished");
-    let outcomes: Vec<_> = finished.map(|event| event["event"]["outcome"]["name"].clone()).collect();
-    assert_eq!(outcomes, vec![json!("succeeded"); 8]);
+    assert_eq!(outcomes(&ended), vec!["succeeded"; 8]);
     assert_eq!(ended.tool_results().len(), 8);
-    place.fake.calm();
+    serving.end(Signal::TERM).await;
+    place.end().await;
+}
+
+/// The next orchestrator, which the run starts by itself, is as the last one was: its machines find it at the same place,
+/// and Fly is asked for none twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_outlive_an_orchestrator_that_is_killed_and_are_taken_over() {
+    let Some(place) = Place::start().await else { return };
+    let serving = place.serve().await;
+    let work = bash("until [ -e /tmp/go ]; do sleep 0.1; done; echo done");
+    let mut run = place.run(&[&work, &work]);
+    for _ in 0..2 {
+        run.until("started").await;
+    }
+    serving.end(Signal::KILL).await;
+    let roots: Vec<PathBuf> = place
+        .fake
+        .machines()
+        .iter()
+        .map(|machine| place.dir.path().join("machines").join(&machine.id))
+        .collect();
+    for root in &roots {
+        fs::write(root.join("tmp/go"), "").unwrap();
+    }
+    let ended = run.end().await;
+    assert_eq!((ended.code, roots.len()), (Some(0), 2), "{}\n{}", ended.stderr, place.logs());
+    assert_eq!(outcomes(&ended), ["succeeded"; 2]);
+    assert_eq!((ended.own("started").count(), ended.tool_results().len()), (2, 2));
+    // Two for the tasks, and one that each orchestrator tried.
+    assert_eq!(place.fake.count(On::Create), 4);
+    let pid = fs::read_to_string(place.data().join("lock")).unwrap();
+    end(Pid::from_raw(pid.trim().parse().unwrap()).unwrap(), Signal::TERM);
+    place.end().await;
+}
+
+/// Fly does not say why, or that; what its agent did is not done again by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_vanishes_is_a_lost_attempt_of_which_the_last_checkpoint_comes_back() {
+    let Some(place) = Place::start().await else { return };
+    let serving = place.serve().await;
+    let work = json!({"name": "Bash", "input": {"command": "echo half >made.txt"}});
+    let steps = json!([{"tools": [work]}, {"hold": "later", "text": "done"}]);
+    let mut run = place.run(&[&format!("[script: steps list={steps}]")]);
+    run.until_event(|event| event["event"]["type"] == "checkpoint" && event["event"]["files"] == 1).await;
+    let machines = place.fake.machines();
+    let [machine] = &machines[..] else { panic!("{machines:?}") };
+    place.fake.vanish(&machine.id);
+    let ended = run.end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(3), "lost"), "{}\n{}", ended.stderr, place.logs());
+    assert_eq!(ended.own("started").count(), 1);
+    let outside = fs::read_dir(place.dir.path().join("outside")).unwrap();
+    let landed: Vec<PathBuf> = outside.map(|entry| entry.unwrap().path()).collect();
+    let [folder] = &landed[..] else { panic!("{landed:?}: {}", ended.stderr) };
+    assert_eq!(fs::read_to_string(folder.join("made.txt")).unwrap(), "half\n");
+    serving.end(Signal::TERM).await;
     place.end().await;
 }

@@ -47,7 +47,7 @@ fn take(data: &Path) -> Option<File> {
 /// Removes a folder, unless one of its machines lives.
 async fn unmake(data: &Path) -> anyhow::Result<bool> {
     // To list and to unmake, no CLI is needed.
-    let provider = machines::provider(data, PathBuf::new())?;
+    let provider = machines::sandboxes(data, PathBuf::new())?;
     let machines = provider.list().await.context("its machines cannot be listed")?;
     if machines.iter().any(|machine| machine.alive) {
         return Ok(false);

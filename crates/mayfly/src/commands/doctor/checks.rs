@@ -15,7 +15,7 @@ use crate::credential::{self, BadCredential, Found};
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::machines;
-use crate::values::mode_name;
+use crate::values::{ProviderName, mode_name};
 
 /// What the check of the credential is called.
 const CREDENTIAL: &str = "credential";
@@ -26,12 +26,14 @@ pub(super) async fn all(settings: &Settings, environment: &Environment) -> Resul
     let seen = claude::look(settings.claude(), environment).await;
     let mut checks = vec![configuration(settings, environment)];
     checks.extend(place::all(&data, settings).await);
-    checks.extend(machines::checks(&data, seen.as_ref().ok().and_then(Option::as_ref)).await?);
-    checks.extend([
-        git(environment).await,
-        cli(seen, environment),
-        credential(&data, settings, environment).await,
-    ]);
+    let claude = seen.as_ref().ok().and_then(Option::as_ref);
+    checks.extend(machines::checks(settings, environment, &data, claude).await?);
+    checks.push(git(environment).await);
+    // Machines elsewhere have it in their image.
+    if settings.provider() == ProviderName::Sandbox || settings.claude().is_some() {
+        checks.push(cli(seen, environment));
+    }
+    checks.push(credential(&data, settings, environment).await);
     Ok(checks)
 }
 

@@ -1,0 +1,102 @@
+//! Machines as processes of this host: each has a root folder, mounts and processes of its own, and finds in them what Fly
+//! would have put into a VM of an image of ours. Only root can make them.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::process::Command;
+
+use crate::world::Running;
+use crate::{Exit, Run, Start};
+
+/// Where this host's programs are.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// Makes the root that a VM would have of an image, and runs its first program there. Its arguments: the root, `claude`,
+/// `mayfly`, the program.
+const VM: &str = r#"
+root=$1 claude=$2 mayfly=$3
+shift 3
+mount --make-rprivate /
+mount --bind "$root" "$root"
+for name in bin lib lib64 sbin; do
+    if [ -L /$name ]; then ln -s "$(readlink /$name)" "$root/$name"
+    elif [ -d /$name ]; then mkdir "$root/$name"; mount --bind /$name "$root/$name"; fi
+done
+mkdir -p "$root/usr" "$root/proc" "$root/dev" "$root/tmp" "$root/.fly" "$root/opt/claude" "$root/opt/mayfly"
+chmod 1777 "$root/tmp"
+echo secret >"$root/.fly/api"
+cp /etc/passwd /etc/group /etc/ld.so.cache "$root/etc/"
+mount --bind /usr "$root/usr"
+mount --rbind /dev "$root/dev"
+mount -t proc proc "$root/proc"
+touch "$root/opt/claude/claude" "$root/opt/mayfly/mayfly"
+mount --bind "$claude" "$root/opt/claude/claude"
+mount --bind "$mayfly" "$root/opt/mayfly/mayfly"
+exec chroot "$root" "$@"
+"#;
+
+/// What machines are made of.
+#[derive(Debug, Clone)]
+pub struct Vms {
+    folder: PathBuf,
+    claude: PathBuf,
+    mayfly: PathBuf,
+}
+
+impl Vms {
+    /// Their roots and what their first programs say are to be below `folder`, which is there; in each are the programs
+    /// `claude` and `mayfly`.
+    pub fn new(folder: &Path, claude: &Path, mayfly: &Path) -> Self {
+        let [folder, claude, mayfly] = [folder, claude, mayfly].map(Path::to_owned);
+        Self { folder, claude, mayfly }
+    }
+
+    /// What runs each machine.
+    ///
+    /// # Panics
+    ///
+    /// The machine's own task, if it cannot be made.
+    pub fn run(self) -> Run {
+        Arc::new(move |start| -> Running {
+            let vms = self.clone();
+            Box::pin(async move { vms.one(start).await.expect("a machine") })
+        })
+    }
+
+    /// Starts the first program of one, and waits for its end; dropped, it kills it.
+    async fn one(self, start: Start) -> io::Result<Exit> {
+        let root = self.folder.join(&start.id);
+        for (path, bytes) in &start.files {
+            let file = root.join(path.trim_start_matches('/'));
+            fs::create_dir_all(file.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+            fs::write(&file, bytes)?;
+            fs::set_permissions(&file, Permissions::from_mode(0o400))?;
+        }
+        let mut command = Command::new("unshare");
+        // With the first process of its own everything in it ends, whoever has become another user.
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", VM, "vm"]).arg(&root);
+        command.arg(&self.claude).arg(&self.mayfly).args(&start.exec).env_clear().env("PATH", PATH);
+        let log = File::create(self.folder.join(format!("{}.log", start.id)))?;
+        let status = command.stdout(log.try_clone()?).stderr(log).kill_on_drop(true).status().await?;
+        Ok(Exit { code: status.code().unwrap_or(-1).into(), is_out_of_memory: false })
+    }
+}
+
+/// What the first programs of the machines below `folder` said.
+///
+/// # Errors
+/// What the system says.
+pub fn said(folder: &Path) -> io::Result<String> {
+    let mut said = String::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "log") {
+            said += &fs::read_to_string(path)?;
+        }
+    }
+    Ok(said)
+}

@@ -1,0 +1,203 @@
+//! Machines as VMs of Fly.io, put together from `[fly]` and the environment.
+//!
+//! The token is in `FLY_API_TOKEN` alone, and `FLY_FLAPS_BASE_URL` is another place of the Machines API, as for Fly's own
+//! programs. The orchestrator's data folder keeps which of a Fly app's machines are its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use anyhow::Context as _;
+use mayfly_core::causes;
+use mayfly_engine::SystemClock;
+use mayfly_provider::Provider;
+use mayfly_provider_fly::{API, Fly, FlyConfig};
+use mayfly_server::{ServerConfig, write_private};
+use uuid::Uuid;
+
+use crate::commands::doctor::Check;
+use crate::config::Settings;
+use crate::environment::Environment;
+use crate::exit::Stop;
+
+/// Where the token is.
+pub(crate) const TOKEN: &str = "FLY_API_TOKEN";
+/// Where another place of the Machines API is.
+pub(crate) const BASE_URL: &str = "FLY_FLAPS_BASE_URL";
+/// What in the data folder tells this orchestrator's machines from another's, and its length.
+const DEPLOYMENT: &str = "fly-deployment";
+const DEPLOYMENT_BYTES: usize = 12;
+/// What stands for it where no machine is started.
+const TRIAL: &str = "trial";
+/// What a worker has from its machine's boot to its hello, besides the time to boot.
+const HELLO_MAX: Duration = Duration::from_secs(60);
+
+/// What makes the machines of an orchestrator. They come by its port, and have the time that Fly needs.
+pub(super) fn provider(
+    settings: &Settings,
+    environment: &Environment,
+    config: &mut ServerConfig,
+) -> Result<Arc<dyn Provider>, Stop> {
+    let fly = fly(settings, environment, &deployment(&config.data)?)?;
+    for secret in token(environment).split([' ', ',']) {
+        config.secrets.add("fly", secret);
+    }
+    config.machines_by_port = true;
+    config.rules.launch_max = settings.values.boot_timeout.value + HELLO_MAX;
+    let swept = fly.clone();
+    // For as long as this process is there.
+    tokio::spawn(async move { swept.keep_swept().await });
+    Ok(Arc::new(fly))
+}
+
+/// Refuses settings with which none can be made, before anything is asked of Fly.
+pub(super) fn can_be_made(settings: &Settings, environment: &Environment) -> Result<(), Stop> {
+    fly(settings, environment, TRIAL).map(drop)
+}
+
+/// What the doctor says: a machine is placed, which is not started, and destroyed.
+pub(super) async fn checks(
+    settings: &Settings,
+    environment: &Environment,
+    data: &Path,
+) -> Result<Vec<Check>, Stop> {
+    const NAME: &str = "fly";
+    let deployment = kept(data)?.unwrap_or_else(|| TRIAL.to_owned());
+    let fly = match fly(settings, environment, &deployment) {
+        Ok(fly) => fly,
+        Err(stop) => return Ok(vec![Check::failed(NAME, format!("{:#}", stop.into_error()), None)]),
+    };
+    Ok(vec![match fly.probe().await {
+        Ok(()) => Check::ok(NAME, "a machine was placed, and destroyed before it was started"),
+        Err(error) => Check::failed(NAME, causes(&error), None),
+    }])
+}
+
+fn fly(settings: &Settings, environment: &Environment, deployment: &str) -> Result<Fly, Stop> {
+    let values = &settings.values;
+    let needed = |key: &str, example: &str| {
+        Stop::wrong(format!(
+            "machines on Fly need `{key}` in [fly] of mayfly.toml, such as {key} = \"{example}\": `mayfly fly deploy` \
+             writes it"
+        ))
+    };
+    let app = values.app.as_ref().ok_or_else(|| needed("app", "mayfly-workers"))?;
+    let image = values.image.as_ref().ok_or_else(|| needed("image", "registry.fly.io/APP@sha256:..."))?;
+    let regions = values.regions.as_ref().ok_or_else(|| needed("regions", "iad,ord"))?;
+    let way = values.orchestrator.as_ref().ok_or_else(|| needed("orchestrator", "http://APP.flycast"))?;
+    let mut config = FlyConfig::new(&app.value, token(environment).into(), deployment, way.value.clone());
+    config.api = word(environment, BASE_URL).unwrap_or_else(|| API.to_owned());
+    config.image.clone_from(&image.value);
+    config.regions.clone_from(&regions.value.0);
+    config.size = values.size.as_ref().map(|given| given.value.clone());
+    config.guest = values.guest.as_ref().map(|given| given.value.clone());
+    (config.boot_max, config.life_max) = (values.boot_timeout.value, values.lifetime.value);
+    Fly::new(config, Arc::new(SystemClock)).map_err(Stop::usage)
+}
+
+fn token(environment: &Environment) -> String {
+    word(environment, TOKEN).unwrap_or_default()
+}
+
+/// What is no text is none of Fly's.
+fn word(environment: &Environment, name: &str) -> Option<String> {
+    environment.get(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// The word in the names of this data folder's machines. It is made once.
+fn deployment(data: &Path) -> Result<String, Stop> {
+    if let Some(kept) = kept(data)? {
+        return Ok(kept);
+    }
+    let uuid = Uuid::now_v7().simple().to_string();
+    // Its end is random.
+    let made = uuid[uuid.len() - DEPLOYMENT_BYTES..].to_owned();
+    let path = data.join(DEPLOYMENT);
+    write_private(&path, made.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok(made)
+}
+
+fn kept(data: &Path) -> Result<Option<String>, Stop> {
+    let path = data.join(DEPLOYMENT);
+    let kept = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        kept => kept.with_context(|| format!("cannot read `{}`", path.display()))?,
+    };
+    let is_whole = kept.len() == DEPLOYMENT_BYTES && kept.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match is_whole {
+        true => Ok(Some(kept)),
+        false => Err(Stop::wrong(format!(
+            "`{}` is not as mayfly wrote it, and says which machines on Fly are this folder's: put it back, or delete it \
+             once `fly machine list` shows none",
+            path.display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+    use crate::values::{ProviderName, Regions};
+
+    fn flags() -> Flags {
+        Flags {
+            provider: Some(ProviderName::Fly),
+            app: Some("workers".to_owned()),
+            image: Some(format!("registry.fly.io/workers@sha256:{}", "a".repeat(64))),
+            regions: Some(Regions(vec!["iad".to_owned()])),
+            orchestrator: "http://mayfly.flycast".parse().ok(),
+            ..Flags::default()
+        }
+    }
+
+    fn refused(flags: Flags, environment: &[(&str, &str)]) -> String {
+        let refused = fly(&Settings::of(flags), &Environment::of(environment), "d1").expect_err("a refusal");
+        assert_eq!(refused.exit, crate::exit::Exit::Usage);
+        format!("{:#}", refused.into_error())
+    }
+
+    const SET: &[(&str, &str)] = &[(TOKEN, "FlyV1 fm2_x")];
+
+    #[test]
+    fn what_is_missing_is_named_with_an_example() {
+        fly(&Settings::of(flags()), &Environment::of(SET), "d1").expect("whole");
+        let words = "there is no Fly token: make one with `fly tokens create deploy -a workers -x 720h`, and set it as \
+                     FLY_API_TOKEN";
+        assert_eq!(refused(flags(), &[]), words);
+        let missing = [
+            ("app", Flags { app: None, ..flags() }),
+            ("image", Flags { image: None, ..flags() }),
+            ("regions", Flags { regions: None, ..flags() }),
+            ("orchestrator", Flags { orchestrator: None, ..flags() }),
+        ];
+        for (key, flags) in missing {
+            let words = refused(flags, SET);
+            assert!(
+                words.starts_with(&format!("machines on Fly need `{key}` in [fly] of mayfly.toml")),
+                "{words}"
+            );
+        }
+    }
+
+    #[test]
+    fn guest_and_size_are_refused_together() {
+        let (size, guest) =
+            (Some("performance-2x".to_owned()), "cpu_kind=shared,cpus=1,memory_mb=256".parse().ok());
+        let words = refused(Flags { size, guest, ..flags() }, SET);
+        assert_eq!(words, "`guest` and `size` both say what a machine is made of: leave one of them out");
+    }
+
+    #[test]
+    fn a_data_folder_keeps_what_its_machines_are_called() {
+        let data = tempfile::tempdir().expect("a folder");
+        let made = deployment(data.path()).expect("made");
+        assert_eq!(deployment(data.path()).expect("kept"), made);
+        let other = tempfile::tempdir().expect("a folder");
+        assert_ne!(deployment(other.path()).expect("made"), made);
+        fs::write(data.path().join(DEPLOYMENT), "short").expect("written");
+        let words = format!("{:#}", deployment(data.path()).expect_err("spoilt").into_error());
+        assert!(words.contains("fly-deployment` is not as mayfly wrote it"), "{words}");
+    }
+}
