@@ -39,8 +39,16 @@ pub async fn read_pack(
     let git_dir = scratch.join("pack.git");
     init_bare(git, &git_dir, object_format(digits)).await?;
     take(git.within(&git_dir), pack).await?;
+    read_all(git.within(&git_dir), each).await
+}
+
+/// Gives all that a repository of ours holds to `each`, until that has enough. Whether all was read.
+pub(crate) async fn read_all(
+    git: GitCommand,
+    each: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<bool, GitError> {
     let all = ["cat-file", "--batch-all-objects", "--unordered", "--buffer", "--batch=%(objecttype)"];
-    git.within(&git_dir).bounded().args(all).read(bounded(each)).await
+    git.bounded().args(all).read(bounded(each)).await
 }
 
 /// Makes one bundle of packs, with these refs, on top of what the task began with. Every object is checked, and that all
@@ -71,7 +79,8 @@ pub async fn join(
     fs::remove_dir_all(&git_dir).map_err(GitError::file(&git_dir))
 }
 
-async fn take(git: GitCommand, pack: &Pack) -> Result<(), GitError> {
+/// Takes a pack into a repository of ours, every object checked.
+pub(crate) async fn take(git: GitCommand, pack: &Pack) -> Result<(), GitError> {
     let index = git.bounded().args(["index-pack", "--stdin", "--fsck-objects"]);
     index.input_from_within(&pack.file, pack.begins_at)?.run().await.map(drop).map_err(refusal)
 }

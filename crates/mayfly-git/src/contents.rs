@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::base::{Base, take_base};
+use crate::checkpoint::{Pack, read_all, take};
 use crate::command::{Git, GitError};
 use crate::land::{Heads, fetch, fetch_staged, heads};
 use crate::snapshot::{init_bare, object_format};
@@ -30,8 +31,13 @@ pub async fn read_through(
     let format = object_format(head.len());
     init_bare(git, &git_dir, format).await?;
     let inside = || git.within(&git_dir);
-    if let Some(base) = base {
-        take_base(inside, base).await?;
+    // As a rule it is whole by itself: then what it is on top of, which may be much, need not be taken in.
+    let pack = Pack { file: bundle.to_owned(), begins_at: names.len() as u64 + 1 };
+    match (take(inside(), &pack).await, base) {
+        (Ok(()), _) => return read_all(inside(), each).await,
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(_)) if error.is_refusal() => return Err(error),
+        (Err(_), Some(base)) => take_base(inside, base).await?,
     }
     fetch(inside(), bundle, &head, "refs/landed/work").await?;
     if has_staged {

@@ -1,9 +1,10 @@
 //! Code in, work out.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt as _;
 
-use mayfly_git::unbundle;
+use mayfly_git::{Base, read_through, unbundle};
 
 use super::Place;
 
@@ -195,4 +196,40 @@ async fn plain_files_become_a_repository_of_one_commit() {
     assert_eq!(place.git(&folder, &["ls-files"]), "src/a.sh");
     assert_eq!(place.git(&folder, &["status", "--porcelain", "--branch"]), "## main");
     mayfly_git::Repo::discover(&place.ours(), &folder).await.unwrap();
+}
+
+/// All that a task added is read to be searched, whether what it handed over is whole by itself or differences to what was
+/// there, which need that too.
+#[tokio::test]
+async fn what_a_task_added_is_read_whether_or_not_it_leans_on_what_was_there() {
+    let place = Place::with_repository();
+    let numbers: Vec<String> = (0..5000).map(|number| format!("{number}\n")).collect();
+    fs::write(place.repo().join("numbers.txt"), numbers.concat()).unwrap();
+    place.commit("numbers");
+    let (_quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join("numbers.txt"), numbers.concat() + "of the task\n").unwrap();
+    place.git(&machine, &["commit", "-q", "-a", "-m", "a message"]);
+    let (bundle, _) = place.bundle(&machine, &snapshot);
+    let leaning = fs::metadata(&bundle).unwrap().len();
+    let base = place.base();
+    let base = Base { bundle: &base, commit: &snapshot.base, on: None };
+    let read = async || {
+        let (scratch, mut all) = (tempfile::tempdir().unwrap(), Vec::new());
+        let each = |piece: &[u8]| {
+            all.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        };
+        assert!(read_through(&place.ours(), scratch.path(), Some(base), &bundle, each).await.unwrap());
+        String::from_utf8_lossy(&all).into_owned()
+    };
+    let holds = |read: &str| {
+        let parts = ["4999\nof the task\n", "a message", "numbers.txt", "refs/heads/work"];
+        assert!(parts.iter().all(|part| read.contains(part)), "{}", read.len());
+    };
+    holds(&read().await);
+    place.git(&machine, &["config", "pack.window", "0"]);
+    place.bundle(&machine, &snapshot);
+    assert!(fs::metadata(&bundle).unwrap().len() > 2 * leaning, "now it has no differences");
+    holds(&read().await);
 }

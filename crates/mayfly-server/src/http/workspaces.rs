@@ -11,7 +11,7 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use mayfly_engine::bundle_of;
 use mayfly_git::{Git, whole};
-use mayfly_library::pack::is_sha256;
+use mayfly_library::pack::{is_sha256, sha256_of};
 use mayfly_wire::api::{COMMITS_MAX, Commits, Known, WholeBundle, Workspace};
 use mayfly_wire::worker::WORKSPACE_BYTES_MAX;
 use serde::Deserialize;
@@ -52,7 +52,10 @@ pub(super) async fn upload(
     body: Body,
 ) -> Result<(StatusCode, Json<Workspace>), Problem> {
     let incoming = Incoming::receive(body.into_data_stream(), &app.incoming, WORKSPACE_BYTES_MAX).await?;
-    let workspace = brought(&app, incoming.path(), &incoming.sha256, name, None).await?;
+    let file = std::fs::File::open(incoming.path()).map_err(|error| Problem::disk(&error))?;
+    let hashed = tokio::task::spawn_blocking(move || sha256_of(file)).await.expect("it does not panic");
+    let sha256 = hashed.map_err(|error| Problem::disk(&error))?;
+    let workspace = brought(&app, incoming.path(), &sha256, name, None).await?;
     let kept = incoming.keep(&bundle_of(&app.workspaces, &workspace.id)).await;
     kept.map_err(|error| Problem::disk(&error))?;
     Ok((StatusCode::CREATED, Json(workspace)))
