@@ -257,9 +257,15 @@ async fn a_library_of_the_user_stands_in_for_that_of_the_orchestrator() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
+    fs::write(own.join("rules/_global/loose.md"), "in no folder").unwrap();
     let attempt = steps(&[tool("Bash", &json!({"command": "echo no"}))]);
     let ended = world.outcome_of(&["--library", own.to_str().unwrap(), "--agent", "reader", &attempt]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("in the library, rules/_global/loose.md: does not count"),
+        "{}",
+        ended.stderr
+    );
     let init = ended.claude_lines().find(|line| line["subtype"] == "init").unwrap();
     assert_eq!(init["tools"], json!(["Read"]));
     assert_eq!(ended.own("denied").count(), 1);

@@ -243,6 +243,16 @@ async fn what_a_task_would_get_is_locked_through_a_tunnel() {
     let unknown = here(&["lock", "--skill", "none"]).await.refusal();
     assert!(unknown.contains("skill/none: is not in the library"), "{unknown}");
 
+    let ended = Run::start(verb(&two.user, "here", &["run", "--json", "[script: text]"])).end().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let task = ended.events[0]["task"].as_str().unwrap();
+    let lock = two.user.dir.path().join("lock.json");
+    for (args, differs) in [(&["lock"][..], ""), (&["lock", "--project", "site"], "+ rules/site/style")] {
+        std::fs::write(&lock, here(args).await.text()).unwrap();
+        let found = here(&["diff", task, lock.to_str().unwrap()]).await.text();
+        assert!(found.starts_with(differs) && found.is_empty() == differs.is_empty(), "{found}");
+    }
+
     put("mcp/site/tiny/mcp.json", r#"{"command": "npx", "args": ["-y", "tiny@1.0.0"]}"#);
     let unfetched = here(&["lock", "--project", "site"]).await.refusal();
     let words = "mcp/site/tiny/mcp.json: `npx tiny@1.0.0` would download in the machine: `mayfly library lock` fetches it \
