@@ -15,6 +15,7 @@ mod fetched;
 mod gate;
 mod merged;
 mod modes;
+mod overrides;
 mod reach;
 mod rules;
 mod scopes;
