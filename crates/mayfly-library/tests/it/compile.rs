@@ -108,7 +108,7 @@ fn what_the_main_agent_is_denied_is_denied_to_all() {
     assert_eq!(agents["helper"]["disallowedTools"], serde_json::json!(["Write", "Bash(git push:*)"]));
 }
 
-/// Whatever has hooks keeps them: nobody else's settings switch them off, and its owner's may.
+/// Covers S05: whatever has hooks keeps them: nobody else's settings switch them off, and its owner's may.
 #[test]
 fn hooks_of_the_library_stay_on() {
     let hooks = r#"{"Stop": [{"hooks": [{"type": "command", "command": "true"}]}]}"#;

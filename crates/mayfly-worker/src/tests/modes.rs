@@ -101,6 +101,7 @@ fn results(lines: &[Value]) -> Vec<&str> {
         .collect()
 }
 
+/// S05, for what asks before it runs a tool, or does not.
 #[tokio::test]
 async fn what_is_denied_is_denied_in_every_mode_to_everybody() {
     let Some(cli) = mayfly_test_needs::claude() else { return };

@@ -39,7 +39,7 @@ fn refused(ended: &Ended, words: &str) -> usize {
     ended.tool_results().iter().filter(|said| said.starts_with(words)).count()
 }
 
-/// S01: by permissions, modes, hooks, agents and skills, and by what counts in a manager's settings alone.
+/// S05: by permissions, modes, hooks, agents and skills, and by what counts in a manager's settings alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trusted_repository_allows_nothing_that_the_library_denies_and_switches_no_hook_off() {
     let Some(world) = World::start(|_| {}).await else { return };
@@ -105,7 +105,7 @@ else:
 print(json.dumps({"hookSpecificOutput": said}))
 "#;
 
-/// The CLI reads settings as they change: those that it was started with are not among them, and stand before the others.
+/// S05: the CLI reads settings as they change: those that it was started with are not among them, and stand before the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_writes_settings_for_itself_is_held_all_the_same() {
     let Some(world) = World::start(|_| {}).await else { return };
