@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Settings are merged as the CLI merges its own files: of what is said twice the later counts, tables are joined, and
-//! lists go on. What denies a tool therefore stays, whoever allows it.
+//! lists go on. What denies a tool therefore stays, whoever allows it. Where there are hooks, no other settings can switch
+//! them off.
 //!
 //! What is [`Expected`] is compared with what the CLI says of itself before the model's first answer.
 
@@ -99,7 +100,7 @@ pub fn compile(resolution: &Resolution, config: &str, secrets: &Secrets) -> Comp
         Compiled { agent: resolution.agent.as_ref().map(ToString::to_string), ..Compiled::default() };
     for resource in resolution.of(Kind::Skill) {
         compiled.place(resource, &format!("skills/{}", resource.id.name));
-        let is_listed = resource.what == (What::Skill { is_listed: true });
+        let is_listed = matches!(resource.what, What::Skill { is_listed: true, .. });
         compiled.expected.skills.insert(resource.id.name.to_string(), is_listed);
     }
     for resource in resolution.of(Kind::Rules) {
@@ -111,6 +112,10 @@ pub fn compile(resolution: &Resolution, config: &str, secrets: &Secrets) -> Comp
         }
     }
     compiled.take_agents(resolution);
+    if resolution.resources.iter().any(|(resource, _)| has_hooks(resource)) {
+        // Else a repository that is trusted could, and so could the agent, whose settings the CLI reads as they change.
+        compiled.settings.entry("disableAllHooks").or_insert(false.into());
+    }
     compiled.expected.denied = denied_whole(&compiled.settings);
     let resources = resolution.resources.iter().map(|(resource, _)| resource);
     compiled.expected.unknown =
@@ -211,6 +216,17 @@ impl Compiled {
                 }
             }
         }
+    }
+}
+
+/// Whether the CLI would run something of it at its events.
+fn has_hooks(resource: &Resource) -> bool {
+    match &resource.what {
+        What::Hooks(_) => true,
+        What::Settings(settings) => settings.contains_key("hooks"),
+        What::Agent(agent) => agent.rest.contains_key("hooks"),
+        What::Skill { has_hooks, .. } => *has_hooks,
+        What::Mcp(_) | What::Rules => false,
     }
 }
 

@@ -26,6 +26,8 @@ pub enum What {
     Skill {
         /// Whether the CLI names it among its skills from the start.
         is_listed: bool,
+        /// Whether the CLI runs something of its own at its events.
+        has_hooks: bool,
     },
     /// An agent.
     Agent(Box<agent::Agent>),
@@ -42,7 +44,7 @@ pub enum What {
 /// Reads what `files` make of the resource `id`.
 pub(crate) fn read(id: &ResourceId, files: &[File]) -> Result<What, Problems> {
     match id.kind {
-        Kind::Skill => skill(id, files).map(|is_listed| What::Skill { is_listed }),
+        Kind::Skill => skill(id, files),
         Kind::Agent => agent::read(id, files).map(|agent| What::Agent(Box::new(agent))),
         Kind::Mcp => mcp::read(id, files).map(What::Mcp),
         Kind::Hooks => hooks::read(id, files).map(What::Hooks),
@@ -51,8 +53,8 @@ pub(crate) fn read(id: &ResourceId, files: &[File]) -> Result<What, Problems> {
     }
 }
 
-/// Whether the CLI lists it: one that says what it is for, to users too, and wherever they work.
-fn skill(id: &ResourceId, files: &[File]) -> Result<bool, Problems> {
+/// The CLI lists one that says what it is for, to users too, and wherever they work.
+fn skill(id: &ResourceId, files: &[File]) -> Result<What, Problems> {
     let file = files.iter().find(|file| file.path.eq_ignore_ascii_case("SKILL.md"));
     let file = file.ok_or_else(|| Problem::new(id.to_string(), "has no SKILL.md"))?;
     if file.path != "SKILL.md" {
@@ -66,7 +68,8 @@ fn skill(id: &ResourceId, files: &[File]) -> Result<bool, Problems> {
     let says = |key: &str| head.iter().find(|setting| setting.key == key);
     let is_for = says("description").or(says("when_to_use"));
     let is_hidden = says("user-invocable").is_some_and(|setting| setting.value == Some(false.into()));
-    Ok(is_for.is_some() && !is_hidden && says("paths").is_none())
+    let is_listed = is_for.is_some() && !is_hidden && says("paths").is_none();
+    Ok(What::Skill { is_listed, has_hooks: says("hooks").is_some() })
 }
 
 fn rules(id: &ResourceId, files: &[File]) -> Result<(), Problems> {

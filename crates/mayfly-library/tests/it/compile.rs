@@ -108,6 +108,29 @@ fn what_the_main_agent_is_denied_is_denied_to_all() {
     assert_eq!(agents["helper"]["disallowedTools"], serde_json::json!(["Write", "Bash(git push:*)"]));
 }
 
+/// Covers S05: whatever has hooks keeps them: nobody else's settings switch them off, and its owner's may.
+#[test]
+fn hooks_of_the_library_stay_on() {
+    let hooks = r#"{"Stop": [{"hooks": [{"type": "command", "command": "true"}]}]}"#;
+    let off = |path: &str, text: &str| {
+        let top = tempfile::tempdir().unwrap();
+        put(top.path(), path, text);
+        let resolution = Library::at(top.path()).resolve(&Wishes::default(), &|_| None).unwrap();
+        compile(&resolution, "/c", &BTreeMap::new()).settings.remove("disableAllHooks")
+    };
+    for (path, text) in [
+        ("hooks/_global/x/hooks.json", hooks.to_owned()),
+        ("settings/_global/x/settings.json", format!("{{\"hooks\": {hooks}}}")),
+        ("agent/_global/x/agent.md", format!("---\nhooks: {hooks}\n---\nWork.")),
+        ("skill/_global/x/SKILL.md", format!("---\nhooks: {hooks}\n---\nWork.")),
+    ] {
+        assert_eq!(off(path, &text), Some(false.into()), "{path}");
+    }
+    assert_eq!(off("rules/_global/x/x.md", "Be brief."), None);
+    let own = format!("{{\"hooks\": {hooks}, \"disableAllHooks\": true}}");
+    assert_eq!(off("settings/_global/x/settings.json", &own), Some(true.into()));
+}
+
 /// The agent to be run by may be one of the repository's, and must be there all the same.
 #[test]
 fn an_agent_that_is_not_the_librarys_must_be_there_too() {

@@ -7,6 +7,7 @@ mod beside_the_work;
 mod checkpoints;
 mod host;
 mod left_out;
+mod modes;
 mod real_cli;
 mod routes;
 mod runs;

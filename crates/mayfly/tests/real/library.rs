@@ -15,6 +15,7 @@ mod fetched;
 mod gate;
 mod merged;
 mod modes;
+mod overrides;
 mod reach;
 mod rules;
 mod scopes;
@@ -74,6 +75,14 @@ fn skill(world: &World, path: &str, words: &str) {
 /// All that the model was told.
 fn told(world: &World) -> String {
     world.api.requests().iter().map(|request| request.body.to_string()).collect()
+}
+
+/// The tools that the model is told of in a request, by name.
+fn tools_of(body: &Value) -> Vec<&str> {
+    let mut tools: Vec<_> =
+        body["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    tools.sort_unstable();
+    tools
 }
 
 /// An MCP server over standard input with one tool, which says what it was given in its environment, or that reversed.
@@ -165,6 +174,10 @@ async fn the_model_is_told_of_each_kind_and_each_works() {
         "the sub-agent has what its definition says: {said:?}"
     );
     assert_eq!(ended.own("denied").count(), 2);
+    let requests = world.api.requests();
+    let of_reader =
+        requests.iter().find(|request| request.header("x-claude-code-agent-id").is_some()).unwrap();
+    assert_eq!(tools_of(&of_reader.body), ["Glob", "Read"], "exactly what its definition says");
     let told = told(&world);
     for canary in ["description", "skill", "rule", "agent", "mode"] {
         assert!(told.contains(&format!("canary-of-the-{canary}")), "{canary}");

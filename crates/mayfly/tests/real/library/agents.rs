@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::world::World;
-use super::{bash, delegate, init, put, steps, tool};
+use super::{bash, delegate, init, put, steps, tool, tools_of};
 
 fn system(body: &Value) -> String {
     body["system"].to_string()
@@ -28,6 +28,7 @@ async fn an_agent_has_the_tools_of_its_list_and_its_model_unless_the_task_names_
     assert_eq!(ended.own("denied").next().unwrap()["tool"], "Bash");
     assert_eq!(world.branches(), [""; 0]);
     let body = world.api.requests().remove(0).body;
+    assert_eq!(tools_of(&body), ["Glob", "Grep", "Read"]);
     assert!(body["model"].as_str().unwrap().contains("haiku"), "{}", body["model"]);
     assert!(system(&body).contains("canary-of-the-agent"));
 
