@@ -10,7 +10,9 @@ use mayfly_core::host::Rule;
 use mayfly_library::{Kind, Name, Reference, Wishes};
 use mayfly_wire::api::Wanted;
 
-use crate::commands::{allow, cancel, credential, library, logs, ps, result, resume, retry, token, tunnel};
+use crate::commands::{
+    allow, cancel, credential, image, library, logs, ps, result, resume, retry, token, tunnel,
+};
 use crate::config::Flags;
 use crate::values::{self, HostNames, Hosts, ProviderName, SelfSigned};
 
@@ -122,6 +124,7 @@ impl Cli {
             Verb::Token(args) => Flags { data: args.data().folder.clone(), ..flags },
             Verb::Credential(args) => Flags { data: args.data().folder.clone(), ..flags },
             Verb::Library(args) => Flags { data: args.data().folder.clone(), folder: args.folder(), ..flags },
+            Verb::Image(args) => args.over(flags),
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
             Verb::Tunnel(args) => Flags { data: args.data(), ..flags },
             Verb::ClaudePath => flags,
@@ -145,6 +148,7 @@ pub(crate) enum Verb {
     Token(token::TokenArgs),
     Credential(credential::CredentialArgs),
     Library(library::LibraryVerbArgs),
+    Image(image::ImageArgs),
     Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
     #[command(hide = true)]

@@ -43,4 +43,15 @@ impl Interrupts {
             done = step => done,
         }
     }
+
+    /// Performs a step that leaves nothing behind: an interrupt ends the command.
+    pub(crate) async fn or_interrupted<T>(
+        &mut self,
+        step: impl Future<Output = Result<T, Stop>>,
+    ) -> Result<T, Stop> {
+        tokio::select! {
+            () = self.next() => Err(Stop::interrupted()),
+            done = step => done,
+        }
+    }
 }

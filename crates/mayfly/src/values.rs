@@ -8,6 +8,7 @@ use std::time::Duration;
 use mayfly_core::Prices;
 use mayfly_core::host::{Host, Rule};
 use mayfly_core::prices::BadPrices;
+use mayfly_image::debian::{is_package, is_suite};
 use mayfly_library::Name;
 use mayfly_library::artifacts::Pattern;
 use mayfly_link::Endpoint;
@@ -19,6 +20,9 @@ use mayfly_wire::api::{
 
 /// The longest duration that a flag takes.
 const DURATION_MAX: Duration = Duration::from_millis(TIMEOUT_MS_MAX);
+
+/// The longest name of an image.
+const IMAGE_NAME_BYTES_MAX: usize = 64;
 
 /// Reads a duration such as `90s`, `30m`, `1h` or `1h30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -429,7 +433,46 @@ pub(crate) fn token_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads the name of a credential, by the same rule.
+/// Reads the name of an image.
+pub(crate) fn image_name(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_name = text.len() <= IMAGE_NAME_BYTES_MAX
+        && text.bytes().next().is_some_and(plain)
+        && text.bytes().all(|byte| plain(byte) || b"._-".contains(&byte));
+    match is_name {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "expected 1 to {IMAGE_NAME_BYTES_MAX} lower-case letters, digits, `.`, `_` or `-`, the first a letter or a digit"
+        )),
+    }
+}
+
+/// Reads the name of one of Debian's suites.
+pub(crate) fn suite(text: &str) -> Result<String, String> {
+    match is_suite(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected the name of a suite such as bookworm".to_owned()),
+    }
+}
+
+/// Reads the name of one of Debian's packages.
+pub(crate) fn package(text: &str) -> Result<String, String> {
+    match is_package(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected the name of a package such as g++, without a version".to_owned()),
+    }
+}
+
+/// Names of packages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Packages(pub(crate) Vec<String>);
+
+/// Reads names of packages, with commas between them.
+pub(crate) fn packages(text: &str) -> Result<Packages, String> {
+    text.split(',').map(|name| package(name.trim())).collect::<Result<_, _>>().map(Packages)
+}
+
+/// Reads the name of a credential, by the same rule as that of a token.
 pub(crate) fn credential_name(text: &str) -> Result<String, String> {
     token_name(text)
 }

@@ -27,6 +27,7 @@ use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::fetching::GivenUp;
 use pin::{Pin, VERSION};
+pub(crate) use version::first_line;
 
 /// A CLI to run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,7 +26,8 @@ pub(crate) fn here() -> Option<&'static Pin> {
     }
 }
 
-const X64: Pin = Pin {
+/// The one for most machines, Fly's among them.
+pub(crate) const X64: Pin = Pin {
     package: "@anthropic-ai/claude-code-linux-x64",
     integrity: "sha512-9Gn+V7DtJ8M1nztP9CeDVl9g3RtrepI7rOFTyPRRnZe8D6zebIHKmC7OvBauucuAP0X0k85SDN/LPVZyjsGezQ==",
     sha256: "f390eaa0814e6a1bff74cbb47acb74cb9c89d30ced809fe0af5af00c7bfe8ebb",

@@ -25,23 +25,31 @@ const SHOWN_CHARS_MAX: usize = 80;
 
 /// Refuses what does not answer as the CLI does.
 pub(super) async fn check(path: &Path) -> Result<(), ClaudeError> {
-    let said = match timeout(ANSWER_MAX, ask(path)).await {
-        Ok(Ok(answer)) if is_version(&answer) => return Ok(()),
-        Ok(Ok(answer)) => match Shown::line(&answer, SHOWN_CHARS_MAX) {
+    let said = match first_line(path, "--version").await {
+        Ok(answer) if is_version(&answer) => return Ok(()),
+        Ok(answer) => match Shown::line(&answer, SHOWN_CHARS_MAX) {
             nothing if nothing.as_str().is_empty() => "printed nothing".to_owned(),
             line => format!("printed `{line}`"),
         },
-        Ok(Err(error)) => format!("could not be run ({error})"),
-        Err(_) => format!("printed nothing in {}s", ANSWER_MAX.as_secs()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => error.to_string(),
+        Err(error) => format!("could not be run ({error})"),
     };
     Err(ClaudeError::NotClaude { path: path.to_owned(), said })
 }
 
-/// The first line that it prints.
-async fn ask(path: &Path) -> io::Result<String> {
+/// The first line that a program prints when it is asked by this argument, in an environment without anything of the user's.
+pub(crate) async fn first_line(path: &Path, argument: &str) -> io::Result<String> {
+    timeout(ANSWER_MAX, ask(path, argument)).await.unwrap_or_else(|_| {
+        let words = format!("printed nothing in {}s", ANSWER_MAX.as_secs());
+        Err(io::Error::new(io::ErrorKind::TimedOut, words))
+    })
+}
+
+async fn ask(path: &Path, argument: &str) -> io::Result<String> {
     let home = tempfile::tempdir()?;
-    let mut command = Command::new(path);
-    command.arg("--version").env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home.path());
+    // It is run elsewhere.
+    let mut command = Command::new(std::path::absolute(path)?);
+    command.arg(argument).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home.path());
     command.current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.kill_on_drop(true).spawn()?;
     let mut answer = Vec::new();

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use super::kind::toml;
 use super::kind::{
     Address, Age, Count, Cpus, Disk, Dollars, FlyGuest, FlySize, FlyWord, Kind, Loneliness, Memory, Mode,
-    Model, Name, Names, OwnTls, Patterns, Place, Places, PriceTable, Private, Processes, ProjectTable,
-    Provider, RegionList, Silence, Switch, Time, Way,
+    Model, Name, Names, OwnTls, PackageList, Patterns, Place, Places, PriceTable, Private, Processes,
+    ProjectTable, Provider, RegionList, Silence, SuiteName, Switch, Time, Way,
 };
 use super::repos::Repo;
 use super::{Given, Row, Source};
@@ -283,6 +283,14 @@ keys! {
         folder: Place, else "`library` in the data folder" such as "\"/home/you/agents\"";
         /// The project of each repository that is not called as its project is in the library, with commas between them.
         projects: ProjectTable, else "the one named as the repository is" such as "\"tally-main=tally,site=web\"";
+    }
+
+    /// What `mayfly image build` puts into an image.
+    image ImageSection {
+        /// The suite of Debian.
+        suite: SuiteName, else "this machine's own" such as "\"bookworm\"";
+        /// Packages besides bash, ca-certificates, git, nodejs, procps, python3 and ripgrep, with commas between them.
+        packages: PackageList, else "no more" such as "\"make,g++\"";
     }
 
     /// What models cost.

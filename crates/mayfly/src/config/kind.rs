@@ -16,7 +16,9 @@ use mayfly_provider_fly::Guest;
 use mayfly_wire::api::CredentialMode;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
-use crate::values::{self, HostNames, Hosts, PrivateHosts, Projects, ProviderName, Regions, SelfSigned};
+use crate::values::{
+    self, HostNames, Hosts, Packages, PrivateHosts, Projects, ProviderName, Regions, SelfSigned,
+};
 
 /// What the value of a key is.
 pub(crate) trait Kind {
@@ -117,6 +119,10 @@ kinds! {
     ProjectTable: Projects, quoted true, values::projects, values::show_projects;
     /// What models cost.
     PriceTable: Prices, quoted true, values::prices, ToString::to_string;
+    /// One of Debian's suites.
+    SuiteName: String, quoted true, values::suite, Clone::clone;
+    /// Debian's packages.
+    PackageList: Packages, quoted true, values::packages, |Packages(names)| names.join(",");
     /// The name of a model.
     Model: String, quoted true, values::model, Clone::clone;
     /// A place on this host, the same wherever one stands.

@@ -149,6 +149,16 @@ impl Settings {
         self.values.folder.as_ref().map(|given| given.value.as_path())
     }
 
+    /// The suite of images.
+    pub(crate) fn suite(&self) -> Option<String> {
+        self.values.suite.as_ref().map(|given| given.value.clone())
+    }
+
+    /// What images have besides what is in each.
+    pub(crate) fn packages(&self) -> Vec<String> {
+        self.values.packages.as_ref().map(|given| given.value.0.clone()).unwrap_or_default()
+    }
+
     /// What makes the repository ready that is called `name`.
     pub(crate) fn setup(&self, name: &str) -> Option<Setup> {
         repos::setup(&self.repos, name)

@@ -231,7 +231,7 @@ impl Place {
         let mayfly = dir.path().join("mayfly");
         fs::copy(env!("CARGO_BIN_EXE_mayfly"), &mayfly).unwrap();
         fs::set_permissions(&mayfly, fs::Permissions::from_mode(0o755)).unwrap();
-        program::stand_in(&dir.path().join("claude"));
+        program::stand_in(&dir.path().join("claude"), program::CLAUDE);
         chown(dir.path(), Some(ORDINARY), Some(ORDINARY)).unwrap();
         Some(Self { dir, mayfly })
     }

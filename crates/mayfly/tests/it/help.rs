@@ -68,6 +68,14 @@ fn the_help_of_library_and_its_verbs() {
 }
 
 #[test]
+fn the_help_of_image_and_its_verbs() {
+    insta::assert_snapshot!("the_help_of_image", help(&["image", "--help"]));
+    for verb in ["build", "ls", "inspect", "rm"] {
+        insta::assert_snapshot!(format!("the_help_of_image_{verb}"), help(&["image", verb, "--help"]));
+    }
+}
+
+#[test]
 fn the_help_of_doctor() {
     insta::assert_snapshot!(help(&["doctor", "--help"]));
 }

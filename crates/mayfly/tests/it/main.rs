@@ -7,6 +7,7 @@ mod credential;
 mod doctor;
 mod fly;
 mod help;
+mod image;
 mod library;
 mod listening;
 mod place;
@@ -30,7 +31,7 @@ impl User {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("cwd")).unwrap();
-        program::stand_in(&dir.path().join("claude"));
+        program::stand_in(&dir.path().join("claude"), program::CLAUDE);
         Self { dir }
     }
 

@@ -1,19 +1,19 @@
-//! A program that a machine can show, and that says that it is the CLI.
+//! A program that a machine can show, and that says what it is told to, such as that it is the CLI.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// What it prints.
-const SAYS: &[u8] = b"0.0.1 (Claude Code)\n";
+/// What the CLI prints.
+pub(crate) const CLAUDE: &str = "0.0.1 (Claude Code)\n";
 /// Where it is in memory.
 const AT: u64 = 0x40_0000;
 /// The length of the headers, behind which the code is.
 const HEADERS: u64 = 0x78;
 
-/// Makes it at `path`: a header, one segment, and the code, which writes and exits.
-pub(crate) fn stand_in(path: &Path) {
-    let (machine, code) = code();
+/// Makes one at `path` that prints this: a header, one segment, and the code, which writes and exits.
+pub(crate) fn stand_in(path: &Path, says: &str) {
+    let (machine, code) = code(says.len());
     let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
     elf.resize(16, 0);
     let half = |elf: &mut Vec<u8>, value: u16| elf.extend(value.to_le_bytes());
@@ -33,20 +33,20 @@ pub(crate) fn stand_in(path: &Path) {
     for value in [1, 5] {
         word(&mut elf, value);
     }
-    let size = HEADERS + (code.len() + SAYS.len()) as u64;
+    let size = HEADERS + (code.len() + says.len()) as u64;
     for value in [0, AT, AT, size, size, 0x1000] {
         long(&mut elf, value);
     }
     elf.extend(code);
-    elf.extend(SAYS);
+    elf.extend(says.as_bytes());
     fs::write(path, elf).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// The processor, as ELF numbers it, and `write(1, SAYS); exit(0)` for it.
+/// The processor, as ELF numbers it, and `write(1, …); exit(0)` for it, of what is behind the code, so long.
 #[cfg(target_arch = "x86_64")]
-fn code() -> (u16, Vec<u8>) {
-    let length = u8::try_from(SAYS.len()).unwrap();
+fn code(length: usize) -> (u16, Vec<u8>) {
+    let length = u8::try_from(length).unwrap();
     let code: [&[u8]; 8] = [
         b"\xb8\x01\0\0\0",         // mov eax, 1
         b"\xbf\x01\0\0\0",         // mov edi, 1
@@ -60,10 +60,10 @@ fn code() -> (u16, Vec<u8>) {
     (0x3e, code.concat())
 }
 
-/// The processor, as ELF numbers it, and `write(1, SAYS); exit(0)` for it.
+/// The processor, as ELF numbers it, and `write(1, …); exit(0)` for it, of what is behind the code, so long.
 #[cfg(target_arch = "aarch64")]
-fn code() -> (u16, Vec<u8>) {
-    let length = u32::try_from(SAYS.len()).unwrap();
+fn code(length: usize) -> (u16, Vec<u8>) {
+    let length = u32::try_from(length).unwrap();
     let code = [
         0xd280_0020,               // mov x0, #1
         0x1000_00e1,               // adr x1, #28: what is behind the code
