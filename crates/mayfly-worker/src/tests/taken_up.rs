@@ -136,6 +136,7 @@ async fn what_was_staged_is_staged_again() {
 
     let place = Place::new();
     place.git(&["checkout", "-q", "--orphan", "fresh"]);
+    place.write("kept", "changed since\n");
     let (lost, next) = place.next().await;
     let status = ["status", "--porcelain", "--branch", "-z"];
     assert_eq!((lost, git(&next, &status)), (vec![], git(&place.work(), &status)));
