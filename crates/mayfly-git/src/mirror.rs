@@ -1,8 +1,9 @@
 //! Keeps copies of repositories elsewhere, so that the next time brings only what is new there.
 //!
 //! ```text
-//! mirrors/<SHA-256 of the URL>.git     bare and ours: all branches and tags, with their history; where that is to be of
-//!                                      some commits alone, their number stands before the URL
+//! mirrors/<SHA-256 of the URL>.git     bare and ours: all branches and tags, with their history
+//! mirrors/<SHA-256 of more>.git        the last commits of one history: their number and what was asked for stand before the
+//!                                      URL
 //! mirrors/<SHA-256 of the URL>.fetch   held alone by who fetches; its time of change is that of the last use
 //! mirrors/<SHA-256 of the URL>.use     held with others by who reads it
 //! ```
@@ -28,7 +29,7 @@ use crate::base::BASE_REF;
 use crate::command::{Git, GitCommand, GitError};
 use crate::fetch::allow_ways;
 use crate::repo::{Repo, plain_name};
-use crate::snapshot::init_bare;
+use crate::snapshot::{copy_shallow, init_bare};
 
 /// How long a mirror is kept that nobody uses.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -38,6 +39,8 @@ const PACKS_MAX: usize = 20;
 const THEIR_HEAD: &str = "refs/mayfly/head";
 /// What is fetched where no revision was asked for: the commit that `HEAD` names, which may be none.
 const FROM_HEAD: &str = "+HEAD:refs/mayfly/head";
+/// How git says that there is nothing of a name, or that it is no name.
+const NOT_THERE: [&str; 3] = ["couldn't find remote ref", "invalid refspec", "not our ref"];
 /// What is fetched: every branch and every tag.
 const EVERYTHING: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
 
@@ -83,7 +86,8 @@ impl Mirrors<'_> {
             .mode(0o700)
             .create(self.folder)
             .map_err(GitError::file(self.folder))?;
-        let named = depth.map_or(url.to_owned(), |depth| format!("{depth} {url}"));
+        let part = |depth| format!("{depth} {} {url}", revision.unwrap_or_default());
+        let named = depth.map_or(url.to_owned(), part);
         let name = self.folder.join(hex::encode(Sha256::digest(named)));
         let (git_dir, fetch_lock) = (name.with_extension("git"), name.with_extension("fetch"));
         let fetching = lock(&fetch_lock).await?;
@@ -142,15 +146,14 @@ impl Mirrors<'_> {
     async fn bring(
         &self,
         inside: &Inside<'_>,
-        Wanted { url, revision, depth }: Wanted<'_>,
+        wanted: Wanted<'_>,
         mut each: impl FnMut(&str),
     ) -> Result<String, GitError> {
-        let args = ["fetch", "--prune", "--progress", "--no-tags", "--no-recurse-submodules"];
-        let fetch = async || {
-            let command = self.reaching(inside, url).await?.args(args);
-            let command = command.args(depth.map(|depth| format!("--depth={depth}")));
-            Ok::<_, GitError>(command.args(["--no-write-fetch-head", "--", url]))
-        };
+        let Wanted { url, revision, depth } = wanted;
+        let fetch = async || self.fetching(inside, wanted).await;
+        if depth.is_some() {
+            return self.bring_part(inside, wanted, each).await;
+        }
         let head = revision.is_none().then_some(FROM_HEAD);
         fetch().await?.args(EVERYTHING).args(head).run_telling(&mut each).await?;
         let Some(revision) = revision else {
@@ -164,6 +167,35 @@ impl Mirrors<'_> {
             return inside.commit(revision).await.ok_or_else(|| no_revision(url, revision));
         }
         Err(no_revision(url, revision))
+    }
+
+    /// Brings one history and no other: git would cut each of several off where another begins.
+    async fn bring_part(
+        &self,
+        inside: &Inside<'_>,
+        wanted: Wanted<'_>,
+        mut each: impl FnMut(&str),
+    ) -> Result<String, GitError> {
+        let revision = wanted.revision;
+        let named = |kind: &str| revision.map(|revision| format!("+refs/{kind}/{revision}:{THEIR_HEAD}"));
+        let id = revision.filter(|revision| is_whole_id(revision)).map(|id| format!("+{id}:{THEIR_HEAD}"));
+        let head = revision.is_none().then(|| FROM_HEAD.to_owned());
+        for from in [named("heads"), named("tags"), id, head].into_iter().flatten() {
+            match self.fetching(inside, wanted).await?.args([from]).run_telling(&mut each).await {
+                Ok(()) => return inside.commit(THEIR_HEAD).await.ok_or_else(|| no_commit(wanted)),
+                Err(GitError::Failed { said, .. }) if NOT_THERE.iter().any(|words| said.contains(words)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(no_commit(wanted))
+    }
+
+    /// A fetch of what is named after it.
+    async fn fetching(&self, inside: &Inside<'_>, wanted: Wanted<'_>) -> Result<GitCommand, GitError> {
+        let args = ["fetch", "--prune", "--progress", "--no-tags", "--no-recurse-submodules"];
+        let command = self.reaching(inside, wanted.url).await?.args(args);
+        let command = command.args(wanted.depth.map(|depth| format!("--depth={depth}")));
+        Ok(command.args(["--no-write-fetch-head", "--", wanted.url]))
     }
 
     /// git, as the user reaches that host: what it fetches is another's.
@@ -201,6 +233,10 @@ impl Mirrors<'_> {
 
 /// Old mistakes in real histories that harm nobody; every other finding of git's check is an error.
 const HARMLESS: [&str; 4] = ["zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingEmail"];
+
+fn no_commit(Wanted { url, revision, .. }: Wanted<'_>) -> GitError {
+    no_revision(url, revision.unwrap_or("HEAD"))
+}
 
 fn no_revision(url: &str, revision: &str) -> GitError {
     GitError::NoRevision { place: url.to_owned(), revision: revision.to_owned() }
@@ -352,8 +388,8 @@ impl Mirror {
         link_packs(&theirs, &ours).map_err(GitError::file(&ours))?;
         let inside = || self.repo.git.within(git_dir);
         let from = self.repo.git_dir.as_os_str();
-        let fetch = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow", "--"];
-        let fetch = fetch.map(OsStr::new);
+        copy_shallow(&self.repo.git_dir, git_dir)?;
+        let fetch = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--"].map(OsStr::new);
         let refs = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"].map(OsStr::new);
         inside().for_long().args(fetch).args([from]).args(refs).run().await?;
         // Also where no branch of theirs leads to it.

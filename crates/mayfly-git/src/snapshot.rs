@@ -90,11 +90,8 @@ impl Quarantine {
         let mut line = objects.into_os_string();
         line.push("\n");
         fs::write(&alternates, line.as_encoded_bytes()).map_err(GitError::file(&alternates))?;
-        let (theirs, ours) = (repo.common_dir.join(SHALLOW), this.git_dir.join(SHALLOW));
-        match fs::copy(&theirs, &ours) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(GitError::file(&theirs)(error)),
-            _ => Ok(this),
-        }
+        copy_shallow(&repo.common_dir, &this.git_dir)?;
+        Ok(this)
     }
 
     pub(crate) fn git(&self) -> GitCommand {
@@ -240,6 +237,15 @@ impl Quarantine {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(GitError::file(&info)(error)),
             _ => Ok(()),
         }
+    }
+}
+
+/// Has the history in one git folder end where it ends in another.
+pub(crate) fn copy_shallow(from: &Path, to: &Path) -> Result<(), GitError> {
+    let (theirs, ours) = (from.join(SHALLOW), to.join(SHALLOW));
+    match fs::copy(&theirs, &ours) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(GitError::file(&theirs)(error)),
+        _ => Ok(()),
     }
 }
 

@@ -281,6 +281,21 @@ async fn a_history_that_is_cut_off_is_one_to_work_on_and_to_land_on() {
     let mirrors = Mirrors { folder: &folder, git: &git, ways: &[] };
     let mirror = mirrors.fetch(wanted, |_| {}).await.unwrap();
     assert_ne!(place.mirror(None).await.unwrap().repo.top, mirror.repo.top, "a whole one is another");
+    // Neither another branch there nor that it is fetched as well makes it any shorter.
+    place.git(&place.repo(), &["branch", "topic/x", "HEAD~1"]);
+    place.git(&place.repo(), &["tag", "-a", "-m", "a tag", "v1"]);
+    for (revision, named) in
+        [("topic/x", "topic/x"), ("v1", "v1^{commit}"), ("main", "main"), (&mirror.repo.head, "main")]
+    {
+        let mirror = mirrors.fetch(Wanted { revision: Some(revision), ..wanted }, |_| {}).await.unwrap();
+        assert_eq!(mirror.repo.head, place.git(&place.repo(), &["rev-parse", named]), "{revision}");
+    }
+    for wrong in ["none", "-x", "HEAD@{1}", "a\nb", &"0".repeat(40)] {
+        let error = mirrors.fetch(Wanted { revision: Some(wrong), ..wanted }, |_| {}).await.unwrap_err();
+        assert!(matches!(&error, GitError::NoRevision { revision, .. } if revision == wrong), "{error}");
+    }
+    let again = mirrors.fetch(wanted, |_| {}).await.unwrap();
+    assert_eq!(again.repo.head, mirror.repo.head);
     let scratch = tempfile::tempdir().unwrap();
     let (quarantine, snapshot) = mirror.repo.snapshot(scratch.path()).await.unwrap();
     quarantine.bundle(&snapshot.base, None, &place.base()).await.unwrap();
@@ -296,7 +311,10 @@ async fn a_history_that_is_cut_off_is_one_to_work_on_and_to_land_on() {
     let cut: Vec<_> = mayfly_wire::worker::cuts(&refs).map(|commit| format!("{commit}\n")).collect();
     fs::write(machine.join(".git/shallow"), cut.concat()).unwrap();
     inside(&["reset", "-q", "--hard", &snapshot.base]);
-    assert_eq!(inside(&["log", "--topo-order", "--format=%s"]).lines().collect::<Vec<_>>(), ["merged", "side", "number 4"]);
+    assert_eq!(
+        inside(&["log", "--topo-order", "--format=%s"]).lines().collect::<Vec<_>>(),
+        ["merged", "side", "number 4"]
+    );
     inside(&["fsck", "--strict"]);
     fs::write(machine.join("a.txt"), "changed\n").unwrap();
     place.git(&machine, &["commit", "-q", "-am", "work"]);
@@ -314,7 +332,8 @@ async fn a_history_that_is_cut_off_is_one_to_work_on_and_to_land_on() {
     place.git(&clone, &["fsck", "--strict"]);
 
     let late = place.dir.path().join("late");
-    place.git(place.dir.path(), &["clone", "-q", &url, late.to_str().unwrap()]);
+    let alone = ["clone", "-q", "--no-tags", "--single-branch", "-b", "main", &url, late.to_str().unwrap()];
+    place.git(place.dir.path(), &alone);
     place.git(&late, &["update-ref", "refs/heads/main", "HEAD~2"]);
     place.git(&late, &["update-ref", "-d", "refs/remotes/origin/main"]);
     place.git(&late, &["reflog", "expire", "--expire=now", "--all"]);
