@@ -10,7 +10,8 @@
 //! on, of its mirror, its clock or its user is in an image. Three layers, of which the last one changes most. A layer is
 //! known by what goes into it before it is made, and made once.
 //!
-//! Nothing here knows a network: apt and mmdebstrap ask the mirror that this machine's own configuration names.
+//! apt and mmdebstrap ask the mirror that this machine's own configuration names; what is built is brought to a registry by
+//! [`push`].
 
 pub mod debian;
 pub mod elf;
@@ -18,10 +19,13 @@ mod gone;
 mod layer;
 pub mod oci;
 pub mod parts;
+pub mod push;
+mod reference;
 pub mod root;
 mod store;
 mod tree;
 
 pub use gone::Watch;
+pub use reference::Reference;
 pub use store::{Image, Layer, Lock, Store, StoreError};
 pub use tree::{BadTree, Content, Data, Entry, Tree};

@@ -1,11 +1,13 @@
 //! What a test needs from its machine, and how it says so when that is missing; a list that forgets no variant; a
-//! repository that means harm; a package for Python; a registry for npm; and a strict reader of image layouts.
+//! repository that means harm; a package for Python; registries for npm and
+//! for images; and a strict reader of image layouts.
 //!
 //! A test that cannot run here says it by [`skip`] and returns. The skip is a line in the file that
 //! `MAYFLY_TEST_SKIPPED` names, so that whoever runs the tests can print them all. Where
 //! `MAYFLY_TEST_SKIPS_ALLOWED` names a list, a skip that is not on it is a failure.
 
 pub mod hostile;
+pub mod image_registry;
 pub mod layout;
 mod registry;
 mod wheel;
