@@ -12,6 +12,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::holder::{HOLDER_VERB, Spec};
 use crate::machine::{Folder, places};
+use crate::programs::Programs;
 use crate::{Guest, MicrovmConfig, NAME};
 
 /// What a holder may take besides its guest.
@@ -81,7 +82,7 @@ fn make(
             Purpose::Probe => None,
         },
         mayfly: whole(&config.mayfly)?,
-        programs: config.programs.clone(),
+        programs: Programs::find(&config.path)?,
         guest: found(&config.guest)?,
         boot_max: config.boot_max,
         memory_bytes: memory_bytes_max.max(MEMORY_BYTES_MIN),

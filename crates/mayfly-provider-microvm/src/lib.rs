@@ -28,7 +28,9 @@
 mod create;
 mod holder;
 mod machine;
+mod programs;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,31 +52,12 @@ pub struct MicrovmConfig {
     pub machines: PathBuf,
     /// Our own binary, which answers to [`HOLDER_VERB`].
     pub mayfly: PathBuf,
-    /// What machines run on.
-    pub programs: Programs,
+    /// Where the programs are that machines run on, as `PATH` has it.
+    pub path: OsString,
     /// What machines are started from.
     pub guest: Guest,
     /// How long a guest may take from its start until it asks for its handover.
     pub boot_max: Duration,
-}
-
-/// The programs of this host that machines run on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Programs {
-    /// QEMU for this processor.
-    pub qemu: PathBuf,
-    /// The device that carries vsock.
-    pub vsock: PathBuf,
-    /// What makes an ext4.
-    pub mkfs: PathBuf,
-}
-
-impl Default for Programs {
-    /// By their names.
-    fn default() -> Self {
-        let (qemu, vsock, mkfs) = ("qemu-system-x86_64", "vhost-device-vsock", "mkfs.ext4");
-        Self { qemu: qemu.into(), vsock: vsock.into(), mkfs: mkfs.into() }
-    }
 }
 
 /// What machines are started from; nobody writes to it any more.

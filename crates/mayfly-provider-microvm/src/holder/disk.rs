@@ -3,7 +3,6 @@
 //! The host makes it, and never reads what a guest has made of it.
 
 use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -23,12 +22,7 @@ pub(super) fn make(mkfs: &Path, at: &Path, bytes: u64) -> Result<(), Failure> {
     let mut command = Command::new(mkfs);
     command.args(OPTIONS).arg(at).env_clear().env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let status = run(&mut command, MAKE_MAX).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            Failure::new(format!("cannot find `{}`: install e2fsprogs", mkfs.display()))
-        }
-        _ => Failure::of("cannot make the file system of the machine's disk", &error),
-    })?;
+    let status = run(&mut command, MAKE_MAX).step("make the file system of the machine's disk")?;
     match status.success() {
         true => Ok(()),
         false => Err(Failure::new(format!("cannot make the file system of the machine's disk ({status})"))),

@@ -43,8 +43,9 @@ use tokio::net::UnixListener;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::Guest;
 use crate::machine::{Folder, State};
-use crate::{Guest, Programs};
+use crate::programs::Programs;
 
 /// The hidden verb of our binary that becomes a holder.
 pub const HOLDER_VERB: &str = "microvm-holder";

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mayfly_core::AttemptId;
 use mayfly_holder::Lock;
 use mayfly_provider::{Limits, MachineSpec, Provider as _};
-use mayfly_provider_microvm::{Guest, Microvm, MicrovmConfig, Programs};
+use mayfly_provider_microvm::{Guest, Microvm, MicrovmConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -99,7 +99,7 @@ fn config(dir: &Path, guest: &Path) -> MicrovmConfig {
     MicrovmConfig {
         machines: dir.join("machines"),
         mayfly: env!("CARGO_BIN_EXE_mayfly-microvm-stub").into(),
-        programs: Programs { vsock: guest.join("vhost-device-vsock"), ..Programs::default() },
+        path: std::env::join_paths([guest, Path::new("/usr/bin"), Path::new("/usr/sbin")]).unwrap(),
         guest: Guest {
             kernel: guest.join("vmlinuz"),
             initramfs: guest.join("initramfs"),
