@@ -65,20 +65,24 @@ fn escaped(path: &Path) -> OsString {
 
 /// Has the processor run, once QEMU has made all of the machine. From then on what QEMU says is read and dropped.
 pub(super) async fn go(qmp: &UnixListener, qemu: &mut Child, until: Instant) -> Result<(), Failure> {
-    let started = tokio::select! {
-        ended = qemu.wait() => Err(ended.step("wait for QEMU")?),
-        started = timeout_at(until, said_go(qmp)) => Ok(started),
+    let started = timeout_at(until, said_go(qmp));
+    let failed = tokio::select! {
+        ended = qemu.wait() => return Err(vmm::ended_early("QEMU", ended.step("wait for QEMU")?, qemu).await),
+        started = started => match started {
+            Ok(Ok(mut lines)) => {
+                tokio::spawn(async move {
+                    let _ = tokio::io::copy(&mut lines, &mut tokio::io::sink()).await;
+                });
+                return Ok(());
+            }
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        },
     };
-    match started {
-        Ok(Ok(started)) => {
-            let mut lines = started.step("have QEMU start the guest")?;
-            tokio::spawn(async move {
-                let _ = tokio::io::copy(&mut lines, &mut tokio::io::sink()).await;
-            });
-            Ok(())
-        }
-        Ok(Err(_)) => Err(io::Error::from(io::ErrorKind::TimedOut)).step("start QEMU in time"),
-        Err(status) => Err(vmm::ended_early("QEMU", status, qemu).await),
+    // One that hangs up has an end, and words about it.
+    match timeout_at(until, qemu.wait()).await {
+        Ok(Ok(status)) => Err(vmm::ended_early("QEMU", status, qemu).await),
+        _ => Err(failed).step("have QEMU start the guest"),
     }
 }
 

@@ -65,10 +65,12 @@ impl World {
             .collect()
     }
 
-    /// Waits until its holder is gone.
+    /// Waits until its holder is gone: a killed one may have had the lock of the making too.
     pub(crate) async fn end_of(&self, attempt: AttemptId) {
-        let life = self.config.machines.join(attempt.to_string()).join("lock");
-        tokio::task::spawn_blocking(move || drop(Lock::acquire(&life).unwrap())).await.unwrap();
+        let (machines, name) = (&self.config.machines, attempt.to_string());
+        for lock in [machines.join(&name).join("lock"), machines.join(".making").join(&name)] {
+            tokio::task::spawn_blocking(move || drop(Lock::acquire(&lock).unwrap())).await.unwrap();
+        }
     }
 
     /// Whether nothing at all is left of any machine: neither a folder nor a process that works in one.
