@@ -12,6 +12,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::holder::{HOLDER_VERB, Spec};
 use crate::machine::{Folder, places};
+use crate::memory;
 use crate::programs::Programs;
 use crate::{Guest, MicrovmConfig, NAME};
 
@@ -73,8 +74,10 @@ fn make(
             tool.inside
         )));
     }
+    let memory_bytes = spec.limits.memory_bytes_max.max(MEMORY_BYTES_MIN);
+    memory::room(memory_bytes)?;
     make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
-    let Limits { memory_bytes_max, pids_max, disk_bytes_max, .. } = spec.limits;
+    let Limits { pids_max, disk_bytes_max, .. } = spec.limits;
     let holder_spec = Spec {
         folder: folder.clone(),
         door: match purpose {
@@ -85,7 +88,7 @@ fn make(
         programs: Programs::find(&config.path)?,
         guest: found(&config.guest)?,
         boot_max: config.boot_max,
-        memory_bytes: memory_bytes_max.max(MEMORY_BYTES_MIN),
+        memory_bytes,
         disk_bytes: disk_bytes_max + DISK_SPARE_BYTES,
         pids_max,
         boot: boot(spec),

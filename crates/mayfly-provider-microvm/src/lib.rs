@@ -28,6 +28,7 @@
 mod create;
 mod holder;
 mod machine;
+mod memory;
 mod programs;
 
 use std::ffi::OsString;

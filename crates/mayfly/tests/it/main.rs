@@ -9,6 +9,7 @@ mod fly;
 mod help;
 mod library;
 mod listening;
+mod microvm;
 mod place;
 mod program;
 mod stand_in;
