@@ -1,8 +1,8 @@
 //! A wire channel: whole messages, both ways, over a WebSocket.
 //!
 //! ```text
-//! dial ──► Route: unix socket, TCP or TLS, perhaps by a proxy ──► HTTP/1.1 upgrade ──► accept
-//!    └──────────────────────── Channel ◄──────► Channel ─────────────────────────────────┘
+//! dial ──► Route: unix socket, vsock, TCP or TLS, perhaps by a proxy ──► HTTP/1.1 upgrade ──► accept
+//!    └──────────────────────── Channel ◄──────► Channel ────────────────────────────────────────┘
 //! ```
 //!
 //! A [`Route`] leads to one [`Endpoint`], and gives its plain connections too ([`Dial::connect`]), for requests of HTTP

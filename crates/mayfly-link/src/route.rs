@@ -8,6 +8,8 @@ use rustix::net::sockopt;
 use rustls::ClientConfig;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+#[cfg(target_os = "linux")]
+use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
 
 use crate::channel::{KEEP_ALIVE, SILENCE_MAX};
 use crate::dial::{ByteStream, DIAL_TIME_MAX, Dial};
@@ -23,12 +25,12 @@ pub struct Route {
 }
 
 impl Route {
-    /// The way to `endpoint`, through `proxy` unless it is a unix socket. For TLS that trusts this system's roots,
+    /// The way to `endpoint`, through `proxy` if it goes over TCP. For TLS that trusts this system's roots,
     /// they are read now.
     pub fn new(endpoint: Endpoint, proxy: Option<Proxy>) -> Self {
         let tls = match &endpoint {
             Endpoint::Tls { trust, .. } => Some(tls::config(trust)),
-            Endpoint::Unix(_) | Endpoint::Tcp(_) => None,
+            Endpoint::Unix(_) | Endpoint::Tcp(_) | Endpoint::Vsock(_) => None,
         };
         Self { endpoint, proxy, tls }
     }
@@ -38,6 +40,7 @@ impl Route {
             Endpoint::Unix(path) => {
                 return Ok(Box::new(UnixStream::connect(path).await.map_err(LinkError::Unreachable)?));
             }
+            Endpoint::Vsock(port) => return vsock(*port).await.map_err(LinkError::Unreachable),
             Endpoint::Tcp(address) | Endpoint::Tls { address, .. } => address,
         };
         let stream = self.tcp(address).await?;
@@ -55,6 +58,17 @@ impl Route {
         }
         Ok(stream)
     }
+}
+
+#[cfg(target_os = "linux")]
+async fn vsock(port: u32) -> io::Result<Box<dyn ByteStream>> {
+    let host = VsockAddr::new(VMADDR_CID_HOST, port);
+    Ok(Box::new(VsockStream::connect(host).await?))
+}
+
+#[cfg(not(target_os = "linux"))]
+async fn vsock(_port: u32) -> io::Result<Box<dyn ByteStream>> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 async fn connect(address: &Address) -> io::Result<TcpStream> {

@@ -155,8 +155,8 @@ impl FlyConfig {
         if let Some(bad) = self.regions.iter().find(|region| !is_code(region)) {
             return Err(BadFlyConfig::Region(bad.clone()));
         }
-        if let Endpoint::Unix(path) = &self.orchestrator {
-            return Err(BadFlyConfig::Orchestrator(format!("the socket {}", path.display())));
+        if let Endpoint::Unix(_) | Endpoint::Vsock(_) = &self.orchestrator {
+            return Err(BadFlyConfig::Orchestrator(self.orchestrator.to_string()));
         }
         let guest = match (&self.guest, &self.size) {
             (Some(_), Some(_)) => return Err(BadFlyConfig::GuestAndSize),
@@ -239,7 +239,7 @@ mod tests {
         let socket = "unix:/run/x.sock".parse().unwrap();
         assert!(
             refused(|config| config.orchestrator = socket)
-                .starts_with("a machine on Fly cannot reach the socket")
+                .starts_with("a machine on Fly cannot reach unix:/run/x.sock:")
         );
     }
 }

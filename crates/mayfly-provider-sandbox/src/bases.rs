@@ -29,9 +29,8 @@ use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat, syncfs};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use crate::failure::{Failure, Step};
-use crate::lock::Lock;
-use crate::{process, shelf};
+use crate::shelf;
+use mayfly_holder::{Failure, Lock, Step};
 
 /// The longest that one git command may take.
 const GIT_MAX: Duration = Duration::from_secs(600);
@@ -251,7 +250,7 @@ impl Git<'_> {
             .step(&step)?;
         let mut command = self.command();
         command.args(args).stderr(words.try_clone().step(&step)?);
-        let status = process::run(&mut command, GIT_MAX).map_err(|error| match error.kind() {
+        let status = mayfly_holder::run(&mut command, GIT_MAX).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Failure::new("cannot find `git` on PATH: install git"),
             _ => Failure::of(format!("cannot {step}"), &error),
         })?;

@@ -1,39 +1,22 @@
-//! Makes a machine: starts its holder, hands it the spec, and waits for its word.
-//!
-//! ```text
-//! stdin   ◄── the spec, the ticket in it: never in an argument, an environment or a file
-//! stdout  ──► one line, the `Answer`; closed when holder and init are done with the making
-//! stderr      the lock of the making, shared until the machine is up
-//! ```
-//!
-//! Bound: `UP_MAX` for the answer, `END_MAX` for a holder that failed to be gone.
+//! Makes a machine, or finds it made: all that its holder is told is put together here.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly_failpoint::failpoint;
+use mayfly_holder::{Failure, Lock, Making, Step, make_private};
 use mayfly_provider::{Machine, MachineSpec, ProviderError};
 use mayfly_wire::{Endpoint, boot};
-use rustix::pipe::{PipeFlags, pipe_with};
 use secrecy::ExposeSecret;
 
-use crate::failure::{Failure, Step};
-use crate::holder::{Answer, HOLDER_VERB, HolderSpec, WorkspaceView};
-use crate::lock::Lock;
+use crate::holder::{HOLDER_VERB, HolderSpec, WorkspaceView};
 use crate::machine::{self, Folder};
-use crate::process::wait_readable;
-use crate::{AGENT_HOST_ID, SandboxConfig, bases};
+use crate::{AGENT_HOST_ID, NAME, SandboxConfig, bases};
 
 /// From the holder's start to the worker's.
 const UP_MAX: Duration = Duration::from_secs(30);
-/// From a failure to the end of all processes.
-const END_MAX: Duration = Duration::from_secs(20);
-/// An answer is a few sentences.
-const ANSWER_BYTES_MAX: usize = 1 << 16;
 
 /// What a machine is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +47,7 @@ pub(crate) fn create(
         Err(failure) => {
             folder.clear().map_err(unclear)?;
             lock.remove().step("let go of the machine's lock").map_err(unclear)?;
-            Err(failure.answer())
+            Err(failure.answer(NAME))
         }
     }
 }
@@ -83,7 +66,7 @@ fn make(
     };
     // The holder takes it over while we have it.
     let (workspace, _base) = workspace(config, spec)?.unzip();
-    machine::make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
+    make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
     let tools = spec.tools.iter().map(|tool| Ok((tool.inside.clone(), whole(&tool.folder)?)));
     let tools = tools.collect::<Result<_, Failure>>()?;
     let spec = HolderSpec {
@@ -102,9 +85,9 @@ fn make(
         probe: purpose == Purpose::Probe,
     };
     failpoint("machine-folder-made");
-    let holder = Holder::start(config, lock)?;
-    failpoint("machine-holder-started");
-    holder.make(&spec)
+    let started = || failpoint("machine-holder-started");
+    let making = Making { program: &config.mayfly, verb: HOLDER_VERB, lock, up_max: UP_MAX };
+    making.make(&spec, started)
 }
 
 /// What every machine runs must be there.
@@ -144,7 +127,7 @@ fn way_out(path: &Path) -> Result<PathBuf, Failure> {
 fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<(WorkspaceView, Lock)>, Failure> {
     let Some(workspace) = &spec.workspace else { return Ok(None) };
     let bases = &config.bases;
-    machine::make_private(bases).step(format!("make the folder {}", bases.display()))?;
+    make_private(bases).step(format!("make the folder {}", bases.display()))?;
     let owner = rustix::process::geteuid().is_root().then_some(AGENT_HOST_ID);
     let (base, held) = bases::checkout(bases, workspace, owner)?;
     Ok(Some((WorkspaceView { name: workspace.name.clone(), base }, held)))
@@ -162,74 +145,5 @@ fn boot_of(spec: &MachineSpec) -> boot::Boot {
         memory_events: None,
         processes: None,
         disk: None,
-    }
-}
-
-/// A holder that was started, seen from its maker.
-struct Holder {
-    child: tokio::process::Child,
-    spec: File,
-    answer: File,
-}
-
-impl Holder {
-    fn start(config: &SandboxConfig, lock: &Lock) -> Result<Self, Failure> {
-        let step = "start the machine's holder";
-        let (spec_read, spec) = pipe_with(PipeFlags::CLOEXEC).step(step)?;
-        let (answer, answer_write) = pipe_with(PipeFlags::CLOEXEC).step(step)?;
-        let mut command = tokio::process::Command::new(&config.mayfly);
-        command.arg(HOLDER_VERB).env_clear().current_dir("/");
-        command
-            .stdin(Stdio::from(spec_read))
-            .stdout(Stdio::from(answer_write))
-            .stderr(lock.share().step(step)?);
-        let child = command.spawn().step(step)?;
-        Ok(Self { child, spec: spec.into(), answer: answer.into() })
-    }
-
-    /// Returns when the machine is up, or when nothing of it runs any more.
-    fn make(mut self, spec: &HolderSpec) -> Result<Vec<String>, Failure> {
-        let text = serde_json::to_vec(spec).step("write the machine's spec")?;
-        // A holder that cannot read it says why, or its end does.
-        let _ = self.spec.write_all(&text);
-        drop(self.spec);
-        let made = read_answer(&mut self.answer);
-        if made.is_err() {
-            // It may be gone already. Its init has the pipe too, and ends with it.
-            let _ = self.child.start_kill();
-            read_to_end(&mut self.answer).step("see the end of a machine that failed")?;
-        }
-        // The holder lives on without us; as long as we live, somebody must wait for it.
-        tokio::spawn(async move { self.child.wait().await });
-        made
-    }
-}
-
-fn read_answer(answer: &mut File) -> Result<Vec<String>, Failure> {
-    let until = Instant::now() + UP_MAX;
-    let mut text = Vec::new();
-    let mut chunk = [0; 4096];
-    while !text.ends_with(b"\n") && text.len() < ANSWER_BYTES_MAX {
-        wait_readable(&*answer, until).step("make the machine in time")?;
-        match answer.read(&mut chunk).step("hear the machine's holder")? {
-            0 => break,
-            read => text.extend_from_slice(&chunk[..read]),
-        }
-    }
-    match serde_json::from_slice(&text) {
-        Ok(Answer::Up { notes }) => Ok(notes),
-        Ok(Answer::Failed(failure)) => Err(failure),
-        Err(_) => Err(Failure::new("the machine's holder ended without a word: its binary may not be ours")),
-    }
-}
-
-fn read_to_end(answer: &mut File) -> io::Result<()> {
-    let until = Instant::now() + END_MAX;
-    let mut chunk = [0; 4096];
-    loop {
-        wait_readable(&*answer, until)?;
-        if answer.read(&mut chunk)? == 0 {
-            return Ok(());
-        }
     }
 }

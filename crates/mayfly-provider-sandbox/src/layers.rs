@@ -13,11 +13,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::SandboxConfig;
-use crate::failure::{Failure, Step};
 use crate::holder::{HOLDER_VERB, TRIAL_WORD};
-use crate::machine::make_private;
-use crate::process::wait_readable;
 use crate::remove::remove_tree;
+use mayfly_holder::{Failure, Step, make_private, wait_readable};
 
 /// The longest that all trials may take.
 const TRIAL_MAX: Duration = Duration::from_secs(30);

@@ -27,12 +27,9 @@
 mod bases;
 mod cgroup;
 mod create;
-mod failure;
 mod holder;
 mod layers;
-mod lock;
 mod machine;
-mod process;
 mod remove;
 mod shelf;
 mod sys;
@@ -100,7 +97,7 @@ impl Sandbox {
     /// Tries each part of a sandbox here, in the order in which a machine is made. Only that they could not be
     /// tried is an error.
     pub async fn layers(&self) -> Result<Vec<Layer>, ProviderError> {
-        self.blocking("layers", |config| layers::layers(config).map_err(failure::Failure::answer)).await
+        self.blocking("layers", |config| layers::layers(config).map_err(|failure| failure.answer(NAME))).await
     }
 
     /// Every verb is a row of short system calls, some of which wait: none of it belongs on the runtime's threads.

@@ -1,34 +1,26 @@
 //! A machine as its folder tells: whose it is, whether it lives, and how all of it is removed.
 //!
-//! Who makes or unmakes a machine holds the lock in `.making`, and a maker shares it with the holder and the
-//! init until the machine is up: a maker that dies does not let anybody into a half-made machine.
-//!
 //! Bound: `END_MAX` for processes to end, and the waits of [`cgroup`](crate::cgroup).
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_core::AttemptId;
 use mayfly_failpoint::failpoint;
+use mayfly_holder::{Failure, Lock, Places, ProcessId, Step, is_held};
 use mayfly_provider::{Machine, ProviderError};
 use serde::{Deserialize, Serialize};
 
 use crate::SandboxConfig;
 use crate::cgroup::Cgroups;
-use crate::failure::{Failure, Step};
-use crate::lock::{self, Lock};
-use crate::process::ProcessId;
 use crate::remove::remove_tree;
 
 /// How long a killed process may take to end.
 const END_MAX: Duration = Duration::from_secs(20);
 /// How much of a worker's last words goes to our own log.
 const LAST_WORDS_BYTES_MAX: usize = 4096;
-
-const MAKING: &str = ".making";
 
 /// What whoever unmakes a machine must know. The holder writes it, the intent before the deed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +84,7 @@ impl Folder {
     }
 
     pub(crate) fn is_alive(&self) -> io::Result<bool> {
-        lock::is_held(&self.life())
+        is_held(&self.life())
     }
 
     /// Ends its processes and removes everything. The caller holds the lock in `.making`.
@@ -118,23 +110,16 @@ impl Folder {
 
 /// The folder of `attempt`'s machine.
 pub(crate) fn folder(config: &SandboxConfig, attempt: AttemptId) -> Folder {
-    Folder { path: config.machines.join(attempt.to_string()) }
-}
-
-/// Makes `path`, for us alone.
-pub(crate) fn make_private(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    Folder { path: places(config).of(attempt) }
 }
 
 /// Waits until nobody else makes or unmakes the machine.
 pub(crate) fn lock(config: &SandboxConfig, attempt: AttemptId) -> Result<Lock, Failure> {
-    let path = making(config, attempt);
-    let locked = make_private(&config.machines.join(MAKING)).and_then(|()| Lock::acquire(&path));
-    locked.step(format!("lock {}", path.display()))
+    places(config).lock(attempt)
 }
 
-fn making(config: &SandboxConfig, attempt: AttemptId) -> PathBuf {
-    config.machines.join(MAKING).join(attempt.to_string())
+fn places(config: &SandboxConfig) -> Places {
+    Places::new(config.machines.clone())
 }
 
 /// [`Provider::destroy`](mayfly_provider::Provider::destroy).
@@ -149,15 +134,7 @@ pub(crate) fn destroy(config: &SandboxConfig, attempt: AttemptId) -> Result<(), 
 
 /// [`Provider::list`](mayfly_provider::Provider::list).
 pub(crate) fn list(config: &SandboxConfig) -> Result<Vec<Machine>, ProviderError> {
-    let attempts = match fs::read_dir(&config.machines) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.and_then(|entries| {
-            entries
-                .filter_map(|entry| entry.map(|entry| entry.file_name().to_str()?.parse().ok()).transpose())
-                .collect()
-        }),
-    };
-    let attempts: Result<Vec<AttemptId>, _> = attempts;
+    let attempts = places(config).attempts();
     attempts
         .and_then(|attempts| attempts.into_iter().map(|attempt| machine(config, attempt)).collect())
         .step(format!("list the machines in {}", config.machines.display()))
@@ -167,7 +144,7 @@ pub(crate) fn list(config: &SandboxConfig) -> Result<Vec<Machine>, ProviderError
 /// One that is being made is alive: whoever makes it will say if it was not.
 fn machine(config: &SandboxConfig, attempt: AttemptId) -> io::Result<Machine> {
     let folder = folder(config, attempt);
-    let alive = lock::is_held(&making(config, attempt))? || folder.is_alive()?;
+    let alive = places(config).is_being_made(attempt)? || folder.is_alive()?;
     let notes = folder.state().map(|state| state.notes).unwrap_or_default();
     Ok(Machine { attempt, alive, notes })
 }

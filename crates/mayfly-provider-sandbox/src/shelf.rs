@@ -16,9 +16,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::failure::{Failure, Step};
-use crate::lock::Lock;
 use crate::remove::remove_tree;
+use mayfly_holder::{Failure, Lock, Step};
 
 /// How many bases are kept for tasks to come.
 const BASES_MAX: usize = 32;

@@ -11,7 +11,9 @@
 //!
 //! The worker reads one [`Boot`] as JSON from its standard input, until its end: what is secret in it is never
 //! in an environment, an argument or a file. A machine that is a whole VM elsewhere has it in a file that only root can
-//! read; `mayfly worker --boot FILE` removes the file and becomes that worker.
+//! read; `mayfly worker --boot FILE` removes the file and becomes that worker. A VM on the orchestrator's box has it from
+//! the host, with what else makes it a machine of its own: `mayfly worker --vm` is its first program, dials
+//! [`HANDOVER_PORT`] there, and reads one [`Handover`] as JSON until its end. Its orchestrator is at [`ORCHESTRATOR_PORT`].
 
 use std::path::PathBuf;
 
@@ -36,6 +38,27 @@ pub const BASE: &str = "/opt/base";
 pub const HOME: &str = "/home/agent";
 /// The agent's user and group id inside a machine.
 pub const AGENT_ID: u32 = 1000;
+
+/// The port of the host that a virtual machine asks for its [`Handover`].
+pub const HANDOVER_PORT: u32 = 6293;
+/// The port of the host that leads to the machine's own door.
+pub const ORCHESTRATOR_PORT: u32 = 6294;
+
+/// What a virtual machine is given once it has started, and no other has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handover {
+    /// The host's time, in milliseconds since 1970.
+    pub now_ms: u64,
+    /// Random bytes in hex, for the kernel's own.
+    pub entropy: Secret,
+    /// What it calls itself.
+    pub hostname: String,
+    /// How many processes and threads its agent may have.
+    pub pids_max: u32,
+    /// What its worker boots from.
+    pub boot: Boot,
+}
 
 /// What a worker must know before it can ask for more.
 #[derive(Debug, Clone, Serialize, Deserialize)]

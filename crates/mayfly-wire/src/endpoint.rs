@@ -5,6 +5,7 @@
 //! http://host[:port]                     TCP, unencrypted
 //! https://host[:port]                    TLS; the certificate is one that this system trusts
 //! https://host[:port]#sha256:<64 hex>    TLS; the certificate is this one, and nothing else counts
+//! vsock:port                             the host of this virtual machine, which needs no network for that
 //! ```
 //!
 //! Nothing else is one: no path, no query, no credentials. What comes back as text parses to the same again.
@@ -40,6 +41,8 @@ pub enum Endpoint {
         /// Whose certificate is accepted.
         trust: Trust,
     },
+    /// A port of the host, for a virtual machine on it.
+    Vsock(u32),
 }
 
 /// A host and a port.
@@ -66,8 +69,8 @@ impl Endpoint {
     /// What a request names as its host.
     pub fn host_header(&self) -> String {
         match self {
-            // A unix socket has no name.
-            Self::Unix(_) => "mayfly".to_owned(),
+            // Neither has a name.
+            Self::Unix(_) | Self::Vsock(_) => "mayfly".to_owned(),
             Self::Tcp(address) => address.authority(HTTP_PORT),
             Self::Tls { address, .. } => address.authority(HTTPS_PORT),
         }
@@ -125,9 +128,9 @@ fn is_name(host: &str) -> bool {
     (1..=HOST_BYTES_MAX).contains(&host.len()) && host.bytes().all(plain) && host.split('.').all(label)
 }
 
-fn parse_port(digits: &str) -> Result<u16, BadEndpoint> {
+fn parse_port<N: FromStr + Default + PartialOrd>(digits: &str) -> Result<N, BadEndpoint> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|port| plain && *port > 0).ok_or(BadEndpoint::Port)
+    digits.parse().ok().filter(|port| plain && *port > N::default()).ok_or(BadEndpoint::Port)
 }
 
 impl FromStr for Endpoint {
@@ -137,6 +140,9 @@ impl FromStr for Endpoint {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = Path::new(path);
             return if path.is_absolute() { Ok(Self::Unix(path.into())) } else { Err(BadEndpoint::Socket) };
+        }
+        if let Some(port) = text.strip_prefix("vsock:") {
+            return Ok(Self::Vsock(parse_port(port)?));
         }
         let (scheme, rest) = text.split_once("://").ok_or(BadEndpoint::Scheme)?;
         let (rest, pin) = match rest.split_once('#') {
@@ -174,6 +180,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Vsock(port) => write!(f, "vsock:{port}"),
             Self::Tcp(_) => write!(f, "http://{}", self.host_header()),
             Self::Tls { trust: Trust::System, .. } => write!(f, "https://{}", self.host_header()),
             Self::Tls { trust: Trust::Pinned(pin), .. } => {
@@ -284,6 +291,7 @@ mod tests {
             ("https://mayfly.example", "https://mayfly.example", "mayfly.example"),
             ("https://[::1]:8443", "https://[::1]:8443", "[::1]:8443"),
             (&format!("https://h:1#{PIN}"), &format!("https://h:1#{PIN}"), "h:1"),
+            ("vsock:70000", "vsock:70000", "mayfly"),
         ] {
             let endpoint = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((endpoint.to_string(), endpoint.host_header()), (written.to_owned(), host.to_owned()));
@@ -319,6 +327,9 @@ mod tests {
             ("http://h:", Port),
             ("http://h:+1", Port),
             ("http://h:65536", Port),
+            ("vsock:", Port),
+            ("vsock:0", Port),
+            ("vsock:4294967296", Port),
             ("https://h/v1", Path),
             ("https://h?x", Path),
             ("https://user:word@h", Credentials),
@@ -333,7 +344,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic_and_what_it_takes_reads_back(text in "(http://|https://|unix:/)?\\PC{0,40}") {
+        fn no_text_makes_the_parser_panic_and_what_it_takes_reads_back(text in "(http://|https://|unix:/|vsock:)?\\PC{0,40}") {
             if let Ok(endpoint) = parse(&text) {
                 prop_assert_eq!(parse(&endpoint.to_string()), Ok(endpoint));
             }

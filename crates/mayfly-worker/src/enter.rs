@@ -22,16 +22,30 @@ use crate::boot::{self, BOOT_BYTES_MAX, BootError};
 
 /// What names the file.
 const OPTION: &str = "--boot";
+/// What says that there is nothing else in this machine yet.
+const FIRST: &str = "--vm";
 /// Where Fly's own program in each VM leaves what speaks for the VM, its socket among it.
 const FLY: &str = "/.fly";
 /// Where programs are looked for.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// The file that the arguments name; none where the record is the standard input.
-pub(crate) fn asked_for(arguments: impl Iterator<Item = OsString>) -> Result<Option<PathBuf>, EnterError> {
+/// What the arguments make of this process.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The worker, with its record on the standard input.
+    Worker,
+    /// What becomes the worker of this file's record.
+    Enters(PathBuf),
+    /// The first program of a virtual machine.
+    First,
+}
+
+/// What the arguments say.
+pub(crate) fn asked_for(arguments: impl Iterator<Item = OsString>) -> Result<Role, EnterError> {
     match arguments.collect::<Vec<_>>().as_slice() {
-        [] => Ok(None),
-        [option, file] if option == OPTION => Ok(Some(file.into())),
+        [] => Ok(Role::Worker),
+        [option, file] if option == OPTION => Ok(Role::Enters(file.into())),
+        [option] if option == FIRST => Ok(Role::First),
         _ => Err(EnterError::Arguments),
     }
 }
@@ -97,7 +111,7 @@ fn execute(record: &[u8], boot: &Boot) -> io::Error {
 pub(crate) enum EnterError {
     /// Somebody ran it by hand.
     #[error(
-        "`mayfly worker` takes `{OPTION} FILE`, or its boot record from standard input: a machine's provider starts it"
+        "`mayfly worker` takes `{OPTION} FILE`, `{FIRST}`, or its boot record from standard input: a machine's provider starts it"
     )]
     Arguments,
     /// The image says otherwise.
@@ -138,15 +152,16 @@ mod tests {
 
     use super::*;
 
-    fn arguments(of: &[&str]) -> Result<Option<PathBuf>, EnterError> {
+    fn arguments(of: &[&str]) -> Result<Role, EnterError> {
         asked_for(of.iter().map(OsString::from))
     }
 
     #[test]
     fn the_record_is_where_the_arguments_say() {
-        assert_eq!(arguments(&[]).unwrap(), None);
-        assert_eq!(arguments(&["--boot", "/x"]).unwrap(), Some("/x".into()));
-        for wrong in [&["--boot"][..], &["x"], &["--boot", "/x", "y"]] {
+        assert_eq!(arguments(&[]).unwrap(), Role::Worker);
+        assert_eq!(arguments(&["--boot", "/x"]).unwrap(), Role::Enters("/x".into()));
+        assert_eq!(arguments(&["--vm"]).unwrap(), Role::First);
+        for wrong in [&["--boot"][..], &["x"], &["--boot", "/x", "y"], &["--vm", "/x"]] {
             assert!(matches!(arguments(wrong), Err(EnterError::Arguments)), "{wrong:?}");
         }
     }

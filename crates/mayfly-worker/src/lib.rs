@@ -1,7 +1,7 @@
 //! Our process in a machine: PID 1, the `claude` child, the outbox, the collected result.
 //!
 //! ```text
-//! enter: where the machine is a whole VM, before all this
+//! vm: the first program of a virtual machine on its owner's box; enter: where the machine is a whole VM, before all this
 //! boot ─► life ─┬─► uplink ─ outbox, spool ─ link ─► orchestrator
 //!               ├─► relay: claude's way out; hold: while nobody is at its other end; egress: the way to other hosts
 //!               ├─► setup: the commands of the repository, before claude is started
@@ -42,6 +42,7 @@ pub mod simulation;
 mod spool;
 mod supervise;
 mod uplink;
+mod vm;
 mod words;
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ use crate::checkpoint::Pace;
 pub use crate::checkpoint::state::WorkTree;
 pub use crate::claude::command::Launch;
 pub use crate::claude::input::opening;
+use crate::enter::Role;
 pub use crate::lines::Lines;
 use crate::outbox::Bounds;
 use crate::reaper::Realm;
@@ -97,8 +99,8 @@ pub(crate) struct Surroundings {
     pub(crate) link_secret: String,
 }
 
-/// `mayfly worker`: lives the life of one machine. As PID 1, its end is the machine's. With `--boot FILE` it is the first
-/// program of a VM, and becomes the worker.
+/// `mayfly worker`: lives the life of one machine. As PID 1, its end is the machine's. With `--boot FILE` it is
+/// root in a VM, and becomes the worker; with `--vm` it is the first program of one.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match begin(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,8 +113,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn begin(arguments: impl Iterator<Item = OsString>) -> Result<(), Box<dyn std::error::Error>> {
     match enter::asked_for(arguments)? {
-        Some(file) => match enter::enter(&file)? {},
-        None => start(),
+        Role::Enters(file) => match enter::enter(&file)? {},
+        Role::First => Err(vm::first().into()),
+        Role::Worker => start(),
     }
 }
 

@@ -110,7 +110,7 @@ impl Cli {
     pub(crate) fn flags(&self) -> Flags {
         let flags = Flags { claude: self.claude.clone(), ..Flags::default() };
         match &self.verb {
-            Verb::Demo(args) => args.machines.over(flags),
+            Verb::Demo(args) => args.over(flags),
             Verb::Run(args) => args.over(flags),
             Verb::Serve(args) => args.over(flags),
             Verb::Ps(ps::PsArgs { data, .. })
@@ -167,6 +167,10 @@ pub(crate) struct DemoArgs {
     pub(crate) agent: Option<Reference>,
     #[command(flatten)]
     pub(crate) machines: MachineArgs,
+    /// Where machines are made on this box: `sandbox`, or `microvm`, as [microvm] of the configuration says
+    /// [default: sandbox]
+    #[arg(long, value_name = "PROVIDER", value_parser = values::provider_here)]
+    pub(crate) provider: Option<ProviderName>,
     /// Print the events, one JSON object a line, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
@@ -331,8 +335,8 @@ pub(crate) struct ServeArgs {
     pub(crate) idle_exit: Option<Duration>,
     #[command(flatten)]
     pub(crate) machines: MachineArgs,
-    /// Where machines are made: `sandbox`, on this box, or `fly`, as VMs of Fly.io, as [fly] of the configuration says
-    /// [default: sandbox]
+    /// Where machines are made: `sandbox`, on this box, `microvm`, as virtual machines on this box, as [microvm] of the
+    /// configuration says, or `fly`, as VMs of Fly.io, as [fly] says [default: sandbox]
     #[arg(long, value_name = "PROVIDER", value_parser = values::provider)]
     pub(crate) provider: Option<ProviderName>,
     /// How long a signal to stop waits for the tasks that run; a second one does not [default: 30s]
@@ -401,6 +405,12 @@ impl MachineArgs {
     fn over(&self, flags: Flags) -> Flags {
         let Self { parallel, memory, processes, cpus, disk } = *self;
         Flags { parallel, memory, processes, cpus, disk, ..flags }
+    }
+}
+
+impl DemoArgs {
+    fn over(&self, flags: Flags) -> Flags {
+        self.machines.over(Flags { provider: self.provider, ..flags })
     }
 }
 

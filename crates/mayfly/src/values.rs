@@ -162,6 +162,8 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
 pub(crate) enum ProviderName {
     /// As sandboxes on this box.
     Sandbox,
+    /// As virtual machines on this box.
+    Microvm,
     /// As VMs of Fly.io.
     Fly,
 }
@@ -171,6 +173,7 @@ impl ProviderName {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Sandbox => "sandbox",
+            Self::Microvm => "microvm",
             Self::Fly => "fly",
         }
     }
@@ -178,8 +181,15 @@ impl ProviderName {
 
 /// Reads where machines are made.
 pub(crate) fn provider(text: &str) -> Result<ProviderName, String> {
-    let named = [ProviderName::Sandbox, ProviderName::Fly].into_iter().find(|name| name.word() == text);
-    named.ok_or_else(|| "expected `sandbox` or `fly`".to_owned())
+    let all = [ProviderName::Sandbox, ProviderName::Microvm, ProviderName::Fly];
+    let named = all.into_iter().find(|name| name.word() == text);
+    named.ok_or_else(|| "expected `sandbox`, `microvm` or `fly`".to_owned())
+}
+
+/// Reads where machines are made on this box.
+pub(crate) fn provider_here(text: &str) -> Result<ProviderName, String> {
+    let named = provider(text).ok().filter(|name| *name != ProviderName::Fly);
+    named.ok_or_else(|| "expected `sandbox` or `microvm`".to_owned())
 }
 
 /// Reads a name of Fly's, whose form the provider knows.

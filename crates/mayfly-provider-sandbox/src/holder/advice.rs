@@ -1,8 +1,7 @@
 //! Why the system did not let us make namespaces, as its settings tell, and what to do about it.
 
+use mayfly_holder::Failure;
 use std::path::Path;
-
-use crate::failure::Failure;
 
 /// What keeps user namespaces, or the rights in them, from us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,12 +9,11 @@ use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
+use mayfly_holder::{Failure, Step};
 use mayfly_wire::boot;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Gid, Resource, Rlimit, Signal, Uid, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
-
-use crate::failure::{Failure, Step};
 
 /// What the worker and the agent may write to, as far as the file system lets them.
 pub(super) const WRITABLE: [&str; 5] = [boot::WORKSPACE, boot::HOME, "/tmp", "/dev", "/proc"];

@@ -14,8 +14,8 @@ use mayfly_wire::boot;
 use super::spec::{Channel, HolderSpec, Word};
 use super::{HOLDER_VERB, PROBE_WORD, confine, seccomp, view};
 use crate::cgroup::Events;
-use crate::failure::{Failure, Step};
 use crate::sys;
+use mayfly_holder::{Failure, Step};
 
 /// What the machine calls itself.
 const HOSTNAME: &[u8] = b"mayfly";

@@ -33,20 +33,18 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
+use mayfly_holder::{Answer, Failure, Lock, ProcessId, Step, Streams};
 use mayfly_provider::Limits;
 use mayfly_wire::boot::{DiskLimit, ProcessLimit};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 
-pub(crate) use spec::{Answer, HolderSpec, WorkspaceView};
+pub(crate) use spec::{HolderSpec, WorkspaceView};
 
 use crate::AGENT_HOST_ID;
 use crate::cgroup::{Cgroups, Events};
-use crate::failure::{Failure, Step};
-use crate::lock::Lock;
 use crate::machine::State;
-use crate::process::ProcessId;
 use crate::shelf;
 use crate::sys::{self, Forked};
 use advice::advised;
@@ -93,13 +91,7 @@ fn try_layers(folder: &Path) -> io::Result<()> {
 
 /// An error here is one of the pipes to the maker, so there is nobody to tell.
 fn hold() -> io::Result<()> {
-    let Streams { mut spec, answer, making } = Streams::take()?;
-    let _ = rustix::process::setsid();
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    let mut text = Vec::new();
-    spec.read_to_end(&mut text)?;
-    let spec: HolderSpec = serde_json::from_slice(&text)?;
-    drop(text);
+    let Streams { spec, answer, making } = Streams::<HolderSpec>::take()?;
     let made = Held::take(&spec).and_then(|held| Ok((make(&spec)?, held)));
     match made {
         Ok((machine, held)) => {
@@ -125,30 +117,6 @@ impl Held {
         let life = Lock::acquire(&spec.folder.life()).step("lock the machine's folder")?;
         let base = spec.workspace.as_ref().map(|view| shelf::hold_again(&view.base)).transpose()?;
         Ok(Self { _life: life, _base: base })
-    }
-}
-
-/// What the maker put in the place of the standard streams.
-struct Streams {
-    spec: File,
-    answer: File,
-    making: OwnedFd,
-}
-
-impl Streams {
-    /// Moves them away, so that nothing that we start has them, and leaves `/dev/null` in their place.
-    fn take() -> io::Result<Self> {
-        let null = File::options().read(true).write(true).open("/dev/null")?;
-        let away = |fd| rustix::io::fcntl_dupfd_cloexec(fd, 3);
-        let streams = Self {
-            spec: away(rustix::stdio::stdin())?.into(),
-            answer: away(rustix::stdio::stdout())?.into(),
-            making: away(rustix::stdio::stderr())?,
-        };
-        rustix::stdio::dup2_stdin(&null)?;
-        rustix::stdio::dup2_stdout(&null)?;
-        rustix::stdio::dup2_stderr(&null)?;
-        Ok(streams)
     }
 }
 

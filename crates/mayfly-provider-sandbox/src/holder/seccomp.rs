@@ -7,12 +7,11 @@
 
 use std::collections::BTreeMap;
 
+use mayfly_holder::Failure;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter, sock_filter,
 };
-
-use crate::failure::Failure;
 
 /// Denied whatever their arguments.
 const DENIED: [libc::c_long; 55] = [

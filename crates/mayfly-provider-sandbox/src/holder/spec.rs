@@ -1,17 +1,15 @@
 //! What maker, holder and init say to each other: JSON over two pipes and a pair of sockets.
 
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use mayfly_holder::{Failure, Step};
 use mayfly_wire::boot::Boot;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Events;
-use crate::failure::{Failure, Step};
 use crate::machine::Folder;
 
 /// The longest word between holder and init.
@@ -46,24 +44,6 @@ pub(crate) struct WorkspaceView {
     pub(crate) name: String,
     /// The checkout below the overlay.
     pub(crate) base: PathBuf,
-}
-
-/// Holder to maker: one line.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Answer {
-    /// The worker runs.
-    Up { notes: Vec<String> },
-    /// Nothing runs.
-    Failed(Failure),
-}
-
-impl Answer {
-    /// Says it, and hangs up. A maker that is gone does not matter: the next one reads the state.
-    pub(super) fn send(&self, mut to: File) {
-        let mut line = serde_json::to_vec(self).expect("an answer is plain data");
-        line.push(b'\n');
-        let _ = to.write_all(&line);
-    }
 }
 
 /// Between holder and init.

@@ -16,9 +16,9 @@ use rustix::process::Pid;
 use super::advice::{self, Cause, as_root};
 use super::{confine, enter_user_namespace, init, seccomp, view, wait};
 use crate::cgroup::{Cgroups, Had};
-use crate::failure::{Failure, Step};
 use crate::layers::{Layer, LayerState};
 use crate::sys::{self, Forked};
+use mayfly_holder::{Failure, Step};
 
 /// A layer's name, how it is tried, and how a failure is put right.
 type Trial<'a> =

@@ -25,8 +25,8 @@ use rustix::mount::{
 
 use super::spec::{HolderSpec, WorkspaceView};
 use crate::cgroup::Events;
-use crate::failure::{Failure, Step};
 use crate::sys;
+use mayfly_holder::{Failure, Step};
 
 /// Where the kernel's counts are seen in a machine, if there are any.
 pub(super) const MEMORY_EVENTS: &str = "/opt/mayfly/memory.events";

@@ -37,6 +37,7 @@ use crate::landing::{Code, Landing};
 use crate::machines;
 use crate::orchestrator::Orchestrator;
 use crate::printer::Printer;
+use crate::values::ProviderName;
 
 /// Nobody comes back for a demo that was killed: its machines end themselves soon.
 const ORPHAN_AFTER: Duration = Duration::from_secs(30);
@@ -48,10 +49,14 @@ pub(crate) async fn demo(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
-    machines::here_can_be_made("mayfly demo")?;
+    machines::here_can_be_made(settings, "mayfly demo")?;
     let library = args.agent.as_ref().map(|agent| library_with(agent, settings, environment)).transpose()?;
     let mut interrupts = Interrupts::install()?;
-    let claude = interrupts.or_stop(claude::find(settings.claude(), environment)).await?;
+    let claude = match settings.provider() {
+        // It is in their image.
+        ProviderName::Microvm => None,
+        _ => Some(interrupts.or_stop(claude::find(settings.claude(), environment)).await?),
+    };
     let git = environment.git();
     let (data, kept) = (folder(leftovers::DATA)?, folder("mayfly-demo-")?);
     if let Some(beside) = data.path().parent() {
@@ -67,8 +72,8 @@ pub(crate) async fn demo(
     config.rules.orphan_after = ORPHAN_AFTER;
     // Without an agent, that of this folder, where there is none.
     config.library = library.unwrap_or(config.library);
-    let provider = machines::sandboxes(data.path(), claude.path.clone())?;
-    let start = Box::pin(Orchestrator::start(config, Some(&claude), provider));
+    let provider = machines::here(settings, environment, claude.as_ref(), &mut config)?;
+    let start = Box::pin(Orchestrator::start(config, claude.as_ref(), provider));
     let orchestrator = interrupts.or_stop(start).await?;
 
     let mut printer = Printer::of_process(args.json, environment);

@@ -182,7 +182,8 @@ keys! {
 
     /// The orchestrator.
     serve Serve {
-        /// Where machines are made: `sandbox`, on this box, or `fly`, as VMs of Fly.io, as [fly] says.
+        /// Where machines are made: `sandbox`, on this box, `microvm`, as virtual machines on this box, as [microvm] says,
+        /// or `fly`, as VMs of Fly.io, as [fly] says.
         provider: Provider = ProviderName::Sandbox;
         /// How many machines may run at once.
         parallel: Count = Rules::default().policy.machines_max;
@@ -224,6 +225,14 @@ keys! {
         cpus: Cpus = Limits::default().cpus_max;
         /// What its files may take on the disk.
         disk: Disk = Limits::default().disk_bytes_max;
+    }
+
+    /// Machines as virtual machines on this box, by QEMU.
+    microvm MicrovmSection {
+        /// The folder of what they start from: `vmlinuz`, a kernel; `initramfs`; and `image.erofs`, with mayfly and claude.
+        system: Place, else "none, and `provider = \"microvm\"` needs one" such as "\"/var/lib/mayfly-system\"";
+        /// How long one may take to start, before it is started once more.
+        start_timeout: Time = Duration::from_secs(120);
     }
 
     /// Machines as VMs of Fly.io. A deploy token of their app is in `FLY_API_TOKEN`, and nowhere else.

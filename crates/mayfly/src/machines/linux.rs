@@ -12,6 +12,7 @@ use mayfly_provider_sandbox::{HOLDER_VERB, Layer, LayerState, Sandbox, SandboxCo
 use mayfly_server::check_data_folder;
 use tempfile::TempDir;
 
+use super::microvm;
 use crate::claude::Claude;
 use crate::commands::doctor::Check;
 use crate::exit::Stop;
@@ -24,6 +25,9 @@ const WORKER_VERB: &str = "worker";
 pub(crate) fn role(first: &OsStr, rest: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     if first == HOLDER_VERB {
         return Some(mayfly_provider_sandbox::holder_main(rest));
+    }
+    if first == mayfly_provider_microvm::HOLDER_VERB {
+        return Some(mayfly_provider_microvm::holder_main(rest));
     }
     (first == WORKER_VERB).then(|| {
         log::to_stderr(None, mayfly_core::Secrets::default());
@@ -44,7 +48,12 @@ fn sandbox(data: &Path, claude: PathBuf, mayfly: PathBuf) -> Sandbox {
     Sandbox::new(SandboxConfig { machines, bases, claude, mayfly })
 }
 
-fn this_program() -> anyhow::Result<PathBuf> {
+/// What can list and unmake the machines of this box in the data folder `data`, whatever they are; none is made.
+pub(crate) fn left_here(data: &Path) -> anyhow::Result<Vec<Arc<dyn Provider>>> {
+    Ok(vec![sandboxes(data, PathBuf::new())?, microvm::left(data)?])
+}
+
+pub(super) fn this_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot tell where this program is")
 }
 
@@ -69,7 +78,7 @@ pub(crate) async fn checks(data: &Path, claude: Option<&Claude>) -> Result<Vec<C
 }
 
 /// Where machines are to be, or on the same file system, and out of the way of those that are there.
-fn scratch(data: &Path) -> Result<TempDir, Stop> {
+pub(super) fn scratch(data: &Path) -> Result<TempDir, Stop> {
     let mut builder = tempfile::Builder::new();
     // A folder with somebody else's files is left alone.
     let near =

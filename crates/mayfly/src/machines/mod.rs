@@ -1,6 +1,6 @@
 //! Where machines come from: the one place that names the providers, and the systems that have them.
 //!
-//! Sandboxes are Linux', and made on this box. VMs of Fly.io are made from anywhere ([`fly`]). Without either the program is
+//! Sandboxes and virtual machines ([`microvm`]) are Linux', and made on this box. VMs of Fly.io are made from anywhere ([`fly`]). Without either the program is
 //! the user's side alone, for an orchestrator that runs elsewhere; [`can_be_made`] says so before anything is fetched or
 //! made.
 
@@ -9,16 +9,18 @@ pub(crate) mod fly;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-use linux::checks as sandbox_checks;
+mod microvm;
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{role, sandboxes};
+use linux::{checks as sandbox_checks, scratch, this_program};
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{left_here, role, sandboxes};
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(not(target_os = "linux"))]
-use elsewhere::checks as sandbox_checks;
+use elsewhere::{checks as sandbox_checks, microvm};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use elsewhere::{role, sandboxes};
+pub(crate) use elsewhere::{left_here, role, sandboxes};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,22 +44,35 @@ pub(crate) fn provider(
     config: &mut ServerConfig,
 ) -> Result<Arc<dyn Provider>, Stop> {
     match settings.provider() {
-        ProviderName::Sandbox => {
-            let claude = claude.expect("machines on this box have its CLI").path.clone();
-            Ok(sandboxes(&config.data, claude)?)
-        }
         ProviderName::Fly => fly::provider(settings, environment, config),
+        ProviderName::Sandbox | ProviderName::Microvm => here(settings, environment, claude, config),
     }
 }
 
-/// The CLI that machines are given, found or fetched. Those elsewhere have their own, in their image.
+/// The same for machines on this box, which are sandboxes unless they are to be virtual ones.
+pub(crate) fn here(
+    settings: &Settings,
+    environment: &Environment,
+    claude: Option<&Claude>,
+    config: &mut ServerConfig,
+) -> Result<Arc<dyn Provider>, Stop> {
+    match settings.provider() {
+        ProviderName::Microvm => microvm::provider(settings, environment, config),
+        ProviderName::Sandbox | ProviderName::Fly => {
+            let claude = claude.expect("sandboxes have this box's CLI").path.clone();
+            Ok(sandboxes(&config.data, claude)?)
+        }
+    }
+}
+
+/// The CLI that machines are given, found or fetched. Those with an image have their own in it.
 pub(crate) async fn cli(
     settings: &Settings,
     named: Option<PathBuf>,
     environment: &Environment,
 ) -> Result<Option<Claude>, Stop> {
     match (settings.provider(), &named) {
-        (ProviderName::Fly, None) => Ok(None),
+        (ProviderName::Fly | ProviderName::Microvm, None) => Ok(None),
         _ => Ok(Some(claude::find(named, environment).await?)),
     }
 }
@@ -71,6 +86,7 @@ pub(crate) async fn checks(
 ) -> Result<Vec<Check>, Stop> {
     match settings.provider() {
         ProviderName::Sandbox => sandbox_checks(data, claude).await,
+        ProviderName::Microvm => microvm::checks(settings, environment, data).await,
         ProviderName::Fly => fly::checks(settings, environment, data).await,
     }
 }
@@ -79,15 +95,16 @@ pub(crate) async fn checks(
 pub(crate) fn can_be_made(settings: &Settings, environment: &Environment, what: &str) -> Result<(), Stop> {
     match settings.provider() {
         ProviderName::Fly => fly::can_be_made(settings, environment),
-        ProviderName::Sandbox => here_can_be_made(what),
+        ProviderName::Sandbox | ProviderName::Microvm => here_can_be_made(settings, what),
     }
 }
 
 /// The same for machines on this box.
-pub(crate) fn here_can_be_made(what: &str) -> Result<(), Stop> {
-    match cfg!(target_os = "linux") {
-        true => Ok(()),
-        false => Err(refusal(what)),
+pub(crate) fn here_can_be_made(settings: &Settings, what: &str) -> Result<(), Stop> {
+    match (cfg!(target_os = "linux"), settings.provider()) {
+        (true, ProviderName::Microvm) => microvm::can_be_made(settings).map(drop),
+        (true, _) => Ok(()),
+        (false, _) => Err(refusal(what)),
     }
 }
 

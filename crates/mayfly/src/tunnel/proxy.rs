@@ -11,7 +11,7 @@ use crate::exit::Stop;
 /// The proxy on the way to `endpoint`, if there is to be one.
 pub(crate) fn proxy_for(endpoint: &Endpoint, environment: &Environment) -> Result<Option<Proxy>, Stop> {
     let (address, names): (&Address, &[&str]) = match endpoint {
-        Endpoint::Unix(_) => return Ok(None),
+        Endpoint::Unix(_) | Endpoint::Vsock(_) => return Ok(None),
         Endpoint::Tcp(address) => (address, &["http_proxy", "all_proxy", "ALL_PROXY"]),
         Endpoint::Tls { address, .. } => (address, &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
     };

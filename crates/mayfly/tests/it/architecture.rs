@@ -89,14 +89,21 @@ fn what_needs_linux_is_named_by_the_machines_of_the_program_alone() {
         }
     }
     assert!(seen.contains("mayfly-client") && seen.contains("mayfly-server"), "{seen:?}");
-    for linux in ["mayfly-provider-sandbox", "mayfly-worker", "landlock", "seccompiler"] {
+    for linux in [
+        "mayfly-holder",
+        "mayfly-provider-microvm",
+        "mayfly-provider-sandbox",
+        "mayfly-worker",
+        "landlock",
+        "seccompiler",
+    ] {
         assert!(!seen.contains(linux), "{linux}");
     }
     let mut code = String::new();
     read_all(&crates.join("mayfly/src"), &mut code);
     let mut machines = String::new();
     read_all(&crates.join("mayfly/src/machines"), &mut machines);
-    for room in ["mayfly_worker::", "mayfly_provider_sandbox::", "target_os"] {
+    for room in ["mayfly_worker::", "mayfly_provider_microvm::", "mayfly_provider_sandbox::", "target_os"] {
         let (all, there) = (code.matches(room).count(), machines.matches(room).count());
         assert!(all == there && there > 0, "{room}: {all} in the program, {there} in its machines");
     }

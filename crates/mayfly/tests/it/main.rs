@@ -10,6 +10,7 @@ mod help;
 mod image;
 mod library;
 mod listening;
+mod microvm;
 mod place;
 mod program;
 mod stand_in;

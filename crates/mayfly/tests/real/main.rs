@@ -21,6 +21,7 @@ mod isolation;
 mod kills;
 mod library;
 mod limits;
+mod microvm;
 mod port;
 mod repositories;
 mod resuming;

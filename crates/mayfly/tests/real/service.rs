@@ -58,7 +58,7 @@ impl User {
 
     /// Checks that a run of one agent was told whole and its branch has `file`; then ends the orchestrator,
     /// after which nothing is left.
-    fn end_with_branch_of(&self, ended: &Ended, file: &str) {
+    pub(crate) fn end_with_branch_of(&self, ended: &Ended, file: &str) {
         ended.assert_whole();
         assert_eq!(ended.own("started").count(), 1);
         let branch = self.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly"]);

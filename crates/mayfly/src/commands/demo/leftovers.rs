@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use rustix::fs::OFlags;
@@ -46,14 +46,14 @@ fn take(data: &Path) -> Option<File> {
 
 /// Removes a folder, unless one of its machines lives.
 async fn unmake(data: &Path) -> anyhow::Result<bool> {
-    // To list and to unmake, no CLI is needed.
-    let provider = machines::sandboxes(data, PathBuf::new())?;
-    let machines = provider.list().await.context("its machines cannot be listed")?;
-    if machines.iter().any(|machine| machine.alive) {
-        return Ok(false);
-    }
-    for machine in machines {
-        provider.destroy(machine.attempt).await.context("its machines cannot be removed")?;
+    for provider in machines::left_here(data)? {
+        let machines = provider.list().await.context("its machines cannot be listed")?;
+        if machines.iter().any(|machine| machine.alive) {
+            return Ok(false);
+        }
+        for machine in machines {
+            provider.destroy(machine.attempt).await.context("its machines cannot be removed")?;
+        }
     }
     fs::remove_dir_all(data).context("its files cannot be removed")?;
     Ok(true)
@@ -61,6 +61,8 @@ async fn unmake(data: &Path) -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use mayfly_core::{Attempt, TaskId};
     use uuid::Uuid;
 

@@ -29,7 +29,7 @@ pub(super) async fn all(settings: &Settings, environment: &Environment) -> Resul
     let claude = seen.as_ref().ok().and_then(Option::as_ref);
     checks.extend(machines::checks(settings, environment, &data, claude).await?);
     checks.push(git(environment).await);
-    // Machines elsewhere have it in their image.
+    // Other machines have it in their image.
     if settings.provider() == ProviderName::Sandbox || settings.claude().is_some() {
         checks.push(cli(seen, environment));
     }

@@ -26,23 +26,23 @@ const PASSING: [i32; 10] = [
 
 /// One step that failed. It crosses two pipes as JSON, so it holds the error's number, not the error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// What could not be done, and what to do about it.
-    pub(crate) reason: String,
+    pub reason: String,
     /// The system's error number, if it was one.
-    pub(crate) errno: Option<i32>,
+    pub errno: Option<i32>,
     /// Whether it may work when it is tried again, with nothing changed by anybody.
-    pub(crate) may_pass: bool,
+    pub may_pass: bool,
 }
 
 impl Failure {
     /// A failure that the system had no word for, and that stands.
-    pub(crate) fn new(reason: impl Into<String>) -> Self {
+    pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), errno: None, may_pass: false }
     }
 
     /// A failure that the system had a word for.
-    pub(crate) fn of(reason: impl Into<String>, error: &io::Error) -> Self {
+    pub fn of(reason: impl Into<String>, error: &io::Error) -> Self {
         let (reason, errno) = (reason.into(), error.raw_os_error());
         let may_pass =
             error.kind() == io::ErrorKind::TimedOut || errno.is_some_and(|errno| PASSING.contains(&errno));
@@ -51,29 +51,29 @@ impl Failure {
     }
 
     /// A failure that a program told in words: it may pass if the system's word among them does.
-    pub(crate) fn said(reason: String, words: &str) -> Self {
+    pub fn said(reason: String, words: &str) -> Self {
         let text = |errno: i32| io::Error::from_raw_os_error(errno).to_string();
         let is_said = |errno: &i32| words.contains(text(*errno).split(" (").next().unwrap_or_default());
         Self { reason, errno: None, may_pass: PASSING.iter().any(is_said) }
     }
 
     /// Of a step that makes a namespace: there "no space" is a limit of their number, which stands.
-    pub(crate) fn of_namespaces(mut self) -> Self {
+    pub fn of_namespaces(mut self) -> Self {
         self.may_pass &= self.errno != Some(libc::ENOSPC);
         self
     }
 
     /// As the answer to `create`.
-    pub(crate) fn answer(self) -> ProviderError {
+    pub fn answer(self, provider: &'static str) -> ProviderError {
         if self.may_pass {
             return self.unclear("create");
         }
         let source = self.cause().map(Into::into);
-        ProviderError::Refused { provider: crate::NAME, reason: self.reason, source }
+        ProviderError::Refused { provider, reason: self.reason, source }
     }
 
     /// As the answer to a `call` that is to be made again.
-    pub(crate) fn unclear(self, call: &'static str) -> ProviderError {
+    pub fn unclear(self, call: &'static str) -> ProviderError {
         let cause = self.cause();
         ProviderError::Unclear { call, source: Unclear { reason: self.reason, cause }.into() }
     }
@@ -104,7 +104,7 @@ struct Unclear {
 }
 
 /// Names the step of an error.
-pub(crate) trait Step<T> {
+pub trait Step<T> {
     /// On an error: `cannot <step>`.
     fn step(self, step: impl fmt::Display) -> Result<T, Failure>;
 }
@@ -128,15 +128,15 @@ mod tests {
     #[test]
     fn what_the_system_lacks_for_the_moment_is_asked_for_again_and_said_in_words() {
         for errno in PASSING {
-            assert!(matches!(failed(errno).answer(), ProviderError::Unclear { .. }), "{errno}");
+            assert!(matches!(failed(errno).answer("sandbox"), ProviderError::Unclear { .. }), "{errno}");
         }
         assert_eq!(
-            causes(&failed(libc::ENOSPC).answer()),
+            causes(&failed(libc::ENOSPC).answer("sandbox")),
             "no clear answer to `create`: cannot make the folder /m/1: No space left on device (os error 28)"
         );
         let late = Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut)).step("make the machine in time");
         assert_eq!(
-            causes(&late.expect_err("an error").answer()),
+            causes(&late.expect_err("an error").answer("sandbox")),
             "no clear answer to `create`: cannot make the machine in time (timed out)"
         );
     }
@@ -144,14 +144,14 @@ mod tests {
     #[test]
     fn what_stands_is_refused_with_its_cause() {
         for errno in [libc::EPERM, libc::EACCES, libc::ENOENT, libc::EINVAL, libc::ENOSYS, libc::EUSERS] {
-            assert!(matches!(failed(errno).answer(), ProviderError::Refused { .. }), "{errno}");
+            assert!(matches!(failed(errno).answer("sandbox"), ProviderError::Refused { .. }), "{errno}");
         }
         assert_eq!(
-            causes(&failed(libc::EACCES).answer()),
+            causes(&failed(libc::EACCES).answer("sandbox")),
             "the sandbox provider cannot make this machine: cannot make the folder /m/1: \
              Permission denied (os error 13)"
         );
-        assert!(matches!(Failure::new("cannot find git").answer(), ProviderError::Refused { .. }));
+        assert!(matches!(Failure::new("cannot find git").answer("sandbox"), ProviderError::Refused { .. }));
     }
 
     #[test]

@@ -14,24 +14,24 @@ use rustix::fs::{FlockOperation, flock};
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub struct Lock {
     file: File,
     path: PathBuf,
 }
 
 impl Lock {
     /// Waits for the lock at `path`, whose file is made if there is none.
-    pub(crate) fn acquire(path: &Path) -> io::Result<Self> {
+    pub fn acquire(path: &Path) -> io::Result<Self> {
         Self::flock(path, FlockOperation::LockExclusive)
     }
 
     /// The same with others, who may hold it at the same time.
-    pub(crate) fn acquire_with_others(path: &Path) -> io::Result<Self> {
+    pub fn acquire_with_others(path: &Path) -> io::Result<Self> {
         Self::flock(path, FlockOperation::LockShared)
     }
 
     /// `None` if anybody holds it, alone or with others.
-    pub(crate) fn acquire_if_free(path: &Path) -> io::Result<Option<Self>> {
+    pub fn acquire_if_free(path: &Path) -> io::Result<Option<Self>> {
         match Self::flock(path, FlockOperation::NonBlockingLockExclusive) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             locked => locked.map(Some),
@@ -49,23 +49,23 @@ impl Lock {
     }
 
     /// Notes in the file's time of change that it was used now.
-    pub(crate) fn touch(&self) -> io::Result<()> {
+    pub fn touch(&self) -> io::Result<()> {
         self.file.set_modified(SystemTime::now())
     }
 
     /// Removes the file and lets go. Whoever waits for it notices, and makes a new one.
-    pub(crate) fn remove(self) -> io::Result<()> {
+    pub fn remove(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
 
     /// The open file, to share the lock with a child.
-    pub(crate) fn share(&self) -> io::Result<File> {
+    pub fn share(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 }
 
 /// Whether somebody holds the lock at `path`.
-pub(crate) fn is_held(path: &Path) -> io::Result<bool> {
+pub fn is_held(path: &Path) -> io::Result<bool> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened?,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// A process by its number and its start, in ticks since the boot named beside it: a number alone is somebody
 /// else's before long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ProcessId {
+pub struct ProcessId {
     pid: i32,
     started: u64,
     boot: String,
@@ -21,13 +21,13 @@ pub(crate) struct ProcessId {
 
 impl ProcessId {
     /// Names the process that has the number `pid` now.
-    pub(crate) fn of(pid: Pid) -> io::Result<Self> {
+    pub fn of(pid: Pid) -> io::Result<Self> {
         let pid = pid.as_raw_nonzero().get();
         Ok(Self { pid, started: started(pid)?, boot: boot()? })
     }
 
     /// Kills it and returns once it has ended, or with an error after `within`. One that has ended is a success.
-    pub(crate) fn kill(&self, within: Duration) -> io::Result<()> {
+    pub fn kill(&self, within: Duration) -> io::Result<()> {
         let Some(fd) = self.open()? else { return Ok(()) };
         match pidfd_send_signal(&fd, Signal::KILL) {
             Err(rustix::io::Errno::SRCH) => return Ok(()),
@@ -37,7 +37,7 @@ impl ProcessId {
     }
 
     /// Returns once it has ended, or with an error after `within`.
-    pub(crate) fn wait(&self, within: Duration) -> io::Result<()> {
+    pub fn wait(&self, within: Duration) -> io::Result<()> {
         self.open()?.map_or(Ok(()), |fd| wait_readable(&fd, Instant::now() + within))
     }
 
@@ -68,7 +68,7 @@ fn boot() -> io::Result<String> {
 }
 
 /// Waits until `fd` can be read or its other end is gone.
-pub(crate) fn wait_readable(fd: impl AsFd, until: Instant) -> io::Result<()> {
+pub fn wait_readable(fd: impl AsFd, until: Instant) -> io::Result<()> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -82,7 +82,7 @@ pub(crate) fn wait_readable(fd: impl AsFd, until: Instant) -> io::Result<()> {
 }
 
 /// Runs a program to its end, or kills it after `within`.
-pub(crate) fn run(command: &mut Command, within: Duration) -> io::Result<ExitStatus> {
+pub fn run(command: &mut Command, within: Duration) -> io::Result<ExitStatus> {
     let mut child = command.spawn()?;
     let pid = Pid::from_child(&child);
     let waited = pidfd_open(pid, PidfdFlags::empty())
