@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand};
 use mayfly_core::host::Rule;
 use mayfly_library::{Kind, Name, Reference, Wishes};
 
-use crate::commands::{allow, cancel, credential, library, logs, ps, result, resume, retry, token, tunnel};
+use crate::commands::{
+    allow, cancel, credential, fly, library, logs, ps, result, resume, retry, token, tunnel,
+};
 use crate::config::Flags;
 use crate::values::{self, HostNames, Hosts, ProviderName, SelfSigned};
 
@@ -123,7 +125,7 @@ impl Cli {
             Verb::Library(args) => Flags { data: args.data().folder.clone(), folder: args.folder(), ..flags },
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
             Verb::Tunnel(args) => Flags { data: args.data(), ..flags },
-            Verb::ClaudePath => flags,
+            Verb::Fly(_) | Verb::ClaudePath => flags,
         }
     }
 }
@@ -144,6 +146,7 @@ pub(crate) enum Verb {
     Token(token::TokenArgs),
     Credential(credential::CredentialArgs),
     Library(library::LibraryVerbArgs),
+    Fly(fly::FlyArgs),
     Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
     #[command(hide = true)]
