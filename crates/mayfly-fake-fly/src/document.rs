@@ -7,13 +7,20 @@
 use serde_json::{Map, Value, json};
 
 /// What the API does otherwise than its document says, each with a name.
-pub const DEVIATIONS: [Deviation; 6] = [
-    Deviation { name: "each call can be refused with a status that is not documented", apply: refusals },
+pub const DEVIATIONS: [Deviation; 10] = [
     Deviation { name: "an error has other codes in `status`, and sometimes a `message`", apply: error_codes },
     Deviation { name: "a wait that was too short is answered with 408", apply: wait_late },
     Deviation { name: "an event's `request` can be null", apply: null_request },
     Deviation { name: "the names in an answer about regions begin with capitals", apply: capital_regions },
     Deviation { name: "a destroy is answered with `ok`", apply: destroy_ok },
+    Deviation {
+        name: "an app is also named by `app_name`, and its making is answered with it",
+        apply: app_name,
+    },
+    Deviation { name: "an app is destroyed with `force`, and that is answered", apply: app_force },
+    Deviation { name: "an address names its network", apply: address_network },
+    Deviation { name: "apps have network policies", apply: policies },
+    Deviation { name: "each call can be refused with a status that is not documented", apply: refusals },
 ];
 
 /// One thing that is otherwise.
@@ -63,10 +70,56 @@ fn capital_regions(document: &mut Value) {
 
 fn destroy_ok(document: &mut Value) {
     let calls = document["calls"].as_array_mut().expect("a list").iter_mut();
-    let destroy = calls.filter(|call| call["method"] == "DELETE");
+    let destroy = calls.filter(|call| call["method"] == "DELETE" && call["answers"].get("200").is_some());
     for call in destroy {
         call["answers"]["200"] = json!({ "type": "object", "properties": { "ok": { "type": "boolean" } } });
     }
+}
+
+fn app_name(document: &mut Value) {
+    document["schemas"]["CreateAppRequest"]["properties"]["app_name"] = json!({ "type": "string" });
+    let calls = document["calls"].as_array_mut().expect("a list").iter_mut();
+    for call in calls.filter(|call| call["path"] == "/apps") {
+        let properties = json!({ "id": { "type": "string" }, "created_at": { "type": "integer" } });
+        call["answers"]["201"] = json!({ "type": "object", "properties": properties });
+    }
+}
+
+fn app_force(document: &mut Value) {
+    let calls = document["calls"].as_array_mut().expect("a list").iter_mut();
+    for call in calls.filter(|call| call["method"] == "DELETE" && call["path"] == "/apps/{app_name}") {
+        call["query"]["force"] = json!({ "type": "boolean" });
+        call["answers"]["202"] = json!({ "type": "object" });
+    }
+}
+
+fn address_network(document: &mut Value) {
+    let properties = json!({ "name": { "type": "string" }, "org_slug": { "type": "string" } });
+    document["schemas"]["IPAssignment"]["properties"]["network"] =
+        json!({ "type": "object", "properties": properties });
+}
+
+/// As the guide to them has it.
+fn policies(document: &mut Value) {
+    let port = json!({ "protocol": { "type": "string" }, "port": { "type": "integer" } });
+    let rule = json!({
+        "action": { "type": "string", "enum": ["allow"] },
+        "direction": { "type": "string", "enum": ["ingress", "egress"] },
+        "ports": { "type": "array", "items": { "type": "object", "properties": port } },
+    });
+    let policy = json!({ "type": "object", "properties": {
+        "id": { "type": "string" },
+        "name": { "type": "string" },
+        "selector": { "type": "object" },
+        "rules": { "type": "array", "items": { "type": "object", "properties": rule } },
+    } });
+    let path = "/apps/{app_name}/network_policies";
+    let list = json!({ "type": "array", "items": { "$ref": "NetworkPolicy" } });
+    document["schemas"]["NetworkPolicy"] = policy;
+    let calls = document["calls"].as_array_mut().expect("a list");
+    calls.push(json!({ "method": "GET", "path": path, "query": {}, "answers": { "200": list } }));
+    calls.push(json!({ "method": "POST", "path": path, "query": {}, "request": { "$ref": "NetworkPolicy" },
+        "answers": { "200": { "$ref": "NetworkPolicy" } } }));
 }
 
 fn call_mut<'a>(document: &'a mut Value, last: &str) -> &'a mut Value {

@@ -25,6 +25,30 @@ pub enum On {
     Events,
     /// `DELETE …/machines/{id}`.
     Destroy,
+    /// `POST …/machines/{id}`.
+    Update,
+    /// `POST /apps`.
+    CreateApp,
+    /// `DELETE /apps/{app}`.
+    DestroyApp,
+    /// `POST …/deploy_token`.
+    MintToken,
+    /// `GET …/ip_assignments`.
+    Addresses,
+    /// `POST …/ip_assignments`.
+    Assign,
+    /// `GET …/secrets`.
+    Secrets,
+    /// `POST …/secrets`.
+    SetSecrets,
+    /// `GET …/volumes`.
+    Volumes,
+    /// `POST …/volumes`.
+    CreateVolume,
+    /// `GET …/network_policies`.
+    Policies,
+    /// `POST …/network_policies`.
+    SetPolicy,
 }
 
 /// What happens to one call.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,15 @@ use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use mayfly_provider::clock::after;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
+use crate::Checks;
 use crate::access::{self, Token};
+use crate::apps::{self, App};
 use crate::document::Document;
 use crate::fault::{Fault, On};
-use crate::world::World;
+use crate::world::{Machine, World};
 
 /// The longest body of a request.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -33,18 +38,18 @@ pub(crate) struct Api {
 }
 
 /// A request, taken apart.
-struct Asked {
+pub(crate) struct Asked {
     on: On,
     method: String,
     /// Below `/v1`.
     path: String,
-    app: String,
+    pub(crate) app: String,
     id: String,
     query: BTreeMap<String, String>,
-    body: Value,
+    pub(crate) body: Value,
 }
 
-type Answer = (u16, Value);
+pub(crate) type Answer = (u16, Value);
 
 pub(crate) async fn handle(State(api): State<Api>, request: Request) -> Response {
     let number = {
@@ -58,7 +63,7 @@ pub(crate) async fn handle(State(api): State<Api>, request: Request) -> Response
     response
 }
 
-fn error(status: u16, error: impl Into<String>) -> Answer {
+pub(crate) fn error(status: u16, error: impl Into<String>) -> Answer {
     (status, json!({ "error": error.into() }))
 }
 
@@ -73,16 +78,17 @@ impl Api {
                 return plain(error(400, format!("invalid_argument: {why}")));
             }
         };
-        if let Err(refused) = self.admit(&asked, header.as_deref()) {
-            return self.checked(&asked, refused);
-        }
+        let token = match self.admit(&asked, header.as_deref()) {
+            Ok(token) => token,
+            Err(refused) => return self.checked(&asked, refused),
+        };
         let fault = self.world.state().script.next(asked.on);
         match fault {
             None => {
-                let answer = self.act(&asked, None).await;
+                let answer = self.act(&asked, &token, None).await;
                 self.checked(&asked, answer)
             }
-            Some(fault) => self.fail(&asked, fault).await,
+            Some(fault) => self.fail(&asked, &token, fault).await,
         }
     }
 
@@ -108,6 +114,10 @@ impl Api {
         let (on, app, id) = match (method.as_str(), parts.as_slice()) {
             (_, ["tokens", ..]) => (On::Token, "", ""),
             (_, ["platform", ..]) => (On::Regions, "", ""),
+            (_, ["apps"]) => (On::CreateApp, "", ""),
+            ("DELETE", ["apps", app]) => (On::DestroyApp, *app, ""),
+            ("POST", ["apps", app, "machines", id]) => (On::Update, *app, *id),
+            (method, ["apps", app, what]) if *what != "machines" => (of_app(method, what), *app, ""),
             ("POST", ["apps", app, "machines"]) => (On::Create, *app, ""),
             (_, ["apps", app, "machines"]) => (On::List, *app, ""),
             ("DELETE", ["apps", app, "machines", id]) => (On::Destroy, *app, *id),
@@ -122,26 +132,26 @@ impl Api {
         Ok(Asked { on, method, path, app, id, query, body })
     }
 
-    /// Whether whoever asks may ask this, and so often.
-    fn admit(&self, asked: &Asked, header: Option<&str>) -> Result<(), Answer> {
-        let (setup, now) = (&self.world.setup, self.world.clock().now());
-        let Some(token) = access::token(&setup.tokens, header, now) else {
-            return Err(error(401, "Authenticate: token validation error"));
-        };
+    /// The token of whoever asks, if they may ask this, and so often.
+    fn admit(&self, asked: &Asked, header: Option<&str>) -> Result<Token, Answer> {
+        let now = self.world.clock().now();
+        let token = access::token(&self.world.state().tokens, header, now).cloned();
+        let Some(token) = token else { return Err(error(401, "Authenticate: token validation error")) };
         if !asked.app.is_empty() {
-            self.admit_to_app(asked, token)?;
+            self.admit_to_app(asked, &token)?;
         }
         let of = if asked.id.is_empty() { &asked.app } else { &asked.id };
         let mut state = self.world.state();
         if state.rates.allow(asked.on, of, now) {
-            return Ok(());
+            return Ok(token);
         }
         state.rate_refusals += 1;
         Err(error(429, "resource_exhausted: rate limit exceeded"))
     }
 
     fn admit_to_app(&self, asked: &Asked, token: &Token) -> Result<(), Answer> {
-        let Some(organisation) = self.world.setup.apps.get(&asked.app) else {
+        let state = self.world.state();
+        let Some(App { organisation, .. }) = state.apps.get(&asked.app) else {
             return Err(error(404, "not_found: app not found"));
         };
         let is_for_it = token.app.as_ref().is_none_or(|app| *app == asked.app);
@@ -167,8 +177,8 @@ impl Api {
     }
 
     /// Does it or not, and answers as the script says.
-    async fn fail(&self, asked: &Asked, fault: Fault) -> Response {
-        let done = if fault.is_done() { Some(self.act(asked, Some(&fault)).await) } else { None };
+    async fn fail(&self, asked: &Asked, token: &Token, fault: Fault) -> Response {
+        let done = if fault.is_done() { Some(self.act(asked, token, Some(&fault)).await) } else { None };
         let stream_of = |chunks: Vec<Result<Bytes, std::io::Error>>| stream::iter(chunks);
         match fault {
             Fault::Refused(status, body) | Fault::Done(status, body) => plain((status, body)),
@@ -198,9 +208,9 @@ impl Api {
         }
     }
 
-    async fn act(&self, asked: &Asked, fault: Option<&Fault>) -> Answer {
+    async fn act(&self, asked: &Asked, token: &Token, fault: Option<&Fault>) -> Answer {
         match asked.on {
-            On::Token => (200, self.tokens()),
+            On::Token => (200, tokens(token)),
             On::App => (200, self.app(&asked.app)),
             On::Regions => {
                 let regions = self.world.setup.regions.iter();
@@ -208,32 +218,43 @@ impl Api {
                     regions.map(|code| json!({ "Code": code, "Deprecated": false })).collect();
                 (200, json!({ "Regions": rows, "Nearest": self.world.setup.regions.first() }))
             }
-            On::Create => self.create(&asked.body, fault),
-            On::List => (200, self.list(&asked.query)),
-            On::Get => self.on_machine(&asked.id, |id, machine| (200, machine.shown(id))),
-            On::Events => self.on_machine(&asked.id, |_, machine| (200, machine.events.clone().into())),
+            On::Create => self.create(asked, fault),
+            On::List => (200, self.list(asked).await),
+            On::Get => {
+                let is_healthy = self.is_healthy().await;
+                self.on_machine(asked, |id, machine| (200, machine.shown(id, is_healthy)))
+            }
+            On::Events => self.on_machine(asked, |_, machine| (200, machine.events.clone().into())),
             On::Wait => self.wait(asked).await,
             On::Destroy => self.destroy(asked, fault == Some(&Fault::Lingers)),
+            On::Update => self.update(asked).await,
+            On::CreateApp => self.create_app(asked, token),
+            On::DestroyApp => self.destroy_app(asked),
+            On::MintToken => self.mint_token(asked),
+            On::Addresses => self.of_app(asked, |app| json!({ "ips": app.addresses })),
+            On::Assign => self.assign(asked),
+            On::Secrets => self.of_app(asked, |app| json!({ "secrets": apps::shown(app) })),
+            On::SetSecrets => self.set_secrets(asked),
+            On::Volumes => self.of_app(asked, |app| app.volumes.clone().into()),
+            On::CreateVolume => self.create_volume(asked),
+            On::Policies => self.of_app(asked, |app| app.policies.clone().into()),
+            On::SetPolicy => self.set_policy(asked),
         }
     }
 
-    fn tokens(&self) -> Value {
-        let tokens = self.world.setup.tokens.iter().take(1);
-        let shown = tokens.map(
-            |token| json!({ "org_slug": token.organisation, "apps": token.app.iter().collect::<Vec<_>>() }),
-        );
-        json!({ "tokens": shown.collect::<Vec<_>>() })
-    }
-
     fn app(&self, name: &str) -> Value {
-        let organisation = self.world.setup.apps.get(name);
-        let count = self.world.state().machines.values().filter(|machine| machine.is_live()).count();
-        json!({ "id": format!("app-{name}"), "name": name, "network": "workers", "status": "deployed",
+        let state = self.world.state();
+        let App { organisation, network, .. } = &state.apps[name];
+        let network = if network.is_empty() { "default" } else { network };
+        let live = state.machines.values().filter(|machine| machine.is_live() && machine.app == name);
+        let count = live.count();
+        json!({ "id": format!("app-{name}"), "name": name, "network": network, "status": "deployed",
             "machine_count": count, "organization": { "name": organisation, "slug": organisation } })
     }
 
-    fn create(&self, request: &Value, fault: Option<&Fault>) -> Answer {
-        let (setup, config) = (&self.world.setup, &request["config"]);
+    fn create(&self, asked: &Asked, fault: Option<&Fault>) -> Answer {
+        let (setup, request) = (&self.world.setup, &asked.body);
+        let config = &request["config"];
         if config.get("guest").is_some() && config.get("size").is_some() {
             return error(400, "invalid_argument: guest and size are mutually exclusive");
         }
@@ -249,9 +270,13 @@ impl Api {
         let (same, count) = {
             let state = self.world.state();
             let live = || state.machines.iter().filter(|(_, machine)| machine.is_live());
-            let same = live().find(|(_, machine)| request["name"] == *machine.name).map(|(id, _)| id.clone());
+            let is_same = |machine: &Machine| machine.app == asked.app && request["name"] == *machine.name;
+            let same = live().find(|(_, machine)| is_same(machine)).map(|(id, _)| id.clone());
             (same, live().count())
         };
+        if let Some(wrong) = self.wrong_mount(asked, region) {
+            return wrong;
+        }
         if let Some(id) = same {
             return error(
                 409,
@@ -261,23 +286,64 @@ impl Api {
         if setup.machines_max.is_some_and(|max| count >= max) {
             return error(403, "you are over the allowed quota of machines, please consider other regions");
         }
-        (200, self.world.make(request, region, fault == Some(&Fault::Stuck)))
+        (200, self.world.make(&asked.app, request, region, fault == Some(&Fault::Stuck)))
     }
 
-    fn list(&self, query: &BTreeMap<String, String>) -> Value {
+    /// A machine has to be where its volumes are.
+    fn wrong_mount(&self, asked: &Asked, region: &str) -> Option<Answer> {
         let state = self.world.state();
-        let deleted = query.get("include_deleted").is_some_and(|value| value == "true");
+        let app = &state.apps[&asked.app];
+        let mounts = asked.body["config"]["mounts"].as_array().into_iter().flatten();
+        let mut volumes = mounts.map(|mount| app.volume(mount["volume"].as_str().unwrap_or_default()));
+        let is_wrong = volumes.any(|volume| volume.is_none_or(|volume| volume["region"] != region));
+        is_wrong.then(|| error(400, "invalid_argument: volume not found"))
+    }
+
+    /// It starts anew, and waits for nobody.
+    async fn update(&self, asked: &Asked) -> Answer {
+        let (config, is_healthy) = (&asked.body["config"], self.is_healthy().await);
+        if !self.world.setup.images.iter().any(|known| config["image"] == *known) {
+            return error(400, format!("invalid_argument: failed to get manifest {}", config["image"]));
+        }
+        let (status, answer) = self.on_machine(asked, |_, _| (200, Value::Null));
+        if status != 200 {
+            return (status, answer);
+        }
+        self.world.update(&asked.id, config);
+        self.on_machine(asked, |id, machine| (200, machine.shown(id, is_healthy)))
+    }
+
+    /// Whether what listens where machines with checks listen says that all is well.
+    async fn is_healthy(&self) -> bool {
+        if self.world.setup.checks == Checks::Pass {
+            return true;
+        }
+        let port = {
+            let state = self.world.state();
+            let mut live = state.machines.values().filter(|machine| machine.is_live());
+            live.find_map(|machine| machine.config.pointer("/checks/healthz/port")?.as_u64())
+        };
+        let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return false };
+        says_well(port).await.unwrap_or(false)
+    }
+
+    async fn list(&self, asked: &Asked) -> Value {
+        let is_healthy = self.is_healthy().await;
+        let state = self.world.state();
+        let deleted = asked.query.get("include_deleted").is_some_and(|value| value == "true");
         let machines = state.machines.iter();
         machines
+            .filter(|(_, machine)| machine.app == asked.app)
             .filter(|(_, machine)| machine.is_live() || (deleted && !machine.is_hidden))
-            .map(|(id, machine)| machine.shown(id))
+            .map(|(id, machine)| machine.shown(id, is_healthy))
             .collect()
     }
 
-    fn on_machine(&self, id: &str, of: impl FnOnce(&str, &crate::world::Machine) -> Answer) -> Answer {
-        let now = self.world.clock().now();
-        match self.world.state().machines.get(id).filter(|machine| machine.is_there(now)) {
-            Some(machine) => of(id, machine),
+    fn on_machine(&self, asked: &Asked, of: impl FnOnce(&str, &Machine) -> Answer) -> Answer {
+        let (now, state) = (self.world.clock().now(), self.world.state());
+        let found = state.machines.get(&asked.id);
+        match found.filter(|machine| machine.app == asked.app && machine.is_there(now)) {
+            Some(machine) => of(&asked.id, machine),
             None => error(404, "not_found: machine not found"),
         }
     }
@@ -292,7 +358,7 @@ impl Api {
         let (clock, mut changes) = (self.world.clock(), self.world.changes());
         let deadline = after(clock.now(), Duration::from_secs(seconds));
         loop {
-            let state = self.on_machine(&asked.id, |_, machine| (200, machine.state.into()));
+            let state = self.on_machine(asked, |_, machine| (200, machine.state.into()));
             let (200, Value::String(state)) = state else { return state };
             if state == wanted {
                 return (200, json!({ "ok": true, "state": state }));
@@ -332,6 +398,35 @@ impl Api {
         );
         (200, json!({ "ok": true }))
     }
+}
+
+/// The call about an app that is not about a machine.
+fn of_app(method: &str, what: &str) -> On {
+    match (method, what) {
+        ("POST", "deploy_token") => On::MintToken,
+        ("POST", "ip_assignments") => On::Assign,
+        (_, "ip_assignments") => On::Addresses,
+        ("POST", "secrets") => On::SetSecrets,
+        (_, "secrets") => On::Secrets,
+        ("POST", "volumes") => On::CreateVolume,
+        (_, "volumes") => On::Volumes,
+        ("POST", _) => On::SetPolicy,
+        _ => On::Policies,
+    }
+}
+
+fn tokens(token: &Token) -> Value {
+    let apps: Vec<&String> = token.app.iter().collect();
+    json!({ "tokens": [{ "org_slug": token.organisation, "apps": apps }] })
+}
+
+/// Whether `/healthz` on a port of the loopback is answered with 200.
+async fn says_well(port: u16) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).await?;
+    Ok(&first == b"HTTP/1.1 200")
 }
 
 fn plain((status, body): Answer) -> Response {

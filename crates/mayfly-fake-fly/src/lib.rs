@@ -9,9 +9,10 @@
 //! provider ──HTTP──► handle ─ document, access, fault ─► world ─► Run (a process, or nothing)
 //! ```
 //!
-//! What is not here: several regions' own room, volumes, updates, leases, and all that a provider does not ask for.
+//! What is not here: several regions' own room, leases, and all that neither a provider nor a deployment asks for.
 
 mod access;
+mod apps;
 mod document;
 mod fault;
 mod handle;
@@ -20,7 +21,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,8 +59,21 @@ pub struct Setup {
     pub boot: Duration,
     /// The organisation's quota of machines.
     pub machines_max: Option<usize>,
+    /// The address that an app gets in a private network.
+    pub flycast: Ipv6Addr,
+    /// How a machine's checks are made.
+    pub checks: Checks,
     /// What machines run.
     pub run: Run,
+}
+
+/// How a machine's checks are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// A machine that is started passes them.
+    Pass,
+    /// By HTTP, on the loopback.
+    Ask,
 }
 
 impl Setup {
@@ -74,6 +88,8 @@ impl Setup {
             images: vec![image.to_owned()],
             boot: Duration::from_secs(2),
             machines_max: None,
+            flycast: Ipv6Addr::new(0xfdaa, 0, 1, 0, 1, 0, 0, 2),
+            checks: Checks::Pass,
             run: world::forever(),
         }
     }
@@ -94,10 +110,16 @@ pub struct Start {
     pub name: String,
     /// Where it is.
     pub region: String,
+    /// Its app.
+    pub app: String,
     /// What it booted.
     pub image: String,
     /// Its first program.
     pub exec: Vec<String>,
+    /// What that has in its environment, the app's secrets among it.
+    pub environment: BTreeMap<String, String>,
+    /// Its volumes: their ids, and where they are mounted.
+    pub mounts: Vec<(String, String)>,
     /// Files that were put into it: path and bytes.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -118,6 +140,8 @@ pub struct Seen {
     pub id: String,
     /// Its name.
     pub name: String,
+    /// Its app.
+    pub app: String,
     /// Its region.
     pub region: String,
     /// Where it stands.
@@ -202,6 +226,7 @@ impl FakeFly {
         let seen = |(id, machine): (&String, &world::Machine)| Seen {
             id: id.clone(),
             name: machine.name.clone(),
+            app: machine.app.clone(),
             region: machine.region.clone(),
             state: machine.state.to_owned(),
             config: machine.config.clone(),
@@ -219,7 +244,8 @@ impl FakeFly {
 
     /// Makes a machine that somebody else asked for; gives its id.
     pub fn add(&self, request: &Value) -> String {
-        let made = self.world.make(request, request["region"].as_str().unwrap_or("iad"), false);
+        let app = self.world.setup.apps.keys().next().expect("an app").clone();
+        let made = self.world.make(&app, request, request["region"].as_str().unwrap_or("iad"), false);
         made["id"].as_str().expect("an id").to_owned()
     }
 
@@ -232,6 +258,21 @@ impl FakeFly {
     pub fn happens(&self, id: &str, kind: &str, request: Value) {
         let state = self.world.state().machines.get(id).map(|machine| machine.state);
         self.world.becomes(id, state.expect("a machine"), Some((kind, request)));
+    }
+
+    /// Its first program is killed, and run again if its owner has said so.
+    pub fn crash(&self, id: &str) {
+        self.world.crash(id);
+    }
+
+    /// A secret of an app.
+    pub fn secret(&self, app: &str, name: &str) -> Option<String> {
+        self.world.state().apps.get(app)?.secrets.get(name).cloned()
+    }
+
+    /// The apps that are there.
+    pub fn apps(&self) -> Vec<String> {
+        self.world.state().apps.keys().cloned().collect()
     }
 
     /// A machine is gone, and the API knows nothing of it.

@@ -14,7 +14,8 @@ use mayfly_provider::clock::{Clock, after};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::access::Rates;
+use crate::access::{Rates, Token};
+use crate::apps::App;
 use crate::fault::Script;
 use crate::{Exit, Run, Setup, Start};
 
@@ -22,11 +23,16 @@ use crate::{Exit, Run, Setup, Start};
 const SHOWN_AFTER: Duration = Duration::from_secs(5);
 /// How often a program is run again that ends with an error, where its owner has not said `no`.
 const RESTARTS_MAX: u32 = 10;
+/// How a program ends that is killed from outside.
+const KILLED: Exit = Exit { code: 137, is_out_of_memory: false };
 
 /// One machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) number: u64,
+    /// It has none of its app's secrets.
+    pub(crate) skips_secrets: bool,
+    pub(crate) app: String,
     pub(crate) name: String,
     pub(crate) region: String,
     pub(crate) state: &'static str,
@@ -41,11 +47,15 @@ pub(crate) struct Machine {
     /// Nobody hears of it any more.
     pub(crate) is_hidden: bool,
     killed: watch::Sender<bool>,
+    /// How often its first program was killed from outside.
+    crashes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) machines: BTreeMap<String, Machine>,
+    pub(crate) apps: BTreeMap<String, App>,
+    pub(crate) tokens: Vec<Token>,
     pub(crate) script: Script,
     pub(crate) rates: Rates,
     pub(crate) complaints: Vec<String>,
@@ -69,7 +79,12 @@ impl fmt::Debug for World {
 
 impl World {
     pub(crate) fn new(setup: Setup) -> Arc<Self> {
-        Arc::new(Self { setup, state: Mutex::default(), changes: watch::Sender::new(0) })
+        let app = |(name, organisation): (&String, &String)| {
+            (name.clone(), App { organisation: organisation.clone(), ..App::default() })
+        };
+        let (apps, tokens) = (setup.apps.iter().map(app).collect(), setup.tokens.clone());
+        let state = Mutex::new(State { apps, tokens, ..State::default() });
+        Arc::new(Self { setup, state, changes: watch::Sender::new(0) })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -90,9 +105,10 @@ impl World {
     }
 
     /// Makes one, and begins its life.
-    pub(crate) fn make(self: &Arc<Self>, request: &Value, region: &str, is_stuck: bool) -> Value {
+    pub(crate) fn make(self: &Arc<Self>, app: &str, request: &Value, region: &str, is_stuck: bool) -> Value {
         let now = self.clock().now();
         let (killed, kill) = watch::channel(false);
+        let (crashes, crash) = watch::channel(0);
         let (id, shown) = {
             let mut state = self.state();
             state.last += 1;
@@ -101,6 +117,8 @@ impl World {
             let name = request["name"].as_str().map_or_else(|| format!("wild-{number}"), str::to_owned);
             let machine = Machine {
                 number,
+                skips_secrets: request["skip_secrets"] == true,
+                app: app.to_owned(),
                 name,
                 region: region.to_owned(),
                 state: "created",
@@ -112,21 +130,27 @@ impl World {
                 lingers: 0,
                 is_hidden: false,
                 killed,
+                crashes,
             };
-            let shown = machine.shown(&id);
+            let shown = machine.shown(&id, true);
             state.machines.insert(id.clone(), machine);
             (id, shown)
         };
         self.changed();
         let (world, is_launched) = (Arc::clone(self), request["skip_launch"] != true);
         if !is_stuck {
-            tokio::spawn(async move { world.live(&id, is_launched, kill).await });
+            tokio::spawn(async move { world.live(&id, is_launched, (kill, crash)).await });
         }
         shown
     }
 
     /// A machine's life, until it has stopped or was killed.
-    async fn live(&self, id: &str, is_launched: bool, mut kill: watch::Receiver<bool>) {
+    async fn live(
+        &self,
+        id: &str,
+        is_launched: bool,
+        (mut kill, mut crash): (watch::Receiver<bool>, watch::Receiver<u64>),
+    ) {
         let booted = after(self.clock().now(), self.setup.boot);
         tokio::select! {
             biased;
@@ -137,12 +161,15 @@ impl World {
             self.becomes(id, "stopped", None);
             return;
         }
-        for _ in 0..=RESTARTS_MAX {
+        let mut restarts = 0;
+        while restarts <= RESTARTS_MAX {
             let Some(start) = self.start(id) else { return };
+            crash.mark_unchanged();
             // Who is killed ends with this.
             let exit = tokio::select! {
                 biased;
                 _ = kill.wait_for(|killed| *killed) => return,
+                _ = crash.changed() => KILLED,
                 exit = (self.setup.run)(start) => exit,
             };
             let policy = self.config(id, "/restart/policy");
@@ -151,6 +178,7 @@ impl World {
             if !is_again {
                 break;
             }
+            restarts += u32::from(exit != KILLED);
         }
         let state = if self.config(id, "/auto_destroy") == true { "destroyed" } else { "stopped" };
         self.becomes(id, state, None);
@@ -163,6 +191,7 @@ impl World {
     }
 
     fn start(&self, id: &str) -> Option<Start> {
+        let mut complaint = None;
         let start = {
             let state = self.state();
             let machine = state.machines.get(id).filter(|machine| machine.state != "destroying")?;
@@ -175,15 +204,31 @@ impl World {
                 let bytes = STANDARD.decode(file["raw_value"].as_str()?).ok()?;
                 Some((file["guest_path"].as_str()?.to_owned(), bytes))
             };
+            let mounts = machine.config["mounts"].as_array().into_iter().flatten();
+            let mount = |mount: &Value| {
+                Some((mount["volume"].as_str()?.to_owned(), mount["path"].as_str()?.to_owned()))
+            };
+            let app = state.apps.get(&machine.app)?;
+            let given = machine.config["env"].as_object().into_iter().flatten();
+            let given =
+                given.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
+            let secrets = app.secrets.clone().into_iter().filter(|_| !machine.skips_secrets);
+            if !app.network.is_empty() && !app.is_closed() {
+                complaint = Some(format!("a machine of `{}` starts, which may reach anybody", machine.app));
+            }
             Start {
                 id: id.to_owned(),
                 name: machine.name.clone(),
+                app: machine.app.clone(),
+                environment: given.chain(secrets).collect(),
+                mounts: mounts.filter_map(mount).collect(),
                 region: machine.region.clone(),
                 image: machine.config["image"].as_str().unwrap_or_default().to_owned(),
                 exec: texts("/init/exec"),
                 files: files.filter_map(file).collect(),
             }
         };
+        self.state().complaints.extend(complaint);
         self.becomes(id, "started", Some(("start", Value::Null)));
         Some(start)
     }
@@ -212,6 +257,22 @@ impl World {
         self.changed();
     }
 
+    /// Kills its first program.
+    pub(crate) fn crash(&self, id: &str) {
+        if let Some(machine) = self.state().machines.get(id) {
+            machine.crashes.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Changes what a machine is made from, and starts it anew.
+    pub(crate) fn update(&self, id: &str, config: &Value) {
+        if let Some(machine) = self.state().machines.get_mut(id) {
+            machine.config.clone_from(config);
+        }
+        self.becomes(id, "replacing", None);
+        self.crash(id);
+    }
+
     /// Ends a machine, and says nothing about it.
     pub(crate) fn vanish(&self, id: &str) {
         if let Some(machine) = self.state().machines.get_mut(id) {
@@ -234,8 +295,12 @@ impl Machine {
     }
 
     /// As an answer has it.
-    pub(crate) fn shown(&self, id: &str) -> Value {
+    pub(crate) fn shown(&self, id: &str, is_healthy: bool) -> Value {
+        let status = if self.state == "started" && is_healthy { "passing" } else { "critical" };
+        let names = self.config["checks"].as_object().into_iter().flat_map(|checks| checks.keys());
+        let checks: Vec<Value> = names.map(|name| json!({ "name": name, "status": status })).collect();
         json!({
+            "checks": checks,
             "id": id,
             "name": self.name,
             "state": self.state,

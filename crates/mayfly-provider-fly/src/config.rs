@@ -68,12 +68,10 @@ impl FlyConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum BadFlyConfig {
     /// There is no token.
-    #[error(
-        "there is no Fly token: make one with `fly tokens create deploy -a {app} -x 720h`, and set it as FLY_API_TOKEN"
-    )]
+    #[error("there is no Fly token: make one with `{make}`, and set it as FLY_API_TOKEN")]
     NoToken {
-        /// The app that it is to be for.
-        app: String,
+        /// The command that makes one.
+        make: String,
     },
     /// It has characters that no token has.
     #[error(
@@ -128,24 +126,16 @@ pub(crate) struct Checked {
 
 impl FlyConfig {
     pub(crate) fn checked(&self) -> Result<Checked, BadFlyConfig> {
-        let plain = |text: &str, more: &str| {
-            text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c))
-        };
-        if self.app.is_empty() || self.app.len() > APP_BYTES_MAX || !plain(&self.app, "-") {
+        if !is_app(&self.app) {
             return Err(BadFlyConfig::App(self.app.clone()));
         }
         let deployment = &self.deployment;
         if deployment.is_empty() || deployment.len() > DEPLOYMENT_BYTES_MAX || !plain(deployment, "") {
             return Err(BadFlyConfig::Deployment(deployment.clone()));
         }
-        let token = Token::new(&self.token).map_err(|bad| match bad {
-            BadToken::Empty => BadFlyConfig::NoToken { app: self.app.clone() },
-            BadToken::Unsendable => BadFlyConfig::BadToken,
-        })?;
-        let base = self.api.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let base = base.ok_or_else(|| BadFlyConfig::Api(self.api.clone()))?;
-        let digest = self.image.rsplit_once("@sha256:").map(|(_, digest)| digest);
-        if !digest.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        let make = format!("fly tokens create deploy -a {} -x 720h", self.app);
+        let (base, token) = base(&self.api, &self.token, &make)?;
+        if !has_digest(&self.image) {
             return Err(BadFlyConfig::Image(self.image.clone()));
         }
         if self.regions.is_empty() {
@@ -166,6 +156,31 @@ impl FlyConfig {
         };
         Ok(Checked { base, token, guest })
     }
+}
+
+/// Where the API is, and the token for it, which the command `make` makes.
+pub(crate) fn base(api: &str, token: &SecretString, make: &str) -> Result<(Url, Token), BadFlyConfig> {
+    let token = Token::new(token).map_err(|bad| match bad {
+        BadToken::Empty => BadFlyConfig::NoToken { make: make.to_owned() },
+        BadToken::Unsendable => BadFlyConfig::BadToken,
+    })?;
+    let base = api.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    Ok((base.ok_or_else(|| BadFlyConfig::Api(api.to_owned()))?, token))
+}
+
+/// Whether an app can be called so.
+pub(crate) fn is_app(name: &str) -> bool {
+    !name.is_empty() && name.len() <= APP_BYTES_MAX && plain(name, "-")
+}
+
+fn plain(text: &str, more: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c))
+}
+
+/// Whether it says by its digest what it is.
+pub(crate) fn has_digest(image: &str) -> bool {
+    let digest = image.rsplit_once("@sha256:").map(|(_, digest)| digest);
+    digest.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]

@@ -14,14 +14,15 @@
 //! gone only after [`GONE_AFTER`](look).
 //!
 //! No token is in a machine. Its boot record, with the ticket, is a file that root alone can read and that the worker
-//! removes; who may read the app's machines can see the ticket, which is used up by then. What is not here: making the
-//! app, its network and its image; a machine does not get the folder of its own door, and dials the orchestrator's port.
+//! removes; who may read the app's machines can see the ticket, which is used up by then. [`deploy`] makes
+//! the apps and the orchestrator's own machine. What is not here: the image; a machine does not get the folder of its own door, and dials the orchestrator's port.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod api;
 mod config;
 mod create;
+pub mod deploy;
 mod destroy;
 mod exit;
 mod guest;

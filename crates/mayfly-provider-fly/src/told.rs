@@ -40,6 +40,7 @@ fn advice(app: &str, error: &ApiError) -> Option<String> {
         | Kind::Unanswered
         | Kind::Late
         | Kind::Exists(_)
+        | Kind::Taken
         | Kind::Capacity(_)
         | Kind::Quota
         | Kind::State

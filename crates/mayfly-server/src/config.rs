@@ -9,6 +9,7 @@ use mayfly_engine::{EngineConfig, LibraryConfig, Rules};
 use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
 use mayfly_library::Name;
+use mayfly_wire::Secret;
 
 use crate::data::{RESOURCES, STORE, TOKEN};
 use crate::server::StartError;
@@ -33,6 +34,8 @@ pub struct ServerConfig {
     pub listen_without_tls: bool,
     /// What it is called there, besides `localhost` and by its address.
     pub host_names: Vec<String>,
+    /// A token that opens it besides those that were made: whoever started the orchestrator has it.
+    pub owner_token: Option<Secret>,
     /// Whether machines can come there too, each with its own tokens. Default: no.
     pub machines_by_port: bool,
     /// Where machines can go, if their tasks allow it. Default: wherever this host can, but for private networks.
@@ -63,6 +66,7 @@ impl ServerConfig {
             tls: None,
             listen_without_tls: false,
             host_names: Vec::new(),
+            owner_token: None,
             machines_by_port: false,
             network: Network::of_host(Vec::new()),
             git,

@@ -49,7 +49,8 @@ pub use adopt::make_data_folder;
 pub use check::{Database, check_database, check_port, check_socket};
 pub use config::{LIBRARY, ServerConfig};
 pub use data::{
-    BadSecret, DataError, NO_LINK, check_data_folder, holder_of, wait_until_had_by_none, write_private,
+    BadSecret, DataError, NO_LINK, check_data_folder, holder_of, new_token, wait_until_had_by_none,
+    write_private,
 };
 pub use doors::MACHINE_CONNECTIONS_MAX;
 pub use files::raise_open_files;

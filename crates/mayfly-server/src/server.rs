@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use mayfly_core::{Secrets, causes};
+use mayfly_core::causes;
 use mayfly_engine::{Clock, Engine};
 use mayfly_gateway::egress::Network;
 use mayfly_git::Git;
@@ -157,7 +157,7 @@ impl Server {
             Some(street) => Door::on(street, config.socket(), files::owner_connections()),
             None => open_socket(&config)?,
         };
-        let tokens = open_tokens(&store, &data, &clock, &config.secrets).await?;
+        let tokens = open_tokens(&store, &data, &clock, &config).await?;
         let port = Port::open(&config, &data)?;
         let house = House { stopping: CancellationToken::new(), running: TaskTracker::new() };
         let (doors, opened) = Doors::new(data.way_out(), house.clone(), street);
@@ -263,14 +263,14 @@ async fn open_tokens(
     store: &Store,
     data: &DataFolder,
     clock: &Arc<dyn Clock>,
-    secrets: &Secrets,
+    config: &ServerConfig,
 ) -> Result<OwnerTokens, StartError> {
-    OwnerTokens::open(store.clone(), data, clock.clone(), secrets.clone()).await.map_err(
-        |error| match error {
-            TokenError::Data(error) => error.into(),
-            other => StartError::Tokens(Box::new(other)),
-        },
-    )
+    let (given, secrets) = (config.owner_token.as_ref(), config.secrets.clone());
+    let opened = OwnerTokens::open(store.clone(), data, given, clock.clone(), secrets).await;
+    opened.map_err(|error| match error {
+        TokenError::Data(error) => error.into(),
+        other => StartError::Tokens(Box::new(other)),
+    })
 }
 
 /// The owner's socket.

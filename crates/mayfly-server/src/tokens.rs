@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use mayfly_core::Secrets;
 use mayfly_engine::Clock;
 use mayfly_store::{Store, StoreError};
+use mayfly_wire::Secret;
 use mayfly_wire::api::{NewToken, OwnerToken, TOKEN_NAME_BYTES_MAX, check_token_name};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
@@ -29,6 +30,8 @@ use crate::data::{DataError, DataFolder, new_token, renew_token, token_at};
 
 /// The name of the token in the data folder's file.
 const LOCAL: &str = "local";
+/// The name of the one that whoever started the orchestrator has.
+const GIVEN: &str = "environment";
 /// Who knows the tokens among the secrets: of one that was made before, only its hash is left.
 const SECRETS: &str = "owner-tokens";
 /// The most tokens.
@@ -47,6 +50,8 @@ pub(crate) enum TokenError {
     TooMany,
     #[error("no token has this name: `mayfly token ls` lists them")]
     Unknown,
+    #[error("this token is MAYFLY_OWNER_TOKEN of the orchestrator: it ends when one is started without it")]
+    Given,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -85,10 +90,11 @@ impl fmt::Debug for OwnerTokens {
 }
 
 impl OwnerTokens {
-    /// Those in the store, and the one of the data folder.
+    /// Those in the store, the one of the data folder, and the one that was given, if any was.
     pub(crate) async fn open(
         store: Store,
         data: &DataFolder,
+        given: Option<&Secret>,
         clock: Arc<dyn Clock>,
         secrets: Secrets,
     ) -> Result<Self, TokenError> {
@@ -99,6 +105,10 @@ impl OwnerTokens {
         let (local, file) = (data.token()?, data.token_file());
         secrets.add(SECRETS, &local);
         known.insert(hash(&local), Key::new(LOCAL.to_owned(), made(&file)));
+        if let Some(given) = given {
+            secrets.add(SECRETS, given.expose());
+            known.insert(hash(given.expose()), Key::new(GIVEN.to_owned(), clock.now()));
+        }
         let (known, changing) = (RwLock::new(known), Mutex::default());
         Ok(Self(Arc::new(Inner { store, clock, file, secrets, known, changing })))
     }
@@ -138,6 +148,10 @@ impl OwnerTokens {
     /// Ends one, and what came in with it. In the place of the file's there is then a new one.
     pub(crate) async fn revoke(&self, name: &str) -> Result<(), TokenError> {
         let _changing = self.0.changing.lock().await;
+        let is_given = self.list().iter().any(|known| known.name == GIVEN);
+        if name == GIVEN && is_given {
+            return Err(TokenError::Given);
+        }
         if name == LOCAL {
             let renewed = renew_token(&self.0.file);
             // Also after an error: what is in the file is good, and nothing else is.

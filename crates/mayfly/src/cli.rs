@@ -11,7 +11,7 @@ use mayfly_library::{Kind, Name, Reference, Wishes};
 use mayfly_wire::api::Wanted;
 
 use crate::commands::{
-    allow, cancel, credential, image, library, logs, ps, result, resume, retry, token, tunnel,
+    allow, cancel, credential, fly, image, library, logs, ps, result, resume, retry, token, tunnel,
 };
 use crate::config::Flags;
 use crate::values::{self, HostNames, Hosts, ProviderName, SelfSigned};
@@ -127,7 +127,7 @@ impl Cli {
             Verb::Image(args) => args.over(flags),
             Verb::Doctor(args) => Flags { data: args.data.folder.clone(), ..flags },
             Verb::Tunnel(args) => Flags { data: args.data(), ..flags },
-            Verb::ClaudePath => flags,
+            Verb::Fly(_) | Verb::ClaudePath => flags,
         }
     }
 }
@@ -149,6 +149,7 @@ pub(crate) enum Verb {
     Credential(credential::CredentialArgs),
     Library(library::LibraryVerbArgs),
     Image(image::ImageArgs),
+    Fly(fly::FlyArgs),
     Doctor(DoctorArgs),
     /// Find or fetch the Claude Code CLI that would be run, and print its path
     #[command(hide = true)]

@@ -82,13 +82,13 @@ impl Environment {
         Git::new(self.path(), self.home(), self.xdg_named("XDG_CONFIG_HOME"))
     }
 
-    /// Every variable but those that carry credentials or settings of `claude`, or a token of Fly's: what a process in
+    /// Every variable but those that carry credentials or settings of `claude`, or a token of Fly's or ours: what a process in
     /// the background may keep.
     pub(crate) fn without_credentials(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        const FLY: [&[u8]; 2] = [b"FLY_API_TOKEN", b"FLY_ACCESS_TOKEN"];
+        const OTHERS: [&[u8]; 3] = [b"FLY_API_TOKEN", b"FLY_ACCESS_TOKEN", b"MAYFLY_OWNER_TOKEN"];
         let secret = |name: &OsStr| {
             let name = name.as_encoded_bytes().to_ascii_uppercase();
-            name.starts_with(b"ANTHROPIC") || name.starts_with(b"CLAUDE") || FLY.contains(&&*name)
+            name.starts_with(b"ANTHROPIC") || name.starts_with(b"CLAUDE") || OTHERS.contains(&&*name)
         };
         let all = self.vars.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
         all.filter(move |(name, _)| !secret(name))

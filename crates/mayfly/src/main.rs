@@ -107,6 +107,7 @@ fn perform(cli: Cli, environment: &Environment) -> Result<Exit, Stop> {
             }
             Verb::Library(args) => Box::pin(commands::library::library(args, &settings, environment)).await,
             Verb::Image(args) => Box::pin(commands::image::image(args, &settings, environment)).await,
+            Verb::Fly(args) => Box::pin(commands::fly::fly(args, environment)).await,
             Verb::Doctor(args) => Box::pin(commands::doctor::doctor(&args, &settings, environment)).await,
             Verb::ClaudePath => commands::claude_path::claude_path(&settings, environment).await,
             Verb::Serve(args) => Box::pin(commands::serve::serve(args, &settings, environment)).await,

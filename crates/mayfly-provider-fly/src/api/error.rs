@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Late,
     /// The name is taken, by the machine with this id if it says so.
     Exists(Option<String>),
+    /// Another app has the name.
+    Taken,
     /// No room, on one host or in a region.
     Capacity(Scope),
     /// The organisation has used up what it may have in the region.
@@ -142,6 +144,9 @@ fn kind(status: u16, said: &str, code: &str) -> Kind {
     if is_error && is_capacity {
         return Kind::Capacity(Scope::Region);
     }
+    if is_error && (code == "name_taken" || says(&["name has already been taken"])) {
+        return Kind::Taken;
+    }
     match status {
         401 => Kind::Token,
         403 => Kind::Forbidden,
@@ -211,6 +216,7 @@ mod tests {
             "already_exists: unique machine name violation, machine ID 148ed21a031189 already exists";
         assert_eq!(of(409, exists), Kind::Exists(Some("148ed21a031189".to_owned())));
         assert_eq!(of(409, "already_exists: it does"), Kind::Exists(None));
+        assert_eq!(refused(422, r#"{"error":"x","status":"name_taken"}"#).kind, Kind::Taken);
         assert_eq!(of(409, "lease currently held"), Kind::State);
         assert_eq!(of(412, "failed_precondition: machine getting replaced"), Kind::State);
         assert_eq!(of(429, "resource_exhausted: rate limit exceeded"), Kind::Rate(None));

@@ -5,6 +5,7 @@
 //!
 //! Bounds: [`BODY_BYTES_MAX`], [`TRIES_MAX`], [`WAIT_MAX`] for what Fly is asked to wait for, and [`ANSWER_MAX`] besides.
 
+mod apps;
 mod error;
 mod pace;
 mod token;
@@ -22,14 +23,15 @@ use reqwest::{Method, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 
+pub(crate) use apps::{Address, CreateVolume, Policy, Rule, Selector, Volume};
 use error::Refusal;
 pub(crate) use error::{ApiError, Kind, Scope};
 use pace::{Action, Pace};
 pub(crate) use token::{BadToken, Token};
 pub use types::Guest;
 pub(crate) use types::{
-    App, Config, CreateMachine, Dns, Event, File, Init, Machine, Regions, Restart, RootFs, State, StopConfig,
-    Tokens, Waited,
+    App, Check, Config, CreateMachine, Dns, Event, File, Init, Machine, Mount, Port, Regions, Restart,
+    RootFs, Service, ServiceConfig, State, StopConfig, Tokens, Waited,
 };
 
 /// The longest answer: some thousand machines.
@@ -111,7 +113,7 @@ impl Api {
     }
 
     /// Makes a machine. Not sent again once it may have reached Fly.
-    pub(crate) async fn create(&self, machine: &CreateMachine) -> Result<Machine, ApiError> {
+    pub(crate) async fn create<C: Serialize>(&self, machine: &CreateMachine<C>) -> Result<Machine, ApiError> {
         let mut call = self.get("create machine", Action::Create, vec!["apps", &self.app, "machines"]);
         (call.method, call.is_repeatable) = (Method::POST, false);
         call.body = Some(json(machine));

@@ -26,6 +26,18 @@ pub(crate) enum Action {
     Wait,
     Events,
     Destroy,
+    Update,
+    CreateApp,
+    DestroyApp,
+    MintToken,
+    Addresses,
+    Assign,
+    Secrets,
+    SetSecrets,
+    Volumes,
+    CreateVolume,
+    Policies,
+    SetPolicy,
 }
 
 impl Action {

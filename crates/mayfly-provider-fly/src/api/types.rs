@@ -11,13 +11,65 @@ use serde_json::Value;
 
 /// `POST /apps/{app}/machines`.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct CreateMachine {
+pub(crate) struct CreateMachine<C = Config> {
     pub(crate) name: String,
     pub(crate) region: String,
     pub(crate) skip_launch: bool,
-    /// The worker app has no secrets, and gets none.
+    /// Whether it gets none of its app's secrets.
     pub(crate) skip_secrets: bool,
-    pub(crate) config: Config,
+    pub(crate) config: C,
+}
+
+/// How a machine is to be that others reach, and that stays.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ServiceConfig {
+    pub(crate) image: String,
+    pub(crate) guest: Guest,
+    pub(crate) restart: Restart,
+    pub(crate) init: Init,
+    pub(crate) stop_config: StopConfig,
+    pub(crate) env: BTreeMap<&'static str, String>,
+    pub(crate) metadata: BTreeMap<&'static str, String>,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) services: Vec<Service>,
+    pub(crate) checks: BTreeMap<&'static str, Check>,
+    pub(crate) files: Vec<File>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Mount {
+    pub(crate) volume: String,
+    pub(crate) path: &'static str,
+}
+
+/// What is reached by Fly's proxy.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Service {
+    pub(crate) protocol: &'static str,
+    pub(crate) internal_port: u16,
+    pub(crate) autostop: &'static str,
+    pub(crate) autostart: bool,
+    pub(crate) min_machines_running: u32,
+    pub(crate) ports: Vec<Port>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Port {
+    pub(crate) port: u16,
+    pub(crate) handlers: Vec<&'static str>,
+}
+
+/// How Fly sees whether it is well.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Check {
+    #[serde(rename = "type")]
+    pub(crate) kind: &'static str,
+    pub(crate) port: u16,
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) interval: &'static str,
+    pub(crate) timeout: &'static str,
+    pub(crate) grace_period: &'static str,
 }
 
 /// How a machine is to be.
@@ -105,6 +157,15 @@ pub(crate) struct Machine {
     pub(crate) config: Option<Seen>,
     #[serde(deserialize_with = "lenient")]
     pub(crate) events: Option<Vec<Event>>,
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) checks: Option<Vec<Checked>>,
+}
+
+/// How a check went.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Checked {
+    pub(crate) status: String,
 }
 
 /// What of a machine's configuration is looked at again.
@@ -112,6 +173,7 @@ pub(crate) struct Machine {
 #[serde(default)]
 pub(crate) struct Seen {
     pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) image: String,
 }
 
 /// Where a machine stands. The list is open.
@@ -195,7 +257,7 @@ pub(crate) struct TokenInfo {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct App {
-    pub(crate) name: String,
+    pub(crate) network: String,
 }
 
 /// `GET /platform/regions`; its names are written with capitals on the wire, and without in the document.
@@ -216,7 +278,7 @@ pub(crate) struct Region {
 }
 
 /// What is not of its form counts as missing.
-fn lenient<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
+pub(super) fn lenient<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
     value: D,
 ) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(value)?).ok())

@@ -5,6 +5,7 @@
 mod bed;
 mod conformance;
 mod create;
+mod deploy;
 mod destroy;
 mod look;
 mod probe;

@@ -35,8 +35,9 @@ use crate::adopt::{self, make_data_folder};
 pub(crate) use self::error::io_error;
 pub use self::error::{BadSecret, DataError};
 pub use self::lock::{holder_of, wait_until_had_by_none};
+pub use self::secret::new_token;
 pub use self::secret::{NO_LINK, write_private};
-pub(crate) use self::secret::{TOKEN, new_token, renew_token, sync_folder, token_at};
+pub(crate) use self::secret::{TOKEN, renew_token, sync_folder, token_at};
 
 /// The name of the store's file.
 pub(crate) const STORE: &str = "mayfly.db";

@@ -28,7 +28,10 @@ pub const NO_LINK: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32;
 const OTHERS: u32 = 0o077;
 
 /// A token that nobody knows yet.
-pub(crate) fn new_token() -> io::Result<String> {
+///
+/// # Errors
+/// What the system says where there are no random bytes.
+pub fn new_token() -> io::Result<String> {
     Ok(format!("{TOKEN_PREFIX}{}", hex::encode(random()?)))
 }
 

@@ -424,7 +424,7 @@ impl From<TokenError> for Problem {
             TokenError::Name => (StatusCode::UNPROCESSABLE_ENTITY, Kind::InvalidName),
             TokenError::Taken => (StatusCode::CONFLICT, Kind::NameTaken),
             TokenError::TooMany => (StatusCode::CONFLICT, Kind::TooManyTokens),
-            TokenError::Unknown => (StatusCode::NOT_FOUND, Kind::NoSuchToken),
+            TokenError::Unknown | TokenError::Given => (StatusCode::NOT_FOUND, Kind::NoSuchToken),
         };
         Self::new(status, kind, error.to_string())
     }

@@ -6,6 +6,7 @@ pub(crate) mod claude_path;
 pub(crate) mod credential;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod fly;
 pub(crate) mod image;
 pub(crate) mod library;
 pub(crate) mod logs;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mayfly_core::Secrets;
 use mayfly_server::{STOP_MAX, Server, ServerConfig, make_data_folder};
+use mayfly_wire::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ServeArgs;
@@ -22,6 +23,9 @@ use crate::interrupts::Interrupts;
 use crate::orchestrator::Orchestrator;
 use crate::values::ProviderName;
 use crate::{give_way, last, listening, log, machines};
+
+/// Where a token may be that opens the port.
+const OWNER_TOKEN: &str = "MAYFLY_OWNER_TOKEN";
 
 pub(crate) async fn serve(
     args: ServeArgs,
@@ -53,6 +57,7 @@ pub(crate) async fn serve(
     settings.lend(&mut config);
     config.git = environment.git();
     config.network = settings.network();
+    config.owner_token = owner_token(environment)?;
     mayfly_server::raise_open_files();
     let host = config.host_names.first().cloned();
     let provider = machines::provider(settings, environment, claude.as_ref(), &mut config)?;
@@ -87,6 +92,21 @@ pub(crate) async fn serve(
         left => say(&format!("{left} machines go on; the next `mayfly serve` takes them over")),
     }
     Ok(Exit::Success)
+}
+
+/// What opens the port for whoever started us, if they have said so: a file could not be given to a machine elsewhere.
+fn owner_token(environment: &Environment) -> Result<Option<Secret>, Stop> {
+    const LENGTH_MIN: usize = 32;
+    let Some(token) = environment.get(OWNER_TOKEN) else { return Ok(None) };
+    let good = token
+        .to_str()
+        .filter(|token| token.len() >= LENGTH_MIN && token.bytes().all(|byte| byte.is_ascii_graphic()));
+    let good = good.ok_or_else(|| {
+        Stop::wrong(format!(
+            "{OWNER_TOKEN} is to have {LENGTH_MIN} or more letters, digits and signs, and no white space"
+        ))
+    });
+    good.map(|token| Some(Secret::from(token.to_owned())))
 }
 
 /// Begins no more tasks, and waits for those that run: until they have ended, the time is over, or somebody

@@ -98,3 +98,64 @@ fn what_is_missing_or_wrong_is_said_and_nothing_is_started() {
     ];
     insta::assert_snapshot!(all.join("\n"));
 }
+
+/// The whole life of a deployment, by the commands.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestrator_is_deployed_looked_at_renewed_and_destroyed() {
+    let newer = image().replace("ab", "cd");
+    let mut setup = Setup::new(Arc::new(SystemClock), APP, TOKEN, &image());
+    setup.tokens = vec![Token { app: None, ..Token::deploy(TOKEN, "acme", "") }];
+    setup.images.push(newer.clone());
+    setup.apps.clear();
+    setup.boot = Duration::ZERO;
+    let fake = FakeFly::start(setup).await;
+    let user = User::new();
+    let mut all = Vec::new();
+    let mut mayfly = |args: &[&str]| {
+        let mut command = user.mayfly(&[&["fly"], args].concat());
+        command.env("FLY_API_TOKEN", TOKEN).env("FLY_FLAPS_BASE_URL", fake.url());
+        all.push(format!("$ mayfly fly {}\n{}", args.join(" "), user.said(command)));
+    };
+    let which = ["--app", "mine", "--org", "acme"];
+    let (image, newer) = (image(), newer.as_str());
+    let deploy = [&["deploy"], &which[..], &["--regions", "iad", "--image", &image]].concat();
+    mayfly(&[&deploy[..], &["--dry-run"]].concat());
+    assert!(!user.home().join(".config").exists(), "something is kept of what was not done");
+    mayfly(&deploy);
+    let kept = user.home().join(".config/mayfly/fly/mine.token");
+    let owner_token = fs::read_to_string(&kept).unwrap();
+    assert_eq!(fake.secret("mine", "MAYFLY_OWNER_TOKEN").unwrap(), owner_token);
+    mayfly(&[&["upgrade"], &which[..], &["--image", newer]].concat());
+    mayfly(&[&["status"], &which[..]].concat());
+    mayfly(&[&["destroy"], &which[..]].concat());
+    assert_eq!(fake.apps().len(), 2);
+    mayfly(&[&["destroy"], &which[..], &["--yes"]].concat());
+    mayfly(&[&["status", "--json"], &which[..]].concat());
+    assert_eq!(
+        (fake.apps(), fake.machines(), fake.complaints(), kept.exists()),
+        (vec![], vec![], vec![], false)
+    );
+    let all = all.join("\n");
+    assert!(!all.contains(&owner_token) && !all.contains(TOKEN), "{all}");
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn a_deployment_that_cannot_be_is_refused_before_anything_is_asked() {
+    let user = User::new();
+    let with = |token: &str, image: &str, app: &str| {
+        let args = ["fly", "deploy", "--app", app, "--org", "acme", "--regions", "iad", "--image", image];
+        let mut command = user.mayfly(&args);
+        user.said({
+            command.env("FLY_API_TOKEN", token).env("FLY_FLAPS_BASE_URL", "http://127.0.0.1:1");
+            command
+        })
+    };
+    let all = [
+        with("", &image(), "mine"),
+        with(TOKEN, "registry.fly.io/mine:latest", "mine"),
+        with(TOKEN, &image(), "My_App"),
+        with(TOKEN, &image(), "mine"),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+}

@@ -76,6 +76,14 @@ fn the_help_of_image_and_its_verbs() {
 }
 
 #[test]
+fn the_help_of_fly_and_its_verbs() {
+    insta::assert_snapshot!("the_help_of_fly", help(&["fly", "--help"]));
+    for verb in ["deploy", "status", "upgrade", "destroy"] {
+        insta::assert_snapshot!(format!("the_help_of_fly_{verb}"), help(&["fly", verb, "--help"]));
+    }
+}
+
+#[test]
 fn the_help_of_doctor() {
     insta::assert_snapshot!(help(&["doctor", "--help"]));
 }

@@ -152,6 +152,7 @@ fn token_errors() -> Vec<TokenError> {
         TokenError::Taken => TokenError::Taken,
         TokenError::TooMany => TokenError::TooMany,
         TokenError::Unknown => TokenError::Unknown,
+        TokenError::Given => TokenError::Given,
         TokenError::Store(_) => TokenError::Store(StoreError::Closed),
         TokenError::Data(_) => TokenError::Data(DataError::NoFolder { path: "/data".into() }),
         TokenError::Random(_) => TokenError::Random(io::ErrorKind::NotFound.into()),
