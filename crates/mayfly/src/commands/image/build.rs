@@ -14,6 +14,7 @@ use mayfly_image::debian::{self, DebianError, Lists, Package, Programs};
 use mayfly_image::elf;
 use mayfly_image::parts::{self, Program};
 use mayfly_image::{Image, Layer, Lock, Store, Tree, Watch, root};
+use rustix::fs::OFlags;
 use tokio::task::spawn_blocking;
 
 use super::{BuildArgs, CLAUDE, PACKAGES, SUITE, VERSION, WHOSE, boot, show};
@@ -35,9 +36,6 @@ const NOT_STATIC: &str =
 const SYSTEM_PATH: &str = ":/usr/local/sbin:/usr/sbin:/sbin";
 /// How much of a wrong answer is shown.
 const SHOWN_CHARS_MAX: usize = 80;
-/// Opening does not wait for whoever writes.
-#[expect(clippy::cast_possible_wrap, reason = "the flags of the system's call are an int")]
-const NO_WAIT: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 pub(super) async fn build(
     args: BuildArgs,
@@ -233,7 +231,9 @@ async fn version(path: &Path) -> Result<String, Stop> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(NO_WAIT).open(path)?;
+    // A pipe would be waited for.
+    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::other("it is no file")),
