@@ -22,7 +22,8 @@ use serde_json::{Map, Value, json};
 use crate::id::Kind;
 use crate::kinds::What;
 use crate::kinds::agent::Agent;
-use crate::kinds::mcp::{OWN_FOLDER, Server};
+use crate::kinds::beside::own_files;
+use crate::kinds::mcp::Server;
 use crate::kinds::{own, settings};
 use crate::known;
 use crate::resolve::Resolution;
@@ -201,8 +202,11 @@ impl Compiled {
         }
     }
 
-    /// What the chosen agent names must be there, unless its owner has said that it need not.
+    /// What the chosen agent names must be there, unless its owner has said that it need not; what the library does not
+    /// have, the repository must.
     fn require_servers_of(&mut self, main: &Agent, resolution: &Resolution) {
+        let nobodys = main.servers().filter(|name| !self.servers.contains_key(*name));
+        self.expected.servers.extend(nobodys.map(|name| (name.to_owned(), true)));
         for resource in resolution.of(Kind::Mcp).filter(|resource| resource.own.required.is_none()) {
             let What::Mcp(servers) = &resource.what else { continue };
             for server in servers {
@@ -239,7 +243,7 @@ fn folder_of(resource: &Resource) -> String {
 pub(crate) fn hooks_for(resource: &Resource, config: &str) -> Value {
     let What::Hooks(hooks) = &resource.what else { return Value::Null };
     let at = format!("{config}/{}", folder_of(resource));
-    put(&Value::from(hooks.clone()), &|text| own_files(text, &at, resource))
+    put(&Value::from(hooks.clone()), &|text| own_files(text, &at, &resource.files))
 }
 
 /// A server as the CLI is told of it.
@@ -258,7 +262,7 @@ fn told(
         }
     }
     for value in spec.values_mut() {
-        *value = put(value, &|text| own_files(text, folder, resource));
+        *value = put(value, &|text| own_files(text, folder, &resource.files));
     }
     // Nowhere else, also where a variable has a text to stand there instead: every process can read arguments.
     if let Some(private) = spec.get_mut(server.transport.private()) {
@@ -293,16 +297,6 @@ fn bound(text: &str, name: &str, secret: &str) -> String {
         }
     }
     bound
-}
-
-/// A text with the folder of a resource's files where it is meant: by its variable, and by `./` before one of them.
-fn own_files(text: &str, folder: &str, resource: &Resource) -> String {
-    let is_own = |path: &str| resource.files.iter().any(|file| file.path == path);
-    let words = text.split(' ').map(|word| match word.strip_prefix("./") {
-        Some(path) if is_own(path) => format!("{folder}/{path}"),
-        _ => word.replace(OWN_FOLDER, folder),
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 /// A value with each text in it put anew.

@@ -100,26 +100,48 @@ pub(crate) fn unknown<'a>(
 }
 
 /// What is kept of resources that are looked at one after the other: the servers that they have, and the names in their
-/// lists that may be no tool's, each with what is said of it then.
+/// lists that may be no server's or no tool's, each with what is said of it then.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     servers: BTreeSet<String>,
     doubtful: Vec<(String, Problem)>,
+    /// The servers that agents name.
+    named: Vec<(String, Problem)>,
 }
 
 impl Names {
     pub(crate) fn add(&mut self, resource: &Resource) {
-        self.servers.extend(servers_of(resource).into_iter().map(str::to_owned));
-        let doubtful = named_in(resource).into_iter().filter(|rule| !is_known(rule, &BTreeSet::new()));
-        self.doubtful.extend(doubtful.map(|rule| (rule.to_owned(), problem(resource, rule))));
+        let of_agent: BTreeSet<&str> = match &resource.what {
+            What::Agent(agent) => agent.servers().collect(),
+            _ => {
+                self.servers.extend(servers_of(resource).into_iter().map(str::to_owned));
+                BTreeSet::new()
+            }
+        };
+        let said = |name: &&str| ((*name).to_owned(), problem(resource, name, is_nobodys(name)));
+        self.named.extend(of_agent.iter().map(said));
+        let doubtful = named_in(resource).into_iter().filter(|rule| !is_known(rule, &of_agent));
+        let said = |rule: &str| (rule.to_owned(), problem(resource, rule, counts_for_nothing(rule)));
+        self.doubtful.extend(doubtful.map(said));
     }
 
-    /// The names that are no tool's, nor of one of the servers that there are.
-    pub(crate) fn problems(self) -> impl Iterator<Item = Problem> {
-        let Self { servers, doubtful } = self;
-        let is_known = move |rule: &str| is_known(rule, &servers.iter().map(String::as_str).collect());
-        doubtful.into_iter().filter(move |(rule, _)| !is_known(rule)).map(|(_, problem)| problem)
+    /// The names that are no server's, and those that are no tool's, nor of one of the servers that there are.
+    pub(crate) fn problems(self) -> Vec<Problem> {
+        let Self { servers, doubtful, named } = self;
+        let servers: BTreeSet<&str> = servers.iter().map(String::as_str).collect();
+        let doubtful = doubtful.into_iter().filter(|(rule, _)| !is_known(rule, &servers));
+        let named = named.into_iter().filter(|(name, _)| !servers.contains(&**name));
+        doubtful.chain(named).map(|(_, problem)| problem).collect()
     }
+}
+
+/// What is said of a server that an agent names and no resource has.
+fn is_nobodys(name: &str) -> String {
+    format!(
+        "`{}` is a server that the library does not have: a task by this agent ends, unless its repository has one and is \
+         trusted",
+        name.escape_debug()
+    )
 }
 
 /// The servers that a resource brings.
@@ -140,8 +162,7 @@ fn named_in(resource: &Resource) -> Vec<&str> {
     }
 }
 
-fn problem(resource: &Resource, rule: &str) -> Problem {
-    let words = counts_for_nothing(rule);
+fn problem(resource: &Resource, rule: &str, words: String) -> Problem {
     let sources = resource.files.iter().filter_map(|file| Source::of(&resource.id, file).ok());
     let mut sources = sources.filter(|source| source.text.contains(rule));
     match sources.next() {

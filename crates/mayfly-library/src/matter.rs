@@ -14,6 +14,13 @@ pub const CHOICES_MAX: usize = 8;
 /// See [`PATTERNS_BYTES_MAX`].
 pub const STARS_MAX: usize = 100;
 
+/// What bounds an agent.
+const BOUNDS: [&str; 5] = ["tools", "allowedTools", "disallowedTools", "deniedTools", "max_tokens"];
+/// Those that may stand in an agent's text, a line each.
+const PLAIN: [&str; 2] = ["allowedTools", "deniedTools"];
+/// Those that a text may begin a line with, and mean nothing by it.
+const IN_PROSE: [&str; 2] = ["tools", "max_tokens"];
+
 /// One entry.
 #[derive(Debug, PartialEq)]
 pub struct Setting {
@@ -38,6 +45,15 @@ impl Setting {
     }
 }
 
+/// A line that could be meant for a bound, and would bound nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unclear {
+    /// Its number, from 1.
+    pub line: usize,
+    /// What is wrong with it, and what to do.
+    pub words: String,
+}
+
 /// Parts a text into the settings at its head and what follows.
 pub fn split(text: &str) -> (Vec<Setting>, &str) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -54,20 +70,82 @@ pub fn split(text: &str) -> (Vec<Setting>, &str) {
     (Vec::new(), text)
 }
 
-/// Takes out of a body the lines that are settings by these keys, as some write them without a head; not those in a block
+/// Checks that no line of a head is passed over: that the head ends, and that what goes on goes on from an entry.
+pub fn check_head(text: &str) -> Result<(), Unclear> {
+    let unclear = |line, words: &str| Err(Unclear { line, words: words.to_owned() });
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let blank = text.len() - text.trim_start().len();
+    if !text[blank..].starts_with("---") {
+        return Ok(());
+    }
+    let first = text[..blank].matches('\n').count() + 1;
+    let lines = || text[blank..].lines().enumerate().skip(1);
+    let Some((end, _)) = lines().find(|(_, line)| line.trim_end() == "---") else {
+        return unclear(
+            first,
+            "begins settings that nothing ends: write --- on a line of its own below them",
+        );
+    };
+    let (at, line) = lines().find(|(_, line)| !is_nothing(line)).expect("the end is something");
+    match at < end && line.starts_with([' ', '\t', '-', '{', '[', '?']) {
+        true => unclear(first + at, "is no setting: write `key: value` from the beginning of the line"),
+        false => Ok(()),
+    }
+}
+
+/// Whether a line of a head says nothing.
+fn is_nothing(line: &str) -> bool {
+    line.trim().is_empty() || line.trim_start().starts_with('#')
+}
+
+/// Takes out of a body the lines that are settings by [`PLAIN`], as some write them without a head; not those in a block
 /// of code. `first` is the number of the body's first line.
-pub fn take_plain(body: &str, first: usize, keys: &[&str]) -> (Vec<Setting>, String) {
-    let (mut taken, mut rest, mut in_code) = (Vec::new(), String::new(), false);
+///
+/// # Errors
+/// A line that looks like a bound and is none: one before the text begins, or, since prose has no such word, one that is
+/// like [`PLAIN`] anywhere.
+pub fn take_plain(body: &str, first: usize) -> Result<(Vec<Setting>, String), Unclear> {
+    let (mut taken, mut rest, mut in_code, mut has_begun) = (Vec::new(), String::new(), false, false);
     for (at, line) in body.split_inclusive('\n').enumerate() {
         in_code ^= line.trim_start().starts_with("```");
         let key = line.split_once(':').map(|(key, _)| key);
-        if !in_code && key.is_some_and(|key| keys.contains(&key)) {
-            taken.extend(settings(line, first + at));
-        } else {
-            rest.push_str(line);
+        if !in_code && key.is_some_and(|key| PLAIN.contains(&key)) {
+            let of_line = settings(line, first + at);
+            if of_line.iter().any(goes_on) {
+                let words =
+                    "is one line in a text: write its whole list there, or among the settings above it";
+                return Err(Unclear { line: first + at, words: words.to_owned() });
+            }
+            taken.extend(of_line);
+            continue;
         }
+        let bound = key.filter(|_| !in_code).and_then(|key| Some((key.trim(), meant(key.trim())?)));
+        if let Some((key, bound)) = bound
+            && (!has_begun || !IN_PROSE.contains(&bound))
+        {
+            let words = format!(
+                "`{}` bounds nothing in a text: write `{bound}` among settings above it, between two lines of ---",
+                key.escape_debug()
+            );
+            return Err(Unclear { line: first + at, words });
+        }
+        has_begun |= !is_nothing(line);
+        rest.push_str(line);
     }
-    (taken, rest)
+    Ok((taken, rest))
+}
+
+/// Whether the list of a line is not all on it.
+fn goes_on(setting: &Setting) -> bool {
+    let (_, text) = setting.lines.split_once(':').unwrap_or_default();
+    let is_none = setting.value.as_ref().and_then(words).is_some_and(|words| words.is_empty());
+    (is_none && !text.contains('[')) || text.trim_end().ends_with(',')
+}
+
+/// The key that bounds an agent which another is like but for case, `-` and `_`.
+pub(crate) fn meant(key: &str) -> Option<&'static str> {
+    let plain = |key: &str| key.replace(['-', '_'], "").to_ascii_lowercase();
+    BOUNDS.into_iter().find(|bound| plain(bound) == plain(key))
 }
 
 /// Puts settings in front of a body. A body that could be taken for settings is given an empty head.
@@ -235,7 +313,7 @@ mod tests {
     #[test]
     fn settings_without_a_head_are_taken_out_of_the_text() {
         let text = "# Reviewer\nallowedTools: Read, Bash(git log:*)\n```\ndeniedTools: no\n```\ndeniedTools: [Bash]\nend";
-        let (taken, rest) = take_plain(text, 1, &["allowedTools", "deniedTools"]);
+        let (taken, rest) = take_plain(text, 1).expect("clear");
         let taken: Vec<_> = taken.iter().map(|one| (one.line, one.value.as_ref().and_then(words))).collect();
         assert_eq!(
             taken,

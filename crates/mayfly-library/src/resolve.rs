@@ -76,16 +76,19 @@ pub fn resolve(there: &BTreeSet<ResourceId>, wishes: &Wishes) -> Result<Choice, 
             || agent.content.is_some()
             || find(there, wishes, Kind::Agent, agent).is_some()
     });
+    let mut wanted: BTreeSet<(ResourceId, Option<String>)> = BTreeSet::new();
     let asked = wishes.add.iter().cloned().chain(agent.map(|agent| (Kind::Agent, agent.clone())));
     for (kind, named) in asked {
         match find(there, wishes, kind, &named) {
-            Some(id) => layers.push((id.clone(), From::Task, named.content)),
+            Some(id) => drop(wanted.insert((id.clone(), named.content))),
             None => problems.push(Problem::new(
                 format!("{kind}/{named}"),
                 "is not in the library: `mayfly library ls` lists what is",
             )),
         }
     }
+    problems.extend(twice(&wanted));
+    layers.extend(wanted.into_iter().map(|(id, content)| (id, From::Task, content)));
     let mut chosen: BTreeMap<(Kind, Name), (ResourceId, From, Option<String>)> = BTreeMap::new();
     let mut shadowed = Vec::new();
     for one in layers {
@@ -117,6 +120,21 @@ pub fn resolve(there: &BTreeSet<ResourceId>, wishes: &Wishes) -> Result<Choice, 
         true => Ok(Choice { chosen: chosen.into_values().collect(), shadowed }),
         false => Err(Problems(problems)),
     }
+}
+
+/// What is asked for in two ways, of which a task could have but one.
+fn twice(wanted: &BTreeSet<(ResourceId, Option<String>)>) -> Vec<Problem> {
+    let mut known = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (id, content) in wanted {
+        let content = content.as_ref().map(|content| format!("@{content}")).unwrap_or_default();
+        let one = format!("{id}{content}");
+        if let Some(other) = known.insert((id.kind, &id.name), one.clone()) {
+            let words = format!("is asked for, and so is {other}: a task has one of a kind and name");
+            problems.push(Problem::new(one, words));
+        }
+    }
+    problems
 }
 
 fn within<'a>(there: &'a BTreeSet<ResourceId>, namespace: &'a str) -> impl Iterator<Item = ResourceId> + 'a {
@@ -227,6 +245,39 @@ mod tests {
     }
 
     #[test]
+    fn two_of_a_kind_and_name_are_one_too_many() {
+        let wishes = |add: &[&str], agent: Option<&str>| Wishes {
+            project: "p".parse().ok(),
+            agent: agent.map(named),
+            add: add
+                .iter()
+                .map(|text| text.split_once(' ').expect("a kind"))
+                .map(|(kind, name)| (kind.parse().expect("a kind"), named(name)))
+                .collect(),
+            ..Wishes::default()
+        };
+        for (add, agent, words) in [
+            (vec!["skill p/b", "skill q/b"], None, "skill/q/b: is asked for, and so is skill/p/b: "),
+            (vec!["skill q/b", "skill p/b"], None, "skill/q/b: is asked for, and so is skill/p/b: "),
+            (
+                vec!["skill a@01234567", "skill a"],
+                None,
+                "skill/_global/a@01234567: is asked for, and so is skill/_global/a: ",
+            ),
+            (
+                vec!["agent r@01234567"],
+                Some("r"),
+                "agent/_global/r@01234567: is asked for, and so is agent/_global/r: ",
+            ),
+        ] {
+            let said = resolve(&ids(THERE), &wishes(&add, agent)).expect_err(words).to_string();
+            assert!(said.starts_with(words) && said.lines().count() == 1, "{said}");
+        }
+        let same = wishes(&["skill b", "skill p/b", "agent r@01234567"], Some("_global/r@01234567"));
+        assert!(resolve(&ids(THERE), &same).is_ok(), "it is the same");
+    }
+
+    #[test]
     fn what_is_not_there_is_named_all_at_once() {
         let wishes = Wishes {
             agent: Some(named("q/none")),
@@ -255,10 +306,10 @@ mod tests {
         #[test]
         fn a_choice_depends_on_no_order(
             there in prop::collection::btree_set(an_id(), 0..30),
-            add in prop::collection::btree_map((prop::sample::select(Kind::ALL.to_vec()), "[a-c]"), "[pq]", 0..4),
+            add in prop::collection::vec((prop::sample::select(Kind::ALL.to_vec()), "([pq]/)?[a-c](@0123456[78])?"), 0..5),
             without in prop::collection::btree_set((prop::sample::select(Kind::ALL.to_vec()), "[a-c]"), 0..3),
         ) {
-            let add = add.into_iter().map(|((kind, name), namespace)| (kind, named(&format!("{namespace}/{name}"))));
+            let add = add.into_iter().map(|(kind, name)| (kind, named(&name)));
             let without = without.into_iter().map(|(kind, name)| (kind, named(&name)));
             let (add, without) = (add.collect::<Vec<_>>(), without.collect::<Vec<_>>());
             let wishes = Wishes { project: "p".parse().ok(), agent: None, add, without };

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::{Source, other_name};
 use crate::id::ResourceId;
-use crate::matter::{self, Setting};
+use crate::matter::{self, Setting, Unclear, meant};
 use crate::problem::{Problem, Problems};
 use crate::tree::File;
 use crate::yaml;
@@ -153,10 +153,12 @@ fn rest_of(whole: &Map<String, Value>) -> Map<String, Value> {
 }
 
 fn from_markdown(id: &ResourceId, source: &Source<'_>) -> Result<Agent, Problems> {
+    let unclear = |Unclear { line, words }| Problems::from(Problem::at(&source.file, line, 1, words));
+    matter::check_head(source.text).map_err(unclear)?;
     let (mut settings, body) = matter::split(source.text);
     source.named(&settings, id)?;
     let first = source.text[..source.text.len() - body.len()].matches('\n').count() + 1;
-    let (plain, prompt) = matter::take_plain(body, first, &["allowedTools", "deniedTools"]);
+    let (plain, prompt) = matter::take_plain(body, first).map_err(unclear)?;
     settings.extend(plain);
     let prompt = prompt.trim_start().to_owned();
     let head = Head { source, settings: &settings };
@@ -273,12 +275,6 @@ impl Agent {
             None => Ok(self),
         }
     }
-}
-
-/// The key that bounds an agent which another is like but for case, `-` and `_`.
-fn meant(key: &str) -> Option<&'static str> {
-    let plain = |key: &str| key.replace(['-', '_'], "").to_ascii_lowercase();
-    ALLOWING.into_iter().chain(DENYING).chain(["max_tokens"]).find(|bound| plain(bound) == plain(key))
 }
 
 /// Whether this could be a tool's name, or one with a pattern in parentheses.
@@ -415,6 +411,34 @@ mod tests {
             ("agent.md", "---\nnewer: 'it': 'is'\n---\ny", "agent.md:2:"),
             ("agent.md", "---\nnewer: use it: when\n  and: where\n---\ny", "agent.md:2:"),
             ("other.md", "x", "has no agent.json and no agent.md"),
+            ("agent.md", "deniedTools:\n- Bash\nReview.", "agent.md:1:1: is one line in a text"),
+            (
+                "agent.md",
+                "---\nmodel: m\n---\n\nallowedTools: |\n  Read\nx",
+                "agent.md:5:1: is one line in a text",
+            ),
+            ("agent.md", "deniedTools: Write,\n  Bash\nReview.", "agent.md:1:1: is one line in a text"),
+            ("agent.md", "\n---\ntools: Read\nReview.", "agent.md:2:1: begins settings that nothing ends"),
+            (
+                "agent.md",
+                "---\n# x\n  tools: Read\n---\nx",
+                "agent.md:3:1: is no setting: write `key: value`",
+            ),
+            ("agent.md", "---\n{tools: Read}\n---\nx", "agent.md:2:1: is no setting"),
+            (
+                "agent.md",
+                " allowedTools: Read\nx",
+                "agent.md:1:1: `allowedTools` bounds nothing in a text: write `allowedTools` among settings",
+            ),
+            ("agent.md", "# Reviewer\nAllowedTools: Read\nx", "agent.md:2:1: `AllowedTools` bounds nothing"),
+            ("agent.md", "allowedTools : Read\nx", "agent.md:1:1: `allowedTools` bounds nothing"),
+            ("agent.md", "tools: Read\nReview.", "agent.md:1:1: `tools` bounds nothing in a text"),
+            ("agent.md", "Review.\n\ndenied_tools: Bash\n", "agent.md:3:1: `denied_tools` bounds nothing"),
+            (
+                "agent.md",
+                "Review.\ndisallowedTools: Bash\n",
+                "agent.md:2:1: `disallowedTools` bounds nothing",
+            ),
         ] {
             let said = agent(file, text).expect_err(text);
             assert!(said.contains(words), "{said}");
@@ -455,7 +479,21 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_may_speak_of_tools() {
+        for text in [
+            "Review.\nTools: use as few as you can.\n- allowedTools: what an agent may use\n",
+            "An agent says allowedTools: in its text.\n```\n allowedTools: Read\n```\n---\nIt is held to that.",
+        ] {
+            assert_eq!(
+                agent("agent.md", text).map(|agent| (agent.tools, agent.prompt)),
+                Ok((None, text.to_owned()))
+            );
+        }
+    }
+
+    #[test]
     fn an_empty_list_of_tools_is_not_a_missing_one() {
+        assert_eq!(agent("agent.md", "allowedTools: []\ny").map(|agent| agent.tools), Ok(Some(vec![])));
         assert_eq!(agent("agent.md", "---\ntools: []\n---\ny").map(|agent| agent.tools), Ok(Some(vec![])));
         assert_eq!(agent("agent.md", "---\nmodel: m\n---\ny").map(|agent| agent.tools), Ok(None));
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::mcp::OWN_FOLDER;
-use super::{Source, unfit_program};
+use super::Source;
+use super::beside::{OWN_FOLDER, own_files, program_of, unfit_own};
 use crate::id::ResourceId;
 use crate::problem::{Problem, Problems};
 use crate::tree::File;
@@ -16,14 +16,14 @@ use crate::tree::File;
 pub(super) struct Matched {
     #[expect(dead_code, reason = "that it is a text is what is checked")]
     matcher: Option<String>,
-    hooks: Vec<Hook>,
+    pub(super) hooks: Vec<Hook>,
 }
 
 #[derive(Deserialize)]
-struct Hook {
+pub(super) struct Hook {
     #[serde(rename = "type")]
     kind: String,
-    command: Option<String>,
+    pub(super) command: Option<String>,
 }
 
 /// What is known of a table of hooks.
@@ -56,10 +56,7 @@ fn wrong(source: &Source<'_>, hook: &Hook, files: &[File]) -> Option<Problem> {
         let words = "a hook of the type `command` has a command";
         return (hook.kind == "command").then(|| source.near("\"command\"", words));
     };
-    let first = command.split_whitespace().next().unwrap_or_default().trim_matches(['"', '\'']);
-    let path =
-        first.strip_prefix(OWN_FOLDER).and_then(|path| path.strip_prefix('/')).or(first.strip_prefix("./"))?;
-    let words = unfit_program(path, files)?;
+    let words = unfit_own(&program_of(&own_files(command, OWN_FOLDER, files)), files)?;
     Some(source.near(&Value::from(command.as_str()).to_string(), words))
 }
 
@@ -67,12 +64,11 @@ fn wrong(source: &Source<'_>, hook: &Hook, files: &[File]) -> Option<Problem> {
 mod tests {
     use super::*;
 
+    fn file(path: &str, executable: bool, text: &str) -> File {
+        File { path: path.to_owned(), executable, bytes: text.as_bytes().to_vec() }
+    }
+
     fn hooks(text: &str, run: bool) -> Result<Map<String, Value>, String> {
-        let file = |path: &str, executable, text: &str| File {
-            path: path.to_owned(),
-            executable,
-            bytes: text.as_bytes().to_vec(),
-        };
         let id: ResourceId = "hooks/_global/fmt".parse().expect("an id");
         let files = [file("hooks.json", false, text), file("bin/run", run, "#!/bin/sh\n")];
         read(&id, &files).map_err(|problems| problems.to_string())
@@ -96,6 +92,27 @@ mod tests {
         );
         let said = hooks(&BARE.replace("bin/run", "bin/none"), true).expect_err("not there");
         assert!(said.contains("hooks.json:1:53: there is no `bin/none` beside it"), "{said}");
+    }
+
+    /// However its command is written, what is run is the resource's own, or nothing.
+    #[test]
+    fn a_script_is_never_the_repositorys_of_that_name() {
+        let with = |command: &str, run| {
+            let text = BARE.replace("\"${CLAUDE_PLUGIN_ROOT}/bin/run x\"", &Value::from(command).to_string());
+            hooks(&text, run).map(|_| own_files(command, "/own", &[file("bin/run", run, "")]))
+        };
+        for command in ["./bin/run x", "\"./bin/run\" x", "'./bin/run'", "./bin/run\tx", "./bin/run;true"] {
+            assert_eq!(program_of(&with(command, true).expect(command)), "/own/bin/run", "{command}");
+            assert!(with(command, false).expect_err(command).contains("chmod +x it"), "{command}");
+        }
+        for (command, words) in [
+            ("./bin/none", "there is no `bin/none` beside it"),
+            ("\"./bin/my run\"", "there is no `bin/my` beside it"),
+            ("./bin\"/run\"", "the CLI would run the repository's: write ${CLAUDE_PLUGIN_ROOT}/bin/run"),
+        ] {
+            let said = with(command, true).expect_err(command);
+            assert!(said.contains(words), "{said}");
+        }
     }
 
     #[test]

@@ -8,15 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Source, unfit_program};
+use super::Source;
+use super::beside::{OWN_FOLDER, own_files, unfit_own};
 use crate::id::{Name, ResourceId};
 use crate::pack;
 use crate::problem::Problems;
 use crate::tool::{self, Download, Tool};
 use crate::tree::{File, is_plain};
 
-/// What stands for the folder of a resource's own files, as in the CLI's plugins.
-pub const OWN_FOLDER: &str = "${CLAUDE_PLUGIN_ROOT}";
 /// What of [`OWN_FOLDER`] looks like a variable.
 const OWN_FOLDER_NAME: &str = "CLAUDE_PLUGIN_ROOT";
 
@@ -154,6 +153,10 @@ fn server(
     if name.parse::<Name>().is_err() || name.contains('.') {
         return Err(near("a server's name is 1 to 64 of A-Z a-z 0-9 _ -").into());
     }
+    if name.contains("__") || name.ends_with('_') {
+        let words = "two _ end a server's name in those of its tools: have no __ in it, and no _ at its end";
+        return Err(near(words).into());
+    }
     let transport = match (shape.kind.as_deref(), shape.command, shape.url) {
         (None | Some("stdio"), Some(command), None) => Transport::Stdio { command, args: shape.args },
         (Some("http" | "sse"), None, Some(url))
@@ -179,8 +182,7 @@ fn server(
         return Err(source.near(flag, words).into());
     }
     if let Transport::Stdio { command, .. } = &transport
-        && let Some(path) = command.strip_prefix(OWN_FOLDER).and_then(|path| path.strip_prefix('/'))
-        && let Some(words) = unfit_program(path, files)
+        && let Some(words) = unfit_own(&own_files(command, OWN_FOLDER, files), files)
     {
         return Err(source.near(&Value::from(command.as_str()).to_string(), words).into());
     }
@@ -290,6 +292,16 @@ mod tests {
                 "{\"command\": \"${CLAUDE_PLUGIN_ROOT}/mcp.json\"}",
                 "mcp.json:1:13: `mcp.json` is to be run and cannot be: chmod +x it",
             ),
+            ("{\"command\": \"./run\"}", "mcp.json:1:13: there is no `run` beside it"),
+            (
+                "{\"command\": \"./mcp.json\"}",
+                "mcp.json:1:13: `mcp.json` is to be run and cannot be: chmod +x it",
+            ),
+            (
+                "{\"mcpServers\": {\"db__x\": {\"command\": \"c\"}}}",
+                "mcp.json:1:17: two _ end a server's name in those of its tools",
+            ),
+            ("{\"mcpServers\": {\"db_\": {\"command\": \"c\"}}}", "and no _ at its end"),
             (
                 "{\"command\": \"c\", \"args\": [\"--token\", \"${T}\"]}",
                 "mcp.json:1:39: `${T}` may stand in `env` alone",

@@ -3,6 +3,7 @@
 //! What is not known here is kept as it stands, since the CLI may know it; what is known must be what it is to be.
 
 pub mod agent;
+pub mod beside;
 pub mod hooks;
 pub mod mcp;
 pub mod own;
@@ -81,16 +82,6 @@ fn rules(id: &ResourceId, files: &[File]) -> Result<(), Problems> {
         let source = Source::of(id, file)?;
         source.bounded(&matter::split(source.text).0)
     })
-}
-
-/// What is wrong with a program that a resource brings with it, if something is.
-pub(crate) fn unfit_program(path: &str, files: &[File]) -> Option<String> {
-    let shown = path.escape_debug();
-    match files.iter().find(|file| file.path == path) {
-        None => Some(format!("there is no `{shown}` beside it")),
-        Some(file) if !file.executable => Some(format!("`{shown}` is to be run and cannot be: chmod +x it")),
-        Some(_) => None,
-    }
 }
 
 /// A text of a resource, and what it is called in messages.

@@ -6,11 +6,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Source;
+use super::beside::{OWN_FOLDER, program_of};
 use super::hooks::Table;
+use super::{Source, own};
 use crate::id::ResourceId;
 use crate::problem::{Problem, Problems};
 use crate::tree::File;
+
+/// The file's name.
+const FILE: &str = "settings.json";
 
 /// Settings by which the CLI gets a credential, or has one sent.
 const CREDENTIALS: [&str; 6] = [
@@ -54,7 +58,7 @@ struct Permissions {
 }
 
 pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Map<String, Value>, Problems> {
-    let source = Source::called(id, files, "settings.json")?;
+    let source = Source::called(id, files, FILE)?;
     let (shape, whole): (Shape, _) = source.json()?;
     let helpers = whole.keys().filter(|key| CREDENTIALS.contains(&key.as_str()));
     let leading = shape.env.keys().filter(|name| leads_elsewhere(name));
@@ -65,7 +69,20 @@ pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Map<String, Value>
         );
         source.near(&format!("\"{key}\""), words)
     };
-    let problems: Vec<Problem> = helpers.chain(leading).map(refused).collect();
+    let hooks = shape.hooks.values().flatten().flat_map(|matched| &matched.hooks);
+    let commands = hooks.filter_map(|hook| hook.command.as_ref());
+    let of_files =
+        commands.filter(|command| command.contains(OWN_FOLDER) || program_of(command).starts_with("./"));
+    let of_files = of_files.map(|command| {
+        let words = "settings have no files of their own, and the CLI would run the repository's: make it a `hooks` resource";
+        source.near(&Value::from(command.as_str()).to_string(), words)
+    });
+    let beside = files.iter().filter(|file| ![FILE, own::FILE].contains(&file.path.as_str()));
+    let beside = beside.map(|file| {
+        let words = "settings have no files of their own: a `hooks` resource has, or a skill";
+        Problem::new(format!("{id}/{}", file.path.escape_debug()), words)
+    });
+    let problems: Vec<Problem> = helpers.chain(leading).map(refused).chain(of_files).chain(beside).collect();
     if problems.is_empty() { Ok(whole) } else { Err(Problems(problems)) }
 }
 
@@ -94,6 +111,28 @@ mod tests {
             File { path: "settings.json".to_owned(), executable: false, bytes: text.as_bytes().to_vec() };
         let id: ResourceId = "settings/_global/base".parse().expect("an id");
         read(&id, &[file]).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn settings_have_no_files_of_their_own() {
+        let hook = |command: &str| {
+            format!(
+                r#"{{"hooks": {{"Stop": [{{"hooks": [{{"type": "command", "command": "{command}"}}]}}]}}}}"#
+            )
+        };
+        for command in ["${CLAUDE_PLUGIN_ROOT}/x.sh", "./x.sh a", "sh ${CLAUDE_PLUGIN_ROOT}/x.sh"] {
+            let said = settings(&hook(command)).expect_err(command);
+            assert!(said.contains("settings.json:1:63: settings have no files"), "{said}");
+        }
+        assert!(settings(&hook("date")).is_ok());
+        let file = |path: &str, text: &str| File {
+            path: path.to_owned(),
+            executable: false,
+            bytes: text.as_bytes().to_vec(),
+        };
+        let files = [file("mayfly.toml", ""), file("settings.json", "{}"), file("x.sh", "")];
+        let said = read(&"settings/_global/base".parse().expect("an id"), &files).expect_err("refused");
+        assert!(said.to_string().starts_with("settings/_global/base/x.sh: settings have no files"), "{said}");
     }
 
     #[test]

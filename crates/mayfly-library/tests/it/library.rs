@@ -134,6 +134,7 @@ fn a_tool_that_is_none_is_told_by_a_check_and_stops_nobody() {
     insta::assert_snapshot!(said.join("\n"), @r"
     agent/tally/x/agent.md:2:28: `mcp__gone` is no tool that is known here, and counts for nothing
     agent/tally/x/agent.md:3:14: `Bsah` is no tool that is known here, and counts for nothing; Bash is one
+    agent/tally/y/agent.md:2:14: `own` is a server that the library does not have: a task by this agent ends, unless its repository has one and is trusted
     settings/_global/s/settings.json:2:13: `WebFech(domain:x)` is no tool that is known here, and counts for nothing; WebFetch is one
     ");
     let resolution = library.resolve(&of_project("tally"), &nothing).unwrap();
@@ -322,7 +323,7 @@ fn two_at_once_are_one_or_the_other_and_one_alone_where_neither_replaces() {
 #[test]
 fn a_server_that_the_chosen_agent_names_must_be_there() {
     let top = tempfile::tempdir().unwrap();
-    put(top.path(), "agent/_global/lead/agent.md", "---\nmcpServers: [db]\n---\nLead.");
+    put(top.path(), "agent/_global/lead/agent.md", "---\nmcpServers: [db, gone]\n---\nLead.");
     for name in ["db", "other"] {
         put(top.path(), &format!("mcp/_global/{name}/mcp.json"), r#"{"command": "x"}"#);
     }
@@ -331,4 +332,5 @@ fn a_server_that_the_chosen_agent_names_must_be_there() {
     let servers =
         mayfly_library::compile(&resolution, "/c", &mayfly_library::Secrets::new()).expected.servers;
     assert_eq!((servers["db"], servers["other"]), (true, false));
+    assert_eq!(servers["gone"], true, "nobody has it");
 }

@@ -41,8 +41,8 @@ const AGENT: Kept = &[
 ];
 /// Those of an agent that bound it: without one of them it could do more than it says.
 const BOUNDS: [&str; 4] = ["tools", "allowedTools", "disallowedTools", "deniedTools"];
-/// Those that may stand in an agent's text, a line each.
-const PLAIN: &[&str] = &["allowedTools", "deniedTools"];
+/// What is said of an agent without one of them.
+const UNREAD: &str = "all of it: what bounds its tools cannot be read";
 const SKILL: Kept = &[
     ("name", "name"),
     ("description", "description"),
@@ -190,12 +190,20 @@ impl<'a> Carrier<'a> {
     fn rewrite(&mut self, path: &Path, list: Kept) -> io::Result<()> {
         let Some(text) = self.text(path) else { return Ok(()) };
         let (mut settings, body) = matter::split(&text);
-        // Some write these without a head, and a bound that is not seen would bound nothing.
-        let (plain, body) = matter::take_plain(body, 1, PLAIN);
-        settings.extend(plain);
+        let mut body = body.to_owned();
+        if list == AGENT {
+            // Some write bounds without a head, and one that is not seen would bound nothing.
+            let read = matter::check_head(&text).and_then(|()| matter::take_plain(&body, 1));
+            let Ok((plain, rest)) = read else {
+                self.ignored.whole(path, UNREAD);
+                return Ok(());
+            };
+            settings.extend(plain);
+            body = rest;
+        }
         let (kept, unread) = self.kept(path, settings, list);
         if BOUNDS.iter().any(|bound| unread.iter().any(|key| key == bound)) {
-            self.ignored.whole(path, "all of it: what bounds its tools cannot be read");
+            self.ignored.whole(path, UNREAD);
             return Ok(());
         }
         if list == AGENT && self.library.agents.contains(&name_of(&kept, path)) {

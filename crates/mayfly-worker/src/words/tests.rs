@@ -250,11 +250,22 @@ fn plain_lines_bound_a_repositorys_agent() {
     let bed = Bed::new();
     let text = "---\nname: plain\ndescription: d\n---\nallowedTools: [Read, Grep]\ndeniedTools: Bash\nDo it.";
     bed.write(".claude/agents/plain.md", text);
-    bed.write(".claude/agents/bad.md", "---\nname: bad\n---\nallowedTools: {a: b}\nDo it.");
-    let gone = names(&["all of it: what bounds its tools cannot be read"]);
-    let ignored = bed.carry().remove(".claude/agents/bad.md").expect("told of");
-    assert!(gone.iter().all(|why| ignored.contains(why)), "{ignored:?}");
-    assert!(!bed.is_carried("agents/bad.md"));
+    let bad = [
+        "---\nname: bad\n---\nallowedTools: {a: b}\nDo it.",
+        "---\nname: bad\n---\ndeniedTools:\n- Bash\nDo it.",
+        "---\n  tools: Read\n---\nDo it.",
+        "---\ntools: Read\nDo it.",
+        " allowedTools: Read\nDo it.",
+    ];
+    for (at, text) in bad.iter().enumerate() {
+        bed.write(&format!(".claude/agents/bad{at}.md"), text);
+    }
+    let ignored = bed.carry();
+    for (at, text) in bad.iter().enumerate() {
+        let told = &ignored[&format!(".claude/agents/bad{at}.md")];
+        assert!(told.contains("all of it: what bounds its tools cannot be read"), "{text}: {told:?}");
+        assert!(!bed.is_carried(&format!("agents/bad{at}.md")), "{text}");
+    }
     let carried = bed.carried("agents/plain.md");
     for kept in [r#""tools": ["Read","Grep"]"#, r#""disallowedTools": "Bash""#] {
         assert!(carried.contains(kept), "{carried}");
