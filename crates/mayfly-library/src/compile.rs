@@ -54,6 +54,8 @@ pub struct Compiled {
     pub settings: Map<String, Value>,
     /// The servers for `--mcp-config`.
     pub servers: Map<String, Value>,
+    /// Servers of which their owner has not said whether they are required: they are to the agent that names a tool of theirs.
+    pub if_named: BTreeSet<String>,
     /// What it must say of itself.
     pub expected: Expected,
 }
@@ -153,14 +155,27 @@ impl Compiled {
                     );
                     let required = resource.own.required.unwrap_or(false);
                     self.expected.servers.insert(server.name.clone(), required);
+                    if resource.own.required.is_none() {
+                        self.if_named.insert(server.name.clone());
+                    }
                 }
             }
             What::Skill { .. } | What::Rules | What::Agent(_) => {}
         }
     }
 
-    /// Holds the session to what bounds the agent that it is run by, wherever that agent is from.
+    /// Holds the session to what bounds the agent that it is run by, wherever that agent is from. The servers whose tools it
+    /// names must be there, unless their owner has said that they need not.
     pub fn hold_to(&mut self, tools: Option<Vec<String>>, denied: &[String]) {
+        for server in &self.if_named {
+            let prefix = format!("mcp__{server}");
+            let is_of = |tool: &String| {
+                tool.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
+            };
+            if tools.iter().flatten().any(is_of) {
+                self.expected.servers.insert(server.clone(), true);
+            }
+        }
         self.expected.tools = tools;
         // For the whole session: else a sub-agent could do what it may not do itself.
         let deny = json!({"permissions": {"deny": denied}});
@@ -179,7 +194,7 @@ impl Compiled {
             self.model = main.model.clone().filter(|model| model != "inherit");
             self.max_tokens = main.max_tokens;
             self.hold_to(main.tools.clone(), &main.denied);
-            self.require_servers_of(main, resolution);
+            self.require_servers_of(main);
         }
         self.expected.agents = agents.keys().cloned().collect();
         // Where nobody has it, the CLI would go on without it.
@@ -202,19 +217,9 @@ impl Compiled {
     }
 
     /// What the chosen agent names must be there, unless its owner has said that it need not.
-    fn require_servers_of(&mut self, main: &Agent, resolution: &Resolution) {
-        for resource in resolution.of(Kind::Mcp).filter(|resource| resource.own.required.is_none()) {
-            let What::Mcp(servers) = &resource.what else { continue };
-            for server in servers {
-                let prefix = format!("mcp__{}", server.name);
-                let is_of = |tool: &String| {
-                    tool.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
-                };
-                let is_named = main.servers().any(|name| name == server.name);
-                if is_named || main.tools.iter().flatten().any(is_of) {
-                    self.expected.servers.insert(server.name.clone(), true);
-                }
-            }
+    fn require_servers_of(&mut self, main: &Agent) {
+        for server in main.servers().filter(|server| self.if_named.contains(*server)) {
+            self.expected.servers.insert(server.to_owned(), true);
         }
     }
 }
