@@ -345,7 +345,11 @@ impl Engine {
         let json = self.0.store.lock(sha256.to_owned()).await.map_err(SubmitError::Store)?;
         let lock = json.and_then(|json| serde_json::from_str(&json).ok());
         lock.ok_or_else(|| {
-            invalid("lock", "names no lock that is kept here: `GET /v1/tasks/{id}/lock` shows a task's")
+            invalid(
+                "lock",
+                "names no lock that is kept here: `POST /v1/locks` keeps one, once its resources are (`PUT \
+                 /v1/resources/{sha256}`), and `GET /v1/tasks/{id}/lock` shows a task's",
+            )
         })
     }
 

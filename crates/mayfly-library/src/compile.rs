@@ -55,6 +55,8 @@ pub struct Compiled {
     pub settings: Map<String, Value>,
     /// The servers for `--mcp-config`.
     pub servers: Map<String, Value>,
+    /// Servers of which their owner has not said whether they are required: they are to the agent that names a tool of theirs.
+    pub if_named: BTreeSet<String>,
     /// What it must say of itself.
     pub expected: Expected,
 }
@@ -154,14 +156,27 @@ impl Compiled {
                     );
                     let required = resource.own.required.unwrap_or(false);
                     self.expected.servers.insert(server.name.clone(), required);
+                    if resource.own.required.is_none() {
+                        self.if_named.insert(server.name.clone());
+                    }
                 }
             }
             What::Skill { .. } | What::Rules | What::Agent(_) => {}
         }
     }
 
-    /// Holds the session to what bounds the agent that it is run by, wherever that agent is from.
+    /// Holds the session to what bounds the agent that it is run by, wherever that agent is from. The servers whose tools it
+    /// names must be there, unless their owner has said that they need not.
     pub fn hold_to(&mut self, tools: Option<Vec<String>>, denied: &[String]) {
+        for server in &self.if_named {
+            let prefix = format!("mcp__{server}");
+            let is_of = |tool: &String| {
+                tool.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
+            };
+            if tools.iter().flatten().any(is_of) {
+                self.expected.servers.insert(server.clone(), true);
+            }
+        }
         self.expected.tools = tools;
         // For the whole session: else a sub-agent could do what it may not do itself.
         let deny = json!({"permissions": {"deny": denied}});
@@ -180,7 +195,7 @@ impl Compiled {
             self.model = main.model.clone().filter(|model| model != "inherit");
             self.max_tokens = main.max_tokens;
             self.hold_to(main.tools.clone(), &main.denied);
-            self.require_servers_of(main, resolution);
+            self.require_servers_of(main);
         }
         self.expected.agents = agents.keys().cloned().collect();
         // Where nobody has it, the CLI would go on without it.
@@ -204,22 +219,10 @@ impl Compiled {
 
     /// What the chosen agent names must be there, unless its owner has said that it need not; what the library does not
     /// have, the repository must.
-    fn require_servers_of(&mut self, main: &Agent, resolution: &Resolution) {
-        let nobodys = main.servers().filter(|name| !self.servers.contains_key(*name));
-        self.expected.servers.extend(nobodys.map(|name| (name.to_owned(), true)));
-        for resource in resolution.of(Kind::Mcp).filter(|resource| resource.own.required.is_none()) {
-            let What::Mcp(servers) = &resource.what else { continue };
-            for server in servers {
-                let prefix = format!("mcp__{}", server.name);
-                let is_of = |tool: &String| {
-                    tool.strip_prefix(&prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("__"))
-                };
-                let is_named = main.servers().any(|name| name == server.name);
-                if is_named || main.tools.iter().flatten().any(is_of) {
-                    self.expected.servers.insert(server.name.clone(), true);
-                }
-            }
-        }
+    fn require_servers_of(&mut self, main: &Agent) {
+        let (servers, if_named) = (&self.servers, &self.if_named);
+        let named = main.servers().filter(|name| if_named.contains(*name) || !servers.contains_key(*name));
+        self.expected.servers.extend(named.map(|name| (name.to_owned(), true)));
     }
 }
 

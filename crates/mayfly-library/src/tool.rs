@@ -206,6 +206,15 @@ fn copy_one(file: &Path, copy: &Path) -> io::Result<()> {
     set_mode(copy, if is_executable(&fs::metadata(file)?) { 0o555 } else { 0o444 })
 }
 
+/// Has all of the tree in `folder` on the disk.
+pub fn sync(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let (path, kind) = entry.map(|entry| (entry.path(), entry.file_type()))?;
+        if kind?.is_dir() { sync(&path)? } else { fs::File::open(path)?.sync_all()? }
+    }
+    fs::File::open(folder)?.sync_all()
+}
+
 /// The files of a tree, by path.
 fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, BadTree> {
     let (mut found, mut bytes, mut todo) = (BTreeMap::new(), 0, vec![(String::new(), folder.to_owned())]);

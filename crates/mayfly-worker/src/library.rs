@@ -64,12 +64,9 @@ pub(crate) enum LibraryError {
     /// It was good when it was locked.
     #[error("{0}")]
     Resource(#[from] Problems),
-    /// There is no room for it.
-    #[error("it cannot be written")]
-    Write(#[from] io::Error),
 }
 
-/// Makes ready what `claude` finds of the library.
+/// Fetches what `claude` finds of the library. Nothing of it is written yet.
 pub(crate) async fn prepare(
     order: &WorkOrder,
     exchange: &Exchange<'_>,
@@ -77,13 +74,14 @@ pub(crate) async fn prepare(
 ) -> Result<Compiled, LibraryError> {
     let Some(library) = &order.library else { return Ok(Compiled::default()) };
     let resolution = fetch(library, exchange).await?;
-    let config = config_dir(home);
     let secrets = secrets_for(&resolution, library)?;
-    let compiled = compile(&resolution, &config.to_string_lossy(), &secrets);
-    for file in &compiled.files {
-        write(&config.join(&file.path), &file.bytes, file.executable)?;
-    }
-    Ok(compiled)
+    Ok(compile(&resolution, &config_dir(home).to_string_lossy(), &secrets))
+}
+
+/// Writes it to where `claude` finds it.
+pub(crate) fn put(compiled: &Compiled, home: &Path) -> io::Result<()> {
+    let config = config_dir(home);
+    compiled.files.iter().try_for_each(|file| write(&config.join(&file.path), &file.bytes, file.executable))
 }
 
 /// What servers are given, which must be all that they need.

@@ -22,7 +22,7 @@ use crate::Surroundings;
 use crate::checkout::Checkout;
 use crate::checkpoint::Checkpoints;
 use crate::checkpoint::state::State;
-use crate::claude::command::{Launch, prepare};
+use crate::claude::command::{Launch, config_dir, empty, prepare};
 use crate::claude::verdict::Verdict;
 use crate::collect::Collector;
 use crate::exchange::Exchange;
@@ -121,10 +121,7 @@ impl Life {
             return stopped();
         }
         if let Err(error) = self.carry_words(workspace, &mut library, &outlet).await {
-            let detail = format!(
-                "what the repository says cannot be written into {}: {error}",
-                self.boot.home.display()
-            );
+            let detail = format!("what the repository says cannot be given to claude: {error}");
             return Verdict::failed(Failure::Workspace, detail);
         }
         let order = self.order_with(&library);
@@ -149,7 +146,8 @@ impl Life {
     }
 
     /// Does what comes before `claude` and can be done again in another machine: gets the library, what an earlier task
-    /// left, and what the set-up commands make.
+    /// left, and what the set-up commands make. These run as the agent does, so the CLI's folder is filled after them, and
+    /// with nothing of theirs.
     async fn make_ready(
         &self,
         workspace: &Path,
@@ -163,16 +161,16 @@ impl Life {
         let library = library::prepare(&self.order, exchange, &self.boot.home);
         let library = unless_stopped(duty, library).await?;
         // Also without its library: what comes out of this machine holds what was left.
-        let taken_up = unless_stopped(duty, self.take_up(workspace, exchange, outlet)).await?;
-        taken_up.map_err(|error| {
-            let detail = format!("what the earlier task left cannot be taken up: {}", causes(&error));
-            Verdict::failed(Failure::Workspace, detail)
-        })?;
+        unless_stopped(duty, self.take_up_work(workspace, exchange, outlet)).await??;
         let library = library.map_err(|error| {
             let detail = format!("what the task gets of the library is not there: {}", causes(&error));
             Verdict::failed(Failure::Startup, detail)
         })?;
         self.set_up(workspace, exchange, outlet, duty).await?;
+        let home = &self.boot.home;
+        empty(home).map_err(|error| not_written(home, &error))?;
+        unless_stopped(duty, self.take_up_session(workspace, exchange)).await??;
+        library::put(&library, home).map_err(|error| not_written(home, &error))?;
         Ok(library)
     }
 
@@ -240,20 +238,30 @@ impl Life {
     }
 
     /// Goes on where an earlier task was, if that was asked for.
-    async fn take_up(
+    async fn take_up_work(
         &self,
         workspace: &Path,
         exchange: &Exchange<'_>,
         outlet: &Outlet,
-    ) -> Result<(), TakeUpError> {
-        let Some(resume) = &self.order.resume else { return Ok(()) };
-        let base = self.order.workspace.as_ref().map(|workspace| workspace.base.as_str());
-        let (reaper, home) = (&self.reaper, &*self.boot.home);
-        for lost in (TakeUp { resume, base, reaper, exchange, home, workspace }).all().await? {
+    ) -> Result<(), Verdict> {
+        let Some(take_up) = self.take_up(workspace, exchange) else { return Ok(()) };
+        for lost in take_up.work().await.map_err(|error| not_taken_up(&error))? {
             let text = format!("of what the earlier task left, this is not there: {lost}");
             outlet.report(&Report::Warning { text }).await;
         }
         Ok(())
+    }
+
+    /// The same, for what was said.
+    async fn take_up_session(&self, workspace: &Path, exchange: &Exchange<'_>) -> Result<(), Verdict> {
+        let Some(take_up) = self.take_up(workspace, exchange) else { return Ok(()) };
+        take_up.session().await.map_err(|error| not_taken_up(&error))
+    }
+
+    fn take_up<'a>(&'a self, workspace: &'a Path, exchange: &'a Exchange<'a>) -> Option<TakeUp<'a>> {
+        let resume = self.order.resume.as_ref()?;
+        let base = self.order.workspace.as_ref().map(|workspace| workspace.base.as_str());
+        Some(TakeUp { resume, base, reaper: &self.reaper, exchange, home: &self.boot.home, workspace })
     }
 
     /// The order, with the model of the agent that it is run by if the task has named none.
@@ -333,6 +341,16 @@ async fn unless_stopped<T>(
         done = part => Ok(done),
         _ = duty.wait_for(|duty| *duty > Duty::Work) => Err(stopped()),
     }
+}
+
+fn not_taken_up(error: &TakeUpError) -> Verdict {
+    let detail = format!("what the earlier task left cannot be taken up: {}", causes(error));
+    Verdict::failed(Failure::Workspace, detail)
+}
+
+fn not_written(home: &Path, error: &io::Error) -> Verdict {
+    let detail = format!("{} cannot be filled: {error}", config_dir(home).display());
+    Verdict::failed(Failure::Startup, detail)
 }
 
 fn stopped() -> Verdict {

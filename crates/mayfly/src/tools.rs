@@ -12,7 +12,7 @@ mod pip;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -30,6 +30,10 @@ use crate::printer::Shown;
 
 /// The most characters of what npm or pip said.
 const SAID_CHARS_MAX: usize = 600;
+/// The most bytes that are read of what they said.
+const SAID_BYTES_MAX: u64 = 64 << 10;
+/// The most bytes of a file in which a package says what it is.
+const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// The longest that it may take for one package.
 const FETCH_MAX: Duration = Duration::from_secs(10 * 60);
 /// The longest that a program may take to say which one it is.
@@ -75,10 +79,15 @@ pub(crate) fn fetch(
     Ok(fetched)
 }
 
-/// What a server would download whose tree is not in the library any more.
+/// What a server would download whose tree is not in the library any more, or not as it was.
 fn gone<'a>(library: &Library, server: &'a Server) -> Option<Download<'a>> {
-    let tree = library.folder().join(tool::FOLDER).join(&server.tool.as_ref()?.sha256);
-    server.download().filter(|_| !tree.is_dir())
+    let sha256 = &server.tool.as_ref()?.sha256;
+    let tree = library.folder().join(tool::FOLDER).join(sha256);
+    server.download().filter(|_| !is_whole(&tree, sha256))
+}
+
+fn is_whole(tree: &Path, sha256: &str) -> bool {
+    tool::sha256(tree).is_ok_and(|found| found == sha256)
 }
 
 /// Notes beside the servers what they run, so that it is a part of what they are. The rest of the resource, which may be a
@@ -126,15 +135,26 @@ fn fetch_one(
         npm::program(&tree)?
     };
     let sha256 = tool::sha256(&tree)?;
-    let place = trees.join(&sha256);
-    match File::open(&place) {
-        // As old as what nobody names could be taken away.
-        Ok(there) => there.set_modified(SystemTime::now())?,
-        Err(_) => fs::rename(&tree, &place)?,
-    }
+    keep(&tree, &trees, &sha256)?;
     let Found { resolved, path } = found;
     let (package, named, program) = (package.to_owned(), named.map(str::to_owned), program.to_owned());
     Ok(Tool { package, named, resolved, sha256, program, path })
+}
+
+/// Has a tree among the others by its name, unless it is there as it was; what is damaged makes room.
+fn keep(tree: &Path, trees: &Path, sha256: &str) -> io::Result<()> {
+    let place = trees.join(sha256);
+    if is_whole(&place, sha256) {
+        // As old as what nobody names could be taken away.
+        return File::open(&place)?.set_modified(SystemTime::now());
+    }
+    if place.exists() {
+        fs::remove_dir_all(&place)?;
+    }
+    // All of it is on the disk before it has its name.
+    tool::sync(tree)?;
+    fs::rename(tree, place)?;
+    File::open(trees)?.sync_all()
 }
 
 /// What is said where nobody waits for it any more.
@@ -156,7 +176,7 @@ impl Fetcher<'_> {
             None => bail!("{name} cannot be started: install {name}"),
             Some(true) => Ok(()),
             Some(false) => {
-                let said = String::from_utf8_lossy(&fs::read(self.said())?).into_owned();
+                let said = String::from_utf8_lossy(&start_of(&self.said(), SAID_BYTES_MAX)?).into_owned();
                 bail!("{name} says: {}", Shown::line(said.trim(), SAID_CHARS_MAX));
             }
         }
@@ -165,7 +185,7 @@ impl Fetcher<'_> {
     /// What a program prints, which is called `name` in messages. `None`: it is not there, or failed.
     fn answer(self, command: Command, name: &str, most: Duration) -> anyhow::Result<Option<String>> {
         match self.run(command, name, most)? {
-            Some(true) => Ok(String::from_utf8(fs::read(self.printed())?).ok()),
+            Some(true) => Ok(String::from_utf8(all_of(&self.printed(), SAID_BYTES_MAX)?).ok()),
             _ => Ok(None),
         }
     }
@@ -190,6 +210,22 @@ impl Fetcher<'_> {
     fn said(self) -> PathBuf {
         self.scratch.join("said")
     }
+}
+
+/// What a file begins with.
+fn start_of(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(bytes).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// A file, which may not be longer than this.
+fn all_of(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
+    let all = start_of(path, bytes_max + 1).with_context(|| format!("cannot read {}", path.display()))?;
+    if all.len() as u64 > bytes_max {
+        bail!("{} has more than {bytes_max} bytes", path.display());
+    }
+    Ok(all)
 }
 
 /// Takes away what only leads elsewhere, such as npm's own folder of commands.
@@ -259,7 +295,54 @@ mod tests {
         assert_eq!(fetched(&library, &environment).expect("nothing to do"), []);
         fs::remove_dir_all(&tree).expect("taken away");
         assert_eq!(fetched(&library, &environment).expect("fetched again"), first);
-        assert!(tree.is_dir());
+        assert!(is_whole(&tree, &tool.sha256));
+    }
+
+    #[test]
+    fn a_tree_that_is_damaged_is_fetched_again() {
+        let Some((place, library, registry)) = bed() else { return };
+        let environment = environment(place.path(), registry.url());
+        let first = fetched(&library, &environment).expect("fetched");
+        let tool = &first[0].tool;
+        let tree = library.folder().join(tool::FOLDER).join(&tool.sha256);
+        fs::write(tree.join(&tool.path), "").expect("a file");
+        fs::write(tree.join("more"), "").expect("a file");
+        assert_eq!(fetched(&library, &environment).expect("fetched again"), first);
+        assert_eq!(tool::sha256(&tree).expect("a tree"), tool.sha256);
+        assert_eq!(fetched(&library, &environment).expect("nothing to do"), []);
+    }
+
+    #[test]
+    fn what_strangers_publish_is_read_no_further_than_its_bound() {
+        let place = tempfile::tempdir().expect("a folder");
+        let tree = place.path();
+        let sparse = |path: &str| {
+            let path = tree.join(path);
+            fs::create_dir_all(path.parent().expect("one")).expect("folders");
+            File::create(path).expect("a file").set_len(MANIFEST_BYTES_MAX + 1).expect("its length");
+        };
+        let wrong = |found: anyhow::Result<Found>| format!("{:#}", found.err().expect("refused"));
+        sparse("package.json");
+        let said = wrong(npm::program(tree));
+        assert!(said.ends_with("package.json has more than 4194304 bytes"), "{said}");
+        sparse("tiny-1.0.dist-info/METADATA");
+        let said = wrong(pip::program(tree, &pip::Package::read("tiny").expect("one"), None));
+        assert!(said.ends_with("METADATA has more than 4194304 bytes"), "{said}");
+
+        let environment = environment(tree, "");
+        let never = &AtomicBool::new(false);
+        let fetcher = Fetcher { scratch: tree, environment: &environment, given_up: never };
+        let shell = |script: String| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &script]);
+            shell
+        };
+        let much = format!("head -c {} /dev/zero", SAID_BYTES_MAX + 1);
+        let said = fetcher.answer(shell(much.clone()), "it", ANSWER_MAX).expect_err("refused");
+        assert!(format!("{said:#}").ends_with("printed has more than 65536 bytes"), "{said:#}");
+        let complains = format!("{{ echo first; {much} | tr '\\0' x; }} >&2; false");
+        let said = fetcher.fetch(shell(complains), "it").expect_err("it failed").to_string();
+        assert!(said.starts_with("it says: first"), "{said}");
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Stock {
         tool::copy(&tree, &copy).map_err(|error| wrong(causes(&error)))?;
         // What is kept is never looked at again: it is all of it, and on the disk, before it has its name.
         is_locked(&copy)?;
-        sync_tree(&copy).map_err(SubmitError::Archives)?;
+        tool::sync(&copy).map_err(SubmitError::Archives)?;
         self.kept.ask_for(&copy, self.now);
         // Another task may have been faster.
         match fs::rename(&copy, &kept) {
@@ -88,15 +88,6 @@ impl Stock {
             _ => sync(tools).map_err(SubmitError::Archives),
         }
     }
-}
-
-/// Has all of a folder on the disk.
-fn sync_tree(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() { sync_tree(&entry.path())? } else { sync(&entry.path())? }
-    }
-    sync(folder)
 }
 
 fn sync(path: &Path) -> io::Result<()> {

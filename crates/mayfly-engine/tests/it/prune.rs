@@ -154,7 +154,7 @@ async fn what_a_task_had_of_the_library_goes_with_the_last_task_that_names_it() 
     assert_eq!(mayfly.engine.lock_of(old).await.unwrap(), None);
     let named = CreateTask { lock: Some(lock.sha256()), ..task("again") };
     let refused = mayfly.engine.submit(named, None).await.unwrap_err().to_string();
-    assert!(refused.contains("names no lock that is kept here"), "{refused}");
+    assert!(refused.contains("names no lock that is kept here: `POST /v1/locks` keeps one"), "{refused}");
 }
 
 /// What waits or runs keeps what it was accepted with, however old that is.

@@ -102,7 +102,7 @@ pub(super) async fn list(State(app): State<Owner>, Wants(wanted): Wants) -> Resu
     path = "/v1/library/lock",
     params(Wanted),
     responses(
-        (status = 200, description = "The lock; the SHA-256 of these bytes is its name", body = String, content_type = "application/json"),
+        (status = 200, description = "The lock; the SHA-256 of these bytes is its name, by which a task may name it once another had it, or it was handed over: its resources with `PUT /v1/resources/{sha256}`, then itself with `POST /v1/locks`", body = String, content_type = "application/json"),
         (status = 400, description = "There is something else in the query, or something in it is no name", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 422, description = "Something is wrong in the library that the task would get, or is not there, or was not fetched: a line each, with file, line and column", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),

@@ -6,7 +6,7 @@
 //! that is what the gateway knows this attempt by.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -36,6 +36,9 @@ pub(crate) const PERMISSION_MODE: &str = "bypassPermissions";
 const NO_SERVERS: &str = r#"{"mcpServers":{}}"#;
 /// Where servers are named, in the CLI's own folder.
 const SERVERS_FILE: &str = "library/servers.json";
+
+/// The longest file of servers of a repository.
+const REPOSITORY_SERVERS_BYTES_MAX: u64 = 1 << 20;
 
 /// Where its settings are, in the same folder.
 const SETTINGS_FILE: &str = "library/settings.json";
@@ -246,7 +249,7 @@ impl Launch<'_> {
         let mut servers = match (self.order.trust_repo && own.is_file(), self.library.servers.is_empty()) {
             (false, true) => return Ok(NO_SERVERS.to_owned()),
             (true, true) => return Ok(own.to_string_lossy().into_owned()),
-            (true, false) => servers_of(&std::fs::read(&own)?).ok_or_else(|| {
+            (true, false) => servers_of(&read_servers(&own)?).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::InvalidData, "the repository's .mcp.json is no list of servers")
             })?,
             (false, false) => Map::new(),
@@ -272,6 +275,17 @@ pub(crate) fn give_surroundings(command: &mut Command, home: &Path, egress_port:
 
 fn proxy_at(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
+}
+
+/// A repository's file of servers.
+fn read_servers(file: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(file)?.take(REPOSITORY_SERVERS_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > REPOSITORY_SERVERS_BYTES_MAX {
+        let words = format!("the repository's .mcp.json has more than {REPOSITORY_SERVERS_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, words));
+    }
+    Ok(text)
 }
 
 /// The servers that a file names.
@@ -300,6 +314,18 @@ pub(crate) fn config_dir(home: &Path) -> PathBuf {
 /// Makes the CLI's own folder.
 pub(crate) fn prepare(home: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(config_dir(home))
+}
+
+/// Makes it anew, without what is there.
+pub(crate) fn empty(home: &Path) -> io::Result<()> {
+    let folder = config_dir(home);
+    match folder.symlink_metadata() {
+        Ok(there) if there.is_dir() => std::fs::remove_dir_all(&folder)?,
+        Ok(_) => std::fs::remove_file(&folder)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    prepare(home)
 }
 
 #[cfg(test)]
@@ -375,6 +401,18 @@ pub(crate) mod tests {
         assert_eq!(settings["disableSkillShellExecution"], true);
         let told = ["A", "MCP_TIMEOUT", "CLAUDE_CODE_MAX_OUTPUT_TOKENS"].map(|name| &settings["env"][name]);
         assert_eq!(told, ["1", "5000", "1000"]);
+    }
+
+    #[test]
+    fn a_repositorys_servers_have_a_bound() {
+        let place = tempfile::tempdir().expect("a folder");
+        let own = place.path().join(".mcp.json");
+        let file = File::create(&own).expect("a file");
+        file.set_len(REPOSITORY_SERVERS_BYTES_MAX).expect("its length");
+        assert_eq!(read_servers(&own).expect("read").len() as u64, REPOSITORY_SERVERS_BYTES_MAX);
+        file.set_len(REPOSITORY_SERVERS_BYTES_MAX + 1).expect("its length");
+        let said = read_servers(&own).expect_err("refused").to_string();
+        assert_eq!(said, "the repository's .mcp.json has more than 1048576 bytes");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mayfly_wire::worker::{BUNDLE_BYTES_MAX, OrderedResume, RESUMED_PATH};
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::collect::git::GitError;
@@ -37,12 +38,10 @@ pub(crate) struct TakeUp<'a> {
 }
 
 impl TakeUp<'_> {
-    /// Takes all of it up; gives what could not be, a line each.
-    pub(crate) async fn all(&self) -> Result<Vec<String>, TakeUpError> {
-        let scratch = tempfile::Builder::new().prefix("mayfly-").tempdir_in(self.home);
-        let scratch = scratch.map_err(TakeUpError::Write)?;
-        self.session(scratch.path()).await?;
+    /// Takes up the work; gives what could not be, a line each.
+    pub(crate) async fn work(&self) -> Result<Vec<String>, TakeUpError> {
         let Some(head) = &self.resume.head else { return Ok(Vec::new()) };
+        let scratch = self.scratch()?;
         let bundle = scratch.path().join("bundle");
         let path = format!("{RESUMED_PATH}bundle");
         let fetched = self.exchange.fetch(&path, &bundle, BUNDLE_BYTES_MAX).await;
@@ -58,6 +57,10 @@ impl TakeUp<'_> {
             deadline: Instant::now() + TIME_MAX,
         };
         Ok(left.put_back().await?)
+    }
+
+    fn scratch(&self) -> Result<TempDir, TakeUpError> {
+        tempfile::Builder::new().prefix("mayfly-").tempdir_in(self.home).map_err(TakeUpError::Write)
     }
 }
 

@@ -18,8 +18,10 @@ use crate::claude::command::config_dir;
 const COST: &[u8] = br#"{"type":"cost-state""#;
 
 impl TakeUp<'_> {
-    pub(super) async fn session(&self, scratch: &Path) -> Result<(), TakeUpError> {
-        let fetched = scratch.join("transcript");
+    /// Takes up the session, once nothing but `claude` runs any more that could change it.
+    pub(crate) async fn session(&self) -> Result<(), TakeUpError> {
+        let scratch = self.scratch()?;
+        let fetched = scratch.path().join("transcript");
         let path = format!("{RESUMED_PATH}transcript");
         let fetching = self.exchange.fetch(&path, &fetched, TRANSCRIPT_BYTES_MAX);
         fetching.await.map_err(|source| TakeUpError::Fetch { what: "session file", source })?;

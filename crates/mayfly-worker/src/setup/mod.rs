@@ -8,7 +8,7 @@
 //! They run as the agent does: by the same user, in the workspace, with the same way to other hosts and without any
 //! credential. What they print is in the log as lines of the standard error. What they made is packed before the agent
 //! has begun, when nothing runs any more, so no agent has a say in what later machines get. The orchestrator keeps it for
-//! the repository and the commands alone.
+//! the repository and the commands alone. What they put into the CLI's own folder is gone when that is filled.
 //!
 //! Bounds: the time of the commands, all in all, and [`KEEPING_MAX`] for taking what is kept and for handing it over; the
 //! machine's disk for each of them; [`STDERR_BYTES_MAX`](crate::listen::STDERR_BYTES_MAX) of each command's output;

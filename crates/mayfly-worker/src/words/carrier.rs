@@ -76,7 +76,8 @@ pub(crate) struct Carrier<'a> {
     library: &'a Expected,
     /// What bounds the agent that the task is run by, if it is one of the repository's.
     main: Option<Bounds>,
-    config: PathBuf,
+    /// The CLI's folder; none where nothing is written.
+    config: Option<PathBuf>,
     ignored: Ignored,
     mirrored: BTreeSet<PathBuf>,
     files_left: usize,
@@ -85,7 +86,7 @@ pub(crate) struct Carrier<'a> {
 }
 
 impl<'a> Carrier<'a> {
-    pub(crate) fn new(tree: Tree, config: PathBuf, library: &'a Expected) -> Self {
+    pub(crate) fn new(tree: Tree, config: Option<PathBuf>, library: &'a Expected) -> Self {
         Self {
             tree,
             library,
@@ -106,6 +107,12 @@ impl<'a> Carrier<'a> {
             self.name_keys(Path::new(settings));
         }
         self.memory(Path::new(""), 0)?;
+        Ok((self.ignored, self.main))
+    }
+
+    /// Reads the agents alone.
+    pub(crate) fn read_agents(mut self) -> io::Result<(Ignored, Option<Bounds>)> {
+        self.rewritten(Path::new(".claude/agents"), AGENT)?;
         Ok((self.ignored, self.main))
     }
 
@@ -358,8 +365,9 @@ impl<'a> Carrier<'a> {
 
     /// Writes into the CLI's folder, which nobody else can have touched yet.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let file = self.config.join(path);
-        fs::create_dir_all(file.parent().unwrap_or(&self.config))?;
+        let Some(config) = &self.config else { return Ok(()) };
+        let file = config.join(path);
+        fs::create_dir_all(file.parent().unwrap_or(config))?;
         fs::write(file, bytes)
     }
 }

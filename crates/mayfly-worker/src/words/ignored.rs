@@ -19,6 +19,8 @@ const PARTS_MAX: usize = 50;
 #[derive(Debug, Default)]
 pub(crate) struct Ignored {
     named: BTreeMap<String, Vec<String>>,
+    /// The first of which all was left out for a reason, with that.
+    whole: Option<String>,
     /// How often one more could not be named.
     more: usize,
 }
@@ -26,6 +28,9 @@ pub(crate) struct Ignored {
 impl Ignored {
     /// A file of which nothing counts, for a reason if there is more to say than that.
     pub(crate) fn whole(&mut self, file: &Path, why: &str) {
+        if !why.is_empty() {
+            self.whole.get_or_insert_with(|| shorten(&format!("{}: {why}", file.display())));
+        }
         self.parts(file, [why.to_owned()]);
     }
 
@@ -47,6 +52,11 @@ impl Ignored {
         if parts.peek().is_some() && known.len() == PARTS_MAX {
             known.push("and more".to_owned());
         }
+    }
+
+    /// The first file of which all was left out for a reason, with that.
+    pub(crate) fn first_whole(&self) -> Option<&str> {
+        self.whole.as_deref()
     }
 
     pub(crate) fn reports(self) -> Vec<Report> {

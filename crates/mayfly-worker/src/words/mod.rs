@@ -24,7 +24,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use mayfly_library::Compiled;
+use mayfly_library::{Compiled, Expected};
 use mayfly_wire::worker::{Report, WorkOrder};
 use serde_json::json;
 
@@ -57,15 +57,32 @@ pub(crate) fn prepare(
         // The CLI asks its user before it lets a repository widen what may be done, and keeps the answer there.
         let trusted = json!({"projects": {workspace.to_string_lossy(): {"hasTrustDialogAccepted": true}}});
         fs::write(config.join(".claude.json"), trusted.to_string())?;
-        return Ok(Vec::new());
+        return hold_to_own_agent(workspace, library).map(|()| Vec::new());
     }
     fs::write(config.join("settings.json"), SETTINGS)?;
-    let carrier = Carrier::new(Tree::at(workspace)?, config, &library.expected);
+    let carrier = Carrier::new(Tree::at(workspace)?, Some(config), &library.expected);
     let (ignored, main) = carrier.carry()?;
     if let Some(Bounds { tools, denied }) = main {
         library.hold_to(tools, &denied);
     }
     Ok(ignored.reports())
+}
+
+/// Holds the session to what bounds the agent of a trusted repository that it is run by, which the CLI reads there itself.
+fn hold_to_own_agent(workspace: &Path, library: &mut Compiled) -> io::Result<()> {
+    let Expected { agent, agents, .. } = &library.expected;
+    let Some(agent) = agent.as_ref().filter(|agent| !agents.contains(agent)) else { return Ok(()) };
+    let wanted = Expected { agent: Some(agent.clone()), ..Expected::default() };
+    let (ignored, main) = Carrier::new(Tree::at(workspace)?, None, &wanted).read_agents()?;
+    match (main, ignored.first_whole()) {
+        (Some(Bounds { tools, denied }), _) => library.hold_to(tools, &denied),
+        (None, Some(unread)) => {
+            let words = format!("what bounds the agent {agent} cannot be told: {unread}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, words));
+        }
+        (None, None) => {}
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
 //! Packages for node, by npm: it runs none of their scripts.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value};
 
-use super::{Fetcher, Found};
+use super::{Fetcher, Found, MANIFEST_BYTES_MAX, all_of, start_of};
 use crate::printer::Shown;
 
 /// The most characters of a name that is shown.
@@ -84,20 +83,21 @@ fn is_for_node(path: &Path) -> io::Result<bool> {
     if path.extension().and_then(OsStr::to_str).is_some_and(|end| NODE_ENDS.contains(&end)) {
         return Ok(true);
     }
-    let mut start = Vec::new();
-    File::open(path)?.take(FIRST_LINE_BYTES_MAX).read_to_end(&mut start)?;
+    let start = start_of(path, FIRST_LINE_BYTES_MAX)?;
     let start = String::from_utf8_lossy(&start);
     let interpreter = start.lines().next().and_then(|line| line.strip_prefix("#!")).unwrap_or_default();
     Ok(interpreter.split(['/', ' ', '\t']).any(|word| word == "node"))
 }
 
 fn read_json(path: &Path) -> anyhow::Result<Map<String, Value>> {
-    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = all_of(path, MANIFEST_BYTES_MAX)?;
     serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -9,13 +9,13 @@ use anyhow::{Context as _, bail};
 use mayfly_library::tool::PYTHON;
 use mayfly_library::tree::is_plain;
 
-use super::{ANSWER_MAX, Fetcher, Found};
+use super::{ANSWER_MAX, Fetcher, Found, MANIFEST_BYTES_MAX, all_of, start_of};
 use crate::printer::Shown;
 
 /// The most characters of a name that is shown.
 const NAME_CHARS_MAX: usize = 100;
 /// The most bytes of a program that are looked at.
-const FIRST_LINES_BYTES_MAX: usize = 1024;
+const FIRST_LINES_BYTES_MAX: u64 = 1024;
 /// Where pip is looked for: beside the Python of machines, then where the user has one.
 const PYTHONS: [&str; 2] = [PYTHON, "python3"];
 /// What prints a Python's version as pip is told it.
@@ -119,7 +119,8 @@ pub(super) fn program(tree: &Path, package: &Package<'_>, named: Option<&str>) -
             package.name
         );
     }
-    let text = fs::read(tree.join(&path)).with_context(|| format!("cannot read {path}"))?;
+    let start = start_of(&tree.join(&path), FIRST_LINES_BYTES_MAX);
+    let text = start.with_context(|| format!("cannot read {path}"))?;
     if !is_for_python(&text) {
         bail!("the program `{path}` of {resolved} is none for Python: no other can be locked");
     }
@@ -145,8 +146,11 @@ fn version(tree: &Path, name: &str) -> anyhow::Result<String> {
         if path.extension().is_none_or(|end| end != "dist-info") {
             continue;
         }
-        let text = fs::read(path.join("METADATA")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let says_it = path.join("METADATA");
+        if !says_it.is_file() {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&all_of(&says_it, MANIFEST_BYTES_MAX)?).into_owned();
         let says = |key: &str| {
             text.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix(key))
         };
@@ -166,7 +170,7 @@ fn normal(name: &str) -> String {
 
 /// Whether Python runs it, by what it says itself, also where pip's path would be too long for a first line.
 fn is_for_python(text: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(&text[..text.len().min(FIRST_LINES_BYTES_MAX)]).into_owned();
+    let text = String::from_utf8_lossy(text);
     let mut lines = text.lines();
     let first = lines.next().and_then(|line| line.strip_prefix("#!")).unwrap_or_default();
     let is_named = first.split(['/', ' ']).any(|word| word.starts_with("python"));

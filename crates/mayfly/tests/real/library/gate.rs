@@ -72,6 +72,19 @@ async fn a_server_that_does_not_start_ends_the_task_where_it_is_required() {
         ended.stderr
     );
     assert_eq!((ended.tool_results(), world.branches()), (vec![], vec![]));
+
+    // So it is for one of the repository's, trusted or not.
+    let folder = world.repo().join(".claude/agents");
+    std::fs::create_dir_all(&folder).unwrap();
+    let own = "---\nname: own\ndescription: d\ntools: Bash, mcp__gone__ask\n---\nAsk.";
+    std::fs::write(folder.join("own.md"), own).unwrap();
+    for trust in [&[][..], &["--trust-repo"]] {
+        let ended = world.outcome_of(&[trust, &["--agent", "own", &instant()]].concat()).await;
+        let (outcome, detail) = ended.outcome();
+        assert_eq!(outcome, "init-mismatch", "{detail}");
+        assert!(detail.contains("the MCP server gone, which is required, is failed"), "{detail}");
+        assert_eq!((ended.tool_results(), world.branches()), (vec![], vec![]));
+    }
     world.end().await;
 }
 

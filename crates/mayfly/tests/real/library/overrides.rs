@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
-use super::super::world::{Ended, World};
+use super::super::world::{Ended, Run, World};
 use super::{bash, delegate, init, put, steps, tool};
 
 const TOUCHED: &str = "Permission to use Bash with command touch ran.txt has been denied";
@@ -128,4 +128,56 @@ async fn an_agent_that_writes_settings_for_itself_is_held_all_the_same() {
     assert_eq!(world.git(&["show", &format!("{branch}:hooked.txt")]), "fired", "after the second command");
     assert!(!world.git(&["ls-tree", "--name-only", &branch]).contains("ran.txt"));
     world.end().await;
+}
+
+/// S05: what set-up commands run is the repository's, by the same user: they find nothing in the CLI's folder, and nothing that
+/// they put there counts, also where the task goes on from another.
+#[tokio::test(flavor = "multi_thread")]
+async fn set_up_commands_have_no_say_in_what_claude_is_told() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    policy(&world);
+    let lead = r#"{"name": "lead", "system_prompt": "canary-of-the-library", "tools": ["Bash"]}"#;
+    put(&world, "agent/_global/lead/agent.json", lead);
+    let hook = json!([{"hooks": [{"type": "command", "command": "touch /workspace/repo/ran.txt"}]}]);
+    let settings = json!({"hooks": {"PreToolUse": hook, "SessionStart": hook}});
+    let agents = json!({"lead": {"description": "d", "prompt": "canary-of-the-set-up"}});
+    let words = "---\\nname: wild\\ndescription: canary-of-the-set-up\\n---\\ncanary-of-the-set-up\\n";
+    let files = "CLAUDE.md rules/x.md skills/wild/SKILL.md agents/wild.md";
+    let commands = json!([
+        "find ~/.claude/ -type f",
+        "mkdir -p ~/.claude/library/hooks/note ~/.claude/agents ~/.claude/rules ~/.claude/skills/wild",
+        "printf '#!/bin/sh\\ntouch /workspace/repo/ran.txt\\n' >~/.claude/library/hooks/note/note.sh",
+        "chmod 755 ~/.claude/library/hooks/note/note.sh",
+        format!("echo '{agents}' >~/.claude/library/agents.json"),
+        format!("echo '{settings}' | tee ~/.claude/settings.json >~/.claude/library/settings.json"),
+        format!("for file in {files}; do printf -- '{words}' >~/.claude/$file; done"),
+        "mv ~/.claude ~/moved && ln -s moved ~/.claude"
+    ]);
+    let config = world.dir.path().join("mayfly.toml");
+    fs::write(&config, format!("[repo.repo.setup]\ncommands = {commands}\n")).unwrap();
+    let look = |said: &str| format!("{said} {}", steps(&[bash("stat -c %F ~/.claude")]));
+    let first = ["--config", config.to_str().unwrap(), "--agent", "lead", &look("begin")];
+    let first = world.outcome_of(&first).await;
+    let again = ["resume", first.events[0]["task"].as_str().unwrap(), &look("go on"), "--json"];
+    let again = Run::start(world.plain_command(&again)).end().await;
+    for ended in [&first, &again] {
+        assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+        let said = ended.events.iter().filter(|event| event["source"] == "stderr");
+        let said: Vec<&str> = said.filter_map(|event| event["text"].as_str()).collect();
+        assert!(said.len() == 8 && said.iter().all(|line| line.starts_with("set-up: ")), "{said:?}");
+        assert_eq!(ended.tool_results(), ["directory"]);
+        assert!(!init(ended)["agents"].to_string().contains("wild"), "{}", init(ended));
+    }
+    let told = super::told(&world);
+    assert!(told.contains("canary-of-the-library") && !told.contains("canary-of-the-set-up"), "{told}");
+    assert!(world.api.requests().last().unwrap().body.to_string().contains("begin "), "it goes on");
+    let branch = world.branches().into_iter().find(|branch| branch.contains(short(&again))).unwrap();
+    assert_eq!(world.git(&["show", &format!("{branch}:hooked.txt")]), "fired\nfired");
+    assert!(!world.git(&["ls-tree", "--name-only", &branch]).contains("ran.txt"));
+    world.end().await;
+}
+
+fn short(ended: &Ended) -> &str {
+    let task = ended.events[0]["task"].as_str().unwrap();
+    &task[task.len() - 8..]
 }

@@ -82,6 +82,48 @@ async fn a_task_is_run_by_an_agent_of_its_repository() {
     world.end().await;
 }
 
+/// S05: so it is of one that is trusted, where the CLI reads the agent itself: what that is denied no sub-agent may do, and
+/// bounds that the CLI does not read so end the task.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_a_trusted_repository_is_held_to_its_bounds() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let folder = world.repo().join(".claude/agents");
+    fs::create_dir_all(&folder).unwrap();
+    let own = |name: &str, bounds: &str| {
+        let text = format!("---\nname: {name}\ndescription: d\n{bounds}\n---\ncanary-of-{name}");
+        fs::write(folder.join(format!("{name}.md")), text).unwrap();
+    };
+    own("wide", "tools: Bash");
+    own("x", "tools: Read, Agent\ndisallowedTools: Bash(touch:*)");
+    let touch = super::bash("touch ran.txt");
+    let all = steps(&[touch.clone(), super::delegate("wide", &touch)]);
+    let ended = world.outcome_of(&["--trust-repo", "--agent", "x", &all]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    let said = ended.tool_results();
+    assert!(said[0].contains("No such tool available: Bash"), "{said:?}");
+    let denied = "Permission to use Bash with command touch ran.txt has been denied";
+    assert!(said.iter().any(|said| said.starts_with(denied)), "{said:?}");
+    assert!(super::told(&world).contains("canary-of-x"));
+    assert_eq!(world.branches(), [""; 0], "nothing was written");
+
+    own("x", "allowedTools: Read");
+    let ended = world.outcome_of(&["--trust-repo", "--agent", "x", &all]).await;
+    assert_eq!(ended.outcome().0, "init-mismatch", "{}", ended.stderr);
+    assert!(
+        ended.outcome().1.contains("is there, and the agent's list does not have it"),
+        "{}",
+        ended.stderr
+    );
+    own("x", "tools: {Read: Bash}");
+    let ended = world.outcome_of(&["--trust-repo", "--agent", "x", &all]).await;
+    let words = "what bounds the agent x cannot be told: .claude/agents/x.md: all of it: what bounds its tools cannot be read";
+    assert!(ended.outcome().1.ends_with(words), "{:?}", ended.outcome());
+    // Nobody else is held to that.
+    let ended = world.outcome_of(&["--trust-repo", "[script: text]"]).await;
+    assert_eq!(ended.code, Some(0), "{:?} {}", ended.outcome(), ended.stderr);
+    world.end().await;
+}
+
 /// A task that is run again has what it had, whatever has become of the library.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_is_run_again_has_what_it_had() {
