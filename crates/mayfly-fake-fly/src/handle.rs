@@ -17,6 +17,7 @@ use mayfly_provider::clock::after;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::Checks;
 use crate::access::{self, Token};
@@ -27,6 +28,8 @@ use crate::world::{Machine, World};
 
 /// The longest body of a request.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// How long a check may take: what is not up yet takes connections, and answers none.
+const CHECK_MAX: Duration = Duration::from_secs(1);
 /// The times that may be waited for.
 const WAIT_SECONDS: std::ops::RangeInclusive<u64> = 1..=60;
 
@@ -221,7 +224,7 @@ impl Api {
             On::Create => self.create(asked, fault),
             On::List => (200, self.list(asked).await),
             On::Get => {
-                let is_healthy = self.is_healthy().await;
+                let is_healthy = self.is_healthy(&asked.app).await;
                 self.on_machine(asked, |id, machine| (200, machine.shown(id, is_healthy)))
             }
             On::Events => self.on_machine(asked, |_, machine| (200, machine.events.clone().into())),
@@ -301,7 +304,7 @@ impl Api {
 
     /// It starts anew, and waits for nobody.
     async fn update(&self, asked: &Asked) -> Answer {
-        let (config, is_healthy) = (&asked.body["config"], self.is_healthy().await);
+        let (config, is_healthy) = (&asked.body["config"], self.is_healthy(&asked.app).await);
         if !self.world.setup.images.iter().any(|known| config["image"] == *known) {
             return error(400, format!("invalid_argument: failed to get manifest {}", config["image"]));
         }
@@ -314,21 +317,21 @@ impl Api {
     }
 
     /// Whether what listens where machines with checks listen says that all is well.
-    async fn is_healthy(&self) -> bool {
+    async fn is_healthy(&self, app: &str) -> bool {
         if self.world.setup.checks == Checks::Pass {
             return true;
         }
         let port = {
             let state = self.world.state();
-            let mut live = state.machines.values().filter(|machine| machine.is_live());
+            let mut live = state.machines.values().filter(|machine| machine.app == app && machine.is_live());
             live.find_map(|machine| machine.config.pointer("/checks/healthz/port")?.as_u64())
         };
         let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return false };
-        says_well(port).await.unwrap_or(false)
+        timeout(CHECK_MAX, says_well(port)).await.is_ok_and(|well| well.unwrap_or(false))
     }
 
     async fn list(&self, asked: &Asked) -> Value {
-        let is_healthy = self.is_healthy().await;
+        let is_healthy = self.is_healthy(&asked.app).await;
         let state = self.world.state();
         let deleted = asked.query.get("include_deleted").is_some_and(|value| value == "true");
         let machines = state.machines.iter();

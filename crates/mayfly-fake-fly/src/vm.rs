@@ -16,10 +16,10 @@ use crate::{Exit, Run, Start};
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// Makes the root that a VM would have of an image, and runs its first program there. Its arguments: the root, `claude`,
-/// `mayfly`, the program.
+/// `mayfly`, how many volumes, each of them and where it is mounted, the program.
 const VM: &str = r#"
-root=$1 claude=$2 mayfly=$3
-shift 3
+root=$1 claude=$2 mayfly=$3 volumes=$4
+shift 4
 mount --make-rprivate /
 mount --bind "$root" "$root"
 for name in bin lib lib64 sbin; do
@@ -30,12 +30,20 @@ mkdir -p "$root/usr" "$root/proc" "$root/dev" "$root/tmp" "$root/.fly" "$root/op
 chmod 1777 "$root/tmp"
 echo secret >"$root/.fly/api"
 cp /etc/passwd /etc/group /etc/ld.so.cache "$root/etc/"
+mkdir -p "$root/etc/ssl"
+mount --bind /etc/ssl "$root/etc/ssl"
 mount --bind /usr "$root/usr"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 touch "$root/opt/claude/claude" "$root/opt/mayfly/mayfly"
 mount --bind "$claude" "$root/opt/claude/claude"
 mount --bind "$mayfly" "$root/opt/mayfly/mayfly"
+while [ $volumes -gt 0 ]; do
+    mkdir -p "$1" "$root$2"
+    mount --bind "$1" "$root$2"
+    volumes=$((volumes - 1))
+    shift 2
+done
 exec chroot "$root" "$@"
 "#;
 
@@ -48,8 +56,8 @@ pub struct Vms {
 }
 
 impl Vms {
-    /// Their roots and what their first programs say are to be below `folder`, which is there; in each are the programs
-    /// `claude` and `mayfly`.
+    /// Their roots, their volumes (`volumes`, by id) and what their first programs say are to be below `folder`, which is
+    /// there; in each are the programs `claude` and `mayfly`.
     pub fn new(folder: &Path, claude: &Path, mayfly: &Path) -> Self {
         let [folder, claude, mayfly] = [folder, claude, mayfly].map(Path::to_owned);
         Self { folder, claude, mayfly }
@@ -70,6 +78,11 @@ impl Vms {
     /// Starts the first program of one, and waits for its end; dropped, it kills it.
     async fn one(self, start: Start) -> io::Result<Exit> {
         let root = self.folder.join(&start.id);
+        // One that is started again begins anew, but for its volumes.
+        match fs::remove_dir_all(&root) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         for (path, bytes) in &start.files {
             let file = root.join(path.trim_start_matches('/'));
             fs::create_dir_all(file.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
@@ -79,8 +92,13 @@ impl Vms {
         let mut command = Command::new("unshare");
         // With the first process of its own everything in it ends, whoever has become another user.
         command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", VM, "vm"]).arg(&root);
-        command.arg(&self.claude).arg(&self.mayfly).args(&start.exec).env_clear().env("PATH", PATH);
-        let log = File::create(self.folder.join(format!("{}.log", start.id)))?;
+        command.arg(&self.claude).arg(&self.mayfly).arg(start.mounts.len().to_string());
+        for (id, place) in &start.mounts {
+            command.arg(self.folder.join("volumes").join(id)).arg(place);
+        }
+        command.args(&start.exec).env_clear().env("PATH", PATH).envs(&start.environment);
+        let log = self.folder.join(format!("{}.log", start.id));
+        let log = File::options().create(true).append(true).open(log)?;
         let status = command.stdout(log.try_clone()?).stderr(log).kill_on_drop(true).status().await?;
         Ok(Exit { code: status.code().unwrap_or(-1).into(), is_out_of_memory: false })
     }

@@ -30,6 +30,9 @@ impl From<ApiError> for Failed {
     }
 }
 
+/// How long it is waited for until it is destroyed again: most are gone within a second or two.
+const DESTROYED_AFTER: Duration = Duration::from_secs(10);
+
 /// It was destroyed, and is still there.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -73,7 +76,7 @@ impl Fly {
         let deadline = after(self.0.clock.now(), DESTROY_MAX);
         loop {
             let destroyed = word(self.0.api.destroy(id).await)?;
-            let waited = word(self.0.api.wait(id, "destroyed").await)?;
+            let waited = word(self.0.api.wait(id, "destroyed", DESTROYED_AFTER).await)?;
             if matches!(waited, Word::Done(true)) {
                 return Ok(());
             }

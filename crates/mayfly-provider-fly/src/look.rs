@@ -91,7 +91,7 @@ impl Fly {
         let Some(id) = self.memory().id(attempt) else { return Ok(false) };
         let deadline = after(self.0.clock.now(), self.0.config.boot_max);
         while self.0.clock.now() < deadline {
-            match self.0.api.wait(&id, "started").await {
+            match self.0.api.wait(&id, "started", api::WAIT_MAX).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(error) if error.kind == api::Kind::Late => {}

@@ -1,13 +1,16 @@
-//! Tasks in machines of Fly's, with the real CLI and a scripted model. Fly is a stand-in, whose machines are real workers in
+//! Tasks in machines of Fly's, with the real CLI and a scripted model. Fly is a stand-in, whose machines are real processes in
 //! roots of their own; it fails by a script, and the orchestrator is killed in the middle.
 //!
 //! ```text
-//! the API ──► mayfly serve --provider fly ──HTTP──► stand-in for Fly ──► mayfly worker, claude ──► scripted model
-//!                        ▲──────────────── dials ────────────────────────────┘
+//! mayfly fly deploy ──HTTP──► stand-in for Fly ──► mayfly serve, with a volume
+//! the API ──► mayfly serve ──HTTP──► stand-in ──► mayfly worker, claude ──► scripted model
+//!                  ▲────────── dials, by Flycast's address ──┘
 //! ```
+//!
+//! All of it is in a network namespace of its own, where there is nothing but a loopback, which has that address too.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,10 +22,10 @@ use anyhow::{Context as _, ensure};
 use mayfly_client::Client;
 use mayfly_engine::SystemClock;
 use mayfly_fake_fly::vm::Vms;
-use mayfly_fake_fly::{FakeFly, Fault, On, Run, Setup, no_room};
+use mayfly_fake_fly::{Checks, FakeFly, Fault, On, Run, Seen, Setup, Start, Token, no_room};
 use mayfly_wire::api::CreateTask;
-use rustix::process::Signal;
 use serde_json::json;
+use tokio::process::Command;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -33,15 +36,18 @@ use crate::report::{self, none};
 use crate::told::{Told, follow, submit};
 use crate::witness::{Account, agree};
 
-const APP: &str = "workers";
+const APP: &str = "e2e";
+const ORGANISATION: &str = "acme";
+/// Fly's, in the workers' network.
+const FLYCAST: Ipv6Addr = Ipv6Addr::new(0xfdaa, 0, 1, 0, 1, 0, 0, 2);
 const REGIONS: &str = "iad,ord,ams,fra,lhr,sin,syd,nrt";
 /// What opens the stand-in, and nothing else.
 const TOKEN: &str = "fm2_made-up";
-/// How many machines an orchestrator runs at once by itself.
+/// How many workers an orchestrator runs at once by itself.
 const PARALLEL: usize = 5;
 /// How many tasks have ended when the orchestrator is killed.
 const BEFORE_THE_KILL: usize = 2;
-/// The machine that is gone before its worker says a word, by its number.
+/// The worker that is gone before it says a word, by its number.
 const VANISHES: usize = 3;
 /// No check takes longer.
 const CHECK_MAX: Duration = Duration::from_secs(10 * 60);
@@ -69,16 +75,23 @@ pub(crate) struct Args {
     /// The Claude Code CLI to run [default: the pinned one, fetched if need be]
     #[arg(long, value_name = "PATH")]
     claude: Option<PathBuf>,
+    /// The network namespace is ours already
+    #[arg(long, hide = true)]
+    inside: bool,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { tasks, built, claude } = args;
+    let Args { tasks, built, claude, inside } = args;
     ensure!(rustix::process::geteuid().is_root(), "only root can make the roots of the stand-in's machines");
     let home = tempfile::tempdir()?;
     // The agent's user goes in to what is its own.
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755))?;
     let build = if built { Build::Not } else { Build::First };
     let mut place = Place::prepare(home.path(), build, claude).await?;
+    if !inside {
+        return in_own_network(&place, tasks).await;
+    }
+    loopback().await?;
     let (fake, silent) = stand_in(&place).await?;
     place.environment = vec![("FLY_API_TOKEN", TOKEN.to_owned()), ("FLY_FLAPS_BASE_URL", fake.url())];
     let checked = timeout(CHECK_MAX, check(&place, &fake, silent, tasks)).await;
@@ -89,11 +102,30 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     checked.context("it takes too long")?
 }
 
-/// Fly, and what tells of machines whose worker says nothing.
+/// The same once more, where nobody else listens. What is fetched was fetched before.
+async fn in_own_network(place: &Place, tasks: usize) -> anyhow::Result<ExitCode> {
+    let mut again = Command::new("unshare");
+    again.arg("--net").arg(std::env::current_exe()?).args(["fly-e2e", "--inside", "--built", "--tasks"]);
+    again.arg(tasks.to_string()).arg("--claude").arg(&place.claude).kill_on_drop(true);
+    let status = again.status().await.context("cannot run `unshare`")?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+async fn loopback() -> anyhow::Result<()> {
+    let script = format!("ip link set lo up && ip -6 address add {FLYCAST}/128 dev lo");
+    let done = Command::new("sh").args(["-c", &script]).status().await.context("cannot run `sh`")?;
+    ensure!(done.success(), "the loopback of the network namespace cannot be set up");
+    Ok(())
+}
+
+/// Fly, and what tells of workers that say nothing.
 async fn stand_in(place: &Place) -> anyhow::Result<(FakeFly, UnboundedReceiver<String>)> {
     let machines = place.home.join("machines");
     fs::create_dir(&machines)?;
     let mut setup = Setup::new(Arc::new(SystemClock), APP, TOKEN, &image());
+    setup.apps.clear();
+    setup.tokens = vec![Token { app: None, ..Token::deploy(TOKEN, ORGANISATION, "") }];
+    (setup.flycast, setup.checks) = (FLYCAST, Checks::Ask);
     // More than are without room: one that had none is left out for minutes.
     setup.regions = REGIONS.split(',').map(str::to_owned).collect();
     setup.boot = Duration::from_millis(100);
@@ -105,7 +137,6 @@ async fn stand_in(place: &Place) -> anyhow::Result<(FakeFly, UnboundedReceiver<S
 /// All that goes wrong there.
 fn torment(fake: &FakeFly) {
     let late = json!({ "error": "deadline_exceeded: timed out waiting for machine" });
-    fake.once(On::Create, Fault::Stuck);
     fake.once(On::Create, Fault::Done(408, late));
     fake.once(On::Create, Fault::Broken);
     fake.once(On::Create, Fault::refused(503, "unavailable"));
@@ -127,7 +158,11 @@ fn torment(fake: &FakeFly) {
 /// The same machines, but for one whose worker never says a word; it is told of.
 fn with_one_silent(run: Run) -> (Run, UnboundedReceiver<String>) {
     let (count, (tell, silent)) = (AtomicUsize::new(0), unbounded_channel());
-    let run: Run = Arc::new(move |start| match count.fetch_add(1, Ordering::Relaxed) + 1 {
+    let number = move |start: &Start| match start.app == APP {
+        true => 0,
+        false => count.fetch_add(1, Ordering::Relaxed) + 1,
+    };
+    let run: Run = Arc::new(move |start| match number(&start) {
         VANISHES => {
             // Nobody listens any more when the check is over.
             let _ = tell.send(start.id);
@@ -142,16 +177,14 @@ fn image() -> String {
     format!("registry.fly.io/{APP}@sha256:{}", "ab".repeat(32))
 }
 
-/// The configuration, with a port that nobody had a moment ago; the orchestrator keeps it over its lives.
-fn configure(place: &Place) -> anyhow::Result<PathBuf> {
-    let port: SocketAddr = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let (path, image) = (place.home.join("mayfly.toml"), image());
-    let text = format!(
-        "[serve]\nprovider = \"fly\"\nlisten = \"{port}\"\nparallel = {PARALLEL}\n[fly]\napp = \"{APP}\"\n\
-         image = \"{image}\"\nregions = \"{REGIONS}\"\norchestrator = \"http://{port}\"\nboot_timeout = \"10s\"\n"
-    );
-    fs::write(&path, text)?;
-    Ok(path)
+/// A verb of `mayfly fly`, which must succeed.
+async fn fly(place: &Place, verb: &str, more: &[&str]) -> anyhow::Result<()> {
+    let mut command = place.command();
+    command.args(["fly", verb, "--app", APP, "--org", ORGANISATION]).args(more);
+    let said = command.output().await?;
+    print!("{}", String::from_utf8_lossy(&said.stdout));
+    ensure!(said.status.success(), "mayfly fly {verb}: {}", String::from_utf8_lossy(&said.stderr));
+    Ok(())
 }
 
 async fn check(
@@ -161,11 +194,11 @@ async fn check(
     tasks: usize,
 ) -> anyhow::Result<ExitCode> {
     let (api, credential) = scripted_model().await?;
-    let configuration = configure(place)?;
-    let data = place.data();
-    let serve = ["--config".as_ref(), configuration.as_os_str(), "serve".as_ref()];
-    let mut serving = place.start(&serve, &data).await?;
+    fly(place, "deploy", &["--regions", REGIONS, "--image", &image()]).await?;
+    let machines = fake.machines();
+    let orchestrator = &machines.first().context("an orchestrator")?.id;
     torment(fake);
+    let data = place.home.join(format!("machines/volumes/vol_{APP}_0/mayfly"));
     let (client, start) = (Client::new(&data.join("api.sock")), Instant::now());
     let mut following = JoinSet::new();
     for number in 0..tasks {
@@ -183,28 +216,30 @@ async fn check(
             () = sleep(LOOK_EVERY) => most = most.max(started(fake)),
         }
         if told.len() == BEFORE_THE_KILL && !is_killed {
-            println!("the orchestrator is killed, with {} machines at work", started(fake));
-            serving.end(Signal::KILL).await?;
-            serving = place.start(&serve, &data).await?;
+            println!("the orchestrator is killed, with {} workers at work", started(fake));
+            fake.crash(orchestrator);
             is_killed = true;
         }
     }
     println!("{tasks} tasks in {:.1?}", start.elapsed());
     // Who is gone was asked for before its task ended; Fly may need a moment to say so.
     fake.calm();
-    let _ = timeout(GONE_MAX, fake.until(<[_]>::is_empty)).await;
+    let _ = timeout(GONE_MAX, fake.until(|machines| machines.len() <= 1)).await;
+    let workers = fake.machines().len().saturating_sub(1);
     let lost = lost(&client, &told, &place.home.join("session.jsonl")).await?;
-    serving.end(Signal::TERM).await?;
+    fly(place, "status", &[]).await?;
+    fly(place, "destroy", &["--yes"]).await?;
     api.stop().await;
     for complaint in fake.complaints() {
         println!("not by the document: {complaint}");
     }
-    Ok(report(&told, most, lost, fake))
+    Ok(report(&told, (most, workers), lost, fake))
 }
 
-/// The machines that run.
+/// The workers that run.
 fn started(fake: &FakeFly) -> usize {
-    fake.machines().iter().filter(|machine| machine.state == "started").count()
+    let is_at_work = |machine: &&Seen| machine.app != APP && machine.state == "started";
+    fake.machines().iter().filter(is_at_work).count()
 }
 
 fn say(told: Told) -> Told {
@@ -222,7 +257,7 @@ async fn lost(client: &Client, told: &[Told], scratch: &Path) -> anyhow::Result<
     Ok(lost)
 }
 
-fn report(told: &[Told], most: usize, lost: usize, fake: &FakeFly) -> ExitCode {
+fn report(told: &[Told], (most, workers): (usize, usize), lost: usize, fake: &FakeFly) -> ExitCode {
     let count = |is_bad: fn(&&Told) -> bool| told.iter().filter(is_bad).count();
     let succeeded = count(|task| task.outcome.as_deref() == Some("succeeded"));
     let faults = usize::try_from(fake.faults()).unwrap_or(usize::MAX);
@@ -230,13 +265,15 @@ fn report(told: &[Told], most: usize, lost: usize, fake: &FakeFly) -> ExitCode {
     report::print(&[
         ("outcomes", count(|task| task.outcome.is_some()), told.iter().all(|task| task.outcome.is_some())),
         ("succeeded", succeeded, succeeded == told.len()),
-        ("most machines at work at once", most, (1..=PARALLEL).contains(&most)),
+        ("most workers at once", most, (1..=PARALLEL).contains(&most)),
         ("requests to Fly", requests, requests > 0),
         ("faults there", faults, faults > 0),
         none("requests and answers that are not by the document", fake.complaints().len()),
         none("tasks that lost a message", lost),
         none("logs with a gap or a repeat", count(|task| !task.whole)),
         none("run twice", count(|task| task.ran_twice())),
-        none("machines left", fake.machines().len()),
+        none("workers left", workers),
+        none("machines left of what was destroyed", fake.machines().len()),
+        none("apps left", fake.apps().len()),
     ])
 }

@@ -139,13 +139,14 @@ impl Api {
         self.json(self.on("list a machine's events", Action::Events, id, &["events"])).await
     }
 
-    /// Waits until the machine is so, such as `destroyed`, for as long as Fly waits at all: [`Kind::Late`] is an answer.
-    /// Gives whether it was seen to be so.
-    pub(crate) async fn wait(&self, id: &str, state: &str) -> Result<bool, ApiError> {
+    /// Waits until the machine is so, such as `destroyed`, for [`WAIT_MAX`] at most: [`Kind::Late`] is an answer. Gives
+    /// whether it was seen to be so.
+    pub(crate) async fn wait(&self, id: &str, state: &str, time: Duration) -> Result<bool, ApiError> {
         let mut call = self.on("wait for a machine", Action::Wait, id, &["wait"]);
-        let seconds = WAIT_MAX.as_secs().to_string();
+        let time = time.min(WAIT_MAX);
+        let seconds = time.as_secs().to_string();
         call.query = vec![("state", state.to_owned()), ("timeout", seconds)];
-        call.waits = WAIT_MAX;
+        call.waits = time;
         self.json::<Waited>(call).await.map(|waited| waited.ok)
     }
 
