@@ -58,6 +58,7 @@ impl Failure {
     }
 
     /// Of a step that makes a namespace: there "no space" is a limit of their number, which stands.
+    #[must_use]
     pub fn of_namespaces(mut self) -> Self {
         self.may_pass &= self.errno != Some(libc::ENOSPC);
         self
