@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mayfly_wire::worker::{CUT_REFS, CUTS_MAX, cuts};
+use mayfly_wire::worker::{CUT_REFS, CUTS_MAX, shallow};
 
 use crate::command::{Git, GitCommand, GitError};
 use crate::repo::Repo;
@@ -134,8 +134,7 @@ pub(crate) async fn take_base(git: impl Fn() -> GitCommand, base: Base<'_>) -> R
     }
     let refs = unbundle(base.bundle).await?;
     let refs = String::from_utf8_lossy(&refs);
-    let cut: String = cuts(&refs).map(|commit| format!("{commit}\n")).collect();
-    if !cut.is_empty() {
+    if let Some(cut) = shallow(&refs) {
         let file = git().args(["rev-parse", "--path-format=absolute", "--git-path", SHALLOW]).line().await?;
         let file = PathBuf::from(file);
         fs::write(&file, cut).map_err(GitError::file(&file))?;

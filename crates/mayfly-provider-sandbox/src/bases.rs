@@ -24,7 +24,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mayfly_provider::{CodeSpec, WorkspaceSpec};
-use mayfly_wire::worker::cuts;
+use mayfly_wire::worker::shallow;
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat, syncfs};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
@@ -234,8 +234,8 @@ impl Git<'_> {
     fn cut_off(&self, bundle: &Path) -> io::Result<()> {
         let (mut head, mut lines) = (Vec::new(), BufReader::new(File::open(bundle)?.take(HEAD_BYTES_MAX)));
         while lines.read_until(b'\n', &mut head)? > 1 {}
-        let cut: String = cuts(&String::from_utf8_lossy(&head)).map(|commit| format!("{commit}\n")).collect();
-        if cut.is_empty() { Ok(()) } else { fs::write(self.folder.join(".git/shallow"), cut) }
+        let cut = shallow(&String::from_utf8_lossy(&head));
+        cut.map_or(Ok(()), |cut| fs::write(self.folder.join(".git/shallow"), cut))
     }
 
     fn run(&self, args: &[&str]) -> Result<(), Failure> {

@@ -66,10 +66,15 @@ pub fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The commits at which a history is cut off, by the names in its bundle: a line for each ref, as in its head.
-pub fn cuts(refs: &str) -> impl Iterator<Item = &str> {
+/// What git is told in its file `shallow` of where a history is cut off, by the names in its bundle: a line for each ref, as
+/// in its head. `None`: it is whole.
+pub fn shallow(refs: &str) -> Option<String> {
     let names = refs.lines().filter_map(|line| line.split_once(' ')?.1.strip_prefix(CUT_REFS));
-    names.filter(|commit| is_commit(commit)).take(CUTS_MAX)
+    let mut cuts = String::new();
+    for commit in names.filter(|commit| is_commit(commit)).take(CUTS_MAX) {
+        cuts.extend([commit, "\n"]);
+    }
+    (!cuts.is_empty()).then_some(cuts)
 }
 
 /// Whether one of the [`OTHER_REFS`] may be named so: good as a part of any branch's name.

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_wire::worker::{OrderedWorkspace, WORKSPACE_BYTES_MAX, WORKSPACE_PATH, cuts};
+use mayfly_wire::worker::{OrderedWorkspace, WORKSPACE_BYTES_MAX, WORKSPACE_PATH, shallow};
 use tokio::time::Instant;
 
 use crate::collect::git::{Git, GitError, object_format};
@@ -96,8 +96,7 @@ impl Checkout<'_> {
         let format = object_format(base);
         git.run(["init", "--quiet", "--template=", "--initial-branch=main", format], deadline).await?;
         let refs = git.run(["bundle", "unbundle", &*bundle.to_string_lossy()], deadline).await?;
-        let cut: String = cuts(&refs).map(|commit| format!("{commit}\n")).collect();
-        if !cut.is_empty() {
+        if let Some(cut) = shallow(&refs) {
             let not_run = |source| GitError::NotRun { verb: "bundle".to_owned(), source };
             fs::write(own.join("shallow"), cut).map_err(not_run)?;
         }

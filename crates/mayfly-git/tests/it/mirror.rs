@@ -308,8 +308,8 @@ async fn a_history_that_is_cut_off_is_one_to_work_on_and_to_land_on() {
     let inside = |args: &[&str]| place.git(&machine, args);
     inside(&["init", "-q", "-b", "main"]);
     let refs = inside(&["bundle", "unbundle", place.base().to_str().unwrap()]);
-    let cut: Vec<_> = mayfly_wire::worker::cuts(&refs).map(|commit| format!("{commit}\n")).collect();
-    fs::write(machine.join(".git/shallow"), cut.concat()).unwrap();
+    let cut = mayfly_wire::worker::shallow(&refs).unwrap();
+    fs::write(machine.join(".git/shallow"), cut).unwrap();
     inside(&["reset", "-q", "--hard", &snapshot.base]);
     assert_eq!(
         inside(&["log", "--topo-order", "--format=%s"]).lines().collect::<Vec<_>>(),

@@ -115,17 +115,14 @@ impl Work<'_> {
         collected: &Collected,
     ) -> Result<Option<String>, GitError> {
         let Some(repository) = &collected.repository else { return Ok(None) };
-        let before = match &repository.commit {
-            Some(commit) => {
-                let tree = git.run(["rev-parse", "--verify", &format!("{commit}^{{tree}}")], deadline).await;
-                // That it is not there has been told, and without it nobody goes on from it.
-                let Ok(tree) = tree else { return Ok(None) };
-                tree
-            }
-            None => {
-                git.run(["read-tree", "--empty"], deadline).await?;
-                git.run(["write-tree"], deadline).await?
-            }
+        let before = if let Some(commit) = &repository.commit {
+            let tree = git.run(["rev-parse", "--verify", &format!("{commit}^{{tree}}")], deadline).await;
+            // That it is not there has been told, and without it nobody goes on from it.
+            let Ok(tree) = tree else { return Ok(None) };
+            tree
+        } else {
+            git.run(["read-tree", "--empty"], deadline).await?;
+            git.run(["write-tree"], deadline).await?
         };
         // Ours is not needed any more.
         let (from, to) = (self.workspace.join(".git/index"), git.folder.join("index"));
