@@ -18,7 +18,7 @@ use futures_util::TryStreamExt as _;
 
 use mayfly_wire::api::{
     AddCredential, Allowed, Arrived, Begun, Cancel, Commits, CreateTask, CreateToken, CredentialTest, Egress,
-    KeptLock, Known, Library, LibraryContent, LibraryDifference, LibraryProblem, NewToken, OwnerToken,
+    KeptLock, Known, Library, LibraryContent, LibraryDifferences, LibraryProblem, NewToken, OwnerToken,
     PooledCredential, Problem, Resume, Retry, Task, Wanted, WholeBundle, Workspace,
 };
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
@@ -229,11 +229,7 @@ impl Client {
     }
 
     /// What two locks differ in, each named by a task or by its SHA-256.
-    pub async fn library_diff(
-        &self,
-        before: &str,
-        after: &str,
-    ) -> Result<Vec<LibraryDifference>, ClientError> {
+    pub async fn library_diff(&self, before: &str, after: &str) -> Result<LibraryDifferences, ClientError> {
         let request = self.request(Method::GET, &["v1", "library", "diff"]);
         self.json(request.query(&[("before", before), ("after", after)])).await
     }

@@ -9,7 +9,7 @@ use mayfly_core::host::Rule;
 use mayfly_core::{AttemptId, TaskId};
 use mayfly_library::kinds::What;
 use mayfly_library::pack::BadArchive;
-use mayfly_library::tool::{self, Download};
+use mayfly_library::tool::{self, Download, Tool};
 use mayfly_library::{
     HookOf, Kind, Library, Lock, Locked, Merged, Name, Overridden, Problem, Problems, Reference, Resolution,
     Resource, Wishes, merged, pack, resolve,
@@ -201,16 +201,8 @@ fn told(locked: &Locked) -> LibraryResource {
 
 /// All that is wrong in a library: in one of its resources, or for the tasks of one of its projects.
 pub fn check_library(library: &Library) -> Vec<Problem> {
-    let mut problems = BTreeSet::from_iter(library.check());
-    let good = library.ids().into_iter().flatten().filter_map(|id| library.read(&id).ok());
-    problems.extend(good.flat_map(|resource| unbound(&resource)));
-    let projects = library.projects().into_iter().flatten().map(Some);
-    for project in projects.chain([None]) {
-        let wishes = Wishes { project, ..Wishes::default() };
-        problems
-            .extend(library.resolve(&wishes, &|_| None).err().into_iter().flat_map(|Problems(wrong)| wrong));
-    }
-    problems.into_iter().collect()
+    let trees = library.folder().join(tool::FOLDER);
+    library.check(&|resource| [unbound(resource), absent(resource, &[&trees])].concat())
 }
 
 /// What a task asks for; without a project, the one that its repository's name means.
@@ -293,8 +285,11 @@ impl Engine {
         self.look(wanted, |config, wishes| {
             let kept = |content: &str| archive_of(&config.archives, content);
             let resolution = Library::at(&config.folder).resolve(wishes, &kept)?;
-            let unfetched: Vec<Problem> =
-                resolution.resources.iter().flat_map(|(resource, _)| unfetched(resource)).collect();
+            let trees = config.folder.join(tool::FOLDER);
+            let unfetched = resolution.resources.iter().flat_map(|(resource, _)| {
+                [unfetched(resource), absent(resource, &[&trees, &config.tools])].concat()
+            });
+            let unfetched: Vec<Problem> = unfetched.collect();
             if unfetched.is_empty() { Ok(resolution.lock()) } else { Err(Problems(unfetched)) }
         })
         .await
@@ -483,6 +478,17 @@ fn unfetched(resource: &Resource) -> Vec<Problem> {
     unfetched.collect()
 }
 
+/// What its servers run, and is in none of these folders.
+fn absent(resource: &Resource, folders: &[&Path]) -> Vec<Problem> {
+    let is_absent = |tool: &&Tool| !folders.iter().any(|folder| folder.join(&tool.sha256).is_dir());
+    let absent = resource.tools().filter(is_absent).map(|tool| {
+        let words =
+            format!("{} is not in {}: `mayfly library lock` fetches it again", tool.resolved, tool::FOLDER);
+        Problem::new(format!("{}/{}", resource.id, tool::FILE), words)
+    });
+    absent.collect()
+}
+
 /// The archive that is kept whose content begins so, if there is just one.
 pub fn archive_of(archives: &Path, content: &str) -> Option<Vec<u8>> {
     let names = fs::read_dir(archives).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -517,6 +523,9 @@ fn check_lock(stock: &Stock, lock: &Lock) -> Result<(), KeepError> {
         Err(SubmitError::Archives(error)) => return Err(KeepError::Write(error)),
         Err(error) => return wrong(&format!("has something wrong in it: {error}")),
     };
+    if let Some(twice) = read.servers_twice().first() {
+        return wrong(&format!("has something wrong in it: {twice}"));
+    }
     let in_order = lock.resources.windows(2).all(|pair| {
         let [one, other] = [&pair[0].id, &pair[1].id];
         (one.kind, &one.name) < (other.kind, &other.name)

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::kinds::agent::{ALLOWING, DENYING};
 use crate::kinds::{Source, What, settings};
 use crate::problem::Problem;
 use crate::resource::Resource;
@@ -118,10 +119,12 @@ impl Names {
                 BTreeSet::new()
             }
         };
-        let said = |name: &&str| ((*name).to_owned(), problem(resource, name, is_nobodys(name)));
+        let said =
+            |name: &&str| ((*name).to_owned(), problem(resource, &["mcpServers"], name, is_nobodys(name)));
         self.named.extend(of_agent.iter().map(said));
         let doubtful = named_in(resource).into_iter().filter(|rule| !is_known(rule, &of_agent));
-        let said = |rule: &str| (rule.to_owned(), problem(resource, rule, counts_for_nothing(rule)));
+        let keys = [&ALLOWING[..], &DENYING, &["permissions"]].concat();
+        let said = |rule: &str| (rule.to_owned(), problem(resource, &keys, rule, counts_for_nothing(rule)));
         self.doubtful.extend(doubtful.map(said));
     }
 
@@ -162,11 +165,11 @@ fn named_in(resource: &Resource) -> Vec<&str> {
     }
 }
 
-fn problem(resource: &Resource, rule: &str, words: String) -> Problem {
+fn problem(resource: &Resource, keys: &[&str], rule: &str, words: String) -> Problem {
     let sources = resource.files.iter().filter_map(|file| Source::of(&resource.id, file).ok());
     let mut sources = sources.filter(|source| source.text.contains(rule));
     match sources.next() {
-        Some(source) => source.near(rule, words),
+        Some(source) => source.near_entry(keys, rule, words),
         None => Problem::new(resource.id.to_string(), words),
     }
 }

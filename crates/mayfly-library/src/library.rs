@@ -9,11 +9,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::id::{GLOBAL, Kind, Name, ResourceId};
-use crate::kinds::What;
 use crate::known;
 use crate::pack;
 use crate::problem::{Problem, Problems};
-use crate::resolve::{BYTES_MAX, From, Resolution, Wishes, resolve};
+use crate::resolve::{Resolution, Wishes, resolve, servers_twice, too_large};
 use crate::resource::Resource;
 use crate::shelf::Shelf;
 use crate::tree::{self, File};
@@ -81,11 +80,8 @@ impl Library {
             match self.read_pinned(id, content.as_deref(), kept) {
                 Ok(resource) => {
                     bytes += resource.bytes();
-                    if bytes > BYTES_MAX {
-                        let words = format!(
-                            "has at least {bytes} bytes for this task, and {BYTES_MAX} are the most: leave some out"
-                        );
-                        problems.push(Problem::new("the library", words));
+                    if let Some(problem) = too_large(bytes) {
+                        problems.push(problem);
                         return Err(Problems(problems));
                     }
                     resources.push((resource, from));
@@ -93,13 +89,11 @@ impl Library {
                 Err(Problems(wrong)) => problems.extend(wrong),
             }
         }
-        problems.extend(twice(&resources));
-        if !problems.is_empty() {
-            return Err(Problems(problems));
-        }
         let agent = wishes.agent.as_ref().map(|agent| agent.name.clone());
         let (project, shadowed) = (wishes.project.clone(), choice.shadowed);
-        Ok(Resolution { project, agent, resources, shadowed, strays })
+        let resolution = Resolution { project, agent, resources, shadowed, strays };
+        problems.extend(resolution.servers_twice());
+        if problems.is_empty() { Ok(resolution) } else { Err(Problems(problems)) }
     }
 
     fn read_pinned(
@@ -117,8 +111,8 @@ impl Library {
             Problem::new(
                 id.to_string(),
                 format!(
-                    "is not {content} any more, and no task had it with that content: `mayfly library ls` shows what \
-                     it is now"
+                    "is not {content} any more, and nothing of that content is kept beside the library: `mayfly library \
+                     ls` shows what it is now"
                 ),
             )
         })?;
@@ -131,24 +125,39 @@ impl Library {
         }
     }
 
-    /// All that is wrong with it, whoever it is for.
-    pub fn check(&self) -> Vec<Problem> {
-        match self.walk() {
-            Ok((ids, mut problems)) => {
-                let mut names = known::Names::default();
-                // One after the other: all of them may be more than there is memory for.
-                for id in &ids {
-                    match self.read(id) {
-                        Ok(resource) => names.add(&resource),
-                        Err(Problems(wrong)) => problems.extend(wrong),
-                    }
+    /// All that is wrong with it: in one of its resources, of which `more` tells what it knows, or for the tasks of one of
+    /// its projects.
+    pub fn check(&self, more: &dyn Fn(&Resource) -> Vec<Problem>) -> Vec<Problem> {
+        let (ids, mut problems) = match self.walk() {
+            Ok(found) => found,
+            Err(Problems(problems)) => return problems,
+        };
+        let (mut names, mut good) = (known::Names::default(), BTreeMap::new());
+        // One after the other: all of them may be more than there is memory for.
+        for id in &ids {
+            match self.read(id) {
+                Ok(resource) => {
+                    names.add(&resource);
+                    problems.extend(more(&resource));
+                    good.insert(id, Weight::of(&resource));
                 }
-                problems.extend(names.problems());
-                problems.sort();
-                problems
+                Err(Problems(wrong)) => problems.extend(wrong),
             }
-            Err(Problems(problems)) => problems,
         }
+        problems.extend(names.problems());
+        let projects: BTreeSet<_> = ids.iter().map(|id| Some(id.namespace.clone())).chain([None]).collect();
+        for project in projects {
+            match resolve(&ids, &Wishes { project, ..Wishes::default() }) {
+                Ok(choice) => {
+                    let chosen = choice.chosen.iter().filter_map(|(id, ..)| good.get_key_value(id));
+                    problems.extend(together(chosen.map(|(id, weight)| (*id, weight))));
+                }
+                Err(Problems(wrong)) => problems.extend(wrong),
+            }
+        }
+        problems.sort();
+        problems.dedup();
+        problems
     }
 
     /// Puts a resource there; another of its name is replaced, unless it has what a resource leaves out, such as a
@@ -239,20 +248,24 @@ fn concerns(stray: &Problem, project: Option<&Name>) -> bool {
     namespace.is_none_or(|namespace| namespace.as_str() == GLOBAL || Some(&namespace) == project)
 }
 
-/// The servers that are there twice in resources together.
-fn twice(resources: &[(Resource, From)]) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut servers = BTreeMap::new();
-    for (resource, _) in resources {
-        let What::Mcp(of) = &resource.what else { continue };
-        for server in of {
-            if let Some(other) = servers.insert(&server.name, &resource.id) {
-                let words = format!("has a server `{}`, and so has {other}: leave one out", server.name);
-                problems.push(Problem::new(resource.id.to_string(), words));
-            }
-        }
+/// What counts of a resource where it stands together with others.
+struct Weight {
+    bytes: usize,
+    servers: Vec<String>,
+}
+
+impl Weight {
+    fn of(resource: &Resource) -> Self {
+        let servers = resource.servers().iter().map(|server| server.name.clone());
+        Self { bytes: resource.bytes(), servers: servers.collect() }
     }
-    problems
+}
+
+/// What is wrong with resources together, as [`Library::resolve`] would find it.
+fn together<'a>(chosen: impl Iterator<Item = (&'a ResourceId, &'a Weight)> + Clone) -> Vec<Problem> {
+    let bytes = chosen.clone().map(|(_, weight)| weight.bytes).sum();
+    let servers = chosen.flat_map(|(id, weight)| weight.servers.iter().map(move |name| (id, name.as_str())));
+    too_large(bytes).into_iter().chain(servers_twice(servers)).collect()
 }
 
 /// The names of the folders in a folder; what is hidden, and plain files, are nothing of a library's.

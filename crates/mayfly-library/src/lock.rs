@@ -67,8 +67,41 @@ pub struct Difference {
     pub after: Option<Locked>,
 }
 
+/// A name that two locks differ in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Changed {
+    /// What the first lock has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Name>,
+    /// What the second has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Name>,
+}
+
 /// What differs between two locks; why a resource is there is no difference.
-pub fn differences(before: &Lock, after: &Lock) -> Vec<Difference> {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// The namespace beside `_global`.
+    pub project: Option<Changed>,
+    /// The agent to be run by.
+    pub agent: Option<Changed>,
+    /// The resources, by kind and name.
+    pub resources: Vec<Difference>,
+}
+
+/// Compares two locks.
+pub fn differences(before: &Lock, after: &Lock) -> Differences {
+    let changed = |before: &Option<Name>, after: &Option<Name>| {
+        (before != after).then(|| Changed { before: before.clone(), after: after.clone() })
+    };
+    Differences {
+        project: changed(&before.project, &after.project),
+        agent: changed(&before.agent, &after.agent),
+        resources: of_resources(before, after),
+    }
+}
+
+fn of_resources(before: &Lock, after: &Lock) -> Vec<Difference> {
     let by_name = |lock: &Lock| -> BTreeMap<_, _> {
         let key = |locked: &Locked| (locked.id.kind, locked.id.name.clone());
         lock.resources.iter().map(|locked| (key(locked), locked.clone())).collect()
@@ -118,7 +151,7 @@ mod tests {
     fn what_two_locks_differ_in_is_found() {
         let before = lock(&[("skill/_global/a", "1"), ("skill/_global/b", "1"), ("skill/_global/c", "1")]);
         let after = lock(&[("skill/_global/a", "1"), ("skill/p/b", "1"), ("rules/_global/c", "1")]);
-        let found = differences(&before, &after);
+        let found = differences(&before, &after).resources;
         let ids = |locked: &Option<Locked>| locked.as_ref().map(|locked| locked.id.to_string());
         let found: Vec<_> = found.iter().map(|one| (ids(&one.before), ids(&one.after))).collect();
         let some = |id: &str| Some(id.to_owned());
@@ -130,6 +163,15 @@ mod tests {
                 (None, some("rules/_global/c")),
             ]
         );
-        assert_eq!(differences(&before, &before), []);
+        assert_eq!(differences(&before, &before), Differences::default());
+        let by = |agent: &str| Lock { agent: agent.parse().ok(), ..before.clone() };
+        let differ = differences(&by("fixer"), &by("reviewer"));
+        let agent = Changed { before: "fixer".parse().ok(), after: "reviewer".parse().ok() };
+        assert_eq!(differ, Differences { agent: Some(agent), ..Differences::default() });
+        let of_project = Lock { project: "p".parse().ok(), ..before.clone() };
+        assert_eq!(
+            differences(&of_project, &before).project,
+            Some(Changed { before: "p".parse().ok(), after: None })
+        );
     }
 }

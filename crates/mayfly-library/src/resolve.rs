@@ -81,13 +81,18 @@ pub fn resolve(there: &BTreeSet<ResourceId>, wishes: &Wishes) -> Result<Choice, 
     for (kind, named) in asked {
         match find(there, wishes, kind, &named) {
             Some(id) => drop(wanted.insert((id.clone(), named.content))),
-            None => problems.push(Problem::new(
-                format!("{kind}/{named}"),
-                "is not in the library: `mayfly library ls` lists what is",
-            )),
+            None => {
+                let words = match &named.content {
+                    None => "is not in the library: `mayfly library ls` lists what is",
+                    Some(_) => {
+                        "is not in the library, where it must be for an older content of it to be had too"
+                    }
+                };
+                problems.push(Problem::new(format!("{kind}/{named}"), words));
+            }
         }
     }
-    problems.extend(twice(&wanted));
+    problems.extend(of_one_name(&wanted));
     layers.extend(wanted.into_iter().map(|(id, content)| (id, From::Task, content)));
     let mut chosen: BTreeMap<(Kind, Name), (ResourceId, From, Option<String>)> = BTreeMap::new();
     let mut shadowed = Vec::new();
@@ -109,6 +114,13 @@ pub fn resolve(there: &BTreeSet<ResourceId>, wishes: &Wishes) -> Result<Choice, 
     problems.extend(unknown.map(|(kind, named)| {
         Problem::new(format!("{kind}/{named}"), "is to be left out and is not in the library")
     }));
+    let pinned = wishes.without.iter().filter(|(_, named)| named.content.is_some());
+    problems.extend(pinned.map(|(kind, named)| {
+        Problem::new(
+            format!("{kind}/{named}"),
+            "is to be left out whatever its content is: name it without its content",
+        )
+    }));
     if chosen.len() > RESOURCES_MAX {
         problems.push(Problem::new(
             "the library",
@@ -122,8 +134,27 @@ pub fn resolve(there: &BTreeSet<ResourceId>, wishes: &Wishes) -> Result<Choice, 
     }
 }
 
+/// The servers that are there twice among those of resources together.
+pub(crate) fn servers_twice<'a>(servers: impl Iterator<Item = (&'a ResourceId, &'a str)>) -> Vec<Problem> {
+    let (mut known, mut problems) = (BTreeMap::new(), Vec::new());
+    for (id, server) in servers {
+        if let Some(other) = known.insert(server, id) {
+            let words = format!("has a server `{server}`, and so has {other}: leave one out");
+            problems.push(Problem::new(id.to_string(), words));
+        }
+    }
+    problems
+}
+
+/// What is wrong with resources of so many bytes together, if they are more than one task can have.
+pub(crate) fn too_large(bytes: usize) -> Option<Problem> {
+    let words =
+        || format!("has at least {bytes} bytes for this task, and {BYTES_MAX} are the most: leave some out");
+    (bytes > BYTES_MAX).then(|| Problem::new("the library", words()))
+}
+
 /// What is asked for in two ways, of which a task could have but one.
-fn twice(wanted: &BTreeSet<(ResourceId, Option<String>)>) -> Vec<Problem> {
+fn of_one_name(wanted: &BTreeSet<(ResourceId, Option<String>)>) -> Vec<Problem> {
     let mut known = BTreeMap::new();
     let mut problems = Vec::new();
     for (id, content) in wanted {
@@ -195,6 +226,14 @@ impl Resolution {
         [From::Global, From::Project, From::Task].into_iter().flat_map(layer)
     }
 
+    /// The servers that are there twice, each with what to do about it.
+    pub fn servers_twice(&self) -> Vec<Problem> {
+        let servers = self.resources.iter().flat_map(|(resource, _)| {
+            resource.servers().iter().map(|server| (&resource.id, server.name.as_str()))
+        });
+        servers_twice(servers)
+    }
+
     /// The agent to be run by, if it is the library's.
     pub fn main_agent(&self) -> Option<&Resource> {
         let name = self.agent.as_ref()?;
@@ -242,6 +281,16 @@ mod tests {
             Wishes { add, agent: Some(named("q/r")), without: vec![(Kind::Skill, named("a"))], ..wishes };
         let choice = resolve(&ids(THERE), &wishes).expect("a choice");
         assert_eq!(shown(&choice), ["skill/q/b task", "skill/q/c task", "agent/q/r task"]);
+    }
+
+    #[test]
+    fn what_is_left_out_is_so_whatever_its_content() {
+        let wishes = Wishes { without: vec![(Kind::Skill, named("a@01234567"))], ..Wishes::default() };
+        let said = resolve(&ids(THERE), &wishes).expect_err("refused").to_string();
+        assert_eq!(
+            said,
+            "skill/a@01234567: is to be left out whatever its content is: name it without its content"
+        );
     }
 
     #[test]

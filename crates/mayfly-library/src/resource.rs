@@ -1,6 +1,7 @@
 //! One resource, read whole.
 
 use crate::id::ResourceId;
+use crate::kinds::mcp::Server;
 use crate::kinds::own::{self, Own};
 use crate::kinds::{self, What};
 use crate::pack;
@@ -37,13 +38,17 @@ impl Resource {
         pack::pack(&self.files)
     }
 
+    /// Its servers.
+    pub fn servers(&self) -> &[Server] {
+        match &self.what {
+            What::Mcp(servers) => servers,
+            _ => &[],
+        }
+    }
+
     /// What its servers run instead of downloads.
     pub fn tools(&self) -> impl Iterator<Item = &Tool> {
-        let servers = match &self.what {
-            What::Mcp(servers) => &servers[..],
-            _ => &[],
-        };
-        servers.iter().filter_map(|server| server.tool.as_ref())
+        self.servers().iter().filter_map(|server| server.tool.as_ref())
     }
 
     /// The bytes of its files.

@@ -145,10 +145,7 @@ impl Reading<'_> {
             return self.folder(at, &path);
         }
         if kind.is_symlink() {
-            return Err(self.problem(
-                &path,
-                "is a link: put the file itself there, or add it with `mayfly library add`",
-            ));
+            return Err(self.problem(&path, "is a link: put the file itself there"));
         }
         if !kind.is_file() {
             return Err(self.problem(&path, "is no plain file: remove it"));

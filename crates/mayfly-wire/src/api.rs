@@ -35,7 +35,7 @@
 //! GET  /v1/library/resources/…/archive                       -> 200 an archive
 //! GET  /v1/library/check                                     -> 200 [LibraryProblem]
 //! POST /v1/library/init                                      -> 200 [Begun]
-//! GET  /v1/library/diff?before=&after=                       -> 200 [LibraryDifference]   of two tasks or locks
+//! GET  /v1/library/diff?before=&after=                       -> 200 LibraryDifferences    of two tasks or locks
 //! POST /v1/credentials               AddCredential           -> 201 PooledCredential
 //! GET  /v1/credentials                                       -> 200 [PooledCredential]   by name, never the secrets
 //! DELETE /v1/credentials/{name}                              -> 204
@@ -648,6 +648,32 @@ pub struct LibraryProblem {
     pub column: Option<usize>,
     /// What is wrong, and what to do.
     pub words: String,
+}
+
+/// What two locks differ in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LibraryDifferences {
+    /// The namespace beside `_global`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<LibraryChanged>,
+    /// The agent that the task is run by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<LibraryChanged>,
+    /// The resources, by kind and name.
+    pub resources: Vec<LibraryDifference>,
+}
+
+/// A name that two locks differ in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LibraryChanged {
+    /// What the first lock has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// What the second has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// A resource that two locks differ in.

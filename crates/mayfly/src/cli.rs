@@ -164,7 +164,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) tasks: u32,
     /// Run each task by this agent of your library, with all else of it; the others have nothing of a library
-    #[arg(long, value_name = "[NS/]NAME")]
+    #[arg(long, value_name = "[NS/]NAME[@SHA256]")]
     pub(crate) agent: Option<Reference>,
     #[command(flatten)]
     pub(crate) machines: MachineArgs,
@@ -248,17 +248,18 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Library")]
 pub(crate) struct LibraryArgs {
-    /// The agent that the task is run by: the library's, else one of the repository's
-    #[arg(long, value_name = "[NS/]NAME")]
+    /// The agent that the task is run by: the library's, else one of the repository's; `@` and 8 digits or more of what
+    /// `mayfly library ls` shows ask for that content
+    #[arg(long, value_name = "[NS/]NAME[@SHA256]")]
     pub(crate) agent: Option<Reference>,
     /// The namespace of the library besides `_global` [default: the one named as the task's repository is]
     #[arg(long, value_name = "NS")]
     pub(crate) project: Option<Name>,
     /// One more skill; can be given again, as all of these can
-    #[arg(long, value_name = "[NS/]NAME")]
+    #[arg(long, value_name = "[NS/]NAME[@SHA256]")]
     skill: Vec<Reference>,
     /// The MCP servers of one more resource
-    #[arg(long, value_name = "[NS/]NAME")]
+    #[arg(long, value_name = "[NS/]NAME[@SHA256]")]
     mcp: Vec<Reference>,
     /// Not this skill
     #[arg(long, value_name = "[NS/]NAME")]

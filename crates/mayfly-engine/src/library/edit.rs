@@ -6,7 +6,7 @@ use std::io;
 use std::sync::PoisonError;
 
 use mayfly_library::kinds::What;
-use mayfly_library::lock::{Difference, differences};
+use mayfly_library::lock::{Changed, Difference, differences};
 use mayfly_library::pack::BadArchive;
 use mayfly_library::{Library, Lock, Locked, Problem, Problems, Resource, ResourceId, pack, starter};
 use mayfly_wire::api;
@@ -145,11 +145,20 @@ pub fn begin_library(library: &Library) -> Result<Vec<(ResourceId, bool)>, EditE
 }
 
 /// What two locks differ in, as others are told of it.
-pub fn differences_of(before: &Lock, after: &Lock) -> Vec<api::LibraryDifference> {
+pub fn differences_of(before: &Lock, after: &Lock) -> api::LibraryDifferences {
     let told = |locked: Option<Locked>| locked.as_ref().map(super::told);
     let told =
         |Difference { before, after }| api::LibraryDifference { before: told(before), after: told(after) };
-    differences(before, after).into_iter().map(told).collect()
+    let changed = |Changed { before, after }: Changed| api::LibraryChanged {
+        before: before.as_ref().map(ToString::to_string),
+        after: after.as_ref().map(ToString::to_string),
+    };
+    let found = differences(before, after);
+    api::LibraryDifferences {
+        project: found.project.map(changed),
+        agent: found.agent.map(changed),
+        resources: found.resources.into_iter().map(told).collect(),
+    }
 }
 
 /// A resource as others are told of it.

@@ -24,13 +24,12 @@ pub(super) struct Need {
     name: String,
 }
 
-/// The secrets that servers need; of two servers of the same name, the later one is there alone.
+/// The secrets that servers need.
 pub(super) fn needs(resolution: &Resolution) -> Vec<Need> {
     let mut needs = Vec::new();
     for resource in resolution.of(Kind::Mcp) {
         let What::Mcp(servers) = &resource.what else { continue };
         for server in servers {
-            needs.retain(|need: &Need| need.server != server.name);
             let bound = server.variables.iter().filter_map(|name| resource.own.secrets.get_key_value(name));
             needs.extend(bound.map(|(variable, name)| Need {
                 file: format!("{}/{}", resource.id, own::FILE),

@@ -14,6 +14,7 @@ mod life;
 mod limits;
 mod link;
 mod machines;
+mod memory;
 mod pool;
 mod prune;
 mod queue;

@@ -22,9 +22,9 @@ use crate::yaml;
 const DESCRIPTION_CHARS_MAX: usize = 200;
 
 /// What allows tools, as the CLI and others write it.
-const ALLOWING: [&str; 2] = ["tools", "allowedTools"];
+pub(crate) const ALLOWING: [&str; 2] = ["tools", "allowedTools"];
 /// What denies them.
-const DENYING: [&str; 2] = ["disallowedTools", "deniedTools"];
+pub(crate) const DENYING: [&str; 2] = ["disallowedTools", "deniedTools"];
 /// What is read here, and not passed on as it stands.
 const READ: [&str; 9] = [
     "name",
@@ -261,7 +261,7 @@ impl Agent {
                  name what it must not do among the denied ones",
                 part.escape_debug()
             );
-            return Err(source.near(part, words).into());
+            return Err(source.near_entry(&ALLOWING, part, words).into());
         }
         let mut tools = self.tools.iter().flatten().chain(&self.denied);
         match tools.find(|tool| !is_tool(tool)) {
@@ -270,7 +270,7 @@ impl Agent {
                     "`{}` is not the name of a tool, such as Read or Bash(git log:*)",
                     tool.escape_debug()
                 );
-                Err(source.near(tool, words).into())
+                Err(source.near_entry(&[ALLOWING, DENYING].concat(), tool, words).into())
             }
             None => Ok(self),
         }
@@ -411,6 +411,16 @@ mod tests {
             ("agent.md", "---\nnewer: 'it': 'is'\n---\ny", "agent.md:2:"),
             ("agent.md", "---\nnewer: use it: when\n  and: where\n---\ny", "agent.md:2:"),
             ("other.md", "x", "has no agent.json and no agent.md"),
+            (
+                "agent.md",
+                "---\ndescription: Has Bash(ls).\ntools: [Read,\n  Bash(ls)]\n---\ny",
+                "agent.md:4:3: `Bash(ls)` is a part of a tool",
+            ),
+            (
+                "agent.json",
+                "{\"name\": \"reviewer\", \"system_prompt\": \"rm -rf\", \"deniedTools\":\n [\"rm -rf\"]}",
+                "agent.json:2:4: `rm -rf` is not the name of a tool",
+            ),
             ("agent.md", "deniedTools:\n- Bash\nReview.", "agent.md:1:1: is one line in a text"),
             (
                 "agent.md",

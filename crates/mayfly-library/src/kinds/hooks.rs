@@ -1,8 +1,10 @@
 //! Hooks: `hooks.json` has the CLI's table of events, bare or below `hooks`, and scripts stand beside it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Source;
@@ -46,18 +48,38 @@ pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Map<String, Value>
         false => source.json::<Table>()?,
     };
     let hooks = table.values().flatten().flat_map(|matched| &matched.hooks);
-    let problems: Vec<Problem> = hooks.filter_map(|hook| wrong(&source, hook, files)).collect();
+    let problems =
+        hooks.zip(places(&source)).filter_map(|(hook, place)| wrong((&source, &place), hook, files));
+    let problems: Vec<Problem> = problems.collect();
     if problems.is_empty() { Ok(whole) } else { Err(Problems(problems)) }
 }
 
+/// Where each hook of a table is, which stands bare or below `hooks`.
+pub(super) fn places(source: &Source<'_>) -> Vec<Range<usize>> {
+    #[derive(Deserialize)]
+    struct Matched<'a> {
+        #[serde(borrow)]
+        hooks: Vec<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Below<'a> {
+        #[serde(borrow)]
+        hooks: BTreeMap<String, Vec<Matched<'a>>>,
+    }
+    let below = serde_json::from_str(source.text).map(|Below { hooks }| hooks);
+    let table = below.or_else(|_| serde_json::from_str(source.text)).unwrap_or_default();
+    let hooks = table.values().flatten().flat_map(|matched| &matched.hooks);
+    hooks.map(|hook| source.place(hook)).collect()
+}
+
 /// What is wrong with a hook: above all, a script of the resource that is not there, or that cannot be run.
-fn wrong(source: &Source<'_>, hook: &Hook, files: &[File]) -> Option<Problem> {
+fn wrong((source, place): (&Source<'_>, &Range<usize>), hook: &Hook, files: &[File]) -> Option<Problem> {
     let Some(command) = &hook.command else {
         let words = "a hook of the type `command` has a command";
-        return (hook.kind == "command").then(|| source.near("\"command\"", words));
+        return (hook.kind == "command").then(|| source.near_in(place, "\"command\"", words));
     };
     let words = unfit_own(&program_of(&own_files(command, OWN_FOLDER, files)), files)?;
-    Some(source.near(&Value::from(command.as_str()).to_string(), words))
+    Some(source.near_in(place, &Value::from(command.as_str()).to_string(), words))
 }
 
 #[cfg(test)]
@@ -122,6 +144,14 @@ mod tests {
             (
                 "{\"Stop\": [{\"hooks\": [{\"type\": \"command\"}]}]}",
                 "hooks.json:1:31: a hook of the type `command`",
+            ),
+            (
+                "{\"Stop\": [{\"hooks\": [{\"type\": \"command\", \"command\": \"true\"},\n {\"type\": \"command\"}]}]}",
+                "hooks.json:2:11: a hook of the type `command`",
+            ),
+            (
+                "{\"Stop\": [{\"matcher\": \"./x\", \"hooks\": [{\"type\": \"command\",\n \"command\": \"./x\"}]}]}",
+                "hooks.json:2:13: there is no `x` beside it",
             ),
             ("[]", "hooks.json:1:1: invalid type: sequence, expected a map"),
         ] {

@@ -4,8 +4,10 @@
 //! file of the resource begins with [`OWN_FOLDER`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Source;
@@ -97,9 +99,9 @@ struct Shape {
 
 /// A file of several.
 #[derive(Deserialize)]
-struct Several {
+struct Several<S> {
     #[serde(rename = "mcpServers")]
-    servers: BTreeMap<String, Shape>,
+    servers: BTreeMap<String, S>,
 }
 
 pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Vec<Server>, Problems> {
@@ -132,24 +134,33 @@ fn servers(id: &ResourceId, files: &[File]) -> Result<Vec<Server>, Problems> {
     let (_, whole): (Map<String, Value>, _) = source.json()?;
     if !whole.contains_key("mcpServers") {
         let (shape, spec): (Shape, _) = source.json()?;
-        return Ok(vec![server((&source, files), id.name.to_string(), shape, spec)?]);
+        let place = 0..source.text.len();
+        return Ok(vec![server((&source, place), files, id.name.to_string(), (shape, spec))?]);
     }
-    let (Several { servers }, _): (Several, _) = source.json()?;
+    let (Several { servers }, _): (Several<Shape>, _) = source.json()?;
+    let places: BTreeMap<String, &RawValue> =
+        serde_json::from_str(source.text).map(|Several { servers }| servers).unwrap_or_default();
     let spec = |name: &str| whole["mcpServers"][name].as_object().cloned().unwrap_or_default();
+    let place = |name: &str| {
+        let value = source.place(places[name]);
+        // Its name stands right before it.
+        let name = source.text[..value.start].rfind(&Value::from(name).to_string());
+        name.unwrap_or(value.start)..value.end
+    };
     let server = |(name, shape): (String, Shape)| {
-        let spec = spec(&name);
-        server((&source, files), name, shape, spec)
+        let (spec, place) = (spec(&name), place(&name));
+        server((&source, place), files, name, (shape, spec))
     };
     servers.into_iter().map(server).collect()
 }
 
 fn server(
-    (source, files): (&Source<'_>, &[File]),
+    (source, place): (&Source<'_>, Range<usize>),
+    files: &[File],
     name: String,
-    shape: Shape,
-    spec: Map<String, Value>,
+    (shape, spec): (Shape, Map<String, Value>),
 ) -> Result<Server, Problems> {
-    let near = |words: &str| source.near(&format!("\"{name}\""), words);
+    let near = |words: &str| source.near_in(&place, &Value::from(name.as_str()).to_string(), words);
     if name.parse::<Name>().is_err() || name.contains('.') {
         return Err(near("a server's name is 1 to 64 of A-Z a-z 0-9 _ -").into());
     }
@@ -179,19 +190,19 @@ fn server(
              [--from PACKAGE] NAME ARGUMENTS",
             flag.escape_debug()
         );
-        return Err(source.near(flag, words).into());
+        return Err(source.near_in(&place, flag, words).into());
     }
     if let Transport::Stdio { command, .. } = &transport
         && let Some(words) = unfit_own(&own_files(command, OWN_FOLDER, files), files)
     {
-        return Err(source.near(&Value::from(command.as_str()).to_string(), words).into());
+        return Err(source.near_in(&place, &Value::from(command.as_str()).to_string(), words).into());
     }
     let (mut others, private) = (spec.clone(), transport.private());
     let variables_of_private = others.remove(private).map(|value| variables(&value));
     if let Some(name) = variables(&Value::from(others)).into_iter().next() {
         let words =
             format!("`${{{name}}}` may stand in `{private}` alone: what else there is others can read");
-        return Err(source.near(&format!("${{{name}}}"), words).into());
+        return Err(source.near_in(&place, &format!("${{{name}}}"), words).into());
     }
     let variables = variables_of_private.unwrap_or_default();
     Ok(Server { name, spec, transport, variables, tool: None })
@@ -279,7 +290,19 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
         for (text, words) in [
-            ("{}", "mcp.json: the server `github` is neither"),
+            ("{}", "mcp.json:1:1: the server `github` is neither"),
+            (
+                "{\"mcpServers\": {\"a\": {\"command\": \"b\", \"args\": [\"./x\"]},\n \"b\": {}}}",
+                "mcp.json:2:2: the server `b` is neither",
+            ),
+            (
+                "{\"mcpServers\": {\"./x\": {\"command\": \"y\"}, \"b\": {\n\"command\": \"./x\"}}}",
+                "mcp.json:1:17: a server's name is",
+            ),
+            (
+                "{\"mcpServers\": {\"a\": {\"command\": \"y\", \"args\": [\"./x\"]}, \"b\": {\n\"command\": \"./x\"}}}",
+                "mcp.json:2:12: there is no `x`",
+            ),
             ("{\"mcpServers\": {\"a\": 7}}", "mcp.json:1:22: invalid type: integer `7`"),
             ("{\"mcpServers\":\n {\"a b\": {\"command\": \"c\"}}}", "mcp.json:2:3: a server's name is"),
             (

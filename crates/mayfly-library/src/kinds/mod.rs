@@ -9,10 +9,13 @@ pub mod mcp;
 pub mod own;
 pub mod settings;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::id::{Kind, ResourceId};
@@ -121,7 +124,53 @@ impl<'a> Source<'a> {
 
     /// A problem where `word` first stands.
     pub(crate) fn near(&self, word: &str, words: impl Into<String>) -> Problem {
-        let Some(at) = self.text.find(word) else { return Problem::new(&self.file, words) };
+        match self.text.find(word) {
+            Some(at) => self.at(at, words),
+            None => Problem::new(&self.file, words),
+        }
+    }
+
+    /// A problem where `word` first stands in a part of the text, else where that begins.
+    pub(crate) fn near_in(&self, part: &Range<usize>, word: &str, words: impl Into<String>) -> Problem {
+        let at = self.text[part.clone()].find(word).unwrap_or_default();
+        self.at(part.start + at, words)
+    }
+
+    /// A problem where `word` first stands in one of the entries of these keys, of JSON or of settings at a head.
+    pub(crate) fn near_entry(&self, keys: &[&str], word: &str, words: impl Into<String>) -> Problem {
+        let mut entries = keys.iter().filter_map(|key| self.entry(key));
+        match entries.find(|part| self.text[part.clone()].contains(word)) {
+            Some(part) => self.near_in(&part, word, words),
+            None => self.near(word, words),
+        }
+    }
+
+    /// Where the value of a key at the top is, if the text has one.
+    fn entry(&self, key: &str) -> Option<Range<usize>> {
+        if let Ok(all) = serde_json::from_str::<BTreeMap<String, &RawValue>>(self.text) {
+            return all.get(key).map(|value| self.place(value));
+        }
+        let mut entries = Vec::new();
+        let mut at = 0;
+        for line in self.text.split_inclusive('\n') {
+            if !line.starts_with([' ', '\t', '-', '#']) {
+                entries.push((at, line));
+            }
+            at += line.len();
+        }
+        let is_of = |line: &str| line.split_once(':').is_some_and(|(found, _)| found == key);
+        let first = entries.iter().position(|(_, line)| is_of(line))?;
+        let end = entries.get(first + 1).map_or(self.text.len(), |(at, _)| *at);
+        Some(entries[first].0..end)
+    }
+
+    /// Where a value is, which was read of this very text.
+    pub(crate) fn place(&self, value: &RawValue) -> Range<usize> {
+        let start = value.get().as_ptr().addr() - self.text.as_ptr().addr();
+        start..start + value.get().len()
+    }
+
+    fn at(&self, at: usize, words: impl Into<String>) -> Problem {
         let (line, column) = end_of(&self.text[..at]);
         Problem::at(&self.file, line, column, words)
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::beside::{OWN_FOLDER, program_of};
-use super::hooks::Table;
+use super::hooks::{Table, places};
 use super::{Source, own};
 use crate::id::ResourceId;
 use crate::problem::{Problem, Problems};
@@ -70,12 +70,13 @@ pub(super) fn read(id: &ResourceId, files: &[File]) -> Result<Map<String, Value>
         source.near(&format!("\"{key}\""), words)
     };
     let hooks = shape.hooks.values().flatten().flat_map(|matched| &matched.hooks);
-    let commands = hooks.filter_map(|hook| hook.command.as_ref());
+    let commands =
+        hooks.zip(places(&source)).filter_map(|(hook, place)| Some((hook.command.as_ref()?, place)));
     let of_files =
-        commands.filter(|command| command.contains(OWN_FOLDER) || program_of(command).starts_with("./"));
-    let of_files = of_files.map(|command| {
+        commands.filter(|(command, _)| command.contains(OWN_FOLDER) || program_of(command).starts_with("./"));
+    let of_files = of_files.map(|(command, place)| {
         let words = "settings have no files of their own, and the CLI would run the repository's: make it a `hooks` resource";
-        source.near(&Value::from(command.as_str()).to_string(), words)
+        source.near_in(&place, &Value::from(command.as_str()).to_string(), words)
     });
     let beside = files.iter().filter(|file| ![FILE, own::FILE].contains(&file.path.as_str()));
     let beside = beside.map(|file| {

@@ -33,7 +33,7 @@ fn small() -> tempfile::TempDir {
 #[test]
 fn a_library_that_is_not_there_is_empty() {
     let library = Library::at("/nonexistent/library");
-    assert!(library.ids().unwrap().is_empty() && library.check().is_empty());
+    assert!(library.ids().unwrap().is_empty() && library.check(&|_| Vec::new()).is_empty());
     assert_eq!(library.resolve(&Wishes::default(), &nothing).unwrap().resources, []);
 }
 
@@ -48,7 +48,7 @@ fn two_projects_get_their_own_and_what_is_for_all() {
         assert_eq!(texts, [project, "Be brief."]);
         assert_eq!(resolution.shadowed[0].to_string(), "skill/_global/review");
     }
-    assert_eq!(library.check(), []);
+    assert_eq!(library.check(&|_| Vec::new()), []);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn an_edit_counts_from_the_next_reading_on_and_changes_the_lock() {
     assert_eq!(before.sha256(), library.resolve(&of_project("tally"), &nothing).unwrap().lock().sha256());
     put(top.path(), "rules/_global/style/style.md", "Be very brief.");
     let after = library.resolve(&of_project("tally"), &nothing).unwrap().lock();
-    let found = mayfly_library::lock::differences(&before, &after);
+    let found = mayfly_library::lock::differences(&before, &after).resources;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].after.as_ref().unwrap().id.to_string(), "rules/_global/style");
 }
@@ -100,7 +100,7 @@ fn what_does_not_count_is_told_by_a_check_and_stops_nobody() {
     put(top.path(), "skill/_global/a b/SKILL.md", "x");
     std::os::unix::fs::symlink("..", top.path().join("skill/_global/loop")).unwrap();
     let library = Library::at(top.path());
-    let said: Vec<_> = library.check().iter().map(ToString::to_string).collect();
+    let said: Vec<_> = library.check(&|_| Vec::new()).iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(said.join("\n"), @r"
     skill/_global/a b: does not count: a name is 1 to 64 of A-Z a-z 0-9 . _ -, and does not begin with . or -
     skill/_global/loop: is a link, and does not count: put the folder itself there
@@ -130,7 +130,7 @@ fn a_tool_that_is_none_is_told_by_a_check_and_stops_nobody() {
         "{\"permissions\":\n {\"deny\": [\"WebFech(domain:x)\"]}}",
     );
     let library = Library::at(top.path());
-    let said: Vec<_> = library.check().iter().map(ToString::to_string).collect();
+    let said: Vec<_> = library.check(&|_| Vec::new()).iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(said.join("\n"), @r"
     agent/tally/x/agent.md:2:28: `mcp__gone` is no tool that is known here, and counts for nothing
     agent/tally/x/agent.md:3:14: `Bsah` is no tool that is known here, and counts for nothing; Bash is one

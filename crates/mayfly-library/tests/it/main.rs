@@ -4,5 +4,4 @@
 
 mod compile;
 mod library;
-mod memory;
 mod starter;

@@ -11,7 +11,7 @@ fn the_hook_tells_of_a_script_that_does_not_read_and_of_nothing_else() {
     let top = tempfile::tempdir().unwrap();
     let library = Library::at(top.path());
     starter::resources().unwrap().iter().for_each(|resource| library.put(resource).unwrap());
-    assert_eq!(library.check(), []);
+    assert_eq!(library.check(&|_| Vec::new()), []);
     let script = top.path().join("hooks/_global/check-syntax/check.sh");
     for (name, text, code) in [
         ("good.sh", "#!/bin/sh\necho ok\n", 0),

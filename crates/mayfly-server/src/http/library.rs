@@ -10,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use mayfly_engine::{Found, SubmitError, content_of, differences_of, problem_of};
 use mayfly_library::{Lock, ResourceId, pack};
-use mayfly_wire::api::{Begun, Library, LibraryContent, LibraryDifference, LibraryProblem, Wanted};
+use mayfly_wire::api::{Begun, Library, LibraryContent, LibraryDifferences, LibraryProblem, Wanted};
 use serde::Deserialize;
 
 use super::Owner;
@@ -239,7 +239,7 @@ pub(super) struct Both {
     path = "/v1/library/diff",
     params(Both),
     responses(
-        (status = 200, description = "The resources that differ, by kind and name", body = [LibraryDifference]),
+        (status = 200, description = "The project, the agent and the resources that differ", body = LibraryDifferences),
         (status = 400, description = "There is something else in the query", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such task or lock, or the task has no resources, or what it had is not kept any more", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -248,7 +248,7 @@ pub(super) struct Both {
 pub(super) async fn diff(
     State(app): State<Owner>,
     Asked(Both { before, after }): Asked<Both>,
-) -> Result<Json<Vec<LibraryDifference>>, Problem> {
+) -> Result<Json<LibraryDifferences>, Problem> {
     let (before, after) = (lock(&app, &before).await?, lock(&app, &after).await?);
     Ok(Json(differences_of(&before, &after)))
 }

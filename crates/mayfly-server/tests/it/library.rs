@@ -3,8 +3,11 @@
 use std::fs;
 
 use mayfly_client::{Bundle, ClientError};
-use mayfly_library::{File, Library as Folder, Wishes, pack};
-use mayfly_wire::api::{CreateTask, Library, MERGED_MAX, RESOURCES_MAX, STRAYS_MAX, Wanted};
+use mayfly_library::resolve::From;
+use mayfly_library::{File, Library as Folder, Resolution, Resource, Wishes, pack};
+use mayfly_wire::api::{
+    CreateTask, Library, LibraryChanged, LibraryDifferences, MERGED_MAX, RESOURCES_MAX, STRAYS_MAX, Wanted,
+};
 use serde_json::Value;
 
 use crate::bed::{Bed, raw, task};
@@ -233,6 +236,43 @@ async fn a_library_elsewhere_is_handed_over_by_content() {
     assert_eq!(bed.client.lock(&id).await.unwrap(), lock.to_json(), "and nothing of what is here");
 }
 
+/// Of two servers of one name the CLI would have but one, whoever puts them together.
+#[tokio::test]
+async fn a_lock_with_two_servers_of_one_name_is_none() {
+    let bed = Bed::start().await;
+    let servers = ["db", "more"].map(|name| {
+        let text = r#"{"mcpServers": {"db": {"command": "x"}}}"#;
+        let file = File { path: "mcp.json".to_owned(), executable: false, bytes: text.as_bytes().to_vec() };
+        Resource::read(format!("mcp/_global/{name}").parse().unwrap(), vec![file]).unwrap()
+    });
+    bed.client.keep_resource(&servers[0].sha256, &servers[0].archive()).await.unwrap();
+    let resources = servers.map(|resource| (resource, From::Global)).to_vec();
+    let lock = Resolution { resources, ..Resolution::default() }.lock();
+    let (kind, detail) = refusal(bed.client.keep_lock(&lock.to_json()).await);
+    assert_eq!(kind, "invalid-lock");
+    assert!(detail.contains("mcp/_global/more: has a server `db`, and so has mcp/_global/db"), "{detail}");
+}
+
+/// What a server runs may be lost, or be missing from a clone: a task would not be accepted.
+#[tokio::test]
+async fn a_tree_that_is_locked_and_not_there_is_told_of() {
+    let bed = Bed::start().await;
+    let sha256 = "0123456789abcdef".repeat(4);
+    put(&bed, "mcp/_global/tiny/mcp.json", r#"{"command": "npx", "args": ["tiny"]}"#);
+    let tool = serde_json::json!({"tiny": {"package": "tiny", "resolved": "tiny@1.0.0", "sha256": sha256,
+        "program": "node", "path": "x.js"}});
+    put(&bed, "mcp/_global/tiny/tools.json", &tool.to_string());
+    let words = "tiny@1.0.0 is not in .tools: `mayfly library lock` fetches it again";
+    let wrong = bed.client.check_library().await.unwrap();
+    assert_eq!((wrong.len(), wrong[0].file.as_str()), (1, "mcp/_global/tiny/tools.json"));
+    assert_eq!(wrong[0].words, words);
+    let (kind, detail) = refusal(bed.client.library_lock(&Wanted::default()).await);
+    assert!(kind == "invalid-library" && detail.contains(words), "{detail}");
+    put(&bed, &format!(".tools/{sha256}/x.js"), "x");
+    assert_eq!(bed.client.check_library().await.unwrap(), []);
+    assert!(bed.client.library_lock(&Wanted::default()).await.is_ok());
+}
+
 /// An archive of one file whose head says something else: its name, its type, its mode.
 fn crafted(name: &[u8], kind: u8, mode: [u8; 7]) -> Vec<u8> {
     let file = mayfly_library::File { path: "x".to_owned(), executable: false, bytes: Vec::new() };
@@ -387,9 +427,18 @@ async fn the_library_is_looked_at_and_changed_by_the_api() {
     let after = bed.client.submit(&of_site, "two").await.unwrap();
     let lock = pack::sha256(client.lock(&after.id).await.unwrap().as_bytes());
     let differ = client.library_diff(&before, &lock).await.unwrap();
-    let gone = differ[0].before.as_ref().unwrap();
-    assert_eq!((differ.len(), gone.id.as_str(), &differ[0].after), (1, id, &None));
-    assert_eq!(client.library_diff(&after.short, &after.id).await.unwrap(), []);
+    let [gone] = &differ.resources[..] else { panic!("{differ:?}") };
+    assert_eq!((gone.before.as_ref().unwrap().id.as_str(), &gone.after), (id, &None));
+    assert_eq!(client.library_diff(&after.short, &after.id).await.unwrap(), LibraryDifferences::default());
+    let of_another = CreateTask { project: Some("other".into()), ..task("p", None) };
+    let by_another = CreateTask { agent: Some("code-reviewer".into()), ..of_another.clone() };
+    let other = bed.client.submit(&of_another, "three").await.unwrap().id;
+    let reviewed = bed.client.submit(&by_another, "four").await.unwrap().id;
+    let differ = client.library_diff(&other, &reviewed).await.unwrap();
+    let agent = LibraryChanged { before: None, after: Some("code-reviewer".to_owned()) };
+    assert_eq!(differ, LibraryDifferences { agent: Some(agent), ..LibraryDifferences::default() });
+    let project = client.library_diff(&after.id, &other).await.unwrap().project.unwrap();
+    assert_eq!((project.before.as_deref(), project.after.as_deref()), (Some("site"), Some("other")));
     let (kind, detail) = refusal(client.library_diff(&"0".repeat(64), &lock).await);
     assert!(kind == "no-such-lock" && detail.contains("no lock of this SHA-256"), "{detail}");
     assert_eq!(refusal(client.library_diff("00000000", &lock).await).0, "no-such-task");

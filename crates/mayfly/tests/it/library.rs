@@ -225,13 +225,16 @@ fn a_part_of_a_git_repository_is_added_and_nothing_of_it_runs() {
 async fn what_two_tasks_had_is_compared() {
     let user = User::new();
     user.mayfly(&["library", "init", "--library", "lib"]).assert().success();
-    let now = || user.mayfly(&["library", "lock", "--json", "--library", "lib"]).output().unwrap().stdout;
-    let before = String::from_utf8(now()).unwrap();
+    let now = |chosen: &[&str]| {
+        let args = [&["library", "lock", "--json", "--library", "lib"], chosen].concat();
+        user.mayfly(&args).output().unwrap().stdout
+    };
+    let before = String::from_utf8(now(&[])).unwrap();
     put(&user, "lib/rules/_global/working-together/rules.md", "Be brief.");
     put(&user, "lib/skill/site/x/SKILL.md", "x");
     fs::remove_dir_all(user.cwd().join("lib/settings")).unwrap();
     put(&user, "lib/skill/_global/new/SKILL.md", "x");
-    fs::write(user.cwd().join("after.json"), now()).unwrap();
+    fs::write(user.cwd().join("after.json"), now(&["--agent", "code-reviewer"])).unwrap();
     put(&user, "other.json", "{}");
     let answer = async move |axum::extract::Path(id): axum::extract::Path<String>| match id.as_str() {
         "1a2b" => before.into_response(),
@@ -258,8 +261,9 @@ async fn what_two_tasks_had_is_compared() {
         .filter(|line| !line.is_empty())
         .map(|line| serde_json::from_slice(line).unwrap())
         .collect();
-    assert_eq!(found.len(), 3);
-    assert_eq!(found[0]["after"]["id"], "skill/_global/new");
+    assert_eq!(found.len(), 4);
+    assert_eq!(found[0]["agent"], serde_json::json!({"after": "code-reviewer"}));
+    assert_eq!(found[1]["after"]["id"], "skill/_global/new");
 }
 
 /// An edit whose answer is lost is asked for again, and is not said to have been refused for what itself did.

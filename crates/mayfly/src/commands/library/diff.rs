@@ -1,11 +1,12 @@
 //! `mayfly library diff`: what one lock has and another has not.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use anyhow::Context as _;
-use mayfly_library::lock::differences;
+use mayfly_library::lock::{Changed, Differences, differences};
 use mayfly_library::{Difference, Lock, Locked};
 
 use super::DiffArgs;
@@ -63,14 +64,21 @@ pub(super) async fn diff(
         locks.push(lock(text).map_err(Stop::usage)?);
     }
     let found = differences(&locks[0], &locks[1]);
-    for one in &found {
+    for (what, changed) in [("project", &found.project), ("agent", &found.agent)] {
+        let Some(changed) = changed else { continue };
+        match args.json {
+            true => printer.json(&BTreeMap::from([(what, changed)])),
+            false => printer.closing(&line_of(what, changed)),
+        }
+    }
+    for one in &found.resources {
         match args.json {
             true => printer.json(one),
             false => printer.closing(&line(one)),
         }
     }
-    if found.is_empty() {
-        printer.aside("both have the same resources");
+    if found == Differences::default() {
+        printer.aside("both have the same project, agent and resources");
     }
     printer.exit(Exit::Success)
 }
@@ -97,6 +105,15 @@ fn lock((what, text): (String, io::Result<String>)) -> anyhow::Result<Lock> {
     let text = text.with_context(|| format!("cannot read {what}"))?;
     serde_json::from_str(&text)
         .with_context(|| format!("{what} is no lock, as `mayfly library lock` prints it"))
+}
+
+fn line_of(what: &str, Changed { before, after }: &Changed) -> String {
+    match (before, after) {
+        (None, Some(after)) => format!("+ {what} {after}"),
+        (Some(before), None) => format!("- {what} {before}"),
+        (Some(before), Some(after)) => format!("~ {what} {before} → {after}"),
+        (None, None) => String::new(),
+    }
 }
 
 fn line(Difference { before, after }: &Difference) -> String {

@@ -91,8 +91,8 @@ async fn a_content_is_asked_for_by_its_name() {
     let asked = world.api.requests().len();
     let refused = world.outcome_of(&["--skill", "own-pinned@0123456789ab", &prompt]).await;
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
-    let words = "skill/_global/own-pinned: is not 0123456789ab any more, and no task had it with that content: `mayfly \
-                 library ls` shows what it is now";
+    let words = "skill/_global/own-pinned: is not 0123456789ab any more, and nothing of that content is kept beside the \
+                 library: `mayfly library ls` shows what it is now";
     assert!(refused.stderr.contains(words), "{}", refused.stderr);
     let refused = world.outcome_of(&["--skill", "own-pinned@latest", &prompt]).await;
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
