@@ -68,8 +68,8 @@ pub(crate) async fn run_again(
     }
     if let (Some(workspace), None, false) = (&task.workspace, &repo, args.detach) {
         return Err(Stop::wrong(format!(
-            "the task works on the code of `{}`, and there is no git repository here to take its branch: name it with \
-             --repo PATH, or add --detach",
+            "the task works on the code of `{}`, and there is no git repository here to take its branch: go into a clone of \
+             it, or name it with --repo PATH; if you have none, `git clone` it first, or add --detach",
             workspace.name
         )));
     }

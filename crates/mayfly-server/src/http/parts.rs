@@ -99,7 +99,7 @@ pub(super) async fn arrived(
     put,
     path = "/v1/workspaces/{sha256}",
     params(("sha256" = String, Path, description = "The SHA-256 of the bundle, in hex"), Part),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The rest of a git bundle with one ref, after what is here"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The rest of a git bundle of one commit, after what is here"),
     responses(
         (status = 201, description = "What a task is to name", body = Workspace),
         (status = 409, description = "There is less of it here than `from` says", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),

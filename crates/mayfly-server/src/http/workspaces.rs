@@ -39,7 +39,7 @@ pub(super) struct Named {
     post,
     path = "/v1/workspaces",
     params(Named),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A git bundle with one ref and all of its history"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A git bundle of one commit with all of its history, or with as much as is there: then a ref `refs/mayfly/cut/COMMIT` for each commit whose parents are not"),
     responses(
         (status = 201, description = "What a task is to name", body = Workspace),
         (status = 413, description = "Too long", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -155,7 +155,7 @@ fn first_whole(folder: &Path, commits: &[String]) -> io::Result<Option<WholeBund
     path = "/v1/tasks/{id}/workspace",
     params(TaskPath),
     responses(
-        (status = 200, description = "The git bundle that the task started from, with all of its history", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 200, description = "The git bundle that the task started from, with its history: all of it, or as far as the refs `refs/mayfly/cut/COMMIT` say", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or it started from nothing", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
