@@ -112,13 +112,11 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn add(&mut self, resource: &Resource) {
-        let of_agent: BTreeSet<&str> = match &resource.what {
-            What::Agent(agent) => agent.servers().collect(),
-            _ => {
-                self.servers.extend(servers_of(resource).into_iter().map(str::to_owned));
-                BTreeSet::new()
-            }
-        };
+        let mut of_agent = BTreeSet::new();
+        if let What::Agent(agent) = &resource.what {
+            of_agent.extend(agent.servers());
+        }
+        self.servers.extend(resource.servers().iter().map(|server| server.name.clone()));
         let said =
             |name: &&str| ((*name).to_owned(), problem(resource, &["mcpServers"], name, is_nobodys(name)));
         self.named.extend(of_agent.iter().map(said));

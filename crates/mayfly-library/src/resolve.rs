@@ -79,18 +79,15 @@ pub fn resolve(there: &BTreeSet<ResourceId>, wishes: &Wishes) -> Result<Choice, 
     let mut wanted: BTreeSet<(ResourceId, Option<String>)> = BTreeSet::new();
     let asked = wishes.add.iter().cloned().chain(agent.map(|agent| (Kind::Agent, agent.clone())));
     for (kind, named) in asked {
-        match find(there, wishes, kind, &named) {
-            Some(id) => drop(wanted.insert((id.clone(), named.content))),
-            None => {
-                let words = match &named.content {
-                    None => "is not in the library: `mayfly library ls` lists what is",
-                    Some(_) => {
-                        "is not in the library, where it must be for an older content of it to be had too"
-                    }
-                };
-                problems.push(Problem::new(format!("{kind}/{named}"), words));
-            }
+        if let Some(id) = find(there, wishes, kind, &named) {
+            wanted.insert((id.clone(), named.content));
+            continue;
         }
+        let words = match &named.content {
+            None => "is not in the library: `mayfly library ls` lists what is",
+            Some(_) => "is not in the library, where it must be for an older content of it to be had too",
+        };
+        problems.push(Problem::new(format!("{kind}/{named}"), words));
     }
     problems.extend(of_one_name(&wanted));
     layers.extend(wanted.into_iter().map(|(id, content)| (id, From::Task, content)));

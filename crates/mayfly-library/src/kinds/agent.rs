@@ -421,36 +421,33 @@ mod tests {
                 "{\"name\": \"reviewer\", \"system_prompt\": \"rm -rf\", \"deniedTools\":\n [\"rm -rf\"]}",
                 "agent.json:2:4: `rm -rf` is not the name of a tool",
             ),
-            ("agent.md", "deniedTools:\n- Bash\nReview.", "agent.md:1:1: is one line in a text"),
+        ] {
+            let said = agent(file, text).expect_err(text);
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
+    /// Covers S05 for the library: else the agent would have all tools, and nobody would say so.
+    #[test]
+    fn a_bound_that_would_be_passed_over_is_refused_with_its_place() {
+        for (text, words) in [
+            ("deniedTools:\n- Bash\nReview.", "agent.md:1:1: is one line in a text"),
+            ("---\nmodel: m\n---\n\nallowedTools: |\n  Read\nx", "agent.md:5:1: is one line in a text"),
+            ("deniedTools: Write,\n  Bash\nReview.", "agent.md:1:1: is one line in a text"),
+            ("\n---\ntools: Read\nReview.", "agent.md:2:1: begins settings that nothing ends"),
+            ("---\n# x\n  tools: Read\n---\nx", "agent.md:3:1: is no setting: write `key: value`"),
+            ("---\n{tools: Read}\n---\nx", "agent.md:2:1: is no setting"),
             (
-                "agent.md",
-                "---\nmodel: m\n---\n\nallowedTools: |\n  Read\nx",
-                "agent.md:5:1: is one line in a text",
-            ),
-            ("agent.md", "deniedTools: Write,\n  Bash\nReview.", "agent.md:1:1: is one line in a text"),
-            ("agent.md", "\n---\ntools: Read\nReview.", "agent.md:2:1: begins settings that nothing ends"),
-            (
-                "agent.md",
-                "---\n# x\n  tools: Read\n---\nx",
-                "agent.md:3:1: is no setting: write `key: value`",
-            ),
-            ("agent.md", "---\n{tools: Read}\n---\nx", "agent.md:2:1: is no setting"),
-            (
-                "agent.md",
                 " allowedTools: Read\nx",
                 "agent.md:1:1: `allowedTools` bounds nothing in a text: write `allowedTools` among settings",
             ),
-            ("agent.md", "# Reviewer\nAllowedTools: Read\nx", "agent.md:2:1: `AllowedTools` bounds nothing"),
-            ("agent.md", "allowedTools : Read\nx", "agent.md:1:1: `allowedTools` bounds nothing"),
-            ("agent.md", "tools: Read\nReview.", "agent.md:1:1: `tools` bounds nothing in a text"),
-            ("agent.md", "Review.\n\ndenied_tools: Bash\n", "agent.md:3:1: `denied_tools` bounds nothing"),
-            (
-                "agent.md",
-                "Review.\ndisallowedTools: Bash\n",
-                "agent.md:2:1: `disallowedTools` bounds nothing",
-            ),
+            ("# Reviewer\nAllowedTools: Read\nx", "agent.md:2:1: `AllowedTools` bounds nothing"),
+            ("allowedTools : Read\nx", "agent.md:1:1: `allowedTools` bounds nothing"),
+            ("tools: Read\nReview.", "agent.md:1:1: `tools` bounds nothing in a text"),
+            ("Review.\n\ndenied_tools: Bash\n", "agent.md:3:1: `denied_tools` bounds nothing"),
+            ("Review.\ndisallowedTools: Bash\n", "agent.md:2:1: `disallowedTools` bounds nothing"),
         ] {
-            let said = agent(file, text).expect_err(text);
+            let said = agent("agent.md", text).expect_err(text);
             assert!(said.contains(words), "{said}");
         }
     }
