@@ -2,9 +2,13 @@
 //!
 //! Once a machine is gone, and before its task takes another step, the attempt's result is settled: what the worker
 //! brought out, or else what its last checkpoint holds. Both are idempotent, so a restart in between does it again.
+//!
+//! Bound: [`RECOVER_MAX`] for trouble that may pass, such as a full disk.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -16,25 +20,26 @@ use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::Report;
 use tracing::{info, warn};
 
+use crate::clock::after;
 use crate::engine::Engine;
+use crate::perform::RETRY_FIRST;
 
+/// The longest that a result is asked for again which trouble of the orchestrator's own is in the way of.
+const RECOVER_MAX: Duration = Duration::from_secs(60 * 60);
+/// How a worker begins to tell of work that did not come out at all.
+const WORK: &str = "the work:";
 /// How a worker begins to tell of work that it could not bring out.
-const WORK_WORDS: [&str; 2] = ["the work:", "uncommitted work"];
+const WORK_WORDS: [&str; 2] = [WORK, "uncommitted work"];
 /// The same of a part of it.
-const PART_WORDS: [&str; 6] = [
-    "the work:",
-    "uncommitted work",
-    "the agent's ",
-    "the commit ",
-    "commits that were left behind",
-    "some files",
-];
+const PART_WORDS: [&str; 6] =
+    [WORK, "uncommitted work", "the agent's ", "the commit ", "commits that were left behind", "some files"];
 
 /// Who keeps checkpoints. Every verb is idempotent.
 #[async_trait]
 pub trait Checkpoints: fmt::Debug + Send + Sync + 'static {
     /// Makes the files of a result of what the last checkpoint of an attempt holds, and says what it is. `began` is what
-    /// its task began with. `None`: there is no checkpoint.
+    /// its task began with. `None`: there is no checkpoint. An error says nothing about the checkpoints: the same may be
+    /// done later.
     async fn recover(&self, attempt: AttemptId, began: Option<&Workspace>) -> io::Result<Option<Collected>>;
 
     /// Removes the checkpoints of an attempt. None is a success.
@@ -70,18 +75,18 @@ impl Engine {
             return self.tell(attempt, MayflyEvent::Warning { text }).await;
         }
         if own && had.is_none_or(is_lacking) {
-            match self.0.checkpoints.recover(attempt, task.spec.workspace.as_ref()).await {
+            match self.recover(&task, attempt).await? {
                 Ok(Some(recovered)) if !recovered.bundle && is_elsewhere(&task, attempt) => {
                     self.tell_of_less(&task, attempt, &recovered).await?;
                 }
-                Ok(Some(recovered)) => self.keep_recovered(attempt, had, recovered).await?,
+                Ok(Some(recovered)) => self.keep_recovered(&task, attempt, recovered).await?,
                 Ok(None) => {}
                 Err(error) => {
                     let why = causes(&error);
                     warn!(error = why, "no result was made of the checkpoints");
                     // They stay, for whoever looks through them.
                     let text = format!(
-                        "what was checkpointed could not be made a result, and is {}: {why}",
+                        "what was checkpointed could not be made a result ({why}), and is {}",
                         kept(attempt)
                     );
                     return self.tell(attempt, MayflyEvent::Warning { text }).await;
@@ -94,6 +99,32 @@ impl Engine {
         }
         failpoint("recover-discarded");
         Ok(())
+    }
+
+    /// Asks for what the checkpoints hold until there is an answer: a full disk may be emptied.
+    async fn recover(
+        &self,
+        task: &TaskRow,
+        attempt: AttemptId,
+    ) -> Result<io::Result<Option<Collected>>, StoreError> {
+        let until = after(self.0.clock.now(), RECOVER_MAX);
+        let (mut wait, mut is_told) = (RETRY_FIRST, false);
+        loop {
+            let asked = self.0.checkpoints.recover(attempt, task.spec.workspace.as_ref()).await;
+            let Err(error) = asked else { return Ok(asked) };
+            if self.0.clock.now() >= until {
+                return Ok(Err(error));
+            }
+            let why = causes(&error);
+            warn!(error = why, "no result was made of the checkpoints yet");
+            if !is_told {
+                let minutes = RECOVER_MAX.as_secs() / 60;
+                let text = format!("no result yet, and trying again for up to {minutes} minutes: {why}");
+                self.tell(attempt, MayflyEvent::Warning { text }).await?;
+                is_told = true;
+            }
+            self.pause(&mut wait).await;
+        }
     }
 
     /// An earlier attempt's work stays the result.
@@ -116,20 +147,15 @@ impl Engine {
     /// A result that has no work gets that of the checkpoint.
     async fn keep_recovered(
         &self,
+        task: &TaskRow,
         attempt: AttemptId,
-        had: Option<&Collected>,
         recovered: Collected,
     ) -> Result<(), StoreError> {
-        let result = match had {
-            None => recovered,
+        let result = match own_result(task, attempt) {
+            None => untold(task, recovered),
             // Nothing is in it either.
             Some(_) if !recovered.bundle => return Ok(()),
-            Some(had) => Collected {
-                transcript: had.transcript || recovered.transcript,
-                unsaved: had.unsaved.iter().cloned().chain(recovered.unsaved).collect(),
-                notes: had.notes.iter().cloned().chain(recovered.notes).collect(),
-                ..recovered
-            },
+            Some(had) => with_work(had, recovered),
         };
         let redactor = self.redactor();
         let mut report = Report::Collected(result);
@@ -143,10 +169,40 @@ impl Engine {
     }
 }
 
-/// Where the checkpoints of an attempt are, for whoever looks through them.
+/// What a worker that is gone without a word would have told of.
+fn untold(task: &TaskRow, mut recovered: Collected) -> Collected {
+    if recovered.artifacts.is_none() && !task.spec.artifacts.is_empty() {
+        recovered.unsaved.push("the artifacts: the machine was gone before they came out".to_owned());
+    }
+    recovered
+}
+
+/// What a worker told of, with the work that it could not tell of.
+fn with_work(had: &Collected, recovered: Collected) -> Collected {
+    let transcript = had.transcript || recovered.transcript;
+    let artifacts = had.artifacts.or(recovered.artifacts);
+    let both = |had: &[String], recovered: Vec<String>| had.iter().cloned().chain(recovered).collect();
+    if is_same_work(had, &recovered) {
+        let is_other = |line: &&String| !line.starts_with(WORK);
+        let unsaved = had.unsaved.iter().filter(is_other).cloned().collect();
+        return Collected { bundle: true, transcript, artifacts, unsaved, ..had.clone() };
+    }
+    let (unsaved, notes) = (both(&had.unsaved, recovered.unsaved), both(&had.notes, recovered.notes));
+    Collected { transcript, artifacts, unsaved, notes, ..recovered }
+}
+
+fn is_same_work(one: &Collected, other: &Collected) -> bool {
+    let names = |of: &Collected| of.others.iter().cloned().collect::<BTreeSet<_>>();
+    one.head == other.head && names(one) == names(other)
+}
+
+/// Where the checkpoints of an attempt are, and how whoever looks through them takes one.
 fn kept(attempt: AttemptId) -> String {
     let (task, number) = (attempt.task, attempt.attempt.0);
-    format!("kept in the orchestrator's data folder as `results/{task}/{number}/checkpoints`")
+    format!(
+        "kept in the orchestrator's data folder as `results/{task}/{number}/checkpoints`: each file there is a line and a git \
+         pack, which `tail -n +2 FILE | git index-pack --stdin --fsck-objects` takes into a repository"
+    )
 }
 
 fn own_result(task: &TaskRow, attempt: AttemptId) -> Option<&Collected> {

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use crate::command::{Git, GitCommand, GitError};
 use crate::flags::flag;
+use crate::land::{Other, heads};
 
-/// The most files that are named, and as many more of those that would run.
+/// The most files that are named, and as many more of those that would run, of the work and of each commit beside it.
 pub const FILES_MAX: usize = 1000;
 /// The longest path that is taken for one.
 const PATH_BYTES_MAX: usize = 64 * 1024;
@@ -36,23 +37,48 @@ pub struct Change {
 /// A file that would run later, by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flagged {
+    /// The name of the commit beside the work that has it; none is the work.
+    pub beside: Option<String>,
     /// Its path.
     pub path: String,
     /// What it is.
     pub words: &'static str,
 }
 
-/// What `head` has other than `from`, which is a commit; none is an empty folder. `git_dir` is a repository of ours.
-pub async fn changes(git: &Git, git_dir: &Path, from: Option<&str>, head: &str) -> Result<Changes, GitError> {
+/// What `head` has other than `from`, which is a commit; none is an empty folder. Of the commits beside it in `bundle` it
+/// is told what would run later. `git_dir` is a repository of ours that has taken the bundle.
+pub async fn changes(
+    git: &Git,
+    git_dir: &Path,
+    from: Option<&str>,
+    head: &str,
+    bundle: &Path,
+) -> Result<Changes, GitError> {
     let inside = || git.within(git_dir);
     let from = match from {
         Some(from) => from.to_owned(),
         None => inside().args(["hash-object", "-t", "tree", "--stdin"]).line().await?,
     };
-    between(inside(), &from, head).await
+    with_others(inside, &from, head, &heads(bundle)?.others).await
 }
 
-pub(crate) async fn between(git: GitCommand, from: &str, head: &str) -> Result<Changes, GitError> {
+/// What `head` has other than `from`, and what of the others would run later.
+pub(crate) async fn with_others(
+    inside: impl Fn() -> GitCommand,
+    from: &str,
+    head: &str,
+    others: &[Other],
+) -> Result<Changes, GitError> {
+    let mut changes = between(inside(), from, head).await?;
+    for Other { name, commit } in others {
+        let flagged = between(inside(), from, commit).await?.flagged.into_iter();
+        let beside = |of| Flagged { beside: Some(name.clone()), ..of };
+        changes.flagged.extend(flagged.map(beside));
+    }
+    Ok(changes)
+}
+
+async fn between(git: GitCommand, from: &str, head: &str) -> Result<Changes, GitError> {
     let plain =
         ["diff", "--numstat", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", from, head, "--"];
     let (mut changes, mut rest) = (Changes::default(), Vec::new());
@@ -85,7 +111,7 @@ impl Changes {
             self.files.push(Change { path: shown(), lines: number(added).zip(number(removed)) });
         }
         if let Some(words) = flag(path).filter(|_| self.flagged.len() < FILES_MAX) {
-            self.flagged.push(Flagged { path: shown(), words });
+            self.flagged.push(Flagged { beside: None, path: shown(), words });
         }
     }
 }

@@ -49,6 +49,17 @@ pub const MEMORY_BYTES_MAX: u64 = 1 << 30;
 /// What has git keep to that with honest work: one object at a time, and a large file in pieces.
 const FRUGAL: [&str; 2] = ["pack.threads=1", "core.bigFileThreshold=64m"];
 
+/// What git says of trouble of the host's own, in the words of the system.
+const HOST_WORDS: [&str; 7] = [
+    "No space left on device",
+    "Disk quota exceeded",
+    "Read-only file system",
+    "Input/output error",
+    "Too many open files",
+    "Resource temporarily unavailable",
+    "Permission denied",
+];
+
 /// What is read of a command's output at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -540,6 +551,16 @@ impl GitError {
     /// Whether what came back was looked at and refused, so that nobody should take it by hand either.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::WrongHead { .. } | Self::BadObject(_) | Self::TooMuchMemory(_))
+    }
+
+    /// Whether it says something of the host, such as a full disk, and nothing of what git was to read: later the same may
+    /// be done.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Missing(_) | Self::TooLong { .. } | Self::File { .. } => true,
+            Self::Failed { said, .. } => HOST_WORDS.iter().any(|words| said.contains(words)),
+            _ => false,
+        }
     }
 
     fn too_long(what: &str, time: Duration) -> Self {

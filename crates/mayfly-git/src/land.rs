@@ -153,7 +153,7 @@ pub(crate) fn refusal(error: GitError) -> GitError {
 #[derive(Debug)]
 pub(crate) struct Heads {
     pub(crate) work: String,
-    others: Vec<Other>,
+    pub(crate) others: Vec<Other>,
     /// Whether what was staged is in it.
     pub(crate) has_staged: bool,
     /// The names of all that it holds, a line each, also of what nobody takes from it.
@@ -186,8 +186,8 @@ pub fn announced(bundle: &Path) -> Result<Announced, GitError> {
 /// A commit beside the work.
 #[derive(Debug)]
 pub(crate) struct Other {
-    name: String,
-    commit: String,
+    pub(crate) name: String,
+    pub(crate) commit: String,
 }
 
 impl Other {

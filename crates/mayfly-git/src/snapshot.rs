@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::changes::{Changes, between};
+use crate::changes::{Changes, changes};
 use crate::command::{Git, GitCommand, GitError};
 use crate::filtered;
 use crate::repo::Repo;
@@ -41,11 +41,14 @@ pub struct Snapshot {
 
 /// What the user's git would be told about their files, as far as it names no program.
 pub(crate) struct Rules {
-    settings: Vec<(String, String)>,
+    settings: Vec<Setting>,
     own_files: Vec<(&'static str, PathBuf)>,
     /// The filters that the user's git knows how to run; ours runs none.
     pub(crate) filters: Vec<String>,
 }
+
+/// A name and a value.
+type Setting = (String, String);
 
 /// The settings that say when a file is unchanged, and what its line ends are in the repository.
 const SETTINGS: &str =
@@ -65,6 +68,12 @@ impl Repo {
         let submodules = quarantine.submodules(&base).await?;
         let (left_out, unfiltered) = (texts(&left_out), texts(&unfiltered));
         Ok((quarantine, Snapshot { base, dirty, submodules, left_out, unfiltered }))
+    }
+
+    /// The settings that the user's git has for their files, and the drivers of its filters.
+    pub(crate) async fn settings(&self) -> Result<(Vec<Setting>, Vec<Setting>), GitError> {
+        let found = self.git.settings(&self.git_dir, SETTINGS).await?;
+        Ok(found.into_iter().partition(|(key, _)| key.starts_with("core.")))
     }
 }
 
@@ -98,9 +107,9 @@ impl Quarantine {
         self.repo.git.within(&self.git_dir)
     }
 
-    /// What work that has [landed](Self::land) has other than `base`.
-    pub async fn changes(&self, base: &str, head: &str) -> Result<Changes, GitError> {
-        between(self.git(), base, head).await
+    /// What work that has [landed](Self::land) out of `bundle` has other than `base`, as [`changes`](crate::changes) tells.
+    pub async fn changes(&self, base: &str, head: &str, bundle: &Path) -> Result<Changes, GitError> {
+        changes(&self.repo.git, &self.git_dir, Some(base), head, bundle).await
     }
 
     /// git with the user's files and their rules.
@@ -114,9 +123,7 @@ impl Quarantine {
     /// Asks the user's git for its settings, and copies the rules that are in no commit.
     async fn rules(&self) -> Result<Rules, GitError> {
         let git = &self.repo.git;
-        let found = git.settings(&self.repo.git_dir, SETTINGS).await?;
-        let (settings, drivers): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|(key, _)| key.starts_with("core."));
+        let (settings, drivers) = self.repo.settings().await?;
         let name = |key: &str| Some(key.strip_prefix("filter.")?.rsplit_once('.')?.0.to_owned());
         let filters = drivers.iter().filter_map(|(key, _)| name(key)).collect();
         let mut own_files = Vec::new();

@@ -9,9 +9,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Base, take_base};
-use crate::changes::{Changes, between};
+use crate::changes::{Changes, with_others};
 use crate::command::{Git, GitCommand, GitError};
-use crate::land::fetch;
+use crate::land::{Other, fetch};
 use crate::repo::Repo;
 use crate::snapshot::{init_bare, object_format};
 
@@ -23,6 +23,8 @@ pub struct Work {
     /// The commit that it started from, or the empty tree.
     from: String,
     head: String,
+    /// What is in the bundle beside it.
+    others: Vec<Other>,
 }
 
 impl Work {
@@ -46,8 +48,8 @@ impl Work {
             }
             None => inside().args(["hash-object", "-t", "tree", "--stdin"]).line().await?,
         };
-        fetch(inside(), bundle, head, &format!("refs/landed/{head}")).await?;
-        Ok(Self { git: git.clone(), git_dir, from, head: head.to_owned() })
+        let others = fetch(inside(), bundle, head, &format!("refs/landed/{head}")).await?;
+        Ok(Self { git: git.clone(), git_dir, from, head: head.to_owned(), others })
     }
 
     /// The same in a repository of ours that borrows what the user's has. `None`: that does not have the commit `base`.
@@ -62,14 +64,14 @@ impl Work {
         if !quarantine.starts_from(base).await? {
             return Ok(None);
         }
-        fetch(quarantine.git(), bundle, head, &format!("refs/landed/{head}")).await?;
+        let others = fetch(quarantine.git(), bundle, head, &format!("refs/landed/{head}")).await?;
         let (git, git_dir) = (repo.git.clone(), quarantine.git_dir);
-        Ok(Some(Self { git, git_dir, from: base.to_owned(), head: head.to_owned() }))
+        Ok(Some(Self { git, git_dir, from: base.to_owned(), head: head.to_owned(), others }))
     }
 
-    /// What was changed, file by file.
+    /// What was changed, file by file, and what of the commits beside it would run later.
     pub async fn changes(&self) -> Result<Changes, GitError> {
-        between(self.inside(), &self.from, &self.head).await
+        with_others(|| self.inside(), &self.from, &self.head, &self.others).await
     }
 
     /// Writes what was changed to `to`, for reading.
@@ -85,10 +87,13 @@ impl Work {
     /// Puts a [patch](Self::patch) onto the files of `repo`, wholly or not at all: git looks at every file before it touches
     /// the first. Killed after that, it leaves some as they were, some new, one perhaps cut off, and those missing that it was
     /// about to write: it takes all old ones away before it writes the first new one. Neither its index nor any ref changes.
+    /// The ends of lines are those that the user's git gives them.
     pub async fn apply(&self, patch: &Path, repo: &Repo) -> Result<(), GitError> {
         let apply = ["apply", "--whitespace=nowarn"].map(OsStr::new);
-        let onto = self.inside().bounded().work_tree(&repo.top).args(apply).args([patch.as_os_str()]);
-        onto.run().await.map(drop).map_err(|error| match error {
+        let (settings, _) = repo.settings().await?;
+        let onto = self.inside().bounded().work_tree(&repo.top);
+        let onto = settings.iter().fold(onto, |git, (key, value)| git.config(key, OsStr::new(value)));
+        onto.args(apply).args([patch.as_os_str()]).run().await.map(drop).map_err(|error| match error {
             GitError::Failed { said, .. } => GitError::NoFit { top: repo.top.clone(), said },
             other => other,
         })

@@ -196,20 +196,24 @@ impl Checkpoints {
         blocking(append).await
     }
 
-    /// The folders are durable too.
     async fn make_folder(&self, attempt: AttemptId) -> io::Result<PathBuf> {
         let folder = self.folder(attempt);
-        let made = folder.clone();
-        blocking(move || {
-            if !made.is_dir() {
-                fs::create_dir_all(&made)?;
-                made.ancestors().take(3).try_for_each(sync_folder)?;
-            }
-            Ok(())
-        })
-        .await?;
+        make_folder(&folder, 3).await?;
         Ok(folder)
     }
+}
+
+/// Makes a folder, of which the last `new_max` parts may not be there yet, as durable as what will be in it.
+pub(crate) async fn make_folder(folder: &Path, new_max: usize) -> io::Result<()> {
+    let folder = folder.to_owned();
+    blocking(move || {
+        if !folder.is_dir() {
+            fs::create_dir_all(&folder)?;
+            folder.ancestors().take(new_max).try_for_each(sync_folder)?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// The head of a checkpoint, and where its pack begins.
@@ -239,7 +243,7 @@ fn parse_name(name: &str) -> Option<(u64, Timestamp)> {
     Some((number.parse().ok()?, Timestamp::from_millisecond(ms.parse().ok()?).ok()?))
 }
 
-fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+pub(crate) fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,

@@ -197,13 +197,14 @@ impl Landing {
         let Some(workspace) = &task.workspace else {
             let folder = self.folder.join(name);
             let others = unbundle(&self.git, &bundle, head, &folder, "main").await?;
-            let changes = changes(&self.git, &folder.join(".git"), None, head).await;
+            let changes = changes(&self.git, &folder.join(".git"), None, head, &bundle).await;
             return Ok(Placed::new(Place::Folder(folder), others, changes));
         };
         if let (Some(mirror), None) = (&self.mirror, &self.repo) {
             let folder = self.folder.join(name.replace('/', "-"));
             let others = mirror.clone_with(&bundle, head, &folder, name).await?;
-            let changes = changes(&self.git, &folder.join(".git"), Some(&workspace.base), head).await;
+            let git_dir = folder.join(".git");
+            let changes = changes(&self.git, &git_dir, Some(&workspace.base), head, &bundle).await;
             return Ok(Placed::new(Place::Folder(folder), others, changes));
         }
         let own;
@@ -215,7 +216,7 @@ impl Landing {
             }
         };
         let others = quarantine.land(&bundle, head, name).await?;
-        let changes = quarantine.changes(&workspace.base, head).await;
+        let changes = quarantine.changes(&workspace.base, head, &bundle).await;
         Ok(Placed::new(Place::Branch(name.to_owned()), others, changes))
     }
 
@@ -282,7 +283,10 @@ impl Landing {
 /// What would run later by itself, a line each.
 pub(crate) fn flagged(changes: &Changes) -> Vec<String> {
     let all = &changes.flagged;
-    let line = |Flagged { path, words }: &Flagged| format!("{path}: {words}, which takes effect by itself");
+    let line = |Flagged { beside, path, words }: &Flagged| {
+        let beside = beside.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+        format!("{beside}{path}: {words}, which takes effect by itself")
+    };
     let more = all.len().saturating_sub(FLAGGED_MAX);
     let mut lines: Vec<_> = all.iter().take(FLAGGED_MAX).map(line).collect();
     lines.extend((more > 0).then(|| format!("and {more} more")));

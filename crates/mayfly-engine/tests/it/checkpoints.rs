@@ -1,10 +1,11 @@
 //! What a lost machine's last checkpoint becomes.
 
 use std::io;
+use std::time::Duration;
 
 use mayfly_core::{Attempt, AttemptId, Failure, Outcome};
 use mayfly_testkit::{SimMachine, TestEngine, task};
-use mayfly_wire::api::{Collected, CreateTask};
+use mayfly_wire::api::{Artifacts, Collected, CreateTask};
 use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::Report;
 
@@ -89,6 +90,64 @@ async fn work_that_did_not_come_out_is_the_checkpoint_s() {
     assert_eq!(mayfly.task(attempt.task).await.result, Some(Collected { unsaved, ..checkpoint("c1") }));
 }
 
+/// The work is the checkpoint's, and the artifacts are those that came out.
+#[tokio::test]
+async fn artifacts_that_came_out_are_there_beside_the_work_of_a_checkpoint() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (attempt, mut machine) = checkpointed(&mut mayfly, 0).await;
+    machine.ends(Outcome::Succeeded).await;
+    let artifacts = Some(Artifacts { files: 2, bytes: 7 });
+    let said = vec!["the work: the time for collecting ran out".to_owned()];
+    machine.reports(Report::Collected(Collected { artifacts, unsaved: said, ..Collected::default() })).await;
+    assert_eq!(mayfly.outcome(attempt.task).await.0, "succeeded");
+    let result = mayfly.task(attempt.task).await.result.expect("a result");
+    assert_eq!((result.head.as_deref(), result.artifacts), (Some("c1"), artifacts));
+}
+
+/// They were asked for, and the worker did not come to tell of them.
+#[tokio::test]
+async fn artifacts_that_a_lost_machine_was_to_leave_are_told_of() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let artifacts = Some(Artifacts { files: 2, bytes: 7 });
+    for (came, lines) in [(None, 2), (artifacts, 1)] {
+        let asked = CreateTask { artifacts: vec!["dist/**".to_owned()], ..task("x") };
+        let id = mayfly.submit(asked).await;
+        let mut machine = mayfly.machines.next().await;
+        machine.boot(&mayfly.engine).await;
+        machine.starts().await;
+        let left = Collected { artifacts: came, ..checkpoint("c1") };
+        mayfly.checkpoints.put(machine.attempt(), Ok(left));
+        machine.vanish();
+        mayfly.outcome(id).await;
+        let result = mayfly.task(id).await.result.expect("a result");
+        let told = result.unsaved.iter().any(|line| line.starts_with("the artifacts:"));
+        assert_eq!((result.artifacts, result.unsaved.len(), told), (came, lines, came.is_none()));
+    }
+}
+
+/// What the worker could not hand over is there all the same: nothing of what it told of the work is so any more.
+#[tokio::test]
+async fn the_very_work_that_did_not_come_out_is_no_less_than_it() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (attempt, mut machine) = checkpointed(&mut mayfly, 0).await;
+    let others = |names: [&str; 2]| names.map(str::to_owned).to_vec();
+    mayfly.checkpoints.put(attempt, Ok(Collected { others: others(["b", "a"]), ..checkpoint("c1") }));
+    machine.ends(Outcome::Succeeded).await;
+    let unsaved = ["the work: not searched in time", "an artifact: too long"].map(str::to_owned).to_vec();
+    let told = Collected {
+        head: Some("c1".to_owned()),
+        others: others(["a", "b"]),
+        unsaved,
+        notes: vec!["a note".to_owned()],
+        ..Collected::default()
+    };
+    machine.reports(Report::Collected(told.clone())).await;
+    assert_eq!(mayfly.outcome(attempt.task).await.0, "succeeded");
+    let unsaved = told.unsaved[1..].to_vec();
+    let result = Collected { bundle: true, transcript: true, unsaved, ..told };
+    assert_eq!(mayfly.task(attempt.task).await.result, Some(result));
+}
+
 /// Each attempt has its own, and the last that has one gives the result.
 #[tokio::test]
 async fn a_lost_attempt_s_checkpoint_is_not_the_next_one_s() {
@@ -159,6 +218,26 @@ async fn an_orchestrator_that_was_away_finds_the_checkpoint_of_a_machine_that_is
     assert_eq!(collected(&mayfly, attempt).await, [(1, checkpoint("c1"))], "told once");
 }
 
+/// A full disk, for one, may be emptied.
+#[tokio::test]
+async fn trouble_of_the_orchestrator_s_own_does_not_end_a_task_without_its_work() {
+    let mut mayfly = TestEngine::start(|_| {}).await;
+    let (attempt, mut machine) = checkpointed(&mut mayfly, 0).await;
+    mayfly.checkpoints.put(attempt, Err(io::ErrorKind::StorageFull));
+    machine.vanish();
+    mayfly.clock.sleeper_within(Duration::from_millis(100)).await;
+    mayfly.clock.advance(Duration::from_millis(100));
+    mayfly.clock.sleeper_for(Duration::from_millis(200)).await;
+    assert_eq!(mayfly.task(attempt.task).await.outcome, None);
+    mayfly.checkpoints.put(attempt, Ok(checkpoint("c1")));
+    mayfly.clock.advance(Duration::from_millis(200));
+    assert_eq!(mayfly.outcome(attempt.task).await.0, "lost");
+    assert_eq!(mayfly.task(attempt.task).await.result, Some(checkpoint("c1")));
+    let warnings = mayfly.warnings(attempt.task).await;
+    let told = warnings.iter().filter(|warning| warning.contains("trying again for up to 60 minutes"));
+    assert_eq!(told.count(), 1, "{warnings:?}");
+}
+
 /// It stays where it is, and that is said.
 #[tokio::test]
 async fn a_checkpoint_that_cannot_be_made_a_result_is_kept() {
@@ -166,10 +245,12 @@ async fn a_checkpoint_that_cannot_be_made_a_result_is_kept() {
     let (attempt, mut machine) = checkpointed(&mut mayfly, 0).await;
     mayfly.checkpoints.put(attempt, Err(io::ErrorKind::InvalidData));
     machine.vanish();
-    assert_eq!(mayfly.outcome(attempt.task).await.0, "lost");
+    let outcome = mayfly.clock.run(Duration::from_secs(60), mayfly.outcome(attempt.task)).await;
+    assert_eq!(outcome.0, "lost");
     assert_eq!(mayfly.task(attempt.task).await.result, None);
     assert_eq!(mayfly.checkpoints.attempts(), [attempt]);
     let warnings = mayfly.warnings(attempt.task).await;
     let kept = format!("results/{}/1/checkpoints", attempt.task);
-    assert!(warnings.iter().any(|warning| warning.contains(&kept)), "{warnings:?}");
+    let is_told = |warning: &String| warning.contains(&kept) && warning.contains("git index-pack");
+    assert!(warnings.iter().any(is_told), "{warnings:?}");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use mayfly_git::{Base, Change, GitError, Repo, Snapshot, Work};
+use mayfly_git::{Base, Change, Flagged, GitError, Repo, Snapshot, Work};
 use tempfile::TempDir;
 
 use super::Place;
@@ -90,6 +90,27 @@ async fn applied_work_is_in_the_files_and_nowhere_else() {
     assert_eq!(done.place.git(&repo, &["diff", "--cached", "--name-only"]), "");
 }
 
+/// Files whose lines end otherwise than in the repository, as the user's git has it, are none that the work does not fit.
+#[tokio::test]
+async fn work_is_applied_with_the_ends_of_lines_that_the_user_s_git_gives() {
+    let place = Place::with_repository();
+    let repo = place.repo();
+    place.git(&repo, &["config", "core.autocrlf", "true"]);
+    fs::write(repo.join("a.txt"), "one\r\nmine\r\n").unwrap();
+    let (_quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join("a.txt"), "one\nmine\nmade\n").unwrap();
+    place.git(&machine, &["commit", "-q", "-a", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let (code, scratch) = (place.base(), tempfile::tempdir().unwrap());
+    let base = Base { bundle: &code, commit: &snapshot.base, on: None };
+    let work = Work::open(&place.ours(), scratch.path(), Some(base), &bundle, &head).await.unwrap();
+    let patch = scratch.path().join("patch");
+    work.patch(&patch).await.unwrap();
+    work.apply(&patch, &Repo::discover(&place.ours(), &repo).await.unwrap()).await.unwrap();
+    assert_eq!(fs::read_to_string(repo.join("a.txt")).unwrap(), "one\r\nmine\r\nmade\r\n");
+}
+
 #[tokio::test]
 async fn work_that_does_not_fit_changes_no_file() {
     let done = Done::new().await;
@@ -144,6 +165,39 @@ async fn each_changed_file_is_named_with_its_lines_and_whether_it_runs_by_itself
     let third = tempfile::tempdir().unwrap();
     let none = Work::open_on(&repo, third.path(), &"1".repeat(40), &bundle, &head).await;
     assert!(none.unwrap().is_none());
+}
+
+/// S48: so is what is committed beside the work, wherever that lands or is shown.
+#[tokio::test]
+async fn what_runs_by_itself_on_another_branch_is_named_with_it() {
+    let place = Place::with_repository();
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join(".envrc"), "x\n").unwrap();
+    place.git(&machine, &["add", "-A"]);
+    place.git(&machine, &["commit", "-q", "-m", "side"]);
+    place.git(&machine, &["update-ref", "refs/heads/other/side", "HEAD"]);
+    place.git(&machine, &["reset", "-q", "--hard", &snapshot.base]);
+    fs::write(machine.join("a.txt"), "two\n").unwrap();
+    place.git(&machine, &["commit", "-q", "-a", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let base = format!("^{}", snapshot.base);
+    let both = ["refs/heads/work", "refs/heads/other/side", &base];
+    place.git(&machine, &[&["bundle", "create", "-q", bundle.to_str().unwrap()][..], &both].concat());
+    let (repo, scratch) = (place.repo(), tempfile::tempdir().unwrap());
+    let repo = Repo::discover(&place.ours(), &repo).await.unwrap();
+    let work = Work::open_on(&repo, scratch.path(), &snapshot.base, &bundle, &head).await.unwrap().unwrap();
+    let shown = work.changes().await.unwrap();
+    assert_eq!(quarantine.land(&bundle, &head, "x").await.unwrap(), ["x--side"]);
+    let landed = quarantine.changes(&snapshot.base, &head, &bundle).await.unwrap();
+    for changes in [shown, landed] {
+        let flagged = Flagged {
+            beside: Some("side".to_owned()),
+            path: ".envrc".to_owned(),
+            words: "a setting of a shell",
+        };
+        assert_eq!((changes.count, changes.flagged), (1, vec![flagged]));
+    }
 }
 
 /// The configuration and attributes of the user's repository have no say in what is shown of the work.

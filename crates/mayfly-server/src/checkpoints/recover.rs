@@ -1,12 +1,13 @@
 //! Makes of what a machine that is gone had handed over what its worker would have brought out.
 //!
 //! ```text
-//! results/<task>/<attempt>/bundle   the worker's own, which counts before every checkpoint
+//! results/<task>/<attempt>/bundle   the worker's own, which counts before every checkpoint; searched first, if it was not
 //!        └─ none, or damaged ──► the last checkpoint and those before it ──► one bundle, searched as any other
 //!                                        └─ damaged ──► the one before it, and so on
 //! ```
 //!
-//! What is damaged is set aside and told of, never thrown away. All of it can be done again after an interruption.
+//! What is damaged is set aside and told of, never thrown away. Trouble of this host's own, such as a full disk, says nothing
+//! about a checkpoint: then none is set aside. All of it can be done again after an interruption.
 //!
 //! Bound: [`JOINS_MAX`] checkpoints that are tried.
 
@@ -17,17 +18,18 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use mayfly_core::{AttemptId, causes};
-use mayfly_engine::{BUNDLE, TRANSCRIPT, result_folder};
+use mayfly_engine::{ARTIFACTS, BUNDLE, TRANSCRIPT, WITHHELD, result_folder};
 use mayfly_failpoint::failpoint;
 use mayfly_git::{Announced, Base, GitError, Pack, announced, join};
-use mayfly_wire::api::{Collected, Repository, Workspace};
+use mayfly_library::artifacts::{Member, list};
+use mayfly_wire::api::{Artifacts, Collected, Repository, Workspace};
 use mayfly_wire::worker::{Checkpoint, OTHER_REFS, WORK_REF};
 use tracing::warn;
 
-use super::{Checkpoints, Link, NOT_TAKEN, absent_is_fine, blocking, parse_name, read_head};
+use super::{BadCheckpoint, Checkpoints, Link, NOT_TAKEN, absent_is_fine, blocking, parse_name, read_head};
 use crate::began::Began;
 use crate::data::sync_folder;
-use crate::http::search_bundle;
+use crate::http::{UNSEARCHED, search_bundle};
 
 /// The name as a result of a checkpoint that was not taken.
 const WITHHELD_RESULT: &str = "checkpoint.withheld";
@@ -55,6 +57,7 @@ impl mayfly_engine::Checkpoints for Checkpoints {
     async fn recover(&self, attempt: AttemptId, began: Option<&Workspace>) -> io::Result<Option<Collected>> {
         // An upload that is under way ends here, and none begins: its machine is not let in any more.
         let _turn = self.0.turns.upload(attempt).await;
+        self.search_again(attempt, began).await?;
         let there = self.brought_out(attempt).await?;
         let kept = self.kept(attempt)?;
         let mut collected = match (there, kept.last()) {
@@ -70,6 +73,7 @@ impl mayfly_engine::Checkpoints for Checkpoints {
         collected.unsaved.extend(damaged);
         collected.unsaved.extend(self.withheld(attempt)?);
         collected.transcript = self.transcript(attempt).await?;
+        collected.artifacts = self.artifacts(attempt).await?;
         if collected == Collected::default() {
             return Ok(None);
         }
@@ -90,6 +94,33 @@ impl mayfly_engine::Checkpoints for Checkpoints {
 }
 
 impl Checkpoints {
+    /// Searches work that was not searched while its machine was there. None waits for it any more, so it has the time that
+    /// it takes.
+    async fn search_again(&self, attempt: AttemptId, began: Option<&Workspace>) -> io::Result<()> {
+        let kept = &*self.0;
+        let folder = result_folder(&kept.results, attempt);
+        let unsearched = folder.join(UNSEARCHED);
+        if !unsearched.exists() {
+            return Ok(());
+        }
+        let scratch = tempfile::tempdir_in(&kept.incoming)?;
+        let began = began.map(|from| Began::of(&kept.workspaces, from));
+        let base = began.as_ref().map(Began::base);
+        let _room = kept.turns.recovery().await;
+        let redactor = kept.secrets.redactor();
+        let name = match search_bundle(&kept.git, scratch.path(), base, &unsearched, &redactor).await {
+            Ok(false) => BUNDLE,
+            Err(error) if error.may_pass() => return Err(io::Error::other(error)),
+            Ok(true) | Err(_) => WITHHELD,
+        };
+        let to = folder.join(name);
+        blocking(move || {
+            fs::rename(&unsearched, &to)?;
+            sync_folder(&to)
+        })
+        .await
+    }
+
     /// What the bundle says that is there already: the worker's own, or ours where we were interrupted. One that does not
     /// say so is set aside.
     async fn brought_out(&self, attempt: AttemptId) -> io::Result<Option<Announced>> {
@@ -113,6 +144,7 @@ impl Checkpoints {
         let mut kept = Vec::new();
         for link in self.links(attempt)? {
             match read_head(&link.file) {
+                Err(BadCheckpoint::Disk(error)) => return Err(error),
                 Ok((of, begins_at)) => {
                     let pack = Pack { file: link.file.clone(), begins_at };
                     kept.push(Kept { link, of, pack });
@@ -153,7 +185,7 @@ impl Checkpoints {
     }
 
     /// Makes the bundle of what the last of `packs` names, and puts it where it belongs. `Some`: it is not given out, and
-    /// why. An error of git's: none can be made of them.
+    /// why. An error of git's: none can be made of them, however often it is tried.
     async fn bundle(
         &self,
         attempt: AttemptId,
@@ -165,14 +197,17 @@ impl Checkpoints {
         let scratch = tempfile::tempdir_in(&kept.incoming)?;
         let _room = kept.turns.recovery().await;
         let made = scratch.path().join("bundle");
-        if let Err(error) = join(&kept.git, scratch.path(), base, packs, refs, &made).await {
-            return Ok(Err(error));
+        match join(&kept.git, scratch.path(), base, packs, refs, &made).await {
+            Ok(()) => {}
+            Err(error) if error.may_pass() => return Err(io::Error::other(error)),
+            Err(error) => return Ok(Err(error)),
         }
         let redactor = kept.secrets.redactor();
         let found = search_bundle(&kept.git, scratch.path(), base, &made, &redactor).await;
         let (name, why) = match found {
             Ok(false) => (BUNDLE, None),
             Ok(true) => (JOINED_WITHHELD, Some("it has a configured secret in it".to_owned())),
+            Err(error) if error.may_pass() => return Err(io::Error::other(error)),
             Err(error) => (JOINED_WITHHELD, Some(format!("it could not be searched: {}", causes(&error)))),
         };
         let to = result_folder(&kept.results, attempt).join(name);
@@ -197,14 +232,17 @@ impl Checkpoints {
         sync_folder(&folder)
     }
 
-    /// Tells of what was set aside, a line each.
+    /// Tells of what was set aside or withheld, a line each.
     fn damaged(&self, attempt: AttemptId) -> io::Result<Vec<String>> {
         let folder = result_folder(&self.0.results, attempt);
-        let bundle = folder.join(BUNDLE_DAMAGED).exists().then(|| {
-            let kept = kept_as(attempt, BUNDLE_DAMAGED);
-            format!(
-                "what the worker brought out at its end: it cannot be read as a git bundle, and is {kept}"
-            )
+        let brought_out = [
+            (BUNDLE_DAMAGED, "it cannot be read as a git bundle"),
+            (WITHHELD, "it has a configured secret in it, or could not be searched for one"),
+        ];
+        let bundles = brought_out.into_iter().filter(|(name, _)| folder.join(name).exists());
+        let bundles = bundles.map(|(name, why)| {
+            let kept = kept_as(attempt, name);
+            format!("what the worker brought out at its end: {why}, and is {kept}")
         });
         let names = match fs::read_dir(folder.join(DAMAGED)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -216,7 +254,7 @@ impl Checkpoints {
             let kept = kept_as(attempt, &format!("{DAMAGED}/{number}-{}", as_of.as_millisecond()));
             format!("the checkpoint of {as_of}: it is damaged, and {kept}")
         };
-        Ok(bundle.into_iter().chain(checkpoints.into_iter().map(line)).collect())
+        Ok(bundles.chain(checkpoints.into_iter().map(line)).collect())
     }
 
     /// Moves what was not taken to the results, and tells of it if there is such.
@@ -227,6 +265,24 @@ impl Checkpoints {
             let kept = kept_as(attempt, WITHHELD_RESULT);
             format!("a later checkpoint has a configured secret in it, or could not be searched for one, and is {kept}")
         }))
+    }
+
+    /// Counts the artifacts that came out. Those that cannot be read are in the way of nothing else.
+    async fn artifacts(&self, attempt: AttemptId) -> io::Result<Option<Artifacts>> {
+        let archive = result_folder(&self.0.results, attempt).join(ARTIFACTS);
+        blocking(move || {
+            let members = match File::open(archive) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                archive => list(archive?),
+            };
+            let count = |members: Vec<Member>| Artifacts {
+                files: members.len() as u64,
+                bytes: members.iter().map(|member| member.bytes).sum(),
+            };
+            let unreadable = |error| warn!(error = causes(&error), "artifacts that came out cannot be read");
+            Ok(members.map(count).map_err(unreadable).ok())
+        })
+        .await
     }
 
     /// Makes the session file a result, if there is one: as far as its lines are whole.
@@ -319,6 +375,9 @@ fn whole_lines(mut file: &File) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
     use futures_util::FutureExt as _;
     use mayfly_core::{Attempt, Secrets, TaskId};
     use mayfly_engine::Checkpoints as _;
@@ -358,5 +417,36 @@ mod tests {
         assert!(later.as_mut().now_or_never().is_none(), "it was settled first that is in front");
         assert_eq!(settling.await.expect("a disk that works"), None);
         later.await;
+    }
+
+    /// What a full disk or a git that is not there is in the way of is as good as before.
+    #[tokio::test]
+    async fn trouble_of_the_host_s_own_sets_no_checkpoint_aside() {
+        let attempt = TaskId::new(uuid::Uuid::from_u128(1)).attempt(Attempt(1));
+        let (data, turns) = (tempfile::tempdir().expect("a folder"), Turns::default());
+        let place = || data.path().to_owned();
+        let with = |git: &Path| {
+            let git = Git::new(git.into(), None, None);
+            Checkpoints::new((place(), place(), place()), git, Secrets::default(), turns.clone())
+        };
+        let bin = data.path().join("bin");
+        let checkpoints = with(&bin);
+        let folder = checkpoints.make_folder(attempt).await.expect("made");
+        let of = Checkpoint { head: Some("a".repeat(40)), ..Checkpoint::default() };
+        let damaged = format!("{}\nno pack", serde_json::to_string(&of).expect("JSON"));
+        fs::write(folder.join("1-0"), damaged).expect("written");
+        let full = "#!/bin/sh\necho 'fatal: write error: No space left on device' >&2\nexit 128\n";
+        for git in [None, Some(full)] {
+            if let Some(git) = git {
+                fs::create_dir(&bin).expect("made");
+                fs::write(bin.join("git"), git).expect("written");
+                fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).expect("set");
+            }
+            checkpoints.recover(attempt, None).await.expect_err("no git, or no room");
+            assert!(folder.join("1-0").exists(), "{git:?}");
+        }
+        let told = with(Path::new("/usr/bin")).recover(attempt, None).await.expect("a disk that works");
+        assert!(told.expect("it is told of").unsaved[0].contains("it is damaged"));
+        assert!(!folder.join("1-0").exists());
     }
 }

@@ -27,7 +27,7 @@ pub(crate) use entry::Entry;
 pub(crate) use hosts::Hosts;
 pub(crate) use parts::Parts;
 use problem::Problem;
-pub(crate) use uploads::{Turns, search_bundle};
+pub(crate) use uploads::{Turns, UNSEARCHED, search_bundle};
 
 mod admission;
 mod allow;

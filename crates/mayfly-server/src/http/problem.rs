@@ -259,6 +259,16 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
     }
 
+    pub(crate) fn work_not_searched_yet(attempt: AttemptId, why: &str) -> Self {
+        let detail = format!(
+            "the work could not be searched for secrets yet, and is not given out: {why}; it is searched once more when its \
+             machine is gone, and if it is not given out then, it is kept in the orchestrator's data folder as \
+             `results/{}/{}/bundle.withheld`, for whoever looks through it",
+            attempt.task, attempt.attempt.0
+        );
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+    }
+
     pub(crate) fn secret_in_checkpoint() -> Self {
         let detail = "the work has a configured secret in it, and no checkpoint is made of it as it is";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)

@@ -2,8 +2,9 @@
 //!
 //! In a session file configured secrets are masked on their way to the disk. In work nothing can be masked, since commits
 //! are named by their content: it is searched, and with a secret in it withheld ([`WITHHELD`]), never deleted; and so is
-//! what cannot be searched, or not in time: its machine goes when the time to bring work out is over, and would take it
-//! along.
+//! what cannot be searched. What was not searched in time, or for trouble of this host's own, is kept too ([`UNSEARCHED`]):
+//! its machine goes when the time to bring work out is over, and would take it along. It is searched once more when that
+//! is gone.
 //!
 //! Bounds: [`BUNDLE_BYTES_MAX`] and [`TRANSCRIPT_BYTES_MAX`] for a file, one file at a time of each machine, the last, and
 //! [`SEARCHES_MAX`] at once of all, since git takes memory for each ([`mayfly_git::MEMORY_BYTES_MAX`]), each with its wait
@@ -37,6 +38,7 @@ use super::Machine;
 use super::extract::admit;
 use super::problem::Problem;
 use crate::began::Began;
+use crate::checkpoints::{absent_is_fine, make_folder};
 use crate::incoming::Incoming;
 
 /// The most bundles that are searched at once.
@@ -46,8 +48,13 @@ const RECOVERIES_MAX: usize = 2;
 /// The longest that a bundle waits for its search and is searched: less than the time in which work is to be out.
 const SEARCH_MAX: Duration = Duration::from_secs(45);
 
-/// The same of artifacts.
+/// The name as a result of work that is to be searched once more.
+pub(crate) const UNSEARCHED: &str = "bundle.unsearched";
+/// The name as a result of artifacts that are withheld.
 const ARTIFACTS_WITHHELD: &str = "artifacts.withheld";
+
+/// How many folders of a result may be new: the task's, and the attempt's in it.
+const RESULT_FOLDERS: usize = 2;
 
 /// An upload that is under way, as long as somebody has the lock, and what ends it.
 type Last = (Weak<tokio::sync::Mutex<()>>, CancellationToken);
@@ -151,13 +158,21 @@ async fn settle(
     incoming: Incoming,
     found: Result<bool, SearchError>,
 ) -> Result<StatusCode, Problem> {
-    let problem = match found {
-        Ok(false) => return keep(results, attempt, incoming, BUNDLE).await,
-        Ok(true) => Problem::secret_in_work(attempt),
-        Err(error) => Problem::unsearched_work(attempt, &causes(&error)),
+    let (name, problem) = match found {
+        Ok(false) => (BUNDLE, None),
+        Ok(true) => (WITHHELD, Some(Problem::secret_in_work(attempt))),
+        Err(error) if error.may_pass() => {
+            (UNSEARCHED, Some(Problem::work_not_searched_yet(attempt, &causes(&error))))
+        }
+        Err(error) => (WITHHELD, Some(Problem::unsearched_work(attempt, &causes(&error)))),
     };
-    keep(results, attempt, incoming, WITHHELD).await?;
-    Err(problem)
+    let kept = keep(results, attempt, incoming, name).await?;
+    if name != UNSEARCHED {
+        // This takes the place of any that came before it.
+        let earlier = std::fs::remove_file(result_folder(results, attempt).join(UNSEARCHED));
+        absent_is_fine(earlier).map_err(|error| Problem::disk(&error))?;
+    }
+    problem.map_or(Ok(kept), Err)
 }
 
 /// Whether work has a configured secret in its files, its names or its messages.
@@ -247,6 +262,17 @@ pub(crate) enum SearchError {
     Disk(#[from] io::Error),
 }
 
+impl SearchError {
+    /// Whether it says nothing of what was to be searched: later the same may be.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::TooMuch => false,
+            Self::Git(error) => error.may_pass(),
+            Self::TooLate | Self::Store(_) | Self::Disk(_) => true,
+        }
+    }
+}
+
 /// `PUT /v1/worker/result/artifacts`
 pub(super) async fn artifacts(
     State(app): State<Machine>,
@@ -328,7 +354,7 @@ async fn keep(
 ) -> Result<StatusCode, Problem> {
     let folder = result_folder(results, attempt);
     let disk = |error| Problem::disk(&error);
-    tokio::fs::create_dir_all(&folder).await.map_err(disk)?;
+    make_folder(&folder, RESULT_FOLDERS).await.map_err(disk)?;
     failpoint("result-searched");
     incoming.keep(&folder.join(name)).await.map_err(disk)?;
     failpoint("result-kept");
@@ -373,22 +399,27 @@ mod tests {
         assert!(turns.recovery().now_or_never().is_some());
     }
 
-    /// Honest work that others' searches keep waiting is there for whoever looks through it.
+    /// Honest work that others' searches keep waiting is there to be searched once more, unless other work takes its place.
     #[tokio::test(start_paused = true)]
-    async fn work_that_is_not_searched_in_time_is_withheld_and_not_lost() {
+    async fn work_that_is_not_searched_in_time_is_kept_to_be_searched_again() {
         let attempt = TaskId::new(uuid::Uuid::from_u128(1)).attempt(Attempt(1));
         let (data, turns) = (tempfile::tempdir().expect("a folder"), Turns::default());
         let others: Vec<_> = (0..SEARCHES_MAX).map(|_| turns.searches.try_acquire().expect("room")).collect();
         let begun = tokio::time::Instant::now();
         let found = turns.search(async { Ok(false) }).await;
         assert!(matches!(found, Err(SearchError::TooLate)) && begun.elapsed() == SEARCH_MAX, "{found:?}");
-        let body = futures_util::stream::iter([Ok::<_, io::Error>(bytes::Bytes::from_static(b"work"))]);
-        let incoming = Incoming::receive(body, data.path(), BUNDLE_BYTES_MAX).await.expect("received");
-        let problem = settle(data.path(), attempt, incoming, found).await.expect_err("nobody searched it");
+        let receive = async || {
+            let body = futures_util::stream::iter([Ok::<_, io::Error>(bytes::Bytes::from_static(b"work"))]);
+            Incoming::receive(body, data.path(), BUNDLE_BYTES_MAX).await.expect("received")
+        };
+        let problem = settle(data.path(), attempt, receive().await, found).await;
+        let problem = problem.expect_err("nobody searched it");
         assert!(format!("{problem:?}").contains("45 seconds"), "{problem:?}");
         let folder = result_folder(data.path(), attempt);
-        assert_eq!(std::fs::read(folder.join(WITHHELD)).expect("kept"), b"work");
-        assert!(!folder.join("bundle").exists());
+        assert_eq!(std::fs::read(folder.join(UNSEARCHED)).expect("kept"), b"work");
+        assert!(!folder.join(WITHHELD).exists() && !folder.join("bundle").exists());
+        settle(data.path(), attempt, receive().await, Ok(false)).await.expect("it is clean");
+        assert!(folder.join("bundle").exists() && !folder.join(UNSEARCHED).exists());
         drop(others);
         assert!(matches!(turns.search(async { Ok(false) }).await, Ok(false)));
         assert!(matches!(turns.search::<bool>(std::future::pending()).await, Err(SearchError::TooLate)));

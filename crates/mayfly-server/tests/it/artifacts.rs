@@ -68,6 +68,23 @@ async fn artifacts_are_listed_and_given_out() {
     assert_eq!(check(&packed[..]).unwrap().len(), 3);
 }
 
+/// The machine was lost after they had come out, and before it could say so.
+#[tokio::test]
+async fn artifacts_that_came_out_before_their_machine_was_lost_are_there() {
+    let mut bed = Bed::start().await;
+    let asked = CreateTask { artifacts: vec!["dist/**".to_owned()], ..task("p", None) };
+    let submitted = bed.client.submit(&asked, "key").await.unwrap();
+    let mut worker = bed.worker().await;
+    worker.ready().await;
+    assert_eq!(put(&worker, archive(&[("dist/a", b"one"), ("dist/b", b"four")])).await.0, 204);
+    drop(worker);
+    bed.lose_machines();
+    over(&bed, &submitted).await;
+    let result = bed.client.task(&submitted.id).await.unwrap().result.unwrap();
+    assert_eq!(result.artifacts, Some(Artifacts { files: 2, bytes: 7 }));
+    assert_eq!(get(&bed, &submitted, "artifacts/dist%2Fa").await, (StatusCode::OK, b"one".to_vec()));
+}
+
 /// S17: what has a secret in it is withheld, and kept; S46: what is no archive of ours is not kept at all.
 #[tokio::test]
 async fn artifacts_with_a_secret_are_withheld_and_what_is_none_is_refused() {

@@ -372,3 +372,26 @@ async fn an_upload_that_is_under_way_ends_with_its_machine() {
     drop(sender);
     assert!(!kept(&bed, &id).join("bundle.withheld").exists());
 }
+
+/// Work that others' searches had kept waiting is searched once its machine is gone: what is clean is the result after all.
+#[tokio::test]
+async fn work_that_was_not_searched_in_time_is_searched_when_its_machine_is_gone() {
+    for (text, is_clean) in [("b\n", true), (CANARY, false)] {
+        let mut bed = Bed::start().await;
+        let mut agent = Agent::start(&mut bed).await;
+        let last = agent.commit("b.txt", text);
+        git(agent.dir.path(), &["update-ref", "refs/heads/work", &last]);
+        git(agent.dir.path(), &["bundle", "create", "-q", "last.bundle", "refs/heads/work", "^base"]);
+        let folder = kept(&bed, &agent.id);
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(agent.dir.path().join("last.bundle"), folder.join("bundle.unsearched")).unwrap();
+        let unsaved = ["the work: not searched yet", "an artifact: too long"].map(str::to_owned);
+        let told = Collected { head: Some(last), unsaved: unsaved.to_vec(), ..Collected::default() };
+        agent.worker.finish(told.clone()).await;
+        let unsaved = unsaved[if is_clean { 1 } else { 0 }..].to_vec();
+        let result = over(&bed, &agent.id).await.result.unwrap();
+        assert_eq!(result, Collected { bundle: is_clean, unsaved, ..told });
+        let there = ["bundle", "bundle.withheld", "bundle.unsearched"].map(|name| folder.join(name).exists());
+        assert_eq!(there, [is_clean, !is_clean, false]);
+    }
+}

@@ -4,7 +4,7 @@
 //! looked at in a repository of our own; the user's is touched by `--branch` and `--apply` alone.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, ErrorKind, IsTerminal as _, Read as _};
+use std::io::{BufRead, BufReader, ErrorKind, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -245,7 +245,12 @@ impl Taking {
         }
         let work = self.fetch(task, head).await?;
         let file = self.scratch.path().join("difference");
-        let flagged = landing::flagged(&work.changes().await?);
+        let mut changes = work.changes().await?;
+        if form.apply {
+            // What is beside the work does not come into the files.
+            changes.flagged.retain(|file| file.beside.is_none());
+        }
+        let flagged = landing::flagged(&changes);
         if !form.apply {
             // Beside what is printed, which is the difference alone.
             for line in &flagged {
@@ -256,7 +261,7 @@ impl Taking {
             work.diff(&file).await?;
             return if std::io::stdout().is_terminal() { self.show(&file) } else { self.print(&file) };
         }
-        work.patch(&file).await?;
+        work.patch(&file).await.map_err(usage_of_patch)?;
         if form.patch {
             return self.print(&file);
         }
@@ -268,7 +273,10 @@ impl Taking {
             )));
         }
         let repo = self.repo(task)?;
-        work.apply(&file, repo).await.map_err(|error| usage_of_git(error.into()))?;
+        work.apply(&file, repo).await.map_err(|error| match error {
+            GitError::TooMuchMemory(_) => usage_of_patch(error),
+            other => usage_of_git(other.into()),
+        })?;
         let top = repo.top.display().to_string();
         self.detail("applied", &format!("to the files in {top}; nothing is staged or committed"));
         Ok(())
@@ -348,10 +356,9 @@ impl Taking {
     fn show(&mut self, file: &Path) -> Result<(), Stop> {
         let mut file = BufReader::new(File::open(file)?);
         let mut line = Vec::new();
-        while !self.printer.unread() && file.read_until(b'\n', &mut line)? > 0 {
+        while !self.printer.unread() && read_line(&mut file, &mut line)? {
             let text = String::from_utf8_lossy(&line);
             self.printer.code(text.trim_end_matches('\n'));
-            line.clear();
         }
         Ok(())
     }
@@ -373,10 +380,52 @@ fn brought_out(task: &Task) -> Result<&Collected, Stop> {
     })
 }
 
+/// Takes the next line of a file, or of a longer one the next [`READ_BYTES`]. `false`: there is none.
+fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
+    line.clear();
+    Ok(file.take(READ_BYTES as u64).read_until(b'\n', line)? > 0)
+}
+
+/// Of a file that was changed a patch has all that it was and is, which git holds in memory; a branch needs none of that.
+fn usage_of_patch(error: GitError) -> Stop {
+    match error {
+        GitError::TooMuchMemory(_) => Stop::usage(
+            anyhow::Error::from(error).context("the work is too large for a patch: take it with --branch"),
+        ),
+        other => other.into(),
+    }
+}
+
 /// What does not fit the user's repository is theirs to change.
 fn usage_of_git(error: anyhow::Error) -> Stop {
     match error.downcast_ref() {
         Some(GitError::Unrelated(_) | GitError::CutOff { .. } | GitError::NoFit { .. }) => Stop::usage(error),
         _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_any_length_is_read_in_pieces() {
+        let long = "x".repeat(READ_BYTES + 1);
+        let text = format!("a\n{long}\nb");
+        let (mut file, mut line, mut lengths) = (text.as_bytes(), Vec::new(), Vec::new());
+        while read_line(&mut file, &mut line).expect("memory") {
+            lengths.push(line.len());
+        }
+        assert_eq!(lengths, [2, READ_BYTES, 2, 1]);
+    }
+
+    #[test]
+    fn work_that_is_too_large_for_a_patch_is_to_be_taken_as_a_branch() {
+        let told = usage_of_patch(GitError::TooMuchMemory("diff".to_owned())).into_error();
+        let told = format!("{told:#}");
+        assert!(
+            told.starts_with("the work is too large for a patch: take it with --branch: git diff"),
+            "{told}"
+        );
     }
 }

@@ -112,3 +112,16 @@ async fn git_is_pointed_at_the_repository_only_from_elsewhere() {
     assert!(git.starts_with("git -C '"), "{git}");
     assert_eq!(place.sh(&format!("cd / && {git} log --format=%s")), "first");
 }
+
+/// S48.
+#[test]
+fn what_takes_effect_by_itself_is_told_with_the_branch_that_has_it() {
+    let file = |beside: Option<&str>| Flagged {
+        beside: beside.map(str::to_owned),
+        path: ".envrc".to_owned(),
+        words: "a setting of a shell",
+    };
+    let changes = Changes { flagged: vec![file(None), file(Some("side"))], ..Changes::default() };
+    let line = ".envrc: a setting of a shell, which takes effect by itself";
+    assert_eq!(flagged(&changes), [line.to_owned(), format!("side: {line}")]);
+}

@@ -232,6 +232,10 @@ fn fixed() -> Vec<Problem> {
             ids[0].parse::<TaskId>().expect("an id").attempt(mayfly_core::Attempt(1)),
             "it holds too much",
         ),
+        Problem::work_not_searched_yet(
+            ids[0].parse::<TaskId>().expect("an id").attempt(mayfly_core::Attempt(1)),
+            "others kept it waiting",
+        ),
         Problem::no_workspace(),
         Problem::no_lock(),
         Problem::forgotten_lock(&"0".repeat(64)),

@@ -1,7 +1,7 @@
 //! The summary of a task that is over: how it ended, what it did, what it changed, and how to take that.
 
 use mayfly_client::ClientError;
-use mayfly_git::{Change, Changes};
+use mayfly_git::{Change, Changes, Flagged};
 use mayfly_wire::api::{Task, Usage};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -32,8 +32,11 @@ impl Serialize for Changed {
             json!({"path": change.path, "added": added, "removed": removed})
         };
         let files: Vec<Value> = files.iter().map(file).collect();
-        let flagged: Vec<Value> =
-            flagged.iter().map(|file| json!({"path": file.path, "what": file.words})).collect();
+        let flag = |Flagged { beside, path, words }: &Flagged| match beside {
+            None => json!({"path": path, "what": words}),
+            Some(beside) => json!({"path": path, "what": words, "beside": beside}),
+        };
+        let flagged: Vec<Value> = flagged.iter().map(flag).collect();
         json!({"count": count, "files": files, "flagged": flagged}).serialize(serializer)
     }
 }
