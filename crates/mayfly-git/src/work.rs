@@ -8,6 +8,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use mayfly_wire::worker::{UNCOMMITTED, is_commit};
+
 use crate::base::{Base, take_base};
 use crate::changes::{Changes, with_others};
 use crate::command::{Git, GitCommand, GitError};
@@ -67,6 +69,13 @@ impl Work {
         let others = fetch(quarantine.git(), bundle, head, &format!("refs/landed/{head}")).await?;
         let (git, git_dir) = (repo.git.clone(), quarantine.git_dir);
         Ok(Some(Self { git, git_dir, from: base.to_owned(), head: head.to_owned(), others }))
+    }
+
+    /// The commit that the agent itself was at: that of the work, or the one below where that has what was not committed.
+    pub async fn committed(&self) -> Result<String, GitError> {
+        let shown = self.inside().args(["log", "-1", "--format=%P %s", &self.head]).line().await?;
+        let below = shown.strip_suffix(UNCOMMITTED).map(str::trim_end).filter(|below| is_commit(below));
+        Ok(below.unwrap_or(&self.head).to_owned())
     }
 
     /// What was changed, file by file, and what of the commits beside it would run later.

@@ -28,6 +28,8 @@ use crate::secret::Secret;
 
 /// The ref of the bundle that a worker hands over which holds the agent's work.
 pub const WORK_REF: &str = "refs/heads/work";
+/// The message of the work's commit where it is on top of the agent's own, and has what that left uncommitted.
+pub const UNCOMMITTED: &str = "Uncommitted work";
 /// What the names of the bundle's other refs begin with: commits of the agent's that its work does not hold.
 pub const OTHER_REFS: &str = "refs/heads/other/";
 /// The most of them.

@@ -83,7 +83,7 @@ impl Checkout<'_> {
         Ok(())
     }
 
-    async fn unpack(
+    pub(crate) async fn unpack(
         &self,
         bundle: &Path,
         at: &Path,

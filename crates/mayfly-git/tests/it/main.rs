@@ -2,7 +2,6 @@
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod exact;
 mod fetch;
 mod hostile;
 mod mirror;

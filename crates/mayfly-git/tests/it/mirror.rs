@@ -261,6 +261,35 @@ async fn work_comes_back_as_a_clone_that_shares_the_packs() {
     assert!(!folder.join(".git/objects/info/alternates").exists());
 }
 
+/// Also one that no branch there leads to within as many commits.
+#[tokio::test]
+async fn an_old_commit_of_a_history_that_is_cut_off_is_one_to_land_on() {
+    let place = Place::with_repository();
+    for number in 0..5 {
+        fs::write(place.repo().join("a.txt"), format!("{number}\n")).unwrap();
+        place.commit(&format!("number {number}"));
+    }
+    let old = place.git(&place.repo(), &["rev-parse", "HEAD~3"]);
+    let (folder, git, url) = (place.mirrors(), place.ours(), place.repo_url());
+    let mirrors = Mirrors { folder: &folder, git: &git, ways: &[] };
+    for depth in [1, 2] {
+        let wanted = Wanted { url: &url, revision: Some(&old), depth: NonZeroU32::new(depth) };
+        let mirror = mirrors.fetch(wanted, |_| {}).await.unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let (_quarantine, snapshot) = mirror.repo.snapshot(scratch.path()).await.unwrap();
+        assert_eq!(snapshot.base, old);
+        let work = scratch.path().join("work");
+        place.git(scratch.path(), &["clone", "-q", &url, work.to_str().unwrap()]);
+        place.git(&work, &["checkout", "-q", "--detach", &old]);
+        place.git(&work, &["commit", "-q", "--allow-empty", "-m", "work"]);
+        let (bundle, head) = place.bundle(&work, &snapshot);
+        let clone = scratch.path().join("clone");
+        mirror.clone_with(&bundle, &head, &clone, "mayfly/x-y").await.unwrap();
+        assert_eq!(place.git(&clone, &["rev-list", "--count", "HEAD"]), (depth + 1).to_string());
+        place.git(&clone, &["fsck", "--strict"]);
+    }
+}
+
 /// Of a long history as much as was asked for: that is what git shows in a machine, and what a new clone has. A whole clone
 /// takes the work as it takes any other, as soon as it has what that began with.
 #[tokio::test]

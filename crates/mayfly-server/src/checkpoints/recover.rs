@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use mayfly_core::{AttemptId, causes};
 use mayfly_engine::{ARTIFACTS, BUNDLE, TRANSCRIPT, WITHHELD, result_folder};
 use mayfly_failpoint::failpoint;
-use mayfly_git::{Announced, Base, GitError, Pack, announced, join};
+use mayfly_git::{Announced, Base, GitError, Pack, Work, announced, join};
 use mayfly_library::artifacts::{Member, list};
 use mayfly_wire::api::{Artifacts, Collected, Repository, Workspace};
 use mayfly_wire::worker::{Checkpoint, OTHER_REFS, WORK_REF};
@@ -65,7 +65,11 @@ impl mayfly_engine::Checkpoints for Checkpoints {
             (Some(there), Some(last)) if is_made_of(&there, &last.of) => {
                 as_of_checkpoint(last.link.as_of, last.of.clone(), None)
             }
-            (Some(there), last) => brought_out_as(there, last.and_then(|last| last.of.repository.clone())),
+            (Some(there), last) => {
+                let repository = last.and_then(|last| last.of.repository.clone());
+                let repository = self.later(attempt, began, &there, repository).await?;
+                brought_out_as(there, repository)
+            }
             (None, _) => self.last_of_use(attempt, began, kept).await?,
         };
         let damaged = self.damaged(attempt)?;
@@ -137,6 +141,34 @@ impl Checkpoints {
             }
         })
         .await
+    }
+
+    /// A checkpoint's repository with the commit of the work that came out after it: its branch went on. Where that cannot
+    /// be seen, nothing is known of it.
+    async fn later(
+        &self,
+        attempt: AttemptId,
+        began: Option<&Workspace>,
+        there: &Announced,
+        repository: Option<Repository>,
+    ) -> io::Result<Option<Repository>> {
+        let Some(repository) = repository else { return Ok(None) };
+        let kept = &*self.0;
+        let scratch = tempfile::tempdir_in(&kept.incoming)?;
+        let began = began.map(|from| Began::of(&kept.workspaces, from));
+        let (base, bundle) =
+            (began.as_ref().map(Began::base), result_folder(&kept.results, attempt).join(BUNDLE));
+        let committed = async {
+            let work = Work::open(&kept.git, scratch.path(), base, &bundle, &there.head).await?;
+            work.committed().await
+        };
+        match committed.await {
+            Ok(commit) => Ok(Some(Repository { commit: Some(commit), index: None, ..repository })),
+            Err(error) => {
+                warn!(error = causes(&error), "what a worker brought out cannot be looked at");
+                Ok(None)
+            }
+        }
     }
 
     /// Those of an attempt, in their order. What cannot be read is set aside.

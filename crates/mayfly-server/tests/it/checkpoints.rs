@@ -170,14 +170,18 @@ async fn checkpoints_outlive_the_orchestrator() {
     assert_eq!(task.result.unwrap().head, Some(second));
 }
 
-/// The machine was lost after its work had come out, and before it could say so.
+/// The machine was lost after its work had come out, and before it could say so: whoever goes on there is at the commit
+/// that the agent was at by then.
 #[tokio::test]
 async fn work_that_came_out_before_its_machine_was_lost_counts_before_a_checkpoint() {
     let mut bed = Bed::start().await;
     let agent = Agent::start(&mut bed).await;
     let first = agent.commit("a.txt", "a\n");
     agent.puts_well("1?age_ms=0", agent.pack(0, &first, &[])).await;
-    let last = agent.commit("b.txt", "b\n");
+    let tree = format!("{}^{{tree}}", agent.commit("b.txt", "b\n"));
+    let committed = git(agent.dir.path(), &["commit-tree", "-p", &agent.base, "-m", "second", &tree]);
+    let uncommitted = ["commit-tree", "-p", &committed, "-m", "Uncommitted work", &tree];
+    let last = git(agent.dir.path(), &uncommitted);
     git(agent.dir.path(), &["update-ref", "refs/heads/work", &last]);
     git(agent.dir.path(), &["update-ref", "refs/heads/other/late", &first]);
     let create =
@@ -190,6 +194,7 @@ async fn work_that_came_out_before_its_machine_was_lost_counts_before_a_checkpoi
     bed.lose_machines();
     let result = over(&bed, &id).await.result.unwrap();
     assert_eq!((result.head, result.bundle, result.others), (Some(last), true, vec!["late".to_owned()]));
+    assert_eq!(result.repository.unwrap().commit, Some(committed));
     assert_eq!(fs::read(kept(&bed, &id).join("bundle")).unwrap(), bundle);
 }
 

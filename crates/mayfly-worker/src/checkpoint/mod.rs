@@ -155,6 +155,8 @@ impl Checkpoints<'_> {
             let news = match news {
                 Ok(news) => {
                     progress.failures = 0;
+                    // Made, and not only not needed: the next trouble is another.
+                    progress.told &= !news;
                     news
                 }
                 Err(CheckpointError::Handover(ExchangeError::Refused {

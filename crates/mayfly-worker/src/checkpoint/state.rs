@@ -19,13 +19,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use mayfly_wire::api::{Collected, Repository};
-use mayfly_wire::worker::Checkpoint;
+use mayfly_wire::worker::{Checkpoint, UNCOMMITTED};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::claude::interpret::shorten;
-use crate::collect::files::{Files, MESSAGE, amount};
+use crate::collect::files::{Files, amount};
 use crate::collect::git::{Git, GitError};
 use crate::collect::nested::tell;
 use crate::collect::others::Other;
@@ -336,7 +336,7 @@ impl State {
         if let Some((_, commit)) = folder.committed.as_ref().filter(|(committed, _)| *committed == tree) {
             return Ok(Some(commit.clone()));
         }
-        let mut arguments = vec!["commit-tree", "-m", MESSAGE];
+        let mut arguments = vec!["commit-tree", "-m", UNCOMMITTED];
         arguments.extend(folder.parent.iter().flat_map(|parent| ["-p", parent]));
         arguments.push(&tree);
         let commit = git.run(arguments, deadline).await?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use mayfly_core::causes;
 use mayfly_wire::api::Collected;
+use mayfly_wire::worker::UNCOMMITTED;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
@@ -18,8 +19,6 @@ use super::dense::is_dense;
 use super::git::{Feed, Git, GitError, List};
 use super::nested::{Found, dissolve, look_through, tell};
 
-/// The message of the commit.
-pub(crate) const MESSAGE: &str = "Uncommitted work";
 /// The most bytes of new files that are kept; a tracked file that has become longer than this is not kept either.
 const NEW_BYTES_MAX: u64 = 1536 * 1024 * 1024;
 /// The most bytes, and files, of a batch: what a lack of time can cost.
@@ -29,7 +28,7 @@ const BATCH_FILES: usize = 5000;
 const PACKED_FILES_MIN: usize = 64;
 /// The most lines that name what is left out, and the most names in a note.
 const LEFT_OUT_MAX: usize = 20;
-const IGNORED_NAMES_MAX: usize = 3;
+const NAMES_MAX: usize = 3;
 
 /// A file, relative to the workspace, and its length.
 pub(crate) type Sized = (u64, PathBuf);
@@ -63,7 +62,7 @@ impl Files<'_> {
         if tree == before {
             return Ok(parent.map(str::to_owned));
         }
-        let mut arguments = vec!["commit-tree", "-m", MESSAGE];
+        let mut arguments = vec!["commit-tree", "-m", UNCOMMITTED];
         arguments.extend(parent.into_iter().flat_map(|parent| ["-p", parent]));
         arguments.push(&tree);
         self.git.run(arguments, self.deadline).await.map(Some)
@@ -221,13 +220,9 @@ impl Files<'_> {
             let (entry, before) = (entry.as_encoded_bytes(), before.as_encoded_bytes());
             before.ends_with(b"/") && entry.starts_with(before)
         });
-        let names = ignored.iter().take(IGNORED_NAMES_MAX).map(|name| shown(Path::new(name)));
-        let names: Vec<_> = names.collect();
-        let more = ignored.len() - names.len();
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        if !names.is_empty() {
-            let names = names.join(", ");
-            collected.notes.push(format!("ignored by the code's own rules, and left behind: {names}{more}"));
+        if !ignored.is_empty() {
+            let names = some_of(&ignored);
+            collected.notes.push(format!("ignored by the code's own rules, and left behind: {names}"));
         }
         Ok(())
     }
@@ -323,6 +318,14 @@ pub(crate) fn amount(bytes: u64) -> String {
         Some((unit, name)) => format!("{} {name}", bytes / unit),
         None => format!("{bytes} bytes"),
     }
+}
+
+/// The first of some names, and how many more there are.
+pub(crate) fn some_of(names: &[impl AsRef<Path>]) -> String {
+    let first: Vec<_> = names.iter().take(NAMES_MAX).map(|name| shown(name.as_ref())).collect();
+    let more = names.len() - first.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", first.join(", "))
 }
 
 fn shown(path: &Path) -> String {

@@ -22,7 +22,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::files::Files;
+use super::files::{Files, some_of};
 use super::git::{Git, GitError, object_format};
 use super::nested::allow;
 use super::others::{Other, Search};
@@ -100,10 +100,34 @@ impl Work<'_> {
             }
         };
         let bundle = self.pack(&git, [head, parent], others, staged, deadline, collected).await?;
+        if let Some(Bundle { head, staged: Some(staged), .. }) = &bundle {
+            let only = self.only_staged(&git, staged, head, deadline).await.unwrap_or_default();
+            if !only.is_empty() {
+                let names = some_of(&only);
+                let note = format!(
+                    "staged, but in no file: `mayfly resume` finds it, and it does not land: {names}"
+                );
+                collected.notes.push(note);
+            }
+        }
         if let (Some(bundle), Some(repository)) = (&bundle, &mut collected.repository) {
             repository.index.clone_from(&bundle.staged);
         }
         Ok(bundle)
+    }
+
+    /// The files of the index whose content the work does not have.
+    async fn only_staged(
+        &self,
+        git: &Git<'_>,
+        staged: &str,
+        head: &str,
+        deadline: Instant,
+    ) -> Result<Vec<String>, GitError> {
+        let contents = ["rev-list", "--objects", "--filter=object:type=blob", "--filter-provided-objects"];
+        let not = format!("^{head}");
+        let listed = git.run(contents.into_iter().chain([staged, &not]), deadline).await?;
+        Ok(listed.lines().filter_map(|line| Some(line.split_once(' ')?.1.to_owned())).collect())
     }
 
     /// A commit with the files of the agent's index. `None`: they are those of its `HEAD`, or it has none.
@@ -120,9 +144,12 @@ impl Work<'_> {
             // That it is not there has been told, and without it nobody goes on from it.
             let Ok(tree) = tree else { return Ok(None) };
             tree
-        } else {
+        } else if repository.branch.is_some() {
             git.run(["read-tree", "--empty"], deadline).await?;
             git.run(["write-tree"], deadline).await?
+        } else {
+            // Such a `HEAD` names nothing, which has been told.
+            return Ok(None);
         };
         // Ours is not needed any more.
         let (from, to) = (self.workspace.join(".git/index"), git.folder.join("index"));
@@ -169,6 +196,10 @@ impl Work<'_> {
             let first = others.remove(0);
             collected.notes.push(format!("HEAD had no changes: this is what `{}` had", first.name));
             head = Some(first.commit);
+        }
+        if head.is_none() && staged.is_some() {
+            collected.notes.push("the files had no changes: this is what was staged".to_owned());
+            head.clone_from(&staged);
         }
         let Some(head) = head else { return Ok(None) };
         let (is_staged, has_others) = (staged.is_some(), !others.is_empty());

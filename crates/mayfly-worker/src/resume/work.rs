@@ -55,10 +55,13 @@ impl Left<'_> {
             self.run(&git, &["init", "--quiet", "--template=", "--initial-branch=main", format]).await?;
         }
         self.run(&git, &["bundle", "unbundle", &self.bundle.to_string_lossy()]).await?;
+        // Where that was all there was, it was in no file.
+        let is_staged = |repository: &Repository| repository.index.as_deref() == Some(self.head);
         match self.base {
-            Some(base) => self.run(&git, &["read-tree", "-m", "-u", base, self.head]).await?,
-            None => self.run(&git, &["read-tree", "--reset", "-u", self.head]).await?,
-        };
+            _ if self.repository.is_some_and(is_staged) => {}
+            Some(base) => drop(self.run(&git, &["read-tree", "-m", "-u", base, self.head]).await?),
+            None => drop(self.run(&git, &["read-tree", "--reset", "-u", self.head]).await?),
+        }
         if !is_repository {
             return Ok(Vec::new());
         }

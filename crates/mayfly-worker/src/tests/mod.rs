@@ -5,6 +5,7 @@ mod as_pid_1;
 mod away;
 mod beside_the_work;
 mod checkpoints;
+mod exact;
 mod host;
 mod left_out;
 mod modes;

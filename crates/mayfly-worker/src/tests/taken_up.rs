@@ -142,6 +142,28 @@ async fn what_was_staged_is_staged_again() {
     assert_eq!((lost, git(&next, &status)), (vec![], git(&place.work(), &status)));
 }
 
+/// What is in the index alone comes out too, and it is said where it does not land.
+#[tokio::test]
+async fn what_is_staged_and_in_no_file_comes_out() {
+    for (with_other_work, note) in
+        [(false, "this is what was staged"), (true, "staged, but in no file: `mayfly resume` finds it")]
+    {
+        let place = Place::new();
+        place.write("only", "in the index\n");
+        place.git(&["add", "only"]);
+        fs::remove_file(place.work().join("only")).unwrap();
+        if with_other_work {
+            place.write("other", "o\n");
+        }
+        let (lost, collected) = next(place.dir.path(), Some(&place.base)).await;
+        let next = place.dir.path().join("next");
+        assert_eq!((lost, said(&next), seen(&next)), (vec![], said(&place.work()), seen(&place.work())));
+        assert_eq!(git(&next, &["show", ":only"]), "in the index");
+        assert!(collected.notes.iter().any(|line| line.contains(note)), "{:?}", collected.notes);
+        assert_eq!(collected.notes[0].ends_with(": only"), with_other_work, "{:?}", collected.notes);
+    }
+}
+
 /// Without an index that can be kept, all else comes out.
 #[tokio::test]
 async fn an_index_that_cannot_be_kept_costs_nothing_else() {
