@@ -167,7 +167,7 @@ impl Worker {
     pub(crate) async fn join_by(endpoint: Endpoint, hello: &Hello) -> Result<Self, Down> {
         let door = match &endpoint {
             Endpoint::Unix(door) => door.clone(),
-            Endpoint::Tcp(_) | Endpoint::Tls { .. } => PathBuf::new(),
+            Endpoint::Tcp(_) | Endpoint::Vsock(_) | Endpoint::Tls { .. } => PathBuf::new(),
         };
         let way = Route::from(endpoint);
         let mut channel = mayfly_link::dial(&way, "/v1/worker", None).await.unwrap();
