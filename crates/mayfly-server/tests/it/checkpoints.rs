@@ -393,7 +393,7 @@ async fn work_that_was_not_searched_in_time_is_searched_when_its_machine_is_gone
         let unsaved = ["the work: not searched yet", "an artifact: too long"].map(str::to_owned);
         let told = Collected { head: Some(last), unsaved: unsaved.to_vec(), ..Collected::default() };
         agent.worker.finish(told.clone()).await;
-        let unsaved = unsaved[if is_clean { 1 } else { 0 }..].to_vec();
+        let unsaved = unsaved[usize::from(is_clean)..].to_vec();
         let result = over(&bed, &agent.id).await.result.unwrap();
         assert_eq!(result, Collected { bundle: is_clean, unsaved, ..told });
         let there = ["bundle", "bundle.withheld", "bundle.unsearched"].map(|name| folder.join(name).exists());
