@@ -41,6 +41,7 @@ const DENIAL: &str = "Denied: nobody is there to allow it. Go on without it.";
 
 /// What a line asks the worker to do.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "each is passed on at once, and kept nowhere")]
 pub(crate) enum Finding {
     /// Tell the orchestrator.
     Report(Report),
