@@ -278,7 +278,7 @@ async fn a_want_that_may_pass_is_to_be_asked_for_again() {
     let said = mayfly_core::causes(&error);
     assert!(matches!(error, mayfly_provider::ProviderError::Unclear { .. }), "{said}");
     assert!(
-        said.starts_with("no clear answer to `create`: cannot name the holder's process: Too many"),
+        said.starts_with("no clear answer to `create`: cannot make a pair of sockets: Too many"),
         "{said}"
     );
     world.is_gone(spec.attempt, None);

@@ -247,7 +247,9 @@ async fn what_a_task_would_get_is_locked_through_a_tunnel() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let task = ended.events[0]["task"].as_str().unwrap();
     let lock = two.user.dir.path().join("lock.json");
-    for (args, differs) in [(&["lock"][..], ""), (&["lock", "--project", "site"], "+ rules/site/style")] {
+    for (args, differs) in
+        [(&["lock"][..], ""), (&["lock", "--project", "site"], "+ project site\n+ rules/site/style")]
+    {
         std::fs::write(&lock, here(args).await.text()).unwrap();
         let found = here(&["diff", task, lock.to_str().unwrap()]).await.text();
         assert!(found.starts_with(differs) && found.is_empty() == differs.is_empty(), "{found}");
