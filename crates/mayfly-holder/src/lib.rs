@@ -7,20 +7,25 @@
 //!                     ◄─answer─ stdout        … makes the machine, says so, holds the lock of its life
 //!                       lock ─► stderr
 //! machines/.making/<attempt>   locked while somebody makes or unmakes the machine   (places)
-//! machines/<attempt>/          all of it, with the lock of its life and its state
+//! machines/<attempt>/          all of it, with the lock of its life and its state              (folder)
 //! ```
 //!
-//! What a machine is, and what its folder holds, is its provider's business.
+//! Finding one made, making it, unmaking it and listing all is the same whatever a machine is made of ([`Machines`]); that, and
+//! what else its folder holds, is its provider's business ([`Kind`]).
 
 mod failure;
+mod folder;
 mod lock;
+mod machines;
 mod making;
 mod places;
 mod process;
 mod streams;
 
 pub use failure::{Failure, Step};
-pub use lock::{Lock, is_held};
+pub use folder::Folder;
+pub use lock::Lock;
+pub use machines::{Kind, Machines, Purpose, machine};
 pub use making::Making;
 pub use places::{Places, make_private};
 pub use process::{ProcessId, run, wait_readable};

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use mayfly_core::AttemptId;
 
 use crate::failure::{Failure, Step};
+use crate::folder::Folder;
 use crate::lock::{self, Lock};
 
 const MAKING: &str = ".making";
@@ -26,8 +27,8 @@ impl Places {
     }
 
     /// The folder of `attempt`'s machine; it need not be there.
-    pub fn of(&self, attempt: AttemptId) -> PathBuf {
-        self.0.join(attempt.to_string())
+    pub fn of(&self, attempt: AttemptId) -> Folder {
+        Folder::new(self.0.join(attempt.to_string()))
     }
 
     /// Waits until nobody else makes or unmakes the machine.

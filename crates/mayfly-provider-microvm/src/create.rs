@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_holder::{Failure, Lock, Making, Step, make_private};
-use mayfly_provider::{Limits, Machine, MachineSpec, ProviderError};
+use mayfly_holder::{Failure, Folder, Kind, Lock, Making, Places, Purpose, Step, make_private};
+use mayfly_provider::{Limits, MachineSpec};
 use mayfly_wire::boot::{BASE, Boot, CLAUDE, DiskLimit, HOME, ORCHESTRATOR_PORT, WAY_OUT_SOCKET, WORKSPACE};
 use mayfly_wire::{Endpoint, Secret};
 use secrecy::ExposeSecret as _;
 
 use crate::holder::{HOLDER_VERB, Spec};
-use crate::machine::{Folder, places};
+use crate::machine;
 use crate::memory;
 use crate::programs::Programs;
 use crate::{Guest, MicrovmConfig, NAME};
@@ -27,79 +27,61 @@ const STATISTICS: &str = "/proc/vmstat";
 /// Where the agent's programs put what is temporary; on the disk, as all is in a VM.
 const TEMPORARY: &str = "/tmp";
 
-/// What a machine is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// For a worker.
-    Work,
-    /// To see whether a guest starts.
-    Probe,
-}
+impl Kind for MicrovmConfig {
+    const NAME: &'static str = NAME;
 
-/// [`Provider::create`](mayfly_provider::Provider::create).
-pub(crate) fn create(
-    config: &MicrovmConfig,
-    spec: &MachineSpec,
-    purpose: Purpose,
-) -> Result<Machine, ProviderError> {
-    let unclear = |failure: Failure| failure.unclear("create");
-    let lock = places(config).lock(spec.attempt).map_err(unclear)?;
-    let folder = Folder::of(config, spec.attempt);
-    let alive = folder.is_alive().step(format!("see whether {} lives", folder.path().display()));
-    if alive.map_err(unclear)? {
-        return Ok(Machine { attempt: spec.attempt, alive: true, notes: folder.state().notes });
+    fn places(&self) -> Places {
+        Places::new(self.machines.clone())
     }
-    // What a maker that died has left.
-    folder.clear().map_err(unclear)?;
-    match make(config, spec, purpose, &folder, &lock) {
-        Ok(notes) => Ok(Machine { attempt: spec.attempt, alive: true, notes }),
-        Err(failure) => {
-            folder.clear().map_err(unclear)?;
-            lock.remove().step("let go of the machine's lock").map_err(unclear)?;
-            Err(failure.answer(NAME))
+
+    fn notes(folder: &Folder) -> Vec<String> {
+        machine::state(folder).notes
+    }
+
+    fn make(
+        &self,
+        spec: &MachineSpec,
+        purpose: Purpose,
+        folder: &Folder,
+        lock: &Lock,
+    ) -> Result<Vec<String>, Failure> {
+        if let Some(tool) = spec.tools.first() {
+            return Err(Failure::new(format!(
+                "it cannot bring the programs at {} of the library's servers into a machine yet: put them into the image",
+                tool.inside
+            )));
         }
+        let memory_bytes = spec.limits.memory_bytes_max.max(MEMORY_BYTES_MIN);
+        memory::room(memory_bytes)?;
+        make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
+        let Limits { pids_max, disk_bytes_max, .. } = spec.limits;
+        let holder_spec = Spec {
+            folder: folder.clone(),
+            door: match purpose {
+                Purpose::Work => Some(whole(&spec.way_out)?.join(WAY_OUT_SOCKET)),
+                Purpose::Probe => None,
+            },
+            mayfly: whole(&self.mayfly)?,
+            programs: Programs::find(&self.path)?,
+            guest: found(&self.guest)?,
+            boot_max: self.boot_max,
+            memory_bytes,
+            disk_bytes: disk_bytes_max + DISK_SPARE_BYTES,
+            pids_max,
+            boot: boot(spec),
+        };
+        // Who only wants to know whether the guest starts waits for that, a second try included.
+        let up_max = match purpose {
+            Purpose::Work => UP_MAX,
+            Purpose::Probe => UP_MAX + 2 * self.boot_max,
+        };
+        let making = Making { program: &self.mayfly, verb: HOLDER_VERB, lock, up_max };
+        making.make(&holder_spec, || ())
     }
-}
 
-fn make(
-    config: &MicrovmConfig,
-    spec: &MachineSpec,
-    purpose: Purpose,
-    folder: &Folder,
-    lock: &Lock,
-) -> Result<Vec<String>, Failure> {
-    if let Some(tool) = spec.tools.first() {
-        return Err(Failure::new(format!(
-            "it cannot bring the programs at {} of the library's servers into a machine yet: put them into the image",
-            tool.inside
-        )));
+    fn clear(folder: &Folder) -> Result<(), Failure> {
+        machine::clear(folder)
     }
-    let memory_bytes = spec.limits.memory_bytes_max.max(MEMORY_BYTES_MIN);
-    memory::room(memory_bytes)?;
-    make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
-    let Limits { pids_max, disk_bytes_max, .. } = spec.limits;
-    let holder_spec = Spec {
-        folder: folder.clone(),
-        door: match purpose {
-            Purpose::Work => Some(whole(&spec.way_out)?.join(WAY_OUT_SOCKET)),
-            Purpose::Probe => None,
-        },
-        mayfly: whole(&config.mayfly)?,
-        programs: Programs::find(&config.path)?,
-        guest: found(&config.guest)?,
-        boot_max: config.boot_max,
-        memory_bytes,
-        disk_bytes: disk_bytes_max + DISK_SPARE_BYTES,
-        pids_max,
-        boot: boot(spec),
-    };
-    // Who only wants to know whether the guest starts waits for that, a second try included.
-    let up_max = match purpose {
-        Purpose::Work => UP_MAX,
-        Purpose::Probe => UP_MAX + 2 * config.boot_max,
-    };
-    let making = Making { program: &config.mayfly, verb: HOLDER_VERB, lock, up_max };
-    making.make(&holder_spec, || ())
 }
 
 /// Whether all of the guest can be read.

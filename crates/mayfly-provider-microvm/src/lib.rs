@@ -33,13 +33,12 @@ mod programs;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_core::{Attempt, AttemptId, TaskId};
-use mayfly_provider::{Limits, Machine, MachineSpec, Provider, ProviderError, Sight};
+use mayfly_core::AttemptId;
+use mayfly_holder::Machines;
+use mayfly_provider::{Machine, MachineSpec, Provider, ProviderError, Sight};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 pub use holder::{HOLDER_VERB, holder_main};
 
@@ -75,25 +74,13 @@ pub struct Guest {
 /// Makes machines as virtual machines of this host.
 #[derive(Debug)]
 pub struct Microvm {
-    config: Arc<MicrovmConfig>,
+    machines: Machines<MicrovmConfig>,
 }
 
 impl Microvm {
     /// Nothing is made or tried until a verb is called.
     pub fn new(config: MicrovmConfig) -> Self {
-        Self { config: Arc::new(config) }
-    }
-
-    /// A verb whose caller goes away is finished all the same.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        call: &'static str,
-        work: impl FnOnce(&MicrovmConfig) -> Result<T, ProviderError> + Send + 'static,
-    ) -> Result<T, ProviderError> {
-        let config = Arc::clone(&self.config);
-        tokio::task::spawn_blocking(move || work(&config))
-            .await
-            .unwrap_or_else(|error| Err(ProviderError::Unclear { call, source: error.into() }))
+        Self { machines: Machines::new(config) }
     }
 }
 
@@ -104,33 +91,22 @@ impl Provider for Microvm {
     }
 
     async fn probe(&self) -> Result<(), ProviderError> {
-        // Of no task, and another one each time: see the sandbox's.
-        let attempt = TaskId::new(Uuid::now_v7()).attempt(Attempt(0));
-        let ticket = String::new().into();
-        let (way_out, limits) = (PathBuf::new(), Limits::default());
-        let spec = MachineSpec { tools: Vec::new(), attempt, ticket, workspace: None, way_out, limits };
-        self.blocking("probe", move |config| {
-            let tried = create::create(config, &spec, create::Purpose::Probe);
-            machine::destroy(config, attempt)?;
-            tried.map(drop)
-        })
-        .await
+        self.machines.probe().await
     }
 
     async fn create(&self, spec: &MachineSpec) -> Result<Machine, ProviderError> {
-        let spec = spec.clone();
-        self.blocking("create", move |config| create::create(config, &spec, create::Purpose::Work)).await
+        self.machines.create(spec).await
     }
 
     async fn destroy(&self, attempt: AttemptId) -> Result<(), ProviderError> {
-        self.blocking("destroy", move |config| machine::destroy(config, attempt)).await
+        self.machines.destroy(attempt).await
     }
 
     async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
-        self.blocking("list", machine::list).await
+        self.machines.list().await
     }
 
     async fn look(&self, attempt: AttemptId) -> Result<Sight, ProviderError> {
-        self.blocking("look", move |config| machine::look(config, attempt)).await
+        self.machines.blocking("look", move |config| machine::look(config, attempt)).await
     }
 }

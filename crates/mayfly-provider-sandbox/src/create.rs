@@ -6,88 +6,70 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_failpoint::failpoint;
-use mayfly_holder::{Failure, Lock, Making, Step, make_private};
-use mayfly_provider::{Machine, MachineSpec, ProviderError};
+use mayfly_holder::{Failure, Folder, Kind, Lock, Making, Places, Purpose, Step, make_private};
+use mayfly_provider::MachineSpec;
 use mayfly_wire::{Endpoint, boot};
 use secrecy::ExposeSecret;
 
 use crate::holder::{HOLDER_VERB, HolderSpec, WorkspaceView};
-use crate::machine::{self, Folder};
+use crate::machine::{self, State};
 use crate::{AGENT_HOST_ID, NAME, SandboxConfig, bases};
 
 /// From the holder's start to the worker's.
 const UP_MAX: Duration = Duration::from_secs(30);
 
-/// What a machine is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// For a worker.
-    Work,
-    /// To see whether our binary runs in it.
-    Probe,
-}
+impl Kind for SandboxConfig {
+    const NAME: &'static str = NAME;
 
-/// [`Provider::create`](mayfly_provider::Provider::create).
-pub(crate) fn create(
-    config: &SandboxConfig,
-    spec: &MachineSpec,
-    purpose: Purpose,
-) -> Result<Machine, ProviderError> {
-    let unclear = |failure: Failure| failure.unclear("create");
-    let lock = machine::lock(config, spec.attempt).map_err(unclear)?;
-    let folder = machine::folder(config, spec.attempt);
-    if folder.is_alive().step(format!("see whether {} lives", folder.path().display())).map_err(unclear)? {
-        let notes = folder.state().map(|state| state.notes).unwrap_or_default();
-        return Ok(Machine { attempt: spec.attempt, alive: true, notes });
+    fn places(&self) -> Places {
+        Places::new(self.machines.clone())
     }
-    // What a maker that died has left.
-    folder.clear().map_err(unclear)?;
-    match make(config, spec, purpose, &folder, &lock) {
-        Ok(notes) => Ok(Machine { attempt: spec.attempt, alive: true, notes }),
-        Err(failure) => {
-            folder.clear().map_err(unclear)?;
-            lock.remove().step("let go of the machine's lock").map_err(unclear)?;
-            Err(failure.answer(NAME))
-        }
-    }
-}
 
-fn make(
-    config: &SandboxConfig,
-    spec: &MachineSpec,
-    purpose: Purpose,
-    folder: &Folder,
-    lock: &Lock,
-) -> Result<Vec<String>, Failure> {
-    check_files(config)?;
-    let way_out = match purpose {
-        Purpose::Work => Some(way_out(&spec.way_out)?),
-        Purpose::Probe => None,
-    };
-    // The holder takes it over while we have it.
-    let (workspace, _base) = workspace(config, spec)?.unzip();
-    make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
-    let tools = spec.tools.iter().map(|tool| Ok((tool.inside.clone(), whole(&tool.folder)?)));
-    let tools = tools.collect::<Result<_, Failure>>()?;
-    let spec = HolderSpec {
-        tools,
-        name: format!("mayfly-{}", spec.attempt),
-        folder: folder.clone(),
-        workspace,
-        way_out,
-        claude: config.claude.clone(),
-        mayfly: config.mayfly.clone(),
-        memory_bytes_max: spec.limits.memory_bytes_max,
-        pids_max: spec.limits.pids_max,
-        cpus_max: spec.limits.cpus_max,
-        disk_bytes_max: spec.limits.disk_bytes_max,
-        boot: boot_of(spec),
-        probe: purpose == Purpose::Probe,
-    };
-    failpoint("machine-folder-made");
-    let started = || failpoint("machine-holder-started");
-    let making = Making { program: &config.mayfly, verb: HOLDER_VERB, lock, up_max: UP_MAX };
-    making.make(&spec, started)
+    fn notes(folder: &Folder) -> Vec<String> {
+        folder.state().map(|state: State| state.notes).unwrap_or_default()
+    }
+
+    fn make(
+        &self,
+        spec: &MachineSpec,
+        purpose: Purpose,
+        folder: &Folder,
+        lock: &Lock,
+    ) -> Result<Vec<String>, Failure> {
+        check_files(self)?;
+        let way_out = match purpose {
+            Purpose::Work => Some(way_out(&spec.way_out)?),
+            Purpose::Probe => None,
+        };
+        // The holder takes it over while we have it.
+        let (workspace, _base) = workspace(self, spec)?.unzip();
+        make_private(folder.path()).step(format!("make the folder {}", folder.path().display()))?;
+        let tools = spec.tools.iter().map(|tool| Ok((tool.inside.clone(), whole(&tool.folder)?)));
+        let tools = tools.collect::<Result<_, Failure>>()?;
+        let spec = HolderSpec {
+            tools,
+            name: format!("mayfly-{}", spec.attempt),
+            folder: folder.clone(),
+            workspace,
+            way_out,
+            claude: self.claude.clone(),
+            mayfly: self.mayfly.clone(),
+            memory_bytes_max: spec.limits.memory_bytes_max,
+            pids_max: spec.limits.pids_max,
+            cpus_max: spec.limits.cpus_max,
+            disk_bytes_max: spec.limits.disk_bytes_max,
+            boot: boot_of(spec),
+            probe: purpose == Purpose::Probe,
+        };
+        failpoint("machine-folder-made");
+        let started = || failpoint("machine-holder-started");
+        let making = Making { program: &self.mayfly, verb: HOLDER_VERB, lock, up_max: UP_MAX };
+        making.make(&spec, started)
+    }
+
+    fn clear(folder: &Folder) -> Result<(), Failure> {
+        machine::clear(folder)
+    }
 }
 
 /// What every machine runs must be there.

@@ -35,11 +35,10 @@ mod shelf;
 mod sys;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use mayfly_core::{Attempt, AttemptId, TaskId};
-use mayfly_provider::{Limits, Machine, MachineSpec, Provider, ProviderError};
-use uuid::Uuid;
+use mayfly_core::AttemptId;
+use mayfly_holder::Machines;
+use mayfly_provider::{Machine, MachineSpec, Provider, ProviderError};
 
 pub use holder::{HOLDER_VERB, holder_main};
 pub use layers::{Layer, LayerState};
@@ -70,7 +69,7 @@ pub struct SandboxConfig {
 /// to write to the socket in it (0666); keep others out by the mode of the folder above it.
 #[derive(Debug)]
 pub struct Sandbox {
-    config: Arc<SandboxConfig>,
+    machines: Machines<SandboxConfig>,
 }
 
 impl Sandbox {
@@ -85,7 +84,7 @@ impl Sandbox {
             claude: absolute(claude),
             mayfly: absolute(mayfly),
         };
-        Self { config: Arc::new(config) }
+        Self { machines: Machines::new(config) }
     }
 
     /// Has the kernel hand limits down to machines that this process makes, where it would not while the process
@@ -97,20 +96,9 @@ impl Sandbox {
     /// Tries each part of a sandbox here, in the order in which a machine is made. Only that they could not be
     /// tried is an error.
     pub async fn layers(&self) -> Result<Vec<Layer>, ProviderError> {
-        self.blocking("layers", |config| layers::layers(config).map_err(|failure| failure.answer(NAME))).await
-    }
-
-    /// Every verb is a row of short system calls, some of which wait: none of it belongs on the runtime's threads.
-    /// A verb whose caller goes away is finished all the same.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        call: &'static str,
-        work: impl FnOnce(&SandboxConfig) -> Result<T, ProviderError> + Send + 'static,
-    ) -> Result<T, ProviderError> {
-        let config = Arc::clone(&self.config);
-        tokio::task::spawn_blocking(move || work(&config))
+        self.machines
+            .blocking("layers", |config| layers::layers(config).map_err(|failure| failure.answer(NAME)))
             .await
-            .unwrap_or_else(|error| Err(ProviderError::Unclear { call, source: error.into() }))
     }
 }
 
@@ -121,30 +109,18 @@ impl Provider for Sandbox {
     }
 
     async fn probe(&self) -> Result<(), ProviderError> {
-        // Of no task, and another one each time: two orchestrators may probe the same host at once. One that is
-        // left behind is nobody's, and the reaper's. It has no way out.
-        let attempt = TaskId::new(Uuid::now_v7()).attempt(Attempt(0));
-        let ticket = String::new().into();
-        let (way_out, limits) = (PathBuf::new(), Limits::default());
-        let spec = MachineSpec { tools: Vec::new(), attempt, ticket, workspace: None, way_out, limits };
-        self.blocking("probe", move |config| {
-            let tried = create::create(config, &spec, create::Purpose::Probe);
-            machine::destroy(config, attempt)?;
-            tried.map(drop)
-        })
-        .await
+        self.machines.probe().await
     }
 
     async fn create(&self, spec: &MachineSpec) -> Result<Machine, ProviderError> {
-        let spec = spec.clone();
-        self.blocking("create", move |config| create::create(config, &spec, create::Purpose::Work)).await
+        self.machines.create(spec).await
     }
 
     async fn destroy(&self, attempt: AttemptId) -> Result<(), ProviderError> {
-        self.blocking("destroy", move |config| machine::destroy(config, attempt)).await
+        self.machines.destroy(attempt).await
     }
 
     async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
-        self.blocking("list", machine::list).await
+        self.machines.list().await
     }
 }

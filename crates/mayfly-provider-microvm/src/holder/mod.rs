@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mayfly_holder::{Answer, Failure, Lock, ProcessId, Step, Streams};
+use mayfly_holder::{Answer, Failure, Folder, Lock, ProcessId, Step, Streams};
 use mayfly_wire::Secret;
 use mayfly_wire::boot::{Boot, HANDOVER_PORT, Handover, ORCHESTRATOR_PORT};
 use rustix::process::{Pid, getpid};
@@ -44,7 +44,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Guest;
-use crate::machine::{Folder, State};
+use crate::machine::State;
 use crate::programs::Programs;
 
 /// The hidden verb of our binary that becomes a holder.

@@ -44,7 +44,7 @@ pub(crate) use spec::{HolderSpec, WorkspaceView};
 
 use crate::AGENT_HOST_ID;
 use crate::cgroup::{Cgroups, Events};
-use crate::machine::State;
+use crate::machine::{LOG, State};
 use crate::shelf;
 use crate::sys::{self, Forked};
 use advice::advised;
@@ -257,7 +257,7 @@ fn probe(spec: &HolderSpec, init: Pid) -> Result<(), Failure> {
 impl Running {
     /// Returns at the machine's end, with everything in it gone.
     fn attend(mut self, spec: &HolderSpec) {
-        let log = File::options().create(true).append(true).open(spec.folder.log());
+        let log = File::options().create(true).append(true).open(spec.folder.path().join(LOG));
         if let Ok(mut log) = log {
             let _ = io::copy(&mut (&self.log).take(LOG_BYTES_MAX), &mut log);
         }

@@ -3,14 +3,13 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use mayfly_holder::{Failure, Step};
+use mayfly_holder::{Failure, Folder, Step};
 use mayfly_wire::boot::Boot;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Events;
-use crate::machine::Folder;
 
 /// The longest word between holder and init.
 const WORD_BYTES_MAX: usize = 1 << 16;

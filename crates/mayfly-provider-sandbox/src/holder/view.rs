@@ -35,6 +35,8 @@ pub(super) const PROCESS_EVENTS: &str = "/opt/mayfly/pids.events";
 /// Where the changes to the code are seen apart from the code, for whoever counts them.
 const CHANGES: &str = "/opt/mayfly/changes";
 
+/// Where the new root is put together, in the machine's folder; empty for everybody else.
+const ROOT: &str = "root";
 /// Our own root holds folders and a few small files.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
 const ROOT_FILES_MAX: u64 = 1024;
@@ -92,9 +94,9 @@ const DATA: MountAttrFlags = PLAIN.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 /// Makes what the machine's folder must hold; what the agent writes to is given to `owner`.
 pub(super) fn make_folders(spec: &HolderSpec, owner: Option<u32>) -> Result<(), Failure> {
     let step = "make the machine's folders";
-    fs::create_dir(spec.folder.root()).step(step)?;
+    fs::create_dir(spec.folder.path().join(ROOT)).step(step)?;
     for name in folders_of_agent(spec) {
-        let path = spec.folder.of_agent(name);
+        let path = spec.folder.path().join(name);
         fs::DirBuilder::new().mode(0o755).create(&path).step(step)?;
         match std::os::unix::fs::chown(&path, owner, owner) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Err(no_such_id()),
@@ -130,7 +132,7 @@ pub(super) fn on_the_disk(spec: &HolderSpec) -> Vec<PathBuf> {
 pub(super) fn build(spec: &HolderSpec, events: &Events) -> Result<(), Failure> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .step("leave the host's mounts")?;
-    let root = Root { path: spec.folder.root() };
+    let root = Root { path: spec.folder.path().join(ROOT) };
     let (size, files) = (ROOT_BYTES_MAX.to_string(), ROOT_FILES_MAX.to_string());
     let options = [("size", size.as_str()), ("nr_inodes", &files), ("mode", "0755")];
     mount("tmpfs", &options, PLAIN, &root.path)?;
@@ -234,7 +236,7 @@ impl Root {
         self.tmpfs(spec, "/tmp")?;
         self.folder("/var")?;
         symlink("/tmp", self.at("/var/tmp")).step("make /var/tmp")?;
-        self.bind(&spec.folder.of_agent("home"), boot::HOME, PLAIN)?;
+        self.bind(&spec.folder.path().join("home"), boot::HOME, PLAIN)?;
         spec.way_out.iter().try_for_each(|way_out| self.bind(way_out, boot::WAY_OUT, READ_ONLY))
     }
 
@@ -247,7 +249,7 @@ impl Root {
     fn workspace(&self, spec: &HolderSpec) -> Result<(), Failure> {
         match &spec.workspace {
             Some(view) => self.overlay(spec, view),
-            None => self.bind(&spec.folder.of_agent("workspace"), boot::WORKSPACE, PLAIN),
+            None => self.bind(&spec.folder.path().join("workspace"), boot::WORKSPACE, PLAIN),
         }
     }
 
@@ -255,7 +257,7 @@ impl Root {
     fn overlay(&self, spec: &HolderSpec, view: &WorkspaceView) -> Result<(), Failure> {
         self.bind(&view.base, boot::BASE, READ_ONLY)?;
         let to = self.folder(&format!("{}/{}", boot::WORKSPACE, view.name))?;
-        let of_agent = |name| spec.folder.of_agent(name);
+        let of_agent = |name| spec.folder.path().join(name);
         mount_overlay(&view.base, &of_agent("upper"), &of_agent("work"), &to)?;
         self.bind(&of_agent("upper"), CHANGES, READ_ONLY)
     }
