@@ -78,24 +78,35 @@ impl Checkout<'_> {
         let deadline = Instant::now() + TIME_MAX;
         for (at, with_files) in [(self.base, false), (self.folder, true)] {
             fs::create_dir_all(at).map_err(folder(at))?;
-            self.unpack(&bundle, at, with_files, deadline).await?;
+            let from = Bundle { file: &bundle, base: &self.workspace.base };
+            from.unpack(self.reaper, at, with_files, deadline).await?;
         }
         Ok(())
     }
+}
 
+/// A git bundle, and the commit in it that is to be there.
+#[derive(Debug)]
+pub(crate) struct Bundle<'a> {
+    pub(crate) file: &'a Path,
+    pub(crate) base: &'a str,
+}
+
+impl Bundle<'_> {
+    /// Makes a repository of it in a folder that is there.
     pub(crate) async fn unpack(
         &self,
-        bundle: &Path,
+        reaper: &Reaper,
         at: &Path,
         with_files: bool,
         deadline: Instant,
     ) -> Result<(), GitError> {
         let own = at.join(".git");
-        let git = Git { reaper: self.reaper, folder: &own, work_tree: at };
-        let base = &*self.workspace.base;
+        let git = Git { reaper, folder: &own, work_tree: at };
+        let Self { file, base } = *self;
         let format = object_format(base);
         git.run(["init", "--quiet", "--template=", "--initial-branch=main", format], deadline).await?;
-        let refs = git.run(["bundle", "unbundle", &*bundle.to_string_lossy()], deadline).await?;
+        let refs = git.run(["bundle", "unbundle", &*file.to_string_lossy()], deadline).await?;
         if let Some(cut) = shallow(&refs) {
             let not_run = |source| GitError::NotRun { verb: "bundle".to_owned(), source };
             fs::write(own.join("shallow"), cut).map_err(not_run)?;
@@ -115,9 +126,6 @@ impl Checkout<'_> {
 mod tests {
     use std::process::Command;
 
-    use mayfly_link::{Endpoint, Route};
-    use mayfly_wire::Secret;
-
     use super::*;
     use crate::reaper::Realm;
 
@@ -128,6 +136,13 @@ mod tests {
         let output = command.output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// Into a new folder.
+    async fn unpack(bundle: &Path, base: &str, at: &Path, with_files: bool) -> Result<(), GitError> {
+        fs::create_dir(at).unwrap();
+        let reaper = Reaper::start(Realm::Children).unwrap();
+        Bundle { file: bundle, base }.unpack(&reaper, at, with_files, Instant::now() + TIME_MAX).await
     }
 
     #[tokio::test]
@@ -141,24 +156,10 @@ mod tests {
         git(&from, &["commit", "-q", "-m", "first"]);
         let bundle = dir.path().join("bundle");
         git(&from, &["bundle", "create", "-q", &bundle.to_string_lossy(), "main"]);
-        let workspace = OrderedWorkspace { name: "at".to_owned(), base: git(&from, &["rev-parse", "main"]) };
-        let (way, token) = (Route::from(Endpoint::Unix("/nonexistent".into())), Secret::from("t".to_owned()));
-        let exchange = Exchange { way: &way, token: &token, random: || 0 };
-        let reaper = Reaper::start(Realm::Children).unwrap();
-        let (folder, home) = (&*at, dir.path());
-        let checkout = Checkout {
-            workspace: &workspace,
-            folder,
-            base: &base,
-            reaper: &reaper,
-            exchange: &exchange,
-            home,
-        };
-        let deadline = Instant::now() + TIME_MAX;
+        let commit = git(&from, &["rev-parse", "main"]);
         for (to, with_files) in [(&base, false), (&at, true)] {
-            fs::create_dir(to).unwrap();
-            checkout.unpack(&bundle, to, with_files, deadline).await.unwrap();
-            assert_eq!(git(to, &["rev-parse", "main"]), workspace.base);
+            unpack(&bundle, &commit, to, with_files).await.unwrap();
+            assert_eq!(git(to, &["rev-parse", "main"]), commit);
         }
         assert_eq!(git(&at, &["status", "--porcelain", "--branch"]), "## main");
         assert_eq!(fs::read_to_string(at.join("a.txt")).unwrap(), "one\n");
@@ -181,15 +182,7 @@ mod tests {
         git(&part, &["update-ref", &cut, &base]);
         let bundle = dir.path().join("bundle");
         git(&part, &["bundle", "create", "-q", &bundle.to_string_lossy(), "main", &cut]);
-        let workspace = OrderedWorkspace { name: "at".to_owned(), base };
-        let (way, token) = (Route::from(Endpoint::Unix("/nonexistent".into())), Secret::from("t".to_owned()));
-        let exchange = Exchange { way: &way, token: &token, random: || 0 };
-        let reaper = Reaper::start(Realm::Children).unwrap();
-        let (folder, home) = (&*at, dir.path());
-        let checkout =
-            Checkout { workspace: &workspace, folder, base: &at, reaper: &reaper, exchange: &exchange, home };
-        fs::create_dir(&at).unwrap();
-        checkout.unpack(&bundle, &at, true, Instant::now() + TIME_MAX).await.unwrap();
+        unpack(&bundle, &base, &at, true).await.unwrap();
         assert_eq!(git(&at, &["log", "--format=%s"]), "third\nsecond");
         git(&at, &["fsck", "--strict"]);
     }
@@ -198,16 +191,8 @@ mod tests {
     async fn what_is_no_bundle_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let (at, bundle) = (dir.path().join("at"), dir.path().join("bundle"));
-        fs::create_dir(&at).unwrap();
         fs::write(&bundle, "no bundle").unwrap();
-        let workspace = OrderedWorkspace { name: "at".to_owned(), base: "a".repeat(40) };
-        let (way, token) = (Route::from(Endpoint::Unix("/nonexistent".into())), Secret::from("t".to_owned()));
-        let exchange = Exchange { way: &way, token: &token, random: || 0 };
-        let reaper = Reaper::start(Realm::Children).unwrap();
-        let (folder, home) = (&*at, dir.path());
-        let checkout =
-            Checkout { workspace: &workspace, folder, base: &at, reaper: &reaper, exchange: &exchange, home };
-        let error = checkout.unpack(&bundle, &at, true, Instant::now() + TIME_MAX).await.unwrap_err();
+        let error = unpack(&bundle, &"a".repeat(40), &at, true).await.unwrap_err();
         assert!(error.to_string().starts_with("git bundle failed: "), "{error}");
     }
 }

@@ -38,10 +38,7 @@ impl Interrupts {
         &mut self,
         step: impl Future<Output = Result<T, Stop>>,
     ) -> Result<T, Stop> {
-        tokio::select! {
-            () = self.next() => Err(Stop::cancelled()),
-            done = step => done,
-        }
+        self.or(Stop::cancelled, step).await
     }
 
     /// Performs a step that leaves nothing behind: an interrupt ends the command.
@@ -49,8 +46,16 @@ impl Interrupts {
         &mut self,
         step: impl Future<Output = Result<T, Stop>>,
     ) -> Result<T, Stop> {
+        self.or(Stop::interrupted, step).await
+    }
+
+    async fn or<T>(
+        &mut self,
+        ended: fn() -> Stop,
+        step: impl Future<Output = Result<T, Stop>>,
+    ) -> Result<T, Stop> {
         tokio::select! {
-            () = self.next() => Err(Stop::interrupted()),
+            () = self.next() => Err(ended()),
             done = step => done,
         }
     }

@@ -102,9 +102,7 @@ impl Step {
         Self::Machine,
         Self::Ready,
     ];
-}
 
-impl Step {
     /// What it is called.
     pub const fn name(self) -> &'static str {
         match self {

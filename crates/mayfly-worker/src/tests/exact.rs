@@ -10,18 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_git::{Base, Git, Quarantine, Repo, Snapshot, whole};
-use mayfly_link::{Endpoint, Route};
-use mayfly_wire::Secret;
 use mayfly_wire::api::Collected;
-use mayfly_wire::worker::OrderedWorkspace;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::the_work::git;
-use crate::checkout::Checkout;
+use crate::checkout::Bundle;
 use crate::collect::work::Work;
-use crate::exchange::Exchange;
 use crate::reaper::{Realm, Reaper};
 
 /// The submodule, of which there is the pointer alone.
@@ -225,24 +221,11 @@ impl Way {
         all
     }
 
-    async fn checkout(&self, reaper: &Reaper, bundle: &Path, base: &str) {
-        let workspace = OrderedWorkspace { name: "repo".to_owned(), base: base.to_owned() };
-        let (way, token) = (Route::from(Endpoint::Unix("/nonexistent".into())), Secret::from("t".to_owned()));
-        let exchange = Exchange { way: &way, token: &token, random: || 0 };
-        let (folder, base) = (self.at("machine"), self.at("base"));
-        let (folder, base) = (&*folder, &*base);
-        let checkout = Checkout {
-            workspace: &workspace,
-            folder,
-            base,
-            reaper,
-            exchange: &exchange,
-            home: self.dir.path(),
-        };
+    async fn checkout(&self, reaper: &Reaper, file: &Path, base: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        for (at, with_files) in [(base, false), (folder, true)] {
-            fs::create_dir(at).unwrap();
-            checkout.unpack(bundle, at, with_files, deadline).await.unwrap();
+        for (at, with_files) in [(self.at("base"), false), (self.at("machine"), true)] {
+            fs::create_dir(&at).unwrap();
+            Bundle { file, base }.unpack(reaper, &at, with_files, deadline).await.unwrap();
         }
     }
 

@@ -5,17 +5,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::Context as _;
-use mayfly_core::causes;
 use mayfly_engine::SystemClock;
 use mayfly_provider::Provider;
 use mayfly_provider_fly::{API, Fly, FlyConfig};
 use mayfly_server::{ServerConfig, write_private};
 use uuid::Uuid;
 
+use super::{HELLO_MAX, tried};
 use crate::commands::doctor::Check;
 use crate::config::Settings;
 use crate::environment::Environment;
@@ -30,8 +29,6 @@ const DEPLOYMENT: &str = "fly-deployment";
 const DEPLOYMENT_BYTES: usize = 12;
 /// What stands for it where no machine is started.
 const TRIAL: &str = "trial";
-/// What a worker has from its machine's boot to its hello, besides the time to boot.
-const HELLO_MAX: Duration = Duration::from_secs(60);
 
 /// What makes the machines of an orchestrator. They come by its port, and have the time that Fly needs.
 pub(super) fn provider(
@@ -62,16 +59,9 @@ pub(super) async fn checks(
     environment: &Environment,
     data: &Path,
 ) -> Result<Vec<Check>, Stop> {
-    const NAME: &str = "fly";
     let deployment = kept(data)?.unwrap_or_else(|| TRIAL.to_owned());
-    let fly = match fly(settings, environment, &deployment) {
-        Ok(fly) => fly,
-        Err(stop) => return Ok(vec![Check::failed(NAME, format!("{:#}", stop.into_error()), None)]),
-    };
-    Ok(vec![match fly.probe().await {
-        Ok(()) => Check::ok(NAME, "a machine was placed, and destroyed before it was started"),
-        Err(error) => Check::failed(NAME, causes(&error), None),
-    }])
+    let fly = fly(settings, environment, &deployment);
+    Ok(vec![tried("fly", fly, "a machine was placed, and destroyed before it was started").await])
 }
 
 fn fly(settings: &Settings, environment: &Environment, deployment: &str) -> Result<Fly, Stop> {

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_core::causes;
 use mayfly_provider::Provider;
 use mayfly_provider_microvm::{Guest, Microvm, MicrovmConfig};
 use mayfly_server::ServerConfig;
 
-use super::{scratch, this_program};
+use super::{HELLO_MAX, scratch, this_program, tried};
 use crate::commands::doctor::Check;
 use crate::config::Settings;
 use crate::environment::Environment;
@@ -18,8 +17,6 @@ use crate::exit::Stop;
 
 /// Where machines are in the data folder.
 const FOLDER: &str = "microvms";
-/// What a worker has from its machine's start to its hello, besides the time to start.
-const HELLO_MAX: Duration = Duration::from_secs(60);
 
 /// What makes the machines of an orchestrator. They have the time that they need, a second start included.
 pub(crate) fn provider(
@@ -38,18 +35,10 @@ pub(super) async fn checks(
     environment: &Environment,
     data: &Path,
 ) -> Result<Vec<Check>, Stop> {
-    const NAME: &str = "microvm";
     let folder = scratch(data)?;
-    let microvm = match microvm(settings, environment, folder.path()) {
-        Ok(microvm) => microvm,
-        Err(stop) => return Ok(vec![Check::failed(NAME, format!("{:#}", stop.into_error()), None)]),
-    };
-    Ok(vec![match microvm.probe().await {
-        Ok(()) => {
-            Check::ok(NAME, "a machine was started by QEMU under emulation, asked for its task, and ended")
-        }
-        Err(error) => Check::failed(NAME, causes(&error), None),
-    }])
+    let microvm = microvm(settings, environment, folder.path());
+    let good = "a machine was started by QEMU under emulation, asked for its task, and ended";
+    Ok(vec![tried("microvm", microvm, good).await])
 }
 
 /// Refuses settings with which none can be made.

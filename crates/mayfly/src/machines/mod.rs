@@ -24,8 +24,10 @@ pub(crate) use elsewhere::{left_here, role, sandboxes};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::anyhow;
+use mayfly_core::causes;
 use mayfly_provider::Provider;
 use mayfly_server::ServerConfig;
 
@@ -35,6 +37,9 @@ use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::values::ProviderName;
+
+/// What a worker has from its machine's start to its hello, besides the time to start.
+const HELLO_MAX: Duration = Duration::from_secs(60);
 
 /// What makes the machines of the orchestrator that `config` is of, and sets what of it depends on where they are.
 pub(crate) fn provider(
@@ -46,6 +51,17 @@ pub(crate) fn provider(
     match settings.provider() {
         ProviderName::Fly => fly::provider(settings, environment, config),
         ProviderName::Sandbox | ProviderName::Microvm => here(settings, environment, claude, config),
+    }
+}
+
+/// What the doctor says where one machine tells all; `good` is said of one that could be made.
+async fn tried(name: &'static str, provider: Result<impl Provider, Stop>, good: &str) -> Check {
+    match provider {
+        Err(stop) => Check::failed(name, format!("{:#}", stop.into_error()), None),
+        Ok(provider) => match provider.probe().await {
+            Ok(()) => Check::ok(name, good),
+            Err(error) => Check::failed(name, causes(&error), None),
+        },
     }
 }
 
