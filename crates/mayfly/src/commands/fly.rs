@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use mayfly_engine::SystemClock;
-use mayfly_provider_fly::API;
 use mayfly_provider_fly::deploy::{Deployment, Look, Step, Wanted};
 use mayfly_server::{new_token, write_private};
 use serde_json::json;
@@ -17,7 +16,7 @@ use serde_json::json;
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::interrupts::Interrupts;
-use crate::machines::fly::{BASE_URL, TOKEN};
+use crate::machines::fly::{api, token};
 use crate::printer::Printer;
 use crate::values::{self, Regions, shell_word};
 
@@ -143,7 +142,7 @@ async fn deploy(args: DeployArgs, environment: &Environment, printer: &mut Print
         owner_token: owner_token.into(),
         ..which.wanted(environment)
     };
-    let deployment = Deployment::new(wanted, Arc::new(SystemClock)).map_err(Stop::usage)?;
+    let deployment = deployment(wanted)?;
     for step in Step::ALL {
         match deployment.look(step).await? {
             Look::There(words) => printer.closing(&format!("there   {words}")),
@@ -167,9 +166,12 @@ async fn deploy(args: DeployArgs, environment: &Environment, printer: &mut Print
     Ok(Exit::Success)
 }
 
+fn deployment(wanted: Wanted) -> Result<Deployment, Stop> {
+    Deployment::new(wanted, Arc::new(SystemClock)).map_err(Stop::usage)
+}
+
 async fn status(args: &StatusArgs, environment: &Environment, printer: &mut Printer) -> Result<Exit, Stop> {
-    let deployment =
-        Deployment::new(args.which.wanted(environment), Arc::new(SystemClock)).map_err(Stop::usage)?;
+    let deployment = deployment(args.which.wanted(environment))?;
     let (mut exit, mut steps) = (Exit::Success, Vec::new());
     for step in Step::ALL {
         let look = deployment.look(step).await?;
@@ -199,7 +201,7 @@ async fn upgrade(args: UpgradeArgs, environment: &Environment, printer: &mut Pri
     let UpgradeArgs { which, image } = args;
     let kept = Kept::of(environment, &which.app)?;
     let nothing = which.wanted(environment);
-    let there = Deployment::new(nothing.clone(), Arc::new(SystemClock)).map_err(Stop::usage)?;
+    let there = deployment(nothing.clone())?;
     let now = there.current().await?;
     let wanted = Wanted {
         regions: now.regions,
@@ -209,7 +211,7 @@ async fn upgrade(args: UpgradeArgs, environment: &Environment, printer: &mut Pri
         ..nothing
     };
     let image = wanted.image.clone();
-    let deployment = Deployment::new(wanted, Arc::new(SystemClock)).map_err(Stop::usage)?;
+    let deployment = deployment(wanted)?;
     printer.closing(&format!("now     renew its secrets, and start it anew from {image}"));
     deployment.upgrade().await?;
     for step in [Step::Machine, Step::Ready] {
@@ -221,8 +223,7 @@ async fn upgrade(args: UpgradeArgs, environment: &Environment, printer: &mut Pri
 async fn destroy(args: &DestroyArgs, environment: &Environment, printer: &mut Printer) -> Result<Exit, Stop> {
     let app = &args.which.app;
     let kept = Kept::of(environment, app)?;
-    let deployment =
-        Deployment::new(args.which.wanted(environment), Arc::new(SystemClock)).map_err(Stop::usage)?;
+    let deployment = deployment(args.which.wanted(environment))?;
     let workers = deployment.workers().await?;
     if !args.yes && !agreed(app, workers).await? {
         return Err(Stop::wrong("nothing was destroyed"));
@@ -253,10 +254,9 @@ async fn agreed(app: &str, workers: usize) -> Result<bool, Stop> {
 impl WhichArgs {
     /// As far as it is known without looking.
     fn wanted(&self, environment: &Environment) -> Wanted {
-        let text = |name| environment.get(name).map(|value| value.to_string_lossy().into_owned());
         Wanted {
-            api: text(BASE_URL).unwrap_or_else(|| API.to_owned()),
-            token: text(TOKEN).unwrap_or_default().into(),
+            api: api(environment),
+            token: token(environment).into(),
             organisation: self.org.clone(),
             app: self.app.clone(),
             regions: Vec::new(),

@@ -23,7 +23,7 @@ use crate::exit::Stop;
 /// Where the token is.
 pub(crate) const TOKEN: &str = "FLY_API_TOKEN";
 /// Where another place of the Machines API is.
-pub(crate) const BASE_URL: &str = "FLY_FLAPS_BASE_URL";
+const BASE_URL: &str = "FLY_FLAPS_BASE_URL";
 /// What in the data folder tells this orchestrator's machines from another's, and its length.
 const DEPLOYMENT: &str = "fly-deployment";
 const DEPLOYMENT_BYTES: usize = 12;
@@ -77,7 +77,7 @@ fn fly(settings: &Settings, environment: &Environment, deployment: &str) -> Resu
     let regions = values.regions.as_ref().ok_or_else(|| needed("regions", "iad,ord"))?;
     let way = values.orchestrator.as_ref().ok_or_else(|| needed("orchestrator", "http://APP.flycast"))?;
     let mut config = FlyConfig::new(&app.value, token(environment).into(), deployment, way.value.clone());
-    config.api = word(environment, BASE_URL).unwrap_or_else(|| API.to_owned());
+    config.api = api(environment);
     config.image.clone_from(&image.value);
     config.regions.clone_from(&regions.value.0);
     config.size = values.size.as_ref().map(|given| given.value.clone());
@@ -86,8 +86,14 @@ fn fly(settings: &Settings, environment: &Environment, deployment: &str) -> Resu
     Fly::new(config, Arc::new(SystemClock)).map_err(Stop::usage)
 }
 
-fn token(environment: &Environment) -> String {
+/// The token, or nothing.
+pub(crate) fn token(environment: &Environment) -> String {
     word(environment, TOKEN).unwrap_or_default()
+}
+
+/// Where the Machines API is.
+pub(crate) fn api(environment: &Environment) -> String {
+    word(environment, BASE_URL).unwrap_or_else(|| API.to_owned())
 }
 
 /// What is no text is none of Fly's.
