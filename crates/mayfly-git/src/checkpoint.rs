@@ -38,7 +38,7 @@ pub async fn read_pack(
 ) -> Result<bool, GitError> {
     let git_dir = scratch.join("pack.git");
     init_bare(git, &git_dir, object_format(digits)).await?;
-    take(git.within(&git_dir), pack).await?;
+    take_to_read(git.within(&git_dir), pack).await?;
     read_all(git.within(&git_dir), each).await
 }
 
@@ -79,8 +79,18 @@ pub async fn join(
     fs::remove_dir_all(&git_dir).map_err(GitError::file(&git_dir))
 }
 
-/// Takes a pack into a repository of ours, every object checked.
-pub(crate) async fn take(git: GitCommand, pack: &Pack) -> Result<(), GitError> {
-    let index = git.bounded().args(["index-pack", "--stdin", "--fsck-objects"]);
-    index.input_from_within(&pack.file, pack.begins_at)?.run().await.map(drop).map_err(refusal)
+/// Takes a pack into a repository of ours, every object checked. What it is on top of is to be there: git wants the content
+/// of every `.gitattributes` and `.gitmodules` that a tree names.
+async fn take(git: GitCommand, pack: &Pack) -> Result<(), GitError> {
+    index(git, pack, &["--fsck-objects"]).await.map_err(refusal)
+}
+
+/// Takes one in to be read alone, without what it is on top of; nobody takes an object from there.
+pub(crate) async fn take_to_read(git: GitCommand, pack: &Pack) -> Result<(), GitError> {
+    index(git, pack, &[]).await
+}
+
+async fn index(git: GitCommand, pack: &Pack, checks: &[&str]) -> Result<(), GitError> {
+    let index = git.bounded().args(["index-pack", "--stdin"]).args(checks);
+    index.input_from_within(&pack.file, pack.begins_at)?.run().await.map(drop)
 }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::base::{Base, take_base};
-use crate::checkpoint::{Pack, read_all, take};
+use crate::checkpoint::{Pack, read_all, take_to_read};
 use crate::command::{Git, GitError};
 use crate::land::{Heads, fetch, fetch_staged, heads};
 use crate::snapshot::{init_bare, object_format};
@@ -33,7 +33,7 @@ pub async fn read_through(
     let inside = || git.within(&git_dir);
     // As a rule it is whole by itself: then what it is on top of, which may be much, need not be taken in.
     let pack = Pack { file: bundle.to_owned(), begins_at: names.len() as u64 + 1 };
-    match (take(inside(), &pack).await, base) {
+    match (take_to_read(inside(), &pack).await, base) {
         (Ok(()), _) => return read_all(inside(), each).await,
         (Err(error), None) => return Err(error),
         (Err(error), Some(_)) if error.is_refusal() => return Err(error),

@@ -205,6 +205,8 @@ async fn what_a_task_added_is_read_whether_or_not_it_leans_on_what_was_there() {
     let place = Place::with_repository();
     let numbers: Vec<String> = (0..5000).map(|number| format!("{number}\n")).collect();
     fs::write(place.repo().join("numbers.txt"), numbers.concat()).unwrap();
+    // Its tree names what is not in the bundle, and which git checks wherever it is named.
+    fs::write(place.repo().join(".gitattributes"), "* text=auto\n").unwrap();
     place.commit("numbers");
     let (_quarantine, snapshot) = place.snapshot().await;
     let machine = place.machine(&snapshot);

@@ -259,7 +259,7 @@ impl Taking {
         }
         if form.diff {
             work.diff(&file).await?;
-            return if std::io::stdout().is_terminal() { self.show(&file) } else { self.print(&file) };
+            return self.print(&file);
         }
         work.patch(&file).await.map_err(usage_of_patch)?;
         if form.patch {
@@ -339,8 +339,11 @@ impl Taking {
         self.printer.closing(format!("          {label:<12}{text}").trim_end());
     }
 
-    /// Prints a file as it is.
+    /// Prints what a task made: as it is, and to a terminal so that this obeys nothing of it.
     fn print(&mut self, file: &Path) -> Result<(), Stop> {
+        if std::io::stdout().is_terminal() {
+            return self.show(file);
+        }
         let mut file = File::open(file)?;
         let mut buffer = vec![0; READ_BYTES];
         while !self.printer.unread() {
@@ -352,7 +355,6 @@ impl Taking {
         Ok(())
     }
 
-    /// Prints a diff to a terminal, which obeys nothing of it.
     fn show(&mut self, file: &Path) -> Result<(), Stop> {
         let mut file = BufReader::new(File::open(file)?);
         let mut line = Vec::new();

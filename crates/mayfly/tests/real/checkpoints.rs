@@ -16,7 +16,8 @@ use super::world::{Ended, Run, Said, World, processes_in};
 const WORK: &str = "rm a.txt && printf two > b && chmod +x b && ln -s b link && mkdir d && printf x > d/e \
                     && printf z > beside && git add d && git commit -q -m 'of the agent' -- d && printf y >> d/e";
 /// What is then on the disk, as git names it: modes, and contents.
-const TREE: [(&str, &str, &str); 5] = [
+const TREE: [(&str, &str, &str); 6] = [
+    ("100644", ".gitattributes", "* text=auto"),
     ("100755", "b", "two"),
     ("100644", "beside", "z"),
     ("100644", "d/e", "xy"),

@@ -13,7 +13,7 @@ async fn a_task_comes_back_as_a_branch_and_touches_nothing_else() {
     let branches = world.branches();
     let [branch] = &branches[..] else { panic!("{branches:?}") };
     let files = world.git(&["ls-tree", "-r", "--name-only", branch]);
-    assert_eq!(files, "a.txt\nmade.txt\nnew.txt");
+    assert_eq!(files, ".gitattributes\na.txt\nmade.txt\nnew.txt");
     // On top of HEAD is the user's own uncommitted work, and on top of that the agent's.
     assert_eq!(world.git(&["show", &format!("{branch}:a.txt")]), "two");
     assert_eq!(world.git(&["diff", "--name-only", &format!("{branch}^"), branch]), "made.txt");

@@ -22,11 +22,14 @@ const SECOND: &str = "chmod +x d/e && ln -s d link && printf z > late && git add
 
 /// What the files of a repository are, as git names them: modes, paths and contents; and the last commit's message.
 type Tree = (&'static [(&'static str, &'static str, &'static str)], &'static str);
+/// Nobody touches it.
+const ATTRIBUTES: (&str, &str, &str) = ("100644", ".gitattributes", "* text=auto");
 /// After the first part, in a repository with `a.txt` and `new.txt`.
-const AFTER_FIRST: Tree = (&[("100644", "d/e", "xy"), ("100644", "new.txt", "new")], "first");
+const AFTER_FIRST: Tree = (&[ATTRIBUTES, ("100644", "d/e", "xy"), ("100644", "new.txt", "new")], "first");
 /// After both.
 const AFTER_SECOND: Tree = (
     &[
+        ATTRIBUTES,
         ("100644", "beside", "w"),
         ("100755", "d/e", "xy"),
         ("100644", "late", "z"),
@@ -225,7 +228,7 @@ async fn an_orchestrator_that_dies_at_each_step_of_a_result_loses_nothing_of_it(
     let Some(claude) = mayfly_test_needs::claude() else { return };
     let user = User::new().await;
     user.make_repository();
-    for (name, content) in [("a.txt", "a"), ("new.txt", "new")] {
+    for (name, content) in [(".gitattributes", "* text=auto\n"), ("a.txt", "a"), ("new.txt", "new")] {
         std::fs::write(user.dir.path().join("cwd").join(name), content).unwrap();
     }
     let at = |point: &str| {

@@ -1,10 +1,11 @@
 //! The verbs about tasks that are there: beside a run, after it, and without one.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -20,6 +21,25 @@ impl World {
         let said = self.mayfly(&[&["run", "--detach"], prompts].concat()).await;
         assert!(said.stderr.contains("to follow: mayfly logs "), "{}", said.stderr);
         said.text().lines().map(|line| line.split_once("  ").unwrap().0.to_owned()).collect()
+    }
+
+    /// Runs a verb with its standard output on a terminal; what that shows.
+    async fn mayfly_on_terminal(&self, args: &[&str]) -> String {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let shown = ioctl_tiocgptpeer(&terminal, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let mut command = self.plain_command(args);
+        let mut child = command.stdin(Stdio::null()).stdout(shown).stderr(Stdio::null()).spawn().unwrap();
+        drop(command);
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut seen = Vec::new();
+            // Where nobody has the other end any more, reading fails, and all was read.
+            let _ = fs::File::from(terminal).read_to_end(&mut seen);
+            String::from_utf8_lossy(&seen).into_owned()
+        });
+        assert!(child.wait().await.unwrap().success());
+        reading.await.unwrap()
     }
 
     /// Waits for a task's end; its exit is `code`.
@@ -188,7 +208,7 @@ async fn a_task_is_asked_for_again() {
     let branches = world.branches();
     assert_eq!(branches.len(), 1, "{again}");
     assert!(!branches[0].contains(&tasks[0]) && again.contains(&branches[0]), "{again}");
-    assert_eq!(world.git(&["ls-tree", "--name-only", &branches[0]]), "a.txt\nmade.txt\nnew.txt");
+    assert_eq!(world.git(&["ls-tree", "--name-only", &branches[0]]), ".gitattributes\na.txt\nmade.txt\nnew.txt");
     let detached = world.mayfly(&["retry", &tasks[0], "--detach", "--json"]).await.text();
     let detached: Value = serde_json::from_str(&detached).unwrap();
     world.ends(detached["id"].as_str().unwrap(), 0).await;
@@ -255,7 +275,12 @@ async fn a_result_is_summed_up_and_what_runs_by_itself_is_flagged() {
             let line = line.replace("flagged     ", "flagged: ");
             assert!(shown.stderr.contains(&line), "{form}: {}", shown.stderr);
         }
+        assert!(shown.stdout.contains(&b'\x1b'), "{form}: whoever takes it in gets it as it is");
+        let seen = world.mayfly_on_terminal(&["result", &task, form]).await;
+        assert!(seen.contains("x\\u{1b}[2J") && !seen.contains("\u{1b}[2J"), "{form}: {seen}");
     }
+    let seen = world.mayfly_on_terminal(&["result", &task, "--transcript"]).await;
+    assert!(seen.contains("make test") && !seen.contains('\u{1b}'), "{seen}");
 
     let before = world.git(&["status", "--porcelain"]);
     let refused = result(&["--apply"]).await.refusal();

@@ -63,11 +63,12 @@ impl World {
         world
     }
 
-    /// The user's repository: one commit, one changed file, one new file.
+    /// The user's repository: one commit, one changed file, one new file. As in many, git is told of the ends of its lines.
     fn make_repository(&self) {
         let repo = self.repo();
         fs::create_dir(&repo).unwrap();
         self.git(&["init", "-q", "-b", "main"]);
+        fs::write(repo.join(".gitattributes"), "* text=auto\n").unwrap();
         fs::write(repo.join("a.txt"), "one\n").unwrap();
         self.git(&["add", "."]);
         self.git(&["commit", "-q", "-m", "first"]);
