@@ -14,7 +14,7 @@ use super::service::User;
 use super::world::{Ended, Run, Said, World, processes_in};
 
 /// The first part of the work: a commit, and more that is uncommitted.
-const FIRST: &str =
+pub(crate) const FIRST: &str =
     "mkdir d && printf x > d/e && git add d && git commit -q -m first -- d && printf y >> d/e && rm a.txt";
 /// The second.
 const SECOND: &str = "chmod +x d/e && ln -s d link && printf z > late && git add late && git commit -q -m second -- late \
@@ -72,7 +72,7 @@ const RECOVERING: [&str; 6] = [
 const LANDING: [(&str, bool); 3] = [("land-fetched", false), ("land-indexed", false), ("land-named", true)];
 
 /// A step of a script that runs this.
-fn bash(command: &str) -> Value {
+pub(crate) fn bash(command: &str) -> Value {
     json!([{"name": "Bash", "input": {"command": command, "description": "work"}}])
 }
 
@@ -81,12 +81,12 @@ fn dies_at(point: &str) -> String {
     format!("printf {point} > ~/.mayfly-failpoint")
 }
 
-fn script(steps: &[Value]) -> String {
+pub(crate) fn script(steps: &[Value]) -> String {
     format!("[script: steps list={}]", json!(steps))
 }
 
 /// `None`: this build has no points, and the test is skipped.
-fn points() -> Option<()> {
+pub(crate) fn points() -> Option<()> {
     if !cfg!(feature = "failpoints") {
         mayfly_test_needs::skip("built without --features mayfly/failpoints");
         return None;
@@ -178,20 +178,20 @@ async fn a_claude_that_is_killed_by_its_own_tool_leaves_all_that_is_on_the_disk(
 }
 
 /// An orchestrator of its own data folder, which dies where it is told to, and the one after it.
-struct Orchestrated<'a> {
-    user: &'a User,
-    claude: &'a Path,
-    data: PathBuf,
+pub(crate) struct Orchestrated<'a> {
+    pub(crate) user: &'a User,
+    pub(crate) claude: &'a Path,
+    pub(crate) data: PathBuf,
 }
 
 impl Orchestrated<'_> {
-    fn command(&self, args: &[&str]) -> tokio::process::Command {
+    pub(crate) fn command(&self, args: &[&str]) -> tokio::process::Command {
         let mut command = self.user.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &["--claude"]);
         command.arg(self.claude).args(args).arg("--data").arg(&self.data).env("MAYFLY_LOG", "off");
         command
     }
 
-    async fn serve(&self, point: Option<&str>) -> Life {
+    pub(crate) async fn serve(&self, point: Option<&str>) -> Life {
         let mut serve = self.command(&["serve", "--listen", "127.0.0.1:0"]);
         serve.envs(point.map(|point| ("MAYFLY_FAILPOINT", point)));
         Life::start(serve).await
