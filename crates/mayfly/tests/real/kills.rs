@@ -169,10 +169,34 @@ async fn a_claude_that_is_killed_by_its_own_tool_leaves_all_that_is_on_the_disk(
         assert_eq!((ended.code, ended.outcome().0), (Some(1), "killed"), "{}", ended.stderr);
         let result = &ended.own("collected").last().expect("a collection")["result"];
         assert_eq!((&result["bundle"], &result["unsaved"]), (&json!(true), &Value::Null), "{result}");
-        let id = ended.events[0]["task"].as_str().unwrap();
-        let branch =
-            world.branches().into_iter().find(|branch| branch.contains(&id[id.len() - 8..])).unwrap();
-        assert_holds(|args| world.git(args), &branch, expected, before);
+        assert_holds(|args| world.git(args), &branch_of(&world, &ended), expected, before);
+    }
+    world.end().await;
+}
+
+/// The branch that holds a task's work.
+fn branch_of(world: &World, ended: &Ended) -> String {
+    let id = ended.events[0]["task"].as_str().unwrap();
+    world.branches().into_iter().find(|branch| branch.contains(&id[id.len() - 8..])).expect("a branch")
+}
+
+/// S51, G11: `claude` is killed for memory, which is all in files of the machine's memory; or its tool, by which it has all.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_killed_for_memory_all_that_is_on_the_disk_comes_back() {
+    let Some(world) = World::start(|rules| rules.limits.memory_bytes_max = 768 << 20).await else { return };
+    let in_files = "head -c 1G /dev/zero > /tmp/fill; head -c 1G /dev/zero > /dev/shm/fill; tail -f /dev/null";
+    for (hog, outcome) in [(in_files, "out-of-memory"), ("tail /dev/zero", "succeeded")] {
+        let work = format!("{FIRST} && {SECOND}; {hog}");
+        let ended = world.outcome_of(&[&script(&[json!({"tools": bash(&work)})])]).await;
+        let warned: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
+        if warned.iter().any(|text| text.contains("memory limit")) {
+            mayfly_test_needs::skip("memory cannot be limited here");
+            break;
+        }
+        assert_eq!(ended.outcome().0, outcome, "{warned:?}: {}", ended.stderr);
+        let of_tool = warned.iter().any(|text| text.contains("programs in it were killed"));
+        assert_eq!(of_tool, outcome == "succeeded", "{warned:?}");
+        assert_holds(|args| world.git(args), &branch_of(&world, &ended), AFTER_SECOND, hog);
     }
     world.end().await;
 }

@@ -4,6 +4,7 @@
 //! A machine has no agent yet that could have it die. Its orchestrator dies first, when the machine has joined and has not
 //! been told what to do; so it waits, and meanwhile the file is written from outside by which it dies where it is told to.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,6 +14,7 @@ use std::process::Command;
 
 use futures_util::{StreamExt as _, stream};
 use mayfly_client::Client;
+use mayfly_wire::api::Workspace;
 use rustix::process::{Pid, Signal};
 use serde_json::json;
 
@@ -23,9 +25,9 @@ use super::world::{Ended, PATH, Run, Said, assert_no_cgroup_of, assert_no_mount_
 /// The most lives at once: each has an orchestrator and a machine.
 const AT_ONCE: usize = 4;
 
-/// Where an orchestrator dies while code comes in and a machine is made of it. The user's history is one bundle, and what
-/// is not committed another one on top of it; the third file that comes is what the set-up made.
-const ORCHESTRATOR: [&str; 17] = [
+/// Where an orchestrator dies while code comes in and a machine is made of it: the user's history is one bundle, and what
+/// is not committed another one on top of it.
+const CODE: [&str; 14] = [
     "part-opened",
     "part-written:6",
     "part-whole",
@@ -40,10 +42,9 @@ const ORCHESTRATOR: [&str; 17] = [
     "base-named",
     "base-begun:2",
     "base-unnamed:2",
-    "upload-unnamed:3",
-    "upload-named:3",
-    "setup-kept",
 ];
+/// And where while it takes what the set-up made, the third file that comes.
+const SET_UP_MADE: [&str; 3] = ["upload-unnamed:3", "upload-named:3", "setup-kept"];
 
 /// What there is before a machine dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,7 @@ enum Before {
 }
 
 /// Where a machine dies before its agent has begun.
-const MACHINE: [(&str, Before); 11] = [
+const MACHINE: [(&str, Before); 10] = [
     ("order-taken", Before::Nothing),
     ("setup-ran", Before::Nothing),
     ("setup-packed", Before::Nothing),
@@ -65,7 +66,6 @@ const MACHINE: [(&str, Before); 11] = [
     ("setup-unpacked", Before::SetUp),
     ("work-fetched", Before::Work),
     ("work-put-back", Before::Work),
-    ("setup-ran", Before::Work),
     ("session-fetched", Before::Work),
     ("session-put-back", Before::Work),
 ];
@@ -169,6 +169,14 @@ impl Orchestrated<'_> {
         self.assert_saw(&ended, expected, point)
     }
 
+    /// The same, where the first orchestrator dies meanwhile.
+    async fn run_that_outlives_one(&self, point: &str, expected: &str) -> String {
+        let life = self.serve(Some(point)).await;
+        let run = Run::start(self.setting_up(&["run", "--json", &looks()]));
+        life.killed(point).await;
+        self.assert_saw(&run.end().await, expected, point)
+    }
+
     fn assert_saw(&self, ended: &Ended, expected: &str, point: &str) -> String {
         assert_eq!(ended.outcome().0, "succeeded", "{point}: {}", ended.stderr);
         ended.assert_whole();
@@ -188,33 +196,36 @@ impl Orchestrated<'_> {
         said.split_once(' ').unwrap().0.to_owned()
     }
 
-    /// Names of what is in a folder of the data.
-    fn names(&self, folder: &str) -> Vec<String> {
+    /// Names of what is in a folder of the data, but what is hidden, in their order.
+    fn names(&self, folder: &str) -> BTreeSet<String> {
         let entries = fs::read_dir(self.data.join(folder)).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with('.')).collect()
     }
 
-    /// How many there are that end so.
-    fn count(&self, folder: &str, end: &str) -> usize {
-        self.names(folder).iter().filter(|name| name.ends_with(end)).count()
-    }
-
-    /// Checks that there is the code of these many bundles, what one set-up made, and nothing else of what came in.
-    async fn assert_nothing_is_left(&self, bundles: usize, tasks: usize, point: &str) {
-        assert_eq!(self.count("workspaces", ".bundle"), bundles, "{point}: {:?}", self.names("workspaces"));
-        assert_eq!(self.count("workspaces", ".setup"), 1, "{point}: {:?}", self.names("workspaces"));
-        assert_eq!(self.names("workspaces").len(), bundles + 1, "{point}: {:?}", self.names("workspaces"));
-        assert_eq!(self.names("incoming"), [""; 0], "{point}");
-        assert_eq!(self.count("bases", ".lock"), bundles, "{point}: {:?}", self.names("bases"));
-        assert_eq!(self.names("bases").len(), 2 * bundles, "{point}: {:?}", self.names("bases"));
-        let left = self.names("machines").into_iter().find(|name| !name.starts_with('.'));
-        assert_eq!(left, None, "{point}");
+    /// Checks that there is the code of the tasks, of which there are so many, what one set-up made, and nothing else of
+    /// what came in; but bundles that no task names, which go by their age.
+    async fn assert_nothing_is_left(&self, tasks: usize, unnamed: usize, point: &str) {
         let there = Client::new(&self.data.join("api.sock")).tasks(None, None).await.unwrap();
         assert_eq!(there.len(), tasks, "{point}");
+        let (mut bundles, mut bases) = (BTreeSet::new(), BTreeSet::new());
         for task in there {
             assert_eq!(task.state, "finished", "{point}");
             assert_no_cgroup_of(&task.id);
+            let Workspace { id, base, on, .. } = task.workspace.unwrap();
+            let below = on.map(|on| (on.id, on.base));
+            for (id, base) in below.into_iter().chain([(id, base)]) {
+                bases.extend([format!("{id}-{base}"), format!("{id}-{base}.lock")]);
+                bundles.insert(format!("{id}.bundle"));
+            }
         }
+        let mut came = self.names("workspaces");
+        let of_set_up: Vec<String> = came.extract_if(.., |name| name.ends_with(".setup")).collect();
+        assert_eq!(of_set_up.len(), 1, "{point}: {of_set_up:?}");
+        assert!(came.is_superset(&bundles), "{point}: {came:?}");
+        assert_eq!(came.len(), bundles.len() + unnamed, "{point}: {came:?}");
+        assert_eq!(self.names("bases"), bases, "{point}");
+        assert_eq!(self.names("incoming").len() + self.names("machines").len(), 0, "{point}");
     }
 
     /// Ends whichever orchestrator is there.
@@ -225,8 +236,7 @@ impl Orchestrated<'_> {
 
     /// The folder of the one machine that there is, as its agent will have it.
     fn home_of_machine(&self) -> PathBuf {
-        let machines: Vec<_> =
-            self.names("machines").into_iter().filter(|name| !name.starts_with('.')).collect();
+        let machines: Vec<String> = self.names("machines").into_iter().collect();
         let [machine] = &machines[..] else { panic!("{machines:?}") };
         self.data.join("machines").join(machine).join("home")
     }
@@ -238,13 +248,24 @@ async fn an_orchestrator_that_dies_at_each_step_of_the_way_in_has_the_code_as_it
     let Some(()) = points() else { return };
     let user = user().await;
     let expected = seen_here(&user);
-    at_each(user, ORCHESTRATOR.to_vec(), async |site, point| {
-        let life = site.serve(Some(point)).await;
-        let run = Run::start(site.setting_up(&["run", "--json", &looks()]));
-        life.killed(point).await;
-        let made = site.assert_saw(&run.end().await, &expected, point);
-        assert_eq!(site.sees(&[], &expected, point).await, made, "{point}: what the set-up made was kept");
-        site.assert_nothing_is_left(2, 2, point).await;
+    at_each(user, CODE.to_vec(), async |site, point| {
+        site.run_that_outlives_one(point, &expected).await;
+        site.assert_nothing_is_left(1, 0, point).await;
+        site.end();
+    })
+    .await;
+}
+
+/// The same for what the set-up made: the machine hands it over again, and the next one takes it as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestrator_that_dies_while_it_takes_what_a_set_up_made_keeps_it_whole() {
+    let Some(()) = points() else { return };
+    let user = user().await;
+    let expected = seen_here(&user);
+    at_each(user, SET_UP_MADE.to_vec(), async |site, point| {
+        let made = site.run_that_outlives_one(point, &expected).await;
+        assert_eq!(site.sees(&[], &expected, point).await, made, "{point}");
+        site.assert_nothing_is_left(2, 0, point).await;
         site.end();
     })
     .await;
@@ -261,12 +282,8 @@ async fn a_machine_that_dies_at_each_step_before_its_agent_is_replaced_by_one_li
         let (looks, mut earlier) = (looks(), String::new());
         if before != Before::Nothing {
             let life = site.serve(None).await;
-            let work = match before {
-                Before::Work => {
-                    vec![json!({"tools": bash(&format!("{FIRST}; {LOOK}"))}), json!({"tools": bash(MADE)})]
-                }
-                _ => vec![json!({"tools": bash(LOOK)}), json!({"tools": bash(MADE)})],
-            };
+            let first = if before == Before::Work { format!("{FIRST}; {LOOK}") } else { LOOK.to_owned() };
+            let work = [json!({"tools": bash(&first)}), json!({"tools": bash(MADE)})];
             let ended = site.run(&[&script(&work)]).await;
             expected = ended.tool_results()[0].clone();
             made = Some(site.assert_saw(&ended, &expected, point)).filter(|_| before == Before::SetUp);
@@ -285,7 +302,7 @@ async fn a_machine_that_dies_at_each_step_before_its_agent_is_replaced_by_one_li
         let saw = site.assert_saw(&ended, &expected, point);
         assert!(made.is_none_or(|made| made == saw), "{point}: what the set-up made was kept");
         assert_eq!(ended.own("launching").count(), 2, "{point}: {:?}", ended.events);
-        site.assert_nothing_is_left(2, if before == Before::Nothing { 1 } else { 2 }, point).await;
+        site.assert_nothing_is_left(if before == Before::Nothing { 1 } else { 2 }, 0, point).await;
         next.end().await;
     })
     .await;
@@ -307,7 +324,7 @@ async fn a_machine_that_dies_as_its_agent_begins_is_lost_and_a_retry_has_the_sam
         assert_eq!((ended.outcome().0, ended.own("started").count()), ("lost", 1), "{:?}", ended.events);
         let again = site.submit(&["retry", &id, "--detach"]).await;
         site.assert_saw(&site.follow(&again).await, &expected, point);
-        site.assert_nothing_is_left(2, 2, point).await;
+        site.assert_nothing_is_left(2, 0, point).await;
         next.end().await;
     })
     .await;
@@ -324,7 +341,7 @@ async fn a_run_that_is_killed_at_each_step_of_the_way_in_can_be_typed_again() {
     let [here, elsewhere] = [seen_here(&user), seen_in(&user.dir.path().join("clone"), "second\nfirst")];
     at_each(user, cases.collect(), async |site, ((point, submitted), url)| {
         let life = site.serve(None).await;
-        let (expected, bundles) = if url.is_some() { (&elsewhere, 1) } else { (&here, 2) };
+        let expected = if url.is_some() { &elsewhere } else { &here };
         let repo: Vec<&str> = url.iter().flat_map(|url| ["--repo", url]).collect();
         let mut killed = site.setting_up(&[&["run", "--json"], &repo[..], &[&looks()]].concat());
         let said = Said::from(killed.env("MAYFLY_FAILPOINT", point).output().await.unwrap());
@@ -340,7 +357,7 @@ async fn a_run_that_is_killed_at_each_step_of_the_way_in_can_be_typed_again() {
         }
         if submitted == 0 {
             assert_eq!(site.sees(&repo, expected, point).await, made, "{point}");
-            site.assert_nothing_is_left(bundles, 2, point).await;
+            site.assert_nothing_is_left(2, usize::from(point == "code-handed:2"), point).await;
         }
         life.end().await;
     })
