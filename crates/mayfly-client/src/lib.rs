@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-
+use mayfly_failpoint::failpoint;
 use mayfly_wire::api::{
     AddCredential, Allowed, Arrived, Begun, Cancel, Commits, CreateTask, CreateToken, CredentialTest, Egress,
     KeptLock, Known, Library, LibraryContent, LibraryDifferences, LibraryProblem, NewToken, OwnerToken,
@@ -119,6 +119,7 @@ impl Client {
         let sent = Arc::clone(&bundle.sent);
         let body = ReaderStream::with_capacity(rest, READ_BYTES).inspect_ok(move |piece| {
             sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            failpoint("code-sending");
         });
         let request = self.request(Method::PUT, &["v1", "workspaces", &bundle.sha256]);
         let request = request.query(&[("name", name), ("from", &from.to_string())]);

@@ -23,6 +23,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use mayfly_failpoint::failpoint;
 use sha2::{Digest as _, Sha256};
 
 use crate::base::BASE_REF;
@@ -103,6 +104,7 @@ impl Mirrors<'_> {
         in_use.lock_shared().map_err(GitError::file(&name))?;
         self.remove_unused();
         init_bare(self.git, &git_dir, inside.format()).await?;
+        failpoint("mirror-made");
         let here = match revision.filter(|revision| is_whole_id(revision)) {
             Some(commit) => inside.commit(commit).await,
             None => None,
@@ -111,6 +113,7 @@ impl Mirrors<'_> {
             Some(head) => head,
             None => self.bring_as_it_is(&inside, wanted, each).await?,
         };
+        failpoint("mirror-fetched");
         let repo = Repo {
             top: git_dir.clone(),
             name: name_in(url),

@@ -11,7 +11,8 @@
 //!
 //! A bundle is only believed if its SHA-256 is its id. Git runs with an environment built from nothing, without
 //! any configuration but the flags given here, and without hooks; a submodule is not fetched. Machines lay an
-//! overlay over the checkout, whose lower part must not change: hence the rename, and the refreshed index.
+//! overlay over the checkout, whose lower part must not change: hence the rename, and the refreshed index. A git whose
+//! orchestrator was killed goes on to its end, and shares the lock with it: nobody makes the base anew beside it.
 //!
 //! Bound: `GIT_MAX` for one git command. How many there are, and which is removed, is [`shelf`](crate::shelf)'s
 //! business.
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use mayfly_failpoint::failpoint;
 use mayfly_provider::{CodeSpec, WorkspaceSpec};
 use mayfly_wire::worker::shallow;
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat, syncfs};
@@ -74,7 +76,8 @@ pub(crate) fn checkout(
         // To wait for the whole lock would be to wait for the end of every machine that uses the base by then.
         let lock = Lock::acquire_if_free(&shelf::lock_of(&base)).step("lock the workspace's base")?;
         let Some(lock) = lock.filter(|_| !base.is_dir()) else { continue };
-        if let Err(failure) = make_at(bases, &base, workspace, owner) {
+        let made = Making { base: &base, lock: &lock, owner }.make(workspace);
+        if let Err(failure) = made {
             lock.remove().step("unlock the workspace's base")?;
             return Err(failure);
         }
@@ -119,31 +122,59 @@ fn check_names(workspace: &WorkspaceSpec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes it beside its place, and moves it there when it is whole.
-fn make_at(bases: &Path, base: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result<(), Failure> {
-    // Held until what is made of it is whole.
-    let below = match &workspace.on {
-        Some(on) if *on == workspace.code => {
-            return Err(Failure::new(
-                "the workspace's bundle is on top of itself; this is a fault in mayfly",
-            ));
+/// A base that is being made.
+struct Making<'a> {
+    base: &'a Path,
+    /// Its own, held alone.
+    lock: &'a Lock,
+    owner: Option<u32>,
+}
+
+impl Making<'_> {
+    /// Makes it beside its place, and moves it there when it is whole.
+    fn make(&self, workspace: &WorkspaceSpec) -> Result<(), Failure> {
+        // Held until what is made of it is whole.
+        let below = match &workspace.on {
+            Some(on) if *on == workspace.code => {
+                return Err(Failure::new(
+                    "the workspace's bundle is on top of itself; this is a fault in mayfly",
+                ));
+            }
+            Some(on) => {
+                let whole = WorkspaceSpec { code: on.clone(), on: None, name: workspace.name.clone() };
+                let bases = self.base.parent().expect("a base is in the folder of bases");
+                Some(checkout(bases, &whole, self.owner)?)
+            }
+            None => None,
+        };
+        let making = shelf::making_of(self.base);
+        shelf::make_room(self.base)?;
+        let below = below.as_ref().map(|(below, _held)| below.as_path());
+        let on_disk = |made: &Path| Ok(syncfs(File::open(made)?)?);
+        let filled = self.fill(&making, &workspace.code, below);
+        let made = filled.and_then(|()| put_in_place(&making, self.base, on_disk));
+        if made.is_err() {
+            crate::remove::remove_tree(&making).step("remove a base that was not made")?;
         }
-        Some(on) => {
-            let whole = WorkspaceSpec { code: on.clone(), on: None, name: workspace.name.clone() };
-            Some(checkout(bases, &whole, owner)?)
-        }
-        None => None,
-    };
-    let making = shelf::making_of(base);
-    shelf::make_room(base)?;
-    let below = below.as_ref().map(|(below, _held)| below.as_path());
-    let on_disk = |made: &Path| Ok(syncfs(File::open(made)?)?);
-    let made =
-        make(&making, &workspace.code, below, owner).and_then(|()| put_in_place(&making, base, on_disk));
-    if made.is_err() {
-        crate::remove::remove_tree(&making).step("remove a base that was not made")?;
+        made
     }
-    made
+
+    fn fill(&self, making: &Path, code: &CodeSpec, below: Option<&Path>) -> Result<(), Failure> {
+        check_bundle(code)?;
+        crate::remove::remove_tree(making).step("remove a half-made base")?;
+        fs::create_dir_all(making).step("make a folder for the workspace's base")?;
+        failpoint("base-begun");
+        let words = shelf::words_of(making);
+        let git = Git { folder: making, words: &words, lock: self.lock };
+        let begun = match below {
+            Some(below) => share_tree(below, making).step("share the files of the base below"),
+            None => git.begin(code),
+        };
+        let made = begun.and_then(|()| git.make(code));
+        let made = made.and_then(|()| self.owner.map_or(Ok(()), |owner| give_tree(making, owner)));
+        let _ = fs::remove_file(&words);
+        made
+    }
 }
 
 /// What has its name is believed from then on, also after a loss of power: so all of it is on the disk before.
@@ -153,23 +184,10 @@ fn put_in_place(
     on_disk: impl FnOnce(&Path) -> io::Result<()>,
 ) -> Result<(), Failure> {
     on_disk(making).step("write the workspace's base to the disk")?;
-    fs::rename(making, base).step("put the workspace's base in its place")
-}
-
-fn make(making: &Path, code: &CodeSpec, below: Option<&Path>, owner: Option<u32>) -> Result<(), Failure> {
-    check_bundle(code)?;
-    crate::remove::remove_tree(making).step("remove a half-made base")?;
-    fs::create_dir_all(making).step("make a folder for the workspace's base")?;
-    let words = shelf::words_of(making);
-    let git = Git { folder: making, words: &words };
-    let begun = match below {
-        Some(below) => share_tree(below, making).step("share the files of the base below"),
-        None => git.begin(code),
-    };
-    let made = begun.and_then(|()| git.make(code));
-    let made = made.and_then(|()| owner.map_or(Ok(()), |owner| give_tree(making, owner)));
-    let _ = fs::remove_file(&words);
-    made
+    failpoint("base-unnamed");
+    fs::rename(making, base).step("put the workspace's base in its place")?;
+    failpoint("base-named");
+    Ok(())
 }
 
 /// Reads the whole bundle and compares.
@@ -198,6 +216,8 @@ struct Git<'a> {
     folder: &'a Path,
     /// Where its error output goes.
     words: &'a Path,
+    /// Held as long as it runs, whoever ends before it.
+    lock: &'a Lock,
 }
 
 impl Git<'_> {
@@ -216,7 +236,9 @@ impl Git<'_> {
         let fetch =
             ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-head-ok", "--", bundle];
         self.run(&[&fetch[..], &[&format!("+{base}:refs/heads/main")]].concat())?;
+        failpoint("base-fetched");
         self.run(&["reset", "--quiet", "--hard", "main"])?;
+        failpoint("base-checked-out");
         // The same file has another owner, inode and change time when it is seen in a machine; with the default
         // each `git status` there would read every file anew. And a repack would copy the whole history up.
         for (key, value) in [
@@ -249,7 +271,9 @@ impl Git<'_> {
             .open(self.words)
             .step(&step)?;
         let mut command = self.command();
-        command.args(args).stderr(words.try_clone().step(&step)?);
+        // It reads nothing, and so has the lock there.
+        command.args(args).stdin(self.lock.share().step(&step)?);
+        command.stderr(words.try_clone().step(&step)?);
         let status = mayfly_holder::run(&mut command, GIT_MAX).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Failure::new("cannot find `git` on PATH: install git"),
             _ => Failure::of(format!("cannot {step}"), &error),
@@ -272,7 +296,7 @@ impl Git<'_> {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("HOME", "/nonexistent");
         command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").env("GIT_ATTR_NOSYSTEM", "1");
-        command.current_dir(self.folder).stdin(Stdio::null()).stdout(Stdio::null());
+        command.current_dir(self.folder).stdout(Stdio::null());
         command.env("GIT_DIR", self.folder.join(".git")).env("GIT_WORK_TREE", self.folder);
         command.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
         for name in HARMLESS {

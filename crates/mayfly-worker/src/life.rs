@@ -55,6 +55,7 @@ pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(
     let back_off = BackOff::new(surroundings.random);
     let mut link = uplink::start(Arc::clone(&way), hello, back_off, (bounds, spool));
     let Ok(order) = (&mut link.order).await else { return Err(LifeError::NoOrder) };
+    failpoint("order-taken");
     let away_max = Duration::from_millis(order.orphan_after_ms);
     let relay = crate::relay::start(Arc::clone(&way), surroundings.random, away_max);
     let relay = relay.await.map_err(LifeError::NoRelay)?;
@@ -117,6 +118,7 @@ impl Life {
             Err(verdict) => return verdict,
         };
         let started = outlet.report_durably(&Report::Started).await;
+        failpoint("start-told");
         if !started || *duty.borrow() > Duty::Work {
             return stopped();
         }

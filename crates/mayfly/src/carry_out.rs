@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_client::{Client, ClientError};
+use mayfly_failpoint::failpoint;
 use mayfly_wire::api::{CreateTask, Resume, Retry, Task};
 use tokio::time::timeout;
 
@@ -147,6 +148,7 @@ pub(crate) async fn submit(
         let (answer, interrupted) = submit_one(contact, &wish, printer, interrupts).await;
         match answer {
             Some(Ok(task)) => {
+                failpoint("submit-answered");
                 let title = title.unwrap_or_else(|| task.title.clone());
                 tasks.push((task, title));
             }

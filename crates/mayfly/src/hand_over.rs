@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use mayfly_client::Bundle;
+use mayfly_failpoint::failpoint;
 use mayfly_wire::api::{COMMITS_MAX, WholeBundle, Workspace};
 use tempfile::TempDir;
 
@@ -59,11 +60,14 @@ impl Sender<'_> {
         let file = self.scratch.path().join(commit);
         let needed = on.map(|on| on.base.as_str());
         self.code.quarantine.bundle(commit, needed, &file).await?;
+        failpoint("code-bundled");
         let bundle = Bundle::read(&file, on.map(|on| on.id.as_str())).await?;
         let name = self.name;
         let upload = async |client: &mayfly_client::Client| client.upload_workspace(name, &bundle).await;
         let upload = self.contact.ask(self.printer, upload);
-        telling(format!("handing over {name}"), &bundle.sent, bundle.bytes, upload).await
+        let sent = telling(format!("handing over {name}"), &bundle.sent, bundle.bytes, upload).await?;
+        failpoint("code-handed");
+        Ok(sent)
     }
 }
 

@@ -24,6 +24,7 @@ use axum::extract::{self, State};
 use futures_util::StreamExt as _;
 use http::StatusCode;
 use mayfly_engine::bundle_of;
+use mayfly_failpoint::failpoint;
 use mayfly_library::pack::{is_sha256, sha256_of};
 use mayfly_wire::api::{Arrived, Workspace};
 use mayfly_wire::worker::WORKSPACE_BYTES_MAX;
@@ -171,6 +172,7 @@ impl Opened {
         let path = part.clone();
         let opened = blocking(move || {
             let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+            failpoint("part-opened");
             Ok((file.metadata()?.len(), *number, file))
         });
         let (length, number, file) = opened.await?;
@@ -195,7 +197,9 @@ impl Opened {
             blocking(move || {
                 // To its end, also if nobody waits for it.
                 let _turn = turn;
-                file.write_all_at(&chunk, at)
+                file.write_all_at(&chunk, at)?;
+                failpoint("part-written");
+                Ok(())
             })
             .await?;
             at = length;
@@ -212,6 +216,7 @@ impl Opened {
             move || {
                 file.set_len(length)?;
                 file.sync_all()?;
+                failpoint("part-whole");
                 sha256_of(File::open(part)?)
             }
         });

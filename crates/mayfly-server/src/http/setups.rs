@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
+use mayfly_failpoint::failpoint;
 use mayfly_wire::worker::SETUP_BYTES_MAX;
 
 use super::extract::admit;
@@ -40,5 +41,6 @@ pub(super) async fn keep(
     let place = app.entry.setup_to_keep(attempt, &key).await?.ok_or_else(Problem::denied)?;
     incoming.keep(&place).await.map_err(|error| Problem::disk(&error))?;
     app.entry.setup_is_kept(&place).await.map_err(|error| Problem::disk(&error))?;
+    failpoint("setup-kept");
     Ok(StatusCode::NO_CONTENT)
 }

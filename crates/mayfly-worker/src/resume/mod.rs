@@ -13,6 +13,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use mayfly_failpoint::failpoint;
 use mayfly_wire::worker::{BUNDLE_BYTES_MAX, OrderedResume, RESUMED_PATH};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -46,6 +47,7 @@ impl TakeUp<'_> {
         let path = format!("{RESUMED_PATH}bundle");
         let fetched = self.exchange.fetch(&path, &bundle, BUNDLE_BYTES_MAX).await;
         fetched.map_err(|source| TakeUpError::Fetch { what: "work", source })?;
+        failpoint("work-fetched");
         let left = Left {
             reaper: self.reaper,
             workspace: self.workspace,
@@ -56,7 +58,9 @@ impl TakeUp<'_> {
             scratch: scratch.path(),
             deadline: Instant::now() + TIME_MAX,
         };
-        Ok(left.put_back().await?)
+        let lost = left.put_back().await?;
+        failpoint("work-put-back");
+        Ok(lost)
     }
 
     fn scratch(&self) -> Result<TempDir, TakeUpError> {

@@ -7,6 +7,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use mayfly_failpoint::failpoint;
 use mayfly_library::pack::sha256_of;
 use mayfly_wire::worker::{RESUMED_PATH, TRANSCRIPT_BYTES_MAX};
 use tokio::task::spawn_blocking;
@@ -25,10 +26,13 @@ impl TakeUp<'_> {
         let path = format!("{RESUMED_PATH}transcript");
         let fetching = self.exchange.fetch(&path, &fetched, TRANSCRIPT_BYTES_MAX);
         fetching.await.map_err(|source| TakeUpError::Fetch { what: "session file", source })?;
+        failpoint("session-fetched");
         let place = place(self.home, self.workspace, &self.resume.session_id);
         let expected = self.resume.transcript.clone();
         let putting = spawn_blocking(move || put(&fetched, &expected, &place));
-        putting.await.expect("reading does not panic")
+        putting.await.expect("reading does not panic")?;
+        failpoint("session-put-back");
+        Ok(())
     }
 }
 

@@ -26,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use mayfly_core::causes;
+use mayfly_failpoint::failpoint;
 use mayfly_wire::api::Setup;
 use mayfly_wire::boot::DiskLimit;
 use mayfly_wire::worker::{End, Report, SETUP_BYTES_MAX, SETUP_PATH, Source};
@@ -129,6 +130,7 @@ impl SettingUp<'_> {
         // Nothing of theirs lives on beside the agent, or changes what is packed.
         self.reaper.kill_all_others();
         ran?;
+        failpoint("setup-ran");
         if let Some(key) = key.filter(|_| !self.is_resumed) {
             self.give(&key).await;
         }
@@ -190,12 +192,14 @@ impl SettingUp<'_> {
             Err(ExchangeError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(false),
             fetched => fetched?,
         }
+        failpoint("setup-fetched");
         let (top, keep) = (self.workspace.to_owned(), self.setup.keep.clone());
         let stop = CancellationToken::new();
         let from = Stoppable { file: File::open(file)?, stop: stop.clone() };
         let _stop = stop.drop_guard();
         let unpacked = threads.spawn_blocking(move || unpack(from, &top, &keep)).await;
         unpacked.expect("it does not panic")?;
+        failpoint("setup-unpacked");
         Ok(true)
     }
 
@@ -216,7 +220,10 @@ impl SettingUp<'_> {
         let _stop = stop.drop_guard();
         let packed = tokio::task::spawn_blocking(move || pack(&top, &keep, to)).await;
         packed.expect("it does not panic")?;
-        Ok(self.exchange.put_at(&format!("{SETUP_PATH}{key}"), &file).await?)
+        failpoint("setup-packed");
+        self.exchange.put_at(&format!("{SETUP_PATH}{key}"), &file).await?;
+        failpoint("setup-handed");
+        Ok(())
     }
 
     /// Takes or hands over in time, and as long as there is room.

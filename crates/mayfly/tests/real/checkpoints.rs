@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
 use super::draining::Serving;
+use super::full_disk;
 use super::service::User;
 use super::world::{Ended, Run, Said, World, processes_in};
 
@@ -224,6 +225,59 @@ async fn what_was_kept_is_found_by_the_next_orchestrator() {
     assert_eq!(user.git(&["show", "taken:kept.txt"]), "kept");
     next.signal(Signal::TERM);
     assert_eq!(next.end().await.0, Some(0));
+    assert_eq!(processes_in(user.dir.path()).len(), 0);
+    user.api.stop().await;
+}
+
+/// R17: what the orchestrator could not keep comes again once it can, and the next one on top of it: with the machine gone,
+/// both are all of the work.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_could_not_be_kept_is_sent_again_and_the_next_one_builds_on_it() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    let user = User::new().await;
+    user.make_repository();
+    for (name, content) in [("a.txt", "a"), ("new.txt", "new")] {
+        fs::write(user.dir.path().join("cwd").join(name), content).unwrap();
+    }
+    let mayfly = Path::new(env!("CARGO_BIN_EXE_mayfly"));
+    let mut serve = tokio::process::Command::new(mayfly);
+    serve.arg("--claude").arg(&claude).args(["serve", "--listen", "127.0.0.1:0"]).kill_on_drop(true);
+    let (mut serve, mut log) = full_disk::serve(serve, user.dir.path()).await;
+    let (first, second) = WORK.split_once("&& ln").unwrap();
+    let bash = |command: &str| json!([{"name": "Bash", "input": {"command": command, "description": "work"}}]);
+    let steps = json!([
+        {"hold": "first", "tools": bash(first.trim_end())},
+        {"hold": "second", "tools": bash(&format!("ln{second}"))},
+        {"hold": "later", "text": "done"},
+    ]);
+    let prompt = format!("[script: steps list={steps}]");
+    let said = Said::from(user.command(mayfly, &["run", "--detach", &prompt]).output().await.unwrap()).text();
+    let id = said.split_once(' ').unwrap().0.to_owned();
+    user.api.held("first", 1).await;
+    // Where a folder is to be, a file is in its way.
+    let folder = user.data().join("results").join(&id).join("1");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("checkpoints"), "").unwrap();
+    user.api.release("first");
+    while !log.next_line().await.unwrap().unwrap().contains("a file could not be stored or read") {}
+    fs::remove_file(folder.join("checkpoints")).unwrap();
+    tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+
+    let mut logs = Run::start(user.command(mayfly, &["logs", &id, "--json", "--follow"]));
+    let again = logs.until("checkpoint").await;
+    assert_eq!((&again["event"]["number"], &again["event"]["files"]), (&json!(1), &json!(2)), "{again}");
+    user.api.release("second");
+    let as_of = checkpointed(&mut logs).await;
+    user.api.held("later", 1).await;
+    kill_process(pid(parent_of(claude_of(&logs))), Signal::KILL).unwrap();
+    let ended = logs.end().await;
+    assert_eq!(ended.outcome().0, "lost", "{}", ended.stderr);
+    assert!(!ended.events.iter().any(|event| event["event"]["type"] == "warning"), "{:?}", ended.events);
+    let taken = user.command(mayfly, &["result", &id, "--branch", "mayfly/taken"]).output().await.unwrap();
+    assert!(Said::from(taken).text().contains(&as_of.to_string()));
+    assert_landed(|args| user.git(args));
+    kill_process(pid(serve.id().unwrap()), Signal::TERM).unwrap();
+    assert!(serve.wait().await.unwrap().success());
     assert_eq!(processes_in(user.dir.path()).len(), 0);
     user.api.stop().await;
 }

@@ -98,7 +98,7 @@ impl SmallDisk {
 }
 
 /// Starts an orchestrator, and waits until it serves.
-async fn serve(mut command: Command, home: &Path) -> (Child, Lines<BufReader<ChildStderr>>) {
+pub(crate) async fn serve(mut command: Command, home: &Path) -> (Child, Lines<BufReader<ChildStderr>>) {
     command.env_clear().env("PATH", PATH).env("HOME", home).env("MAYFLY_LOG", "info");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut serve = command.spawn().unwrap();

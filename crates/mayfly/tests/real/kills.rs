@@ -14,7 +14,7 @@ use super::service::User;
 use super::world::{Ended, Run, Said, World, processes_in};
 
 /// The first part of the work: a commit, and more that is uncommitted.
-const FIRST: &str =
+pub(crate) const FIRST: &str =
     "mkdir d && printf x > d/e && git add d && git commit -q -m first -- d && printf y >> d/e && rm a.txt";
 /// The second.
 const SECOND: &str = "chmod +x d/e && ln -s d link && printf z > late && git add late && git commit -q -m second -- late \
@@ -75,7 +75,7 @@ const RECOVERING: [&str; 6] = [
 const LANDING: [(&str, bool); 3] = [("land-fetched", false), ("land-indexed", false), ("land-named", true)];
 
 /// A step of a script that runs this.
-fn bash(command: &str) -> Value {
+pub(crate) fn bash(command: &str) -> Value {
     json!([{"name": "Bash", "input": {"command": command, "description": "work"}}])
 }
 
@@ -84,12 +84,12 @@ fn dies_at(point: &str) -> String {
     format!("printf {point} > ~/.mayfly-failpoint")
 }
 
-fn script(steps: &[Value]) -> String {
+pub(crate) fn script(steps: &[Value]) -> String {
     format!("[script: steps list={}]", json!(steps))
 }
 
 /// `None`: this build has no points, and the test is skipped.
-fn points() -> Option<()> {
+pub(crate) fn points() -> Option<()> {
     if !cfg!(feature = "failpoints") {
         mayfly_test_needs::skip("built without --features mayfly/failpoints");
         return None;
@@ -172,29 +172,53 @@ async fn a_claude_that_is_killed_by_its_own_tool_leaves_all_that_is_on_the_disk(
         assert_eq!((ended.code, ended.outcome().0), (Some(1), "killed"), "{}", ended.stderr);
         let result = &ended.own("collected").last().expect("a collection")["result"];
         assert_eq!((&result["bundle"], &result["unsaved"]), (&json!(true), &Value::Null), "{result}");
-        let id = ended.events[0]["task"].as_str().unwrap();
-        let branch =
-            world.branches().into_iter().find(|branch| branch.contains(&id[id.len() - 8..])).unwrap();
-        assert_holds(|args| world.git(args), &branch, expected, before);
+        assert_holds(|args| world.git(args), &branch_of(&world, &ended), expected, before);
+    }
+    world.end().await;
+}
+
+/// The branch that holds a task's work.
+fn branch_of(world: &World, ended: &Ended) -> String {
+    let id = ended.events[0]["task"].as_str().unwrap();
+    world.branches().into_iter().find(|branch| branch.contains(&id[id.len() - 8..])).expect("a branch")
+}
+
+/// S51, G11: `claude` is killed for memory, which is all in files of the machine's memory; or its tool, by which it has all.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_killed_for_memory_all_that_is_on_the_disk_comes_back() {
+    let Some(world) = World::start(|rules| rules.limits.memory_bytes_max = 768 << 20).await else { return };
+    let in_files = "head -c 1G /dev/zero > /tmp/fill; head -c 1G /dev/zero > /dev/shm/fill; tail -f /dev/null";
+    for (hog, outcome) in [(in_files, "out-of-memory"), ("tail /dev/zero", "succeeded")] {
+        let work = format!("{FIRST} && {SECOND}; {hog}");
+        let ended = world.outcome_of(&[&script(&[json!({"tools": bash(&work)})])]).await;
+        let warned: Vec<_> = ended.own("warning").map(|warning| warning["text"].as_str().unwrap()).collect();
+        if warned.iter().any(|text| text.contains("memory limit")) {
+            mayfly_test_needs::skip("memory cannot be limited here");
+            break;
+        }
+        assert_eq!(ended.outcome().0, outcome, "{warned:?}: {}", ended.stderr);
+        let of_tool = warned.iter().any(|text| text.contains("programs in it were killed"));
+        assert_eq!(of_tool, outcome == "succeeded", "{warned:?}");
+        assert_holds(|args| world.git(args), &branch_of(&world, &ended), AFTER_SECOND, hog);
     }
     world.end().await;
 }
 
 /// An orchestrator of its own data folder, which dies where it is told to, and the one after it.
-struct Orchestrated<'a> {
-    user: &'a User,
-    claude: &'a Path,
-    data: PathBuf,
+pub(crate) struct Orchestrated<'a> {
+    pub(crate) user: &'a User,
+    pub(crate) claude: &'a Path,
+    pub(crate) data: PathBuf,
 }
 
 impl Orchestrated<'_> {
-    fn command(&self, args: &[&str]) -> tokio::process::Command {
+    pub(crate) fn command(&self, args: &[&str]) -> tokio::process::Command {
         let mut command = self.user.command(Path::new(env!("CARGO_BIN_EXE_mayfly")), &["--claude"]);
         command.arg(self.claude).args(args).arg("--data").arg(&self.data).env("MAYFLY_LOG", "off");
         command
     }
 
-    async fn serve(&self, point: Option<&str>) -> Life {
+    pub(crate) async fn serve(&self, point: Option<&str>) -> Life {
         let mut serve = self.command(&["serve", "--listen", "127.0.0.1:0"]);
         serve.envs(point.map(|point| ("MAYFLY_FAILPOINT", point)));
         Life::start(serve).await

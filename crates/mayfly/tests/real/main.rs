@@ -19,6 +19,7 @@ mod full_disk;
 mod hostile;
 mod isolation;
 mod kills;
+mod kills_in;
 mod library;
 mod limits;
 mod microvm;
