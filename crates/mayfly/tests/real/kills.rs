@@ -184,7 +184,8 @@ fn branch_of(world: &World, ended: &Ended) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_killed_for_memory_all_that_is_on_the_disk_comes_back() {
     let Some(world) = World::start(|rules| rules.limits.memory_bytes_max = 768 << 20).await else { return };
-    let in_files = "head -c 1G /dev/zero > /tmp/fill; head -c 1G /dev/zero > /dev/shm/fill; tail -f /dev/null";
+    let in_files =
+        "head -c 1G /dev/zero > /tmp/fill; head -c 1G /dev/zero > /dev/shm/fill; tail -f /dev/null";
     for (hog, outcome) in [(in_files, "out-of-memory"), ("tail /dev/zero", "succeeded")] {
         let work = format!("{FIRST} && {SECOND}; {hog}");
         let ended = world.outcome_of(&[&script(&[json!({"tools": bash(&work)})])]).await;
