@@ -72,6 +72,11 @@ impl Quarantine {
         bundle(self.git(), &names, on, to).await
     }
 
+    /// Whether a part of its history is not here, nor in the user's repository.
+    pub async fn is_cut_off(&self, commit: &str) -> Result<bool, GitError> {
+        Ok(!self.cuts(commit).await?.is_empty())
+    }
+
     /// The commits of its history whose parents are not here.
     async fn cuts(&self, commit: &str) -> Result<Vec<String>, GitError> {
         let file = self.git_dir.join(SHALLOW);
@@ -99,10 +104,14 @@ impl Quarantine {
     /// Takes in the commit that work is on top of, out of the bundle that was handed over with the task. What shares
     /// no commit with the user's `HEAD` is the work of another repository, and is refused.
     pub async fn start_from(&self, bundle: &Path, commit: &str) -> Result<(), GitError> {
-        take_base(|| self.git(), Base { bundle, commit, on: None }).await?;
-        if self.git_dir.join(SHALLOW).exists() {
-            return Err(GitError::CutOff { repo: self.repo.top.clone(), commit: commit.to_owned() });
+        let refs = unbundle(|| self.git(), Base { bundle, commit, on: None }).await?;
+        // Where a history is cut off that goes on from there in the user's repository, or ends there as well.
+        for cut in shallow(&refs).iter().flat_map(|cuts| cuts.lines()) {
+            if !self.repo.has(cut).await {
+                return Err(GitError::CutOff { repo: self.repo.top.clone(), commit: commit.to_owned() });
+            }
         }
+        hold(self.git(), commit).await?;
         let related = self.git().args(["merge-base", commit, &self.repo.head]).run().await;
         related.map(drop).map_err(|_| GitError::Unrelated(self.repo.top.clone()))
     }
@@ -119,9 +128,20 @@ pub struct Base<'a> {
     pub on: Option<&'a Path>,
 }
 
-/// Takes a commit out of a bundle that the user handed over. Its objects enter as they are: the user's history may
-/// have what `git fsck` does not like today.
+/// Takes a commit out of a bundle that the user handed over, and tells git where its history is cut off.
 pub(crate) async fn take_base(git: impl Fn() -> GitCommand, base: Base<'_>) -> Result<(), GitError> {
+    let refs = unbundle(&git, base).await?;
+    if let Some(cut) = shallow(&refs) {
+        let file = git().args(["rev-parse", "--path-format=absolute", "--git-path", SHALLOW]).line().await?;
+        let file = PathBuf::from(file);
+        fs::write(&file, cut).map_err(GitError::file(&file))?;
+    }
+    hold(git(), base.commit).await
+}
+
+/// Takes the objects, as they are: the user's history may have what `git fsck` does not like today. Gives a line for each
+/// ref.
+async fn unbundle(git: impl Fn() -> GitCommand, base: Base<'_>) -> Result<String, GitError> {
     let unbundle = async |bundle: &Path| {
         let unbundle = ["bundle", "unbundle"].map(OsStr::new);
         git().args(unbundle).args([bundle.as_os_str()]).run().await
@@ -133,13 +153,7 @@ pub(crate) async fn take_base(git: impl Fn() -> GitCommand, base: Base<'_>) -> R
         hold(git(), &String::from_utf8_lossy(commit)).await?;
     }
     let refs = unbundle(base.bundle).await?;
-    let refs = String::from_utf8_lossy(&refs);
-    if let Some(cut) = shallow(&refs) {
-        let file = git().args(["rev-parse", "--path-format=absolute", "--git-path", SHALLOW]).line().await?;
-        let file = PathBuf::from(file);
-        fs::write(&file, cut).map_err(GitError::file(&file))?;
-    }
-    hold(git(), base.commit).await
+    Ok(String::from_utf8_lossy(&refs).into_owned())
 }
 
 /// Writes all of what a task started from as one bundle, `to`. `scratch` is an empty folder.

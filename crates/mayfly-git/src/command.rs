@@ -442,9 +442,6 @@ pub enum GitError {
         /// What was asked for.
         revision: String,
     },
-    /// Its history is cut off.
-    #[error("`{0}` is a shallow clone: complete it with `git fetch --unshallow`, then try again")]
-    Shallow(PathBuf),
     /// What came back is not what was announced.
     #[error("the bundle holds `{found}` where `{announced}` was announced: nothing was taken from it")]
     WrongHead {
@@ -458,10 +455,11 @@ pub enum GitError {
     BadName(String),
     /// Its history is cut off at more places than can be told of.
     #[error(
-        "at that depth its history is cut off at {0} places, and {CUTS_MAX} are the most: choose another `depth`"
+        "its history is cut off at {0} places, and {CUTS_MAX} are the most: choose another `depth`, or complete a clone \
+         with `git fetch --unshallow`"
     )]
     TooManyCuts(usize),
-    /// Work on what has a part of its history, which a whole repository cannot take.
+    /// Work on what has a part of its history, which does not begin in what this repository has.
     #[error("`{repo}` does not have the commit {commit}, with which the task began: `git fetch` there first")]
     CutOff {
         /// The repository.

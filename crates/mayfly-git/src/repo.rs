@@ -37,9 +37,6 @@ impl Repo {
             Err(GitError::Failed { .. }) => return Err(GitError::NoCommit(top)),
             head => head?,
         };
-        if ask(&["rev-parse", "--is-shallow-repository"]).await? == "true" {
-            return Err(GitError::Shallow(top));
-        }
         let name = plain_name(&top);
         let (git_dir, common_dir) = (git_dir.into(), common_dir.into());
         Ok(Self { top, name, head, at_commit: false, git_dir, common_dir, git: git.clone() })

@@ -5,6 +5,8 @@
 //!                                └─────────yes──► all that is on top of that commit
 //! ```
 //!
+//! What is cut off is one bundle with all that is here of it: nobody could tell what another on top of it lacks.
+//!
 //! What breaks off is gone on with where it stopped. Bound: [`COMMITS_MAX`] commits back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,8 +30,12 @@ pub(crate) async fn hand_over(
     code: &Code,
 ) -> anyhow::Result<Workspace> {
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let history = code.quarantine.history(COMMITS_MAX).await?;
     let mut sender = Sender { contact, printer, name, code, scratch };
+    let base = &code.snapshot.base;
+    if code.quarantine.is_cut_off(base).await? {
+        return sender.send(base, None).await;
+    }
+    let history = code.quarantine.history(COMMITS_MAX).await?;
     let commits = || history.clone();
     let known = sender.contact.ask(sender.printer, async |client| client.known_code(commits()).await).await?;
     let whole = if let Some(whole) = known {
@@ -39,7 +45,6 @@ pub(crate) async fn hand_over(
         let whole = sender.send(head, None).await?;
         WholeBundle { id: whole.id, base: whole.base }
     };
-    let base = &code.snapshot.base;
     match whole.base == *base {
         true => Ok(Workspace { id: whole.id, name: name.to_owned(), base: whole.base, on: None }),
         false => sender.send(base, Some(&whole)).await,

@@ -86,6 +86,17 @@ impl Place {
         machine
     }
 
+    /// The same where the history is cut off.
+    pub fn machine_cut_off(&self, of: &Snapshot) -> PathBuf {
+        let machine = self.dir.path().join("machine");
+        fs::create_dir(&machine).unwrap();
+        self.git(&machine, &["init", "-q", "-b", "main"]);
+        let refs = self.git(&machine, &["bundle", "unbundle", self.base().to_str().unwrap()]);
+        fs::write(machine.join(".git/shallow"), mayfly_wire::worker::shallow(&refs).unwrap()).unwrap();
+        self.git(&machine, &["reset", "-q", "--hard", &of.base]);
+        machine
+    }
+
     /// What a worker would hand over: the machine's `HEAD` as a bundle on top of the base.
     pub fn bundle(&self, machine: &Path, snapshot: &Snapshot) -> (PathBuf, String) {
         self.git(machine, &["update-ref", "refs/heads/work", "HEAD"]);

@@ -332,14 +332,8 @@ async fn a_history_that_is_cut_off_is_one_to_work_on_and_to_land_on() {
     assert_eq!(String::from_utf8_lossy(&head).matches(" refs/mayfly/cut/").count(), 2);
 
     // As a machine has it.
-    let machine = place.dir.path().join("machine");
-    fs::create_dir(&machine).unwrap();
+    let machine = place.machine_cut_off(&snapshot);
     let inside = |args: &[&str]| place.git(&machine, args);
-    inside(&["init", "-q", "-b", "main"]);
-    let refs = inside(&["bundle", "unbundle", place.base().to_str().unwrap()]);
-    let cut = mayfly_wire::worker::shallow(&refs).unwrap();
-    fs::write(machine.join(".git/shallow"), cut).unwrap();
-    inside(&["reset", "-q", "--hard", &snapshot.base]);
     assert_eq!(
         inside(&["log", "--topo-order", "--format=%s"]).lines().collect::<Vec<_>>(),
         ["merged", "side", "number 4"]

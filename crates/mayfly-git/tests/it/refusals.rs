@@ -35,16 +35,6 @@ async fn a_repository_without_a_commit_is_named() {
 }
 
 #[tokio::test]
-async fn a_shallow_clone_is_named() {
-    let place = Place::with_repository();
-    place.git(&place.repo(), &["commit", "-q", "--allow-empty", "-m", "second"]);
-    let url = format!("file://{}", place.repo().display());
-    place.git(place.dir.path(), &["clone", "-q", "--depth=1", &url, "shallow"]);
-    let error = Repo::discover(&place.ours(), &place.dir.path().join("shallow")).await.unwrap_err();
-    assert!(matches!(error, GitError::Shallow(_)), "{error}");
-}
-
-#[tokio::test]
 async fn a_machine_without_git_is_told_what_to_install() {
     let place = Place::with_repository();
     let git = Git::new("/nonexistent".into(), None, None);

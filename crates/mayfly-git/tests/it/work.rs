@@ -325,6 +325,60 @@ async fn work_lands_long_after_the_copy_was_taken() {
     quarantine.land(&done.bundle, &done.head, "again").await.unwrap();
 }
 
+/// As they are in CI: what is not committed goes along, and the work lands at once, later, and once the clone is whole.
+#[tokio::test]
+async fn a_clone_of_a_part_of_a_history_is_worked_on_as_it_is() {
+    let place = Place::with_repository();
+    place.git(&place.repo(), &["checkout", "-q", "-b", "side"]);
+    fs::write(place.repo().join("b.txt"), "b\n").unwrap();
+    place.commit("side");
+    place.git(&place.repo(), &["checkout", "-q", "main"]);
+    fs::write(place.repo().join("a.txt"), "two\n").unwrap();
+    place.commit("second");
+    place.git(&place.repo(), &["merge", "-q", "--no-ff", "-m", "merged", "side"]);
+    fs::rename(place.repo(), place.dir.path().join("whole")).unwrap();
+    let url = format!("file://{}", place.dir.path().join("whole").display());
+    place.git(place.dir.path(), &["clone", "-q", "--depth=2", &url, "repo"]);
+    fs::write(place.repo().join("a.txt"), "changed\n").unwrap();
+    fs::write(place.repo().join("untracked"), "x").unwrap();
+    let state = place.state();
+    let (quarantine, snapshot) = place.snapshot().await;
+    assert!(snapshot.dirty && quarantine.is_cut_off(&snapshot.base).await.unwrap());
+
+    let machine = place.machine_cut_off(&snapshot);
+    let log = place.git(&machine, &["log", "--topo-order", "--format=%s"]);
+    assert_eq!(log, "Uncommitted work when the task began\nmerged\nside\nsecond");
+    place.git(&machine, &["fsck", "--strict"]);
+    fs::write(machine.join("a.txt"), "the agent's\n").unwrap();
+    place.git(&machine, &["commit", "-q", "-am", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+
+    quarantine.land(&bundle, &head, "now").await.unwrap();
+    assert_eq!(place.git(&place.repo(), &["rev-list", "--count", "now"]), "5");
+    place.git(&place.repo(), &["branch", "-q", "-D", "now"]);
+    assert_eq!(place.state(), state);
+    for (deepen, commits) in [(false, "5"), (true, "6")] {
+        if deepen {
+            place.git(&place.repo(), &["fetch", "-q", "--unshallow"]);
+        }
+        place.git(&place.repo(), &["reflog", "expire", "--expire=now", "--all"]);
+        place.git(&place.repo(), &["gc", "-q", "--prune=now"]);
+        let repo = Repo::discover(&place.ours(), &place.repo()).await.unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let quarantine = repo.quarantine(scratch.path()).await.unwrap();
+        assert!(
+            !quarantine.starts_from(&snapshot.base).await.unwrap(),
+            "nobody has kept the uncommitted work"
+        );
+        quarantine.start_from(&place.base(), &snapshot.base).await.unwrap();
+        quarantine.land(&bundle, &head, "later").await.unwrap();
+        assert_eq!(place.git(&place.repo(), &["rev-list", "--count", "later"]), commits);
+        assert_eq!(place.git(&place.repo(), &["show", "later:a.txt"]), "the agent's");
+        place.git(&place.repo(), &["fsck", "--strict"]);
+        place.git(&place.repo(), &["branch", "-q", "-D", "later"]);
+    }
+}
+
 #[tokio::test]
 async fn the_work_of_another_repository_is_refused() {
     let done = Done::new().await;

@@ -244,7 +244,8 @@ async fn a_checkpoint_that_could_not_be_kept_is_sent_again_and_the_next_one_buil
     serve.arg("--claude").arg(&claude).args(["serve", "--listen", "127.0.0.1:0"]).kill_on_drop(true);
     let (mut serve, mut log) = full_disk::serve(serve, user.dir.path()).await;
     let (first, second) = WORK.split_once("&& ln").unwrap();
-    let bash = |command: &str| json!([{"name": "Bash", "input": {"command": command, "description": "work"}}]);
+    let bash =
+        |command: &str| json!([{"name": "Bash", "input": {"command": command, "description": "work"}}]);
     let steps = json!([
         {"hold": "first", "tools": bash(first.trim_end())},
         {"hold": "second", "tools": bash(&format!("ln{second}"))},

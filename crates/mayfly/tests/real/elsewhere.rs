@@ -215,3 +215,43 @@ async fn a_second_task_sends_only_what_is_new() {
     assert!(patch.contains("+more") && !patch.contains("large.bin"), "{patch}");
     world.end().await;
 }
+
+/// A clone of the last commits, as they are in CI, with changes in it: the agent sees what is there of the history, its work
+/// lands there now and later, and another goes on with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_works_on_a_clone_of_a_part_of_a_history() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let home = world.dir.path();
+    world.git(&["commit", "-q", "-am", "second"]);
+    let part = home.join("part");
+    git(home, home, &["clone", "-q", "--depth=1", &format!("file://{}", world.repo().display()), "part"]);
+    fs::write(part.join("new.txt"), "untracked\n").unwrap();
+    let prompt = bash("git log --format=%s; cat a.txt new.txt; echo more >>a.txt; git commit -qam work");
+    let mut command = world.command(&[&prompt]);
+    command.current_dir(&part);
+    let ended = super::world::Run::start(command).end().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let expected = "Uncommitted work when the task began\nsecond\ntwo\nuntracked";
+    assert_eq!(ended.tool_results().concat(), expected);
+    let ours = |args: &[&str]| git(home, &part, args);
+    let landed = ours(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly"]);
+    let log = ours(&["log", "--format=%s", &landed]);
+    assert_eq!(log, "work\nUncommitted work when the task began\nsecond");
+    ours(&["branch", "-q", "-D", &landed]);
+    ours(&["reflog", "expire", "--expire=now", "--all"]);
+    ours(&["gc", "-q", "--prune=now"]);
+
+    let task = ended.events[0]["task"].as_str().unwrap().to_owned();
+    let verb = async |args: &[&str]| {
+        let mut command = world.plain_command(args);
+        Said::from(command.current_dir(&part).output().await.unwrap()).text()
+    };
+    assert!(verb(&["result", &task, "--diff"]).await.contains("+more"));
+    verb(&["result", &task, "--branch", "later"]).await;
+    assert_eq!(ours(&["log", "--format=%s", "later"]), log);
+    verb(&["resume", &task, &bash("git log --format=%s >log; git status --porcelain")]).await;
+    let resumed = ours(&["for-each-ref", "--format=%(refname:short)", "refs/heads/mayfly"]);
+    assert_eq!(ours(&["show", &format!("{resumed}:log")]), log);
+    ours(&["fsck", "--strict"]);
+    world.end().await;
+}

@@ -159,6 +159,70 @@ async fn a_machine_that_dies_at_each_step_leaves_what_had_come_out_of_it() {
     world.end().await;
 }
 
+/// What an agent commits and puts away before its last checkpoint, and after it.
+const BEFORE: &str = "git checkout -q -b feature && echo 1 > c && git add c && git commit -q -m c1 && git branch aside \
+                      && echo s > a.txt && git stash -q -m s1";
+const AFTER: [(&str, &str); 8] = [
+    ("its branch goes on", "echo 2 > c && git commit -q -a -m c2"),
+    (
+        "another goes on",
+        "git checkout -q aside && echo x > d && git add d && git commit -q -m d1 && git checkout -q feature",
+    ),
+    ("one is new", "git checkout -q -b late && echo l > l && git add l && git commit -q -m l1"),
+    ("one goes back", "git reset -q --hard HEAD~1"),
+    ("one goes", "git branch -q -D aside"),
+    ("none is under HEAD", "git checkout -q --detach && echo h > h && git add h && git commit -q -m h1"),
+    ("more is put away", "echo t > a.txt && git stash -q -m s2"),
+    ("what was put away is taken", "git stash pop -q"),
+];
+/// Tells of `HEAD`, then of every commit that a branch, a tag or the stash has.
+const COMMITS: &str = "git log --format=%s > /tmp/head; { git log --all --format=%s; git stash list --format=%s; } | sort -u > /tmp/all";
+
+/// What a task left that was lost with its work out, and with less of it in its last checkpoint, and what one that goes on
+/// with it finds: `HEAD`'s history, all commits and what is not committed, twice.
+async fn left_and_found(world: &World, after: &str) -> [String; 2] {
+    let last = format!(
+        "{after} && echo u > u; {COMMITS}; git status --porcelain > /tmp/changed; {}; \
+         mkdir seen && cp /tmp/head /tmp/all /tmp/changed seen; kill -9 $PPID; tail -f /dev/null",
+        dies_at("collect-work-out")
+    );
+    let steps = [json!({"tools": bash(BEFORE)}), json!({"hold": after, "tools": bash(&last)})];
+    let mut run = world.run(&[&script(&steps)]);
+    run.until("checkpoint").await;
+    world.api.release(after);
+    let ended = run.end().await;
+    let result = &ended.own("collected").last().expect("a collection")["result"];
+    assert!(result["notes"].to_string().contains("as its worker brought it out"), "{after}: {result}");
+    let id = ended.events[0]["task"].as_str().unwrap();
+    let look = |folder: &str| json!({"tools": bash(&format!("cat {folder}/head; echo; cat {folder}/all; echo; cat {folder}/changed"))});
+    let found =
+        json!({"tools": bash(&format!("{COMMITS}; git status --porcelain | grep -v seen/ > /tmp/changed"))});
+    let resume =
+        world.plain_command(&["resume", id, &script(&[found, look("seen"), look("/tmp")]), "--json"]);
+    let resumed = Run::start(resume).end().await;
+    assert_eq!(resumed.code, Some(0), "{after}: {}", resumed.stderr);
+    let told = resumed.tool_results();
+    [told[1].clone(), told[2].clone()]
+}
+
+/// G11: the work that came out is newer than what is known of its repository. Whatever the agent did to it since, another
+/// goes on from the same commit with the same files, and no commit is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_commit_is_lost_of_a_repository_that_went_on_after_its_last_checkpoint() {
+    let Some(()) = points() else { return };
+    let Some(world) = World::start(|_| {}).await else { return };
+    let all = AFTER.map(|(_, after)| left_and_found(&world, after));
+    for ((what, _), [left, found]) in AFTER.into_iter().zip(join_all(all).await) {
+        let [left, found] = [&left, &found].map(|text| text.split("\n\n").collect::<Vec<_>>());
+        assert_eq!((left.len(), left[0], left[2]), (3, found[0], found[2]), "{what}");
+        let found: Vec<_> = found[1].lines().collect();
+        for commit in left[1].lines() {
+            assert!(found.contains(&commit), "{what}: `{commit}` is not among {found:?}");
+        }
+    }
+    world.end().await;
+}
+
 /// A `claude` that is killed in the middle of a tool of its own: the worker brings out all that is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claude_that_is_killed_by_its_own_tool_leaves_all_that_is_on_the_disk() {
@@ -187,7 +251,8 @@ fn branch_of(world: &World, ended: &Ended) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_killed_for_memory_all_that_is_on_the_disk_comes_back() {
     let Some(world) = World::start(|rules| rules.limits.memory_bytes_max = 768 << 20).await else { return };
-    let in_files = "head -c 1G /dev/zero > /tmp/fill; head -c 1G /dev/zero > /dev/shm/fill; tail -f /dev/null";
+    let in_files =
+        "head -c 1G /dev/zero > /tmp/fill; head -c 1G /dev/zero > /dev/shm/fill; tail -f /dev/null";
     for (hog, outcome) in [(in_files, "out-of-memory"), ("tail /dev/zero", "succeeded")] {
         let work = format!("{FIRST} && {SECOND}; {hog}");
         let ended = world.outcome_of(&[&script(&[json!({"tools": bash(&work)})])]).await;

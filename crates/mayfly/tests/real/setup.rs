@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::world::{Ended, World};
+use super::world::{Ended, Run, World};
 
 fn bash(command: &str) -> String {
     format!("[script: steps list={}]", json!([{"tools": [{"name": "Bash", "input": {"command": command}}]}]))
@@ -149,5 +149,29 @@ async fn what_is_in_the_repository_itself_is_not_kept() {
     let kept: Vec<_> =
         kept.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() == "setup").collect();
     assert!(kept.is_empty(), "{kept:?}");
+    world.end().await;
+}
+
+/// What a set-up made is no input: a retry has the same code and commands, and where their outcome is gone they run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_runs_the_commands_again_whose_outcome_is_not_kept_any_more() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let config = configured(&world, &["mkdir deps && echo made >deps/made"], "keep = [\"deps\"]\n");
+    let first = run(&world, &config, &bash("cat deps/made a.txt")).await;
+    assert_eq!((first.code, stderr(&first).len()), (Some(0), 1), "{}", first.stderr);
+    fs::write(world.repo().join("a.txt"), "later\n").unwrap();
+    let kept = || {
+        let entries = fs::read_dir(world.dir.path().join("data/workspaces")).unwrap();
+        let mut kept = entries.map(|entry| entry.unwrap().path());
+        kept.find(|path| path.extension().unwrap() == "setup")
+    };
+    fs::remove_file(kept().unwrap()).unwrap();
+    let task = first.events[0]["task"].as_str().unwrap();
+    for said in ["set-up: mkdir deps && echo made >deps/made", "set-up: deps as an earlier task left it"] {
+        let again = Run::start(world.plain_command(&["retry", task, "--json"])).end().await;
+        assert_eq!((again.code, stderr(&again)), (Some(0), vec![said]), "{}", again.stderr);
+        assert_eq!(again.tool_results(), first.tool_results());
+        assert!(kept().is_some());
+    }
     world.end().await;
 }

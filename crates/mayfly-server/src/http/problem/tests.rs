@@ -71,7 +71,6 @@ fn git_errors() -> Vec<GitError> {
         GitError::Bare(_) => GitError::Bare(path()),
         GitError::NoCommit(_) => GitError::NoCommit(path()),
         GitError::NoRevision { .. } => GitError::NoRevision { place: text(), revision: text() },
-        GitError::Shallow(_) => GitError::Shallow(path()),
         GitError::WrongHead { .. } => GitError::WrongHead { found: text(), announced: text() },
         GitError::BadName(_) => GitError::BadName(text()),
         GitError::Unrelated(_) => GitError::Unrelated(path()),
