@@ -20,7 +20,7 @@ pub(crate) struct Bundle {
     pub(crate) others: Vec<String>,
     /// The commit with the files of the index.
     pub(crate) staged: Option<String>,
-    pub(super) body: Body,
+    pub(crate) body: Body,
 }
 
 /// What it is made of.

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::host::Host;
-use crate::collect::work::{Bundle, Work};
+use crate::collect::bundle::Bundle;
+use crate::collect::work::Work;
 use crate::reaper::{Realm, Reaper};
 
 /// Runs git as a user would, with no configuration but its own.
@@ -82,12 +83,21 @@ impl Place {
     pub(super) fn taken(&self, bundle: &Bundle) -> PathBuf {
         let taken = self.dir.path().join("taken");
         git(self.dir.path(), &["clone", "--quiet", "base", "taken"]);
-        git(&taken, &["fetch", "--quiet", bundle.file.to_str().unwrap(), "refs/heads/work"]);
+        let file = written(bundle, self.dir.path());
+        git(&taken, &["fetch", "--quiet", file.to_str().unwrap(), "refs/heads/work"]);
         git(&taken, &["checkout", "--quiet", "FETCH_HEAD"]);
         assert_eq!(git(&taken, &["rev-parse", "HEAD"]), bundle.head);
         git(&taken, &["fsck", "--strict"]);
         taken
     }
+}
+
+/// The bundle as it arrives, as long as it is said to be.
+pub(super) fn written(bundle: &Bundle, dir: &Path) -> PathBuf {
+    let to = dir.join("bundle");
+    bundle.body.write(fs::File::create(&to).unwrap()).unwrap();
+    assert_eq!(fs::metadata(&to).unwrap().len(), bundle.body.bytes());
+    to
 }
 
 /// The bundle, and what could not be saved; there is nothing else to tell.
