@@ -9,7 +9,7 @@
 //! git makes them of what it has packed before, and whatever is broken. The hash is not compared, and no object is checked:
 //! that is done where they enter a repository.
 //!
-//! Bounds: [`HEADER_BYTES_MAX`], [`PIECE_BYTES`] of an object in memory, [`CONTENTS_BYTES_MAX`](crate::CONTENTS_BYTES_MAX)
+//! Bounds: [`HEADER_BYTES_MAX`], [`PIECE_BYTES`] in memory, [`CONTENTS_BYTES_MAX`](crate::CONTENTS_BYTES_MAX)
 //! in all.
 
 use std::fmt;
@@ -20,8 +20,8 @@ use flate2::{Decompress, FlushDecompress, Status};
 use crate::contents::bounded;
 use crate::land::{HEADER_BYTES_MAX, begins_as_bundle, heads_in};
 
-/// The most of an object that is given at once.
-const PIECE_BYTES: usize = 64 * 1024;
+/// What is given at once.
+const PIECE_BYTES: usize = 256 * 1024;
 /// What a pack begins with; its version is 2 or 3, and the number of its objects follows.
 const PACK: &[u8; 7] = b"PACK\0\0\0";
 const PACK_HEAD_BYTES: usize = 12;
@@ -38,7 +38,9 @@ pub struct Arriving<'a> {
     left: u32,
     hash_bytes: usize,
     inflate: Decompress,
+    /// What is to be given next, and how much of it there is.
     piece: Vec<u8>,
+    filled: usize,
 }
 
 impl fmt::Debug for Arriving<'_> {
@@ -77,6 +79,7 @@ impl<'a> Arriving<'a> {
             hash_bytes: 0,
             inflate: Decompress::new(true),
             piece: vec![0; PIECE_BYTES],
+            filled: 0,
         }
     }
 
@@ -92,9 +95,11 @@ impl<'a> Arriving<'a> {
     }
 
     /// Nothing more comes: whether all was read. `None`: it is for git to read.
-    pub fn over(self) -> Option<bool> {
+    pub fn over(mut self) -> Option<bool> {
         match self.stage {
-            Stage::Hash if self.begun.len() == self.hash_bytes => Some(true),
+            Stage::Hash if self.begun.len() == self.hash_bytes => {
+                Some((self.each)(&self.piece[..self.filled]).is_continue())
+            }
             Stage::Enough => Some(false),
             _ => None,
         }
@@ -128,7 +133,7 @@ impl<'a> Arriving<'a> {
         }
         self.hash_bytes = heads.work.len() / 2;
         self.stage = Stage::Pack;
-        Ok((self.each)(&heads.names))
+        Ok(self.give(&heads.names))
     }
 
     fn pack(&mut self, arrived: &mut &[u8]) -> Result<ControlFlow<()>, NotPlain> {
@@ -159,32 +164,51 @@ impl<'a> Arriving<'a> {
         self.begun.clear();
         self.inflate.reset(true);
         self.stage = Stage::Content(length);
-        Ok((self.each)(kind))
+        Ok(self.give(kind))
     }
 
     fn content(&mut self, arrived: &mut &[u8], left: u64) -> Result<ControlFlow<()>, NotPlain> {
-        let before = (self.inflate.total_in(), self.inflate.total_out());
-        let status = self.inflate.decompress(arrived, &mut self.piece, FlushDecompress::None);
-        let status = status.map_err(|_| NotPlain)?;
-        let taken = usize::try_from(self.inflate.total_in() - before.0).map_err(|_| NotPlain)?;
-        let given = self.inflate.total_out() - before.1;
-        *arrived = &arrived[taken..];
+        let (taken, given) = (self.inflate.total_in(), self.inflate.total_out());
+        let room = &mut self.piece[self.filled..];
+        let status = self.inflate.decompress(arrived, room, FlushDecompress::None).map_err(|_| NotPlain)?;
+        let (taken, given) = (self.inflate.total_in() - taken, self.inflate.total_out() - given);
         let left = left.checked_sub(given).ok_or(NotPlain)?;
-        let piece = &self.piece[..usize::try_from(given).map_err(|_| NotPlain)?];
-        self.stage = Stage::Content(left);
         let is_over = status == Status::StreamEnd;
-        if taken == 0 && piece.is_empty() && !is_over || is_over && left > 0 {
+        if taken == 0 && given == 0 && !is_over || is_over && left > 0 {
             return Err(NotPlain);
         }
-        if (self.each)(piece).is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        if !is_over {
-            return Ok(ControlFlow::Continue(()));
+        let whole = "no more than there is";
+        *arrived = &arrived[usize::try_from(taken).expect(whole)..];
+        self.filled += usize::try_from(given).expect(whole);
+        self.stage = Stage::Content(left);
+        let flow = self.flush();
+        if !is_over || flow.is_break() {
+            return Ok(flow);
         }
         self.left -= 1;
         self.next();
-        Ok((self.each)(b"\n"))
+        Ok(self.give(b"\n"))
+    }
+
+    /// Gives this after what waits.
+    fn give(&mut self, mut bytes: &[u8]) -> ControlFlow<()> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.filled));
+            self.piece[self.filled..][..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = later;
+            self.flush()?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Gives what waits, if it is enough.
+    fn flush(&mut self) -> ControlFlow<()> {
+        if self.filled < PIECE_BYTES {
+            return ControlFlow::Continue(());
+        }
+        self.filled = 0;
+        (self.each)(&self.piece)
     }
 
     fn next(&mut self) {

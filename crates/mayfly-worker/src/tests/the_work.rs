@@ -38,10 +38,15 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new() -> Self {
+        Self::with_names_by("sha1")
+    }
+
+    /// In repositories that name objects by this hash.
+    pub(super) fn with_names_by(hash: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("base");
         fs::create_dir(&base).unwrap();
-        git(&base, &["init", "--quiet", "--initial-branch=main"]);
+        git(&base, &["init", "--quiet", "--initial-branch=main", &format!("--object-format={hash}")]);
         fs::write(base.join("kept"), "one\n").unwrap();
         fs::write(base.join("gone"), "x\n").unwrap();
         fs::write(base.join("forced.log"), "x\n").unwrap();
