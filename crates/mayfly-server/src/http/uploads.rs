@@ -51,7 +51,7 @@ const RECOVERIES_MAX: usize = 2;
 const SEARCH_MAX: Duration = Duration::from_secs(45);
 
 /// How many pieces of what arrives wait for their search.
-const PIECES_MAX: usize = 16;
+const PIECES_MAX: usize = 8;
 
 /// The name as a result of work that is to be searched once more.
 pub(crate) const UNSEARCHED: &str = "bundle.unsearched";
