@@ -174,13 +174,17 @@ pub struct Announced {
 /// The commits that a bundle says it holds: its work, and what is beside it. None of its objects is looked at.
 pub fn announced(bundle: &Path) -> Result<Announced, GitError> {
     let Heads { work: head, others, names, is_whole, .. } = heads(bundle)?;
-    let is_bundle =
-        [b"# v2 git bundle\n", b"# v3 git bundle\n"].iter().any(|first| names.starts_with(*first));
+    let is_bundle = begins_as_bundle(&names);
     let others: BTreeMap<_, _> = others.into_iter().map(|other| (other.name, other.commit)).collect();
     if !is_whole || !is_bundle || !others.values().chain([&head]).all(|commit| is_commit(commit)) {
         return Err(GitError::BadName("no work".to_owned()));
     }
     Ok(Announced { head, others })
+}
+
+/// Whether it is a bundle, by its first line.
+pub(crate) fn begins_as_bundle(header: &[u8]) -> bool {
+    [b"# v2 git bundle\n", b"# v3 git bundle\n"].iter().any(|first| header.starts_with(*first))
 }
 
 /// A commit beside the work.
@@ -196,14 +200,21 @@ impl Other {
     }
 }
 
+/// The longest header of a bundle.
+pub(crate) const HEADER_BYTES_MAX: u64 = 64 * 1024;
+
 /// What the bundle's header says; it is text and ends with an empty line.
 pub(crate) fn heads(bundle: &Path) -> Result<Heads, GitError> {
-    use std::io::{BufRead as _, BufReader, Read as _};
-    const HEADER_BYTES_MAX: u64 = 64 * 1024;
+    use std::io::{BufReader, Read as _};
+    let file = fs::File::open(bundle).map_err(GitError::file(bundle))?;
+    heads_in(BufReader::new(file.take(HEADER_BYTES_MAX)))
+}
+
+/// The same of what a bundle begins with.
+pub(crate) fn heads_in(header: impl io::BufRead) -> Result<Heads, GitError> {
     let (work, others, names) = ("nothing".to_owned(), Vec::new(), Vec::new());
     let mut heads = Heads { work, others, has_staged: false, names, is_whole: false };
-    let file = fs::File::open(bundle).map_err(GitError::file(bundle))?;
-    let mut lines = BufReader::new(file.take(HEADER_BYTES_MAX)).split(b'\n');
+    let mut lines = header.split(b'\n');
     while let Some(Ok(line)) = lines.next() {
         if line.is_empty() {
             heads.is_whole = true;

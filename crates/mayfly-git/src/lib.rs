@@ -21,6 +21,7 @@
 //! - [`Work`] shows what a task made as a diff or a patch, and applies it to files.
 //! - [`changes`] names the files that were changed, and which of them would run by themselves.
 //! - [`read_through`] reads what a task added, to be searched.
+//! - [`Arriving`] reads the same while it arrives, where that can be read without git.
 //! - [`join`] makes one bundle of what a machine handed over in parts; [`read_pack`] reads one of them.
 //! - [`fetch`] brings one commit of a repository elsewhere into a folder.
 //! - [`create`] makes a repository of plain files.
@@ -29,6 +30,7 @@
 //! Submodules are carried as pointers only, and repositories that are no submodules not at all. What a filter of
 //! the user's stands before is carried as the index has it, or else as it is. The git of a machine is the worker's business, not this crate's.
 
+mod arriving;
 mod base;
 mod changes;
 mod checkpoint;
@@ -44,6 +46,7 @@ mod repo;
 mod snapshot;
 mod work;
 
+pub use arriving::Arriving;
 pub use base::{Base, whole};
 pub use changes::{Change, Changes, FILES_MAX, Flagged, changes};
 pub use checkpoint::{Pack, join, read_pack};

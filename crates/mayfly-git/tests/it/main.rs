@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod arriving;
 mod fetch;
 mod hostile;
 mod mirror;

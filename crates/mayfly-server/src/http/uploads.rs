@@ -21,15 +21,17 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
+use bytes::Bytes;
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use http::{HeaderMap, StatusCode};
 use mayfly_core::{AttemptId, Carry, Redactor, causes};
 use mayfly_engine::{ARTIFACTS, BUNDLE, StoreError, TRANSCRIPT, WITHHELD, result_folder};
 use mayfly_failpoint::failpoint;
 use mayfly_gateway::Masked;
-use mayfly_git::{Base, CONTENTS_BYTES_MAX, Git, GitError, read_through};
+use mayfly_git::{Arriving, Base, CONTENTS_BYTES_MAX, Git, GitError, read_through};
 use mayfly_library::artifacts::{ARCHIVE_BYTES_MAX, BadArtifacts};
 use mayfly_wire::worker::{BUNDLE_BYTES_MAX, TRANSCRIPT_BYTES_MAX};
-use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +49,9 @@ const SEARCHES_MAX: usize = 4;
 const RECOVERIES_MAX: usize = 2;
 /// The longest that a bundle waits for its search and is searched: less than the time in which work is to be out.
 const SEARCH_MAX: Duration = Duration::from_secs(45);
+
+/// How many pieces of what arrives wait for their search.
+const PIECES_MAX: usize = 8;
 
 /// The name as a result of work that is to be searched once more.
 pub(crate) const UNSEARCHED: &str = "bundle.unsearched";
@@ -138,17 +143,48 @@ pub(super) async fn bundle(
 ) -> Result<StatusCode, Problem> {
     let attempt = admit(&app, &headers).await?;
     let turn = app.turns.upload(attempt).await;
-    let receiving = Incoming::receive(body.into_data_stream(), &app.incoming, BUNDLE_BYTES_MAX);
-    let incoming = turn.take(receiving).await??;
     let redactor = app.entry.redactor();
-    let found = if redactor.is_empty() {
-        Ok(false)
-    } else {
-        let search = Box::pin(has_secret(&app, attempt, incoming.path(), &redactor));
-        turn.take(app.turns.search(search)).await?
+    let (body, reading) = read_beside(body.into_data_stream(), redactor.clone());
+    let receiving = Incoming::receive(body, &app.incoming, BUNDLE_BYTES_MAX);
+    let incoming = turn.take(receiving).await??;
+    let found = match turn.take(reading).await? {
+        _ if redactor.is_empty() => Ok(false),
+        Some(found) => found,
+        None => {
+            let search = Box::pin(has_secret(&app, attempt, incoming.path(), &redactor));
+            turn.take(app.turns.search(search)).await?
+        }
     };
     admit(&app, &headers).await?;
     settle(&app.results, attempt, incoming, found).await
+}
+
+/// Has what arrives searched on its way to the disk: the same, and what is found. `None`: that needs git.
+fn read_beside<E>(
+    body: impl Stream<Item = Result<Bytes, E>>,
+    redactor: Redactor,
+) -> (impl Stream<Item = Result<Bytes, E>>, impl Future<Output = Option<Result<bool, SearchError>>>) {
+    let (pieces, mut arrived) = mpsc::channel::<Bytes>(PIECES_MAX);
+    let reading = spawn_blocking(move || {
+        let mut scan = Scan::new(&redactor);
+        let mut bundle = Arriving::new(|piece| scan.piece(piece));
+        while let Some(piece) = arrived.blocking_recv() {
+            bundle.read(&piece);
+        }
+        let whole = bundle.over()?;
+        Some(scan.over(whole))
+    });
+    let body = body.then(move |piece| {
+        let pieces = pieces.clone();
+        async move {
+            if let Ok(piece) = &piece {
+                // Who reads does so to the end.
+                let _ = pieces.send(piece.clone()).await;
+            }
+            piece
+        }
+    });
+    (body, reading.map(|found| found.expect("reading does not panic")))
 }
 
 /// Keeps work as what a search found it to be.
@@ -363,7 +399,6 @@ async fn keep(
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
     use mayfly_core::{Attempt, TaskId};
 
     use super::*;

@@ -25,8 +25,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::claude::interpret::shorten;
-use crate::collect::files::{Files, amount};
-use crate::collect::git::{Git, GitError};
+use crate::collect::files::{Files, Take, amount};
+use crate::collect::git::{Git, GitError, not_run};
 use crate::collect::nested::tell;
 use crate::collect::others::Other;
 use crate::collect::refs::{Tips, head, repository, tips};
@@ -241,12 +241,13 @@ impl State {
         let (git, work) = (self.git(&own), self.work(&path));
         let mut told = Collected::default();
         self.follow_names(&git, &work, folder, deadline).await?;
-        let files = Files { git: &git, read_by: deadline, deadline };
+        let files = Files { git: &git, read_by: deadline, deadline, contents: None };
         let changed = self.changed(&files, deadline, &mut told).await?;
         if !changed.is_empty() {
             folder.taken += changed.iter().map(|(length, _)| length).sum::<u64>();
-            let take = ["update-index", "--add", "--remove", "--replace", "-z", "--stdin"];
-            files.take(&take, &changed, u64::MAX, &mut told).await?;
+            let how = ["update-index", "--add", "--remove", "--replace", "-z", "--stdin"];
+            let take = Take { how: &how, known: None, most: u64::MAX };
+            files.take(take, &changed, &mut told).await?;
             set_back(&git.folder.join("index"), began);
         }
         let head = self.commit(&git, folder, deadline).await?;
@@ -425,9 +426,4 @@ fn bounded(mut lines: Vec<String>) -> Vec<String> {
     lines.truncate(LEFT_OUT_MAX);
     let told = lines.iter().map(|line| shorten(&format!("not in the checkpoint: {line}")));
     told.chain((more > 0).then(|| format!("not in the checkpoint: {more} more"))).collect()
-}
-
-fn not_run(verb: &str) -> impl FnOnce(io::Error) -> GitError {
-    let verb = verb.to_owned();
-    move |source| GitError::NotRun { verb, source }
 }

@@ -16,16 +16,21 @@ const SAMPLE_BYTES: usize = 64 * 1024;
 /// From how many bits on a byte tells nothing of the next.
 const BITS_MIN: f64 = 7.9;
 
+/// Whether the file there, of this length, is such.
+pub(super) fn is_dense_at(path: &Path, length: u64) -> bool {
+    // What takes its place meanwhile must not hold us up, or lead elsewhere.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    file.is_ok_and(|file| is_dense(&file, length))
+}
+
 /// Whether a file of this length is such. One that cannot be read is not: whoever takes it says so.
-pub(super) fn is_dense(path: &Path, length: u64) -> bool {
-    count(path, length).is_ok_and(|counts| bits(&counts) >= BITS_MIN)
+pub(super) fn is_dense(file: &File, length: u64) -> bool {
+    count(file, length).is_ok_and(|counts| bits(&counts) >= BITS_MIN)
 }
 
 /// How often each byte is in the samples.
-fn count(path: &Path, length: u64) -> io::Result<[u32; 256]> {
-    // What takes its place meanwhile must not hold us up, or lead elsewhere.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let file: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+fn count(file: &File, length: u64) -> io::Result<[u32; 256]> {
     let (mut counts, mut sample) = ([0; 256], vec![0; SAMPLE_BYTES]);
     for number in 0..SAMPLES {
         let read = file.read_at(&mut sample, length / SAMPLES * number)?;
@@ -61,7 +66,7 @@ mod tests {
         .collect();
         let is_dense_as = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            is_dense(&path, bytes.len() as u64)
+            is_dense_at(&path, bytes.len() as u64)
         };
         assert!(is_dense_as(&random));
         let text = hex::encode(&random);
@@ -69,6 +74,6 @@ mod tests {
         let half = [&random[..400_000], &vec![0; 400_000]].concat();
         assert!(!is_dense_as(&half), "half of it can be left out");
         assert!(!is_dense_as(b""));
-        assert!(!is_dense(&dir.path().join("none"), 1));
+        assert!(!is_dense_at(&dir.path().join("none"), 1));
     }
 }

@@ -4,10 +4,11 @@
 //! what was built costs nothing but itself. What is not in the commit is named: a folder by its name if nothing of it
 //! is. Bounds: [`NEW_BYTES_MAX`] of new files, and the caller's time.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mayfly_core::causes;
 use mayfly_wire::api::Collected;
@@ -15,7 +16,8 @@ use mayfly_wire::worker::UNCOMMITTED;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-use super::dense::is_dense;
+use super::contents::{Contents, Named};
+use super::dense::is_dense_at;
 use super::git::{Feed, Git, GitError, List};
 use super::nested::{Found, dissolve, look_through, tell};
 
@@ -41,6 +43,19 @@ pub(crate) struct Files<'a> {
     pub(crate) read_by: Instant,
     /// The time for all of it.
     pub(crate) deadline: Instant,
+    /// Takes in what git need not. None: git has to have all.
+    pub(crate) contents: Option<&'a Arc<Contents>>,
+}
+
+/// How files are taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Take<'a> {
+    /// What git is told.
+    pub(crate) how: &'a [&'a str],
+    /// What the index has of plain files, where those that are the same need not be taken.
+    pub(crate) known: Option<&'a HashMap<PathBuf, Named>>,
+    /// The most bytes.
+    pub(crate) most: u64,
 }
 
 impl Files<'_> {
@@ -58,7 +73,8 @@ impl Files<'_> {
             self.git.unlock_index();
             collected.unsaved.push(format!("uncommitted work, or some of it: {}", causes(&error)));
         }
-        let tree = self.git.run(["write-tree"], self.deadline).await?;
+        // The contents that were taken in without git are not there; what else is not is found when all is packed.
+        let tree = self.git.run(["write-tree", "--missing-ok"], self.deadline).await?;
         if tree == before {
             return Ok(parent.map(str::to_owned));
         }
@@ -76,8 +92,9 @@ impl Files<'_> {
         // A repository inside that is still one ends with a slash, and has been told of.
         let files = new.into_iter().filter(|path| !path.as_encoded_bytes().ends_with(b"/"));
         let new = self.measure(files.map(PathBuf::from).collect()).await?;
-        let take = ["update-index", "--add", "-z", "--stdin"];
-        let kept = self.take(&take, &new, NEW_BYTES_MAX, collected).await;
+        let how = &["update-index", "--add", "-z", "--stdin"];
+        let take = Take { how, known: None, most: NEW_BYTES_MAX };
+        let kept = self.take(take, &new, collected).await;
         self.tell_left_out(new, collected).await?;
         kept?;
         self.tell_ignored(collected).await
@@ -102,7 +119,7 @@ impl Files<'_> {
         let Found { inner, lost } = self.blocking(move || look_through(&workspace)).await?;
         collected.unsaved.extend(lost);
         let submodules: HashSet<_> =
-            tracked.iter().filter(|entry| entry.submodule).map(|entry| entry.path.clone()).collect();
+            tracked.iter().filter(|entry| entry.is_submodule()).map(|entry| entry.path.clone()).collect();
         dissolve(self.git.work_tree, &inner, &submodules, collected);
         for path in submodules.iter().filter(|path| !inner.contains(path)) {
             // It was empty: what is in it is no repository, and git does not look into it.
@@ -119,55 +136,36 @@ impl Files<'_> {
     }
 
     async fn take_tracked(&self, tracked: Vec<Tracked>, collected: &mut Collected) -> Result<(), GitError> {
-        let (paths, objects): (Vec<_>, Vec<_>) =
-            tracked.into_iter().map(|entry| (entry.path, entry.object)).unzip();
-        let sized = self.measure(paths).await?;
-        let mut grown = Vec::new();
-        for ((length, path), object) in
-            sized.iter().zip(objects).filter(|((length, _), _)| *length > NEW_BYTES_MAX)
-        {
+        let sized = self.measure(tracked.iter().map(|entry| entry.path.clone()).collect()).await?;
+        let mut files = Vec::new();
+        for ((length, path), Tracked { object, .. }) in sized.into_iter().zip(&tracked) {
             // One that is as long as it was is compared.
-            let was = self.git.run(["cat-file", "-s", &object], self.read_by).await?;
-            if was != length.to_string() {
-                collected.unsaved.push(tell(path, &format!("its changes: it has {} now", amount(*length))));
-                grown.push(path);
+            if length > NEW_BYTES_MAX
+                && self.git.run(["cat-file", "-s", object], self.read_by).await? != length.to_string()
+            {
+                collected.unsaved.push(tell(&path, &format!("its changes: it has {} now", amount(length))));
+            } else {
+                files.push((length, path));
             }
         }
-        if !grown.is_empty() {
-            let leave = ["update-index", "--assume-unchanged", "-z", "--stdin"];
-            self.git.feed(&leave, grown.iter().copied(), Feed::Loose, self.read_by).await?;
-        }
-        let half = Instant::now() + (self.read_by - Instant::now()) / 2;
-        let changed = match self.git.list(&["ls-files", "-z", "--modified", "--deleted"], half).await {
-            Ok(list) => {
-                let changed: HashSet<PathBuf> = list.entries.into_iter().map(PathBuf::from).collect();
-                sized.into_iter().filter(|(_, path)| changed.contains(path)).collect()
-            }
-            // Then each is taken as it is, the smallest first.
-            Err(GitError::Late { .. }) => {
-                sized.iter().filter(|(_, path)| !grown.contains(&path)).cloned().collect::<Vec<_>>()
-            }
-            Err(error) => return Err(error),
-        };
-        let take = ["update-index", "--remove", "-z", "--stdin"];
-        self.take(&take, &changed, u64::MAX, collected).await
+        let known = tracked.into_iter().filter_map(Tracked::plain).collect();
+        let how = &["update-index", "--remove", "-z", "--stdin"];
+        self.take(Take { how, known: Some(&known), most: u64::MAX }, &files, collected).await
     }
 
-    /// Takes files into the index, the smallest first, a batch at a time: no more bytes than `most`.
+    /// Takes files into the index, the smallest first, a batch at a time.
     pub(crate) async fn take(
         &self,
-        how: &[&str],
+        take: Take<'_>,
         files: &[Sized],
-        most: u64,
         collected: &mut Collected,
     ) -> Result<(), GitError> {
         let mut files: Vec<_> = files.iter().collect();
         files.sort();
-        let mut batches = batches(&files, most);
+        let mut batches = batches(&files, take.most);
         batches.reverse();
         while let Some(batch) = batches.pop() {
-            let feed = self.feed_for(batch).await?;
-            match self.git.feed(how, batch.iter().map(|(_, path)| path), feed, self.read_by).await {
+            match self.take_batch(take, batch).await {
                 Ok(()) => {}
                 // Nothing of the batch was taken: the one that is to blame is found by halves.
                 Err(GitError::Failed { .. }) if batch.len() > 1 => {
@@ -189,12 +187,24 @@ impl Files<'_> {
         Ok(())
     }
 
+    async fn take_batch(&self, take: Take<'_>, batch: &[&Sized]) -> Result<(), GitError> {
+        let left = match self.contents {
+            Some(contents) => self.take_plain(contents, take.known, batch).await?,
+            None => batch.to_vec(),
+        };
+        if left.is_empty() {
+            return Ok(());
+        }
+        let feed = self.feed_for(&left).await?;
+        self.git.feed(take.how, left.iter().map(|(_, path)| path), feed, self.read_by).await
+    }
+
     /// How a batch is best taken.
     async fn feed_for(&self, batch: &[&Sized]) -> Result<Feed, GitError> {
         match batch {
             [(length, path)] if *length > BATCH_BYTES => {
                 let (length, path) = (*length, self.git.work_tree.join(path));
-                let is_dense = self.blocking(move || is_dense(&path, length)).await?;
+                let is_dense = self.blocking(move || is_dense_at(&path, length)).await?;
                 Ok(if is_dense { Feed::Stored } else { Feed::Loose })
             }
             _ if batch.len() >= PACKED_FILES_MIN => Ok(Feed::Packed),
@@ -238,7 +248,7 @@ impl Files<'_> {
         self.blocking(measure).await
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, GitError> {
@@ -252,8 +262,8 @@ impl Files<'_> {
 #[derive(Debug)]
 struct Tracked {
     path: PathBuf,
+    mode: String,
     object: String,
-    submodule: bool,
 }
 
 impl Tracked {
@@ -263,9 +273,23 @@ impl Tracked {
         let bytes = entry.as_bytes();
         let tab = bytes.iter().position(|&byte| byte == b'\t')?;
         let mut words = std::str::from_utf8(&bytes[..tab]).ok()?.split(' ');
-        let (mode, object) = (words.next()?, words.next()?.to_owned());
+        let (mode, object) = (words.next()?.to_owned(), words.next()?.to_owned());
         let path = OsStr::from_bytes(&bytes[tab + 1..]).into();
-        Some(Self { path, object, submodule: mode == "160000" })
+        Some(Self { path, mode, object })
+    }
+
+    fn is_submodule(&self) -> bool {
+        self.mode == "160000"
+    }
+
+    /// What it is, if it is a plain file.
+    fn plain(self) -> Option<(PathBuf, Named)> {
+        let executable = match &*self.mode {
+            "100644" => false,
+            "100755" => true,
+            _ => return None,
+        };
+        Some((self.path, Named { executable, object: self.object }))
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn object_format(commit: &str) -> &'static str {
     if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" }
 }
 
-const FLAGS: [&str; 18] = [
+const FLAGS: [&str; 20] = [
     "-c",
     "core.hooksPath=/dev/null",
     "-c",
@@ -58,6 +58,9 @@ const FLAGS: [&str; 18] = [
     "maintenance.auto=false",
     "-c",
     "advice.addEmbeddedRepo=false",
+    // Nothing of it outlives the machine.
+    "-c",
+    "core.fsync=none",
     // Time is short, and the way is too: nothing is gained by packing tightly. Large files are not held in memory.
     "-c",
     "pack.compression=1",
@@ -116,12 +119,18 @@ impl Git<'_> {
         feed: Feed,
         deadline: Instant,
     ) -> Result<(), GitError> {
-        let mut input = Vec::new();
-        for path in paths {
-            input.extend_from_slice(path.as_os_str().as_encoded_bytes());
-            input.push(0);
-        }
-        let input = self.input(arguments, &input)?;
+        self.feed_lines(arguments, &lines(paths), feed, deadline).await
+    }
+
+    /// Runs it to its end with this on its input.
+    pub(crate) async fn feed_lines(
+        &self,
+        arguments: &[&str],
+        input: &[u8],
+        feed: Feed,
+        deadline: Instant,
+    ) -> Result<(), GitError> {
+        let input = self.input(arguments, input)?;
         let mut command = self.command(feed.flags().iter().chain(arguments), input);
         let verb = arguments.first().copied().unwrap_or_default().to_owned();
         self.finish(verb, self.reaper.output(&mut command, OUTPUT_BYTES_MAX), deadline).await.map(drop)
@@ -131,11 +140,11 @@ impl Git<'_> {
     pub(crate) async fn print(
         &self,
         arguments: &[&str],
-        input: String,
+        input: impl AsRef<[u8]>,
         to: fs::File,
         deadline: Instant,
     ) -> Result<(), GitError> {
-        let mut command = self.command(arguments, self.input(arguments, input.as_bytes())?);
+        let mut command = self.command(arguments, self.input(arguments, input.as_ref())?);
         command.stdout(to);
         let verb = command_verb(&command);
         self.finish(verb, self.reaper.finish(&mut command, OUTPUT_BYTES_MAX), deadline).await.map(drop)
@@ -150,7 +159,27 @@ impl Git<'_> {
 
     /// Runs it to its end, and gives the entries of its output, which end with a zero byte each.
     pub(crate) async fn list(&self, arguments: &[&str], deadline: Instant) -> Result<List, GitError> {
-        let output = self.output(arguments, Stdio::null(), LIST_BYTES_MAX, deadline).await?;
+        self.list_from(arguments, Stdio::null(), deadline).await
+    }
+
+    /// The same with these paths on its input.
+    pub(crate) async fn list_of(
+        &self,
+        arguments: &[&str],
+        paths: impl IntoIterator<Item = &PathBuf>,
+        deadline: Instant,
+    ) -> Result<List, GitError> {
+        let input = self.input(arguments, &lines(paths))?;
+        self.list_from(arguments, input, deadline).await
+    }
+
+    async fn list_from(
+        &self,
+        arguments: &[&str],
+        input: Stdio,
+        deadline: Instant,
+    ) -> Result<List, GitError> {
+        let output = self.output(arguments, input, LIST_BYTES_MAX, deadline).await?;
         let mut entries: Vec<_> =
             output.split(|&byte| byte == 0).map(|entry| OsString::from_vec(entry.to_vec())).collect();
         let rest = entries.pop();
@@ -202,6 +231,16 @@ impl Git<'_> {
     }
 }
 
+/// Paths as git reads them, with a zero byte after each.
+fn lines<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for path in paths {
+        lines.extend_from_slice(path.as_os_str().as_encoded_bytes());
+        lines.push(0);
+    }
+    lines
+}
+
 /// What git listed.
 #[derive(Debug)]
 pub(crate) struct List {
@@ -209,6 +248,11 @@ pub(crate) struct List {
     pub(crate) entries: Vec<OsString>,
     /// Whether it is all of them.
     pub(crate) whole: bool,
+}
+
+/// Tells of trouble with files of what git was to do.
+pub(crate) fn not_run(verb: &str) -> impl FnOnce(io::Error) -> GitError {
+    move |source| GitError::NotRun { verb: verb.to_owned(), source }
 }
 
 /// The first argument after the flags.

@@ -6,11 +6,15 @@
 //! Bound: the order's `collect_ms_max` for the whole.
 
 mod artifacts;
+pub(crate) mod bundle;
+mod contents;
 mod dense;
 pub(crate) mod files;
 pub(crate) mod git;
 pub(crate) mod nested;
 pub(crate) mod others;
+mod pack;
+mod plain;
 pub(crate) mod refs;
 pub(crate) mod session;
 mod upload;
@@ -101,7 +105,7 @@ impl Collector<'_> {
         collected.head = Some(bundle.head);
         collected.others = bundle.others;
         failpoint("collect-bundled");
-        match timeout_at(deadline, self.upload().put("bundle", &bundle.file)).await {
+        match timeout_at(deadline, self.upload().put_bundle(bundle.body)).await {
             Ok(Ok(())) => {
                 failpoint("collect-work-out");
                 collected.bundle = true;

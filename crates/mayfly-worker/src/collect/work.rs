@@ -13,7 +13,8 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use mayfly_core::causes;
 use mayfly_wire::api::Collected;
@@ -22,10 +23,13 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use super::bundle::{Body, Bundle};
+use super::contents::{Chosen, Contents};
 use super::files::{Files, some_of};
-use super::git::{Git, GitError, object_format};
+use super::git::{Git, GitError, not_run, object_format};
 use super::nested::allow;
 use super::others::{Other, Search};
+use super::pack::Naming;
 use super::refs::{Tips, head, repository, tips};
 use crate::reaper::Reaper;
 
@@ -45,17 +49,6 @@ pub(crate) struct Work<'a> {
     pub(crate) base_objects: &'a Path,
     /// An empty folder of our own.
     pub(crate) scratch: &'a Path,
-}
-
-/// A bundle that was made.
-#[derive(Debug)]
-pub(crate) struct Bundle {
-    pub(crate) head: String,
-    /// The names of its other refs.
-    pub(crate) others: Vec<String>,
-    /// The commit with the files of the index.
-    pub(crate) staged: Option<String>,
-    pub(crate) file: PathBuf,
 }
 
 /// What a bundle is to hold.
@@ -81,7 +74,10 @@ impl Work<'_> {
         let dot_git = self.workspace.join(".git");
         collected.repository =
             spawn_blocking(move || repository(&dot_git)).await.expect("reading does not panic");
-        let files = Files { git: &git, read_by: part(deadline, 3), deadline: part(deadline, 2) };
+        let contents = Contents::new(self.workspace, self.base.unwrap_or_default(), self.scratch);
+        let contents = Arc::new(contents.map_err(not_run("update-index"))?);
+        let (read_by, by) = (part(deadline, 3), part(deadline, 2));
+        let files = Files { git: &git, read_by, deadline: by, contents: Some(&contents) };
         let head = match files.commit(parent.as_deref(), collected).await {
             Ok(head) => head,
             Err(error) => {
@@ -99,7 +95,7 @@ impl Work<'_> {
                 None
             }
         };
-        let bundle = self.pack(&git, [head, parent], others, staged, deadline, collected).await?;
+        let bundle = self.pack(&git, &contents, [head, parent], others, staged, deadline, collected).await?;
         if let Some(Bundle { head, staged: Some(staged), .. }) = &bundle {
             let only = self.only_staged(&git, staged, head, deadline).await.unwrap_or_default();
             if !only.is_empty() {
@@ -154,8 +150,7 @@ impl Work<'_> {
         // Ours is not needed any more.
         let (from, to) = (self.workspace.join(".git/index"), git.folder.join("index"));
         let copied = spawn_blocking(move || copy_index(&from, &to)).await.expect("copying does not panic");
-        let not_run = |source| GitError::NotRun { verb: "write-tree".to_owned(), source };
-        if !copied.map_err(not_run)? {
+        if !copied.map_err(not_run("write-tree"))? {
             return Ok(None);
         }
         let tree = git.run(["write-tree"], deadline).await?;
@@ -185,6 +180,7 @@ impl Work<'_> {
     async fn pack(
         &self,
         git: &Git<'_>,
+        contents: &Arc<Contents>,
         heads: [Option<String>; 2],
         mut others: Vec<Other>,
         staged: Option<String>,
@@ -213,7 +209,7 @@ impl Work<'_> {
         let mut less = less.peekable();
         loop {
             let by = if less.peek().is_some() { part(deadline, 2) } else { deadline };
-            let (error, (lost, next)) = match (self.create(git, &now, by).await, less.next()) {
+            let (error, (lost, next)) = match (self.create(git, contents, &now, by).await, less.next()) {
                 (Ok(bundle), _) => return Ok(Some(bundle)),
                 (Err(error), None) => return Err(error),
                 (Err(error), Some(next)) => (error, next),
@@ -226,6 +222,7 @@ impl Work<'_> {
     async fn create(
         &self,
         git: &Git<'_>,
+        contents: &Arc<Contents>,
         wanted: &Wanted<'_>,
         deadline: Instant,
     ) -> Result<Bundle, GitError> {
@@ -233,19 +230,69 @@ impl Work<'_> {
         let refs = others.iter().map(|other| (other.git_ref(), &*other.commit));
         let staged_ref = staged.iter().map(|commit| (STAGED_REF.to_owned(), &**commit));
         let refs: Vec<_> = refs.chain(staged_ref).chain([(WORK_REF.to_owned(), &**head)]).collect();
-        for (name, commit) in &refs {
-            git.run(["update-ref", name, commit], deadline).await?;
-        }
-        let file = self.scratch.join("bundle");
-        // One that was killed has left its lock; without one, there is nothing to remove.
-        let _ = fs::remove_file(self.scratch.join("bundle.lock"));
-        let mut arguments = ["bundle", "create", "--quiet"].map(str::to_owned).to_vec();
-        arguments.push(file.to_string_lossy().into_owned());
-        arguments.extend(refs.into_iter().map(|(name, _)| name));
-        arguments.extend(self.base.map(|base| format!("^{base}")));
-        git.run(arguments, deadline).await?;
+        let Objects { before, ours, gits } = self.objects(git, contents, &refs, deadline).await?;
+        let packed = self.scratch.join("packed");
+        let to = fs::File::create(&packed).map_err(not_run("pack-objects"))?;
+        git.print(&["pack-objects", "--quiet", "--stdout"], gits, to, deadline).await?;
+        let body = Body::new(self.header(&before, &refs), self.naming(), packed, Arc::clone(contents), ours);
+        let body = body.map_err(not_run("pack-objects"))?;
         let others = others.iter().map(|other| other.name.clone()).collect();
-        Ok(Bundle { head: head.clone(), others, staged: staged.clone(), file })
+        Ok(Bundle { head: head.clone(), others, staged: staged.clone(), body })
+    }
+
+    /// What a bundle with these refs needs.
+    async fn objects(
+        &self,
+        git: &Git<'_>,
+        contents: &Contents,
+        refs: &[(String, &str)],
+        deadline: Instant,
+    ) -> Result<Objects, GitError> {
+        let file = self.scratch.join("objects");
+        let to = fs::File::create(&file).map_err(not_run("rev-list"))?;
+        let not = self.base.map(|base| format!("^{base}"));
+        let commits = refs.iter().map(|(_, commit)| *commit).chain(not.as_deref());
+        let list = ["rev-list", "--objects", "--boundary", "--missing=print"];
+        let list: Vec<_> = list.into_iter().chain(commits).collect();
+        git.print(&list, "", to, deadline).await?;
+        let listed = fs::read(&file).map_err(not_run("rev-list"))?;
+        let (mut before, mut ours, mut gits) = (Vec::new(), HashSet::new(), String::new());
+        for line in listed.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            let name = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+            let name = std::str::from_utf8(name).unwrap_or_default();
+            if let Some(commit) = name.strip_prefix('-') {
+                before.push(commit.to_owned());
+                continue;
+            }
+            let missing = name.strip_prefix('?');
+            let object = missing.unwrap_or(name);
+            if contents.has(object) {
+                ours.insert(object);
+            } else if missing.is_some() {
+                let complaint = format!("the object {object} is missing");
+                return Err(GitError::Failed { verb: "rev-list".to_owned(), complaint });
+            } else {
+                gits.extend([object, "\n"]);
+            }
+        }
+        Ok(Objects { before, ours: contents.choose(&ours), gits })
+    }
+
+    /// What a bundle begins with: what it is on top of, and its refs.
+    fn header(&self, before: &[String], refs: &[(String, &str)]) -> Vec<u8> {
+        let mut header = match self.naming() {
+            Naming::Sha1 => "# v2 git bundle\n",
+            Naming::Sha256 => "# v3 git bundle\n@object-format=sha256\n",
+        }
+        .to_owned();
+        header.extend(before.iter().map(|commit| format!("-{commit} \n")));
+        header.extend(refs.iter().map(|(name, commit)| format!("{commit} {name}\n")));
+        header.push('\n');
+        header.into_bytes()
+    }
+
+    fn naming(&self) -> Naming {
+        Naming::of(self.base.unwrap_or_default())
     }
 
     pub(crate) async fn init(&self, git: &Git<'_>, deadline: Instant) -> Result<(), GitError> {
@@ -263,7 +310,7 @@ impl Work<'_> {
             alternates.extend([&*objects.to_string_lossy(), "\n"]);
         }
         let written = fs::write(git.folder.join("objects/info/alternates"), alternates);
-        written.map_err(|source| GitError::NotRun { verb: "init".to_owned(), source })
+        written.map_err(not_run("init"))
     }
 
     /// The commit to build on: the agent's `HEAD` if it and all that it needs are there, else the base.
@@ -294,6 +341,17 @@ impl Work<'_> {
             }
         }
     }
+}
+
+/// The objects of a bundle.
+#[derive(Debug)]
+struct Objects {
+    /// The commits that it is on top of.
+    before: Vec<String>,
+    /// Those that were taken in without git.
+    ours: Chosen,
+    /// The names of those that git has, a line each.
+    gits: String,
 }
 
 /// Copies an index, which an agent may have made anything of. `false`: there is none.

@@ -8,7 +8,7 @@ use mayfly_wire::api::Collected;
 use mayfly_wire::worker::OTHERS_MAX;
 
 use super::the_work::{Place, git, told};
-use crate::collect::work::Bundle;
+use crate::collect::bundle::Bundle;
 
 /// A bundle, the subject of the commit of each of its other refs, and what else is told.
 async fn out(place: &Place) -> (Bundle, BTreeMap<String, String>, Collected) {

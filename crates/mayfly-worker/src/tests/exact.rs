@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::the_work::git;
+use super::the_work::{git, written};
 use crate::checkout::Bundle;
 use crate::collect::work::Work;
 use crate::reaper::{Realm, Reaper};
@@ -240,7 +240,7 @@ impl Way {
         let deadline = Instant::now() + Duration::from_secs(60);
         let bundle = work.bundle(deadline, &mut collected).await.unwrap().unwrap();
         assert_eq!((collected.unsaved, collected.notes), (vec![], vec![]));
-        (bundle.file, bundle.head)
+        (written(&bundle, self.dir.path()), bundle.head)
     }
 
     async fn goes_in_and_out(&self) {

@@ -12,6 +12,7 @@ mod modes;
 mod real_cli;
 mod routes;
 mod runs;
+mod taken_in;
 mod taken_up;
 mod the_library;
 mod the_link;

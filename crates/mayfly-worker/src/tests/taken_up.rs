@@ -11,8 +11,8 @@ use mayfly_wire::api::{Collected, Ref, Repository};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::the_work::{Place, git, told};
-use crate::collect::work::Bundle;
+use super::the_work::{Place, git, told, written};
+use crate::collect::bundle::Bundle;
 use crate::reaper::{Realm, Reaper};
 use crate::resume::work::Left;
 
@@ -83,7 +83,7 @@ async fn put_back(
         base,
         head: &bundle.head,
         repository,
-        bundle: &bundle.file,
+        bundle: &written(bundle, dir),
         scratch: &scratch,
         deadline: Instant::now() + Duration::from_secs(60),
     };

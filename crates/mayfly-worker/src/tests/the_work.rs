@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::host::Host;
-use crate::collect::work::{Bundle, Work};
+use crate::collect::bundle::Bundle;
+use crate::collect::work::Work;
 use crate::reaper::{Realm, Reaper};
 
 /// Runs git as a user would, with no configuration but its own.
@@ -37,10 +38,15 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new() -> Self {
+        Self::with_names_by("sha1")
+    }
+
+    /// In repositories that name objects by this hash.
+    pub(super) fn with_names_by(hash: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("base");
         fs::create_dir(&base).unwrap();
-        git(&base, &["init", "--quiet", "--initial-branch=main"]);
+        git(&base, &["init", "--quiet", "--initial-branch=main", &format!("--object-format={hash}")]);
         fs::write(base.join("kept"), "one\n").unwrap();
         fs::write(base.join("gone"), "x\n").unwrap();
         fs::write(base.join("forced.log"), "x\n").unwrap();
@@ -82,12 +88,21 @@ impl Place {
     pub(super) fn taken(&self, bundle: &Bundle) -> PathBuf {
         let taken = self.dir.path().join("taken");
         git(self.dir.path(), &["clone", "--quiet", "base", "taken"]);
-        git(&taken, &["fetch", "--quiet", bundle.file.to_str().unwrap(), "refs/heads/work"]);
+        let file = written(bundle, self.dir.path());
+        git(&taken, &["fetch", "--quiet", file.to_str().unwrap(), "refs/heads/work"]);
         git(&taken, &["checkout", "--quiet", "FETCH_HEAD"]);
         assert_eq!(git(&taken, &["rev-parse", "HEAD"]), bundle.head);
         git(&taken, &["fsck", "--strict"]);
         taken
     }
+}
+
+/// The bundle as it arrives, as long as it is said to be.
+pub(super) fn written(bundle: &Bundle, dir: &Path) -> PathBuf {
+    let to = dir.join("bundle");
+    bundle.body.write(fs::File::create(&to).unwrap()).unwrap();
+    assert_eq!(fs::metadata(&to).unwrap().len(), bundle.body.bytes());
+    to
 }
 
 /// The bundle, and what could not be saved; there is nothing else to tell.
