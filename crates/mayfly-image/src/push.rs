@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use reqwest::Client;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tokio_util::io::{InspectReader, ReaderStream};
@@ -154,7 +155,9 @@ impl Registry<'_> {
             let put = http.put(place.clone()).timeout(UPLOAD_MAX).header(CONTENT_LENGTH, blob.size);
             let put = put.header(CONTENT_TYPE, "application/octet-stream");
             let sent = Arc::clone(&sent);
-            let count = move |read: &[u8]| drop(sent.fetch_add(read.len() as u64, Ordering::Relaxed));
+            let count = move |read: &[u8]| {
+                sent.fetch_add(read.len() as u64, Ordering::Relaxed);
+            };
             let stream = ReaderStream::new(InspectReader::new(file, count));
             Ok(put.body(reqwest::Body::wrap_stream(stream)))
         };

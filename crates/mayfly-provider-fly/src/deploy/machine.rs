@@ -12,7 +12,7 @@ use crate::api::{
     self, ApiError, Check, CreateMachine, File, Guest, Init, Kind, Mount, Port, Restart, Service,
     ServiceConfig, State, StopConfig,
 };
-use crate::exit;
+use crate::{BASE_URL, exit};
 
 /// What it is called.
 const NAME: &str = "orchestrator";
@@ -28,8 +28,6 @@ pub(super) const REGIONS: &str = "mayfly_regions";
 pub(super) const SIZE: &str = "mayfly_size";
 /// What it has to end: Fly allows 5 min.
 const STOP: &str = "120s";
-/// What stands in the environment of a stand-in's orchestrator.
-const BASE_URL: &str = "FLY_FLAPS_BASE_URL";
 
 impl Deployment {
     /// The orchestrator's machine, if there is one.
