@@ -216,7 +216,7 @@ fn spawn(
     if settings.idle_exit().is_none() {
         serve.args(["--idle-exit", IDLE_EXIT]);
     }
-    serve.arg("--data").arg(data);
+    serve.arg("--data").arg(data).args(["--provider", settings.provider().word()]);
     if let Some(claude) = claude {
         serve.arg("--claude").arg(&claude.path);
     }

@@ -41,6 +41,8 @@ struct Place {
     fake: FakeFly,
     /// Where no machine may get through to: nobody does, while there is a policy.
     outside: TcpListener,
+    /// Where the orchestrator listens.
+    port: SocketAddr,
 }
 
 /// One that serves, until it is dropped.
@@ -108,7 +110,7 @@ impl Place {
              regions = \"{REGIONS}\"\norchestrator = \"http://{port}\"\nclosed_to = \"{closed_to}\"\n"
         );
         fs::write(dir.path().join("mayfly.toml"), configuration).unwrap();
-        Self { dir, api, fake, outside }
+        Self { dir, api, fake, outside, port }
     }
 
     fn data(&self) -> PathBuf {
@@ -117,17 +119,26 @@ impl Place {
 
     /// `mayfly`, as the user of this Fly has it.
     fn command(&self, verb: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.env_clear().env("PATH", PATH).env("HOME", self.dir.path());
+        let mut command = self.plain_command(verb, &self.data());
         command.env("FLY_API_TOKEN", TOKEN).env("FLY_FLAPS_BASE_URL", self.fake.url());
-        command.arg(verb).arg("--config").arg(self.dir.path().join("mayfly.toml"));
-        command.arg("--data").arg(self.data()).stdin(Stdio::null()).kill_on_drop(true);
+        command.arg("--config").arg(self.dir.path().join("mayfly.toml"));
+        command
+    }
+
+    /// The same where nothing is known of Fly.
+    fn plain_command(&self, verb: &str, data: &Path) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.env_clear().env("PATH", PATH).env("HOME", self.dir.path()).arg(verb).arg("--data").arg(data);
+        command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
     /// Waits until it serves.
     async fn serve(&self) -> Serving {
-        let mut command = self.command("serve");
+        self.serve_by(self.command("serve")).await
+    }
+
+    async fn serve_by(&self, mut command: Command) -> Serving {
         let log =
             fs::File::options().create(true).append(true).open(self.dir.path().join("serve.log")).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
@@ -144,7 +155,10 @@ impl Place {
 
     /// The same, in this folder.
     fn run_in(&self, folder: &Path, prompts: &[&str]) -> Run {
-        let mut command = self.command("run");
+        self.run_by(self.command("run"), folder, prompts)
+    }
+
+    fn run_by(&self, mut command: Command, folder: &Path, prompts: &[&str]) -> Run {
         command.env("CLAUDE_CODE_OAUTH_TOKEN", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
         command.arg("--json").args(prompts).current_dir(folder);
         Run::start(command)
@@ -208,6 +222,50 @@ async fn a_task_runs_in_a_machine_of_flys_which_has_nothing_that_it_should_not_h
         assert!(!said.contains(secret), "{said}");
     }
     serving.end(Signal::TERM).await;
+    place.end().await;
+}
+
+/// Nothing is known there but the address, and the token that the orchestrator was started with.
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_laptop_run_at_fly_by_a_tunnel_as_they_do_on_one_box() {
+    const OWNER: &str = "an-owner-token-that-was-made-up-0123456789";
+    let Some(place) = Place::start().await else { return };
+    let mut serve = place.command("serve");
+    serve.env("MAYFLY_OWNER_TOKEN", OWNER);
+    let serving = place.serve_by(serve).await;
+    let (laptop, file) = (place.dir.path().join("laptop"), place.dir.path().join("owner.token"));
+    let tunnel = |token: &str| {
+        fs::write(&file, token).unwrap();
+        let mut tunnel = place.plain_command("tunnel", &laptop);
+        tunnel.args([
+            "--listen",
+            &format!("{}:0", own_loopback()),
+            "--to",
+            &format!("http://{}", place.port),
+        ]);
+        tunnel.arg("--token-file").arg(&file);
+        tunnel
+    };
+    let refused = tunnel(&OWNER.replace("made", "given")).output().await.unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(3) && said.contains("refuses the token"), "{said}");
+    let tunnel = place.serve_by(tunnel(OWNER)).await;
+    let outside = place.dir.path().join("outside");
+    let at_fly = |provider: &str| {
+        let mut run = place.plain_command("run", &laptop);
+        run.args(["--provider", provider]);
+        place.run_by(run, &outside, &[&bash("cat /.fly/api; id -u")])
+    };
+    let ended = at_fly("fly").end().await;
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stderr, place.logs());
+    ended.assert_whole();
+    assert!(ended.tool_results().concat().ends_with("1000"), "{:?}", ended.tool_results());
+    let refused = at_fly("sandbox").end().await;
+    let why = "`provider` is \"sandbox\", and this orchestrator's machines are of `fly`";
+    assert!(refused.code == Some(2) && refused.stderr.contains(why), "{:?} {}", refused.code, refused.stderr);
+    tunnel.end(Signal::TERM).await;
+    serving.end(Signal::TERM).await;
+    assert!(!place.logs().contains(OWNER));
     place.end().await;
 }
 
