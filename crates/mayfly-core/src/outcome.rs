@@ -59,7 +59,7 @@ pub enum Failure {
     IdleTimeout,
     /// The machine was made, and its worker was never heard.
     LaunchTimeout,
-    /// The provider will not make this machine.
+    /// The provider will not make this machine, or it is not shut in as it must be.
     Refused,
     /// The machine is gone, or silent for too long.
     Lost,

@@ -240,6 +240,11 @@ impl Engine {
         Ok(self.0.provider.destroy(attempt).await.is_ok())
     }
 
+    /// Whether what the provider's place calls so can be the attempt's machine.
+    pub fn can_be_machine_of(&self, attempt: AttemptId, name: &str) -> bool {
+        self.0.provider.can_be_machine_of(attempt, name)
+    }
+
     /// Its time.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.0.clock

@@ -58,6 +58,7 @@ const TASK: &[Field] = &[
     must("artifacts", Is::Texts),
     may("credential", Is::Object(CREDENTIAL)),
     may("credential_name", Is::Text),
+    may("provider", Is::Text),
 ];
 
 const WORKSPACE: &[Field] = &[

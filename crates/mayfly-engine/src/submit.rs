@@ -236,6 +236,14 @@ impl Engine {
 
     fn check(&self, task: &CreateTask, idempotency_key: Option<&str>) -> Result<(), SubmitError> {
         check_task(task)?;
+        if let Some(wanted) = &task.provider {
+            let has = self.0.provider.name();
+            let words = format!(
+                "is {wanted:?}, and this orchestrator's machines are of `{has}`: leave it out, or have another orchestrator \
+                 (`mayfly serve --provider`, or --data for one beside this one)"
+            );
+            require(wanted == has, "provider", &words)?;
+        }
         if let Some(workspace) = &task.workspace {
             let reason = "names no bundle that is kept here: upload it first";
             require(self.has_bundle(&workspace.id), "workspace.id", reason)?;

@@ -28,6 +28,11 @@ impl Token {
         let (text, organisation) = (text.to_owned(), organisation.to_owned());
         Self { text, organisation, app, is_readonly: false, until: None }
     }
+
+    /// Whether this is its text, and it is good now.
+    pub(crate) fn is_good(&self, text: &str, now: Timestamp) -> bool {
+        self.text == text && self.until.is_none_or(|until| now < until)
+    }
 }
 
 /// The token that a header names, if it is sent by the scheme of its kind and is good now.
@@ -35,8 +40,7 @@ pub(crate) fn token<'a>(tokens: &'a [Token], header: Option<&str>, now: Timestam
     let (scheme, text) = header?.split_once(' ')?;
     let is_macaroon = ["fm1r_", "fm1a_", "fm2_"].iter().any(|mark| text.starts_with(mark));
     let expected = if is_macaroon { "FlyV1" } else { "Bearer" };
-    let token = tokens.iter().find(|token| token.text == text).filter(|_| scheme == expected)?;
-    token.until.is_none_or(|until| now < until).then_some(token)
+    tokens.iter().find(|token| token.is_good(text, now)).filter(|_| scheme == expected)
 }
 
 /// One request a second for each action on each app or machine, three at once; looking at a machine is faster.

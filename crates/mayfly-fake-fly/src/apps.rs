@@ -40,6 +40,12 @@ impl App {
     }
 }
 
+/// A policy by which machines reach nothing.
+pub(crate) fn shutting_in() -> Value {
+    let rule = |direction: &str| json!({ "action": "allow", "direction": direction, "ports": [] });
+    json!({ "id": "policy0", "name": "nothing", "selector": { "all": true }, "rules": [rule("ingress"), rule("egress")] })
+}
+
 impl Api {
     pub(crate) fn create_app(&self, asked: &Asked, token: &Token) -> Answer {
         let (body, mut state) = (&asked.body, self.world.state());

@@ -267,7 +267,7 @@ impl Api {
             return error(400, format!("invalid_argument: region {region} not found"));
         }
         let image = config["image"].as_str().unwrap_or_default();
-        if !setup.images.iter().any(|known| known == image) {
+        if self.world.layers(&asked.app, image).is_none() {
             return error(400, format!("invalid_argument: failed to get manifest {image}: MANIFEST_UNKNOWN"));
         }
         let (same, count) = {
@@ -305,8 +305,9 @@ impl Api {
     /// It starts anew, and waits for nobody.
     async fn update(&self, asked: &Asked) -> Answer {
         let (config, is_healthy) = (&asked.body["config"], self.is_healthy(&asked.app).await);
-        if !self.world.setup.images.iter().any(|known| config["image"] == *known) {
-            return error(400, format!("invalid_argument: failed to get manifest {}", config["image"]));
+        let image = config["image"].as_str().unwrap_or_default();
+        if self.world.layers(&asked.app, image).is_none() {
+            return error(400, format!("invalid_argument: failed to get manifest {image}"));
         }
         let (status, answer) = self.on_machine(asked, |_, _| (200, Value::Null));
         if status != 200 {

@@ -3,10 +3,11 @@
 //! It is stateful, and strict: a request that the public document does not allow is refused and complained about (as is an
 //! answer of its own), tokens open what they are for, nobody is served above the rate. Time is the test's, and what goes
 //! wrong is its [script](Fault). Each machine's first program is a function of the test's: what it is given is what Fly
-//! would give the machine, and what it returns is the program's end.
+//! would give the machine, and what it returns is the program's end. Its registry is one too, with the same tokens.
 //!
 //! ```text
 //! provider ──HTTP──► handle ─ document, access, fault ─► world ─► Run (a process, or nothing)
+//! push ────────────► registry ───────────────────────────┘
 //! ```
 //!
 //! What is not here: several regions' own room, leases, and all that neither a provider nor a deployment asks for.
@@ -15,7 +16,9 @@ mod access;
 mod apps;
 mod document;
 mod fault;
+pub mod flycast;
 mod handle;
+pub mod image;
 pub mod vm;
 mod world;
 
@@ -26,7 +29,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use bytes::Bytes;
 use mayfly_provider::clock::Clock;
+use mayfly_test_needs::image_registry::{ImageRegistry, Login, Wants};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -53,8 +58,10 @@ pub struct Setup {
     pub apps: BTreeMap<String, String>,
     /// The first is the nearest.
     pub regions: Vec<String>,
-    /// What is in the registry.
+    /// What is in the registry, besides what is pushed to it.
     pub images: Vec<String>,
+    /// Whether the apps begin with a policy by which their machines reach nothing but Flycast.
+    pub is_shut_in: bool,
     /// How long a machine boots.
     pub boot: Duration,
     /// The organisation's quota of machines.
@@ -86,6 +93,7 @@ impl Setup {
             apps: BTreeMap::from([(app.to_owned(), ORGANISATION.to_owned())]),
             regions: vec!["iad".to_owned(), "ord".to_owned()],
             images: vec![image.to_owned()],
+            is_shut_in: false,
             boot: Duration::from_secs(2),
             machines_max: None,
             flycast: Ipv6Addr::new(0xfdaa, 0, 1, 0, 1, 0, 0, 2),
@@ -122,6 +130,12 @@ pub struct Start {
     pub mounts: Vec<(String, String)>,
     /// Files that were put into it: path and bytes.
     pub files: Vec<(String, Vec<u8>)>,
+    /// The layers of its image, packed, if that was pushed.
+    pub layers: Vec<Bytes>,
+    /// Whether it can reach nothing but Flycast, by its app's policies.
+    pub is_shut_in: bool,
+    /// What Fly's proxy says of where its requests come from.
+    pub source: flycast::Source,
 }
 
 /// How a machine's first program ended.
@@ -168,6 +182,12 @@ impl FakeFly {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on the loopback");
         let address = listener.local_addr().expect("an address");
         let world = World::new(setup);
+        let known = Arc::downgrade(&world);
+        let admits = move |user: &str, password: &str, app: &str| {
+            known.upgrade().map_or(Login::Unknown, |world| world.may_push((user, password), app))
+        };
+        let registry = ImageRegistry::admitting(Wants::Bearer, Box::new(admits)).await;
+        assert!(world.registry.set(registry).is_ok(), "it has one");
         let api = Api { world: Arc::clone(&world), document: Arc::new(Document::new()) };
         let router = Router::new().fallback(handle).with_state(api);
         let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
@@ -177,6 +197,16 @@ impl FakeFly {
     /// Where it is.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where images are pushed to.
+    pub fn registry(&self) -> String {
+        self.world.registry().host()
+    }
+
+    /// How often a layer, or what names layers, was sent to the registry.
+    pub fn uploads(&self) -> usize {
+        self.world.registry().uploads()
     }
 
     /// Something happens to the next such call.
@@ -206,7 +236,8 @@ impl FakeFly {
 
     /// What was wrong with requests and answers.
     pub fn complaints(&self) -> Vec<String> {
-        self.world.state().complaints.clone()
+        let complaints = self.world.state().complaints.clone();
+        complaints.into_iter().chain(self.world.registry().complaints()).collect()
     }
 
     /// How many requests were refused for their rate.

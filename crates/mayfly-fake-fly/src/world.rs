@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use jiff::Timestamp;
 use mayfly_provider::clock::{Clock, after};
+use mayfly_test_needs::image_registry::{ImageRegistry, Login};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::access::{Rates, Token};
-use crate::apps::App;
+use crate::apps::{self, App};
 use crate::fault::Script;
+use crate::flycast::{Signer, Source};
 use crate::{Exit, Run, Setup, Start};
 
 /// How long a machine that is gone is still answered for, as `destroyed`.
@@ -67,6 +70,10 @@ pub(crate) struct State {
 /// All that the API knows.
 pub(crate) struct World {
     pub(crate) setup: Setup,
+    /// Where images are: it asks here what tokens are good for.
+    pub(crate) registry: OnceLock<ImageRegistry>,
+    /// What signs for the proxy.
+    pub(crate) signer: Signer,
     state: Mutex<State>,
     changes: watch::Sender<u64>,
 }
@@ -80,15 +87,48 @@ impl fmt::Debug for World {
 impl World {
     pub(crate) fn new(setup: Setup) -> Arc<Self> {
         let app = |(name, organisation): (&String, &String)| {
-            (name.clone(), App { organisation: organisation.clone(), ..App::default() })
+            let policies = if setup.is_shut_in { vec![apps::shutting_in()] } else { Vec::new() };
+            (name.clone(), App { organisation: organisation.clone(), policies, ..App::default() })
         };
         let (apps, tokens) = (setup.apps.iter().map(app).collect(), setup.tokens.clone());
         let state = Mutex::new(State { apps, tokens, ..State::default() });
-        Arc::new(Self { setup, state, changes: watch::Sender::new(0) })
+        let (registry, signer) = (OnceLock::new(), Signer::new());
+        Arc::new(Self { setup, registry, signer, state, changes: watch::Sender::new(0) })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn registry(&self) -> &ImageRegistry {
+        self.registry.get().expect("it was started with the rest")
+    }
+
+    /// What a login is good for, where an app's images are pushed to.
+    pub(crate) fn may_push(&self, (user, password): (&str, &str), app: &str) -> Login {
+        let (state, now) = (self.state(), self.clock().now());
+        // Tokens are sent there without the word that they have elsewhere.
+        let token = state.tokens.iter().find(|token| user == "x" && token.is_good(password, now));
+        let Some(token) = token else { return Login::Unknown };
+        let is_ones_own = state.apps.get(app).is_some_and(|app| app.organisation == token.organisation);
+        let is_for_it = token.app.as_ref().is_none_or(|only| only == app);
+        match is_ones_own && is_for_it && !token.is_readonly {
+            true => Login::Good,
+            false => Login::Elsewhere,
+        }
+    }
+
+    /// The layers of an image, for an app; none is one that it does not find. Images of all apps of an organisation are its
+    /// own.
+    pub(crate) fn layers(&self, app: &str, image: &str) -> Option<Vec<Bytes>> {
+        if self.setup.images.iter().any(|known| known == image) {
+            return Some(Vec::new());
+        }
+        let (place, digest) = image.split_once('@')?;
+        let repository = place.strip_prefix(&format!("{}/", self.registry().host()))?;
+        let organisation = |app: &str| Some(self.state().apps.get(app)?.organisation.clone());
+        let is_ones_own = organisation(app).is_some() && organisation(app) == organisation(repository);
+        self.registry().layers(repository, digest).filter(|_| is_ones_own)
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -226,11 +266,21 @@ impl World {
                 image: machine.config["image"].as_str().unwrap_or_default().to_owned(),
                 exec: texts("/init/exec"),
                 files: files.filter_map(file).collect(),
+                layers: Vec::new(),
+                is_shut_in: app.is_closed(),
+                source: self.source(id, &machine.app, &app.organisation),
             }
         };
         self.state().complaints.extend(complaint);
         self.becomes(id, "started", Some(("start", Value::Null)));
-        Some(start)
+        // It was there when the machine was made.
+        let layers = self.layers(&start.app, &start.image).unwrap_or_default();
+        Some(Start { layers, ..start })
+    }
+
+    fn source(&self, id: &str, app: &str, organisation: &str) -> Source {
+        let who = format!("instance={id};app={app};org={organisation}");
+        Source { who, clock: Arc::clone(self.clock()), signer: self.signer.clone() }
     }
 
     fn ended(&self, id: &str, exit: Exit) {

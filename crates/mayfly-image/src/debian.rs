@@ -16,14 +16,14 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Signal, geteuid};
 
-use crate::gone::{Watch, given_up};
+use crate::gone::{self, Watch};
 use crate::layer::TIME;
+use crate::program::{self, Ended, Flag};
 
 /// What is in every image, with what Debian calls essential, and what these need.
 pub const PACKAGES: [&str; 7] = ["bash", "ca-certificates", "git", "nodejs", "procps", "python3", "ripgrep"];
@@ -46,8 +46,6 @@ const NETRC: [(&str, &str); 2] =
     [("Dir::Etc::netrc", "/etc/apt/auth.conf"), ("Dir::Etc::netrcparts", "/etc/apt/auth.conf.d")];
 /// The longest that an installation may take.
 const INSTALL_MAX: Duration = Duration::from_secs(60 * 60);
-/// How often it is looked whether it is done.
-const LOOK: Duration = Duration::from_millis(250);
 /// The last lines that are repeated of what a program said, and the characters of each.
 const SAID_LINES_MAX: usize = 6;
 const SAID_CHARS_MAX: usize = 200;
@@ -186,6 +184,7 @@ impl<'a> Lists<'a> {
         &self,
         packages: &[Package],
         folder: &Path,
+        given_up: &Flag,
         watch: Watch<'_>,
     ) -> Result<File, DebianError> {
         let scratch = tempfile::tempdir_in(folder).map_err(DebianError::Scratch)?;
@@ -204,11 +203,17 @@ impl<'a> Lists<'a> {
         command.args([self.suite, "-"]).arg(self.folder.join(SOURCES));
         command.stdin(Stdio::null()).stdout(stdout);
         command.stderr(File::create(&said).map_err(DebianError::Scratch)?);
-        let child = command.spawn().map_err(|_| DebianError::Missing { what: MMDEBSTRAP.to_owned() })?;
-        let status = wait(child, &said, watch).map_err(DebianError::Wait)?;
-        match status.success() {
-            true => Ok(tar),
-            false => Err(DebianError::Install { said: last_words(&fs::read(&said).unwrap_or_default()) }),
+        let tell = || {
+            watch(&step(&fs::read(&said).unwrap_or_default()));
+        };
+        // One that is sent that takes away what it has made.
+        let ended = program::run(&mut command, Signal::TERM, INSTALL_MAX, given_up, tell);
+        match ended.map_err(|_| DebianError::Missing { what: MMDEBSTRAP.to_owned() })? {
+            Ended::Itself(status) if status.success() => Ok(tar),
+            Ended::Itself(_) => {
+                Err(DebianError::Install { said: last_words(&fs::read(&said).unwrap_or_default()) })
+            }
+            Ended::TooLate | Ended::GivenUp => Err(DebianError::Wait(gone::given_up())),
         }
     }
 }
@@ -317,24 +322,6 @@ fn output(mut command: Command, name: &'static str) -> Result<String, DebianErro
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(DebianError::Apt { said: last_words(&output.stderr) }),
-    }
-}
-
-/// Waits for mmdebstrap, and tells what it is about. One that takes too long, or that nobody waits for, is ended, and takes
-/// away what it has made.
-fn wait(mut child: Child, said: &Path, watch: Watch<'_>) -> io::Result<ExitStatus> {
-    let began = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        let about = fs::read(said).unwrap_or_default();
-        if !watch(&step(&about)) || began.elapsed() > INSTALL_MAX {
-            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
-            child.wait()?;
-            return Err(given_up());
-        }
-        thread::sleep(LOOK);
     }
 }
 

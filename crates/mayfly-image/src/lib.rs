@@ -19,6 +19,7 @@ mod gone;
 mod layer;
 pub mod oci;
 pub mod parts;
+pub mod program;
 pub mod push;
 mod reference;
 pub mod root;

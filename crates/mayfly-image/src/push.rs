@@ -1,6 +1,7 @@
 //! An image on its way to a registry.
 //!
 //! ```text
+//! HEAD the manifest ─► there: nothing to do
 //! HEAD each blob ─► not there: POST, PUT ─► all are there: PUT the manifest by its tag ─► a name by its digest
 //! ```
 //!
@@ -11,13 +12,16 @@
 //! Bounds: [`ANSWER_BYTES_MAX`], [`UPLOAD_MAX`].
 
 use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+pub use reqwest::Client;
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use tokio_util::io::ReaderStream;
+use tokio_util::io::{InspectReader, ReaderStream};
 
 use crate::oci::{Descriptor, MANIFEST};
 use crate::reference::{Reference, is_here};
@@ -41,28 +45,58 @@ pub struct Login {
     pub password: SecretString,
 }
 
-/// Pushes an image, and gives what it is called there by its digest; `tell` hears of each step. The client is one that follows no
-/// redirects ([`client`]).
-pub async fn push(
-    store: &Store,
-    image: &Image,
-    to: &Reference,
-    login: Option<&Login>,
-    http: &Client,
-    mut tell: impl FnMut(&str),
-) -> Result<String, PushError> {
-    let mut registry = Registry { http, to, login, auth: Auth::None };
-    for blob in image.manifest.layers.iter().chain([&image.manifest.config]) {
-        let size = blob.size.div_ceil(1_000_000);
-        if registry.has(blob).await? {
-            tell(&format!("{}: {size} MB, there already", blob.digest));
-        } else {
-            tell(&format!("{}: {size} MB", blob.digest));
-            registry.upload(blob, store).await?;
-        }
+/// An image, and where it is to be.
+#[derive(Debug, Clone)]
+pub struct Push<'a> {
+    /// What has it.
+    pub store: &'a Store,
+    /// The image.
+    pub image: &'a Image,
+    /// Where to.
+    pub to: &'a Reference,
+    /// Who pushes.
+    pub login: Option<&'a Login>,
+    /// A client that follows no redirects ([`client`]).
+    pub http: &'a Client,
+    /// Counts the bytes that have left.
+    pub sent: Arc<AtomicU64>,
+}
+
+impl<'a> Push<'a> {
+    /// What the image is called there, by its digest.
+    pub fn name(&self) -> String {
+        let Reference { host, repository, .. } = self.to;
+        format!("{host}/{repository}@{}", self.image.descriptor.digest)
     }
-    registry.name(&image.descriptor, store).await?;
-    Ok(format!("{}/{}@{}", to.host, to.repository, image.descriptor.digest))
+
+    /// Whether it is there already, whole.
+    pub async fn is_there(&self) -> Result<bool, PushError> {
+        let mut registry = self.registry();
+        let url = registry.url(&["manifests", &self.image.descriptor.digest]);
+        let answer = registry.ask(|http| Ok(http.head(url.clone()).header(ACCEPT, MANIFEST))).await?;
+        registry.said_whether("say whether the image is there", answer).await
+    }
+
+    /// Sends what is not there yet, and names it; `tell` hears of each step.
+    pub async fn send(&self, mut tell: impl FnMut(&str)) -> Result<(), PushError> {
+        let mut registry = self.registry();
+        let Image { manifest, descriptor, .. } = self.image;
+        for blob in manifest.layers.iter().chain([&manifest.config]) {
+            let size = blob.size.div_ceil(1_000_000);
+            if registry.has(blob).await? {
+                tell(&format!("{}: {size} MB, there already", blob.digest));
+            } else {
+                tell(&format!("{}: {size} MB", blob.digest));
+                registry.upload(blob, self.store).await?;
+            }
+        }
+        registry.name(descriptor, self.store).await
+    }
+
+    fn registry(&self) -> Registry<'a> {
+        let Self { to, login, http, .. } = *self;
+        Registry { http, to, login, auth: Auth::None, sent: Arc::clone(&self.sent) }
+    }
 }
 
 /// A client for pushes.
@@ -76,6 +110,7 @@ struct Registry<'a> {
     to: &'a Reference,
     login: Option<&'a Login>,
     auth: Auth,
+    sent: Arc<AtomicU64>,
 }
 
 /// What a request has with it.
@@ -90,10 +125,14 @@ impl Registry<'_> {
     async fn has(&mut self, blob: &Descriptor) -> Result<bool, PushError> {
         let url = self.url(&["blobs", &blob.digest]);
         let answer = self.ask(|http| Ok(http.request(Method::HEAD, url.clone()))).await?;
+        self.said_whether("say whether a layer is there", answer).await
+    }
+
+    async fn said_whether(&self, what: &'static str, answer: Response) -> Result<bool, PushError> {
         match answer.status() {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
-            _ => Err(self.refused("say whether a layer is there", answer).await),
+            _ => Err(self.refused(what, answer).await),
         }
     }
 
@@ -110,11 +149,17 @@ impl Registry<'_> {
             location.filter(is_safe).ok_or_else(|| self.odd("it does not say where an upload goes"))?;
         place.query_pairs_mut().append_pair("digest", &blob.digest);
         let path = store.blob(blob.sha256().unwrap_or_default());
+        let sent = Arc::clone(&self.sent);
         let put = |http: &Client| {
             let file = tokio::fs::File::from_std(File::open(&path).map_err(PushError::Blob)?);
             let put = http.put(place.clone()).timeout(UPLOAD_MAX).header(CONTENT_LENGTH, blob.size);
             let put = put.header(CONTENT_TYPE, "application/octet-stream");
-            Ok(put.body(reqwest::Body::wrap_stream(ReaderStream::new(file))))
+            let sent = Arc::clone(&sent);
+            let count = move |read: &[u8]| {
+                sent.fetch_add(read.len() as u64, Ordering::Relaxed);
+            };
+            let stream = ReaderStream::new(InspectReader::new(file, count));
+            Ok(put.body(reqwest::Body::wrap_stream(stream)))
         };
         let answer = match place.origin() == begin.origin() {
             true => self.ask(put).await?,

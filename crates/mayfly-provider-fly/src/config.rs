@@ -11,6 +11,8 @@ use crate::guest::BadGuest;
 
 /// Where the Machines API is.
 pub const API: &str = "https://api.machines.dev";
+/// What no machine may get through to, and tries: public addresses, and the API that is in each of Fly's private networks.
+pub const CLOSED_TO: [&str; 3] = ["1.1.1.1:443", "[2606:4700:4700::1111]:443", "_api.internal:4280"];
 /// The longest name of an app, and of a deployment in the name of a machine.
 const APP_BYTES_MAX: usize = 63;
 const DEPLOYMENT_BYTES_MAX: usize = 12;
@@ -36,6 +38,8 @@ pub struct FlyConfig {
     pub guest: Option<Guest>,
     /// Where a machine reaches the orchestrator.
     pub orchestrator: Endpoint,
+    /// Where a machine may not get through to, as `HOST:PORT`: it tries, and runs nothing if it does. Default: [`CLOSED_TO`].
+    pub closed_to: Vec<String>,
     /// How long a machine may take to boot. Default: 2 min.
     pub boot_max: Duration,
     /// How long a machine may live at all, whatever its orchestrator says. Default: 24 h.
@@ -57,6 +61,7 @@ impl FlyConfig {
             size: None,
             guest: None,
             orchestrator,
+            closed_to: CLOSED_TO.map(str::to_owned).to_vec(),
             boot_max: Duration::from_secs(120),
             life_max: Duration::from_secs(24 * 60 * 60),
             answer_max: ANSWER_MAX,
@@ -68,7 +73,7 @@ impl FlyConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum BadFlyConfig {
     /// There is no token.
-    #[error("there is no Fly token: make one with `{make}`, and set it as FLY_API_TOKEN")]
+    #[error("there is no Fly token: make one with `{make}`, and set it as {token}", token = crate::TOKEN)]
     NoToken {
         /// The command that makes one.
         make: String,

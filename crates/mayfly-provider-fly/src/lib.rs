@@ -42,7 +42,8 @@ use mayfly_provider::clock::Clock;
 use mayfly_provider::{Machine, MachineSpec, Provider, ProviderError, Sight};
 
 pub use api::Guest;
-pub use config::{API, BadFlyConfig, FlyConfig};
+pub use api::bare_token;
+pub use config::{API, BadFlyConfig, CLOSED_TO, FlyConfig};
 pub use guest::BadGuest;
 pub use request::BOOT_FILE;
 pub use sweep::Swept;
@@ -52,6 +53,17 @@ use look::Memory;
 use ring::Ring;
 use sweep::Reported;
 use turns::Turns;
+
+/// The variable of an environment that has the token.
+pub const TOKEN: &str = "FLY_API_TOKEN";
+/// The one that Fly's own programs take before it, which is none of ours.
+pub const ACCESS_TOKEN: &str = "FLY_ACCESS_TOKEN";
+/// The one that names another place of the Machines API, as for Fly's own programs.
+pub const BASE_URL: &str = "FLY_FLAPS_BASE_URL";
+/// The same for the registry.
+pub const REGISTRY_HOST: &str = "FLY_REGISTRY_HOST";
+/// Where a VM has the key by which Fly's proxy signs where requests come from, in hex.
+pub const SOURCE_KEY_FILE: &str = "/.fly/fly-src.pub";
 
 /// The provider's name.
 const NAME: &str = "fly";
@@ -128,5 +140,9 @@ impl Provider for Fly {
 
     async fn look(&self, attempt: AttemptId) -> Result<Sight, ProviderError> {
         self.sight(attempt).await.map_err(self.told("look"))
+    }
+
+    fn can_be_machine_of(&self, attempt: AttemptId, id: &str) -> bool {
+        self.memory().id(attempt).is_none_or(|known| known == id)
     }
 }

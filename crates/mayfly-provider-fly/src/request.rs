@@ -83,6 +83,7 @@ impl Fly {
             memory_events: Some(VM_STATISTICS.into()),
             processes: None,
             disk: Some(DiskLimit { max: spec.limits.disk_bytes_max, folders }),
+            closed_to: self.0.config.closed_to.clone(),
         }
     }
 

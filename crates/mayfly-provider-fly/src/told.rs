@@ -2,8 +2,8 @@
 
 use mayfly_provider::ProviderError;
 
-use crate::NAME;
 use crate::api::{ApiError, Kind};
+use crate::{NAME, TOKEN};
 
 /// As the answer to `call` about the app `app`: what only its owner can change is refused, all else is asked for again.
 pub(crate) fn told(app: &str, call: &'static str, error: ApiError) -> ProviderError {
@@ -18,7 +18,7 @@ fn advice(app: &str, error: &ApiError) -> Option<String> {
     Some(match error.kind {
         Kind::Token => format!(
             "Fly does not take the token: it has expired or was revoked; make another with \
-             `fly tokens create deploy -a {app} -x 720h`, and set it as FLY_API_TOKEN"
+             `fly tokens create deploy -a {app} -x 720h`, and set it as {TOKEN}"
         ),
         Kind::Forbidden => format!(
             "the token is not for the app `{app}`: it is another app's or organisation's; make one with \

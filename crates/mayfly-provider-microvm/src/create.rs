@@ -118,5 +118,6 @@ fn boot(spec: &MachineSpec) -> Boot {
         memory_events: Some(STATISTICS.into()),
         processes: None,
         disk: Some(DiskLimit { max: spec.limits.disk_bytes_max, folders }),
+        closed_to: Vec::new(),
     }
 }

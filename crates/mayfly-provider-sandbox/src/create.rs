@@ -127,5 +127,6 @@ fn boot_of(spec: &MachineSpec) -> boot::Boot {
         memory_events: None,
         processes: None,
         disk: None,
+        closed_to: Vec::new(),
     }
 }

@@ -44,6 +44,12 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         let alive = machines.iter().any(|machine| machine.attempt == attempt && machine.alive);
         Ok(if alive { Sight::Alive } else { Sight::Ended(None) })
     }
+
+    /// Whether what calls itself so there can be the attempt's machine, as far as is known without asking. A place
+    /// whose machines have no such names knows none that cannot.
+    fn can_be_machine_of(&self, _attempt: AttemptId, _name: &str) -> bool {
+        true
+    }
 }
 
 /// What a machine is made from.

@@ -12,6 +12,7 @@ use mayfly_library::Name;
 use mayfly_wire::Secret;
 
 use crate::data::{RESOURCES, STORE, TOKEN};
+use crate::fly_src::FlySrc;
 use crate::server::StartError;
 use crate::tls::Tls;
 
@@ -38,6 +39,8 @@ pub struct ServerConfig {
     pub owner_token: Option<Secret>,
     /// Whether machines can come there too, each with its own tokens. Default: no.
     pub machines_by_port: bool,
+    /// What must be so of one of those that comes by Fly's proxy.
+    pub fly_src: Option<FlySrc>,
     /// Where machines can go, if their tasks allow it. Default: wherever this host can, but for private networks.
     pub network: Network,
     /// git, which makes patches of results. Default: the one in the usual places.
@@ -68,6 +71,7 @@ impl ServerConfig {
             host_names: Vec::new(),
             owner_token: None,
             machines_by_port: false,
+            fly_src: None,
             network: Network::of_host(Vec::new()),
             git,
             rules: Rules::default(),

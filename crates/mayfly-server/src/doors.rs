@@ -61,6 +61,8 @@ pub(crate) enum NoEntry {
     Closed,
     /// All are taken.
     Full,
+    /// It comes from another machine.
+    Elsewhere,
 }
 
 /// A door that nobody is let in by yet.

@@ -17,6 +17,7 @@
 //! - `tokens`: those of owners, for the port.
 //! - `listen`: one door; `guest` and `stream`: a connection through it; `doors`: those of the machines; `port`: the one for others,
 //!   with `tls`; `files`: how many connections there can be.
+//! - `fly_src`: what Fly's proxy says of who comes by the port.
 //! - `street`: doors in memory, for a simulation.
 //! - `http`: a file per resource. No handler decides anything: that is the engine's part.
 //!
@@ -31,6 +32,7 @@ mod config;
 mod data;
 mod doors;
 mod files;
+mod fly_src;
 mod front;
 mod guest;
 mod http;
@@ -54,6 +56,7 @@ pub use data::{
 };
 pub use doors::MACHINE_CONNECTIONS_MAX;
 pub use files::raise_open_files;
+pub use fly_src::FlySrc;
 pub use front::{Front, Serving};
 pub use mayfly_gateway::egress::{Network, Resolve};
 pub use server::{STOP_MAX, Server, StartError};

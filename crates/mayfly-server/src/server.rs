@@ -187,7 +187,8 @@ impl Server {
         if let Some(Port { door, hosts, .. }) = port {
             let mut routes = http::guarded(api.clone(), tokens);
             if config.machines_by_port {
-                let machine = machines.machine(Entry::by_port(engine.clone(), doors), house.clone());
+                let machine = machines
+                    .machine(Entry::by_port(engine.clone(), doors, config.fly_src.clone()), house.clone());
                 routes = http::machines(machine, machines.client.clone(), routes);
             }
             house.serve(door, http::port(routes, hosts), owner_count.clone());

@@ -96,6 +96,10 @@ pub struct CreateTask {
     /// What is run in the machine before `claude` is started; for a task with a workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup: Option<Setup>,
+    /// Where its machines are to be made: `sandbox`, `microvm` or `fly`. Default: where the orchestrator makes them; one
+    /// that makes them elsewhere does not accept the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// The model, passed on as it is. Default: the orchestrator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

@@ -36,6 +36,8 @@ pub const WORKSPACE: &str = "/workspace";
 pub const BASE: &str = "/opt/base";
 /// The agent's home.
 pub const HOME: &str = "/home/agent";
+/// The variable of an orchestrator's environment that has a token which opens its port.
+pub const OWNER_TOKEN: &str = "MAYFLY_OWNER_TOKEN";
 /// The agent's user and group id inside a machine.
 pub const AGENT_ID: u32 = 1000;
 
@@ -86,6 +88,9 @@ pub struct Boot {
     /// The limit of the disk; none where nothing bounds it.
     #[serde(default)]
     pub disk: Option<DiskLimit>,
+    /// Places (`HOST:PORT`) that no connection from the machine may get through to. Where one does, nothing is run.
+    #[serde(default)]
+    pub closed_to: Vec<String>,
 }
 
 /// What a machine's files may take of the disk.

@@ -21,6 +21,7 @@ mod boot;
 mod checkout;
 mod checkpoint;
 mod claude;
+mod closed;
 mod collect;
 mod disk;
 mod egress;

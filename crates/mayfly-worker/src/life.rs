@@ -24,6 +24,7 @@ use crate::checkpoint::Checkpoints;
 use crate::checkpoint::state::State;
 use crate::claude::command::{Launch, config_dir, empty, prepare};
 use crate::claude::verdict::Verdict;
+use crate::closed;
 use crate::collect::Collector;
 use crate::exchange::Exchange;
 use crate::library;
@@ -40,6 +41,9 @@ use crate::words;
 
 /// Lives it to its end. Without an orchestrator, or rejected by it, it ends early and leaves nothing.
 pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(), LifeError> {
+    // Before all else, and beside what has to be waited for.
+    let closed_to = boot.closed_to.clone();
+    let reached = tokio::spawn(async move { closed::reached(&closed_to).await });
     let place = surroundings.place.take();
     let reaper = Reaper::start(surroundings.realm).map_err(LifeError::NoSignals)?.at(place);
     let hello = Hello {
@@ -66,7 +70,8 @@ pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(
         }
         None => None,
     };
-    let life = Life { boot, surroundings, reaper, way, relay, egress_port, order };
+    let reached = reached.await.expect("it is not ended, and does not panic");
+    let life = Life { boot, surroundings, reaper, way, relay, egress_port, order, reached };
     let mut duty = link.duty.clone();
     tokio::select! {
         () = life.work(link) => Ok(()),
@@ -86,12 +91,17 @@ struct Life {
     /// Where programs find the way to other hosts.
     egress_port: Option<u16>,
     order: WorkOrder,
+    /// Where the machine gets through to, and must not.
+    reached: Option<String>,
 }
 
 impl Life {
     async fn work(&self, link: Link) {
         let outlet = link.outlet.clone();
-        let checked_out = self.check_out(&link).await;
+        let checked_out = match self.shut_in() {
+            Ok(()) => self.check_out(&link).await,
+            open => open,
+        };
         let (workspace, verdict) = match checked_out.and_then(|()| self.workspace_or_verdict()) {
             Ok(workspace) => {
                 let verdict = self.claude(&workspace, link).await;
@@ -284,6 +294,16 @@ impl Life {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a machine that reaches what it must not.
+    fn shut_in(&self) -> Result<(), Verdict> {
+        let Some(place) = &self.reached else { return Ok(()) };
+        let detail = format!(
+            "its machine is not shut in: it gets through to {place}, and nothing was run there; on Fly, \
+             `mayfly fly deploy` sets the workers' network policy, which holds for machines made after that"
+        );
+        Err(Verdict::failed(Failure::Refused, detail))
     }
 
     /// Gets the code, if the machine came without it.

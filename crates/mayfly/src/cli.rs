@@ -42,12 +42,13 @@ Examples:
   mayfly run -- \"-v is broken, fix it\"      # a prompt that begins with `-` goes after `--`
   mayfly run --file tasks.jsonl --detach    # many tasks, followed by nobody
   mayfly run --allow example.com \"read the page and sum it up\"
+  mayfly run --provider fly \"fix it\"       # in a VM of Fly.io's; see `mayfly fly deploy`
   mayfly run --json \"fix it\" | jq .source
 
 A line of --file is a JSON object with `prompt` and, if they are to differ from the flags, any of
 `setup`, `model`, `timeout_ms`, `idle_timeout_ms`, `max_turns`, `max_budget_usd`, `trust_repo`, `priority`,
 `retries`, `allow`, `workspace`, `credential`, `credential_name`, `project`, `agent`, `resources`,
-`without`, `lock`. One bad line, and no task is
+`without`, `lock`, `provider`. One bad line, and no task is
 submitted. The exit code of several tasks is that of the worst.
 
 The credential for the model is --credential, else the first of these that is set:
@@ -203,6 +204,10 @@ pub(crate) struct RunArgs {
     /// [default: the one around the current folder, else an empty workspace]
     #[arg(long, value_name = "PATH|URL")]
     pub(crate) repo: Option<String>,
+    /// Where machines are made: `sandbox` or `microvm` on this box, or `fly`; an orchestrator that makes them elsewhere
+    /// does not take the task [default: wherever it does, `sandbox` if none is there yet]
+    #[arg(long, value_name = "PROVIDER", value_parser = values::provider)]
+    pub(crate) provider: Option<ProviderName>,
     /// The model, as `claude --model` takes it [default: sonnet]
     #[arg(long, value_name = "MODEL", value_parser = values::model)]
     pub(crate) model: Option<String>,
@@ -420,6 +425,7 @@ impl RunArgs {
     fn over(&self, flags: Flags) -> Flags {
         Flags {
             data: self.data.folder.clone(),
+            provider: self.provider,
             model: self.model.clone(),
             timeout: self.timeout,
             idle_timeout: self.idle_timeout,

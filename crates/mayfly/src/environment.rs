@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use mayfly_git::Git;
+use mayfly_wire::boot::OWNER_TOKEN;
 
 use crate::exit::Stop;
 
@@ -85,10 +86,13 @@ impl Environment {
     /// Every variable but those that carry credentials or settings of `claude`, or a token of Fly's or ours: what a process in
     /// the background may keep.
     pub(crate) fn without_credentials(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        const OTHERS: [&[u8]; 3] = [b"FLY_API_TOKEN", b"FLY_ACCESS_TOKEN", b"MAYFLY_OWNER_TOKEN"];
+        const OTHERS: [&str; 3] =
+            [mayfly_provider_fly::TOKEN, mayfly_provider_fly::ACCESS_TOKEN, OWNER_TOKEN];
         let secret = |name: &OsStr| {
             let name = name.as_encoded_bytes().to_ascii_uppercase();
-            name.starts_with(b"ANTHROPIC") || name.starts_with(b"CLAUDE") || OTHERS.contains(&&*name)
+            name.starts_with(b"ANTHROPIC")
+                || name.starts_with(b"CLAUDE")
+                || OTHERS.iter().any(|other| other.as_bytes() == name)
         };
         let all = self.vars.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
         all.filter(move |(name, _)| !secret(name))
@@ -154,7 +158,9 @@ mod tests {
             ("CLAUDE_CODE_OAUTH_TOKEN", "canary"),
             ("CLAUDECODE", "1"),
             ("anthropic_auth_token", "canary"),
-            ("FLY_API_TOKEN", "canary"),
+            (mayfly_provider_fly::TOKEN, "canary"),
+            ("fly_access_token", "canary"),
+            (OWNER_TOKEN, "canary"),
         ]);
         let kept: Vec<_> = environment.without_credentials().collect();
         assert_eq!(kept, [(OsStr::new("PATH"), OsStr::new("/bin"))]);

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use mayfly_client::{Client, ClientError};
+use mayfly_provider_fly::TOKEN;
 use mayfly_server::{NO_LINK, ServerConfig, make_data_folder};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -30,7 +31,7 @@ use crate::contact::Origin;
 use crate::environment::Environment;
 use crate::exit::Stop;
 use crate::last::Last;
-use crate::machines::{self, fly};
+use crate::machines;
 use crate::tunnel::Saved;
 use crate::values::ProviderName;
 
@@ -215,13 +216,13 @@ fn spawn(
     if settings.idle_exit().is_none() {
         serve.args(["--idle-exit", IDLE_EXIT]);
     }
-    serve.arg("--data").arg(data);
+    serve.arg("--data").arg(data).args(["--provider", settings.provider().word()]);
     if let Some(claude) = claude {
         serve.arg("--claude").arg(&claude.path);
     }
     serve.env_clear().envs(environment.without_credentials()).current_dir("/");
     if settings.provider() == ProviderName::Fly {
-        serve.envs(environment.get(fly::TOKEN).map(|token| (fly::TOKEN, token)));
+        serve.envs(environment.get(TOKEN).map(|token| (TOKEN, token)));
     }
     serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     let child = serve.spawn().with_context(|| format!("cannot start `{}`", mayfly.display()))?;

@@ -15,7 +15,6 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
@@ -25,7 +24,7 @@ use mayfly_library::tool::{self, Download, Tool};
 use mayfly_library::{Kind, Library, ResourceId};
 
 use crate::environment::Environment;
-use crate::fetching::{self, Ended, Scratch};
+use crate::fetching::{self, Ended, Flag, Scratch};
 use crate::printer::Shown;
 
 /// The most characters of what npm or pip said.
@@ -56,7 +55,7 @@ pub(crate) fn fetch(
     library: &Library,
     ids: impl IntoIterator<Item = ResourceId>,
     environment: &Environment,
-    given_up: &AtomicBool,
+    given_up: &Flag,
     mut tell: impl FnMut(&str),
 ) -> anyhow::Result<Vec<Fetched>> {
     let mut fetched = Vec::new();
@@ -115,7 +114,7 @@ fn fetch_one(
     library: &Library,
     download: &Download<'_>,
     environment: &Environment,
-    given_up: &AtomicBool,
+    given_up: &Flag,
 ) -> anyhow::Result<Tool> {
     let Download { package, named, program, .. } = *download;
     let trees = library.folder().join(tool::FOLDER);
@@ -166,7 +165,7 @@ struct Fetcher<'a> {
     /// A folder for what they say.
     scratch: &'a Path,
     environment: &'a Environment,
-    given_up: &'a AtomicBool,
+    given_up: &'a Flag,
 }
 
 impl Fetcher<'_> {
@@ -273,7 +272,7 @@ mod tests {
 
     /// Fetches to the end.
     pub(super) fn fetched(library: &Library, environment: &Environment) -> anyhow::Result<Vec<Fetched>> {
-        fetch(library, library.ids().expect("ids"), environment, &AtomicBool::new(false), |_| ())
+        fetch(library, library.ids().expect("ids"), environment, &Flag::default(), |_| ())
     }
 
     #[test]
@@ -330,7 +329,7 @@ mod tests {
         assert!(said.ends_with("METADATA has more than 4194304 bytes"), "{said}");
 
         let environment = environment(tree, "");
-        let never = &AtomicBool::new(false);
+        let never = &Flag::default();
         let fetcher = Fetcher { scratch: tree, environment: &environment, given_up: never };
         let shell = |script: String| {
             let mut shell = Command::new("sh");
@@ -374,7 +373,7 @@ mod tests {
     fn a_program_that_does_not_answer_is_ended_and_named() {
         let place = tempfile::tempdir().expect("a folder");
         let environment = environment(place.path(), "");
-        let never = &AtomicBool::new(false);
+        let never = &Flag::default();
         let fetcher = Fetcher { scratch: place.path(), environment: &environment, given_up: never };
         let mut waits = Command::new("tail");
         waits.args(["-f", "/dev/null"]);

@@ -201,6 +201,20 @@ pub(crate) fn fly_word(text: &str) -> Result<String, String> {
     }
 }
 
+/// Places that are tried, with commas between them.
+pub(crate) fn tried_places(text: &str) -> Result<Vec<String>, String> {
+    let is_place = |place: &String| {
+        let port =
+            place.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        port.is_some_and(|port| port.is_ok()) && place.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let places: Vec<String> = text.split(',').map(|place| place.trim().to_owned()).collect();
+    match places.iter().all(is_place) {
+        true => Ok(places),
+        false => Err("expected places as HOST:PORT with commas between them, such as 1.1.1.1:443".to_owned()),
+    }
+}
+
 /// Regions of Fly's, the most wanted first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Regions(pub(crate) Vec<String>);

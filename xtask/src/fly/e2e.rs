@@ -2,13 +2,14 @@
 //! roots of their own; it fails by a script, and the orchestrator is killed in the middle.
 //!
 //! ```text
-//! mayfly fly deploy ──HTTP──► stand-in for Fly ──► mayfly serve, with a volume
+//! an image's layout ──► mayfly fly deploy ──HTTP──► stand-in for Fly, its registry ──► mayfly serve, with a volume
 //! the API ──► mayfly serve ──HTTP──► stand-in ──► mayfly worker, claude ──► scripted model
 //!                  ▲────────── dials, by Flycast's address ──┘
 //! ```
 //!
 //! All of it is in a network namespace of its own, where there is nothing but a loopback, which has that address too.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use mayfly_client::Client;
 use mayfly_engine::SystemClock;
+use mayfly_fake_fly::image;
 use mayfly_fake_fly::vm::Vms;
 use mayfly_fake_fly::{Checks, FakeFly, Fault, On, Run, Seen, Setup, Start, Token, no_room};
 use mayfly_wire::api::CreateTask;
@@ -40,6 +42,8 @@ const APP: &str = "e2e";
 const ORGANISATION: &str = "acme";
 /// Fly's, in the workers' network.
 const FLYCAST: Ipv6Addr = Ipv6Addr::new(0xfdaa, 0, 1, 0, 1, 0, 0, 2);
+/// Where an orchestrator listens that `mayfly fly deploy` has made.
+const PORT: u16 = 8080;
 const REGIONS: &str = "iad,ord,ams,fra,lhr,sin,syd,nrt";
 /// What opens the stand-in, and nothing else.
 const TOKEN: &str = "fm2_made-up";
@@ -93,7 +97,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     loopback().await?;
     let (fake, silent) = stand_in(&place).await?;
-    place.environment = vec![("FLY_API_TOKEN", TOKEN.to_owned()), ("FLY_FLAPS_BASE_URL", fake.url())];
+    let cache = place.home.join("cache");
+    image::make_up(&cache, "1")?;
+    place.environment = vec![
+        (mayfly_provider_fly::TOKEN, TOKEN.to_owned()),
+        (mayfly_provider_fly::BASE_URL, fake.url()),
+        (mayfly_provider_fly::REGISTRY_HOST, fake.registry()),
+        ("XDG_CACHE_HOME", cache.to_string_lossy().into_owned()),
+    ];
     let checked = timeout(CHECK_MAX, check(&place, &fake, silent, tasks)).await;
     let good = matches!(checked, Ok(Ok(ExitCode::SUCCESS)));
     if !good {
@@ -122,14 +133,15 @@ async fn loopback() -> anyhow::Result<()> {
 async fn stand_in(place: &Place) -> anyhow::Result<(FakeFly, UnboundedReceiver<String>)> {
     let machines = place.home.join("machines");
     fs::create_dir(&machines)?;
-    let mut setup = Setup::new(Arc::new(SystemClock), APP, TOKEN, &image());
-    setup.apps.clear();
+    let mut setup = Setup::new(Arc::new(SystemClock), APP, TOKEN, "");
+    (setup.apps, setup.images) = (BTreeMap::new(), Vec::new());
     setup.tokens = vec![Token { app: None, ..Token::deploy(TOKEN, ORGANISATION, "") }];
     (setup.flycast, setup.checks) = (FLYCAST, Checks::Ask);
     // More than are without room: one that had none is left out for minutes.
     setup.regions = REGIONS.split(',').map(str::to_owned).collect();
     setup.boot = Duration::from_millis(100);
-    let (run, silent) = with_one_silent(Vms::new(&machines, &place.claude, &place.mayfly).run());
+    let (run, silent) =
+        with_one_silent(Vms::new(&machines, &place.claude, &place.mayfly, (FLYCAST, PORT).into()).run());
     setup.run = run;
     Ok((FakeFly::start(setup).await, silent))
 }
@@ -173,10 +185,6 @@ fn with_one_silent(run: Run) -> (Run, UnboundedReceiver<String>) {
     (run, silent)
 }
 
-fn image() -> String {
-    format!("registry.fly.io/{APP}@sha256:{}", "ab".repeat(32))
-}
-
 /// A verb of `mayfly fly`, which must succeed.
 async fn fly(place: &Place, verb: &str, more: &[&str]) -> anyhow::Result<()> {
     let mut command = place.command();
@@ -194,7 +202,7 @@ async fn check(
     tasks: usize,
 ) -> anyhow::Result<ExitCode> {
     let (api, credential) = scripted_model().await?;
-    fly(place, "deploy", &["--regions", REGIONS, "--image", &image()]).await?;
+    fly(place, "deploy", &["--regions", REGIONS]).await?;
     let machines = fake.machines();
     let orchestrator = &machines.first().context("an orchestrator")?.id;
     torment(fake);
@@ -226,6 +234,7 @@ async fn check(
     fake.calm();
     let _ = timeout(GONE_MAX, fake.until(|machines| machines.len() <= 1)).await;
     let workers = fake.machines().len().saturating_sub(1);
+    let others = roots_of_others(&place.home.join("machines"))?;
     let lost = lost(&client, &told, &place.home.join("session.jsonl")).await?;
     fly(place, "status", &[]).await?;
     fly(place, "destroy", &["--yes"]).await?;
@@ -233,7 +242,21 @@ async fn check(
     for complaint in fake.complaints() {
         println!("not by the document: {complaint}");
     }
-    Ok(report(&told, (most, workers), lost, fake))
+    Ok(report(&told, (most, workers), (lost, others), fake))
+}
+
+/// How many machines had another root than that of the image that was pushed.
+fn roots_of_others(machines: &Path) -> anyhow::Result<usize> {
+    let mut others = 0;
+    for entry in fs::read_dir(machines)? {
+        let root = entry?.path();
+        // One that was silent never had a root.
+        if root.join("opt/mayfly").is_dir() {
+            let mark = fs::read_to_string(root.join(image::MARK.0.trim_start_matches('/')));
+            others += usize::from(!mark.is_ok_and(|mark| mark == image::MARK.1));
+        }
+    }
+    Ok(others)
 }
 
 /// The workers that run.
@@ -257,7 +280,12 @@ async fn lost(client: &Client, told: &[Told], scratch: &Path) -> anyhow::Result<
     Ok(lost)
 }
 
-fn report(told: &[Told], (most, workers): (usize, usize), lost: usize, fake: &FakeFly) -> ExitCode {
+fn report(
+    told: &[Told],
+    (most, workers): (usize, usize),
+    (lost, others): (usize, usize),
+    fake: &FakeFly,
+) -> ExitCode {
     let count = |is_bad: fn(&&Told) -> bool| told.iter().filter(is_bad).count();
     let succeeded = count(|task| task.outcome.as_deref() == Some("succeeded"));
     let faults = usize::try_from(fake.faults()).unwrap_or(usize::MAX);
@@ -269,6 +297,8 @@ fn report(told: &[Told], (most, workers): (usize, usize), lost: usize, fake: &Fa
         ("requests to Fly", requests, requests > 0),
         ("faults there", faults, faults > 0),
         none("requests and answers that are not by the document", fake.complaints().len()),
+        ("uploads to the registry", fake.uploads(), fake.uploads() > 0),
+        none("machines of another image than was pushed", others),
         none("tasks that lost a message", lost),
         none("logs with a gap or a repeat", count(|task| !task.whole)),
         none("run twice", count(|task| task.ran_twice())),

@@ -46,7 +46,12 @@ async fn push_to(
     let http =
         Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().expect("a client");
     let mut told = Vec::new();
-    let pushed = push(store, image, &to, login, &http, |line| told.push(line.to_owned())).await;
+    let push = Push { store, image, to: &to, login, http: &http, sent: Arc::default() };
+    let pushed = push.send(|line| told.push(line.to_owned())).await;
+    if pushed.is_ok() {
+        assert_eq!(push.is_there().await.ok(), Some(true), "it is not there by its digest");
+    }
+    let pushed = pushed.map(|()| push.name());
     (pushed.map_err(|error| error.to_string().replace(&registry.host(), "[registry]")), told)
 }
 
@@ -134,8 +139,16 @@ async fn one_that_is_not_there_is_named() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = Client::builder().no_proxy().build().expect("a client");
     // Whether the port is closed yet or answers for the last time, nothing was pushed.
-    let pushed = push(&store, &image, &to, Some(&login(PASSWORD)), &http, |_| ()).await;
-    pushed.expect_err("nobody is there");
+    let login = login(PASSWORD);
+    let push = Push {
+        store: &store,
+        image: &image,
+        to: &to,
+        login: Some(&login),
+        http: &http,
+        sent: Arc::default(),
+    };
+    push.send(|_| ()).await.expect_err("nobody is there");
 }
 
 #[test]
@@ -164,4 +177,31 @@ fn a_login_goes_to_no_place_without_tls_but_this_machine() {
     ] {
         assert_eq!(is_safe(&Url::parse(place).expect("a URL")), safe, "{place}");
     }
+}
+
+#[tokio::test]
+async fn whether_an_image_is_there_is_seen_without_sending_any_of_it() {
+    let (_dir, store, image) = stored();
+    let registry = registry(Wants::Bearer).await;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (login, http) = (login(PASSWORD), Client::builder().no_proxy().build().expect("a client"));
+    let to = format!("{}/team/app:v1", registry.host()).parse().expect("a place");
+    let push = Push {
+        store: &store,
+        image: &image,
+        to: &to,
+        login: Some(&login),
+        http: &http,
+        sent: Arc::default(),
+    };
+    assert!(!push.is_there().await.expect("an answer"));
+    push.send(|_| ()).await.expect("pushed");
+    let blobs = image.manifest.layers.iter().chain([&image.manifest.config]);
+    assert_eq!(push.sent.load(Ordering::Relaxed), blobs.map(|blob| blob.size).sum::<u64>());
+    assert!(push.is_there().await.expect("an answer"));
+    let other = format!("{}/team/other:v1", registry.host()).parse().expect("a place");
+    let elsewhere = Push { to: &other, ..push };
+    let refused = elsewhere.is_there().await.expect_err("another repository");
+    assert!(matches!(refused, PushError::Login { .. }), "{refused}");
+    assert_eq!((registry.uploads(), registry.complaints()), (3, Vec::new()));
 }

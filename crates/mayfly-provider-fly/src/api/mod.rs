@@ -27,6 +27,7 @@ pub(crate) use apps::{Address, CreateVolume, Policy, Rule, Selector, Volume};
 use error::Refusal;
 pub(crate) use error::{ApiError, Kind, Scope};
 use pace::{Action, Pace};
+pub use token::bare_token;
 pub(crate) use token::{BadToken, Token};
 pub use types::Guest;
 pub(crate) use types::{

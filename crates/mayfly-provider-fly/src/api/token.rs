@@ -39,6 +39,11 @@ impl Token {
     }
 }
 
+/// A token without the scheme that it is printed with, as the registry takes it for a password.
+pub fn bare_token(text: &SecretString) -> SecretString {
+    bare(text.expose_secret()).to_owned().into()
+}
+
 fn bare(text: &str) -> &str {
     let text = text.trim();
     let scheme = text.split_whitespace().next().unwrap_or_default();

@@ -12,7 +12,7 @@ use crate::api::{
     self, ApiError, Check, CreateMachine, File, Guest, Init, Kind, Mount, Port, Restart, Service,
     ServiceConfig, State, StopConfig,
 };
-use crate::exit;
+use crate::{BASE_URL, exit};
 
 /// What it is called.
 const NAME: &str = "orchestrator";
@@ -28,8 +28,6 @@ pub(super) const REGIONS: &str = "mayfly_regions";
 pub(super) const SIZE: &str = "mayfly_size";
 /// What it has to end: Fly allows 5 min.
 const STOP: &str = "120s";
-/// What stands in the environment of a stand-in's orchestrator.
-const BASE_URL: &str = "FLY_FLAPS_BASE_URL";
 
 impl Deployment {
     /// The orchestrator's machine, if there is one.
@@ -158,5 +156,53 @@ impl Deployment {
              host_names = \"{app}.fly.dev\"\n[fly]\napp = \"{workers}\"\nimage = \"{image}\"\nregions = \"{regions}\"\n\
              orchestrator = \"http://[{ip}]:{PORT}\"\n"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use mayfly_testkit::ManualClock;
+
+    use super::*;
+    use crate::deploy::{VOLUME, Wanted};
+
+    fn beside(name: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/fly").join(name);
+        fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn what_is_there_for_those_who_deploy_by_hand_is_the_same() {
+        let size = "shared-cpu-2x";
+        let wanted = Wanted {
+            api: crate::API.to_owned(),
+            token: "made-up".to_owned().into(),
+            organisation: "personal".to_owned(),
+            app: "my-mayfly".to_owned(),
+            regions: vec!["iad".to_owned(), "ord".to_owned()],
+            image: format!("registry.fly.io/my-mayfly@sha256:{}", "0".repeat(64)),
+            volume_gb: 10,
+            size: size.to_owned(),
+            owner_token: "made-up".to_owned().into(),
+        };
+        let image = wanted.image.clone();
+        let deployment = Deployment::new(wanted, Arc::new(ManualClock::default())).unwrap();
+        assert_eq!(beside("mayfly.toml"), deployment.configuration("fdaa:0:0:0:1::2"));
+        let fly = beside("fly.toml");
+        for line in [
+            format!("image = \"{image}\""),
+            format!("app = \"--config {CONFIGURATION} serve\""),
+            format!("guest_path = \"{CONFIGURATION}\""),
+            format!("source = \"{VOLUME}\"\n  destination = \"{VOLUME_PATH}\""),
+            format!("internal_port = {PORT}"),
+            format!("kill_timeout = \"{STOP}\""),
+            format!("size = \"{size}\""),
+        ] {
+            assert!(fly.contains(&line), "{line}");
+        }
     }
 }

@@ -22,11 +22,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_provider::clock::{Clock, after};
+use mayfly_wire::boot::OWNER_TOKEN;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::BadFlyConfig;
 use crate::api::{self, Api, ApiError, CreateVolume, Kind, Policy, Rule, Selector, State};
 use crate::config::{base, has_digest, is_app};
+use crate::{BadFlyConfig, TOKEN};
 
 /// How often a step is done until it is seen to be done.
 const TRIES_MAX: u32 = 5;
@@ -39,9 +40,6 @@ const TOKEN_EXPIRY: &str = "2160h";
 /// What the volume and the policy are called.
 const VOLUME: &str = "mayfly_data";
 const POLICY: &str = "mayfly-nothing-but-flycast";
-/// In the orchestrator's environment: Fly's token, and its owner's.
-const FLY_TOKEN: &str = "FLY_API_TOKEN";
-const OWNER_TOKEN: &str = "MAYFLY_OWNER_TOKEN";
 
 /// What is to be there.
 #[derive(Debug, Clone)]
@@ -433,8 +431,8 @@ impl Deployment {
     async fn look_at_secrets(&self) -> Result<Look, Failed> {
         let secrets = self.app.secrets().await?;
         let has = |name: &str| secrets.iter().any(|secret| secret == name);
-        Ok(match has(FLY_TOKEN) && has(OWNER_TOKEN) {
-            true => Look::There(format!("secrets {FLY_TOKEN} and {OWNER_TOKEN}")),
+        Ok(match has(TOKEN) && has(OWNER_TOKEN) {
+            true => Look::There(format!("secrets {TOKEN} and {OWNER_TOKEN}")),
             false => Look::Missing(self.would(Step::Secrets)),
         })
     }
@@ -442,7 +440,7 @@ impl Deployment {
     async fn renew_secrets(&self) -> Result<(), ApiError> {
         let token = self.workers.deploy_token(TOKEN_EXPIRY).await?;
         let owner = self.wanted.owner_token.expose_secret().to_owned();
-        let secrets = BTreeMap::from([(FLY_TOKEN, token.expose_secret().to_owned()), (OWNER_TOKEN, owner)]);
+        let secrets = BTreeMap::from([(TOKEN, token.expose_secret().to_owned()), (OWNER_TOKEN, owner)]);
         self.app.set_secrets(secrets).await
     }
 
@@ -451,7 +449,7 @@ impl Deployment {
         let reason = match &error.kind {
             Kind::Token => format!(
                 "Fly does not take the token: it has expired or was revoked; make another with `fly tokens create org -o \
-                 {organisation} -x 2h`, and set it as FLY_API_TOKEN"
+                 {organisation} -x 2h`, and set it as {TOKEN}"
             ),
             Kind::Forbidden => format!(
                 "the token may not do this in the organisation `{organisation}`, or an app called `{app}` is another one's: \

@@ -7,7 +7,7 @@ use mayfly_core::causes;
 use mayfly_fake_fly::{Fault, On, no_room};
 use mayfly_provider::clock::SystemClock;
 use mayfly_provider::{Limits, MachineSpec, Provider as _, ProviderError, ToolSpec};
-use mayfly_provider_fly::{BOOT_FILE, Fly};
+use mayfly_provider_fly::{BOOT_FILE, CLOSED_TO, Fly};
 use mayfly_wire::boot::Boot;
 use serde_json::json;
 
@@ -36,9 +36,13 @@ async fn a_machine_is_made_to_live_once_and_for_one_attempt() {
     assert_eq!((&file["guest_path"], &file["mode"]), (&json!(BOOT_FILE), &json!(0o400)));
     let boot = base64::engine::general_purpose::STANDARD.decode(file["raw_value"].as_str().unwrap()).unwrap();
     let boot: Boot = serde_json::from_slice(&boot).unwrap();
-    assert_eq!((boot.attempt, boot.ticket.expose()), (attempt(1).to_string(), "ticket"));
+    assert_eq!((boot.attempt.clone(), boot.ticket.expose()), (attempt(1).to_string(), "ticket"));
     assert_eq!(boot.endpoint.to_string(), "http://mayfly.flycast");
     assert!(!config.to_string().contains("fm2_"), "a token in a machine");
+    assert_eq!(boot.closed_to, CLOSED_TO, "it tries whether it is shut in");
+    // What says that it is another machine has not the attempt's.
+    let can_be = |id: &str| fly.can_be_machine_of(attempt(1), id);
+    assert!(can_be(&machine.id) && !can_be("148ed21a031189") && fly.can_be_machine_of(attempt(2), "148ed21a031189"));
     bed.run(fly.destroy(attempt(1))).await.unwrap();
     bed.end();
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mayfly_core::causes;
-use mayfly_fake_fly::{Fault, On, Setup, Token};
+use mayfly_fake_fly::{Fault, On, Setup, Token, no_room};
 use mayfly_provider::Provider as _;
 use mayfly_provider_fly::Fly;
 use mayfly_provider_fly::deploy::{DeployError, Deployment, Look, Step, Wanted};
@@ -204,6 +204,17 @@ async fn what_is_in_the_way_is_said_with_what_to_do() {
     assert!(region.starts_with("Fly does not know the region"), "{region}");
     let quota = said(&with(|setup| setup.machines_max = Some(0)).await, |_| {}).await;
     assert!(quota.starts_with("the organisation `acme` has used up its quota"), "{quota}");
+    for on in [On::Create, On::CreateVolume] {
+        for disguise in no_room().into_iter().filter(|room| !matches!(room, Fault::Refused(403, _))) {
+            let full = bed().await;
+            full.fake.each(1, on, disguise);
+            let full = said(&full, |_| {}).await;
+            assert!(
+                full.starts_with("Fly has no room there now: run the same command again later"),
+                "{full}"
+            );
+        }
+    }
     let network = with(|setup| drop(setup.apps.insert("mayfly-workers".to_owned(), "acme".to_owned()))).await;
     let network = said(&network, |_| {}).await;
     assert!(

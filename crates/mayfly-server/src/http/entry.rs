@@ -26,6 +26,7 @@ use super::egress::Elsewhere;
 use super::extract::bearer;
 use super::problem::Problem;
 use crate::doors::{Doors, NoEntry};
+use crate::fly_src::{FlySrc, NotFrom};
 use crate::guest::Guest;
 
 /// The way to the engine.
@@ -40,7 +41,7 @@ enum Way {
     /// The door of this attempt.
     Door(AttemptId),
     /// The port, for whichever attempt has its door open.
-    Port(Arc<Doors>),
+    Port(Arc<Doors>, Option<FlySrc>),
 }
 
 impl Entry {
@@ -50,15 +51,29 @@ impl Entry {
     }
 
     /// By the port.
-    pub(crate) fn by_port(engine: Engine, doors: Arc<Doors>) -> Self {
-        Self { engine, way: Way::Port(doors) }
+    pub(crate) fn by_port(engine: Engine, doors: Arc<Doors>, fly_src: Option<FlySrc>) -> Self {
+        Self { engine, way: Way::Port(doors, fly_src) }
     }
 
     /// Gives a connection that came with `token` a place, where it has none yet. What is no token is for others to
-    /// refuse.
-    pub(super) fn seat(&self, token: &str, guest: &Guest) -> Result<(), NoEntry> {
-        match (&self.way, self.engine.attempt_of(token)) {
-            (Way::Port(doors), Some(attempt)) => doors.enter(attempt, guest),
+    /// refuse. The headers are those of the connection's first request.
+    pub(super) fn seat(&self, token: &str, guest: &Guest, headers: &HeaderMap) -> Result<(), NoEntry> {
+        let (Way::Port(doors, fly_src), Some(attempt)) = (&self.way, self.engine.attempt_of(token)) else {
+            return Ok(());
+        };
+        if let Some(fly_src) = fly_src
+            && let Err(why) = self.comes_from(fly_src, attempt, headers)
+        {
+            tracing::warn!(%attempt, %why, "a machine's token came from elsewhere");
+            return Err(NoEntry::Elsewhere);
+        }
+        doors.enter(attempt, guest)
+    }
+
+    /// Holds what a request says of where it comes from against what is known of the attempt's machine.
+    fn comes_from(&self, fly_src: &FlySrc, attempt: AttemptId, headers: &HeaderMap) -> Result<(), NotFrom> {
+        match fly_src.machine(headers, self.engine.clock().now())? {
+            Some(machine) if !self.engine.can_be_machine_of(attempt, &machine) => Err(NotFrom::Machine),
             _ => Ok(()),
         }
     }
@@ -185,12 +200,12 @@ impl Entry {
 /// Gives each request that came by the port with a machine's token a place of its attempt.
 pub(super) async fn seat(State(entry): State<Entry>, request: Request, next: Next) -> Response {
     let seated = match (token(request.headers()), request.extensions().get::<Guest>()) {
-        (Some(token), Some(guest)) => entry.seat(token, guest),
+        (Some(token), Some(guest)) => entry.seat(token, guest, request.headers()),
         _ => Ok(()),
     };
     match seated {
         Ok(()) => next.run(request).await,
-        Err(NoEntry::Closed) => Problem::denied().into_response(),
+        Err(NoEntry::Closed | NoEntry::Elsewhere) => Problem::denied().into_response(),
         Err(NoEntry::Full) => Problem::busy().into_response(),
     }
 }

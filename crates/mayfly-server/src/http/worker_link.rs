@@ -16,6 +16,7 @@ use axum::extract::{Extension, Request, State};
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+use http::HeaderMap;
 use mayfly_core::{AttemptId, causes};
 use mayfly_engine::{IngestError, JoinError, Session};
 use mayfly_link::{Accepting, Channel, Frame, LinkError, Receiver, Sender};
@@ -64,8 +65,9 @@ pub(super) async fn join(
         mayfly_link::accept(&mut request).map_err(|error| Problem::bad_request(error.to_string()))?;
     let span = info_span!("link", attempt = field::Empty);
     let house = app.house.clone();
+    let headers = request.headers().clone();
     let link = async move {
-        if let Err(end) = hold(&app, accepting, &guest).await {
+        if let Err(end) = hold(&app, accepting, (&guest, &headers)).await {
             tracing::info!(cause = %causes(&end), "a worker's link ended");
         }
     };
@@ -73,11 +75,15 @@ pub(super) async fn join(
     Ok(response.map(|()| Body::empty()))
 }
 
-async fn hold(app: &Machine, accepting: Accepting, guest: &Guest) -> Result<(), LinkEnd> {
+async fn hold(
+    app: &Machine,
+    accepting: Accepting,
+    (guest, headers): (&Guest, &HeaderMap),
+) -> Result<(), LinkEnd> {
     let mut channel = accepting.channel().await?;
     let hello = timeout(HELLO_MAX, hello(&mut channel)).await.map_err(|_| LinkEnd::NoHello)??;
     let (mut down, up) = channel.split();
-    match admit(app, hello, guest).await? {
+    match admit(app, hello, (guest, headers)).await? {
         Ok(session) => talk(session, down, up, leave(app, guest)).await,
         // The worker is still wanted, and dials again.
         Err(error @ JoinError::Store(_)) => Err(LinkEnd::Join(error)),
@@ -99,7 +105,7 @@ async fn hello(channel: &mut Channel) -> Result<Result<Hello, BadHello>, LinkEnd
 async fn admit(
     app: &Machine,
     hello: Result<Hello, BadHello>,
-    guest: &Guest,
+    (guest, headers): (&Guest, &HeaderMap),
 ) -> Result<Result<Session, JoinError>, LinkEnd> {
     let hello = match hello {
         Ok(hello) => hello,
@@ -109,8 +115,9 @@ async fn admit(
         Span::current().record("attempt", field::display(attempt));
     }
     // An attempt that is over has no places: to that the engine says no, and so the worker is told.
-    match app.entry.seat(hello.ticket.expose(), guest) {
+    match app.entry.seat(hello.ticket.expose(), guest, headers) {
         Err(NoEntry::Full) => Err(LinkEnd::Full),
+        Err(NoEntry::Elsewhere) => Ok(Err(JoinError::Ticket)),
         Ok(()) | Err(NoEntry::Closed) => Ok(app.entry.join(hello).await),
     }
 }

@@ -3,11 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use mayfly_client::Bundle;
 use mayfly_link::{Endpoint, LinkError, Route};
-use mayfly_server::{MACHINE_CONNECTIONS_MAX, Tls};
+use mayfly_provider::clock::Clock as _;
+use mayfly_server::{FlySrc, MACHINE_CONNECTIONS_MAX, ServerConfig, Tls};
 use mayfly_wire::api::{Collected, CreateTask};
 use mayfly_wire::worker::Down;
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -24,11 +29,16 @@ const NOWHERE: &str = "http://127.0.0.1:1";
 
 /// An orchestrator for machines elsewhere; what dials by a socket calls it by this name.
 async fn bed() -> Bed {
-    Bed::start_with(|config| {
+    bed_with(|_| ()).await
+}
+
+async fn bed_with(adjust: impl Fn(&mut ServerConfig) + Send + Sync + 'static) -> Bed {
+    Bed::start_with(move |config| {
         config.listen = Some(ANY);
         config.tls = Some(Tls::SelfSigned);
         config.host_names = vec!["mayfly".to_owned()];
         config.machines_by_port = true;
+        adjust(config);
     })
     .await
 }
@@ -133,6 +143,34 @@ async fn a_machines_tokens_and_an_owners_open_what_is_theirs_alone() {
     Worker::join(&way, &hello(&spec)).await.expect("nothing of it is spent");
     let own = raw(&way).get("http://mayfly/v1/tasks").bearer_auth(owner).send().await.unwrap();
     assert_eq!(own.status(), 200);
+}
+
+/// S27: Fly's proxy says of a request where it comes from. It need not be there, and what is there must be so.
+#[tokio::test]
+async fn a_machines_token_that_comes_from_elsewhere_at_fly_opens_nothing() {
+    let key = || {
+        let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        Ed25519KeyPair::from_pkcs8(made.as_ref()).unwrap()
+    };
+    let (flys, other) = (key(), key());
+    let known = FlySrc::of_app("workers", Some(&hex::encode(flys.public_key())));
+    let mut bed = bed_with(move |config| config.fly_src.clone_from(&known)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let way = way(&bed, &dir);
+    submit(&bed, "key").await;
+    let worker = worker(&mut bed, &way).await;
+    let put_from = async |key: &Ed25519KeyPair, app: &str| {
+        let source = format!("instance=1;app={app};org=acme;ts={}", bed.clock.now().as_second());
+        let signature = STANDARD.encode(key.sign(source.as_bytes()));
+        let put = raw(&way).put("http://mayfly/v1/worker/result/bundle");
+        let put = put.bearer_auth(worker.order.result_token.expose()).header("fly-src", source);
+        let put = put.header("fly-src-signature", signature).body(bundle("a.txt", "work", "m", "o"));
+        put.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(put_from(&flys, "workers").await, 204);
+    assert_eq!(put_from(&flys, "others").await, 401);
+    assert_eq!(put_from(&other, "workers").await, 401);
+    assert_eq!(put(&way, worker.order.result_token.expose()).await, 204);
 }
 
 /// S38: by the port too, a machine can take no more places than its own.

@@ -151,6 +151,7 @@ impl Host {
             memory_events: Some(at("memory.events")),
             processes: Some(ProcessLimit { max: 512, events: at("pids.events") }),
             disk: None,
+            closed_to: Vec::new(),
         }
     }
 

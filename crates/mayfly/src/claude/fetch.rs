@@ -16,7 +16,6 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -26,7 +25,7 @@ use sha2::{Sha256, Sha512};
 use super::pin::{Pin, VERSION};
 use super::{ClaudeError, digest};
 use crate::environment::Environment;
-use crate::fetching::{Ended, Scratch, run};
+use crate::fetching::{Ended, Flag, Scratch, run};
 use crate::printer::Shown;
 use crate::progress::{self, Progress};
 
@@ -41,7 +40,7 @@ pub(super) fn fetch(
     cache: &Path,
     into: &Path,
     environment: &Environment,
-    given_up: &AtomicBool,
+    given_up: &Flag,
 ) -> Result<(), ClaudeError> {
     let scratch = Scratch::below(cache, "the Claude Code CLI", given_up).map_err(ClaudeError::file(cache))?;
     let scratch = scratch.ok_or(ClaudeError::GivenUp)?;
@@ -61,7 +60,7 @@ fn pack(
     pin: &Pin,
     scratch: &Path,
     environment: &Environment,
-    given_up: &AtomicBool,
+    given_up: &Flag,
 ) -> Result<PathBuf, ClaudeError> {
     let said = scratch.join("npm-said");
     let mut npm = command("npm", environment);

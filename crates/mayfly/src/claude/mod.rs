@@ -19,13 +19,12 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use tokio::task::spawn_blocking;
 
 use crate::environment::Environment;
 use crate::exit::Stop;
-use crate::fetching::GivenUp;
+use crate::fetching::{Flag, GivenUp};
 use pin::{Pin, VERSION};
 pub(crate) use version::first_line;
 
@@ -89,7 +88,7 @@ fn find_pinned(
     given: Option<&Path>,
     environment: &Environment,
     pin: Option<&Pin>,
-    given_up: &AtomicBool,
+    given_up: &Flag,
 ) -> Result<Claude, ClaudeError> {
     match see(given, environment, pin)? {
         Seen::Here(claude) => Ok(claude),

@@ -64,7 +64,7 @@ impl Place {
     }
 
     fn find(&self, given: Option<&Path>) -> Result<Claude, ClaudeError> {
-        find_pinned(given, &self.environment(), Some(&self.pin), &AtomicBool::new(false))
+        find_pinned(given, &self.environment(), Some(&self.pin), &Flag::default())
     }
 
     fn cached(&self) -> PathBuf {
@@ -197,7 +197,7 @@ fn an_npm_that_fails_is_quoted_and_a_missing_one_has_three_ways_out() {
 
     let home = place.dir.path().to_str().expect("UTF-8");
     let nowhere = Environment::from([("PATH", "/nonexistent"), ("HOME", home)]);
-    let error = find_pinned(None, &nowhere, Some(&place.pin), &AtomicBool::new(false)).expect_err("no npm");
+    let error = find_pinned(None, &nowhere, Some(&place.pin), &Flag::default()).expect_err("no npm");
     assert!(matches!(error, ClaudeError::NoNpm { .. }), "{error}");
     for way in ["install npm", "PATH", "--claude"] {
         assert!(error.to_string().contains(way), "{error}");
@@ -242,7 +242,7 @@ fn fetches_at_the_same_time_are_one() {
 fn where_nothing_is_pinned_only_a_given_binary_will_do() {
     let place = Place::new();
     let given = place.program("a/claude", BINARY);
-    let find = |given| find_pinned(given, &place.environment(), None, &AtomicBool::new(false));
+    let find = |given| find_pinned(given, &place.environment(), None, &Flag::default());
     assert_eq!(find(Some(given.as_path())).expect("found").version, None);
     assert!(matches!(find(None), Err(ClaudeError::NoPin)));
 }

@@ -145,6 +145,7 @@ fn tasks(args: &RunArgs, settings: &Settings, registries: Option<&Found>) -> any
     let allow = values.allow.as_ref().map(|given| given.value.0.iter()).into_iter().flatten();
     let registries = registries.map(|found| found.rules.iter()).into_iter().flatten();
     let flags = CreateTask {
+        provider: args.provider.map(|provider| provider.word().to_owned()),
         model: (values.model.from != Source::Default).then(|| values.model.value.clone()),
         project: args.library.project.as_ref().map(ToString::to_string),
         agent: args.library.agent.as_ref().map(ToString::to_string),

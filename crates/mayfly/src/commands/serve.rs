@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use mayfly_core::Secrets;
 use mayfly_server::{STOP_MAX, Server, ServerConfig, make_data_folder};
 use mayfly_wire::Secret;
+use mayfly_wire::boot::OWNER_TOKEN;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ServeArgs;
@@ -23,9 +24,6 @@ use crate::interrupts::Interrupts;
 use crate::orchestrator::Orchestrator;
 use crate::values::ProviderName;
 use crate::{give_way, last, listening, log, machines};
-
-/// Where a token may be that opens the port.
-const OWNER_TOKEN: &str = "MAYFLY_OWNER_TOKEN";
 
 pub(crate) async fn serve(
     args: ServeArgs,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mayfly_engine::Rules;
 use mayfly_provider::Limits;
+use mayfly_provider_fly::CLOSED_TO;
 use mayfly_wire::api::CredentialMode;
 use serde::Deserialize;
 
@@ -16,7 +17,7 @@ use super::kind::toml;
 use super::kind::{
     Address, Age, Count, Cpus, Disk, Dollars, FlyGuest, FlySize, FlyWord, Kind, Loneliness, Memory, Mode,
     Model, Name, Names, OwnTls, PackageList, Patterns, Place, Places, PriceTable, Private, Processes,
-    ProjectTable, Provider, RegionList, Silence, SuiteName, Switch, Time, Way,
+    ProjectTable, Provider, RegionList, Silence, SuiteName, Switch, Time, TriedPlaces, Way,
 };
 use super::repos::Repo;
 use super::{Given, Row, Source};
@@ -251,6 +252,8 @@ keys! {
             such as "\"performance-2x\"";
         /// What a machine is made of, in Fly's words, instead of a size.
         guest: FlyGuest, else "as `size` says" such as "\"cpu_kind=performance,cpus=2,memory_mb=8192\"";
+        /// Where a machine may not get through to, with commas between: it tries first, and runs nothing if it does.
+        closed_to: TriedPlaces = CLOSED_TO.map(str::to_owned).to_vec();
         /// How long a machine may take to boot, before it is made elsewhere.
         boot_timeout: Time = Duration::from_secs(120);
         /// How long a machine may live at all, whatever its orchestrator says.

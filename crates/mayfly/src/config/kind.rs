@@ -95,6 +95,8 @@ kinds! {
     FlyWord: String, quoted true, values::fly_word, Clone::clone;
     /// Regions of Fly's.
     RegionList: Regions, quoted true, values::regions, |Regions(codes)| codes.join(",");
+    /// Places that are tried.
+    TriedPlaces: Vec<String>, quoted true, values::tried_places, |places| places.join(",");
     /// A size of Fly's.
     FlySize: String, quoted true, values::fly_size, Clone::clone;
     /// What a machine of Fly's is made of.

@@ -10,8 +10,8 @@ use std::{fs, io};
 use anyhow::Context as _;
 use mayfly_engine::SystemClock;
 use mayfly_provider::Provider;
-use mayfly_provider_fly::{API, Fly, FlyConfig};
-use mayfly_server::{ServerConfig, write_private};
+use mayfly_provider_fly::{API, BASE_URL, Fly, FlyConfig, REGISTRY_HOST, SOURCE_KEY_FILE, TOKEN};
+use mayfly_server::{FlySrc, ServerConfig, write_private};
 use uuid::Uuid;
 
 use super::{HELLO_MAX, tried};
@@ -20,10 +20,8 @@ use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::Stop;
 
-/// Where the token is.
-pub(crate) const TOKEN: &str = "FLY_API_TOKEN";
-/// Where another place of the Machines API is.
-const BASE_URL: &str = "FLY_FLAPS_BASE_URL";
+/// Where images are pushed to.
+const REGISTRY: &str = "registry.fly.io";
 /// What in the data folder tells this orchestrator's machines from another's, and its length.
 const DEPLOYMENT: &str = "fly-deployment";
 const DEPLOYMENT_BYTES: usize = 12;
@@ -41,6 +39,7 @@ pub(super) fn provider(
         config.secrets.add("fly", secret);
     }
     config.machines_by_port = true;
+    config.fly_src = Some(fly_src(settings, Path::new(SOURCE_KEY_FILE))?);
     config.rules.launch_max = settings.values.boot_timeout.value + HELLO_MAX;
     let swept = fly.clone();
     // For as long as this process is there.
@@ -82,6 +81,7 @@ fn fly(settings: &Settings, environment: &Environment, deployment: &str) -> Resu
     config.regions.clone_from(&regions.value.0);
     config.size = values.size.as_ref().map(|given| given.value.clone());
     config.guest = values.guest.as_ref().map(|given| given.value.clone());
+    config.closed_to.clone_from(&values.closed_to.value);
     (config.boot_max, config.life_max) = (values.boot_timeout.value, values.lifetime.value);
     Fly::new(config, Arc::new(SystemClock)).map_err(Stop::usage)
 }
@@ -89,6 +89,26 @@ fn fly(settings: &Settings, environment: &Environment, deployment: &str) -> Resu
 /// The token, or nothing.
 pub(crate) fn token(environment: &Environment) -> String {
     word(environment, TOKEN).unwrap_or_default()
+}
+
+/// What must be so of machines that come by Fly's proxy. The key is in each VM of Fly's, and nowhere else.
+fn fly_src(settings: &Settings, key_file: &Path) -> Result<FlySrc, Stop> {
+    let shown = key_file.display();
+    let key = match fs::read_to_string(key_file) {
+        Ok(key) => Some(key),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(anyhow::Error::new(error).context(format!("cannot read `{shown}`")).into()),
+    };
+    let app = settings.values.app.as_ref().map_or("", |app| &app.value);
+    FlySrc::of_app(app, key.as_deref()).ok_or_else(|| {
+        anyhow::anyhow!("`{shown}` has no key of Fly's, 64 digits in hex: no machine could be believed")
+            .into()
+    })
+}
+
+/// Where images are pushed to.
+pub(crate) fn registry(environment: &Environment) -> String {
+    word(environment, REGISTRY_HOST).unwrap_or_else(|| REGISTRY.to_owned())
 }
 
 /// Where the Machines API is.
@@ -175,6 +195,18 @@ mod tests {
                 "{words}"
             );
         }
+    }
+
+    #[test]
+    fn flys_key_is_taken_where_there_is_one_and_must_be_one() {
+        let (folder, settings) = (tempfile::tempdir().expect("a folder"), Settings::of(flags()));
+        let file = folder.path().join("fly-src.pub");
+        fly_src(&settings, &file).expect("none is known");
+        fs::write(&file, "ab".repeat(32)).expect("written");
+        fly_src(&settings, &file).expect("a key");
+        fs::write(&file, "no key").expect("written");
+        let words = fly_src(&settings, &file).expect_err("no key").into_error().to_string();
+        assert!(words.contains("has no key of Fly's"), "{words}");
     }
 
     #[test]

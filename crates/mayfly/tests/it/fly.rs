@@ -1,11 +1,12 @@
 //! What is said before any task, where machines are to be Fly's.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_engine::SystemClock;
-use mayfly_fake_fly::{FakeFly, Setup, Token};
+use mayfly_fake_fly::{FakeFly, Setup, Token, image};
 
 use super::User;
 use super::doctor::checks;
@@ -138,6 +139,48 @@ async fn an_orchestrator_is_deployed_looked_at_renewed_and_destroyed() {
     let all = all.join("\n");
     assert!(!all.contains(&owner_token) && !all.contains(TOKEN), "{all}");
     insta::assert_snapshot!(all);
+}
+
+/// From the layout that `mayfly image build` leaves to machines that boot it; what is there is not sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_image_that_was_built_is_pushed_once_and_booted_by_its_digest() {
+    let mut setup = Setup::new(Arc::new(SystemClock), APP, TOKEN, "");
+    setup.tokens = vec![Token { app: None, ..Token::deploy(TOKEN, "acme", "") }];
+    (setup.apps, setup.images, setup.boot) = (BTreeMap::new(), Vec::new(), Duration::ZERO);
+    let fake = FakeFly::start(setup).await;
+    let (user, registry) = (User::new(), fake.registry());
+    let mut all = Vec::new();
+    let mut mayfly = |token: &str, args: &[&str]| {
+        let mut command = user.mayfly(&[&["fly"], args, &["--app", "mine"]].concat());
+        command.env("FLY_API_TOKEN", token).env("FLY_FLAPS_BASE_URL", fake.url());
+        command.env("FLY_REGISTRY_HOST", &registry);
+        let said = user.said(command);
+        let shown = said.replace(&fake.url(), "[api]").replace(&registry, "[registry]");
+        all.push(format!("$ mayfly fly {}\n{shown}", args.join(" ")));
+    };
+    let deploy = ["deploy", "--org", "acme", "--regions", "iad"];
+    let cache = user.home().join(".cache");
+    mayfly(TOKEN, &deploy);
+    assert_eq!(fake.requests(), 0, "what is missing here is said first");
+    let first = image::make_up(&cache, "1").unwrap();
+    mayfly(TOKEN, &[&deploy[..], &["--dry-run"]].concat());
+    assert_eq!((fake.apps(), fake.uploads()), (vec![], 0));
+    mayfly(&format!("FlyV1 {TOKEN}"), &deploy);
+    let boots = |digest: &str| {
+        let machines = fake.machines();
+        let images: Vec<_> = machines.iter().map(|machine| machine.config["image"].clone()).collect();
+        assert_eq!(images, [format!("{registry}/mine@{digest}")]);
+    };
+    boots(&first);
+    assert_eq!(fake.uploads(), 3);
+    mayfly(TOKEN, &deploy);
+    assert_eq!(fake.uploads(), 3, "all of it is there");
+    let second = image::make_up(&cache, "2").unwrap();
+    mayfly(TOKEN, &["upgrade", "--org", "acme", "--push"]);
+    boots(&second);
+    assert_eq!(fake.uploads(), 5, "one layer is the same");
+    assert_eq!(fake.complaints(), [""; 0]);
+    insta::assert_snapshot!(all.join("\n"));
 }
 
 #[test]

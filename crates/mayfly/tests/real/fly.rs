@@ -4,6 +4,7 @@
 //! A "VM" is a process with a root folder, mounts and processes of its own, which finds what Fly would have put into it.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,10 @@ struct Place {
     dir: TempDir,
     api: ScriptedApi,
     fake: FakeFly,
+    /// Where no machine may get through to: nobody does, while there is a policy.
+    outside: TcpListener,
+    /// Where the orchestrator listens.
+    port: SocketAddr,
 }
 
 /// One that serves, until it is dropped.
@@ -72,11 +77,15 @@ impl Place {
             skip("only root can make the roots of machines");
             return None;
         }
-        Some(Self::running(|machines| Vms::new(machines, &claude, Path::new(PROGRAM)).run()).await)
+        Some(
+            Self::running(true, |machines, port| Vms::new(machines, &claude, Path::new(PROGRAM), port).run())
+                .await,
+        )
     }
 
-    /// One whose machines, with what is theirs in this folder, run so.
-    async fn running(run: impl FnOnce(&Path) -> VmRun) -> Self {
+    /// One whose machines, with what is theirs in this folder and the orchestrator at this address, run so; with a policy by
+    /// which they reach nothing else, or without.
+    async fn running(is_shut_in: bool, run: impl FnOnce(&Path, SocketAddr) -> VmRun) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let machines = dir.path().join("machines");
         fs::create_dir(&machines).unwrap();
@@ -87,18 +96,21 @@ impl Place {
         // More than are without room: one that had none is left out for minutes.
         setup.regions = REGIONS.split(',').map(str::to_owned).collect();
         setup.boot = Duration::ZERO;
-        setup.run = run(&machines);
+        let port = free_port();
+        (setup.is_shut_in, setup.run) = (is_shut_in, run(&machines, port));
         let fake = FakeFly::start(setup).await;
         let loopback = "127.0.0.1:0".parse().unwrap();
         let api = ScriptedApi::start_paced(loopback, Accepted::Oauth(CANARY.to_owned()), 0.0).await.unwrap();
         fs::create_dir(dir.path().join("outside")).unwrap();
-        let port = free_port();
+        let outside = TcpListener::bind((own_loopback(), 0)).unwrap();
+        outside.set_nonblocking(true).unwrap();
+        let closed_to = outside.local_addr().unwrap();
         let configuration = format!(
             "[serve]\nprovider = \"fly\"\nlisten = \"{port}\"\n[fly]\napp = \"{APP}\"\nimage = \"{image}\"\n\
-             regions = \"{REGIONS}\"\norchestrator = \"http://{port}\"\n"
+             regions = \"{REGIONS}\"\norchestrator = \"http://{port}\"\nclosed_to = \"{closed_to}\"\n"
         );
         fs::write(dir.path().join("mayfly.toml"), configuration).unwrap();
-        Self { dir, api, fake }
+        Self { dir, api, fake, outside, port }
     }
 
     fn data(&self) -> PathBuf {
@@ -107,17 +119,26 @@ impl Place {
 
     /// `mayfly`, as the user of this Fly has it.
     fn command(&self, verb: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.env_clear().env("PATH", PATH).env("HOME", self.dir.path());
+        let mut command = self.plain_command(verb, &self.data());
         command.env("FLY_API_TOKEN", TOKEN).env("FLY_FLAPS_BASE_URL", self.fake.url());
-        command.arg(verb).arg("--config").arg(self.dir.path().join("mayfly.toml"));
-        command.arg("--data").arg(self.data()).stdin(Stdio::null()).kill_on_drop(true);
+        command.arg("--config").arg(self.dir.path().join("mayfly.toml"));
+        command
+    }
+
+    /// The same where nothing is known of Fly.
+    fn plain_command(&self, verb: &str, data: &Path) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.env_clear().env("PATH", PATH).env("HOME", self.dir.path()).arg(verb).arg("--data").arg(data);
+        command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
     /// Waits until it serves.
     async fn serve(&self) -> Serving {
-        let mut command = self.command("serve");
+        self.serve_by(self.command("serve")).await
+    }
+
+    async fn serve_by(&self, mut command: Command) -> Serving {
         let log =
             fs::File::options().create(true).append(true).open(self.dir.path().join("serve.log")).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
@@ -134,7 +155,10 @@ impl Place {
 
     /// The same, in this folder.
     fn run_in(&self, folder: &Path, prompts: &[&str]) -> Run {
-        let mut command = self.command("run");
+        self.run_by(self.command("run"), folder, prompts)
+    }
+
+    fn run_by(&self, mut command: Command, folder: &Path, prompts: &[&str]) -> Run {
         command.env("CLAUDE_CODE_OAUTH_TOKEN", CANARY).env("ANTHROPIC_BASE_URL", self.api.base_url());
         command.arg("--json").args(prompts).current_dir(folder);
         Run::start(command)
@@ -153,6 +177,8 @@ impl Place {
         assert_eq!(self.fake.machines(), []);
         assert_eq!(self.fake.complaints(), [""; 0]);
         assert_no_mount_in(self.dir.path());
+        let nobody = self.outside.accept().map(drop).map_err(|error| error.kind());
+        assert_eq!(nobody, Err(ErrorKind::WouldBlock), "a machine got through");
         let logs = self.logs();
         self.api.stop().await;
         let machines = self.dir.path().join("machines");
@@ -179,7 +205,7 @@ fn outcomes(ended: &Ended) -> Vec<&Value> {
 async fn a_task_runs_in_a_machine_of_flys_which_has_nothing_that_it_should_not_have() {
     let Some(place) = Place::start().await else { return };
     let serving = place.serve().await;
-    let look = "id -u; pwd; cat /.fly/api; ls /.fly; cat /etc/mayfly/boot.json; tr '\\0' '\\n' </proc/1/environ; \
+    let look = "id -u; pwd; cat /.fly/api; ls /.fly; cat /.fly/fly-src.pub; cat /etc/mayfly/boot.json; tr '\\0' '\\n' </proc/1/environ; \
                 ps ax -o comm= | head -1; env; echo work >out.txt";
     let ended = place.run(&[&bash(look)]).end().await;
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.stderr, place.logs());
@@ -195,6 +221,71 @@ async fn a_task_runs_in_a_machine_of_flys_which_has_nothing_that_it_should_not_h
     for secret in [TOKEN, CANARY, "FLY_"] {
         assert!(!said.contains(secret), "{said}");
     }
+    serving.end(Signal::TERM).await;
+    place.end().await;
+}
+
+/// Nothing is known there but the address, and the token that the orchestrator was started with.
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_laptop_run_at_fly_by_a_tunnel_as_they_do_on_one_box() {
+    const OWNER: &str = "an-owner-token-that-was-made-up-0123456789";
+    let Some(place) = Place::start().await else { return };
+    let mut serve = place.command("serve");
+    serve.env("MAYFLY_OWNER_TOKEN", OWNER);
+    let serving = place.serve_by(serve).await;
+    let (laptop, file) = (place.dir.path().join("laptop"), place.dir.path().join("owner.token"));
+    let tunnel = |token: &str| {
+        fs::write(&file, token).unwrap();
+        let mut tunnel = place.plain_command("tunnel", &laptop);
+        tunnel.args([
+            "--listen",
+            &format!("{}:0", own_loopback()),
+            "--to",
+            &format!("http://{}", place.port),
+        ]);
+        tunnel.arg("--token-file").arg(&file);
+        tunnel
+    };
+    let refused = tunnel(&OWNER.replace("made", "given")).output().await.unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(3) && said.contains("refuses the token"), "{said}");
+    let tunnel = place.serve_by(tunnel(OWNER)).await;
+    let outside = place.dir.path().join("outside");
+    let at_fly = |provider: &str| {
+        let mut run = place.plain_command("run", &laptop);
+        run.args(["--provider", provider]);
+        place.run_by(run, &outside, &[&bash("cat /.fly/api; id -u")])
+    };
+    let ended = at_fly("fly").end().await;
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.stderr, place.logs());
+    ended.assert_whole();
+    assert!(ended.tool_results().concat().ends_with("1000"), "{:?}", ended.tool_results());
+    let refused = at_fly("sandbox").end().await;
+    let why = "`provider` is \"sandbox\", and this orchestrator's machines are of `fly`";
+    assert!(refused.code == Some(2) && refused.stderr.contains(why), "{:?} {}", refused.code, refused.stderr);
+    tunnel.end(Signal::TERM).await;
+    serving.end(Signal::TERM).await;
+    assert!(!place.logs().contains(OWNER));
+    place.end().await;
+}
+
+/// A policy is what shuts it in: without one it gets through, and then nothing is run there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_not_shut_in_has_its_task_refused() {
+    let Some(claude) = mayfly_test_needs::claude() else { return };
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can make the roots of machines");
+    }
+    let run = |machines: &Path, port| Vms::new(machines, &claude, Path::new(PROGRAM), port).run();
+    let place = Place::running(false, run).await;
+    let serving = place.serve().await;
+    let ended = place.run(&[&bash("echo hello")]).end().await;
+    assert_eq!((ended.code, ended.outcome().0), (Some(3), "refused"), "{}\n{}", ended.stderr, place.logs());
+    let through = place.outside.local_addr().unwrap();
+    let why = format!("its machine is not shut in: it gets through to {through}, and nothing was run there");
+    assert_eq!(ended.stderr.matches(&why).count(), 1, "{}", ended.stderr);
+    assert_eq!((ended.own("started").count(), ended.tool_results().len()), (0, 0));
+    place.outside.accept().expect("it has tried");
     serving.end(Signal::TERM).await;
     place.end().await;
 }
@@ -230,7 +321,7 @@ async fn a_task_on_a_repository_has_it_in_its_machine_and_its_work_comes_back() 
 #[tokio::test(flavor = "multi_thread")]
 async fn why_a_machine_ended_is_told_with_its_loss() {
     let out_of_memory = Exit { code: 137, is_out_of_memory: true };
-    let place = Place::running(|_| Arc::new(move |_| Box::pin(async move { out_of_memory }))).await;
+    let place = Place::running(true, |_, _| Arc::new(move |_| Box::pin(async move { out_of_memory }))).await;
     let serving = place.serve().await;
     let ended = place.run(&["anything"]).end().await;
     assert_eq!(ended.code, Some(3), "{}", ended.stderr);

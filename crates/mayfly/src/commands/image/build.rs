@@ -6,13 +6,12 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, anyhow};
 use mayfly_image::debian::{self, DebianError, Lists, Package, Programs};
 use mayfly_image::elf;
 use mayfly_image::parts::{self, Program};
+use mayfly_image::program::Flag;
 use mayfly_image::{Image, Layer, Lock, Store, Tree, Watch, root};
 use rustix::fs::OFlags;
 use tokio::task::spawn_blocking;
@@ -78,7 +77,7 @@ struct Build {
     mayfly: Mayfly,
     store: Store,
     environment: Environment,
-    given_up: Arc<AtomicBool>,
+    given_up: Flag,
 }
 
 impl Build {
@@ -144,7 +143,9 @@ impl Build {
     /// The root tree, with these very packages.
     fn root(&self, lists: &Lists<'_>, packages: &[Package]) -> Result<Tree, Stop> {
         let what = format!("installing {} packages of {} with mmdebstrap", packages.len(), self.suite);
-        let tar = self.lasting(&what, |watch| Ok(lists.install(packages, self.store.folder(), watch)?))?;
+        let tar = self.lasting(&what, |watch| {
+            Ok(lists.install(packages, self.store.folder(), &self.given_up, watch)?)
+        })?;
         let (tree, has) = root::read(tar)?;
         match has == packages {
             true => Ok(tree),
@@ -157,7 +158,7 @@ impl Build {
         let mut progress = Progress::if_slow(what.to_owned());
         let done = step(&mut |words| {
             progress.note(words);
-            !self.given_up.load(Ordering::Relaxed)
+            !self.given_up.is_given_up()
         })?;
         progress.end();
         Ok(done)

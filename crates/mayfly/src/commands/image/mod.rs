@@ -15,7 +15,7 @@ use crate::printer::Printer;
 use crate::values::{self, Packages};
 
 /// What an image is called that nobody names.
-const NAME: &str = "mayfly";
+pub(super) const NAME: &str = "mayfly";
 /// What an image says about itself.
 const SUITE: &str = "mayfly.suite";
 const PACKAGES: &str = "mayfly.packages";
@@ -131,10 +131,7 @@ pub(crate) async fn image(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
-    let folder = environment.cache_folder().ok_or_else(|| {
-        Stop::wrong("cannot tell where to keep images: set HOME, or XDG_CACHE_HOME to an absolute path")
-    })?;
-    let store = Store::in_folder(folder.join("images"));
+    let store = store(environment)?;
     match args.verb {
         ImageVerb::Build(args) => build::build(args, store, settings, environment).await,
         ImageVerb::Ls(LsArgs { json }) => show::list(&store, Printer::of_lines(json, environment), json),
@@ -143,6 +140,14 @@ pub(crate) async fn image(
         }
         ImageVerb::Rm(RmArgs { name }) => show::remove(&store, &name, Printer::of_lines(false, environment)),
     }
+}
+
+/// Where this user's images are.
+pub(super) fn store(environment: &Environment) -> Result<Store, Stop> {
+    let folder = environment.cache_folder().ok_or_else(|| {
+        Stop::wrong("cannot tell where to keep images: set HOME, or XDG_CACHE_HOME to an absolute path")
+    })?;
+    Ok(Store::in_folder(folder.join("images")))
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //!
 //! What Fly has is the record of what is there. Kept here is only what opens the orchestrator, in a file of its own.
 
+mod image;
+
 use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -19,15 +21,20 @@ use crate::interrupts::Interrupts;
 use crate::machines::fly::{api, token};
 use crate::printer::Printer;
 use crate::values::{self, Regions, shell_word};
+use image::Built;
 
 const EXAMPLES: &str = "\
 Examples:
   export FLY_API_TOKEN=$(fly tokens create org -o personal -x 2h)
-  mayfly fly deploy --app my-mayfly --org personal --regions iad --image registry.fly.io/APP@sha256:... --dry-run
-  mayfly fly deploy --app my-mayfly --org personal --regions iad --image registry.fly.io/APP@sha256:...
+  mayfly image build
+  mayfly fly deploy --app my-mayfly --org personal --regions iad --dry-run
+  mayfly fly deploy --app my-mayfly --org personal --regions iad
   mayfly fly status --app my-mayfly
-  mayfly fly upgrade --app my-mayfly --image registry.fly.io/APP@sha256:...
+  mayfly fly upgrade --app my-mayfly --push
   mayfly fly destroy --app my-mayfly
+
+The image is the one of `mayfly image build`, which is pushed to the app's part of Fly's registry, or
+one that is in a registry already, if --image names it.
 
 Each can be run again at any time: it looks at what is there, and does what is left. The token stays
 on this machine; the orchestrator is given one for its workers' app alone, for 90 days, which
@@ -68,9 +75,10 @@ struct DeployArgs {
     /// Where machines may be, with commas between the codes; the orchestrator is in the first
     #[arg(long, value_name = "CODES", value_parser = values::regions)]
     regions: Regions,
-    /// What the orchestrator and its workers boot, by its digest
+    /// What the orchestrator and its workers boot, by its digest [default: the image of `mayfly image build`,
+    /// which is pushed]
     #[arg(long, value_name = "IMAGE", value_parser = values::fly_word)]
-    image: String,
+    image: Option<String>,
     /// What the orchestrator's machine is, as one of Fly's sizes
     #[arg(long, value_name = "SIZE", default_value = "shared-cpu-2x", value_parser = values::fly_size)]
     size: String,
@@ -100,6 +108,9 @@ struct UpgradeArgs {
     /// What the orchestrator and its workers boot from now on, by its digest [default: what it boots now]
     #[arg(long, value_name = "IMAGE", value_parser = values::fly_word)]
     image: Option<String>,
+    /// Push the image of `mayfly image build`, and have them boot that
+    #[arg(long, conflicts_with = "image")]
+    push: bool,
 }
 
 /// Destroy both apps, with all machines, the volume, and the data on it
@@ -132,6 +143,13 @@ pub(crate) async fn fly(args: FlyArgs, environment: &Environment) -> Result<Exit
 async fn deploy(args: DeployArgs, environment: &Environment, printer: &mut Printer) -> Result<Exit, Stop> {
     let DeployArgs { which, regions: Regions(regions), image, size, volume_gb, dry_run } = args;
     let kept = Kept::of(environment, &which.app)?;
+    let (image, built) = match image {
+        Some(image) => (image, None),
+        None => {
+            let built = Built::find(environment, &which.app)?;
+            (built.name(), Some(built))
+        }
+    };
     // Before anything is made: whoever is asked for it later has it.
     let owner_token = if dry_run { String::new() } else { kept.token()? };
     let wanted = Wanted {
@@ -144,13 +162,13 @@ async fn deploy(args: DeployArgs, environment: &Environment, printer: &mut Print
     };
     let deployment = deployment(wanted)?;
     for step in Step::ALL {
-        match deployment.look(step).await? {
-            Look::There(words) => printer.closing(&format!("there   {words}")),
-            Look::Missing(words) if dry_run => printer.closing(&format!("would   {words}")),
-            Look::Missing(words) => {
-                printer.closing(&format!("now     {words}"));
-                printer.closing(&format!("done    {}", deployment.bring_about(step).await?));
-            }
+        let look = deployment.look(step).await?;
+        let has_app = !dry_run || matches!(look, Look::There(_));
+        take(look, dry_run, printer, async || Ok(deployment.bring_about(step).await?)).await?;
+        // The registry has a place for it once the app is there.
+        if let (Step::App, Some(built)) = (step, &built) {
+            let look = if has_app { built.look().await? } else { built.missing() };
+            take(look, dry_run, printer, async || built.send().await).await?;
         }
     }
     if !dry_run {
@@ -164,6 +182,24 @@ async fn deploy(args: DeployArgs, environment: &Environment, printer: &mut Print
         }
     }
     Ok(Exit::Success)
+}
+
+/// Tells of a step, and does it if it is not done.
+async fn take(
+    look: Look,
+    dry_run: bool,
+    printer: &mut Printer,
+    act: impl AsyncFn() -> Result<String, Stop>,
+) -> Result<(), Stop> {
+    match look {
+        Look::There(words) => printer.closing(&format!("there   {words}")),
+        Look::Missing(words) if dry_run => printer.closing(&format!("would   {words}")),
+        Look::Missing(words) => {
+            printer.closing(&format!("now     {words}"));
+            printer.closing(&format!("done    {}", act().await?));
+        }
+    }
+    Ok(())
 }
 
 fn deployment(wanted: Wanted) -> Result<Deployment, Stop> {
@@ -198,11 +234,19 @@ async fn status(args: &StatusArgs, environment: &Environment, printer: &mut Prin
 }
 
 async fn upgrade(args: UpgradeArgs, environment: &Environment, printer: &mut Printer) -> Result<Exit, Stop> {
-    let UpgradeArgs { which, image } = args;
+    let UpgradeArgs { which, image, push } = args;
     let kept = Kept::of(environment, &which.app)?;
     let nothing = which.wanted(environment);
     let there = deployment(nothing.clone())?;
     let now = there.current().await?;
+    let image = match push {
+        true => {
+            let built = Built::find(environment, &which.app)?;
+            take(built.look().await?, false, printer, async || built.send().await).await?;
+            Some(built.name())
+        }
+        false => image,
+    };
     let wanted = Wanted {
         regions: now.regions,
         image: image.unwrap_or(now.image),
