@@ -13,23 +13,29 @@
 //! any configuration but the flags given here, and without hooks; a submodule is not fetched. Machines lay an
 //! overlay over the checkout, whose lower part must not change: hence the rename, and the refreshed index.
 //!
-//! Bound: `GIT_MAX` for one git command. How many there are, and which is removed, is [`shelf`](crate::shelf)'s
-//! business.
+//! What the commit comes to is counted before a file is written: a bundle says nothing of it by its length.
+//!
+//! Bounds: `GIT_MAX` for the time of one git command, the task's memory for that of each process of it; the task's disk and
+//! [`ENTRIES_MAX`](mayfly_core::unfold::ENTRIES_MAX) for what a base comes to, and what the disk has free. How many there are,
+//! and which is removed, is [`shelf`](crate::shelf)'s business.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
-use mayfly_provider::{CodeSpec, WorkspaceSpec};
+use mayfly_core::amount;
+use mayfly_core::unfold::{self, TooMuch, Unfolding};
+use mayfly_provider::{CodeSpec, Limits, WorkspaceSpec};
 use mayfly_wire::worker::shallow;
-use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat, syncfs};
+use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat, statvfs, syncfs};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use crate::shelf;
+use crate::{shelf, sys};
 use mayfly_holder::{Failure, Lock, Step};
 
 /// The longest that one git command may take.
@@ -38,12 +44,18 @@ const GIT_MAX: Duration = Duration::from_secs(600);
 const GIT_WORDS_MAX: usize = 600;
 /// How much of a bundle its head can be.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
+/// What git may have of memory where a task may have less: what an ordinary history takes is no harm.
+const MEMORY_BYTES_MIN: u64 = 1 << 30;
+/// What a base leaves free on the disk for all else that is written there.
+const FREE_BYTES_MIN: u64 = 64 << 20;
 /// An id is that of a SHA-256, a commit's that of SHA-1 or SHA-256, in hex.
 const ID_CHARS: usize = 64;
 const COMMIT_CHARS: [usize; 2] = [40, 64];
 
 /// All the configuration that git has.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
+    // What is larger is not held in memory.
+    "core.bigFileThreshold=64m",
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "protocol.allow=never",
@@ -57,12 +69,20 @@ const SETTINGS: [&str; 9] = [
 /// Old mistakes in real histories that harm nobody; every other finding of git's check is an error.
 const HARMLESS: [&str; 4] = ["zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingEmail"];
 
-/// The checkout for `workspace` below `bases`, made now if nobody has yet, and the lock that keeps it. `owner` is whose
-/// files they are to be.
+/// Whose a base is to be, and what it may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// The owner of its files; none is this process.
+    pub(crate) owner: Option<u32>,
+    /// Those of the task that it is made for.
+    pub(crate) limits: Limits,
+}
+
+/// The checkout for `workspace` below `bases`, made now if nobody has yet, and the lock that keeps it.
 pub(crate) fn checkout(
     bases: &Path,
     workspace: &WorkspaceSpec,
-    owner: Option<u32>,
+    terms: Terms,
 ) -> Result<(PathBuf, Lock), Failure> {
     check_names(workspace)?;
     let base = place_of(bases, &workspace.code);
@@ -74,7 +94,7 @@ pub(crate) fn checkout(
         // To wait for the whole lock would be to wait for the end of every machine that uses the base by then.
         let lock = Lock::acquire_if_free(&shelf::lock_of(&base)).step("lock the workspace's base")?;
         let Some(lock) = lock.filter(|_| !base.is_dir()) else { continue };
-        if let Err(failure) = make_at(bases, &base, workspace, owner) {
+        if let Err(failure) = make_at(bases, &base, workspace, terms) {
             lock.remove().step("unlock the workspace's base")?;
             return Err(failure);
         }
@@ -120,7 +140,7 @@ fn check_names(workspace: &WorkspaceSpec) -> Result<(), Failure> {
 }
 
 /// Makes it beside its place, and moves it there when it is whole.
-fn make_at(bases: &Path, base: &Path, workspace: &WorkspaceSpec, owner: Option<u32>) -> Result<(), Failure> {
+fn make_at(bases: &Path, base: &Path, workspace: &WorkspaceSpec, terms: Terms) -> Result<(), Failure> {
     // Held until what is made of it is whole.
     let below = match &workspace.on {
         Some(on) if *on == workspace.code => {
@@ -130,7 +150,7 @@ fn make_at(bases: &Path, base: &Path, workspace: &WorkspaceSpec, owner: Option<u
         }
         Some(on) => {
             let whole = WorkspaceSpec { code: on.clone(), on: None, name: workspace.name.clone() };
-            Some(checkout(bases, &whole, owner)?)
+            Some(checkout(bases, &whole, terms)?)
         }
         None => None,
     };
@@ -139,7 +159,7 @@ fn make_at(bases: &Path, base: &Path, workspace: &WorkspaceSpec, owner: Option<u
     let below = below.as_ref().map(|(below, _held)| below.as_path());
     let on_disk = |made: &Path| Ok(syncfs(File::open(made)?)?);
     let made =
-        make(&making, &workspace.code, below, owner).and_then(|()| put_in_place(&making, base, on_disk));
+        make(&making, &workspace.code, below, terms).and_then(|()| put_in_place(&making, base, on_disk));
     if made.is_err() {
         crate::remove::remove_tree(&making).step("remove a base that was not made")?;
     }
@@ -156,18 +176,18 @@ fn put_in_place(
     fs::rename(making, base).step("put the workspace's base in its place")
 }
 
-fn make(making: &Path, code: &CodeSpec, below: Option<&Path>, owner: Option<u32>) -> Result<(), Failure> {
+fn make(making: &Path, code: &CodeSpec, below: Option<&Path>, terms: Terms) -> Result<(), Failure> {
     check_bundle(code)?;
     crate::remove::remove_tree(making).step("remove a half-made base")?;
     fs::create_dir_all(making).step("make a folder for the workspace's base")?;
     let words = shelf::words_of(making);
-    let git = Git { folder: making, words: &words };
+    let git = Git { folder: making, words: &words, limits: terms.limits };
     let begun = match below {
         Some(below) => share_tree(below, making).step("share the files of the base below"),
         None => git.begin(code),
     };
     let made = begun.and_then(|()| git.make(code));
-    let made = made.and_then(|()| owner.map_or(Ok(()), |owner| give_tree(making, owner)));
+    let made = made.and_then(|()| terms.owner.map_or(Ok(()), |owner| give_tree(making, owner)));
     let _ = fs::remove_file(&words);
     made
 }
@@ -198,6 +218,7 @@ struct Git<'a> {
     folder: &'a Path,
     /// Where its error output goes.
     words: &'a Path,
+    limits: Limits,
 }
 
 impl Git<'_> {
@@ -216,6 +237,7 @@ impl Git<'_> {
         let fetch =
             ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-head-ok", "--", bundle];
         self.run(&[&fetch[..], &[&format!("+{base}:refs/heads/main")]].concat())?;
+        self.check_room(base)?;
         self.run(&["reset", "--quiet", "--hard", "main"])?;
         // The same file has another owner, inode and change time when it is seen in a machine; with the default
         // each `git status` there would read every file anew. And a repack would copy the whole history up.
@@ -238,7 +260,45 @@ impl Git<'_> {
         cut.map_or(Ok(()), |cut| fs::write(self.folder.join(".git/shallow"), cut))
     }
 
+    /// Checks that what the commit comes to is within the task's bounds, and that there is room for it.
+    fn check_room(&self, base: &str) -> Result<(), Failure> {
+        let Limits { disk_bytes_max, .. } = self.limits;
+        let needed = self.unfold(disk_bytes_max)?.map_err(|too_much| {
+            let advice = match too_much {
+                TooMuch::Entries => "the most that a workspace may have: hand over a part of the repository",
+                TooMuch::Bytes(_) => {
+                    "the task's limit of the disk: raise `machine.disk`, or hand over a part of it"
+                }
+            };
+            Failure::new(format!("the commit {base} is not checked out: {too_much}, {advice}"))
+        })?;
+        let step = "see what the disk of the workspaces has free";
+        let found = statvfs(self.folder).step(step)?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        check_free(needed, free).map_err(|words| Failure {
+            may_pass: true,
+            ..Failure::new(format!("the commit {base} is not checked out: {words}"))
+        })
+    }
+
+    /// What is checked out comes to, counted no further than to `bytes_max`.
+    fn unfold(&self, bytes_max: u64) -> Result<Result<u64, TooMuch>, Failure> {
+        let step = "list what is in the workspace's commit";
+        let (list, to) = io::pipe().step(step)?;
+        // Once too much has come, the pipe is closed, and git ends.
+        let counting = thread::spawn(move || Unfolding::of(bytes_max, list));
+        let listed = self.run_to(&[&unfold::LIST[..], &["main"]].concat(), to.into());
+        match counting.join().expect("counting does not panic").step(step)? {
+            Ok(bytes) => listed.map(|()| Ok(bytes)),
+            too_much => Ok(too_much),
+        }
+    }
+
     fn run(&self, args: &[&str]) -> Result<(), Failure> {
+        self.run_to(args, Stdio::null())
+    }
+
+    fn run_to(&self, args: &[&str], to: Stdio) -> Result<(), Failure> {
         let verb = args[0];
         let step = format!("run `git {verb}` for the workspace");
         let mut words = File::options()
@@ -249,7 +309,7 @@ impl Git<'_> {
             .open(self.words)
             .step(&step)?;
         let mut command = self.command();
-        command.args(args).stderr(words.try_clone().step(&step)?);
+        command.args(args).stdout(to).stderr(words.try_clone().step(&step)?);
         let status = mayfly_holder::run(&mut command, GIT_MAX).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Failure::new("cannot find `git` on PATH: install git"),
             _ => Failure::of(format!("cannot {step}"), &error),
@@ -261,6 +321,13 @@ impl Git<'_> {
         let mut said = Vec::new();
         words.take(GIT_WORDS_MAX as u64).read_to_end(&mut said).step(&step)?;
         let said = String::from_utf8_lossy(&said).trim().escape_debug().to_string();
+        if is_about_memory(&said) {
+            return Err(Failure::new(format!(
+                "`git {verb}` needs more than {} of memory for the repository, and is not given more: raise \
+                 `machine.memory` if it is as large as that",
+                amount(self.memory_bytes_max())
+            )));
+        }
         Err(Failure::said(format!("cannot {step} ({status}: {said})"), &said))
     }
 
@@ -272,14 +339,37 @@ impl Git<'_> {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("HOME", "/nonexistent");
         command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").env("GIT_ATTR_NOSYSTEM", "1");
-        command.current_dir(self.folder).stdin(Stdio::null()).stdout(Stdio::null());
+        command.env("GIT_ALLOC_LIMIT", self.memory_bytes_max().to_string());
+        command.current_dir(self.folder).stdin(Stdio::null());
         command.env("GIT_DIR", self.folder.join(".git")).env("GIT_WORK_TREE", self.folder);
         command.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
         for name in HARMLESS {
             command.arg("-c").arg(format!("fetch.fsck.{name}=ignore"));
         }
+        sys::bound_memory(&mut command, self.memory_bytes_max());
         command
     }
+
+    fn memory_bytes_max(&self) -> u64 {
+        self.limits.memory_bytes_max.max(MEMORY_BYTES_MIN)
+    }
+}
+
+/// Whether so much can be written without filling the disk.
+fn check_free(needed: u64, free: u64) -> Result<(), String> {
+    if free.saturating_sub(FREE_BYTES_MIN) >= needed {
+        return Ok(());
+    }
+    let [needed, free, kept] = [needed, free, FREE_BYTES_MIN].map(amount);
+    Err(format!(
+        "it needs {needed}, and of the {free} that the disk has free {kept} are kept: make room there"
+    ))
+}
+
+/// Whether git got no memory from the system, or gave itself none.
+fn is_about_memory(said: &str) -> bool {
+    let said = said.to_lowercase();
+    said.contains("out of memory") || said.contains("attempting to allocate")
 }
 
 /// Makes `to`, an empty folder, the same as `from`, a base: files and objects by hard links. Git replaces a file of a work
@@ -357,6 +447,17 @@ fn give_tree(top: &Path, owner: u32) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_base_does_not_fill_the_disk() {
+        assert_eq!(check_free(1 << 30, (1 << 30) + FREE_BYTES_MIN), Ok(()));
+        let words = check_free(1 << 30, (1 << 30) + FREE_BYTES_MIN - 1).expect_err("one byte short");
+        assert_eq!(
+            words,
+            "it needs 1 GiB, and of the 1.1 GiB that the disk has free 64 MiB are kept: make room there"
+        );
+        assert!(check_free(1, 0).is_err());
+    }
 
     #[test]
     fn a_base_has_its_name_once_it_is_on_the_disk() {

@@ -127,15 +127,35 @@ impl Git<'_> {
         self.finish(verb, self.reaper.output(&mut command, OUTPUT_BYTES_MAX), deadline).await.map(drop)
     }
 
-    /// Runs it to its end with this text on its input, and what it prints in a file.
+    /// Runs it to its end, with what it prints going elsewhere.
     pub(crate) async fn print(
         &self,
         arguments: &[&str],
-        input: String,
-        to: fs::File,
+        to: impl Into<Stdio>,
         deadline: Instant,
     ) -> Result<(), GitError> {
-        let mut command = self.command(arguments, self.input(arguments, input.as_bytes())?);
+        self.put(arguments, Stdio::null(), to, deadline).await
+    }
+
+    /// The same with this text on its input.
+    pub(crate) async fn print_of(
+        &self,
+        arguments: &[&str],
+        input: String,
+        to: impl Into<Stdio>,
+        deadline: Instant,
+    ) -> Result<(), GitError> {
+        self.put(arguments, self.input(arguments, input.as_bytes())?, to, deadline).await
+    }
+
+    async fn put(
+        &self,
+        arguments: &[&str],
+        input: Stdio,
+        to: impl Into<Stdio>,
+        deadline: Instant,
+    ) -> Result<(), GitError> {
+        let mut command = self.command(arguments, input);
         command.stdout(to);
         let verb = command_verb(&command);
         self.finish(verb, self.reaper.finish(&mut command, OUTPUT_BYTES_MAX), deadline).await.map(drop)
