@@ -11,8 +11,11 @@
 //! - [`host`]: where a machine may go, by name; [`egress`]: what is decided when it asks.
 //! - [`prices`]: what models cost, by a table.
 //! - [`redact`]: how configured secrets are taken out of what is stored or shown.
+//! - [`unfold`]: what a commit comes to when it is checked out.
+//! - [`amount`](amount()): how many bytes there are, for people.
 //! - [`causes`](causes()): an error with all its causes, in one line.
 
+mod amount;
 pub mod answers;
 mod causes;
 pub mod egress;
@@ -23,7 +26,9 @@ pub mod policy;
 pub mod prices;
 pub mod redact;
 pub mod task;
+pub mod unfold;
 
+pub use amount::amount;
 pub use answers::AnswerBounds;
 pub use causes::causes;
 pub use id::{AttemptId, TaskId};
@@ -32,3 +37,4 @@ pub use policy::{Chances, Earlier, Policy};
 pub use prices::Prices;
 pub use redact::{Carry, Redacted, Redactor, Secrets};
 pub use task::{After, Attempt, Effect, Event, Limit, Phase, TaskState};
+pub use unfold::{TooMuch, Unfolding};

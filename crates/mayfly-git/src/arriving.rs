@@ -45,7 +45,10 @@ pub struct Arriving<'a> {
 
 impl fmt::Debug for Arriving<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arriving").field("stage", &self.stage).field("left", &self.left).finish_non_exhaustive()
+        f.debug_struct("Arriving")
+            .field("stage", &self.stage)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
     }
 }
 

@@ -14,24 +14,30 @@
 //! overlay over the checkout, whose lower part must not change: hence the rename, and the refreshed index. A git whose
 //! orchestrator was killed goes on to its end, and shares the lock with it: nobody makes the base anew beside it.
 //!
-//! Bound: `GIT_MAX` for one git command. How many there are, and which is removed, is [`shelf`](crate::shelf)'s
-//! business.
+//! What the commit comes to is counted before a file is written: a bundle says nothing of it by its length.
+//!
+//! Bounds: `GIT_MAX` for the time of one git command, the task's memory for that of each process of it; the task's disk and
+//! [`ENTRIES_MAX`](mayfly_core::unfold::ENTRIES_MAX) for what a base comes to, and what the disk has free. How many there are,
+//! and which is removed, is [`shelf`](crate::shelf)'s business.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
+use mayfly_core::amount;
+use mayfly_core::unfold::{self, TooMuch, Unfolding};
 use mayfly_failpoint::failpoint;
-use mayfly_provider::{CodeSpec, WorkspaceSpec};
+use mayfly_provider::{CodeSpec, Limits, WorkspaceSpec};
 use mayfly_wire::worker::shallow;
-use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat, syncfs};
+use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat, statvfs, syncfs};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use crate::shelf;
+use crate::{shelf, sys};
 use mayfly_holder::{Failure, Lock, Step};
 
 /// The longest that one git command may take.
@@ -40,12 +46,18 @@ const GIT_MAX: Duration = Duration::from_secs(600);
 const GIT_WORDS_MAX: usize = 600;
 /// How much of a bundle its head can be.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
+/// What git may have of memory where a task may have less: what an ordinary history takes is no harm.
+const MEMORY_BYTES_MIN: u64 = 1 << 30;
+/// What a base leaves free on the disk for all else that is written there.
+const FREE_BYTES_MIN: u64 = 64 << 20;
 /// An id is that of a SHA-256, a commit's that of SHA-1 or SHA-256, in hex.
 const ID_CHARS: usize = 64;
 const COMMIT_CHARS: [usize; 2] = [40, 64];
 
 /// All the configuration that git has.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
+    // What is larger is not held in memory.
+    "core.bigFileThreshold=64m",
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "protocol.allow=never",
@@ -59,12 +71,20 @@ const SETTINGS: [&str; 9] = [
 /// Old mistakes in real histories that harm nobody; every other finding of git's check is an error.
 const HARMLESS: [&str; 4] = ["zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingEmail"];
 
-/// The checkout for `workspace` below `bases`, made now if nobody has yet, and the lock that keeps it. `owner` is whose
-/// files they are to be.
+/// Whose a base is to be, and what it may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// The owner of its files; none is this process.
+    pub(crate) owner: Option<u32>,
+    /// Those of the task that it is made for.
+    pub(crate) limits: Limits,
+}
+
+/// The checkout for `workspace` below `bases`, made now if nobody has yet, and the lock that keeps it.
 pub(crate) fn checkout(
     bases: &Path,
     workspace: &WorkspaceSpec,
-    owner: Option<u32>,
+    terms: Terms,
 ) -> Result<(PathBuf, Lock), Failure> {
     check_names(workspace)?;
     let base = place_of(bases, &workspace.code);
@@ -76,7 +96,7 @@ pub(crate) fn checkout(
         // To wait for the whole lock would be to wait for the end of every machine that uses the base by then.
         let lock = Lock::acquire_if_free(&shelf::lock_of(&base)).step("lock the workspace's base")?;
         let Some(lock) = lock.filter(|_| !base.is_dir()) else { continue };
-        let made = Making { base: &base, lock: &lock, owner }.make(workspace);
+        let made = Making { base: &base, lock: &lock, terms }.make(workspace);
         if let Err(failure) = made {
             lock.remove().step("unlock the workspace's base")?;
             return Err(failure);
@@ -127,7 +147,7 @@ struct Making<'a> {
     base: &'a Path,
     /// Its own, held alone.
     lock: &'a Lock,
-    owner: Option<u32>,
+    terms: Terms,
 }
 
 impl Making<'_> {
@@ -143,7 +163,7 @@ impl Making<'_> {
             Some(on) => {
                 let whole = WorkspaceSpec { code: on.clone(), on: None, name: workspace.name.clone() };
                 let bases = self.base.parent().expect("a base is in the folder of bases");
-                Some(checkout(bases, &whole, self.owner)?)
+                Some(checkout(bases, &whole, self.terms)?)
             }
             None => None,
         };
@@ -165,13 +185,13 @@ impl Making<'_> {
         fs::create_dir_all(making).step("make a folder for the workspace's base")?;
         failpoint("base-begun");
         let words = shelf::words_of(making);
-        let git = Git { folder: making, words: &words, lock: self.lock };
+        let git = Git { folder: making, words: &words, lock: self.lock, limits: self.terms.limits };
         let begun = match below {
             Some(below) => share_tree(below, making).step("share the files of the base below"),
             None => git.begin(code),
         };
         let made = begun.and_then(|()| git.make(code));
-        let made = made.and_then(|()| self.owner.map_or(Ok(()), |owner| give_tree(making, owner)));
+        let made = made.and_then(|()| self.terms.owner.map_or(Ok(()), |owner| give_tree(making, owner)));
         let _ = fs::remove_file(&words);
         made
     }
@@ -218,6 +238,7 @@ struct Git<'a> {
     words: &'a Path,
     /// Held as long as it runs, whoever ends before it.
     lock: &'a Lock,
+    limits: Limits,
 }
 
 impl Git<'_> {
@@ -237,6 +258,7 @@ impl Git<'_> {
             ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-head-ok", "--", bundle];
         self.run(&[&fetch[..], &[&format!("+{base}:refs/heads/main")]].concat())?;
         failpoint("base-fetched");
+        self.check_room(base)?;
         self.run(&["reset", "--quiet", "--hard", "main"])?;
         failpoint("base-checked-out");
         // The same file has another owner, inode and change time when it is seen in a machine; with the default
@@ -260,7 +282,45 @@ impl Git<'_> {
         cut.map_or(Ok(()), |cut| fs::write(self.folder.join(".git/shallow"), cut))
     }
 
+    /// Checks that what the commit comes to is within the task's bounds, and that there is room for it.
+    fn check_room(&self, base: &str) -> Result<(), Failure> {
+        let Limits { disk_bytes_max, .. } = self.limits;
+        let needed = self.unfold(disk_bytes_max)?.map_err(|too_much| {
+            let advice = match too_much {
+                TooMuch::Entries => "the most that a workspace may have: hand over a part of the repository",
+                TooMuch::Bytes(_) => {
+                    "the task's limit of the disk: raise `machine.disk`, or hand over a part of it"
+                }
+            };
+            Failure::new(format!("the commit {base} is not checked out: {too_much}, {advice}"))
+        })?;
+        let step = "see what the disk of the workspaces has free";
+        let found = statvfs(self.folder).step(step)?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        check_free(needed, free).map_err(|words| Failure {
+            may_pass: true,
+            ..Failure::new(format!("the commit {base} is not checked out: {words}"))
+        })
+    }
+
+    /// What is checked out comes to, counted no further than to `bytes_max`.
+    fn unfold(&self, bytes_max: u64) -> Result<Result<u64, TooMuch>, Failure> {
+        let step = "list what is in the workspace's commit";
+        let (list, to) = io::pipe().step(step)?;
+        // Once too much has come, the pipe is closed, and git ends.
+        let counting = thread::spawn(move || Unfolding::of(bytes_max, list));
+        let listed = self.run_to(&[&unfold::LIST[..], &["main"]].concat(), to.into());
+        match counting.join().expect("counting does not panic").step(step)? {
+            Ok(bytes) => listed.map(|()| Ok(bytes)),
+            too_much => Ok(too_much),
+        }
+    }
+
     fn run(&self, args: &[&str]) -> Result<(), Failure> {
+        self.run_to(args, Stdio::null())
+    }
+
+    fn run_to(&self, args: &[&str], to: Stdio) -> Result<(), Failure> {
         let verb = args[0];
         let step = format!("run `git {verb}` for the workspace");
         let mut words = File::options()
@@ -273,7 +333,7 @@ impl Git<'_> {
         let mut command = self.command();
         // It reads nothing, and so has the lock there.
         command.args(args).stdin(self.lock.share().step(&step)?);
-        command.stderr(words.try_clone().step(&step)?);
+        command.stdout(to).stderr(words.try_clone().step(&step)?);
         let status = mayfly_holder::run(&mut command, GIT_MAX).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Failure::new("cannot find `git` on PATH: install git"),
             _ => Failure::of(format!("cannot {step}"), &error),
@@ -285,6 +345,13 @@ impl Git<'_> {
         let mut said = Vec::new();
         words.take(GIT_WORDS_MAX as u64).read_to_end(&mut said).step(&step)?;
         let said = String::from_utf8_lossy(&said).trim().escape_debug().to_string();
+        if is_about_memory(&said) {
+            return Err(Failure::new(format!(
+                "`git {verb}` needs more than {} of memory for the repository, and is not given more: raise \
+                 `machine.memory` if it is as large as that",
+                amount(self.memory_bytes_max())
+            )));
+        }
         Err(Failure::said(format!("cannot {step} ({status}: {said})"), &said))
     }
 
@@ -296,14 +363,37 @@ impl Git<'_> {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("HOME", "/nonexistent");
         command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").env("GIT_ATTR_NOSYSTEM", "1");
-        command.current_dir(self.folder).stdout(Stdio::null());
+        command.env("GIT_ALLOC_LIMIT", self.memory_bytes_max().to_string());
+        command.current_dir(self.folder);
         command.env("GIT_DIR", self.folder.join(".git")).env("GIT_WORK_TREE", self.folder);
         command.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
         for name in HARMLESS {
             command.arg("-c").arg(format!("fetch.fsck.{name}=ignore"));
         }
+        sys::bound_memory(&mut command, self.memory_bytes_max());
         command
     }
+
+    fn memory_bytes_max(&self) -> u64 {
+        self.limits.memory_bytes_max.max(MEMORY_BYTES_MIN)
+    }
+}
+
+/// Whether so much can be written without filling the disk.
+fn check_free(needed: u64, free: u64) -> Result<(), String> {
+    if free.saturating_sub(FREE_BYTES_MIN) >= needed {
+        return Ok(());
+    }
+    let [needed, free, kept] = [needed, free, FREE_BYTES_MIN].map(amount);
+    Err(format!(
+        "it needs {needed}, and of the {free} that the disk has free {kept} are kept: make room there"
+    ))
+}
+
+/// Whether git got no memory from the system, or gave itself none.
+fn is_about_memory(said: &str) -> bool {
+    let said = said.to_lowercase();
+    said.contains("out of memory") || said.contains("attempting to allocate")
 }
 
 /// Makes `to`, an empty folder, the same as `from`, a base: files and objects by hard links. Git replaces a file of a work
@@ -381,6 +471,17 @@ fn give_tree(top: &Path, owner: u32) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_base_does_not_fill_the_disk() {
+        assert_eq!(check_free(1 << 30, (1 << 30) + FREE_BYTES_MIN), Ok(()));
+        let words = check_free(1 << 30, (1 << 30) + FREE_BYTES_MIN - 1).expect_err("one byte short");
+        assert_eq!(
+            words,
+            "it needs 1 GiB, and of the 1.1 GiB that the disk has free 64 MiB are kept: make room there"
+        );
+        assert!(check_free(1, 0).is_err());
+    }
 
     #[test]
     fn a_base_has_its_name_once_it_is_on_the_disk() {

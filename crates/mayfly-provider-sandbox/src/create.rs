@@ -111,7 +111,8 @@ fn workspace(config: &SandboxConfig, spec: &MachineSpec) -> Result<Option<(Works
     let bases = &config.bases;
     make_private(bases).step(format!("make the folder {}", bases.display()))?;
     let owner = rustix::process::geteuid().is_root().then_some(AGENT_HOST_ID);
-    let (base, held) = bases::checkout(bases, workspace, owner)?;
+    let terms = bases::Terms { owner, limits: spec.limits };
+    let (base, held) = bases::checkout(bases, workspace, terms)?;
     Ok(Some((WorkspaceView { name: workspace.name.clone(), base }, held)))
 }
 

@@ -8,8 +8,10 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, setrlimit};
 
 /// Which side of [`fork_into`] this is.
 pub(crate) enum Forked {
@@ -37,6 +39,16 @@ pub(crate) fn fork_into(namespaces: libc::c_int) -> io::Result<Forked> {
 pub(crate) fn unshare(namespaces: libc::c_int) -> io::Result<()> {
     // SAFETY: takes a number only. Descriptors and memory stay as they are (no CLONE_FILES, no CLONE_VM).
     check(unsafe { libc::unshare(namespaces & !(libc::CLONE_FILES | libc::CLONE_VM)) })
+}
+
+/// Has the program that `command` starts, and each that it starts, have no more private memory than `bytes_max`.
+pub(crate) fn bound_memory(command: &mut Command, bytes_max: u64) {
+    let bound = move || {
+        let most = Some(bytes_max);
+        setrlimit(Resource::Data, Rlimit { current: most, maximum: most }).map_err(io::Error::from)
+    };
+    // SAFETY: between fork and exec there is one system call, which takes no lock and no memory.
+    unsafe { command.pre_exec(bound) };
 }
 
 /// Adds `attributes` (`MOUNT_ATTR_*`) to the mount of `tree`, to those below too if `recursive`, and makes them private.

@@ -4,14 +4,19 @@
 //! whose objects what comes out of the machine is built upon. There the agent is the worker's user, so it could spoil that
 //! folder as well; what it wins is that less of its work can be told from what was there.
 //!
-//! Bounds: [`WORKSPACE_BYTES_MAX`] for the bundle, [`TIME_MAX`] for git.
+//! Bounds: [`WORKSPACE_BYTES_MAX`] for the bundle, [`TIME_MAX`] for git; the machine's disk and [`ENTRIES_MAX`] for what its
+//! commit comes to, which is counted before a file is written.
+//!
+//! [`ENTRIES_MAX`]: unfold::ENTRIES_MAX
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mayfly_core::unfold::{self, TooMuch, Unfolding};
 use mayfly_wire::worker::{OrderedWorkspace, WORKSPACE_BYTES_MAX, WORKSPACE_PATH, shallow};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::collect::git::{Git, GitError, object_format};
@@ -41,6 +46,8 @@ pub(crate) struct Checkout<'a> {
     pub(crate) reaper: &'a Reaper,
     pub(crate) exchange: &'a Exchange<'a>,
     pub(crate) home: &'a Path,
+    /// What the machine's files may take on the disk.
+    pub(crate) disk_bytes_max: u64,
 }
 
 /// Why the code is not there.
@@ -52,6 +59,14 @@ pub(crate) enum CheckoutError {
     /// It cannot be unpacked.
     #[error("it cannot be unpacked")]
     Unpack(#[from] GitError),
+    /// It is small as a bundle alone.
+    #[error(
+        "{0}, the most that its machine may have: hand over a part of the repository, or raise `machine.disk`"
+    )]
+    TooMuch(#[from] TooMuch),
+    /// What is in it cannot be counted.
+    #[error("what is in it cannot be counted")]
+    Count(#[source] io::Error),
     /// There is no room, or no right.
     #[error("{} cannot be made", path.display())]
     Folder {
@@ -79,7 +94,8 @@ impl Checkout<'_> {
         for (at, with_files) in [(self.base, false), (self.folder, true)] {
             fs::create_dir_all(at).map_err(folder(at))?;
             let from = Bundle { file: &bundle, base: &self.workspace.base };
-            from.unpack(self.reaper, at, with_files, deadline).await?;
+            let bytes_max = with_files.then_some(self.disk_bytes_max);
+            from.unpack(self.reaper, at, bytes_max, deadline).await?;
         }
         Ok(())
     }
@@ -93,14 +109,14 @@ pub(crate) struct Bundle<'a> {
 }
 
 impl Bundle<'_> {
-    /// Makes a repository of it in a folder that is there.
+    /// Makes a repository of it in a folder that is there: with files, if they are given room, of no more than that.
     pub(crate) async fn unpack(
         &self,
         reaper: &Reaper,
         at: &Path,
-        with_files: bool,
+        bytes_max: Option<u64>,
         deadline: Instant,
-    ) -> Result<(), GitError> {
+    ) -> Result<(), CheckoutError> {
         let own = at.join(".git");
         let git = Git { reaper, folder: &own, work_tree: at };
         let Self { file, base } = *self;
@@ -112,19 +128,30 @@ impl Bundle<'_> {
             fs::write(own.join("shallow"), cut).map_err(not_run)?;
         }
         git.run(["update-ref", BRANCH, base], deadline).await?;
-        if !with_files {
-            return Ok(());
-        }
+        let Some(bytes_max) = bytes_max else { return Ok(()) };
+        check_room(&git, bytes_max, deadline).await?;
         for (key, value) in SETTINGS {
             git.run(["config", key, value], deadline).await?;
         }
-        git.run(["reset", "--quiet", "--hard"], deadline).await.map(drop)
+        Ok(git.run(["reset", "--quiet", "--hard"], deadline).await.map(drop)?)
     }
+}
+
+/// Counts what the branch comes to.
+async fn check_room(git: &Git<'_>, bytes_max: u64, deadline: Instant) -> Result<(), CheckoutError> {
+    let (list, to) = io::pipe().map_err(CheckoutError::Count)?;
+    // Once too much has come, the pipe is closed, and git ends.
+    let counting = spawn_blocking(move || Unfolding::of(bytes_max, list));
+    let listed = git.print(&[&unfold::LIST[..], &[BRANCH]].concat(), to, deadline).await;
+    counting.await.expect("counting does not panic").map_err(CheckoutError::Count)??;
+    Ok(listed?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+
+    use mayfly_core::causes;
 
     use super::*;
     use crate::reaper::Realm;
@@ -139,10 +166,15 @@ mod tests {
     }
 
     /// Into a new folder.
-    async fn unpack(bundle: &Path, base: &str, at: &Path, with_files: bool) -> Result<(), GitError> {
+    async fn unpack(
+        bundle: &Path,
+        base: &str,
+        at: &Path,
+        bytes_max: Option<u64>,
+    ) -> Result<(), CheckoutError> {
         fs::create_dir(at).unwrap();
         let reaper = Reaper::start(Realm::Children).unwrap();
-        Bundle { file: bundle, base }.unpack(&reaper, at, with_files, Instant::now() + TIME_MAX).await
+        Bundle { file: bundle, base }.unpack(&reaper, at, bytes_max, Instant::now() + TIME_MAX).await
     }
 
     #[tokio::test]
@@ -157,8 +189,8 @@ mod tests {
         let bundle = dir.path().join("bundle");
         git(&from, &["bundle", "create", "-q", &bundle.to_string_lossy(), "main"]);
         let commit = git(&from, &["rev-parse", "main"]);
-        for (to, with_files) in [(&base, false), (&at, true)] {
-            unpack(&bundle, &commit, to, with_files).await.unwrap();
+        for (to, bytes_max) in [(&base, None), (&at, Some(1 << 20))] {
+            unpack(&bundle, &commit, to, bytes_max).await.unwrap();
             assert_eq!(git(to, &["rev-parse", "main"]), commit);
         }
         assert_eq!(git(&at, &["status", "--porcelain", "--branch"]), "## main");
@@ -182,7 +214,7 @@ mod tests {
         git(&part, &["update-ref", &cut, &base]);
         let bundle = dir.path().join("bundle");
         git(&part, &["bundle", "create", "-q", &bundle.to_string_lossy(), "main", &cut]);
-        unpack(&bundle, &base, &at, true).await.unwrap();
+        unpack(&bundle, &base, &at, Some(1 << 20)).await.unwrap();
         assert_eq!(git(&at, &["log", "--format=%s"]), "third\nsecond");
         git(&at, &["fsck", "--strict"]);
     }
@@ -192,7 +224,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (at, bundle) = (dir.path().join("at"), dir.path().join("bundle"));
         fs::write(&bundle, "no bundle").unwrap();
-        let error = unpack(&bundle, &"a".repeat(40), &at, true).await.unwrap_err();
-        assert!(error.to_string().starts_with("git bundle failed: "), "{error}");
+        let error = unpack(&bundle, &"a".repeat(40), &at, Some(1 << 20)).await.unwrap_err();
+        assert!(causes(&error).starts_with("it cannot be unpacked: git bundle failed: "), "{error}");
+    }
+
+    /// S11: nothing of it is written.
+    #[tokio::test]
+    async fn what_a_small_bundle_unfolds_to_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, at] = ["from", "at"].map(|name| dir.path().join(name));
+        fs::create_dir(&from).unwrap();
+        git(&from, &["init", "-q", "-b", "main"]);
+        fs::write(from.join("0"), vec![0; 1 << 20]).unwrap();
+        for copy in 1..10 {
+            fs::hard_link(from.join("0"), from.join(copy.to_string())).unwrap();
+        }
+        git(&from, &["add", "."]);
+        git(&from, &["commit", "-q", "-m", "ten times the same"]);
+        let bundle = dir.path().join("bundle");
+        git(&from, &["bundle", "create", "-q", &bundle.to_string_lossy(), "main"]);
+        let commit = git(&from, &["rev-parse", "main"]);
+        let error = unpack(&bundle, &commit, &at, Some((10 << 20) - 1)).await.unwrap_err();
+        assert!(error.to_string().starts_with("it unfolds to more than 10 MiB, the most that"), "{error}");
+        assert_eq!(fs::read_dir(&at).unwrap().count(), 1, "its git folder");
+        fs::remove_dir_all(&at).unwrap();
+        unpack(&bundle, &commit, &at, Some(10 << 20)).await.unwrap();
     }
 }

@@ -314,7 +314,9 @@ impl Life {
         };
         let exchange = self.exchange();
         let (reaper, base, home) = (&self.reaper, &*self.surroundings.base, &*self.boot.home);
-        let checkout = Checkout { workspace, folder: &folder, base, reaper, exchange: &exchange, home };
+        let disk_bytes_max = self.boot.disk.as_ref().map_or(u64::MAX, |disk| disk.max);
+        let checkout =
+            Checkout { workspace, folder: &folder, base, reaper, exchange: &exchange, home, disk_bytes_max };
         unless_stopped(&mut link.duty.clone(), checkout.make()).await?.map_err(|error| {
             let detail = format!("the repository is not in {}: {}", folder.display(), causes(&error));
             Verdict::failed(Failure::Workspace, detail)

@@ -42,7 +42,11 @@ async fn a_machine_is_made_to_live_once_and_for_one_attempt() {
     assert_eq!(boot.closed_to, CLOSED_TO, "it tries whether it is shut in");
     // What says that it is another machine has not the attempt's.
     let can_be = |id: &str| fly.can_be_machine_of(attempt(1), id);
-    assert!(can_be(&machine.id) && !can_be("148ed21a031189") && fly.can_be_machine_of(attempt(2), "148ed21a031189"));
+    assert!(
+        can_be(&machine.id)
+            && !can_be("148ed21a031189")
+            && fly.can_be_machine_of(attempt(2), "148ed21a031189")
+    );
     bed.run(fly.destroy(attempt(1))).await.unwrap();
     bed.end();
 }

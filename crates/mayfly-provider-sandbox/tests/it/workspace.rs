@@ -123,6 +123,52 @@ async fn a_commit_that_the_bundle_does_not_have_is_refused_with_gits_words() {
     assert_eq!(fs::read_dir(&world.config.bases).unwrap().count(), 0, "nothing half-made");
 }
 
+/// S11: what a bundle of a kilobyte or two unfolds to is counted before it is written.
+#[tokio::test]
+async fn what_a_small_bundle_unfolds_to_is_bounded() {
+    let world = World::new();
+    let mut spec = world.spec();
+    let workspace = world.bundle_of_copies(6, 1);
+    assert!(fs::metadata(&workspace.code.bundle).unwrap().len() < 2000);
+    spec.workspace = Some(workspace);
+    let error = world.sandbox.create(&spec).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("it unfolds to more than 1000000 files and folders"), "{error}");
+    assert_eq!(fs::read_dir(&world.config.bases).unwrap().count(), 0, "nothing of it was written");
+}
+
+/// S11: the limit of the disk is the task's own.
+#[tokio::test]
+async fn a_commit_that_is_larger_than_the_tasks_disk_is_refused() {
+    let mut world = World::new();
+    let mut spec = world.spec();
+    spec.workspace = Some(world.bundle_of_copies(2, 1 << 20));
+    spec.limits.disk_bytes_max = 100 << 20;
+    let error = world.sandbox.create(&spec).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Refused { .. }), "{error}");
+    let words = "it unfolds to more than 100 MiB, the task's limit of the disk: raise `machine.disk`";
+    assert!(error.to_string().contains(words), "{error}");
+    assert_eq!(fs::read_dir(&world.config.bases).unwrap().count(), 0, "nothing of it was written");
+    // With its folders.
+    spec.limits.disk_bytes_max = (100 << 20) + 10 * 4096;
+    let mut worker = world.boot(&spec).await;
+    assert_eq!(worker.sh("cd /workspace/copies && git ls-files | wc -l").await, "100");
+    world.destroy(spec.attempt).await;
+}
+
+/// S11: git's memory is the task's, and never less than what an ordinary history takes.
+#[tokio::test]
+async fn a_bundle_that_wants_all_memory_makes_no_base() {
+    let world = World::new();
+    let mut spec = world.spec();
+    spec.workspace = Some(world.bundle_of_a_long_commit());
+    spec.limits.memory_bytes_max = 256 << 20;
+    let error = world.sandbox.create(&spec).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("`git fetch` needs more than 1 GiB of memory"), "{error}");
+    assert_eq!(fs::read_dir(&world.config.bases).unwrap().count(), 0, "nothing half-made");
+}
+
 /// The user's changes cost what they are: files and objects of the base below are shared, and it stays as it was.
 #[tokio::test]
 async fn code_on_top_of_other_code_shares_what_it_does_not_change() {

@@ -140,6 +140,41 @@ impl World {
         }
     }
 
+    /// A small bundle, whose commit has `depth` levels of ten entries each, all the same, down to a file of `bytes`.
+    pub(crate) fn bundle_of_copies(&self, depth: u32, bytes: usize) -> WorkspaceSpec {
+        let (folder, bundle) = (self.dir.path().join("copies"), self.dir.path().join("copies.bundle"));
+        fs::create_dir(&folder).unwrap();
+        let ask = |words: &[&str], input: &str| git_of(&folder, words, input);
+        ask(&["init", "--quiet"], "");
+        let mut entry =
+            "100644 blob ".to_owned() + &ask(&["hash-object", "-w", "--stdin"], &"x".repeat(bytes));
+        for _ in 0..depth {
+            let entries: String = (0..10).map(|name| format!("{entry}\t{name}\n")).collect();
+            entry = "040000 tree ".to_owned() + &ask(&["mktree"], &entries);
+        }
+        let tree = entry.rsplit(' ').next().unwrap();
+        let base = ask(&["commit-tree", "-m", "copies", tree], "");
+        ask(&["update-ref", "refs/heads/base", &base], "");
+        ask(&["bundle", "create", "--quiet", bundle.to_str().unwrap(), "refs/heads/base"], "");
+        let code = CodeSpec { id: sha256(&bundle), base, bundle };
+        WorkspaceSpec { name: "copies".to_owned(), code, on: None }
+    }
+
+    /// A bundle of some hundred bytes, whose one object says that it is a commit of 3 GiB.
+    pub(crate) fn bundle_of_a_long_commit(&self) -> WorkspaceSpec {
+        let (base, bundle) = ("1".repeat(40), self.dir.path().join("long.bundle"));
+        let mut bytes = format!("# v2 git bundle\n{base} refs/heads/base\n\n").into_bytes();
+        bytes.extend_from_slice(b"PACK\0\0\0\x02\0\0\0\x01");
+        // A commit, with 4 and then 7 bits of its length at a time, the lowest first.
+        bytes.extend_from_slice(&[0x90, 0x80, 0x80, 0x80, 0x60]);
+        // Nothing, as zlib writes it, and a checksum that nobody comes to.
+        bytes.extend_from_slice(&[0x78, 0x9c, 3, 0, 0, 0, 0, 1]);
+        bytes.extend_from_slice(&[0; 20]);
+        fs::write(&bundle, bytes).unwrap();
+        let code = CodeSpec { id: sha256(&bundle), base, bundle };
+        WorkspaceSpec { name: "long".to_owned(), code, on: None }
+    }
+
     /// A bundle of one commit more, on top of that one.
     pub(crate) fn bundle_on(&self, below: &WorkspaceSpec) -> WorkspaceSpec {
         let (folder, bundle) = (self.dir.path().join("repo"), self.dir.path().join("more.bundle"));
@@ -229,13 +264,21 @@ fn unique() -> u16 {
 }
 
 fn git(folder: &Path, words: &[&str]) -> String {
+    git_of(folder, words, "")
+}
+
+fn git_of(folder: &Path, words: &[&str], input: &str) -> String {
+    use std::io::{Seek as _, Write as _};
+    let mut stdin = tempfile::tempfile().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    stdin.rewind().unwrap();
     let mut command = std::process::Command::new("git");
     command.args(words).current_dir(folder).env_clear().env("PATH", "/usr/bin:/bin");
     command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
     for who in ["AUTHOR", "COMMITTER"] {
         command.env(format!("GIT_{who}_NAME"), "t").env(format!("GIT_{who}_EMAIL"), "t@example.com");
     }
-    let output = command.output().unwrap();
+    let output = command.stdin(stdin).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

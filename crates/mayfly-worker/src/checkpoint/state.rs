@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use mayfly_core::amount;
 use mayfly_wire::api::{Collected, Repository};
 use mayfly_wire::worker::{Checkpoint, UNCOMMITTED};
 use tempfile::TempDir;
@@ -25,7 +26,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::claude::interpret::shorten;
-use crate::collect::files::{Files, Take, amount};
+use crate::collect::files::{Files, Take};
 use crate::collect::git::{Git, GitError, not_run};
 use crate::collect::nested::tell;
 use crate::collect::others::Other;
@@ -373,7 +374,7 @@ impl State {
         let mut to = File::create(&file).map_err(not_run("pack-objects"))?;
         to.write_all(&line).map_err(not_run("pack-objects"))?;
         let pack = ["pack-objects", "--quiet", "--revs", "--stdout"];
-        git.print(&pack, revisions.collect::<Vec<_>>().join("\n") + "\n", to, deadline).await?;
+        git.print_of(&pack, revisions.collect::<Vec<_>>().join("\n") + "\n", to, deadline).await?;
         let bytes = fs::metadata(&file).map_err(not_run("pack-objects"))?.len();
         Ok(Packed { file, bytes })
     }

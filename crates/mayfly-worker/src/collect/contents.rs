@@ -106,7 +106,8 @@ impl Contents {
                 }
             }
         };
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(files.len());
+        let threads =
+            thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(files.len());
         thread::scope(|scope| {
             for _ in 1..threads {
                 scope.spawn(work);

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mayfly_core::causes;
+use mayfly_core::{amount, causes};
 use mayfly_wire::api::Collected;
 use mayfly_wire::worker::UNCOMMITTED;
 use tokio::task::spawn_blocking;
@@ -334,14 +334,6 @@ fn left_out(left: &[Sized], kept: &HashSet<&Path>) -> Vec<String> {
     let mut lines: Vec<_> = groups.iter().take(LEFT_OUT_MAX).map(line).collect();
     lines.extend((more > 0).then(|| format!("and {more} more files or folders, left out")));
     lines
-}
-
-pub(crate) fn amount(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{} {name}", bytes / unit),
-        None => format!("{bytes} bytes"),
-    }
 }
 
 /// The first of some names, and how many more there are.

@@ -136,15 +136,35 @@ impl Git<'_> {
         self.finish(verb, self.reaper.output(&mut command, OUTPUT_BYTES_MAX), deadline).await.map(drop)
     }
 
-    /// Runs it to its end with this text on its input, and what it prints in a file.
+    /// Runs it to its end, with what it prints going elsewhere.
     pub(crate) async fn print(
         &self,
         arguments: &[&str],
-        input: impl AsRef<[u8]>,
-        to: fs::File,
+        to: impl Into<Stdio>,
         deadline: Instant,
     ) -> Result<(), GitError> {
-        let mut command = self.command(arguments, self.input(arguments, input.as_ref())?);
+        self.put(arguments, Stdio::null(), to, deadline).await
+    }
+
+    /// The same with this text on its input.
+    pub(crate) async fn print_of(
+        &self,
+        arguments: &[&str],
+        input: impl AsRef<[u8]>,
+        to: impl Into<Stdio>,
+        deadline: Instant,
+    ) -> Result<(), GitError> {
+        self.put(arguments, self.input(arguments, input.as_ref())?, to, deadline).await
+    }
+
+    async fn put(
+        &self,
+        arguments: &[&str],
+        input: Stdio,
+        to: impl Into<Stdio>,
+        deadline: Instant,
+    ) -> Result<(), GitError> {
+        let mut command = self.command(arguments, input);
         command.stdout(to);
         let verb = command_verb(&command);
         self.finish(verb, self.reaper.finish(&mut command, OUTPUT_BYTES_MAX), deadline).await.map(drop)
@@ -173,12 +193,7 @@ impl Git<'_> {
         self.list_from(arguments, input, deadline).await
     }
 
-    async fn list_from(
-        &self,
-        arguments: &[&str],
-        input: Stdio,
-        deadline: Instant,
-    ) -> Result<List, GitError> {
+    async fn list_from(&self, arguments: &[&str], input: Stdio, deadline: Instant) -> Result<List, GitError> {
         let output = self.output(arguments, input, LIST_BYTES_MAX, deadline).await?;
         let mut entries: Vec<_> =
             output.split(|&byte| byte == 0).map(|entry| OsString::from_vec(entry.to_vec())).collect();

@@ -233,7 +233,7 @@ impl Work<'_> {
         let Objects { before, ours, gits } = self.objects(git, contents, &refs, deadline).await?;
         let packed = self.scratch.join("packed");
         let to = fs::File::create(&packed).map_err(not_run("pack-objects"))?;
-        git.print(&["pack-objects", "--quiet", "--stdout"], gits, to, deadline).await?;
+        git.print_of(&["pack-objects", "--quiet", "--stdout"], gits, to, deadline).await?;
         let body = Body::new(self.header(&before, &refs), self.naming(), packed, Arc::clone(contents), ours);
         let body = body.map_err(not_run("pack-objects"))?;
         let others = others.iter().map(|other| other.name.clone()).collect();
@@ -254,7 +254,7 @@ impl Work<'_> {
         let commits = refs.iter().map(|(_, commit)| *commit).chain(not.as_deref());
         let list = ["rev-list", "--objects", "--boundary", "--missing=print"];
         let list: Vec<_> = list.into_iter().chain(commits).collect();
-        git.print(&list, "", to, deadline).await?;
+        git.print(&list, to, deadline).await?;
         let listed = fs::read(&file).map_err(not_run("rev-list"))?;
         let (mut before, mut ours, mut gits) = (Vec::new(), HashSet::new(), String::new());
         for line in listed.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {

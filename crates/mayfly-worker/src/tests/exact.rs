@@ -223,9 +223,9 @@ impl Way {
 
     async fn checkout(&self, reaper: &Reaper, file: &Path, base: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        for (at, with_files) in [(self.at("base"), false), (self.at("machine"), true)] {
+        for (at, bytes_max) in [(self.at("base"), None), (self.at("machine"), Some(1 << 30))] {
             fs::create_dir(&at).unwrap();
-            Bundle { file, base }.unpack(reaper, &at, with_files, deadline).await.unwrap();
+            Bundle { file, base }.unpack(reaper, &at, bytes_max, deadline).await.unwrap();
         }
     }
 

@@ -45,7 +45,7 @@ async fn of_many_large_files_the_smallest_come_out_up_to_the_bound() {
         sparse(&place, name, mib << 20);
     }
     let (made, unsaved) = place.bundle().await;
-    assert_eq!(unsaved, ["a/1535: 1 GiB, left out", "b/1534: 1 GiB, left out"]);
+    assert_eq!(unsaved, ["a/1535: 1.5 GiB, left out", "b/1534: 1.5 GiB, left out"]);
     let taken = place.taken(&made.unwrap());
     assert_eq!(git(&taken, &["ls-files", "a", "b"]), "a/1\nb/2");
 }

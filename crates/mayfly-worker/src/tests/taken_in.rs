@@ -116,7 +116,13 @@ async fn a_missing_object_of_the_agents_leaves_no_hole() {
     let lost = place.git(&["rev-parse", ":staged"]);
     fs::remove_file(place.work().join(".git/objects").join(&lost[..2]).join(&lost[2..])).unwrap();
     let (made, Collected { unsaved, notes, .. }) = told(place.dir.path(), Some(&place.base)).await;
-    assert!(unsaved.is_empty() && notes.len() == 1 && notes[0].contains("were staged"), "{unsaved:?} {notes:?}");
+    assert!(
+        unsaved.is_empty() && notes.len() == 1 && notes[0].contains("were staged"),
+        "{unsaved:?} {notes:?}"
+    );
     let taken = place.taken(&made.unwrap());
-    assert_eq!((read(&taken, "staged"), git(&taken, &["rev-parse", "HEAD^"])), ("changed again\n".into(), head));
+    assert_eq!(
+        (read(&taken, "staged"), git(&taken, &["rev-parse", "HEAD^"])),
+        ("changed again\n".into(), head)
+    );
 }

@@ -208,7 +208,10 @@ async fn a_task_is_asked_for_again() {
     let branches = world.branches();
     assert_eq!(branches.len(), 1, "{again}");
     assert!(!branches[0].contains(&tasks[0]) && again.contains(&branches[0]), "{again}");
-    assert_eq!(world.git(&["ls-tree", "--name-only", &branches[0]]), ".gitattributes\na.txt\nmade.txt\nnew.txt");
+    assert_eq!(
+        world.git(&["ls-tree", "--name-only", &branches[0]]),
+        ".gitattributes\na.txt\nmade.txt\nnew.txt"
+    );
     let detached = world.mayfly(&["retry", &tasks[0], "--detach", "--json"]).await.text();
     let detached: Value = serde_json::from_str(&detached).unwrap();
     world.ends(detached["id"].as_str().unwrap(), 0).await;
