@@ -226,6 +226,10 @@ pub struct Workspace {
     /// What the bundle is on top of. Default: nothing, it holds all of its commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<WholeBundle>,
+    /// The URL of the repository that it was fetched from, which is the `origin` of a clone that is made of it; no machine is
+    /// told. 1 to [`REPOSITORY_BYTES_MAX`] bytes. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// A bundle that holds all of its commit, its whole history.

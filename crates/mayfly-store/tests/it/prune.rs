@@ -130,6 +130,7 @@ async fn code_is_named_until_the_last_task_on_it_is_old() {
         let mut new = crate::new(number, None);
         new.spec.workspace = (number < 3).then(|| mayfly_wire::api::Workspace {
             on: None,
+            origin: None,
             id: "a".repeat(64),
             name: "r".to_owned(),
             base: String::new(),

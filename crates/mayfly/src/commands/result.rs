@@ -40,7 +40,8 @@ Examples:
 
 Everything is against the code that the task started from; of a task that was resumed, against that
 of the first. What does not fit your files is refused before one of them is changed; a kill in the
-middle of --apply can leave some of them missing, which `git status` shows: --branch has the whole.
+middle of --apply can leave some of them missing, which `git status` shows: --branch has the whole, also
+what is in no file: the commits of submodules, and those beside the work.
 If no orchestrator runs, one is started in the background, as by `mayfly run`.";
 
 /// Tell how a task ended and what came out of it, or take that
@@ -55,7 +56,7 @@ pub(crate) struct ResultArgs {
     /// With --apply: also what takes effect by itself, such as hooks, pipelines and settings of editors and agents
     #[arg(long, requires = "apply")]
     with_flagged: bool,
-    /// The git repository that takes the work [default: the one around the current folder]
+    /// The git repository that takes the work [default: the one around the current folder, else a new folder]
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
     #[command(flatten)]
@@ -73,8 +74,8 @@ struct Form {
     /// Print what was changed as a patch for `git apply`, the content of binary files included
     #[arg(long)]
     patch: bool,
-    /// Make a branch of the work [default: mayfly/<short id>-<words of the prompt>]; of a task that began
-    /// with nothing, a new folder
+    /// Make a branch of the work [default: mayfly/<short id>-<words of the prompt>]; where no repository is around that
+    /// the task worked on, and of a task that began with nothing, a new folder
     #[arg(long, value_name = "NAME", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "as clap has it: no flag, a flag, a flag with a name")]
     branch: Option<Option<String>>,
@@ -102,6 +103,7 @@ pub(crate) async fn result(
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
     let takes = args.form.branch.is_some() || args.form.apply || args.repo.is_some();
+    let named = args.repo.is_some();
     let around = repository::around(&git, args.repo.as_deref(), &cwd).await;
     // Whoever only looks needs none, though with one less is to be fetched.
     let repo = if takes { around? } else { around.ok().flatten() };
@@ -111,7 +113,7 @@ pub(crate) async fn result(
     // From here on there is a folder to remove.
     let mut interrupts = Interrupts::install()?;
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let landing = Landing { repo, code: None, mirror: None, folder: cwd, saved, git };
+    let landing = Landing { repo, named, code: None, mirror: None, folder: cwd, saved, git };
     let mut taking = Taking { contact, printer, landing, scratch };
     tokio::select! {
         () = interrupts.next() => return Err(Stop::interrupted()),
@@ -212,11 +214,18 @@ impl Taking {
     async fn branch(&mut self, task: &Task, name: Option<String>) -> Result<(), Stop> {
         let Some(head) = self.head(task)? else { return Ok(()) };
         let name = name.unwrap_or_else(|| landing::default_place(task, &task.title));
-        if task.workspace.is_some() {
-            self.repo(task)?.check_branch(&name).await.map_err(Stop::usage)?;
-        } else if self.landing.folder.join(&name).symlink_metadata().is_ok() {
+        let folder = match (&task.workspace, &self.landing.repo) {
+            (Some(_), Some(repo)) => {
+                repo.check_branch(&name).await.map_err(Stop::usage)?;
+                None
+            }
+            (Some(_), None) => Some(self.landing.folder_for(&name)),
+            (None, _) => Some(self.landing.folder.join(&name)),
+        };
+        if let Some(folder) = folder.filter(|folder| folder.symlink_metadata().is_ok()) {
             return Err(Stop::wrong(format!(
-                "`{name}` is there already: choose another name with --branch NAME"
+                "`{}` is there already: choose another name with --branch NAME",
+                folder.display()
             )));
         }
         let place = self.landing.place(&self.contact, &mut self.printer, task, head, &name).await;
@@ -256,6 +265,9 @@ impl Taking {
             for line in &flagged {
                 self.printer.aside(&format!("flagged: {line}"));
             }
+            for line in not_in_files(&work, &[]) {
+                self.printer.aside(&format!("not shown: {line}; --branch takes it too"));
+            }
         }
         if form.diff {
             work.diff(&file).await?;
@@ -272,6 +284,14 @@ impl Taking {
                 flagged.join("\n  ")
             )));
         }
+        let submodules = work.submodules().await?;
+        let left = not_in_files(&work, &submodules);
+        if submodules.len() == changes.count {
+            return Err(Stop::wrong(format!(
+                "nothing was changed, since nothing of the work is in files: take it as a branch with --branch\n  {}",
+                left.join("\n  ")
+            )));
+        }
         let repo = self.repo(task)?;
         work.apply(&file, repo).await.map_err(|error| match error {
             GitError::TooMuchMemory(_) => usage_of_patch(error),
@@ -279,7 +299,16 @@ impl Taking {
         })?;
         let top = repo.top.display().to_string();
         self.detail("applied", &format!("to the files in {top}; nothing is staged or committed"));
+        left.iter().for_each(|line| self.detail("not applied", line));
+        if let (false, Some(take)) = (left.is_empty(), self.take_command(task)) {
+            self.detail("all of it", &take);
+        }
         Ok(())
+    }
+
+    /// The command that takes all of the work.
+    fn take_command(&self, task: &Task) -> Option<String> {
+        self.landing.take_command(&self.contact, &task.short, task.workspace.is_some(), "--branch")
     }
 
     /// The work in a repository of ours. Only where the user's does not have what it is built on, that is fetched too.
@@ -329,8 +358,8 @@ impl Taking {
         self.landing.repo.as_ref().ok_or_else(|| {
             let which = name.map_or("one".to_owned(), |name| format!("a clone of `{name}`, which the task worked on"));
             Stop::wrong(format!(
-                "there is no git repository here to take the work: go into {which}, or name it with --repo PATH; if you have \
-                 none, `git clone` it first"
+                "there is no git repository here with files to put the work into: go into {which}, or name it with --repo \
+                 PATH; if you have none, --branch makes a new folder of the work"
             ))
         })
     }
@@ -378,6 +407,13 @@ fn brought_out(task: &Task) -> Result<&Collected, Stop> {
         anyhow!("nothing came out of a machine of task {} ({outcome}): there is nothing to take", task.short)
             .into()
     })
+}
+
+/// What of the work cannot come into files, a line each.
+fn not_in_files(work: &Work, submodules: &[String]) -> Vec<String> {
+    let submodules = submodules.iter().map(|path| format!("{path}: the commit of a submodule"));
+    let others = work.others().map(|name| format!("{name}: what the agent committed beside its work"));
+    submodules.chain(others).collect()
 }
 
 /// Takes the next line of a file, or of a longer one the next [`READ_BYTES`]. `false`: there is none.
