@@ -17,6 +17,7 @@ use mayfly_wire::api::{
     IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX, PROMPT_BYTES_MAX, REPOSITORY_BYTES_MAX, RETRIES_MAX, Retry,
     TIMEOUT_MS_MAX, Task, Workspace, check_token_name,
 };
+use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::is_commit;
 use uuid::Uuid;
 
@@ -86,6 +87,8 @@ pub(crate) struct Asked {
     pub(crate) with_library: bool,
     /// What it goes on with.
     pub(crate) resumes: Option<Resumed>,
+    /// What is told of that.
+    pub(crate) told: Vec<MayflyEvent>,
 }
 
 impl Asked {
@@ -103,11 +106,11 @@ impl Engine {
         task: CreateTask,
         idempotency_key: Option<String>,
     ) -> Result<Task, SubmitError> {
-        self.accept(Asked { task, idempotency_key, with_library: true, resumes: None }).await
+        self.accept(Asked { task, idempotency_key, with_library: true, ..Asked::default() }).await
     }
 
     pub(crate) async fn accept(&self, asked: Asked) -> Result<Task, SubmitError> {
-        let Asked { mut task, idempotency_key, with_library, resumes } = asked;
+        let Asked { mut task, idempotency_key, with_library, resumes, mut told } = asked;
         self.check(&task, idempotency_key.as_deref())?;
         self.check_disk()?;
         let own = task.credential.take();
@@ -125,7 +128,8 @@ impl Engine {
             None => Whose::Pool(task.credential_name.clone().or_else(named)),
         };
         let rules = all_rules(&task, &chosen.rules)?;
-        let (Chosen { lock, told, .. }, at) = (chosen, self.0.clock.now());
+        let (Chosen { lock, told: of_library, .. }, at) = (chosen, self.0.clock.now());
+        told.extend(of_library);
         let new = NewTask { id, spec: task, credential, rules, lock, told, resumes, idempotency_key, at };
         let engine = self.clone();
         let id = self.whole(async move { engine.store_task(new, own).await }).await?;

@@ -505,8 +505,8 @@ fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError>
                resumes, session) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10)";
     let (id, at) = (new.id.to_string(), new.at.as_millisecond());
     let lock = new.lock.as_ref().map(|lock| &lock.sha256);
-    let (resumes, session) =
-        new.resumes.as_ref().map(|resumed| (resumed.task.to_string(), &resumed.session)).unzip();
+    let resumes = new.resumes.as_ref().map(|resumed| resumed.task.to_string());
+    let session = new.resumes.as_ref().and_then(|resumed| resumed.session.as_ref());
     let (key, priority) = (&new.idempotency_key, new.spec.priority);
     let values = params![id, spec, key, state.name(), at, priority, pooled, lock, resumes, session];
     connection.prepare_cached(sql)?.execute(values)?;

@@ -150,7 +150,7 @@ async fn code_is_named_until_the_last_task_on_it_is_old() {
 async fn what_a_task_goes_on_with_is_kept_as_long_as_the_task() {
     let (store, _dir) = open();
     let on = |number: u32, earlier: u32| {
-        let resumes = Some(Resumed { task: id(earlier), session: "s".to_owned() });
+        let resumes = Some(Resumed { task: id(earlier), session: Some("s".to_owned()) });
         NewTask { resumes, ..new(number, Some(&format!("key {number}"))) }
     };
     running(&store, 1).await;

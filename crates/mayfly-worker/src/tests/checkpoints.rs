@@ -454,6 +454,30 @@ async fn a_checkpoint_that_failed_is_made_again_before_the_session_goes_on() {
     lived.unwrap();
 }
 
+/// Work that is withheld does not hold up the session.
+#[tokio::test]
+async fn the_session_goes_on_beside_work_that_is_withheld() {
+    let session = format!("$CLAUDE_CONFIG_DIR/projects/p/{SESSION}.jsonl");
+    let script = format!(
+        "init; read line; echo x > made; mkdir -p $CLAUDE_CONFIG_DIR/projects/p; echo line > {session}; {}; cat go > /dev/null; result",
+        tool("Write", "1")
+    );
+    let host = host(&script, |desk| {
+        desk.refuses_work = Some(http::StatusCode::UNPROCESSABLE_ENTITY);
+        desk.order.session_id = SESSION.to_owned();
+    });
+    let go = host.workspace().join("go");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &go, rustix::fs::Mode::RWXU).unwrap();
+    let (lived, ()) = tokio::join!(host.live(), async {
+        let handed = tokio::time::timeout(MOST, host.handed("checkpoint/transcript", 1));
+        assert_eq!(handed.await.expect("it is sent"), "line\n");
+        assert!(host.result("checkpoint/1").is_some());
+        host.reported(|report| matches!(report, Report::Warning { .. })).await;
+        tokio::fs::write(&go, "").await.unwrap();
+    });
+    lived.unwrap();
+}
+
 /// Where an agent began with a commit, the work order says which.
 #[tokio::test]
 async fn without_any_tool_nothing_is_looked_at() {
