@@ -12,7 +12,8 @@ use anyhow::Context as _;
 use mayfly_git::{
     Base, Began, Changes, Flagged, Git, GitError, Mirror, Quarantine, Repo, Snapshot, changes, unbundle,
 };
-use mayfly_wire::api::{Collected, Task, Workspace};
+use mayfly_wire::api::{Artifacts, Collected, Task, Workspace};
+use mayfly_wire::worker::NO_ARTIFACTS;
 use tempfile::TempDir;
 
 use crate::contact::Contact;
@@ -73,6 +74,8 @@ pub(crate) struct Landed {
     pub(crate) flagged: Vec<String>,
     /// The session file.
     pub(crate) transcript: Option<PathBuf>,
+    /// What came out besides the work.
+    pub(crate) artifacts: Option<Artifacts>,
     /// Whether the machine says that nothing was changed.
     pub(crate) unchanged: bool,
     /// What could not be saved or landed, a line each.
@@ -142,7 +145,9 @@ impl Landing {
             }
             return landed;
         };
-        landed.notes.clone_from(&result.notes);
+        // Patterns may be meant for every task there is.
+        landed.notes.extend(result.notes.iter().filter(|note| *note != NO_ARTIFACTS).cloned());
+        landed.artifacts = result.artifacts;
         result.unsaved.iter().for_each(|unsaved| landed.fail(unsaved));
         self.transcript(contact, printer, task, &mut landed).await;
         match head(result) {
@@ -367,8 +372,15 @@ pub(crate) fn lines(landed: &Landed) -> Vec<(&'static str, String)> {
     lines.extend(landed.lost.iter().map(|lost| ("not saved", lost.clone())));
     lines.extend(landed.by_hand.iter().map(|command| ("by hand", command.clone())));
     lines.extend(landed.notes.iter().map(|note| ("note", note.clone())));
+    lines.extend(landed.artifacts.map(|artifacts| ("artifacts", artifacts_words(artifacts))));
     lines.extend(landed.transcript.iter().map(|path| ("transcript", path.display().to_string())));
     lines
+}
+
+/// How much came out besides the work.
+pub(crate) fn artifacts_words(Artifacts { files, bytes }: Artifacts) -> String {
+    let noun = if files == 1 { "file" } else { "files" };
+    format!("{files} {noun}, {bytes} bytes")
 }
 
 /// Makes a folder that only this user can enter, if it is not there.

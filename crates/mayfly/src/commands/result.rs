@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use mayfly_git::{Base, GitError, Repo, Work};
 use mayfly_library::artifacts::unpack;
-use mayfly_wire::api::{Collected, Task};
+use mayfly_wire::api::{Artifacts, Collected, Task};
 use tempfile::TempDir;
 
 use crate::cli::DataArgs;
@@ -207,7 +207,8 @@ impl Taking {
             moved => moved.with_context(|| format!("cannot put them into `{}`", folder.display()))?,
         }
         let bytes: u64 = members.iter().map(|member| member.bytes).sum();
-        self.detail("artifacts", &format!("{} files, {bytes} bytes, in {}", members.len(), folder.display()));
+        let words = landing::artifacts_words(Artifacts { files: members.len() as u64, bytes });
+        self.detail("artifacts", &format!("{words}, in {}", folder.display()));
         Ok(())
     }
 

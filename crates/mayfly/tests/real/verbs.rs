@@ -337,12 +337,12 @@ async fn artifacts_come_out_into_a_new_folder() {
     let take = async |folder: &str| world.mayfly(&["result", &task, "--artifacts", folder]).await;
     let summary = world.mayfly(&["result", &task]).await.text();
     assert!(
-        summary.contains("artifacts   1 files, 6 bytes") && summary.contains("--artifacts DIR"),
+        summary.contains("artifacts   1 file, 6 bytes") && summary.contains("--artifacts DIR"),
         "{summary}"
     );
     assert!(summary.contains("1 files stay behind that could hold a credential"), "{summary}");
     let said = take(out.to_str().unwrap()).await.text();
-    assert!(said.contains("artifacts   1 files, 6 bytes, in "), "{said}");
+    assert!(said.contains("artifacts   1 file, 6 bytes, in "), "{said}");
     assert_eq!(fs::read_to_string(out.join("dist/sub/app")).unwrap(), "built\n");
     let entries = |folder: &std::path::Path| fs::read_dir(folder).unwrap().count();
     assert_eq!((entries(&out), entries(&out.join("dist")), entries(&out.join("dist/sub"))), (1, 1, 1));

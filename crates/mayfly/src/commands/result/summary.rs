@@ -139,7 +139,7 @@ impl<'a> Summary<'a> {
             let others = result.others.join(", ");
             lines.push((Some("beside"), format!("{others}: each becomes a branch of its own with --branch")));
         }
-        let artifacts = result.artifacts.map(|all| format!("{} files, {} bytes", all.files, all.bytes));
+        let artifacts = result.artifacts.map(landing::artifacts_words);
         lines.extend(artifacts.map(|artifacts| (Some("artifacts"), artifacts)));
         lines.extend(result.unsaved.iter().map(|line| (Some("not saved"), line.clone())));
         lines.extend(result.notes.iter().map(|line| (Some("note"), line.clone())));
