@@ -23,6 +23,7 @@
 //! GET  /v1/tasks/{id}/result/artifacts                       -> 200 [Artifact]
 //! GET  /v1/tasks/{id}/result/artifacts.tar                   -> 200 all of them
 //! GET  /v1/tasks/{id}/result/artifacts/{name}                -> 200 one of them (`/` in its name as `%2F`)
+//! GET  /v1/tasks/{id}/result…?attempt=N                      -> 200 the same of another attempt
 //! GET  /v1/tasks/{id}/lock                                   -> 200 the resources of the library that it runs with
 //! PUT  /v1/resources/{sha256}        an archive              -> 204           a resource of a library elsewhere
 //! POST /v1/locks                     a lock                  -> 201 KeptLock  for a task's `lock`
@@ -771,6 +772,9 @@ pub struct TaskResult {
     /// What came out of its machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collected: Option<Collected>,
+    /// The other attempts that left work, which `?attempt=` asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_attempts: Vec<u32>,
 }
 
 /// What a worker brought out of its machine.

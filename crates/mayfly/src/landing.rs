@@ -16,7 +16,7 @@ use mayfly_wire::api::{Artifacts, Collected, Task, Workspace};
 use mayfly_wire::worker::NO_ARTIFACTS;
 use tempfile::TempDir;
 
-use crate::contact::Contact;
+use crate::contact::{Contact, Origin};
 use crate::git_url::GitUrl;
 use crate::printer::Printer;
 use crate::values::{shell_word, slug};
@@ -148,6 +148,13 @@ impl Landing {
         // Patterns may be meant for every task there is.
         landed.notes.extend(result.notes.iter().filter(|note| *note != NO_ARTIFACTS).cloned());
         landed.artifacts = result.artifacts;
+        match other_attempts(contact, printer, task).await {
+            Ok(others) => {
+                let note = |attempt| attempt_words(contact.origin(), &task.short, attempt);
+                landed.notes.extend(others.into_iter().map(note));
+            }
+            Err(error) => landed.notes.push(format!("what other attempts left is not known: {error:#}")),
+        }
         result.unsaved.iter().for_each(|unsaved| landed.fail(unsaved));
         self.transcript(contact, printer, task, &mut landed).await;
         match head(result) {
@@ -183,7 +190,9 @@ impl Landing {
         let path = self.saved.join(format!("{}.jsonl", task.short));
         let saved = async {
             make_private(&self.saved)?;
-            contact.ask(printer, async |client| client.transcript(&task.id, &path).await).await
+            contact
+                .ask(printer, async |client| client.transcript(&task.id, task.result_attempt, &path).await)
+                .await
         };
         match saved.await {
             Ok(()) => landed.transcript = Some(path),
@@ -203,7 +212,9 @@ impl Landing {
     ) -> anyhow::Result<Placed> {
         let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
         let bundle = scratch.path().join("work.bundle");
-        contact.ask(printer, async |client| client.bundle(&task.id, &bundle).await).await?;
+        contact
+            .ask(printer, async |client| client.bundle(&task.id, task.result_attempt, &bundle).await)
+            .await?;
         let Some(workspace) = &task.workspace else {
             let folder = self.folder.join(name);
             let others = unbundle(&self.git, None, &bundle, head, &folder, "main").await?;
@@ -375,6 +386,27 @@ pub(crate) fn lines(landed: &Landed) -> Vec<(&'static str, String)> {
     lines.extend(landed.artifacts.map(|artifacts| ("artifacts", artifacts_words(artifacts))));
     lines.extend(landed.transcript.iter().map(|path| ("transcript", path.display().to_string())));
     lines
+}
+
+/// The attempts of a task that left work which is not its result.
+pub(crate) async fn other_attempts(
+    contact: &Contact,
+    printer: &mut Printer,
+    task: &Task,
+) -> anyhow::Result<Vec<u32>> {
+    if task.attempt < 2 || task.pruned {
+        return Ok(Vec::new());
+    }
+    let attempt = task.result_attempt;
+    let result = contact.ask(printer, async |client| client.result(&task.id, attempt).await).await;
+    result.map(|result| result.other_attempts)
+}
+
+/// What is told of one of them, with the command that shows it.
+pub(crate) fn attempt_words(origin: Option<&Origin>, short: &str, attempt: u32) -> String {
+    let command = origin.map(|origin| origin.command(&format!("result {short} --attempt {attempt}")));
+    let command = command.map(|command| format!(": `{command}`")).unwrap_or_default();
+    format!("attempt {attempt} left work too{command}")
 }
 
 /// How much came out besides the work.

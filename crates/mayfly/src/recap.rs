@@ -95,7 +95,7 @@ impl Recap {
             MayflyEvent::Collecting { .. } => self.ended(at),
             // A machine that was lost, or was ended by force, collects nothing.
             MayflyEvent::Releasing | MayflyEvent::Finished { .. } if self.duration_ms.is_none() => {
-                self.ended(at)
+                self.ended(at);
             }
             MayflyEvent::Denied { host: Some(host), message, .. } if self.denied_hosts.len() < DENIED_MAX => {
                 self.denied_hosts.insert(short(host), short(message));
@@ -117,7 +117,9 @@ impl Recap {
         match line["type"].as_str() {
             Some("assistant") => {
                 self.count(line);
-                blocks.iter().for_each(|block| self.call(block));
+                for block in blocks {
+                    self.call(block);
+                }
             }
             Some("user") => blocks.iter().for_each(|block| self.answer(block)),
             Some("result") => self.turns = line["num_turns"].as_u64().or(self.turns),

@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::dense::is_dense;
 use super::git::{Feed, Git, GitError, List};
 use super::nested::{Found, dissolve, look_through, tell};
+use crate::setup::made::Made;
 
 /// The most bytes of new files that are kept; a tracked file that has become longer than this is not kept either.
 const NEW_BYTES_MAX: u64 = 1536 * 1024 * 1024;
@@ -41,6 +42,8 @@ pub(crate) struct Files<'a> {
     pub(crate) read_by: Instant,
     /// The time for all of it.
     pub(crate) deadline: Instant,
+    /// What is not taken, since it is not the agent's.
+    pub(crate) made: &'a Made,
 }
 
 impl Files<'_> {
@@ -74,12 +77,18 @@ impl Files<'_> {
         self.take_tracked(tracked, collected).await?;
         let new = self.list(&["ls-files", "-z", "--others", "--exclude-standard"], collected).await?;
         // A repository inside that is still one ends with a slash, and has been told of.
-        let files = new.into_iter().filter(|path| !path.as_encoded_bytes().ends_with(b"/"));
-        let new = self.measure(files.map(PathBuf::from).collect()).await?;
+        let files =
+            new.into_iter().filter(|path| !path.as_encoded_bytes().ends_with(b"/")).map(PathBuf::from);
+        let new = self.measure(files.filter(|path| !self.made.has(path)).collect()).await?;
         let take = ["update-index", "--add", "-z", "--stdin"];
         let kept = self.take(&take, &new, NEW_BYTES_MAX, collected).await;
         self.tell_left_out(new, collected).await?;
         kept?;
+        let made = self.made.untouched();
+        if !made.is_empty() {
+            let names = some_of(&made);
+            collected.notes.push(format!("made by the set-up commands alone, and left behind: {names}"));
+        }
         self.tell_ignored(collected).await
     }
 
@@ -93,7 +102,8 @@ impl Files<'_> {
 
     async fn tracked(&self) -> Result<Vec<Tracked>, GitError> {
         let list = self.git.list(&["ls-files", "-z", "--stage"], self.read_by).await?;
-        Ok(list.entries.iter().filter_map(|entry| Tracked::parse(entry)).collect())
+        let tracked = list.entries.iter().filter_map(|entry| Tracked::parse(entry));
+        Ok(tracked.filter(|entry| !self.made.has(&entry.path)).collect())
     }
 
     /// Sees to it that git finds all files, and tells of what it cannot keep.

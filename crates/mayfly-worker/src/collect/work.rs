@@ -28,6 +28,7 @@ use super::nested::allow;
 use super::others::{Other, Search};
 use super::refs::{Tips, head, repository, tips};
 use crate::reaper::Reaper;
+use crate::setup::made::Made;
 
 /// The message of the commit that has the files of the index.
 const STAGED: &str = "Staged";
@@ -45,6 +46,8 @@ pub(crate) struct Work<'a> {
     pub(crate) base_objects: &'a Path,
     /// An empty folder of our own.
     pub(crate) scratch: &'a Path,
+    /// What the set-up commands made.
+    pub(crate) made: &'a Made,
 }
 
 /// A bundle that was made.
@@ -81,7 +84,8 @@ impl Work<'_> {
         let dot_git = self.workspace.join(".git");
         collected.repository =
             spawn_blocking(move || repository(&dot_git)).await.expect("reading does not panic");
-        let files = Files { git: &git, read_by: part(deadline, 3), deadline: part(deadline, 2) };
+        let (read_by, by) = (part(deadline, 3), part(deadline, 2));
+        let files = Files { git: &git, read_by, deadline: by, made: self.made };
         let head = match files.commit(parent.as_deref(), collected).await {
             Ok(head) => head,
             Err(error) => {

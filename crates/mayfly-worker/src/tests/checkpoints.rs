@@ -17,6 +17,7 @@ use super::the_work::{Place, git};
 use crate::checkpoint::Pace;
 use crate::checkpoint::state::{Look, State};
 use crate::reaper::{Realm, Reaper};
+use crate::setup::made::Made;
 
 /// The longest that a look may take here.
 const MOST: Duration = Duration::from_secs(60);
@@ -39,6 +40,7 @@ impl Looks {
             base_objects: place.dir.path().join("base/.git/objects"),
             places: [place.dir.path().join("ours"), "/nonexistent".into()],
             disk_max: None,
+            made: Arc::default(),
             begun: 0,
             folder: None,
         };
@@ -177,6 +179,27 @@ async fn each_checkpoint_has_what_is_on_the_disk_and_sends_what_is_new() {
     let (look, head) = looks.checkpoint().await;
     assert!(look.head.is_some(), "what it committed is in its log: {look:?}");
     assert_eq!(head.after, 4);
+}
+
+#[tokio::test]
+async fn what_set_up_commands_made_is_in_none() {
+    let mut looks = Looks::at(Place::new());
+    looks.place.write("gone", "differed before\n");
+    let before = looks.state.differing(Instant::now() + MOST).await.unwrap();
+    for path in ["kept", "gone", "made", "deps/x"] {
+        looks.place.write(path, "set up\n");
+    }
+    let after = looks.state.differing(Instant::now() + MOST).await.unwrap();
+    looks.state.made = Arc::new(Made::between(&looks.place.work(), &before, after, &["deps".to_owned()]));
+    looks.place.write("mine", "worked\n");
+    looks.place.write("deps/y", "worked\n");
+    let (_, checkpoint) = looks.checkpoint().await;
+    assert_eq!(checkpoint.files, 2);
+    let (taken, there) = (looks.taken(), looks.there());
+    let is_there = |path: &&str| taken.get(*path) == there.get(*path);
+    assert!(
+        ["mine", "gone"].iter().all(is_there) && !["kept", "made", "deps/x", "deps/y"].iter().any(is_there)
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, ErrorKind, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+use mayfly_client::{Client, ClientError};
 use mayfly_git::{Base, GitError, Repo, Work};
 use mayfly_library::artifacts::unpack;
 use mayfly_wire::api::{Artifacts, Collected, Task};
@@ -56,6 +57,9 @@ pub(crate) struct ResultArgs {
     /// With --apply: also what takes effect by itself, such as hooks, pipelines and settings of editors and agents
     #[arg(long, requires = "apply")]
     with_flagged: bool,
+    /// What this attempt left, from 1, of a task that was tried again [default: the last of which anything came out]
+    #[arg(long, value_name = "N")]
+    attempt: Option<u32>,
     /// The git repository that takes the work [default: the one around the current folder, else a new folder]
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
@@ -114,7 +118,7 @@ pub(crate) async fn result(
     let mut interrupts = Interrupts::install()?;
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let landing = Landing { repo, named, code: None, mirror: None, folder: cwd, saved, git };
-    let mut taking = Taking { contact, printer, landing, scratch };
+    let mut taking = Taking { contact, printer, landing, attempt: args.attempt, scratch };
     tokio::select! {
         () = interrupts.next() => return Err(Stop::interrupted()),
         done = Box::pin(taking.perform(&args.task, args.form, args.with_flagged)) => done?,
@@ -127,13 +131,19 @@ struct Taking {
     contact: Contact,
     printer: Printer,
     landing: Landing,
+    /// The attempt that was asked for.
+    attempt: Option<u32>,
     /// A folder of ours.
     scratch: TempDir,
 }
 
 impl Taking {
     async fn perform(&mut self, name: &str, form: Form, with_flagged: bool) -> Result<(), Stop> {
-        let task = &self.contact.find(&mut self.printer, name).await?;
+        let task = &mut self.contact.find(&mut self.printer, name).await?;
+        if let Some(attempt) = self.attempt {
+            self.of_attempt(task, attempt).await?;
+        }
+        let task = &*task;
         if form.json {
             let summary = Summary::of(task, self).await;
             self.printer.json(&summary);
@@ -162,6 +172,25 @@ impl Taking {
         }
     }
 
+    /// Puts what another attempt left in the place of the task's result.
+    async fn of_attempt(&mut self, task: &mut Task, attempt: u32) -> Result<(), Stop> {
+        if task.outcome.is_none() {
+            return Err(self.contact.not_over(task));
+        }
+        let asked = async |client: &Client| client.result(&task.id, Some(attempt)).await;
+        let left = match self.contact.ask(&mut self.printer, asked).await {
+            Err(error) if is_nothing(&error) => {
+                return Err(Stop::wrong(format!(
+                    "nothing came out of attempt {attempt} of task {}: it had {}",
+                    task.short, task.attempt
+                )));
+            }
+            left => left?,
+        };
+        (task.result, task.result_attempt) = (left.collected, left.attempt);
+        Ok(())
+    }
+
     async fn transcript(&mut self, task: &Task) -> Result<(), Stop> {
         let result = brought_out(task)?;
         if !result.transcript {
@@ -172,7 +201,11 @@ impl Taking {
             return Err(anyhow!("no session file came out of task {}: {why}", task.short).into());
         }
         let file = self.scratch.path().join("transcript");
-        self.contact.ask(&mut self.printer, async |client| client.transcript(&task.id, &file).await).await?;
+        self.contact
+            .ask(&mut self.printer, async |client| {
+                client.transcript(&task.id, task.result_attempt, &file).await
+            })
+            .await?;
         self.print(&file)
     }
 
@@ -191,7 +224,9 @@ impl Taking {
         }
         let archive = self.scratch.path().join("artifacts");
         self.contact
-            .ask(&mut self.printer, async |client| client.artifacts(&task.id, &archive).await)
+            .ask(&mut self.printer, async |client| {
+                client.artifacts(&task.id, task.result_attempt, &archive).await
+            })
             .await?;
         let beside =
             folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -300,7 +335,9 @@ impl Taking {
         })?;
         let top = repo.top.display().to_string();
         self.detail("applied", &format!("to the files in {top}; nothing is staged or committed"));
-        left.iter().for_each(|line| self.detail("not applied", line));
+        for line in &left {
+            self.detail("not applied", line);
+        }
         if let (false, Some(take)) = (left.is_empty(), self.take_command(task)) {
             self.detail("all of it", &take);
         }
@@ -309,7 +346,8 @@ impl Taking {
 
     /// The command that takes all of the work.
     fn take_command(&self, task: &Task) -> Option<String> {
-        self.landing.take_command(&self.contact, &task.short, task.workspace.is_some(), "--branch")
+        let how = of_attempt(self.attempt, "--branch");
+        self.landing.take_command(&self.contact, &task.short, task.workspace.is_some(), &how)
     }
 
     /// The work in a repository of ours. Only where the user's does not have what it is built on, that is fetched too.
@@ -317,7 +355,9 @@ impl Taking {
         let Self { contact, printer, landing, scratch } = self;
         let path = |name: &str| scratch.path().join(name);
         let (bundle, base) = (path("work.bundle"), path("base.bundle"));
-        contact.ask(printer, async |client| client.bundle(&task.id, &bundle).await).await?;
+        contact
+            .ask(printer, async |client| client.bundle(&task.id, task.result_attempt, &bundle).await)
+            .await?;
         if let (Some(repo), Some(workspace)) = (&landing.repo, &task.workspace) {
             let opened = Work::open_on(repo, scratch.path(), &workspace.base, &bundle, head).await?;
             if let Some(work) = opened {
@@ -415,6 +455,16 @@ fn not_in_files(work: &Work, submodules: &[String]) -> Vec<String> {
     let submodules = submodules.iter().map(|path| format!("{path}: the commit of a submodule"));
     let others = work.others().map(|name| format!("{name}: what the agent committed beside its work"));
     submodules.chain(others).collect()
+}
+
+/// A form of `mayfly result`, for the attempt that was asked for.
+fn of_attempt(attempt: Option<u32>, form: &str) -> String {
+    attempt.map_or(form.to_owned(), |attempt| format!("--attempt {attempt} {form}"))
+}
+
+/// Whether the orchestrator says that nothing came out.
+fn is_nothing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::Refused(problem)) if problem.kind == "no-such-result")
 }
 
 /// Takes the next line of a file, or of a longer one the next [`READ_BYTES`]. `false`: there is none.

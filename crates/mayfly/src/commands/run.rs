@@ -63,9 +63,7 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         true => Printer::of_lines(args.json, environment),
         false => Printer::of_process(args.json, environment),
     };
-    if let Some(note) = note {
-        printer.aside(&note);
-    }
+    note.iter().for_each(|note| printer.aside(note));
     if let Some(found) = &registries {
         printer.aside(&registries_words(found));
     }
