@@ -352,7 +352,7 @@ impl Taking {
 
     /// The work in a repository of ours. Only where the user's does not have what it is built on, that is fetched too.
     pub(super) async fn fetch(&mut self, task: &Task, head: &str) -> Result<Work, Stop> {
-        let Self { contact, printer, landing, scratch } = self;
+        let Self { contact, printer, landing, scratch, .. } = self;
         let path = |name: &str| scratch.path().join(name);
         let (bundle, base) = (path("work.bundle"), path("base.bundle"));
         contact

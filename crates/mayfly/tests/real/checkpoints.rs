@@ -189,7 +189,10 @@ async fn an_attempt_after_a_lost_one_has_work_of_its_own() {
 
     let task = ended.events[0]["task"].as_str().unwrap();
     let result = async |more: &[&str]| world.mayfly(&[&["result", task], more].concat()).await;
-    let note = format!("note        attempt 1 left work too: `mayfly result {} --attempt 1", &task[task.len() - 8..]);
+    let note = format!(
+        "note        attempt 1 left work too: `mayfly result {} --attempt 1",
+        &task[task.len() - 8..]
+    );
     assert!(ended.stderr.contains(&note), "{}", ended.stderr);
     let summary = result(&[]).await.text();
     assert!(summary.contains(&note), "{summary}");
@@ -203,8 +206,11 @@ async fn an_attempt_after_a_lost_one_has_work_of_its_own() {
     assert_eq!(world.git(&["rev-parse", "first"]), collected["head"].as_str().unwrap());
     let session = result(&["--attempt", "1", "--transcript"]).await.text();
     assert_ne!(session, result(&["--transcript"]).await.text());
-    let none = result(&["--attempt", "3", "--patch"]).await.refusal();
-    assert!(none.contains("nothing came out of attempt 3 of task") && none.contains("it had 2"), "{none}");
+    let refused = result(&["--attempt", "3", "--patch"]).await.refusal();
+    assert!(
+        refused.contains("nothing came out of attempt 3 of task") && refused.contains("it had 2"),
+        "{refused}"
+    );
     world.end().await;
 }
 

@@ -185,11 +185,17 @@ async fn a_lost_task_goes_on_from_its_last_checkpoint_and_is_set_up_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_without_a_session_file_goes_on_with_its_files_alone() {
     let Some(world) = World::start(|_| {}).await else { return };
-    let last = "echo made > made.txt; rm -r $CLAUDE_CONFIG_DIR/projects && echo > $CLAUDE_CONFIG_DIR/projects";
+    let last =
+        "echo made > made.txt; rm -r $CLAUDE_CONFIG_DIR/projects && echo > $CLAUDE_CONFIG_DIR/projects";
     let first = world.outcome_of(&[&steps("the first words", &[bash(last)])]).await;
     let collected = first.own("collected").next().unwrap();
-    assert_eq!((&collected["result"]["bundle"], &collected["result"]["transcript"]), (&json!(true), &json!(false)));
-    let again = world.resume(&task_of(&first), &steps("go on", &[bash("git status --porcelain; cat made.txt")])).await;
+    assert_eq!(
+        (&collected["result"]["bundle"], &collected["result"]["transcript"]),
+        (&json!(true), &json!(false))
+    );
+    let again = world
+        .resume(&task_of(&first), &steps("go on", &[bash("git status --porcelain; cat made.txt")]))
+        .await;
     assert_eq!(again.code, Some(0), "{}", again.stderr);
     assert_eq!(again.tool_results(), ["?? made.txt\nmade"]);
     assert!(!world.last_request().contains("the first words"), "{}", world.last_request());
