@@ -19,7 +19,7 @@ use mayfly_failpoint::failpoint;
 use mayfly_wire::api::{
     AddCredential, Allowed, Arrived, Begun, Cancel, Commits, CreateTask, CreateToken, CredentialTest, Egress,
     KeptLock, Known, Library, LibraryContent, LibraryDifferences, LibraryProblem, NewToken, OwnerToken,
-    PooledCredential, Problem, Resume, Retry, Task, Wanted, WholeBundle, Workspace,
+    PooledCredential, Problem, Resume, Retry, Task, TaskResult, Wanted, WholeBundle, Workspace,
 };
 use mayfly_wire::tunnel::{STATUS_PATH, Status};
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
@@ -327,19 +327,38 @@ impl Client {
         self.save(self.about(Method::GET, id, &["workspace"]), to).await
     }
 
-    /// Writes the git bundle that came out of a task's machine to `to`.
-    pub async fn bundle(&self, id: impl Display, to: &Path) -> Result<(), ClientError> {
-        self.save(self.about(Method::GET, id, &["result", "bundle"]), to).await
+    /// Writes the git bundle that came out of a task's machine to `to`: of one attempt, or of the last of which anything came out.
+    pub async fn bundle(&self, id: impl Display, attempt: Option<u32>, to: &Path) -> Result<(), ClientError> {
+        self.save(self.left(id, attempt, &["result", "bundle"]), to).await
     }
 
-    /// Writes the archive of a task's artifacts to `to`.
-    pub async fn artifacts(&self, id: impl Display, to: &Path) -> Result<(), ClientError> {
-        self.save(self.about(Method::GET, id, &["result", "artifacts.tar"]), to).await
+    /// Writes the archive of a task's artifacts to `to`: of one attempt, or of the last of which anything came out.
+    pub async fn artifacts(
+        &self,
+        id: impl Display,
+        attempt: Option<u32>,
+        to: &Path,
+    ) -> Result<(), ClientError> {
+        self.save(self.left(id, attempt, &["result", "artifacts.tar"]), to).await
     }
 
-    /// Writes the CLI's session file of a task to `to`.
-    pub async fn transcript(&self, id: impl Display, to: &Path) -> Result<(), ClientError> {
-        self.save(self.about(Method::GET, id, &["result", "transcript"]), to).await
+    /// Writes the CLI's session file of a task to `to`: of one attempt, or of the last of which anything came out.
+    pub async fn transcript(
+        &self,
+        id: impl Display,
+        attempt: Option<u32>,
+        to: &Path,
+    ) -> Result<(), ClientError> {
+        self.save(self.left(id, attempt, &["result", "transcript"]), to).await
+    }
+
+    /// How a task ended and what came out of it: of one attempt, or of the last of which anything did.
+    pub async fn result(&self, id: impl Display, attempt: Option<u32>) -> Result<TaskResult, ClientError> {
+        self.json(self.left(id, attempt, &["result"])).await
+    }
+
+    fn left(&self, id: impl Display, attempt: Option<u32>, of_it: &[&str]) -> RequestBuilder {
+        self.about(Method::GET, id, of_it).query(&attempt.map(|attempt| ("attempt", attempt)))
     }
 
     fn about(&self, method: Method, id: impl Display, of_it: &[&str]) -> RequestBuilder {

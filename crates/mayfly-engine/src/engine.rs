@@ -1,6 +1,6 @@
 //! The engine: what it owns, how it starts and stops, and what follows from a change.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use mayfly_core::{AnswerBounds, AttemptId, Effect, Event, TaskId, TaskState, causes};
 use mayfly_provider::{Provider, ProviderError};
 use mayfly_store::{AttemptRow, AttemptUsage, Change, Changed, Listing, Store, StoreError};
-use mayfly_wire::api;
+use mayfly_wire::api::{self, Collected};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -157,6 +157,11 @@ impl Engine {
         engine.schedule();
         engine.prune();
         Ok(engine)
+    }
+
+    /// What came out of the machines of a task, by attempt.
+    pub async fn collected(&self, id: TaskId) -> Result<BTreeMap<u32, Collected>, StoreError> {
+        self.0.store.collected(id).await
     }
 
     /// A task as it stands.

@@ -7,7 +7,7 @@
 //!
 //! Nothing is copied: the new machine starts from the same code, and fetches what the earlier task left out of that one's
 //! result, which is kept for as long as a task that goes on with it. What comes out of the new machine is built on the same
-//! base, and holds the work of both.
+//! base, and holds the work of both. Where no session file came out, the files are gone on with alone.
 
 use std::fs::File;
 use std::io;
@@ -17,6 +17,7 @@ use mayfly_core::{Attempt, AttemptId, TaskId, causes};
 use mayfly_library::pack::sha256_of;
 use mayfly_store::{Resumed, StoreError, TaskRow};
 use mayfly_wire::api::{Collected, Resume, Retry, Task};
+use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::OrderedResume;
 use tokio::task::spawn_blocking;
 
@@ -32,6 +33,10 @@ pub const ARTIFACTS: &str = "artifacts";
 pub const TRANSCRIPT: &str = "transcript";
 /// The name of work that is not given out.
 pub const WITHHELD: &str = "bundle.withheld";
+
+/// What is told of a task that goes on with the files alone.
+const ANEW: &str = "no session file of `claude` came out of the earlier task's machine: its files and commits are here, and \
+                    the conversation begins anew";
 
 /// Where what came out of an attempt's machine is kept, in the folder of all results.
 pub fn result_folder(results: &Path, attempt: AttemptId) -> PathBuf {
@@ -54,13 +59,16 @@ impl Engine {
         let session = self.session_of(&row).await.map_err(|why| SubmitError::NoResume(id.short(), why))?;
         let Resume { prompt, credential, credential_name } = resume;
         let asked = self.again(row, Retry { credential, credential_name }).await?;
+        let told = session.is_none().then(|| MayflyEvent::Warning { text: ANEW.to_owned() });
         let resumes = Some(Resumed { task: id, session });
-        let asked = Asked { idempotency_key, resumes, ..asked.asking(prompt) };
+        let asked =
+            Asked { idempotency_key, resumes, told: told.into_iter().collect(), ..asked.asking(prompt) };
         self.accept(asked).await.map(Some)
     }
 
-    /// The SHA-256 of the session file of a task that can be gone on with; else why it cannot be.
-    async fn session_of(&self, row: &TaskRow) -> Result<String, String> {
+    /// The SHA-256 of the session file of a task that can be gone on with, or none if it left its work alone; else why it
+    /// cannot be.
+    async fn session_of(&self, row: &TaskRow) -> Result<Option<String>, String> {
         if row.pruned {
             return Err("what came out of it is not kept any more, since it was over too long ago".to_owned());
         }
@@ -69,12 +77,16 @@ impl Engine {
         };
         let folder = result_folder(&self.0.config.results, row.id.attempt(Attempt(attempt)));
         check_work(result, &folder)?;
-        if !result.transcript {
-            return Err("no session file of `claude` came out of its machine".to_owned());
+        match (result.transcript, result.bundle) {
+            (true, _) => {}
+            (false, true) => return Ok(None),
+            (false, false) => {
+                return Err("neither work nor a session file of `claude` came out of its machine".to_owned());
+            }
         }
         let hashing = spawn_blocking(move || sha256_of(File::open(folder.join(TRANSCRIPT))?));
         let hashed = hashing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        hashed.map_err(|error| format!("its session file cannot be read: {}", causes(&error)))
+        hashed.map(Some).map_err(|error| format!("its session file cannot be read: {}", causes(&error)))
     }
 
     /// What a machine of a task is told of the one that it goes on with.

@@ -14,9 +14,10 @@ use mayfly_library::pack::is_sha256;
 use mayfly_store::{NewTask, Resumed, StoreError, Submitted, TaskRow, Whose};
 use mayfly_wire::api::{
     ALLOWED_MAX, ARTIFACTS_MAX, CreateTask, Credential, CredentialKind, CredentialMode,
-    IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX, PROMPT_BYTES_MAX, RETRIES_MAX, Retry, TIMEOUT_MS_MAX, Task,
-    Workspace, check_token_name,
+    IDEMPOTENCY_KEY_BYTES_MAX, PRIORITY_MAX, PROMPT_BYTES_MAX, REPOSITORY_BYTES_MAX, RETRIES_MAX, Retry,
+    TIMEOUT_MS_MAX, Task, Workspace, check_token_name,
 };
+use mayfly_wire::event::MayflyEvent;
 use mayfly_wire::worker::is_commit;
 use uuid::Uuid;
 
@@ -86,6 +87,8 @@ pub(crate) struct Asked {
     pub(crate) with_library: bool,
     /// What it goes on with.
     pub(crate) resumes: Option<Resumed>,
+    /// What is told of that.
+    pub(crate) told: Vec<MayflyEvent>,
 }
 
 impl Asked {
@@ -103,11 +106,11 @@ impl Engine {
         task: CreateTask,
         idempotency_key: Option<String>,
     ) -> Result<Task, SubmitError> {
-        self.accept(Asked { task, idempotency_key, with_library: true, resumes: None }).await
+        self.accept(Asked { task, idempotency_key, with_library: true, ..Asked::default() }).await
     }
 
     pub(crate) async fn accept(&self, asked: Asked) -> Result<Task, SubmitError> {
-        let Asked { mut task, idempotency_key, with_library, resumes } = asked;
+        let Asked { mut task, idempotency_key, with_library, resumes, mut told } = asked;
         self.check(&task, idempotency_key.as_deref())?;
         self.check_disk()?;
         let own = task.credential.take();
@@ -125,7 +128,8 @@ impl Engine {
             None => Whose::Pool(task.credential_name.clone().or_else(named)),
         };
         let rules = all_rules(&task, &chosen.rules)?;
-        let (Chosen { lock, told, .. }, at) = (chosen, self.0.clock.now());
+        let (Chosen { lock, told: of_library, .. }, at) = (chosen, self.0.clock.now());
+        told.extend(of_library);
         let new = NewTask { id, spec: task, credential, rules, lock, told, resumes, idempotency_key, at };
         let engine = self.clone();
         let id = self.whole(async move { engine.store_task(new, own).await }).await?;
@@ -378,14 +382,20 @@ pub(crate) fn check_pooled(credential: &Credential) -> Result<(), SubmitError> {
 }
 
 fn check_workspace(workspace: &Workspace) -> Result<(), SubmitError> {
-    let Workspace { id, name, base, on } = workspace;
+    let Workspace { id, name, base, on, origin } = workspace;
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let good = !name.is_empty() && !name.starts_with(['.', '-']) && name.chars().all(plain);
     require(good && name.len() <= NAME_BYTES_MAX, "workspace.name", "must be 1 to 100 of A-Z a-z 0-9 . _ -")?;
     require(is_sha256(id), "workspace.id", "must be 64 lower-case hex digits")?;
     require(is_commit(base), "workspace.base", "must be a whole commit id, in lower-case hex")?;
     let whole = on.as_ref().is_none_or(|on| is_sha256(&on.id) && is_commit(&on.base));
-    require(whole, "workspace.on", "must name a bundle and its commit, in lower-case hex")
+    require(whole, "workspace.on", "must name a bundle and its commit, in lower-case hex")?;
+    let plain = |url: &String| {
+        (1..=REPOSITORY_BYTES_MAX).contains(&url.len()) && !url.contains(|c: char| c.is_control() || c == ' ')
+    };
+    let words =
+        format!("must be a URL of 1 to {REPOSITORY_BYTES_MAX} bytes, without spaces and control characters");
+    require(origin.as_ref().is_none_or(plain), "workspace.origin", &words)
 }
 
 pub(crate) fn require(holds: bool, field: &'static str, reason: &str) -> Result<(), SubmitError> {

@@ -79,21 +79,48 @@ pub(crate) async fn with_others(
 }
 
 async fn between(git: GitCommand, from: &str, head: &str) -> Result<Changes, GitError> {
-    let plain =
-        ["diff", "--numstat", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", from, head, "--"];
-    let (mut changes, mut rest) = (Changes::default(), Vec::new());
-    let read = git.bounded().args(plain).read(|piece| {
+    let mut changes = Changes::default();
+    differences(git, "--numstat", [from, head], |entry| changes.take(entry)).await?;
+    Ok(changes)
+}
+
+/// The paths of the submodules of which `head` names another commit than `from`, or which one of them has alone; at most
+/// [`FILES_MAX`].
+pub(crate) async fn submodules(git: GitCommand, from: &str, head: &str) -> Result<Vec<String>, GitError> {
+    let (mut paths, mut is_one) = (Vec::new(), false);
+    // `:<mode> <mode> <object> <object> <status>`, and then the path.
+    differences(git, "--raw", [from, head], |entry| match entry.strip_prefix(b":") {
+        Some(modes) => is_one = modes.split(|&byte| byte == b' ').take(2).any(|mode| mode == b"160000"),
+        None if is_one && paths.len() < FILES_MAX => {
+            paths.push(String::from_utf8_lossy(entry).into_owned());
+        }
+        None => {}
+    })
+    .await?;
+    Ok(paths)
+}
+
+/// Gives `each` the entries in which git tells what two commits differ in.
+async fn differences(
+    git: GitCommand,
+    how: &str,
+    of: [&str; 2],
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), GitError> {
+    let plain = ["diff", how, "-z", "--no-renames", "--no-ext-diff", "--no-textconv"];
+    let mut rest = Vec::new();
+    let read = git.bounded().args(plain).args(of).args(["--"]).read(|piece| {
         rest.extend_from_slice(piece);
         let mut from = 0;
         while let Some(end) = rest[from..].iter().position(|&byte| byte == 0) {
-            changes.take(&rest[from..from + end]);
+            each(&rest[from..from + end]);
             from += end + 1;
         }
         rest.drain(..from);
         if rest.len() > PATH_BYTES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     match read.await? {
-        true => Ok(changes),
+        true => Ok(()),
         false => Err(GitError::Failed { what: "diff".to_owned(), said: "a path is too long".to_owned() }),
     }
 }

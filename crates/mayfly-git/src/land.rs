@@ -10,9 +10,9 @@ use std::path::Path;
 use mayfly_failpoint::failpoint;
 use mayfly_wire::worker::{OTHER_REFS, OTHERS_MAX, STAGED_REF, WORK_REF, is_commit, is_other_name};
 
-use crate::base::BASE_REF;
+use crate::base::{BASE_REF, Base, take_base};
 use crate::command::{Git, GitCommand, GitError};
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, name_origin};
 use crate::snapshot::{Quarantine, init_bare, object_format};
 
 impl Quarantine {
@@ -47,14 +47,32 @@ impl Quarantine {
 
 /// Makes a new repository at `folder`, which must not exist, with the work of a bundle on `branch`, and gives back
 /// the branches of what else the bundle holds. It is there whole or not at all, also if this is given up half-way.
+/// `began` is what the work started from, if from anything.
 pub async fn unbundle(
     git: &Git,
+    began: Option<Began<'_>>,
     bundle: &Path,
     head: &str,
     folder: &Path,
     branch: &str,
 ) -> Result<Vec<String>, GitError> {
-    make(git, None, bundle, head, folder, branch).await
+    make(git, began.map_or(Start::Nothing, Start::Code), bundle, head, folder, branch).await
+}
+
+/// What work started from, where no repository has that.
+#[derive(Debug, Clone, Copy)]
+pub struct Began<'a> {
+    /// The code.
+    pub base: Base<'a>,
+    /// The URL that it was fetched from, if any.
+    pub origin: Option<&'a str>,
+}
+
+/// What a new repository has before the work.
+enum Start<'a> {
+    Nothing,
+    Code(Began<'a>),
+    Mirror(&'a Mirror),
 }
 
 impl Mirror {
@@ -67,13 +85,13 @@ impl Mirror {
         folder: &Path,
         branch: &str,
     ) -> Result<Vec<String>, GitError> {
-        make(&self.repo.git, Some(self), bundle, head, folder, branch).await
+        make(&self.repo.git, Start::Mirror(self), bundle, head, folder, branch).await
     }
 }
 
 async fn make(
     git: &Git,
-    mirror: Option<&Mirror>,
+    start: Start<'_>,
     bundle: &Path,
     head: &str,
     folder: &Path,
@@ -92,15 +110,22 @@ async fn make(
     let format = object_format(head.len());
     init_bare(git, &git_dir, format).await?;
     let inside = || git.within(&git_dir);
-    if let Some(mirror) = mirror {
-        mirror.give(&git_dir).await?;
+    match &start {
+        Start::Nothing => {}
+        Start::Code(Began { base, origin }) => {
+            take_base(inside, *base).await?;
+            if let Some(url) = origin {
+                name_origin(inside, url).await?;
+            }
+        }
+        Start::Mirror(mirror) => mirror.give(&git_dir).await?,
     }
     let main = format!("refs/heads/{branch}");
     let others = fetch(inside(), bundle, head, &main).await?;
     inside().args(["symbolic-ref", "HEAD", &main]).run().await?;
     inside().args(["config", "core.bare", "false"]).run().await?;
     inside().bounded().work_tree(&made).args(["reset", "--quiet", "--hard"]).run().await?;
-    if mirror.is_some() {
+    if !matches!(start, Start::Nothing) {
         inside().args(["update-ref", "-d", BASE_REF]).run().await?;
     }
     failpoint("land-made");

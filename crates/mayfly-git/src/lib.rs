@@ -25,7 +25,7 @@
 //! - [`join`] makes one bundle of what a machine handed over in parts; [`read_pack`] reads one of them.
 //! - [`fetch`] brings one commit of a repository elsewhere into a folder.
 //! - [`create`] makes a repository of plain files.
-//! - [`unbundle`] makes a new repository where there was none to start from.
+//! - [`unbundle`] makes a new repository of work where there is none that takes it.
 //!
 //! Submodules are carried as pointers only, and repositories that are no submodules not at all. What a filter of
 //! the user's stands before is carried as the index has it, or else as it is. The git of a machine is the worker's business, not this crate's.
@@ -54,7 +54,7 @@ pub use command::{Git, GitError, MEMORY_BYTES_MAX};
 pub use contents::{CONTENTS_BYTES_MAX, read_through};
 pub use create::create;
 pub use fetch::fetch;
-pub use land::{Announced, announced, unbundle};
+pub use land::{Announced, Began, announced, unbundle};
 pub use mirror::{Mirror, Mirrors, Wanted, name_in};
 pub use repo::Repo;
 pub use snapshot::{Quarantine, Snapshot};

@@ -385,6 +385,11 @@ impl Git {
 }
 
 impl Mirror {
+    /// Where it was fetched from.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Gives `git_dir`, a new repository, all that is here: the branches as those of its remote `origin`.
     pub(crate) async fn give(&self, git_dir: &Path) -> Result<(), GitError> {
         let (theirs, ours) = (self.repo.git_dir.join("objects/pack"), git_dir.join("objects/pack"));
@@ -398,11 +403,16 @@ impl Mirror {
         // Also where no branch of theirs leads to it.
         let head = ["update-ref", BASE_REF, &self.repo.head];
         inside().args(head).run().await?;
-        for (key, value) in [("url", &*self.url), ("fetch", "+refs/heads/*:refs/remotes/origin/*")] {
-            inside().args(["config", &format!("remote.origin.{key}"), value]).run().await?;
-        }
-        Ok(())
+        name_origin(inside, &self.url).await
     }
+}
+
+/// Makes `url` the `origin` of a repository.
+pub(crate) async fn name_origin(git: impl Fn() -> GitCommand, url: &str) -> Result<(), GitError> {
+    for (key, value) in [("url", url), ("fetch", "+refs/heads/*:refs/remotes/origin/*")] {
+        git().args(["config", &format!("remote.origin.{key}"), value]).run().await?;
+    }
+    Ok(())
 }
 
 /// Shares what is never written again; where that cannot be, it is copied.

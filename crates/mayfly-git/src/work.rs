@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use mayfly_wire::worker::{UNCOMMITTED, is_commit};
 
 use crate::base::{Base, take_base};
-use crate::changes::{Changes, with_others};
+use crate::changes::{Changes, submodules, with_others};
 use crate::command::{Git, GitCommand, GitError};
 use crate::land::{Other, fetch};
 use crate::repo::Repo;
@@ -81,6 +81,16 @@ impl Work {
     /// What was changed, file by file, and what of the commits beside it would run later.
     pub async fn changes(&self) -> Result<Changes, GitError> {
         with_others(|| self.inside(), &self.from, &self.head, &self.others).await
+    }
+
+    /// The names of the commits beside it, which neither a diff nor a patch has.
+    pub fn others(&self) -> impl Iterator<Item = &str> {
+        self.others.iter().map(|other| &*other.name)
+    }
+
+    /// The paths of the submodules whose commit was changed. No file holds that, and [`apply`](Self::apply) passes them over.
+    pub async fn submodules(&self) -> Result<Vec<String>, GitError> {
+        submodules(self.inside(), &self.from, &self.head).await
     }
 
     /// Writes what was changed to `to`, for reading.

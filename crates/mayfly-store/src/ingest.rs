@@ -277,5 +277,7 @@ pub(crate) fn keep_result(
     let sql = "UPDATE tasks SET result = ?2, result_attempt = ?3 WHERE id = ?1";
     let values = params![attempt.task.to_string(), json, attempt.attempt.0];
     connection.prepare_cached(sql)?.execute(values)?;
+    let sql = "UPDATE attempts SET result = ?2 WHERE task = ?1 AND attempt = ?3";
+    connection.prepare_cached(sql)?.execute(values)?;
     log.passed_on(attempt.attempt.0, at, &MayflyEvent::Collected { result }, redacted)
 }

@@ -50,8 +50,8 @@ pub struct TaskRow {
 pub struct Resumed {
     /// The earlier task, which is over.
     pub task: TaskId,
-    /// The SHA-256 of its session file, in hex.
-    pub session: String,
+    /// The SHA-256 of its session file, in hex; it left none.
+    pub session: Option<String>,
 }
 
 /// An attempt as stored.
@@ -101,11 +101,8 @@ pub(crate) fn task(row: &Row<'_>) -> Result<TaskRow, StoreError> {
 }
 
 fn resumed(task: Option<String>, session: Option<String>) -> Result<Option<Resumed>, StoreError> {
-    let resumed = task.zip(session).map(|(task, session)| {
-        let task = task.parse().map_err(corrupt)?;
-        Ok(Resumed { task, session })
-    });
-    resumed.transpose()
+    let Some(task) = task else { return Ok(None) };
+    Ok(Some(Resumed { task: task.parse().map_err(corrupt)?, session }))
 }
 
 pub(crate) const ATTEMPT_COLUMNS: &str =

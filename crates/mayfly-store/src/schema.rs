@@ -38,9 +38,10 @@ const STEPS: [Step; VERSION as usize] = [
     Step::Sql(USAGE_AND_CARRIES),
     Step::Sql(LIBRARY),
     Step::Sql(RESUMES),
+    Step::Sql(RESULTS),
 ];
 /// The version of the tables after all steps.
-const VERSION: u8 = 10;
+const VERSION: u8 = 11;
 
 /// The tables that the queue needs.
 const QUEUE: [&str; 3] = ["tasks", "attempts", "effects"];
@@ -242,6 +243,13 @@ const RESUMES: &str = "
 ALTER TABLE tasks ADD COLUMN resumes TEXT;
 ALTER TABLE tasks ADD COLUMN session TEXT;
 CREATE INDEX tasks_by_resumed ON tasks (resumes) WHERE resumes IS NOT NULL;
+";
+
+const RESULTS: &str = "
+-- What came out of its machine, as JSON; also where a later attempt's is the task's.
+ALTER TABLE attempts ADD COLUMN result TEXT;
+UPDATE attempts SET result = (SELECT result FROM tasks WHERE tasks.id = attempts.task)
+    WHERE attempt = (SELECT result_attempt FROM tasks WHERE tasks.id = attempts.task);
 ";
 
 /// Writes what each event was as the line that it is.

@@ -1,5 +1,6 @@
 //! What can be asked of the store.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -361,6 +362,11 @@ impl Store {
         self.readers.read(move |connection| find_attempt(connection, id)).await
     }
 
+    /// What came out of the machines of a task, by attempt.
+    pub async fn collected(&self, task: TaskId) -> Result<BTreeMap<u32, Collected>, StoreError> {
+        self.readers.read(move |connection| find_collected(connection, task)).await
+    }
+
     /// How many tasks are not finished.
     pub async fn unfinished(&self) -> Result<usize, StoreError> {
         self.readers
@@ -505,8 +511,8 @@ fn submit(connection: &Desk<'_>, new: &NewTask) -> Result<Submitted, StoreError>
                resumes, session) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10)";
     let (id, at) = (new.id.to_string(), new.at.as_millisecond());
     let lock = new.lock.as_ref().map(|lock| &lock.sha256);
-    let (resumes, session) =
-        new.resumes.as_ref().map(|resumed| (resumed.task.to_string(), &resumed.session)).unzip();
+    let resumes = new.resumes.as_ref().map(|resumed| resumed.task.to_string());
+    let session = new.resumes.as_ref().and_then(|resumed| resumed.session.as_ref());
     let (key, priority) = (&new.idempotency_key, new.spec.priority);
     let values = params![id, spec, key, state.name(), at, priority, pooled, lock, resumes, session];
     connection.prepare_cached(sql)?.execute(values)?;
@@ -612,6 +618,17 @@ fn bind(connection: &Connection, id: AttemptId, link_hash: [u8; 32]) -> Result<B
         0 => Ok(Bound::Spent),
         _ => Ok(Bound::Here(Box::new((task, attempt)))),
     }
+}
+
+fn find_collected(connection: &Connection, task: TaskId) -> Result<BTreeMap<u32, Collected>, StoreError> {
+    let sql = "SELECT attempt, result FROM attempts WHERE task = ?1 AND result IS NOT NULL";
+    let mut attempts = connection.prepare_cached(sql)?;
+    let rows = attempts.query_map([task.to_string()], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    rows.map(|row| {
+        let (attempt, json) = row?;
+        Ok((attempt, serde_json::from_str(&json).map_err(corrupt)?))
+    })
+    .collect()
 }
 
 fn find_attempt(connection: &Connection, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {

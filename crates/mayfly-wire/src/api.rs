@@ -23,6 +23,7 @@
 //! GET  /v1/tasks/{id}/result/artifacts                       -> 200 [Artifact]
 //! GET  /v1/tasks/{id}/result/artifacts.tar                   -> 200 all of them
 //! GET  /v1/tasks/{id}/result/artifacts/{name}                -> 200 one of them (`/` in its name as `%2F`)
+//! GET  /v1/tasks/{id}/result…?attempt=N                      -> 200 the same of another attempt
 //! GET  /v1/tasks/{id}/lock                                   -> 200 the resources of the library that it runs with
 //! PUT  /v1/resources/{sha256}        an archive              -> 204           a resource of a library elsewhere
 //! POST /v1/locks                     a lock                  -> 201 KeptLock  for a task's `lock`
@@ -230,6 +231,10 @@ pub struct Workspace {
     /// What the bundle is on top of. Default: nothing, it holds all of its commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<WholeBundle>,
+    /// The URL of the repository that it was fetched from, which is the `origin` of a clone that is made of it; no machine is
+    /// told. 1 to [`REPOSITORY_BYTES_MAX`] bytes. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// A bundle that holds all of its commit, its whole history.
@@ -771,6 +776,9 @@ pub struct TaskResult {
     /// What came out of its machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collected: Option<Collected>,
+    /// The other attempts that left work, which `?attempt=` asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_attempts: Vec<u32>,
 }
 
 /// What a worker brought out of its machine.

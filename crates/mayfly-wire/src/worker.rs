@@ -226,8 +226,9 @@ pub const RESOURCE_PATH: &str = "/v1/worker/resources/";
 pub struct OrderedResume {
     /// The CLI's session: a UUID.
     pub session_id: String,
-    /// The SHA-256 of the session file, in hex.
-    pub transcript: String,
+    /// The SHA-256 of the session file, in hex; none came out of its machine, and the conversation begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<String>,
     /// The commit with its files, in hex; none is what the task itself starts from.
     pub head: Option<String>,
     /// How its repository was left, in the words of its machine.
@@ -240,6 +241,8 @@ pub const WORKSPACE_PATH: &str = "/v1/worker/workspace";
 pub const WORKSPACE_BYTES_MAX: u64 = 8 << 30;
 /// Where a worker fetches what an earlier task left: this, and `transcript` or `bundle`.
 pub const RESUMED_PATH: &str = "/v1/worker/resumed/";
+/// The note of a machine where no file was such as the patterns of artifacts say.
+pub const NO_ARTIFACTS: &str = "the artifacts: no file is as the patterns say";
 /// The longest session file.
 pub const TRANSCRIPT_BYTES_MAX: u64 = 512 << 20;
 /// The longest bundle of a result.

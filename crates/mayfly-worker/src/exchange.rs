@@ -12,6 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use mayfly_link::{BackOff, Dial};
 use mayfly_wire::Secret;
+use mayfly_wire::api::Problem;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::sleep;
@@ -153,12 +154,19 @@ impl Exchange<'_> {
             return Ok((Limited::new(answer.into_body(), bytes_max), driver));
         }
         let words = Limited::new(answer.into_body(), WORDS_BYTES_MAX).collect().await;
-        let words = words.map(|words| String::from_utf8_lossy(&words.to_bytes()).into_owned());
-        let answer = shorten(&words.unwrap_or_default());
+        let answer = words.map(|words| said(&words.to_bytes())).unwrap_or_default();
         Err(match status.is_server_error() {
             true => ExchangeError::Troubled { status, answer },
             false => ExchangeError::Refused { status, answer },
         })
+    }
+}
+
+/// What an answer that is not good says to people.
+fn said(words: &[u8]) -> String {
+    match serde_json::from_slice::<Problem>(words) {
+        Ok(problem) => shorten(&problem.detail),
+        Err(_) => shorten(&String::from_utf8_lossy(words)),
     }
 }
 
@@ -178,6 +186,13 @@ mod tests {
     use mayfly_link::{Endpoint, Route};
 
     use super::*;
+
+    #[test]
+    fn of_a_problem_its_words_are_told() {
+        let problem = br#"{"type":"secret-in-result","status":422,"detail":"it has a secret in it"}"#;
+        assert_eq!(said(problem), "it has a secret in it");
+        assert_eq!(said(b"<html>\n"), shorten("<html>\n"));
+    }
 
     /// Asks of an orchestrator that answers so, with time that passes by itself: what came out, and how often it was asked.
     async fn asked(

@@ -4,9 +4,10 @@
 //! are waited for: that `claude` is about to start (from then on the task is never run again by itself), and
 //! that the work is out (from then on the machine may be destroyed).
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mayfly_core::{Failure, Outcome, causes};
@@ -17,6 +18,7 @@ use mayfly_wire::Secret;
 use mayfly_wire::boot::Boot;
 use mayfly_wire::worker::{Hello, PROTOCOL, Report, WorkOrder};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::Surroundings;
 use crate::checkout::Checkout;
@@ -26,6 +28,7 @@ use crate::claude::command::{Launch, config_dir, empty, prepare};
 use crate::claude::verdict::Verdict;
 use crate::closed;
 use crate::collect::Collector;
+use crate::collect::git::GitError;
 use crate::exchange::Exchange;
 use crate::library;
 use crate::limits::Limits;
@@ -34,10 +37,14 @@ use crate::reaper::Reaper;
 use crate::relay::Relay;
 use crate::resume::{TakeUp, TakeUpError};
 use crate::setup::SettingUp;
+use crate::setup::made::Made;
 use crate::spool::Spool;
 use crate::supervise::Supervisor;
 use crate::uplink::{self, Duty, Link, Outlet};
 use crate::words;
+
+/// The time for seeing which files differ, before the set-up commands and after them.
+const DIFFERING_MAX: Duration = Duration::from_secs(60);
 
 /// Lives it to its end. Without an orchestrator, or rejected by it, it ends early and leaves nothing.
 pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(), LifeError> {
@@ -71,7 +78,8 @@ pub(crate) async fn live(boot: Boot, mut surroundings: Surroundings) -> Result<(
         None => None,
     };
     let reached = reached.await.expect("it is not ended, and does not panic");
-    let life = Life { boot, surroundings, reaper, way, relay, egress_port, order, reached };
+    let made = OnceLock::new();
+    let life = Life { boot, surroundings, reaper, way, relay, egress_port, order, reached, made };
     let mut duty = link.duty.clone();
     tokio::select! {
         () = life.work(link) => Ok(()),
@@ -93,6 +101,8 @@ struct Life {
     order: WorkOrder,
     /// Where the machine gets through to, and must not.
     reached: Option<String>,
+    /// What the set-up commands made; once they have run, or there are none.
+    made: OnceLock<Arc<Made>>,
 }
 
 impl Life {
@@ -206,13 +216,31 @@ impl Life {
             disk: self.boot.disk.clone(),
             is_resumed: self.order.resume.is_some(),
         };
-        match unless_stopped(duty, setting_up.prepare()).await {
-            Ok(set_up) => set_up.map_err(|error| Verdict::failed(Failure::Setup, causes(&error))),
-            Err(stopped) => {
-                self.reaper.kill_all_others();
-                Err(stopped)
+        let keep = if setting_up.can_keep() { &*setup.keep } else { &[] };
+        let before = self.differing(workspace).await;
+        let ran = unless_stopped(duty, setting_up.prepare()).await;
+        self.reaper.kill_all_others();
+        // Whatever became of them: what they left is no work.
+        let made = match (before, self.differing(workspace).await) {
+            (Ok(before), Ok(after)) => Made::between(workspace, &before, after, keep),
+            (Err(error), _) | (_, Err(error)) => {
+                let text =
+                    format!("what the set-up made cannot be told from the agent's work: {}", causes(&error));
+                outlet.report(&Report::Warning { text }).await;
+                Made::default()
             }
-        }
+        };
+        self.made.set(Arc::new(made)).expect("a workspace is set up once");
+        ran?.map_err(|error| Verdict::failed(Failure::Setup, causes(&error)))
+    }
+
+    /// The files that differ from the commit that the repository is at.
+    async fn differing(&self, workspace: &Path) -> Result<HashSet<PathBuf>, GitError> {
+        self.state(workspace, Arc::default()).differing(Instant::now() + DIFFERING_MAX).await
+    }
+
+    fn made(&self) -> Arc<Made> {
+        self.made.get().cloned().unwrap_or_default()
     }
 
     /// The way to ask the orchestrator for what is this attempt's.
@@ -227,25 +255,29 @@ impl Life {
         outlet: Outlet,
         activity: watch::Receiver<Activity>,
     ) -> Checkpoints<'a> {
-        let state = State {
-            reaper: self.reaper.gentle(),
-            workspace: workspace.to_owned(),
-            base: self.order.workspace.as_ref().map(|workspace| workspace.base.clone()),
-            base_objects: self.surroundings.base.join(".git/objects"),
-            places: [self.boot.home.clone(), self.surroundings.scratch.clone()],
-            disk_max: self.boot.disk.as_ref().map(|disk| disk.max),
-            begun: 0,
-            folder: None,
-        };
         Checkpoints {
             reaper: self.reaper.clone(),
             outlet,
             exchange: exchange.clone(),
             activity,
             pace: self.surroundings.pace,
-            state,
+            state: self.state(workspace, self.made()),
             home: &self.boot.home,
             session_id: &self.order.session_id,
+        }
+    }
+
+    fn state(&self, workspace: &Path, made: Arc<Made>) -> State {
+        State {
+            reaper: self.reaper.gentle(),
+            workspace: workspace.to_owned(),
+            base: self.order.workspace.as_ref().map(|workspace| workspace.base.clone()),
+            base_objects: self.surroundings.base.join(".git/objects"),
+            places: [self.boot.home.clone(), self.surroundings.scratch.clone()],
+            disk_max: self.boot.disk.as_ref().map(|disk| disk.max),
+            made,
+            begun: 0,
+            folder: None,
         }
     }
 
@@ -352,6 +384,7 @@ impl Life {
             way: &*self.way,
             workspace,
             home: &self.boot.home,
+            made: self.made(),
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct AgainArgs {
     /// The task: its id, or the last digits of it
     #[arg(value_name = "TASK", value_parser = values::task)]
     task: String,
-    /// The git repository that takes the branch [default: the one around the current folder]
+    /// The git repository that takes the branch [default: the one around the current folder, else a new folder]
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
     /// The credential for the model, by its name in the orchestrator's pool [default: that of the old task, if it
@@ -66,13 +66,6 @@ pub(crate) async fn run_again(
     if task.outcome.is_none() {
         return Err(contact.not_over(&task));
     }
-    if let (Some(workspace), None, false) = (&task.workspace, &repo, args.detach) {
-        return Err(Stop::wrong(format!(
-            "the task works on the code of `{}`, and there is no git repository here to take its branch: go into a clone of \
-             it, or name it with --repo PATH; if you have none, `git clone` it first, or add --detach",
-            workspace.name
-        )));
-    }
     let retry =
         match (choice, settings.values.credential.as_ref().is_some_and(|named| named.from == Source::Flag)) {
             (_, false) if task.credential_name.is_some() => Retry::default(),
@@ -90,7 +83,8 @@ pub(crate) async fn run_again(
         let exit = detach(&contact, jobs, args.json, &mut printer, &mut interrupts).await?;
         return printer.exit(exit);
     }
-    let landing = Landing { repo, code: None, mirror: None, folder: cwd, saved: data.join("saved"), git };
+    let (named, saved) = (args.repo.is_some(), data.join("saved"));
+    let landing = Landing { repo, named, code: None, mirror: None, folder: cwd, saved, git };
     let exit = carry_out(&Arc::new(contact), jobs, &landing, &mut printer, &mut interrupts).await?;
     if exit == Exit::Trouble {
         printer.closing(&format!("The orchestrator's log: {}", log_file(&data).display()));

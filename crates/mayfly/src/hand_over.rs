@@ -46,7 +46,9 @@ pub(crate) async fn hand_over(
         WholeBundle { id: whole.id, base: whole.base }
     };
     match whole.base == *base {
-        true => Ok(Workspace { id: whole.id, name: name.to_owned(), base: whole.base, on: None }),
+        true => {
+            Ok(Workspace { id: whole.id, name: name.to_owned(), base: whole.base, on: None, origin: None })
+        }
         false => sender.send(base, Some(&whole)).await,
     }
 }

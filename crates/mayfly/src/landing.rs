@@ -1,4 +1,4 @@
-//! Brings a task's work home: as a branch of the user's repository, or as a folder where there was none: a new repository,
+//! Brings a task's work home: as a branch of the user's repository, or as a folder where there is none: a new repository,
 //! or a clone of the one elsewhere that the task worked on.
 //!
 //! It lands by one last step (a ref, a rename), so that what is given up half-way has landed or has not. What has not
@@ -8,12 +8,16 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-use mayfly_git::{Changes, Flagged, Git, GitError, Mirror, Quarantine, Repo, Snapshot, changes, unbundle};
-use mayfly_wire::api::{Collected, Task, Workspace};
+use anyhow::Context as _;
+use mayfly_git::{
+    Base, Began, Changes, Flagged, Git, GitError, Mirror, Quarantine, Repo, Snapshot, changes, unbundle,
+};
+use mayfly_wire::api::{Artifacts, Collected, Task, Workspace};
+use mayfly_wire::worker::NO_ARTIFACTS;
 use tempfile::TempDir;
 
-use crate::contact::Contact;
+use crate::contact::{Contact, Origin};
+use crate::git_url::GitUrl;
 use crate::printer::Printer;
 use crate::values::{shell_word, slug};
 
@@ -25,6 +29,8 @@ const FLAGGED_MAX: usize = 10;
 pub(crate) struct Landing {
     /// The user's repository; none is around.
     pub(crate) repo: Option<Repo>,
+    /// Whether the user has named it, and so means no other place.
+    pub(crate) named: bool,
     /// What was handed over from it just now.
     pub(crate) code: Option<Code>,
     /// The repository elsewhere that it was handed over from, which takes work only as a clone of it.
@@ -68,6 +74,8 @@ pub(crate) struct Landed {
     pub(crate) flagged: Vec<String>,
     /// The session file.
     pub(crate) transcript: Option<PathBuf>,
+    /// What came out besides the work.
+    pub(crate) artifacts: Option<Artifacts>,
     /// Whether the machine says that nothing was changed.
     pub(crate) unchanged: bool,
     /// What could not be saved or landed, a line each.
@@ -137,7 +145,16 @@ impl Landing {
             }
             return landed;
         };
-        landed.notes.clone_from(&result.notes);
+        // Patterns may be meant for every task there is.
+        landed.notes.extend(result.notes.iter().filter(|note| *note != NO_ARTIFACTS).cloned());
+        landed.artifacts = result.artifacts;
+        match other_attempts(contact, printer, task).await {
+            Ok(others) => {
+                let note = |attempt| attempt_words(contact.origin(), &task.short, attempt);
+                landed.notes.extend(others.into_iter().map(note));
+            }
+            Err(error) => landed.notes.push(format!("what other attempts left is not known: {error:#}")),
+        }
         result.unsaved.iter().for_each(|unsaved| landed.fail(unsaved));
         self.transcript(contact, printer, task, &mut landed).await;
         match head(result) {
@@ -173,7 +190,9 @@ impl Landing {
         let path = self.saved.join(format!("{}.jsonl", task.short));
         let saved = async {
             make_private(&self.saved)?;
-            contact.ask(printer, async |client| client.transcript(&task.id, &path).await).await
+            contact
+                .ask(printer, async |client| client.transcript(&task.id, task.result_attempt, &path).await)
+                .await
         };
         match saved.await {
             Ok(()) => landed.transcript = Some(path),
@@ -193,52 +212,80 @@ impl Landing {
     ) -> anyhow::Result<Placed> {
         let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
         let bundle = scratch.path().join("work.bundle");
-        contact.ask(printer, async |client| client.bundle(&task.id, &bundle).await).await?;
+        contact
+            .ask(printer, async |client| client.bundle(&task.id, task.result_attempt, &bundle).await)
+            .await?;
         let Some(workspace) = &task.workspace else {
             let folder = self.folder.join(name);
-            let others = unbundle(&self.git, &bundle, head, &folder, "main").await?;
-            let changes = changes(&self.git, &folder.join(".git"), None, head, &bundle).await;
-            return Ok(Placed::new(Place::Folder(folder), others, changes));
+            let others = unbundle(&self.git, None, &bundle, head, &folder, "main").await?;
+            return Ok(self.in_folder(folder, others, None, head, &bundle).await);
         };
+        let folder = self.folder_for(name);
+        let base = Some(&*workspace.base);
         if let (Some(mirror), None) = (&self.mirror, &self.repo) {
-            let folder = self.folder.join(name.replace('/', "-"));
             let others = mirror.clone_with(&bundle, head, &folder, name).await?;
-            let git_dir = folder.join(".git");
-            let changes = changes(&self.git, &git_dir, Some(&workspace.base), head, &bundle).await;
-            return Ok(Placed::new(Place::Folder(folder), others, changes));
+            return Ok(self.in_folder(folder, others, base, head, &bundle).await);
         }
         let own;
-        let quarantine = match &self.code {
-            Some(code) if code.snapshot.base == workspace.base => &code.quarantine,
-            _ => {
-                own = self.quarantine(contact, printer, task, workspace, &scratch).await?;
-                &own
+        let quarantine = match (&self.code, &self.repo) {
+            (Some(code), _) if code.snapshot.base == workspace.base => Some(&code.quarantine),
+            (_, Some(repo)) => {
+                own = self.quarantine(contact, printer, task, workspace, repo, &scratch).await?;
+                own.as_ref()
             }
+            (_, None) => None,
+        };
+        let Some(quarantine) = quarantine else {
+            let code = scratch.path().join("code.bundle");
+            contact.ask(printer, async |client| client.workspace(&task.id, &code).await).await?;
+            let base_of = Base { bundle: &code, commit: &workspace.base, on: None };
+            let began = Began { base: base_of, origin: origin(workspace) };
+            let others = unbundle(&self.git, Some(began), &bundle, head, &folder, name).await?;
+            return Ok(self.in_folder(folder, others, base, head, &bundle).await);
         };
         let others = quarantine.land(&bundle, head, name).await?;
         let changes = quarantine.changes(&workspace.base, head, &bundle).await;
         Ok(Placed::new(Place::Branch(name.to_owned()), others, changes))
     }
 
-    /// One that takes the work of a task that was handed over at some other time.
+    async fn in_folder(
+        &self,
+        folder: PathBuf,
+        others: Vec<String>,
+        base: Option<&str>,
+        head: &str,
+        bundle: &Path,
+    ) -> Placed {
+        let changes = changes(&self.git, &folder.join(".git"), base, head, bundle).await;
+        Placed::new(Place::Folder(folder), others, changes)
+    }
+
+    /// The folder of work whose branch is called so, where no repository takes it.
+    pub(crate) fn folder_for(&self, branch: &str) -> PathBuf {
+        self.folder.join(branch.replace('/', "-"))
+    }
+
+    /// One that takes the work of a task that was handed over at some other time. `None`: the task worked on a repository
+    /// elsewhere, and `repo` is another one, which only happens to be around.
     async fn quarantine(
         &self,
         contact: &Contact,
         printer: &mut Printer,
         task: &Task,
         workspace: &Workspace,
+        repo: &Repo,
         scratch: &TempDir,
-    ) -> anyhow::Result<Quarantine> {
-        let Some(repo) = &self.repo else {
-            bail!("there is no git repository here to take it: name it with --repo PATH");
-        };
+    ) -> anyhow::Result<Option<Quarantine>> {
         let quarantine = repo.quarantine(scratch.path()).await?;
         if !quarantine.starts_from(&workspace.base).await? {
             let base = scratch.path().join("base.bundle");
             contact.ask(printer, async |client| client.workspace(&task.id, &base).await).await?;
-            quarantine.start_from(&base, &workspace.base).await?;
+            match quarantine.start_from(&base, &workspace.base).await {
+                Err(GitError::Unrelated(_)) if workspace.origin.is_some() && !self.named => return Ok(None),
+                started => started?,
+            }
         }
-        Ok(quarantine)
+        Ok(Some(quarantine))
     }
 
     /// The command that takes work that has not landed. Its name is in nobody's way: what could be in the way of the
@@ -257,8 +304,8 @@ impl Landing {
         how: &str,
     ) -> Option<String> {
         let repo = match &self.repo {
+            None => String::new(),
             _ if !has_code => String::new(),
-            None => " --repo PATH".to_owned(),
             Some(repo) if self.folder.starts_with(&repo.top) => String::new(),
             Some(repo) => format!(" --repo {}", shell_word(&repo.top.to_string_lossy())),
         };
@@ -278,6 +325,11 @@ impl Landing {
             ("take", format!("{git} merge {branch}{first}")),
         ]
     }
+}
+
+/// The URL that code was fetched from, if it is one that `git` is to be led to.
+fn origin(workspace: &Workspace) -> Option<&str> {
+    workspace.origin.as_deref().filter(|url| matches!(GitUrl::read(url), Ok(Some(_))))
 }
 
 /// What would run later by itself, a line each.
@@ -331,8 +383,36 @@ pub(crate) fn lines(landed: &Landed) -> Vec<(&'static str, String)> {
     lines.extend(landed.lost.iter().map(|lost| ("not saved", lost.clone())));
     lines.extend(landed.by_hand.iter().map(|command| ("by hand", command.clone())));
     lines.extend(landed.notes.iter().map(|note| ("note", note.clone())));
+    lines.extend(landed.artifacts.map(|artifacts| ("artifacts", artifacts_words(artifacts))));
     lines.extend(landed.transcript.iter().map(|path| ("transcript", path.display().to_string())));
     lines
+}
+
+/// The attempts of a task that left work which is not its result.
+pub(crate) async fn other_attempts(
+    contact: &Contact,
+    printer: &mut Printer,
+    task: &Task,
+) -> anyhow::Result<Vec<u32>> {
+    if task.attempt < 2 || task.pruned {
+        return Ok(Vec::new());
+    }
+    let attempt = task.result_attempt;
+    let result = contact.ask(printer, async |client| client.result(&task.id, attempt).await).await;
+    result.map(|result| result.other_attempts)
+}
+
+/// What is told of one of them, with the command that shows it.
+pub(crate) fn attempt_words(origin: Option<&Origin>, short: &str, attempt: u32) -> String {
+    let command = origin.map(|origin| origin.command(&format!("result {short} --attempt {attempt}")));
+    let command = command.map(|command| format!(": `{command}`")).unwrap_or_default();
+    format!("attempt {attempt} left work too{command}")
+}
+
+/// How much came out besides the work.
+pub(crate) fn artifacts_words(Artifacts { files, bytes }: Artifacts) -> String {
+    let noun = if files == 1 { "file" } else { "files" };
+    format!("{files} {noun}, {bytes} bytes")
 }
 
 /// Makes a folder that only this user can enter, if it is not there.

@@ -130,6 +130,7 @@ mod tests {
             name: name.to_owned(),
             base: String::new(),
             on: None,
+            origin: None,
         });
         CreateTask { workspace, ..CreateTask::default() }
     }

@@ -33,9 +33,9 @@ pub(crate) struct Recap {
     pub(crate) commands_failed: u64,
     /// Those that look like tests.
     pub(crate) tests: Vec<Ran>,
-    /// The turns of the agent, as `claude` counts them.
+    /// The turns of the agent, as `claude` counts them; of one that could not say so, the answers of the model.
     pub(crate) turns: Option<u64>,
-    /// From the start of `claude` to its end, in milliseconds.
+    /// From the start of `claude` to its end, or to that of its machine, in milliseconds.
     pub(crate) duration_ms: Option<i64>,
     /// How often each tool was denied.
     pub(crate) denied_tools: BTreeMap<String, u64>,
@@ -45,6 +45,10 @@ pub(crate) struct Recap {
     pending: HashMap<String, Pending>,
     #[serde(skip)]
     began: Option<Timestamp>,
+    #[serde(skip)]
+    answers: u64,
+    #[serde(skip)]
+    last_answer: Option<String>,
 }
 
 /// A command.
@@ -74,7 +78,7 @@ impl Recap {
             (EventSource::Mayfly, Some(told)) => self.told(told, event.at),
             (EventSource::Claude, _) => {
                 // Most lines have nothing of it.
-                let parts = ["\"tool_use\"", "\"tool_result\"", "\"num_turns\""];
+                let parts = ["\"assistant\"", "\"tool_result\"", "\"num_turns\""];
                 if let Some(line) =
                     event.line.filter(|line| parts.iter().any(|part| line.get().contains(part)))
                 {
@@ -88,8 +92,10 @@ impl Recap {
     fn told(&mut self, event: &MayflyEvent, at: Timestamp) {
         match event {
             MayflyEvent::Started => self.began = Some(at),
-            MayflyEvent::Collecting { .. } => {
-                self.duration_ms = self.began.map(|began| at.as_millisecond() - began.as_millisecond());
+            MayflyEvent::Collecting { .. } => self.ended(at),
+            // A machine that was lost, or was ended by force, collects nothing.
+            MayflyEvent::Releasing | MayflyEvent::Finished { .. } if self.duration_ms.is_none() => {
+                self.ended(at);
             }
             MayflyEvent::Denied { host: Some(host), message, .. } if self.denied_hosts.len() < DENIED_MAX => {
                 self.denied_hosts.insert(short(host), short(message));
@@ -101,13 +107,32 @@ impl Recap {
         }
     }
 
+    fn ended(&mut self, at: Timestamp) {
+        self.duration_ms = self.began.map(|began| at.as_millisecond() - began.as_millisecond());
+        self.turns = self.turns.or((self.answers > 0).then_some(self.answers));
+    }
+
     fn said(&mut self, line: &Value) {
         let blocks = line["message"]["content"].as_array().map(Vec::as_slice).unwrap_or_default();
         match line["type"].as_str() {
-            Some("assistant") => blocks.iter().for_each(|block| self.call(block)),
+            Some("assistant") => {
+                self.count(line);
+                for block in blocks {
+                    self.call(block);
+                }
+            }
             Some("user") => blocks.iter().for_each(|block| self.answer(block)),
             Some("result") => self.turns = line["num_turns"].as_u64().or(self.turns),
             _ => {}
+        }
+    }
+
+    /// Counts the answers of the model to the agent itself. Each may be told of in several lines.
+    fn count(&mut self, line: &Value) {
+        let id = line["message"]["id"].as_str();
+        if line["parent_tool_use_id"].is_null() && (id.is_none() || id != self.last_answer.as_deref()) {
+            self.answers += 1;
+            self.last_answer = id.map(short);
         }
     }
 
@@ -274,6 +299,29 @@ mod tests {
         assert_eq!((recap.turns, recap.duration_ms), (Some(7), Some(9000)));
         assert_eq!(recap.denied_tools, BTreeMap::from([("Write".to_owned(), 1)]));
         assert_eq!(recap.denied_hosts, BTreeMap::from([("x.org:443".to_owned(), "not listed".to_owned())]));
+    }
+
+    /// A lost task has told of no end, and is told in sum as far as it came.
+    #[test]
+    fn a_log_that_breaks_off_is_told_in_sum_too() {
+        let answer = |id: &str, parent: Option<&str>| {
+            let message = serde_json::json!({"id": id, "content": []});
+            (
+                "claude",
+                serde_json::json!({"type": "assistant", "message": message, "parent_tool_use_id": parent}),
+            )
+        };
+        let lost = [
+            ("mayfly", serde_json::json!({"type": "started"})),
+            answer("m1", None),
+            answer("m1", None),
+            answer("of-another", Some("t1")),
+            answer("m2", None),
+            ("mayfly", serde_json::json!({"type": "releasing"})),
+            ("mayfly", serde_json::json!({"type": "finished", "outcome": {"name": "lost"}})),
+        ];
+        let recap = recap(&lost);
+        assert_eq!((recap.turns, recap.duration_ms), (Some(2), Some(5000)));
     }
 
     /// S36: whatever is in a log, it costs no more than its bound, and what is of another attempt does not count.

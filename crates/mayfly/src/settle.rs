@@ -85,6 +85,14 @@ impl Settling<'_> {
         for (label, command) in landed.place.iter().flat_map(|place| self.landing.next_steps(place, task)) {
             detail(label, &command);
         }
+        let take = |_| {
+            self.contact
+                .origin()
+                .map(|origin| origin.command(&format!("result {} --artifacts DIR", task.short)))
+        };
+        if let Some(command) = landed.artifacts.and_then(take) {
+            detail("files", &command);
+        }
     }
 
     /// Says how to take the work of a task that was not brought home.

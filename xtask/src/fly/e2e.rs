@@ -274,7 +274,7 @@ fn say(told: Told) -> Told {
 async fn lost(client: &Client, told: &[Told], scratch: &Path) -> anyhow::Result<usize> {
     let mut lost = 0;
     for Told { task, raw, .. } in told {
-        client.transcript(task, scratch).await?;
+        client.transcript(task, None, scratch).await?;
         lost += usize::from(!agree(raw, &fs::read(scratch)?, Account::Whole));
     }
     Ok(lost)

@@ -92,7 +92,7 @@ impl Found<'_> {
         if !transcript {
             return Ok(!self.hit);
         }
-        client.transcript(task, scratch).await?;
+        client.transcript(task, None, scratch).await?;
         let account = if self.hit { Account::UntilKilled } else { Account::Whole };
         Ok(!agree(raw, &std::fs::read(scratch)?, account))
     }

@@ -142,7 +142,8 @@ async fn a_log_whose_beginning_is_gone_says_where_it_begins() {
     let error = events.next().await.unwrap_err();
     assert!(matches!(error, ClientError::Gone { first: 5 }), "{error:?}");
     assert!(error.to_string().contains("begins after 4"), "{error}");
-    let result = orchestrator.client.bundle(TASK, &orchestrator.dir.path().join("x")).await.unwrap_err();
+    let result =
+        orchestrator.client.bundle(TASK, None, &orchestrator.dir.path().join("x")).await.unwrap_err();
     assert!(matches!(result, ClientError::Refused(_)), "{result:?}");
 }
 
@@ -207,7 +208,7 @@ async fn a_result_that_is_given_up_half_way_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("to");
     tokio::select! {
-        saved = orchestrator.client.bundle(TASK, &to) => panic!("{saved:?}"),
+        saved = orchestrator.client.bundle(TASK, None, &to) => panic!("{saved:?}"),
         begun = wait => begun.unwrap(),
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -256,13 +257,13 @@ async fn a_result_is_whole_or_not_there() {
     let orchestrator =
         Orchestrator::answering([whole("the work"), broken("half of it"), problem(404, "none")]);
     let to = orchestrator.dir.path().join("to");
-    orchestrator.client.bundle(TASK, &to).await.unwrap();
+    orchestrator.client.bundle(TASK, None, &to).await.unwrap();
     assert_eq!(std::fs::read_to_string(&to).unwrap(), "the work");
     let to = to.with_extension("session");
-    let error = orchestrator.client.transcript(TASK, &to).await.unwrap_err();
+    let error = orchestrator.client.transcript(TASK, None, &to).await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     assert!(!to.exists());
-    let error = orchestrator.client.bundle(TASK, &to).await.unwrap_err();
+    let error = orchestrator.client.bundle(TASK, None, &to).await.unwrap_err();
     assert!(matches!(error, ClientError::Refused(_)), "{error}");
     assert!(!to.exists());
 }

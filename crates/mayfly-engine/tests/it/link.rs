@@ -33,7 +33,13 @@ async fn a_worker_is_welcomed_with_its_order() {
         std::fs::write(config.workspaces.join(format!("{}.bundle", "a".repeat(64))), "").unwrap();
     })
     .await;
-    let workspace = Workspace { id: "a".repeat(64), name: "repo".to_owned(), base: "b".repeat(40), on: None };
+    let workspace = Workspace {
+        id: "a".repeat(64),
+        name: "repo".to_owned(),
+        base: "b".repeat(40),
+        on: None,
+        origin: None,
+    };
     let asked = CreateTask {
         workspace: Some(workspace),
         max_turns: Some(7),

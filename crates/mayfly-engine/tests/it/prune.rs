@@ -35,7 +35,13 @@ fn put_bundle(mayfly: &TestEngine, letter: &str) {
 }
 
 fn on(letter: &str) -> CreateTask {
-    let workspace = Workspace { id: letter.repeat(64), name: "r".to_owned(), base: "b".repeat(40), on: None };
+    let workspace = Workspace {
+        id: letter.repeat(64),
+        name: "r".to_owned(),
+        base: "b".repeat(40),
+        on: None,
+        origin: None,
+    };
     CreateTask { workspace: Some(workspace), ..task("x") }
 }
 

@@ -12,8 +12,13 @@ fn key(text: &str) -> Option<String> {
 }
 
 fn with_workspace(adjust: impl FnOnce(&mut Workspace)) -> CreateTask {
-    let mut workspace =
-        Workspace { id: "a".repeat(64), name: "repo".to_owned(), base: "b".repeat(40), on: None };
+    let mut workspace = Workspace {
+        id: "a".repeat(64),
+        name: "repo".to_owned(),
+        base: "b".repeat(40),
+        on: None,
+        origin: None,
+    };
     adjust(&mut workspace);
     CreateTask { workspace: Some(workspace), ..task("x") }
 }

@@ -125,7 +125,7 @@ async fn what_is_beside_the_work_lands_beside_it_or_nothing_does() {
     place.git(&place.repo(), &["update-ref", "refs/heads/other/n", "HEAD"]);
     let refs = ["bundle", "create", "-q", bundle.to_str().unwrap(), "refs/heads/work", "refs/heads/other/n"];
     place.git(&place.repo(), &refs);
-    assert_eq!(unbundle(&place.ours(), &bundle, &head, &folder, "main").await.unwrap(), ["main--n"]);
+    assert_eq!(unbundle(&place.ours(), None, &bundle, &head, &folder, "main").await.unwrap(), ["main--n"]);
     assert_eq!(
         place.git(&folder, &["for-each-ref", "--format=%(refname)"]),
         "refs/heads/main\nrefs/heads/main--n"
@@ -170,10 +170,10 @@ async fn work_that_started_from_nothing_becomes_a_new_repository() {
     place.git(&place.repo(), &["bundle", "create", "-q", bundle.to_str().unwrap(), "refs/heads/work"]);
     let head = place.git(&place.repo(), &["rev-parse", "HEAD"]);
     let folder = place.dir.path().join("made");
-    unbundle(&place.ours(), &bundle, &head, &folder, "mayfly/1-x").await.unwrap();
+    unbundle(&place.ours(), None, &bundle, &head, &folder, "mayfly/1-x").await.unwrap();
     assert_eq!(fs::read_to_string(folder.join("a.txt")).unwrap(), "one\n");
     assert_eq!(place.git(&folder, &["status", "--porcelain", "--branch"]), "## mayfly/1-x");
-    unbundle(&place.ours(), &bundle, &head, &folder, "again").await.unwrap_err();
+    unbundle(&place.ours(), None, &bundle, &head, &folder, "again").await.unwrap_err();
     // What fails leaves nothing half made.
     let names = || {
         let entries = fs::read_dir(place.dir.path()).unwrap();
@@ -181,7 +181,7 @@ async fn work_that_started_from_nothing_becomes_a_new_repository() {
     };
     let before = names();
     let other = place.dir.path().join("other");
-    unbundle(&place.ours(), &bundle, &"0".repeat(40), &other, "main").await.unwrap_err();
+    unbundle(&place.ours(), None, &bundle, &"0".repeat(40), &other, "main").await.unwrap_err();
     assert_eq!(names(), before);
 }
 

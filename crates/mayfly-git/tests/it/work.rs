@@ -200,6 +200,36 @@ async fn what_runs_by_itself_on_another_branch_is_named_with_it() {
     }
 }
 
+/// Git passes over what is in no file: so that is told.
+#[tokio::test]
+async fn what_no_file_can_hold_is_named() {
+    let place = Place::with_repository();
+    let pointer = |commit: char, path: &str| format!("160000,{},{path}", commit.to_string().repeat(40));
+    for path in ["gone", "sub", "same"] {
+        place.git(&place.repo(), &["update-index", "--add", "--cacheinfo", &pointer('1', path)]);
+    }
+    place.git(&place.repo(), &["commit", "-q", "-m", "submodules"]);
+    let (_quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join("a.txt"), "two\n").unwrap();
+    place.git(&machine, &["update-index", "a.txt"]);
+    place.git(&machine, &["update-index", "--cacheinfo", &pointer('2', "sub")]);
+    place.git(&machine, &["update-index", "--add", "--cacheinfo", &pointer('3', "new")]);
+    place.git(&machine, &["update-index", "--force-remove", "gone"]);
+    place.git(&machine, &["commit", "-q", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let (code, scratch) = (place.base(), tempfile::tempdir().unwrap());
+    let base = Base { bundle: &code, commit: &snapshot.base, on: None };
+    let work = Work::open(&place.ours(), scratch.path(), Some(base), &bundle, &head).await.unwrap();
+    assert_eq!(work.submodules().await.unwrap(), ["gone", "new", "sub"]);
+    assert_eq!((work.changes().await.unwrap().count, work.others().count()), (4, 0));
+    let patch = scratch.path().join("patch");
+    work.patch(&patch).await.unwrap();
+    work.apply(&patch, &Repo::discover(&place.ours(), &place.repo()).await.unwrap()).await.unwrap();
+    assert_eq!(fs::read_to_string(place.repo().join("a.txt")).unwrap(), "two\n");
+    assert!(place.git(&place.repo(), &["ls-files", "-s", "sub"]).contains(&"1".repeat(40)));
+}
+
 /// The configuration and attributes of the user's repository have no say in what is shown of the work.
 #[tokio::test]
 async fn listing_what_was_changed_starts_no_program_of_the_repository() {

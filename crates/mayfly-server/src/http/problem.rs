@@ -83,6 +83,7 @@ kinds! {
     TooManyCredentials: "too-many-credentials",
     UnfitResult: "unfit-result",
     SecretInResult: "secret-in-result",
+    UnsearchedResult: "unsearched-result",
     DiskFull: "disk-full",
     DamagedDatabase: "damaged-database",
     Internal: "internal",
@@ -256,7 +257,7 @@ impl Problem {
              folder as `results/{}/{}/bundle.withheld`, for whoever looks through it",
             attempt.task, attempt.attempt.0
         );
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::UnsearchedResult, detail)
     }
 
     pub(crate) fn work_not_searched_yet(attempt: AttemptId, why: &str) -> Self {
@@ -266,7 +267,7 @@ impl Problem {
              `results/{}/{}/bundle.withheld`, for whoever looks through it",
             attempt.task, attempt.attempt.0
         );
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::UnsearchedResult, detail)
     }
 
     pub(crate) fn secret_in_checkpoint() -> Self {
@@ -277,7 +278,7 @@ impl Problem {
     pub(crate) fn unsearched_checkpoint(why: &str) -> Self {
         let detail =
             format!("the work could not be searched for secrets, and no checkpoint is made of it: {why}");
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::UnsearchedResult, detail)
     }
 
     pub(crate) fn checkpoint_waits(why: &str) -> Self {
@@ -300,7 +301,7 @@ impl Problem {
              orchestrator's data folder as `results/{}/{}/artifacts.withheld`",
             attempt.task, attempt.attempt.0
         );
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::SecretInResult, detail)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::UnsearchedResult, detail)
     }
 
     pub(crate) fn bad_artifacts(error: &BadArtifacts) -> Self {

@@ -13,19 +13,29 @@ use mayfly_engine::{ARTIFACTS, BUNDLE, TRANSCRIPT, result_folder};
 use mayfly_git::Work;
 use mayfly_library::artifacts::{BadArtifacts, Member, find, list};
 use mayfly_wire::api::{self, TaskResult};
+use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::download;
-use super::extract::{Task, TaskPath, admit, task_called};
+use super::extract::{Asked, Task, TaskPath, admit, task_called};
 use super::problem::Problem;
 use super::{Machine, Owner};
 use crate::began::Began;
+
+/// The query of what came out.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Of {
+    /// The attempt that it came out of. Default: the last of which anything did.
+    attempt: Option<u32>,
+}
 
 /// `GET /v1/tasks/{id}/result`
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/result",
-    params(TaskPath),
+    params(TaskPath, Of),
     responses(
         (status = 200, description = "How it ended, and what came out", body = TaskResult),
         (status = 404, description = "No such task", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -33,18 +43,25 @@ use crate::began::Began;
         (status = 409, description = "It is not over, or the ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn summary(State(app): State<Owner>, Task(id): Task) -> Result<Json<TaskResult>, Problem> {
-    let task = kept(&app, id).await?;
+pub(super) async fn summary(
+    State(app): State<Owner>,
+    Task(id): Task,
+    Asked(of): Asked<Of>,
+) -> Result<Json<TaskResult>, Problem> {
+    let task = kept(&app, id, &of).await?;
     let outcome = task.outcome.ok_or_else(|| Problem::not_over(&task.short))?;
     let (attempt, usage) = (task.result_attempt, task.usage);
-    Ok(Json(TaskResult { outcome, usage, attempt, collected: task.result }))
+    let others = app.engine.collected(id).await?.into_iter();
+    let others = others.filter(|(other, left)| left.bundle && Some(*other) != attempt);
+    let other_attempts = others.map(|(attempt, _)| attempt).collect();
+    Ok(Json(TaskResult { outcome, usage, attempt, collected: task.result, other_attempts }))
 }
 
 /// `GET /v1/tasks/{id}/result/bundle`
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/result/bundle",
-    params(TaskPath),
+    params(TaskPath, Of),
     responses(
         (status = 200, description = "A git bundle; what it builds on is in the workspace of the task", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or nothing came out of it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -52,15 +69,19 @@ pub(super) async fn summary(State(app): State<Owner>, Task(id): Task) -> Result<
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn bundle(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
-    file(&app, id, BUNDLE).await
+pub(super) async fn bundle(
+    State(app): State<Owner>,
+    Task(id): Task,
+    Asked(of): Asked<Of>,
+) -> Result<Response, Problem> {
+    file(&app, id, &of, BUNDLE).await
 }
 
 /// `GET /v1/tasks/{id}/result/transcript`
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/result/transcript",
-    params(TaskPath),
+    params(TaskPath, Of),
     responses(
         (status = 200, description = "The session file of the CLI", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or nothing came out of it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -68,15 +89,19 @@ pub(super) async fn bundle(State(app): State<Owner>, Task(id): Task) -> Result<R
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn transcript(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
-    file(&app, id, TRANSCRIPT).await
+pub(super) async fn transcript(
+    State(app): State<Owner>,
+    Task(id): Task,
+    Asked(of): Asked<Of>,
+) -> Result<Response, Problem> {
+    file(&app, id, &of, TRANSCRIPT).await
 }
 
 /// `GET /v1/tasks/{id}/result/artifacts`
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/result/artifacts",
-    params(TaskPath),
+    params(TaskPath, Of),
     responses(
         (status = 200, description = "What it left besides its work, by name", body = [api::Artifact]),
         (status = 404, description = "No such task, or it left none", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -87,8 +112,9 @@ pub(super) async fn transcript(State(app): State<Owner>, Task(id): Task) -> Resu
 pub(super) async fn artifacts(
     State(app): State<Owner>,
     Task(id): Task,
+    Asked(of): Asked<Of>,
 ) -> Result<Json<Vec<api::Artifact>>, Problem> {
-    let path = result_file(&app, id, ARTIFACTS).await?;
+    let path = result_file(&app, id, &of, ARTIFACTS).await?;
     let members = read_artifacts(path, list).await?;
     let artifact = |member: Member| api::Artifact { name: member.path, bytes: member.bytes };
     Ok(Json(members.into_iter().map(artifact).collect()))
@@ -98,7 +124,7 @@ pub(super) async fn artifacts(
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/result/artifacts.tar",
-    params(TaskPath),
+    params(TaskPath, Of),
     responses(
         (status = 200, description = "All of them in one archive: plain files by path, and nothing else", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or it left none", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -106,8 +132,12 @@ pub(super) async fn artifacts(
         (status = 409, description = "The ids of more than one task end so", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn artifacts_archive(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
-    file(&app, id, ARTIFACTS).await
+pub(super) async fn artifacts_archive(
+    State(app): State<Owner>,
+    Task(id): Task,
+    Asked(of): Asked<Of>,
+) -> Result<Response, Problem> {
+    file(&app, id, &of, ARTIFACTS).await
 }
 
 /// `GET /v1/tasks/{id}/result/artifacts/{name}`
@@ -117,6 +147,7 @@ pub(super) async fn artifacts_archive(State(app): State<Owner>, Task(id): Task) 
     params(
         ("id" = String, Path, description = "The id of a task, or any end of it with at least 4 hex digits"),
         ("name" = String, Path, description = "Its path below the workspace, with each `/` as `%2F`"),
+        Of,
     ),
     responses(
         (status = 200, description = "The file, as it came out of the machine", body = Vec<u8>, content_type = "application/octet-stream"),
@@ -128,9 +159,10 @@ pub(super) async fn artifacts_archive(State(app): State<Owner>, Task(id): Task) 
 pub(super) async fn artifact(
     State(app): State<Owner>,
     Path((id, name)): Path<(String, String)>,
+    Asked(of): Asked<Of>,
 ) -> Result<Response, Problem> {
     let id = task_called(&app, &id).await?;
-    let path = result_file(&app, id, ARTIFACTS).await?;
+    let path = result_file(&app, id, &of, ARTIFACTS).await?;
     let found = read_artifacts(path.clone(), move |archive| find(archive, &name)).await?;
     let member = found.ok_or_else(Problem::no_result)?;
     download::part(&path, member.at, member.bytes, Problem::no_result).await
@@ -152,7 +184,7 @@ async fn read_artifacts<T: Send + 'static>(
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/result/patch",
-    params(TaskPath),
+    params(TaskPath, Of),
     responses(
         (status = 200, description = "What was changed, as `git apply` takes it", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, description = "No such task, or nothing was changed in it", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
@@ -161,8 +193,12 @@ async fn read_artifacts<T: Send + 'static>(
         (status = 422, description = "What came back is not fit for a repository", body = mayfly_wire::api::Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(super) async fn patch(State(app): State<Owner>, Task(id): Task) -> Result<Response, Problem> {
-    let task = kept(&app, id).await?;
+pub(super) async fn patch(
+    State(app): State<Owner>,
+    Task(id): Task,
+    Asked(of): Asked<Of>,
+) -> Result<Response, Problem> {
+    let task = kept(&app, id, &of).await?;
     let head = task.result.and_then(|result| result.head.filter(|_| result.bundle));
     let (head, attempt) = head.zip(task.result_attempt).ok_or_else(Problem::no_result)?;
     let bundle = result_folder(&app.results, id.attempt(Attempt(attempt))).join(BUNDLE);
@@ -176,10 +212,15 @@ pub(super) async fn patch(State(app): State<Owner>, Task(id): Task) -> Result<Re
     download::file(&made, Problem::no_result).await
 }
 
-/// A task of which the result is kept, if it has one.
-async fn kept(app: &Owner, id: TaskId) -> Result<api::Task, Problem> {
+/// A task of which the result is kept, if it has one: with that of the attempt that was asked for.
+async fn kept(app: &Owner, id: TaskId, of: &Of) -> Result<api::Task, Problem> {
     let task = app.engine.task(id).await?.ok_or_else(Problem::no_task)?;
-    if task.pruned { Err(Problem::pruned(&task.short)) } else { Ok(task) }
+    if task.pruned {
+        return Err(Problem::pruned(&task.short));
+    }
+    let Some(attempt) = of.attempt else { return Ok(task) };
+    let result = app.engine.collected(id).await?.remove(&attempt).ok_or_else(Problem::no_result)?;
+    Ok(api::Task { result: Some(result), result_attempt: Some(attempt), ..task })
 }
 
 /// `GET /v1/worker/resumed/{name}`: what was left by the task with which the machine's own goes on.
@@ -193,12 +234,12 @@ pub(super) async fn resumed(
     download::file(&path, Problem::no_result).await
 }
 
-async fn file(app: &Owner, id: TaskId, name: &str) -> Result<Response, Problem> {
-    download::file(&result_file(app, id, name).await?, Problem::no_result).await
+async fn file(app: &Owner, id: TaskId, of: &Of, name: &str) -> Result<Response, Problem> {
+    download::file(&result_file(app, id, of, name).await?, Problem::no_result).await
 }
 
-async fn result_file(app: &Owner, id: TaskId, name: &str) -> Result<PathBuf, Problem> {
-    let task = kept(app, id).await?;
+async fn result_file(app: &Owner, id: TaskId, of: &Of, name: &str) -> Result<PathBuf, Problem> {
+    let task = kept(app, id, of).await?;
     let attempt = task.result_attempt.ok_or_else(Problem::no_result)?;
     Ok(result_folder(&app.results, id.attempt(Attempt(attempt))).join(name))
 }

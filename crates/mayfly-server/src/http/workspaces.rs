@@ -81,7 +81,7 @@ pub(super) async fn brought(
             _ => return Err(invalid("is not on top of the whole bundle that `on` names")),
         },
     };
-    Ok(Workspace { id: id.to_owned(), name, base: brought.base, on })
+    Ok(Workspace { id: id.to_owned(), name, base: brought.base, on, origin: None })
 }
 
 /// The bundle with this id, if it is here and holds all of its commit.

@@ -63,7 +63,7 @@ async fn artifacts_are_listed_and_given_out() {
         assert_eq!(get(&bed, &submitted, &format!("artifacts/{name}")).await.0, 404, "{name}");
     }
     let to = bed.data().join("to");
-    bed.client.artifacts(&submitted.id, &to).await.unwrap();
+    bed.client.artifacts(&submitted.id, None, &to).await.unwrap();
     assert_eq!(std::fs::read(&to).unwrap(), packed);
     assert_eq!(check(&packed[..]).unwrap().len(), 3);
 }

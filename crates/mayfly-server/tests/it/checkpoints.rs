@@ -134,12 +134,12 @@ async fn what_a_lost_machine_had_handed_over_is_its_result() {
     assert!(unsaved.contains(&format!("what was changed after {}", as_of(0))), "{unsaved}");
     assert!(unsaved.contains("not in the checkpoint: **************"), "{unsaved}");
     let (bundle, transcript) = (dir.path().join("out.bundle"), dir.path().join("out"));
-    bed.client.bundle(&id, &bundle).await.unwrap();
+    bed.client.bundle(&id, None, &bundle).await.unwrap();
     git(dir.path(), &["fetch", "-q", "out.bundle", "refs/heads/work", "refs/heads/other/side"]);
     assert_eq!(git(dir.path(), &["diff", "--name-only", "base", &second]), "a.txt\nb.txt");
     let header = fs::read(&bundle).unwrap();
     assert!(header.starts_with(format!("# v2 git bundle\n-{agent_base}").as_bytes()), "on top of the base");
-    bed.client.transcript(&id, &transcript).await.unwrap();
+    bed.client.transcript(&id, None, &transcript).await.unwrap();
     assert_eq!(fs::read_to_string(transcript).unwrap(), "{\"n\":1}\n{\"s\":\"**************\"}\n");
     assert!(!kept(&bed, &id).join("checkpoints").exists());
     assert_eq!(fs::read_dir(bed.data().join("incoming")).unwrap().count(), 0);

@@ -99,8 +99,12 @@ async fn a_resumed_task_has_what_the_earlier_one_left() {
     assert_eq!(other.kind, "key-conflict");
     let mut worker = bed.worker().await;
     let order = &worker.order;
-    let resume =
-        OrderedResume { session_id: session_id.clone(), transcript: SESSION.to_owned(), head, repository };
+    let resume = OrderedResume {
+        session_id: session_id.clone(),
+        transcript: Some(SESSION.to_owned()),
+        head,
+        repository,
+    };
     assert_eq!(order.resume, Some(resume));
     assert_eq!((order.prompt.as_str(), order.max_turns), ("second", Some(7)));
     assert_ne!(order.session_id, session_id);
@@ -129,6 +133,34 @@ async fn a_resumed_task_has_what_the_earlier_one_left() {
     assert_eq!(fetch(&worker, "bundle", worker.order.result_token.expose()).await, (StatusCode::OK, work));
 }
 
+/// Work alone is gone on with too, in a conversation that begins anew, which is told.
+#[tokio::test]
+async fn a_task_that_left_no_session_file_is_gone_on_with_without_one() {
+    let mut bed = Bed::start().await;
+    let first = bed.client.submit(&task("first", None), "one").await.unwrap();
+    let mut worker = bed.worker().await;
+    worker.ready().await;
+    assert_eq!(put(&worker, "bundle", bundle("a.txt", "work", "m", "o")).await, 204);
+    let head = Some("a".repeat(40));
+    worker.finish(Collected { head: head.clone(), bundle: true, ..Collected::default() }).await;
+    over(&bed, &first).await;
+
+    let second = bed.client.resume(&first.id, &next("second"), "two").await.unwrap();
+    assert_eq!(second.resumes.as_deref(), Some(first.id.as_str()));
+    let worker = bed.worker().await;
+    let resume = worker.order.resume.clone().unwrap();
+    assert_eq!((resume.transcript, resume.head), (None, head));
+    assert_eq!(fetch(&worker, "bundle", worker.order.result_token.expose()).await.0, 200);
+    let mut log = bed.client.events_so_far(&second.id, 0);
+    let mut warnings = Vec::new();
+    while let Some(line) = log.next().await.unwrap() {
+        if let Some(MayflyEvent::Warning { text }) = Event::parse(&line).unwrap().event {
+            warnings.push(text);
+        }
+    }
+    assert!(matches!(&warnings[..], [text] if text.contains("the conversation begins anew")), "{warnings:?}");
+}
+
 /// What is missing is named, and what to do instead.
 #[tokio::test]
 async fn a_task_that_left_nothing_to_go_on_with_is_not_resumed() {
@@ -155,7 +187,7 @@ async fn a_task_that_left_nothing_to_go_on_with_is_not_resumed() {
     over(&bed, &silent).await;
     let refused = resumed(&bed, &silent).await;
     assert!(
-        refused.detail.contains("no session file of `claude` came out of its machine"),
+        refused.detail.contains("neither work nor a session file of `claude` came out of its machine"),
         "{}",
         refused.detail
     );

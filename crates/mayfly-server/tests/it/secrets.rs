@@ -93,7 +93,7 @@ async fn a_credential_that_a_machine_says_is_nowhere() {
     let task = serde_json::to_string(&bed.client.task(&submitted.id).await.unwrap()).unwrap();
     assert!(!task.contains("canary") && task.contains("died with **************"), "{task}");
     let to = bed.data().join("to");
-    bed.client.transcript(&submitted.id, &to).await.unwrap();
+    bed.client.transcript(&submitted.id, None, &to).await.unwrap();
     assert_eq!(fs::read_to_string(to).unwrap(), "{\"x\":\"**************\"}\n".repeat(3));
     for file in files(bed.data()) {
         assert!(!holds(&fs::read(&file).unwrap_or_default(), CANARY), "{}", file.display());
@@ -135,7 +135,7 @@ async fn work_with_a_credential_in_it_is_withheld() {
     worker.finish(Collected { bundle: true, ..Collected::default() }).await;
     let to = bed.data().join("to");
     log(&bed, &submitted.id).await;
-    bed.client.bundle(&submitted.id, &to).await.unwrap();
+    bed.client.bundle(&submitted.id, None, &to).await.unwrap();
 }
 
 /// A model API whose every answer is one token for four.

@@ -56,9 +56,9 @@ async fn what_a_machine_says_is_what_its_owner_reads() {
     assert_eq!(bed.machines_alive(), 0);
 
     let to = bed.data().join("to");
-    bed.client.bundle(&submitted.id, &to).await.unwrap();
+    bed.client.bundle(&submitted.id, None, &to).await.unwrap();
     assert!(std::fs::read(&to).unwrap() == work);
-    bed.client.transcript(&submitted.id, &to).await.unwrap();
+    bed.client.transcript(&submitted.id, None, &to).await.unwrap();
     assert_eq!(std::fs::read_to_string(&to).unwrap(), "session");
     assert!(!door.parent().unwrap().exists(), "the door went with its machine");
 }

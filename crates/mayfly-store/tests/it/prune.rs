@@ -130,6 +130,7 @@ async fn code_is_named_until_the_last_task_on_it_is_old() {
         let mut new = crate::new(number, None);
         new.spec.workspace = (number < 3).then(|| mayfly_wire::api::Workspace {
             on: None,
+            origin: None,
             id: "a".repeat(64),
             name: "r".to_owned(),
             base: String::new(),
@@ -149,7 +150,7 @@ async fn code_is_named_until_the_last_task_on_it_is_old() {
 async fn what_a_task_goes_on_with_is_kept_as_long_as_the_task() {
     let (store, _dir) = open();
     let on = |number: u32, earlier: u32| {
-        let resumes = Some(Resumed { task: id(earlier), session: "s".to_owned() });
+        let resumes = Some(Resumed { task: id(earlier), session: Some("s".to_owned()) });
         NewTask { resumes, ..new(number, Some(&format!("key {number}"))) }
     };
     running(&store, 1).await;

@@ -7,8 +7,8 @@
 //!
 //! What is looked at is the work as it is at that moment: nobody is stopped, and nothing of the agent's is locked or
 //! written. A file that changes meanwhile comes out as it was before or after, or with the next look. Git works in a
-//! folder of ours ([`State`]), with a low priority. The session file is sent as far as its lines are whole, and never
-//! beyond the work: it was read first.
+//! folder of ours ([`State`]), with a low priority. The session file is sent as far as its lines are whole, and not
+//! beyond the work: it was read first. Work that the orchestrator withholds does not hold it up.
 //!
 //! The folder is as good as the agent leaves it: the same user may change it. One that is damaged is made anew, and what
 //! comes of it is the agent's own loss, since every object is checked where it arrives.
@@ -24,6 +24,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use mayfly_core::causes;
 use mayfly_failpoint::failpoint;
@@ -129,8 +130,8 @@ impl CheckpointError {
         }
     }
 
-    fn is_secret(&self) -> bool {
-        matches!(self, Self::Handover(error) if is_secret(error))
+    fn is_withheld(&self) -> bool {
+        matches!(self, Self::Handover(error) if is_withheld(error))
     }
 }
 
@@ -186,29 +187,34 @@ impl Checkpoints<'_> {
     ) -> Result<bool, CheckpointError> {
         // Before the work: a session must not tell of what is not there.
         let part = session.next(self.home, self.session_id).await;
-        let news = match may_have_changed {
-            true => {
-                let made = self.work(progress).await;
-                // What is withheld is out, and would be so again; the next change may mend it.
-                progress.owed = made.as_ref().is_err_and(|error| !error.is_secret());
-                made?
-            }
-            false => false,
-        };
+        let made = if may_have_changed { self.work(progress).await } else { Ok(false) };
+        if may_have_changed {
+            // What is withheld is out, and would be so again; the next change may mend it.
+            progress.owed = made.as_ref().is_err_and(|error| !error.is_withheld());
+        }
+        if made.as_ref().is_err_and(|error| !error.is_withheld()) {
+            return made;
+        }
         if let Some(part) = part {
-            let sent = self.exchange.put_session(session.sent(), part.clone());
-            match timeout(HANDOVER_MAX, sent).await.map_err(|_| CheckpointError::Away)? {
-                Ok(()) => {
-                    failpoint("session-handed");
-                    session.advance(part.len() as u64);
-                }
-                Err(error) => {
-                    session.restart();
-                    return Err(error.into());
-                }
+            self.session(session, part).await?;
+        }
+        made
+    }
+
+    async fn session(&self, session: &mut Session, part: Bytes) -> Result<(), CheckpointError> {
+        let bytes = part.len() as u64;
+        let sent = self.exchange.put_session(session.sent(), part);
+        match timeout(HANDOVER_MAX, sent).await.map_err(|_| CheckpointError::Away)? {
+            Ok(()) => {
+                failpoint("session-handed");
+                session.advance(bytes);
+                Ok(())
+            }
+            Err(error) => {
+                session.restart();
+                Err(error.into())
             }
         }
-        Ok(news)
     }
 
     async fn work(&mut self, progress: &mut Progress) -> Result<bool, CheckpointError> {
@@ -233,7 +239,7 @@ impl Checkpoints<'_> {
         match timeout(HANDOVER_MAX, handing).await.map_err(|_| CheckpointError::Away)? {
             Ok(()) => failpoint("checkpoint-handed"),
             Err(error) => {
-                if !is_secret(&error) {
+                if !is_withheld(&error) {
                     // What it builds on may not be there any more.
                     progress.sent = None;
                 }
@@ -260,8 +266,9 @@ impl Checkpoints<'_> {
     }
 }
 
-/// Whether the orchestrator found a secret in it: then what was before is still there.
-fn is_secret(error: &ExchangeError) -> bool {
+/// Whether the orchestrator found a secret in it, or could not search it: then what was before is still there, and it will
+/// not take this.
+fn is_withheld(error: &ExchangeError) -> bool {
     matches!(error, ExchangeError::Refused { status: StatusCode::UNPROCESSABLE_ENTITY, .. })
 }
 

@@ -16,6 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mayfly_core::amount;
@@ -33,6 +34,7 @@ use crate::collect::others::Other;
 use crate::collect::refs::{Tips, head, repository, tips};
 use crate::collect::work::Work;
 use crate::reaper::{Realm, Reaper};
+use crate::setup::made::Made;
 
 /// The longest file that a checkpoint holds, where the disk does not allow less.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -40,6 +42,9 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 const FOLDER_BYTES_MAX: u64 = 1 << 30;
 /// The most lines that say what is left out.
 const LEFT_OUT_MAX: usize = 20;
+/// Asks for the files that are not as the index has them.
+const CHANGED: [&str; 7] =
+    ["ls-files", "-z", "-t", "--others", "--modified", "--deleted", "--exclude-standard"];
 /// What an index of ours compares: what is seen in a machine differs in the rest from what was checked out.
 const SETTINGS: &str = "[core]\n\tcheckStat = minimal\n\ttrustctime = false\n";
 
@@ -57,6 +62,8 @@ pub(crate) struct State {
     pub(crate) places: [PathBuf; 2],
     /// The most bytes of the machine's disk.
     pub(crate) disk_max: Option<u64>,
+    /// What the set-up commands made.
+    pub(crate) made: Arc<Made>,
     /// How often the folder was begun anew: what was packed before is not in it.
     pub(crate) begun: u64,
     pub(crate) folder: Option<Folder>,
@@ -80,6 +87,7 @@ impl WorkTree {
             base_objects: top.join(".git/objects"),
             places: [place.to_owned(), place.to_owned()],
             disk_max: None,
+            made: Arc::default(),
             begun: 0,
             folder: None,
         }))
@@ -187,6 +195,23 @@ impl State {
         look
     }
 
+    /// The files that are not as the commit has them that the agent's repository is at. Nothing of them is taken in.
+    pub(crate) async fn differing(&mut self, deadline: Instant) -> Result<HashSet<PathBuf>, GitError> {
+        let mut folder = match self.folder.take() {
+            Some(folder) => folder,
+            None => self.begin(deadline).await?,
+        };
+        let (path, own) = (folder.place.path().to_owned(), folder.git());
+        let (git, work) = (self.git(&own), self.work(&path));
+        self.follow_names(&git, &work, &mut folder, deadline).await?;
+        let list = git.list(&CHANGED, deadline).await?;
+        self.folder = Some(folder);
+        match list.whole {
+            true => Ok(list.entries.into_iter().filter_map(path_of).collect()),
+            false => Err(GitError::Late { verb: "ls-files".to_owned() }),
+        }
+    }
+
     /// Packs what a look has that the one before, which has this number, has not.
     pub(crate) async fn pack(
         &mut self,
@@ -242,7 +267,7 @@ impl State {
         let (git, work) = (self.git(&own), self.work(&path));
         let mut told = Collected::default();
         self.follow_names(&git, &work, folder, deadline).await?;
-        let files = Files { git: &git, read_by: deadline, deadline, contents: None };
+        let files = Files { git: &git, read_by: deadline, deadline, contents: None, made: &self.made };
         let changed = self.changed(&files, deadline, &mut told).await?;
         if !changed.is_empty() {
             folder.taken += changed.iter().map(|(length, _)| length).sum::<u64>();
@@ -304,13 +329,13 @@ impl State {
         deadline: Instant,
         told: &mut Collected,
     ) -> Result<Vec<(u64, PathBuf)>, GitError> {
-        let ask = ["ls-files", "-z", "-t", "--others", "--modified", "--deleted", "--exclude-standard"];
-        let list = files.git.list(&ask, deadline).await?;
+        let list = files.git.list(&CHANGED, deadline).await?;
         if !list.whole {
             told.unsaved.push("some files: there are too many to list".to_owned());
         }
         let mut seen = HashSet::new();
-        let paths = list.entries.into_iter().filter_map(path_of).filter(|path| seen.insert(path.clone()));
+        let paths = list.entries.into_iter().filter_map(path_of);
+        let paths = paths.filter(|path| !self.made.has(path) && seen.insert(path.clone()));
         let (inner, paths): (Vec<_>, Vec<_>) =
             paths.partition(|path| path.as_os_str().as_encoded_bytes().ends_with(b"/"));
         told.unsaved.extend(inner.iter().map(|path| tell(path, "this repository inside the workspace")));
@@ -398,6 +423,7 @@ impl State {
             base: self.base.as_deref(),
             base_objects: &self.base_objects,
             scratch,
+            made: &self.made,
         }
     }
 

@@ -211,7 +211,9 @@ impl Launch<'_> {
         flag("--input-format", "stream-json");
         flag("--output-format", "stream-json");
         flag("--model", &order.model);
-        if let Some(resume) = &order.resume {
+        // Without its session file the CLI has nothing to go on with.
+        let resumed = order.resume.as_ref().filter(|resume| resume.transcript.is_some());
+        if let Some(resume) = resumed {
             flag("--resume", &resume.session_id);
         }
         flag("--session-id", &order.session_id);
@@ -235,7 +237,7 @@ impl Launch<'_> {
         // Last, since these two take all the words that follow up to the next flag.
         flag("--disallowedTools", &ABSENT_TOOLS.join(","));
         arguments.push("--strict-mcp-config".to_owned());
-        if order.resume.is_some() {
+        if resumed.is_some() {
             // Else the session would keep the id of the old one, and the file with that.
             arguments.push("--fork-session".to_owned());
         }

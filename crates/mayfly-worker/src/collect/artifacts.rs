@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mayfly_core::causes;
 use mayfly_library::artifacts::{BYTES_MAX, FILES_MAX, Pattern, Writer, is_plain, is_private};
 use mayfly_wire::api::{Artifacts, Collected};
+use mayfly_wire::worker::NO_ARTIFACTS;
 use rustix::fs::OFlags;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
@@ -58,7 +59,7 @@ impl Collector<'_> {
         collected.unsaved.extend(packed.lost.into_iter().map(|line| format!("an artifact: {line}")));
         collected.notes.extend(packed.notes);
         if packed.artifacts.files == 0 {
-            collected.notes.push("the artifacts: no file is as the patterns say".to_owned());
+            collected.notes.push(NO_ARTIFACTS.to_owned());
             return Ok(());
         }
         self.upload().put("artifacts", &archive).await.map_err(|error| causes(&error))?;

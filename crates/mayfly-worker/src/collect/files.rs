@@ -20,6 +20,7 @@ use super::contents::{Contents, Named};
 use super::dense::is_dense_at;
 use super::git::{Feed, Git, GitError, List};
 use super::nested::{Found, dissolve, look_through, tell};
+use crate::setup::made::Made;
 
 /// The most bytes of new files that are kept; a tracked file that has become longer than this is not kept either.
 const NEW_BYTES_MAX: u64 = 1536 * 1024 * 1024;
@@ -45,6 +46,8 @@ pub(crate) struct Files<'a> {
     pub(crate) deadline: Instant,
     /// Takes in what git need not. None: git has to have all.
     pub(crate) contents: Option<&'a Arc<Contents>>,
+    /// What is not taken, since it is not the agent's.
+    pub(crate) made: &'a Made,
 }
 
 /// How files are taken.
@@ -90,13 +93,19 @@ impl Files<'_> {
         self.take_tracked(tracked, collected).await?;
         let new = self.list(&["ls-files", "-z", "--others", "--exclude-standard"], collected).await?;
         // A repository inside that is still one ends with a slash, and has been told of.
-        let files = new.into_iter().filter(|path| !path.as_encoded_bytes().ends_with(b"/"));
-        let new = self.measure(files.map(PathBuf::from).collect()).await?;
+        let files =
+            new.into_iter().filter(|path| !path.as_encoded_bytes().ends_with(b"/")).map(PathBuf::from);
+        let new = self.measure(files.filter(|path| !self.made.has(path)).collect()).await?;
         let how = &["update-index", "--add", "-z", "--stdin"];
         let take = Take { how, known: None, most: NEW_BYTES_MAX };
         let kept = self.take(take, &new, collected).await;
         self.tell_left_out(new, collected).await?;
         kept?;
+        let made = self.made.untouched();
+        if !made.is_empty() {
+            let names = some_of(&made);
+            collected.notes.push(format!("made by the set-up commands alone, and left behind: {names}"));
+        }
         self.tell_ignored(collected).await
     }
 
@@ -110,7 +119,8 @@ impl Files<'_> {
 
     async fn tracked(&self) -> Result<Vec<Tracked>, GitError> {
         let list = self.git.list(&["ls-files", "-z", "--stage"], self.read_by).await?;
-        Ok(list.entries.iter().filter_map(|entry| Tracked::parse(entry)).collect())
+        let tracked = list.entries.iter().filter_map(|entry| Tracked::parse(entry));
+        Ok(tracked.filter(|entry| !self.made.has(&entry.path)).collect())
     }
 
     /// Sees to it that git finds all files, and tells of what it cannot keep.

@@ -21,6 +21,7 @@ mod upload;
 pub(crate) mod work;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_core::causes;
@@ -34,6 +35,7 @@ use crate::Surroundings;
 use crate::claude::interpret::shorten;
 use crate::exchange::Exchange;
 use crate::reaper::Reaper;
+use crate::setup::made::Made;
 use work::Work;
 
 /// The most lines that tell what could not be saved, and as many of notes.
@@ -51,6 +53,8 @@ pub(crate) struct Collector<'a> {
     pub(crate) workspace: &'a Path,
     /// The agent's home.
     pub(crate) home: &'a Path,
+    /// What the set-up commands made.
+    pub(crate) made: Arc<Made>,
 }
 
 impl Collector<'_> {
@@ -96,6 +100,7 @@ impl Collector<'_> {
             base: self.order.workspace.as_ref().map(|workspace| workspace.base.as_str()),
             base_objects: &self.surroundings.base.join(".git/objects"),
             scratch: scratch.path(),
+            made: &self.made,
         };
         let bundle = match work.bundle(bundled_by, collected).await {
             Ok(Some(bundle)) => bundle,

@@ -32,6 +32,7 @@ use super::others::{Other, Search};
 use super::pack::Naming;
 use super::refs::{Tips, head, repository, tips};
 use crate::reaper::Reaper;
+use crate::setup::made::Made;
 
 /// The message of the commit that has the files of the index.
 const STAGED: &str = "Staged";
@@ -49,6 +50,8 @@ pub(crate) struct Work<'a> {
     pub(crate) base_objects: &'a Path,
     /// An empty folder of our own.
     pub(crate) scratch: &'a Path,
+    /// What the set-up commands made.
+    pub(crate) made: &'a Made,
 }
 
 /// What a bundle is to hold.
@@ -77,7 +80,7 @@ impl Work<'_> {
         let contents = Contents::new(self.workspace, self.base.unwrap_or_default(), self.scratch);
         let contents = Arc::new(contents.map_err(not_run("update-index"))?);
         let (read_by, by) = (part(deadline, 3), part(deadline, 2));
-        let files = Files { git: &git, read_by, deadline: by, contents: Some(&contents) };
+        let files = Files { git: &git, read_by, deadline: by, contents: Some(&contents), made: self.made };
         let head = match files.commit(parent.as_deref(), collected).await {
             Ok(head) => head,
             Err(error) => {

@@ -19,8 +19,9 @@ use crate::claude::command::config_dir;
 const COST: &[u8] = br#"{"type":"cost-state""#;
 
 impl TakeUp<'_> {
-    /// Takes up the session, once nothing but `claude` runs any more that could change it.
+    /// Takes up the session, if there is one, once nothing but `claude` runs any more that could change it.
     pub(crate) async fn session(&self) -> Result<(), TakeUpError> {
+        let Some(expected) = self.resume.transcript.clone() else { return Ok(()) };
         let scratch = self.scratch()?;
         let fetched = scratch.path().join("transcript");
         let path = format!("{RESUMED_PATH}transcript");
@@ -28,7 +29,6 @@ impl TakeUp<'_> {
         fetching.await.map_err(|source| TakeUpError::Fetch { what: "session file", source })?;
         failpoint("session-fetched");
         let place = place(self.home, self.workspace, &self.resume.session_id);
-        let expected = self.resume.transcript.clone();
         let putting = spawn_blocking(move || put(&fetched, &expected, &place));
         putting.await.expect("reading does not panic")?;
         failpoint("session-put-back");

@@ -8,13 +8,15 @@
 //! They run as the agent does: by the same user, in the workspace, with the same way to other hosts and without any
 //! credential. What they print is in the log as lines of the standard error. What they made is packed before the agent
 //! has begun, when nothing runs any more, so no agent has a say in what later machines get. The orchestrator keeps it for
-//! the repository and the commands alone. What they put into the CLI's own folder is gone when that is filled.
+//! the repository and the commands alone. What they put into the CLI's own folder is gone when that is filled. What they
+//! changed besides, and nobody touched since, is not the agent's work ([`made`]).
 //!
 //! Bounds: the time of the commands, all in all, and [`KEEPING_MAX`] for taking what is kept and for handing it over; the
 //! machine's disk for each of them; [`STDERR_BYTES_MAX`](crate::listen::STDERR_BYTES_MAX) of each command's output;
 //! [`LOCK_FILE_BYTES_MAX`]; those of [`archive`].
 
 mod archive;
+pub(crate) mod made;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -138,7 +140,7 @@ impl SettingUp<'_> {
     }
 
     /// What is in the repository already would be another commit's next time.
-    fn can_keep(&self) -> bool {
+    pub(crate) fn can_keep(&self) -> bool {
         let absent = |folder: &String| self.workspace.join(folder).symlink_metadata().is_err();
         !self.setup.keep.is_empty() && self.setup.keep.iter().all(absent)
     }

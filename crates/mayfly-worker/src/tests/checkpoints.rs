@@ -17,6 +17,7 @@ use super::the_work::{Place, git};
 use crate::checkpoint::Pace;
 use crate::checkpoint::state::{Look, State};
 use crate::reaper::{Realm, Reaper};
+use crate::setup::made::Made;
 
 /// The longest that a look may take here.
 const MOST: Duration = Duration::from_secs(60);
@@ -39,6 +40,7 @@ impl Looks {
             base_objects: place.dir.path().join("base/.git/objects"),
             places: [place.dir.path().join("ours"), "/nonexistent".into()],
             disk_max: None,
+            made: Arc::default(),
             begun: 0,
             folder: None,
         };
@@ -177,6 +179,27 @@ async fn each_checkpoint_has_what_is_on_the_disk_and_sends_what_is_new() {
     let (look, head) = looks.checkpoint().await;
     assert!(look.head.is_some(), "what it committed is in its log: {look:?}");
     assert_eq!(head.after, 4);
+}
+
+#[tokio::test]
+async fn what_set_up_commands_made_is_in_none() {
+    let mut looks = Looks::at(Place::new());
+    looks.place.write("gone", "differed before\n");
+    let before = looks.state.differing(Instant::now() + MOST).await.unwrap();
+    for path in ["kept", "gone", "made", "deps/x"] {
+        looks.place.write(path, "set up\n");
+    }
+    let after = looks.state.differing(Instant::now() + MOST).await.unwrap();
+    looks.state.made = Arc::new(Made::between(&looks.place.work(), &before, after, &["deps".to_owned()]));
+    looks.place.write("mine", "worked\n");
+    looks.place.write("deps/y", "worked\n");
+    let (_, checkpoint) = looks.checkpoint().await;
+    assert_eq!(checkpoint.files, 2);
+    let (taken, there) = (looks.taken(), looks.there());
+    let is_there = |path: &&str| taken.get(*path) == there.get(*path);
+    assert!(
+        ["mine", "gone"].iter().all(is_there) && !["kept", "made", "deps/x", "deps/y"].iter().any(is_there)
+    );
 }
 
 #[tokio::test]
@@ -449,6 +472,30 @@ async fn a_checkpoint_that_failed_is_made_again_before_the_session_goes_on() {
         let (third, _) = take_apart(&handed.await.expect("it is tried again"));
         assert_eq!(third.files, 1);
         assert_eq!(host.result("checkpoint/transcript"), None);
+        tokio::fs::write(&go, "").await.unwrap();
+    });
+    lived.unwrap();
+}
+
+/// Work that is withheld does not hold up the session.
+#[tokio::test]
+async fn the_session_goes_on_beside_work_that_is_withheld() {
+    let session = format!("$CLAUDE_CONFIG_DIR/projects/p/{SESSION}.jsonl");
+    let script = format!(
+        "init; read line; echo x > made; mkdir -p $CLAUDE_CONFIG_DIR/projects/p; echo line > {session}; {}; cat go > /dev/null; result",
+        tool("Write", "1")
+    );
+    let host = host(&script, |desk| {
+        desk.refuses_work = Some(http::StatusCode::UNPROCESSABLE_ENTITY);
+        desk.order.session_id = SESSION.to_owned();
+    });
+    let go = host.workspace().join("go");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &go, rustix::fs::Mode::RWXU).unwrap();
+    let (lived, ()) = tokio::join!(host.live(), async {
+        let handed = tokio::time::timeout(MOST, host.handed("checkpoint/transcript", 1));
+        assert_eq!(handed.await.expect("it is sent"), "line\n");
+        assert!(host.result("checkpoint/1").is_some());
+        host.reported(|report| matches!(report, Report::Warning { .. })).await;
         tokio::fs::write(&go, "").await.unwrap();
     });
     lived.unwrap();

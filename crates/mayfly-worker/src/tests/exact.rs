@@ -19,6 +19,7 @@ use super::the_work::{git, written};
 use crate::checkout::Bundle;
 use crate::collect::work::Work;
 use crate::reaper::{Realm, Reaper};
+use crate::setup::made::Made;
 
 /// The submodule, of which there is the pointer alone.
 const SUBMODULE: &str = "pointed";
@@ -235,7 +236,14 @@ impl Way {
         fs::create_dir(&scratch).unwrap();
         let (workspace, base_objects) = (self.at("machine"), self.at("base/.git/objects"));
         let (workspace, base_objects) = (&*workspace, &*base_objects);
-        let work = Work { reaper, workspace, base: Some(base), base_objects, scratch: &scratch };
+        let work = Work {
+            reaper,
+            workspace,
+            base: Some(base),
+            base_objects,
+            scratch: &scratch,
+            made: &Made::default(),
+        };
         let mut collected = Collected::default();
         let deadline = Instant::now() + Duration::from_secs(60);
         let bundle = work.bundle(deadline, &mut collected).await.unwrap().unwrap();

@@ -17,6 +17,7 @@ use super::host::Host;
 use crate::collect::bundle::Bundle;
 use crate::collect::work::Work;
 use crate::reaper::{Realm, Reaper};
+use crate::setup::made::Made;
 
 /// Runs git as a user would, with no configuration but its own.
 pub(super) fn git(dir: &Path, arguments: &[&str]) -> String {
@@ -120,8 +121,14 @@ pub(super) async fn told(dir: &Path, base: Option<&str>) -> (Option<Bundle>, Col
     let scratch = dir.join("scratch");
     fs::create_dir(&scratch).unwrap();
     let (workspace, base_objects) = (dir.join("work"), dir.join("base/.git/objects"));
-    let work =
-        Work { reaper: &reaper, workspace: &workspace, base, base_objects: &base_objects, scratch: &scratch };
+    let work = Work {
+        reaper: &reaper,
+        workspace: &workspace,
+        base,
+        base_objects: &base_objects,
+        scratch: &scratch,
+        made: &Made::default(),
+    };
     let mut collected = Collected::default();
     let made = work.bundle(Instant::now() + Duration::from_secs(60), &mut collected).await.unwrap();
     (made, collected)

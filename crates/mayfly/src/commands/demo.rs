@@ -132,6 +132,7 @@ impl Play<'_> {
         let (code, workspace) = interrupts.or_stop(hand_over).await?;
         let jobs = jobs(count, agent, &workspace, &credential);
         let landing = Landing {
+            named: false,
             repo: Some(self.repo.clone()),
             code: Some(code),
             mirror: None,

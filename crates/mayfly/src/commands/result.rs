@@ -8,9 +8,10 @@ use std::io::{BufRead, BufReader, ErrorKind, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
+use mayfly_client::{Client, ClientError};
 use mayfly_git::{Base, GitError, Repo, Work};
 use mayfly_library::artifacts::unpack;
-use mayfly_wire::api::{Collected, Task};
+use mayfly_wire::api::{Artifacts, Collected, Task};
 use tempfile::TempDir;
 
 use crate::cli::DataArgs;
@@ -40,7 +41,8 @@ Examples:
 
 Everything is against the code that the task started from; of a task that was resumed, against that
 of the first. What does not fit your files is refused before one of them is changed; a kill in the
-middle of --apply can leave some of them missing, which `git status` shows: --branch has the whole.
+middle of --apply can leave some of them missing, which `git status` shows: --branch has the whole, also
+what is in no file: the commits of submodules, and those beside the work.
 If no orchestrator runs, one is started in the background, as by `mayfly run`.";
 
 /// Tell how a task ended and what came out of it, or take that
@@ -55,7 +57,10 @@ pub(crate) struct ResultArgs {
     /// With --apply: also what takes effect by itself, such as hooks, pipelines and settings of editors and agents
     #[arg(long, requires = "apply")]
     with_flagged: bool,
-    /// The git repository that takes the work [default: the one around the current folder]
+    /// What this attempt left, from 1, of a task that was tried again [default: the last of which anything came out]
+    #[arg(long, value_name = "N")]
+    attempt: Option<u32>,
+    /// The git repository that takes the work [default: the one around the current folder, else a new folder]
     #[arg(long, value_name = "PATH")]
     repo: Option<PathBuf>,
     #[command(flatten)]
@@ -73,8 +78,8 @@ struct Form {
     /// Print what was changed as a patch for `git apply`, the content of binary files included
     #[arg(long)]
     patch: bool,
-    /// Make a branch of the work [default: mayfly/<short id>-<words of the prompt>]; of a task that began
-    /// with nothing, a new folder
+    /// Make a branch of the work [default: mayfly/<short id>-<words of the prompt>]; where no repository is around that
+    /// the task worked on, and of a task that began with nothing, a new folder
     #[arg(long, value_name = "NAME", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "as clap has it: no flag, a flag, a flag with a name")]
     branch: Option<Option<String>>,
@@ -102,6 +107,7 @@ pub(crate) async fn result(
     let git = environment.git();
     let cwd = std::env::current_dir().context("the current folder is gone")?;
     let takes = args.form.branch.is_some() || args.form.apply || args.repo.is_some();
+    let named = args.repo.is_some();
     let around = repository::around(&git, args.repo.as_deref(), &cwd).await;
     // Whoever only looks needs none, though with one less is to be fetched.
     let repo = if takes { around? } else { around.ok().flatten() };
@@ -111,8 +117,8 @@ pub(crate) async fn result(
     // From here on there is a folder to remove.
     let mut interrupts = Interrupts::install()?;
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let landing = Landing { repo, code: None, mirror: None, folder: cwd, saved, git };
-    let mut taking = Taking { contact, printer, landing, scratch };
+    let landing = Landing { repo, named, code: None, mirror: None, folder: cwd, saved, git };
+    let mut taking = Taking { contact, printer, landing, attempt: args.attempt, scratch };
     tokio::select! {
         () = interrupts.next() => return Err(Stop::interrupted()),
         done = Box::pin(taking.perform(&args.task, args.form, args.with_flagged)) => done?,
@@ -125,13 +131,19 @@ struct Taking {
     contact: Contact,
     printer: Printer,
     landing: Landing,
+    /// The attempt that was asked for.
+    attempt: Option<u32>,
     /// A folder of ours.
     scratch: TempDir,
 }
 
 impl Taking {
     async fn perform(&mut self, name: &str, form: Form, with_flagged: bool) -> Result<(), Stop> {
-        let task = &self.contact.find(&mut self.printer, name).await?;
+        let task = &mut self.contact.find(&mut self.printer, name).await?;
+        if let Some(attempt) = self.attempt {
+            self.of_attempt(task, attempt).await?;
+        }
+        let task = &*task;
         if form.json {
             let summary = Summary::of(task, self).await;
             self.printer.json(&summary);
@@ -160,6 +172,25 @@ impl Taking {
         }
     }
 
+    /// Puts what another attempt left in the place of the task's result.
+    async fn of_attempt(&mut self, task: &mut Task, attempt: u32) -> Result<(), Stop> {
+        if task.outcome.is_none() {
+            return Err(self.contact.not_over(task));
+        }
+        let asked = async |client: &Client| client.result(&task.id, Some(attempt)).await;
+        let left = match self.contact.ask(&mut self.printer, asked).await {
+            Err(error) if is_nothing(&error) => {
+                return Err(Stop::wrong(format!(
+                    "nothing came out of attempt {attempt} of task {}: it had {}",
+                    task.short, task.attempt
+                )));
+            }
+            left => left?,
+        };
+        (task.result, task.result_attempt) = (left.collected, left.attempt);
+        Ok(())
+    }
+
     async fn transcript(&mut self, task: &Task) -> Result<(), Stop> {
         let result = brought_out(task)?;
         if !result.transcript {
@@ -170,7 +201,11 @@ impl Taking {
             return Err(anyhow!("no session file came out of task {}: {why}", task.short).into());
         }
         let file = self.scratch.path().join("transcript");
-        self.contact.ask(&mut self.printer, async |client| client.transcript(&task.id, &file).await).await?;
+        self.contact
+            .ask(&mut self.printer, async |client| {
+                client.transcript(&task.id, task.result_attempt, &file).await
+            })
+            .await?;
         self.print(&file)
     }
 
@@ -189,7 +224,9 @@ impl Taking {
         }
         let archive = self.scratch.path().join("artifacts");
         self.contact
-            .ask(&mut self.printer, async |client| client.artifacts(&task.id, &archive).await)
+            .ask(&mut self.printer, async |client| {
+                client.artifacts(&task.id, task.result_attempt, &archive).await
+            })
             .await?;
         let beside =
             folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -205,18 +242,26 @@ impl Taking {
             moved => moved.with_context(|| format!("cannot put them into `{}`", folder.display()))?,
         }
         let bytes: u64 = members.iter().map(|member| member.bytes).sum();
-        self.detail("artifacts", &format!("{} files, {bytes} bytes, in {}", members.len(), folder.display()));
+        let words = landing::artifacts_words(Artifacts { files: members.len() as u64, bytes });
+        self.detail("artifacts", &format!("{words}, in {}", folder.display()));
         Ok(())
     }
 
     async fn branch(&mut self, task: &Task, name: Option<String>) -> Result<(), Stop> {
         let Some(head) = self.head(task)? else { return Ok(()) };
         let name = name.unwrap_or_else(|| landing::default_place(task, &task.title));
-        if task.workspace.is_some() {
-            self.repo(task)?.check_branch(&name).await.map_err(Stop::usage)?;
-        } else if self.landing.folder.join(&name).symlink_metadata().is_ok() {
+        let folder = match (&task.workspace, &self.landing.repo) {
+            (Some(_), Some(repo)) => {
+                repo.check_branch(&name).await.map_err(Stop::usage)?;
+                None
+            }
+            (Some(_), None) => Some(self.landing.folder_for(&name)),
+            (None, _) => Some(self.landing.folder.join(&name)),
+        };
+        if let Some(folder) = folder.filter(|folder| folder.symlink_metadata().is_ok()) {
             return Err(Stop::wrong(format!(
-                "`{name}` is there already: choose another name with --branch NAME"
+                "`{}` is there already: choose another name with --branch NAME",
+                folder.display()
             )));
         }
         let place = self.landing.place(&self.contact, &mut self.printer, task, head, &name).await;
@@ -256,6 +301,9 @@ impl Taking {
             for line in &flagged {
                 self.printer.aside(&format!("flagged: {line}"));
             }
+            for line in not_in_files(&work, &[]) {
+                self.printer.aside(&format!("not shown: {line}; --branch takes it too"));
+            }
         }
         if form.diff {
             work.diff(&file).await?;
@@ -272,6 +320,14 @@ impl Taking {
                 flagged.join("\n  ")
             )));
         }
+        let submodules = work.submodules().await?;
+        let left = not_in_files(&work, &submodules);
+        if submodules.len() == changes.count {
+            return Err(Stop::wrong(format!(
+                "nothing was changed, since nothing of the work is in files: take it as a branch with --branch\n  {}",
+                left.join("\n  ")
+            )));
+        }
         let repo = self.repo(task)?;
         work.apply(&file, repo).await.map_err(|error| match error {
             GitError::TooMuchMemory(_) => usage_of_patch(error),
@@ -279,15 +335,29 @@ impl Taking {
         })?;
         let top = repo.top.display().to_string();
         self.detail("applied", &format!("to the files in {top}; nothing is staged or committed"));
+        for line in &left {
+            self.detail("not applied", line);
+        }
+        if let (false, Some(take)) = (left.is_empty(), self.take_command(task)) {
+            self.detail("all of it", &take);
+        }
         Ok(())
+    }
+
+    /// The command that takes all of the work.
+    fn take_command(&self, task: &Task) -> Option<String> {
+        let how = of_attempt(self.attempt, "--branch");
+        self.landing.take_command(&self.contact, &task.short, task.workspace.is_some(), &how)
     }
 
     /// The work in a repository of ours. Only where the user's does not have what it is built on, that is fetched too.
     pub(super) async fn fetch(&mut self, task: &Task, head: &str) -> Result<Work, Stop> {
-        let Self { contact, printer, landing, scratch } = self;
+        let Self { contact, printer, landing, scratch, .. } = self;
         let path = |name: &str| scratch.path().join(name);
         let (bundle, base) = (path("work.bundle"), path("base.bundle"));
-        contact.ask(printer, async |client| client.bundle(&task.id, &bundle).await).await?;
+        contact
+            .ask(printer, async |client| client.bundle(&task.id, task.result_attempt, &bundle).await)
+            .await?;
         if let (Some(repo), Some(workspace)) = (&landing.repo, &task.workspace) {
             let opened = Work::open_on(repo, scratch.path(), &workspace.base, &bundle, head).await?;
             if let Some(work) = opened {
@@ -329,8 +399,8 @@ impl Taking {
         self.landing.repo.as_ref().ok_or_else(|| {
             let which = name.map_or("one".to_owned(), |name| format!("a clone of `{name}`, which the task worked on"));
             Stop::wrong(format!(
-                "there is no git repository here to take the work: go into {which}, or name it with --repo PATH; if you have \
-                 none, `git clone` it first"
+                "there is no git repository here with files to put the work into: go into {which}, or name it with --repo \
+                 PATH; if you have none, --branch makes a new folder of the work"
             ))
         })
     }
@@ -380,6 +450,23 @@ fn brought_out(task: &Task) -> Result<&Collected, Stop> {
         anyhow!("nothing came out of a machine of task {} ({outcome}): there is nothing to take", task.short)
             .into()
     })
+}
+
+/// What of the work cannot come into files, a line each.
+fn not_in_files(work: &Work, submodules: &[String]) -> Vec<String> {
+    let submodules = submodules.iter().map(|path| format!("{path}: the commit of a submodule"));
+    let others = work.others().map(|name| format!("{name}: what the agent committed beside its work"));
+    submodules.chain(others).collect()
+}
+
+/// A form of `mayfly result`, for the attempt that was asked for.
+fn of_attempt(attempt: Option<u32>, form: &str) -> String {
+    attempt.map_or(form.to_owned(), |attempt| format!("--attempt {attempt} {form}"))
+}
+
+/// Whether the orchestrator says that nothing came out.
+fn is_nothing(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::Refused(problem)) if problem.kind == "no-such-result")
 }
 
 /// Takes the next line of a file, or of a longer one the next [`READ_BYTES`]. `false`: there is none.

@@ -63,9 +63,7 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         true => Printer::of_lines(args.json, environment),
         false => Printer::of_process(args.json, environment),
     };
-    if let Some(note) = note {
-        printer.aside(&note);
-    }
+    note.iter().for_each(|note| printer.aside(note));
     if let Some(found) = &registries {
         printer.aside(&registries_words(found));
     }
@@ -109,7 +107,8 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
     }
     if let (Some(name), Some(code)) = (&name, &code) {
         let upload = async { Ok(hand_over(&contact, &mut printer, name, code).await?) };
-        let workspace = interrupts.or_stop(upload).await?;
+        let mut workspace = interrupts.or_stop(upload).await?;
+        workspace.origin = mirror.as_ref().map(|mirror| mirror.url().to_owned());
         let without = tasks.iter_mut().filter(|task| task.workspace.is_none());
         without.for_each(|task| task.workspace = Some(workspace.clone()));
     }
@@ -131,7 +130,7 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         };
         code = None;
     }
-    let landing = Landing { repo, code, mirror, folder: cwd, saved: data.join("saved"), git };
+    let landing = Landing { repo, named: false, code, mirror, folder: cwd, saved: data.join("saved"), git };
     let exit = carry_out(&Arc::new(contact), jobs, &landing, &mut printer, &mut interrupts).await?;
     if exit == Exit::Trouble {
         printer.closing(&format!("The orchestrator's log: {}", log_file(&data).display()));

@@ -53,7 +53,15 @@ impl Place {
         };
         // As the system names the current folder.
         let folder = self.repo().canonicalize().expect("there");
-        Landing { repo, code: None, mirror: None, folder, saved: self.dir.path().join("saved"), git }
+        Landing {
+            repo,
+            named: false,
+            code: None,
+            mirror: None,
+            folder,
+            saved: self.dir.path().join("saved"),
+            git,
+        }
     }
 }
 

@@ -168,7 +168,8 @@ async fn a_task_that_is_ended_by_force_leaves_its_last_checkpoint() {
     world.end().await;
 }
 
-/// G2: an attempt that follows a lost one begins anew, and its own work is what lands.
+/// G2: an attempt that follows a lost one begins anew, and its own work is what lands. That of the first is told of, and taken
+/// by its number.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_after_a_lost_one_has_work_of_its_own() {
     let Some(world) = World::start(|_| {}).await else { return };
@@ -187,6 +188,31 @@ async fn an_attempt_after_a_lost_one_has_work_of_its_own() {
     assert!(first["event"]["result"]["unsaved"].to_string().contains(&as_of.to_string()), "{first}");
     assert_eq!(second["event"]["result"]["unsaved"], Value::Null);
     assert_landed(|args| world.git(args));
+
+    let task = ended.events[0]["task"].as_str().unwrap();
+    let result = async |more: &[&str]| world.mayfly(&[&["result", task], more].concat()).await;
+    let note = format!(
+        "note        attempt 1 left work too: `mayfly result {} --attempt 1",
+        &task[task.len() - 8..]
+    );
+    assert!(ended.stderr.contains(&note), "{}", ended.stderr);
+    let summary = result(&[]).await.text();
+    assert!(summary.contains(&note), "{summary}");
+    let json: Value = serde_json::from_str(&result(&["--json"]).await.text()).unwrap();
+    assert_eq!((&json["result_attempt"], &json["other_attempts"]), (&json!(2), &json!([1])));
+    let first = result(&["--attempt", "1"]).await.text();
+    assert!(first.contains(&format!("what was changed after {as_of}")), "{first}");
+    assert!(first.contains(" --attempt 1 --branch") && first.contains("attempt 2 left work too"), "{first}");
+    result(&["--attempt", "1", "--branch", "first"]).await.text();
+    let collected = &collected[0]["event"]["result"];
+    assert_eq!(world.git(&["rev-parse", "first"]), collected["head"].as_str().unwrap());
+    let session = result(&["--attempt", "1", "--transcript"]).await.text();
+    assert_ne!(session, result(&["--transcript"]).await.text());
+    let refused = result(&["--attempt", "3", "--patch"]).await.refusal();
+    assert!(
+        refused.contains("nothing came out of attempt 3 of task") && refused.contains("it had 2"),
+        "{refused}"
+    );
     world.end().await;
 }
 

@@ -74,9 +74,10 @@ async fn a_task_works_on_a_repository_elsewhere_and_its_work_is_a_clone_or_a_bra
     world.end().await;
 }
 
-/// A task that nobody followed: where there is no clone yet, that is said, and in one made later its work is a branch.
+/// A task that nobody followed: where there is no clone yet, its work becomes one, as that of a task that was followed
+/// does, also where another repository is around; in a clone made later it is a branch. It is retried and resumed anywhere.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_detached_task_on_a_repository_elsewhere_is_taken_in_a_clone() {
+async fn a_detached_task_on_a_repository_elsewhere_is_taken_and_gone_on_with_anywhere() {
     let Some(world) = World::start(|_| {}).await else { return };
     world.git(&["commit", "-q", "-am", "second"]);
     let (home, url) = (world.dir.path(), format!("file://{}", world.repo().display()));
@@ -92,13 +93,42 @@ async fn a_detached_task_on_a_repository_elsewhere_is_taken_in_a_clone() {
         let mut command = world.plain_command(&[&["result", task], words].concat());
         Said::from(command.current_dir(folder).output().await.unwrap())
     };
-    for form in ["--branch", "--apply"] {
-        let refused = result(&[form], &outside).await.refusal();
-        assert!(
-            refused.contains("go into a clone of `repo`") && refused.contains("`git clone` it first"),
-            "{refused}"
-        );
+    let refused = result(&["--apply"], &outside).await.refusal();
+    assert!(
+        refused.contains("go into a clone of `repo`") && refused.contains("--branch makes a new folder"),
+        "{refused}"
+    );
+    let ours = |clone: &Path, args: &[&str]| git(home, clone, args);
+    let check = |clone: &Path, branch: &str, text: &str| {
+        assert_eq!(ours(clone, &["show", "HEAD:a.txt"]), text);
+        assert_eq!(ours(clone, &["remote", "get-url", "origin"]), url);
+        assert_eq!(ours(clone, &["log", "--format=%s"]), "Uncommitted work\nsecond\nfirst");
+        assert_eq!(ours(clone, &["status", "--porcelain"]), "");
+        let branches = ours(clone, &["for-each-ref", "--format=%(refname:short)"]);
+        assert!(branches.starts_with(branch) && branches.lines().count() == 1, "{branches}");
+    };
+    result(&["--branch"], &outside).await.text();
+    let [made] = &clones(&outside)[..] else { panic!("one folder") };
+    check(made, &format!("mayfly/{task}-"), "two\nmore");
+    let twice = result(&["--branch"], &outside).await.refusal();
+    assert!(twice.contains("is there already: choose another name with --branch NAME"), "{twice}");
+    let other = home.join("other");
+    git(home, home, &["init", "-q", "other"]);
+    git(home, &other, &["commit", "-q", "--allow-empty", "-m", "another"]);
+    result(&["--branch", "x"], &other).await.text();
+    check(&other.join("x"), "x", "two\nmore");
+    let named = result(&["--branch", "y", "--repo", other.to_str().unwrap()], &outside).await.refusal();
+    assert!(named.contains("share no commit") && !outside.join("y").exists(), "{named}");
+    let elsewhere = home.join("again");
+    fs::create_dir(&elsewhere).unwrap();
+    for words in [&["retry", task][..], &["resume", task, &bash("echo again >>a.txt")]] {
+        let mut command = world.plain_command(words);
+        Said::from(command.current_dir(&elsewhere).output().await.unwrap()).text();
     }
+    let mut made: Vec<_> =
+        clones(&elsewhere).iter().map(|clone| ours(clone, &["show", "HEAD:a.txt"])).collect();
+    made.sort();
+    assert_eq!(made, ["two\nmore", "two\nmore\nagain"]);
     let refused = result(&["--branch", "--repo", &url], &outside).await.refusal();
     assert!(refused.contains("takes a path, and no URL: `git clone` it first"), "{refused}");
     // To look at it takes none.

@@ -167,6 +167,8 @@ async fn a_lost_task_goes_on_from_its_last_checkpoint_and_is_set_up_again() {
     kill_process(pid(parent_of(claude_of(&run))), Signal::KILL).unwrap();
     let lost = run.end().await;
     assert_eq!(lost.outcome().0, "lost", "{}", lost.stderr);
+    let summary = world.mayfly(&["result", &task_of(&lost)]).await.text();
+    assert!(summary.contains("turns       ") && summary.contains("took        "), "{summary}");
 
     let look = "git status --porcelain; git log -1 --format=%s; cat half.txt deps/made";
     let again = world.resume(&task_of(&lost), &steps("go on", &[bash(look), bash("echo >>deps/made")])).await;
@@ -176,6 +178,29 @@ async fn a_lost_task_goes_on_from_its_last_checkpoint_and_is_set_up_again() {
     let said: Vec<&str> = said.filter_map(|event| event["text"].as_str()).collect();
     assert_eq!(said, ["set-up: deps as an earlier task left it"]);
     assert!(world.last_request().contains("begin"), "{}", world.last_request());
+    world.end().await;
+}
+
+/// Of which no session file came out: the files are there, the conversation begins anew, and that is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_without_a_session_file_goes_on_with_its_files_alone() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let last =
+        "echo made > made.txt; rm -r $CLAUDE_CONFIG_DIR/projects && echo > $CLAUDE_CONFIG_DIR/projects";
+    let first = world.outcome_of(&[&steps("the first words", &[bash(last)])]).await;
+    let collected = first.own("collected").next().unwrap();
+    assert_eq!(
+        (&collected["result"]["bundle"], &collected["result"]["transcript"]),
+        (&json!(true), &json!(false))
+    );
+    let again = world
+        .resume(&task_of(&first), &steps("go on", &[bash("git status --porcelain; cat made.txt")]))
+        .await;
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert_eq!(again.tool_results(), ["?? made.txt\nmade"]);
+    assert!(!world.last_request().contains("the first words"), "{}", world.last_request());
+    let warned: Vec<_> = again.own("warning").map(|event| event["text"].as_str().unwrap()).collect();
+    assert!(matches!(warned[..], [text] if text.contains("the conversation begins anew")), "{warned:?}");
     world.end().await;
 }
 

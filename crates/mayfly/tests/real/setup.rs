@@ -81,6 +81,36 @@ async fn what_set_up_commands_made_is_kept_until_a_lock_file_changes() {
     world.end().await;
 }
 
+/// What they made or changed and no agent touched is not its work, nor are folders that are kept; what an agent went on
+/// with is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_set_up_commands_made_is_not_the_agent_s_work() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let commands =
+        "mkdir deps tools && echo x >deps/x && echo y >tools/y && echo changed >>a.txt && rm new.txt";
+    let config = configured(&world, &[commands], "keep = [\"deps\"]\n");
+    let idle = run(&world, &config, &bash("git status --porcelain")).await;
+    assert_eq!(idle.code, Some(0), "{}", idle.stderr);
+    assert_eq!(idle.tool_results().concat(), " M a.txt\n D new.txt\n?? deps/\n?? tools/");
+    assert_eq!(world.branches(), [""; 0]);
+    let note = "note        made by the set-up commands alone, and left behind: a.txt, new.txt, tools/y";
+    assert!(idle.stderr.contains("no changes") && idle.stderr.contains(note), "{}", idle.stderr);
+
+    let works =
+        run(&world, &config, &bash("echo worked >>a.txt; echo z >tools/z; echo more >deps/more")).await;
+    assert_eq!(works.code, Some(0), "{}", works.stderr);
+    let [branch] = &world.branches()[..] else { panic!("{}", works.stderr) };
+    assert_eq!(world.git(&["show", &format!("{branch}:a.txt")]), "two\nchanged\nworked");
+    assert_eq!(world.git(&["ls-tree", "-r", "--name-only", branch]), "a.txt\nnew.txt\ntools/z");
+
+    // One that fails leaves none of it either.
+    let config = configured(&world, &["echo half >half.txt; exit 1"], "");
+    let failed = run(&world, &config, "[script: text]").await;
+    assert_eq!(failed.outcome().0, "setup", "{}", failed.stderr);
+    assert_eq!(world.branches().len(), 1, "{}", failed.stderr);
+    world.end().await;
+}
+
 /// I6: what another repository's commands made is never taken, whatever that one is called.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_repositories_of_one_name_share_nothing_of_their_set_ups() {

@@ -299,6 +299,53 @@ async fn a_result_is_summed_up_and_what_runs_by_itself_is_flagged() {
     world.end().await;
 }
 
+/// What is in no file, and what is beside the work, does not come into the files; that is said, with the command that takes
+/// it. Where all of the work is such, it is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_applied_is_named_with_the_command_that_takes_it() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    let pointer = |commit: &str| format!("--cacheinfo 160000,{},sub", commit.repeat(40));
+    let words = format!("update-index --add {}", pointer("1"));
+    world.git(&words.split(' ').collect::<Vec<_>>());
+    world.git(&["commit", "-q", "-m", "submodule"]);
+    let bash = |command: &str| {
+        let steps = serde_json::json!([{"tools": [{"name": "Bash", "input": {"command": command}}]}]);
+        format!("[script: steps list={steps}]")
+    };
+    let moves = format!("git update-index {} && git commit -q -m moved", pointer("2"));
+    let beside = "git stash -q && git checkout -q -b side && git commit -q --allow-empty -m aside && git checkout -q - && \
+                  git stash pop -q && echo more >> a.txt";
+    let both = format!("{moves}; {beside}");
+    let tasks = world.detach(&[&bash(&both), &bash(&moves)]).await;
+    for task in &tasks {
+        world.ends(task, 0).await;
+    }
+    let [both, moves] = &tasks[..] else { panic!("{tasks:?}") };
+    let shown = world.mayfly(&["result", both, "--patch"]).await;
+    let beside = "side: what the agent committed beside its work";
+    assert!(
+        shown.stderr.contains(&format!("not shown: {beside}; --branch takes it too")),
+        "{}",
+        shown.stderr
+    );
+    let said = world.mayfly(&["result", both, "--apply"]).await.text();
+    for line in [
+        "applied     to the files in ",
+        "not applied sub: the commit of a submodule",
+        &format!("not applied {beside}"),
+        &format!("all of it   mayfly result {both} --branch --data /"),
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(fs::read_to_string(world.repo().join("a.txt")).unwrap().ends_with("more\n"));
+    let refused = world.mayfly(&["result", moves, "--apply"]).await.refusal();
+    assert!(
+        refused.contains("nothing of the work is in files: take it as a branch with --branch\n  sub: the commit of a submodule"),
+        "{refused}"
+    );
+    world.end().await;
+}
+
 /// What a task was to leave besides its work comes out though git ignores it, goes into a new folder, and nothing else does.
 #[tokio::test(flavor = "multi_thread")]
 async fn artifacts_come_out_into_a_new_folder() {
@@ -318,12 +365,12 @@ async fn artifacts_come_out_into_a_new_folder() {
     let take = async |folder: &str| world.mayfly(&["result", &task, "--artifacts", folder]).await;
     let summary = world.mayfly(&["result", &task]).await.text();
     assert!(
-        summary.contains("artifacts   1 files, 6 bytes") && summary.contains("--artifacts DIR"),
+        summary.contains("artifacts   1 file, 6 bytes") && summary.contains("--artifacts DIR"),
         "{summary}"
     );
     assert!(summary.contains("1 files stay behind that could hold a credential"), "{summary}");
     let said = take(out.to_str().unwrap()).await.text();
-    assert!(said.contains("artifacts   1 files, 6 bytes, in "), "{said}");
+    assert!(said.contains("artifacts   1 file, 6 bytes, in "), "{said}");
     assert_eq!(fs::read_to_string(out.join("dist/sub/app")).unwrap(), "built\n");
     let entries = |folder: &std::path::Path| fs::read_dir(folder).unwrap().count();
     assert_eq!((entries(&out), entries(&out.join("dist")), entries(&out.join("dist/sub"))), (1, 1, 1));

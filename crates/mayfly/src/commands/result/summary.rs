@@ -6,7 +6,7 @@ use mayfly_wire::api::{Task, Usage};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Taking;
+use super::{Taking, of_attempt};
 use crate::contact::{Origin, tell};
 use crate::exit::Stop;
 use crate::recap::{Ran, Recap};
@@ -52,6 +52,12 @@ pub(super) struct Summary<'a> {
     /// What its log says in sum; none if that is not kept any more, or cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<Recap>,
+    /// The attempt that was asked for.
+    #[serde(skip)]
+    attempt: Option<u32>,
+    /// The other attempts that left work.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_attempts: Vec<u32>,
     /// What should be there and cannot be told, and why; a line each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown: Vec<String>,
@@ -60,9 +66,15 @@ pub(super) struct Summary<'a> {
 impl<'a> Summary<'a> {
     /// Reads all that there is about it.
     pub(super) async fn of(task: &'a Task, taking: &mut Taking) -> Self {
-        let mut summary = Self { task, changes: None, log: None, unknown: Vec::new() };
+        let attempt = taking.attempt;
+        let mut summary =
+            Self { task, attempt, changes: None, log: None, other_attempts: Vec::new(), unknown: Vec::new() };
         if task.outcome.is_none() || task.pruned {
             return summary;
+        }
+        match landing::other_attempts(&taking.contact, &mut taking.printer, task).await {
+            Ok(others) => summary.other_attempts = others,
+            Err(error) => summary.unknown.push(format!("what other attempts left: {error:#}")),
         }
         match recap(task, taking).await {
             Ok(log) => summary.log = log,
@@ -88,6 +100,8 @@ impl<'a> Summary<'a> {
         lines.extend(self.log.iter().flat_map(did));
         lines.extend(self.task.usage.as_ref().map(|usage| (Some("used"), used_words(usage))));
         lines.extend(self.came_out());
+        let take = |attempt| landing::attempt_words(origin, short, attempt);
+        lines.extend(self.other_attempts.iter().map(|attempt| (Some("note"), take(*attempt))));
         lines.extend(self.unknown.iter().map(|line| (Some("unknown"), line.clone())));
         lines.extend(self.steps(origin));
         lines
@@ -139,7 +153,7 @@ impl<'a> Summary<'a> {
             let others = result.others.join(", ");
             lines.push((Some("beside"), format!("{others}: each becomes a branch of its own with --branch")));
         }
-        let artifacts = result.artifacts.map(|all| format!("{} files, {} bytes", all.files, all.bytes));
+        let artifacts = result.artifacts.map(landing::artifacts_words);
         lines.extend(artifacts.map(|artifacts| (Some("artifacts"), artifacts)));
         lines.extend(result.unsaved.iter().map(|line| (Some("not saved"), line.clone())));
         lines.extend(result.notes.iter().map(|line| (Some("note"), line.clone())));
@@ -152,8 +166,9 @@ impl<'a> Summary<'a> {
             return Vec::new();
         };
         let short = &self.task.short;
-        let command = |how: &str| origin.command(&format!("result {short} {how}"));
-        let mut lines = Vec::new();
+        let command =
+            |how: &str| origin.command(&format!("result {short} {}", of_attempt(self.attempt, how)));
+        let mut lines: Vec<Line> = Vec::new();
         if landing::head(result).is_ok_and(|head| head.is_some()) {
             lines.extend([(Some("look"), command("--diff")), (Some("take"), command("--branch"))]);
         }

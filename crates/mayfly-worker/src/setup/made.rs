@@ -1,0 +1,102 @@
+//! What the set-up commands made: theirs alone, and not the agent's work, for as long as nobody has touched it since.
+//!
+//! A file is known by its inode and the time at which that last changed, which no program sets.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// What they made in a workspace.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    workspace: PathBuf,
+    /// What they made, changed or removed.
+    files: BTreeMap<PathBuf, Option<Seen>>,
+    /// The folders that are kept for later tasks, which are never work.
+    keep: Vec<PathBuf>,
+}
+
+/// A file at a moment.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl From<Metadata> for Seen {
+    fn from(is: Metadata) -> Self {
+        Self { inode: is.ino(), changed: (is.ctime(), is.ctime_nsec()) }
+    }
+}
+
+impl Made {
+    /// `before` and `after` are the files of `workspace` that differ from its commit. What differed before is more than
+    /// theirs.
+    pub(crate) fn between(
+        workspace: &Path,
+        before: &HashSet<PathBuf>,
+        after: HashSet<PathBuf>,
+        keep: &[String],
+    ) -> Self {
+        let keep = keep.iter().map(PathBuf::from).collect();
+        let files = after.into_iter().filter(|path| !before.contains(path));
+        let files = files.map(|path| {
+            let seen = seen(workspace, &path);
+            (path, seen)
+        });
+        Self { workspace: workspace.to_owned(), files: files.collect(), keep }
+    }
+
+    /// Whether a file is not the agent's work.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        self.keep.iter().any(|folder| path.starts_with(folder))
+            || self.files.get(path).is_some_and(|was| *was == seen(&self.workspace, path))
+    }
+
+    /// The files that nobody has touched since, without those of folders that are kept.
+    pub(crate) fn untouched(&self) -> Vec<&Path> {
+        let kept = |path: &Path| self.keep.iter().any(|folder| path.starts_with(folder));
+        self.files.keys().map(|path| &**path).filter(|path| !kept(path) && self.has(path)).collect()
+    }
+}
+
+fn seen(workspace: &Path, path: &Path) -> Option<Seen> {
+    workspace.join(path).symlink_metadata().ok().map(Seen::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_was_touched_since_is_not_theirs_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let names = ["new", "changed", "mine", "deps/x", "written", "replaced", "removed"];
+        fs::create_dir(path("deps")).unwrap();
+        for name in names {
+            fs::write(path(name), "set up").unwrap();
+        }
+        let after = names.into_iter().chain(["gone"]).map(PathBuf::from).collect();
+        let before = HashSet::from([PathBuf::from("mine")]);
+        let made = Made::between(dir.path(), &before, after, &["deps".to_owned()]);
+        assert_eq!(made.untouched().len(), 6);
+        // Its time has a step, which a test is faster than.
+        let begun = fs::metadata(path("written")).unwrap().ctime_nsec();
+        while fs::metadata(path("written")).unwrap().ctime_nsec() == begun {
+            fs::write(path("written"), "worked").unwrap();
+        }
+        fs::write(path("other"), "worked").unwrap();
+        fs::rename(path("other"), path("replaced")).unwrap();
+        fs::remove_file(path("removed")).unwrap();
+        fs::write(path("deps/y"), "worked").unwrap();
+        let has = ["new", "changed", "gone", "deps/x", "deps/y"].map(Path::new);
+        assert!(has.iter().all(|path| made.has(path)));
+        let has_not = ["mine", "written", "replaced", "removed", "dep", "elsewhere"].map(Path::new);
+        assert!(!has_not.iter().any(|path| made.has(path)));
+        assert_eq!(made.untouched(), ["changed", "gone", "new"].map(Path::new));
+    }
+}
