@@ -262,8 +262,8 @@ async fn whoever_is_killed_for_memory_all_that_is_on_the_disk_comes_back() {
             break;
         }
         assert_eq!(ended.outcome().0, outcome, "{warned:?}: {}", ended.stderr);
-        let of_tool = warned.iter().any(|text| text.contains("programs in it were killed"));
-        assert_eq!(of_tool, outcome == "succeeded", "{warned:?}");
+        let killed = warned.iter().any(|text| text.contains("programs in it were killed"));
+        assert!(killed, "{warned:?}");
         assert_holds(|args| world.git(args), &branch_of(&world, &ended), AFTER_SECOND, hog);
     }
     world.end().await;
