@@ -305,7 +305,8 @@ impl Orchestrated<'_> {
         let taken = self.command(&["result", id, "--branch", &branch]).output().await.unwrap();
         Said::from(taken).text();
         assert_holds(|args| self.user.git(args), &branch, AFTER_FIRST, point);
-        assert!(!self.data.join("results").join(id).join("1/checkpoints").exists(), "{point}");
+        let result = self.data.join("results").join(ended.events[0]["task"].as_str().unwrap()).join("1");
+        assert!(result.is_dir() && !result.join("checkpoints").exists(), "{point}");
         next.end().await;
     }
 }
