@@ -469,6 +469,9 @@ fn give_tree(top: &Path, owner: u32) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
+mod exact;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

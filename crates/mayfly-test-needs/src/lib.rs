@@ -1,5 +1,5 @@
 //! What a test needs from its machine, and how it says so when that is missing; a list that forgets no variant; a
-//! repository that means harm; a package for Python; registries for npm and
+//! repository that means harm, and any that git can hold; a package for Python; registries for npm and
 //! for images; and a strict reader of image layouts.
 //!
 //! A test that cannot run here says it by [`skip`] and returns. The skip is a line in the file that
@@ -9,6 +9,7 @@
 pub mod hostile;
 pub mod image_registry;
 pub mod layout;
+pub mod odd;
 mod registry;
 mod wheel;
 

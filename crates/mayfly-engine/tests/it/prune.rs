@@ -102,8 +102,12 @@ async fn code_goes_with_the_last_task_that_names_it_and_not_while_somebody_may_a
     for letter in ["a", "b", "c"] {
         put_bundle(&mayfly, letter);
     }
+    // Of an upload that nobody has gone on with.
+    let part = mayfly.config.workspaces.join(format!("{}.part", "d".repeat(64)));
+    File::create(&part).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     finished(&mut mayfly, on("a")).await;
     pass(&mayfly, DAY).await;
+    assert!(!part.exists());
     let there = |mayfly: &TestEngine| ["a", "b", "c"].map(|letter| bundle(mayfly, letter).exists());
     assert_eq!(there(&mayfly), [true, false, false], "those that nobody names and nobody asked for");
     put_bundle(&mayfly, "b");

@@ -281,8 +281,10 @@ async fn a_checkpoint_that_could_not_be_kept_is_sent_again_and_the_next_one_buil
     let said = Said::from(user.command(mayfly, &["run", "--detach", &prompt]).output().await.unwrap()).text();
     let id = said.split_once(' ').unwrap().0.to_owned();
     user.api.held("first", 1).await;
+    let mut logs = Run::start(user.command(mayfly, &["logs", &id, "--json", "--follow"]));
+    let task = logs.until("running").await["task"].as_str().unwrap().to_owned();
     // Where a folder is to be, a file is in its way.
-    let folder = user.data().join("results").join(&id).join("1");
+    let folder = user.data().join("results").join(task).join("1");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("checkpoints"), "").unwrap();
     user.api.release("first");
@@ -290,7 +292,6 @@ async fn a_checkpoint_that_could_not_be_kept_is_sent_again_and_the_next_one_buil
     fs::remove_file(folder.join("checkpoints")).unwrap();
     tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
 
-    let mut logs = Run::start(user.command(mayfly, &["logs", &id, "--json", "--follow"]));
     let again = logs.until("checkpoint").await;
     assert_eq!((&again["event"]["number"], &again["event"]["files"]), (&json!(1), &json!(2)), "{again}");
     user.api.release("second");

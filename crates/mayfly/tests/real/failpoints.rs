@@ -80,6 +80,11 @@ impl Life {
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{point}: {status}");
     }
 
+    /// Kills it, and waits until it is gone.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     pub(crate) async fn end(mut self) {
         assert!(self.ready.starts_with("serving on"), "{}", self.ready);
         let pid = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();

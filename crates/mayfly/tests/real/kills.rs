@@ -262,8 +262,8 @@ async fn whoever_is_killed_for_memory_all_that_is_on_the_disk_comes_back() {
             break;
         }
         assert_eq!(ended.outcome().0, outcome, "{warned:?}: {}", ended.stderr);
-        let of_tool = warned.iter().any(|text| text.contains("programs in it were killed"));
-        assert_eq!(of_tool, outcome == "succeeded", "{warned:?}");
+        let killed = warned.iter().any(|text| text.contains("programs in it were killed"));
+        assert!(killed, "{warned:?}");
         assert_holds(|args| world.git(args), &branch_of(&world, &ended), AFTER_SECOND, hog);
     }
     world.end().await;
@@ -305,7 +305,8 @@ impl Orchestrated<'_> {
         let taken = self.command(&["result", id, "--branch", &branch]).output().await.unwrap();
         Said::from(taken).text();
         assert_holds(|args| self.user.git(args), &branch, AFTER_FIRST, point);
-        assert!(!self.data.join("results").join(id).join("1/checkpoints").exists(), "{point}");
+        let result = self.data.join("results").join(ended.events[0]["task"].as_str().unwrap()).join("1");
+        assert!(result.is_dir() && !result.join("checkpoints").exists(), "{point}");
         next.end().await;
     }
 }

@@ -18,6 +18,7 @@ use mayfly_wire::api::Workspace;
 use rustix::process::{Pid, Signal};
 use serde_json::json;
 
+use super::failpoints::Life;
 use super::kills::{FIRST, Orchestrated, bash, points, script};
 use super::service::{User, end};
 use super::world::{Ended, PATH, Run, Said, assert_no_cgroup_of, assert_no_mount_in, processes_in};
@@ -360,6 +361,47 @@ async fn a_run_that_is_killed_at_each_step_of_the_way_in_can_be_typed_again() {
             site.assert_nothing_is_left(2, usize::from(point == "code-handed:2"), point).await;
         }
         life.end().await;
+    })
+    .await;
+}
+
+/// R03: a git that outlives its orchestrator goes on writing the base that it was started for, so nobody makes that anew
+/// beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_is_held_by_a_git_whose_orchestrator_was_killed() {
+    let user = user().await;
+    let expected = seen_here(&user);
+    at_each(user, vec!["reset"], async |site, point| {
+        let bin = site.user.dir.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        let pipes = ["begun", "go"].map(|name| bin.join(name));
+        assert!(Command::new("mkfifo").args(&pipes).status().unwrap().success());
+        let [begun, go] = &pipes;
+        // The first one waits.
+        let waits = format!(
+            "#!/bin/sh\nown={}\ncase \" $* \" in *' {point} '*) if mkdir $own/first 2>/dev/null; then\n\
+             echo >$own/begun; read -r _ <$own/go; fi;; esac\nexec /usr/bin/git \"$@\"\n",
+            bin.display()
+        );
+        fs::write(bin.join("git"), waits).unwrap();
+        fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut serve = site.command(&["serve", "--listen", "127.0.0.1:0"]);
+        serve.env("PATH", format!("{}:{PATH}", bin.display()));
+        let life = Life::start(serve).await;
+        let id = site.submit(&["run", "--detach", &looks()]).await;
+        tokio::fs::read(begun).await.unwrap();
+        life.kill().await;
+        let locks = site.names("bases").into_iter().filter(|name| name.ends_with(".lock"));
+        let held = locks.filter(|name| {
+            let lock = fs::File::open(site.data.join("bases").join(name)).unwrap();
+            matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock))
+        });
+        assert_eq!(held.count(), 1);
+        let next = site.serve(None).await;
+        tokio::fs::write(go, "\n").await.unwrap();
+        site.assert_saw(&site.follow(&id).await, &expected, point);
+        site.assert_nothing_is_left(1, 0, point).await;
+        next.end().await;
     })
     .await;
 }
