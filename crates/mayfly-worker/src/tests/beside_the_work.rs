@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use mayfly_wire::api::Collected;
 use mayfly_wire::worker::OTHERS_MAX;
 
-use super::the_work::{Place, git, told};
+use super::the_work::{Place, git, told, written};
 use crate::collect::bundle::Bundle;
 
 /// A bundle, the subject of the commit of each of its other refs, and what else is told.
@@ -15,7 +15,8 @@ async fn out(place: &Place) -> (Bundle, BTreeMap<String, String>, Collected) {
     let (made, collected) = told(place.dir.path(), Some(&place.base)).await;
     let made = made.unwrap();
     let taken = place.taken(&made);
-    git(&taken, &["fetch", "--quiet", made.file.to_str().unwrap(), "refs/heads/other/*:refs/other/*"]);
+    let file = written(&made, place.dir.path());
+    git(&taken, &["fetch", "--quiet", file.to_str().unwrap(), "refs/heads/other/*:refs/other/*"]);
     git(&taken, &["fsck", "--strict"]);
     let refs = git(&taken, &["for-each-ref", "--format=%(refname:lstrip=2) %(subject)", "refs/other"]);
     let pair = |line: &str| line.split_once(' ').map(|(name, subject)| (name.to_owned(), subject.to_owned()));

@@ -371,7 +371,7 @@ async fn an_empty_folder_to_begin_with_gives_what_was_made_in_it() {
     fs::write(something.path().join("work/new"), "n\n").unwrap();
     let (made, unsaved) = bundle(something.path(), None).await;
     assert_eq!(unsaved, Vec::<String>::new());
-    let file = made.unwrap().file;
+    let file = written(&made.unwrap(), something.path());
     git(something.path(), &["clone", "--quiet", "--branch=work", file.to_str().unwrap(), "taken"]);
     assert_eq!(read(&something.path().join("taken"), "new"), "n\n");
 }
