@@ -20,7 +20,9 @@ fn tasks_end_well_at_fly_whatever_goes_wrong_there() {
     let output = run.stdin(Stdio::null()).output().unwrap();
     let (table, words) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{table}{words}");
-    for row in ["the orchestrator is killed", "uploads to the registry", "apps left"] {
+    for row in
+        ["the orchestrator is killed", "the orchestrator is upgraded", "uploads to the registry", "apps left"]
+    {
         assert!(table.contains(row), "{row}: {table}");
     }
 }

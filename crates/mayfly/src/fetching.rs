@@ -86,7 +86,8 @@ mod tests {
         let wanted = Flag::default();
         let first = below(&wanted).expect("its turn");
         assert!(!top.path().join("fetch-left").exists() && top.path().join("kept").exists());
-        assert!(below(&GivenUp::default().flag()).is_none(), "one that waits can be given up");
+        let given_up = GivenUp::default().flag();
+        assert!(below(&given_up).is_none(), "one that waits can be given up");
         let at = first.path().to_owned();
         thread::scope(|scope| {
             let second = scope.spawn(|| below(&wanted).is_some());

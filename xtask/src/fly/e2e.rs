@@ -1,5 +1,5 @@
 //! Tasks in machines of Fly's, with the real CLI and a scripted model. Fly is a stand-in, whose machines are real processes in
-//! roots of their own; it fails by a script, and the orchestrator is killed in the middle.
+//! roots of their own; it fails by a script, and the orchestrator is killed in the middle, and upgraded.
 //!
 //! ```text
 //! an image's layout ──► mayfly fly deploy ──HTTP──► stand-in for Fly, its registry ──► mayfly serve, with a volume
@@ -51,6 +51,8 @@ const TOKEN: &str = "fm2_made-up";
 const PARALLEL: usize = 5;
 /// How many tasks have ended when the orchestrator is killed.
 const BEFORE_THE_KILL: usize = 2;
+/// How many have ended when it is upgraded, to the same image with a new token.
+const BEFORE_THE_UPGRADE: usize = 4;
 /// The worker that is gone before it says a word, by its number.
 const VANISHES: usize = 3;
 /// No check takes longer.
@@ -216,7 +218,7 @@ async fn check(
         following.spawn(follow(client.clone(), task));
     }
     let (mut told, mut most) = (Vec::new(), 0);
-    let mut is_killed = false;
+    let (mut is_killed, mut is_upgraded) = (false, false);
     while told.len() < tasks {
         tokio::select! {
             Some(task) = following.join_next() => told.push(say(task??)),
@@ -227,6 +229,14 @@ async fn check(
             println!("the orchestrator is killed, with {} workers at work", started(fake));
             fake.crash(orchestrator);
             is_killed = true;
+        }
+        if told.len() == BEFORE_THE_UPGRADE && !is_upgraded {
+            // Whoever upgrades waits until Fly is well.
+            fake.calm();
+            println!("the orchestrator is upgraded, with {} workers at work", started(fake));
+            fly(place, "upgrade", &[]).await?;
+            torment(fake);
+            is_upgraded = true;
         }
     }
     println!("{tasks} tasks in {:.1?}", start.elapsed());

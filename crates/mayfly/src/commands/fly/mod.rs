@@ -151,7 +151,10 @@ async fn deploy(args: DeployArgs, environment: &Environment, printer: &mut Print
         }
     };
     // Before anything is made: whoever is asked for it later has it.
-    let owner_token = if dry_run { String::new() } else { kept.token()? };
+    let owner_token = match dry_run {
+        true => String::new(),
+        false => kept.token(printer)?,
+    };
     let wanted = Wanted {
         regions,
         image,
@@ -174,7 +177,7 @@ async fn deploy(args: DeployArgs, environment: &Environment, printer: &mut Print
     if !dry_run {
         for line in [
             String::new(),
-            format!("What opens it is in {}, and nowhere else that can be read.", kept.file.display()),
+            format!("What opens it, the owner's token, is kept in {}.", kept.file.display()),
             "From now on tasks of this machine run there with:".to_owned(),
             format!("  mayfly tunnel --to {} --token-file {}", deployment.url(), word(&kept.file)),
         ] {
@@ -251,7 +254,7 @@ async fn upgrade(args: UpgradeArgs, environment: &Environment, printer: &mut Pri
         regions: now.regions,
         image: image.unwrap_or(now.image),
         size: now.size,
-        owner_token: kept.token()?.into(),
+        owner_token: kept.token(printer)?.into(),
         ..nothing
     };
     let image = wanted.image.clone();
@@ -325,8 +328,8 @@ impl Kept {
         Ok(Self { file: folder.join("fly").join(format!("{app}.token")) })
     }
 
-    /// The one that is kept, or a new one.
-    fn token(&self) -> Result<String, Stop> {
+    /// The one that is kept, or a new one, which is shown this once.
+    fn token(&self, printer: &mut Printer) -> Result<String, Stop> {
         let shown = self.file.display();
         match fs::read_to_string(&self.file) {
             Ok(token) => Ok(token.trim().to_owned()),
@@ -337,6 +340,7 @@ impl Kept {
                     write_private(&self.file, made.as_bytes())
                 };
                 write().with_context(|| format!("cannot write `{shown}`"))?;
+                printer.closing(&format!("made    the owner's token, which is not shown again: {made}"));
                 Ok(made)
             }
             Err(error) => {
