@@ -9,7 +9,9 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use mayfly_git::{Changes, Flagged, Git, GitError, Mirror, Quarantine, Repo, Snapshot, changes, unbundle};
+use mayfly_git::{
+    Changes, Flagged, Git, GitError, Made, Mirror, Quarantine, Repo, Snapshot, changes, unbundle,
+};
 use mayfly_wire::api::{Collected, Task, Workspace};
 use tempfile::TempDir;
 
@@ -95,6 +97,8 @@ pub(crate) struct Placed {
     pub(crate) others: Vec<String>,
     /// What of it would run by itself, a line each.
     pub(crate) flagged: Vec<String>,
+    /// Why its files are not in its folder, and how to get them; none is that they are.
+    pub(crate) without_files: Option<String>,
 }
 
 impl Placed {
@@ -103,7 +107,18 @@ impl Placed {
             Ok(changes) => flagged(&changes),
             Err(error) => vec![format!("what it changed cannot be listed, so look at it first: {error}")],
         };
-        Self { place, others, flagged }
+        Self { place, others, flagged, without_files: None }
+    }
+
+    fn in_folder(folder: PathBuf, made: Made, changes: Result<Changes, GitError>) -> Self {
+        let words = |too_much| {
+            let shown = shell_word(&folder.to_string_lossy());
+            format!(
+                "the folder has no files yet, since {too_much}: `git -C {shown} reset --hard` writes them"
+            )
+        };
+        let without_files = made.without_files.map(words);
+        Self { without_files, ..Self::new(Place::Folder(folder), made.others, changes) }
     }
 }
 
@@ -145,8 +160,9 @@ impl Landing {
             Ok(Some(head)) => {
                 let place = default_place(task, title);
                 match self.place(contact, printer, task, head, &place).await {
-                    Ok(Placed { place, others, flagged }) => {
+                    Ok(Placed { place, others, flagged, without_files }) => {
                         landed.place = Some(place);
+                        landed.notes.extend(without_files);
                         (landed.others, landed.flagged) = (others, flagged);
                     }
                     // Another place would not make it any better.
@@ -196,16 +212,16 @@ impl Landing {
         contact.ask(printer, async |client| client.bundle(&task.id, &bundle).await).await?;
         let Some(workspace) = &task.workspace else {
             let folder = self.folder.join(name);
-            let others = unbundle(&self.git, &bundle, head, &folder, "main").await?;
+            let made = unbundle(&self.git, &bundle, head, &folder, "main").await?;
             let changes = changes(&self.git, &folder.join(".git"), None, head, &bundle).await;
-            return Ok(Placed::new(Place::Folder(folder), others, changes));
+            return Ok(Placed::in_folder(folder, made, changes));
         };
         if let (Some(mirror), None) = (&self.mirror, &self.repo) {
             let folder = self.folder.join(name.replace('/', "-"));
-            let others = mirror.clone_with(&bundle, head, &folder, name).await?;
+            let made = mirror.clone_with(&bundle, head, &folder, name).await?;
             let git_dir = folder.join(".git");
             let changes = changes(&self.git, &git_dir, Some(&workspace.base), head, &bundle).await;
-            return Ok(Placed::new(Place::Folder(folder), others, changes));
+            return Ok(Placed::in_folder(folder, made, changes));
         }
         let own;
         let quarantine = match &self.code {
