@@ -77,7 +77,7 @@ impl Work<'_> {
         let contents = Contents::new(self.workspace, self.base.unwrap_or_default(), self.scratch);
         let contents = Arc::new(contents.map_err(not_run("update-index"))?);
         let (read_by, by) = (part(deadline, 3), part(deadline, 2));
-        let files = Files { git: &git, read_by, deadline: by, contents: Some(&contents) };
+        let files = Files { git: &git, base: self.base, read_by, deadline: by, contents: Some(&contents) };
         let head = match files.commit(parent.as_deref(), collected).await {
             Ok(head) => head,
             Err(error) => {
