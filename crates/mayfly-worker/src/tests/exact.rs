@@ -115,6 +115,21 @@ impl Thing {
     }
 }
 
+/// What the repository's own `.gitattributes` say of the ends of lines.
+fn rules() -> impl Strategy<Value = &'static str> {
+    let rules = [
+        "* text=auto\n",
+        "* text\n",
+        "* -text\n",
+        "* text eol=lf\n",
+        "* text eol=crlf\n",
+        "* text=auto eol=crlf\n",
+        "* text=auto\r\n*e text eol=crlf\n[a-m]* -text\n",
+        "* text=auto ident\n",
+    ];
+    prop::sample::select(rules.to_vec())
+}
+
 /// What is below a folder but `.git`: of a file or link its mode and what is in it.
 type Listing = BTreeMap<PathBuf, Option<(bool, bool, Vec<u8>)>>;
 
@@ -156,10 +171,13 @@ struct Way {
 }
 
 impl Way {
-    fn new(tree: &[(PathBuf, Thing, Known)]) -> Self {
+    fn new(tree: &[(PathBuf, Thing, Known)], rules: Option<&str>) -> Self {
         let way = Self { dir: tempfile::tempdir().unwrap() };
         fs::create_dir(way.at("repo")).unwrap();
         way.git(&["init", "-q", "-b", "main"]);
+        if let Some(rules) = rules {
+            fs::write(way.at("repo/.gitattributes"), rules).unwrap();
+        }
         way.fill(tree);
         way
     }
@@ -243,7 +261,16 @@ impl Way {
         (written(&bundle, self.dir.path()), bundle.head)
     }
 
-    async fn goes_in_and_out(&self) {
+    /// What the user's git makes of that commit, by its rules.
+    fn as_users_git_has_it(&self, bundle: &Path, base: &str) -> Listing {
+        let at = self.at("theirs");
+        git(self.dir.path(), &["init", "-q", "theirs"]);
+        git(&at, &["bundle", "unbundle", bundle.to_str().unwrap()]);
+        git(&at, &["checkout", "-q", "--detach", base]);
+        listing(&at)
+    }
+
+    async fn goes_in_and_out(&self, rules: Option<&str>) {
         let ours = Git::new(std::env::var_os("PATH").unwrap(), Some(self.dir.path().to_owned()), None);
         let repo = Repo::discover(&ours, &self.at("repo")).await.unwrap();
         let (scratch, reaper) = (tempfile::tempdir().unwrap(), Reaper::start(Realm::Children).unwrap());
@@ -251,7 +278,11 @@ impl Way {
         let (quarantine, snapshot) = repo.snapshot(scratch.path()).await.unwrap();
         let bundle = self.handed_over(&ours, &quarantine, &snapshot).await;
         self.checkout(&reaper, &bundle, &snapshot.base).await;
-        assert_eq!(listing(&machine), as_git_keeps_it(files.clone()), "what is in the machine");
+        let expected = match rules {
+            None => as_git_keeps_it(files.clone()),
+            Some(_) => self.as_users_git_has_it(&bundle, &snapshot.base),
+        };
+        assert_eq!(listing(&machine), expected, "what is in the machine");
         assert_eq!(git(&machine, &["status", "--porcelain"]), "", "nothing was changed in the machine");
 
         fs::write(machine.join("committed by the agent"), "x").unwrap();
@@ -279,8 +310,16 @@ proptest! {
     /// S10
     #[test]
     fn what_is_not_changed_comes_out_as_it_went_in(tree in tree()) {
-        let way = Way::new(&tree);
+        let way = Way::new(&tree, None);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(way.goes_in_and_out());
+        runtime.block_on(way.goes_in_and_out(None));
+    }
+
+    /// Lines end in the machine as the rules have them, and what is not changed is no change for that.
+    #[test]
+    fn what_is_not_changed_is_none_by_the_rules_of_the_repository(tree in tree(), rules in rules()) {
+        let way = Way::new(&tree, Some(rules));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(way.goes_in_and_out(Some(rules)));
     }
 }
