@@ -2,11 +2,14 @@
 //!
 //! Bound: [`FILES_MAX`] files are named; of the others it is told how many there are, and whether any of them would run.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::command::{Git, GitCommand, GitError};
+use crate::entries::Entries;
 use crate::flags::flag;
+use crate::hooks::Hooks;
 use crate::land::{Other, heads};
 
 /// The most files that are named, and as many more of those that would run, of the work and of each commit beside it.
@@ -46,7 +49,7 @@ pub struct Flagged {
 }
 
 /// What `head` has other than `from`, which is a commit; none is an empty folder. Of the commits beside it in `bundle` it
-/// is told what would run later. `git_dir` is a repository of ours that has taken the bundle.
+/// is told what would run later. `git_dir` is a repository of ours that has taken the bundle, and has no hooks.
 pub async fn changes(
     git: &Git,
     git_dir: &Path,
@@ -59,28 +62,35 @@ pub async fn changes(
         Some(from) => from.to_owned(),
         None => inside().args(["hash-object", "-t", "tree", "--stdin"]).line().await?,
     };
-    with_others(inside, &from, head, &heads(bundle)?.others).await
+    with_others(inside, &from, head, &heads(bundle)?.others, &Hooks::default()).await
 }
 
-/// What `head` has other than `from`, and what of the others would run later.
+/// What `head` has other than `from`, and what of the others would run later that is not in `head` just so.
 pub(crate) async fn with_others(
     inside: impl Fn() -> GitCommand,
     from: &str,
     head: &str,
     others: &[Other],
+    hooks: &Hooks,
 ) -> Result<Changes, GitError> {
-    let mut changes = between(inside(), from, head).await?;
+    let mut changes = between(inside(), from, head, hooks).await?;
     for Other { name, commit } in others {
-        let flagged = between(inside(), from, commit).await?.flagged.into_iter();
+        let mut flagged = between(inside(), from, commit, hooks).await?.flagged;
+        if !flagged.is_empty() {
+            let other = between(inside(), head, commit, hooks).await?.flagged;
+            let other_paths: HashSet<&str> = other.iter().map(|file| &*file.path).collect();
+            // Of more than are named it is not known which.
+            flagged.retain(|file| other.len() == FILES_MAX || other_paths.contains(&*file.path));
+        }
         let beside = |of| Flagged { beside: Some(name.clone()), ..of };
-        changes.flagged.extend(flagged.map(beside));
+        changes.flagged.extend(flagged.into_iter().map(beside));
     }
     Ok(changes)
 }
 
-async fn between(git: GitCommand, from: &str, head: &str) -> Result<Changes, GitError> {
+async fn between(git: GitCommand, from: &str, head: &str, hooks: &Hooks) -> Result<Changes, GitError> {
     let mut changes = Changes::default();
-    differences(git, "--numstat", [from, head], |entry| changes.take(entry)).await?;
+    differences(git, "--numstat", [from, head], |entry| changes.take(entry, hooks)).await?;
     Ok(changes)
 }
 
@@ -108,16 +118,10 @@ async fn differences(
     mut each: impl FnMut(&[u8]),
 ) -> Result<(), GitError> {
     let plain = ["diff", how, "-z", "--no-renames", "--no-ext-diff", "--no-textconv"];
-    let mut rest = Vec::new();
+    let mut entries = Entries::default();
     let read = git.bounded().args(plain).args(of).args(["--"]).read(|piece| {
-        rest.extend_from_slice(piece);
-        let mut from = 0;
-        while let Some(end) = rest[from..].iter().position(|&byte| byte == 0) {
-            each(&rest[from..from + end]);
-            from += end + 1;
-        }
-        rest.drain(..from);
-        if rest.len() > PATH_BYTES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        let under_way = entries.take(piece, &mut each);
+        if under_way > PATH_BYTES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     match read.await? {
         true => Ok(()),
@@ -127,7 +131,7 @@ async fn differences(
 
 impl Changes {
     /// Takes `<added>\t<removed>\t<path>`.
-    fn take(&mut self, entry: &[u8]) {
+    fn take(&mut self, entry: &[u8], hooks: &Hooks) {
         let mut fields = entry.splitn(3, |&byte| byte == b'\t');
         let (Some(added), Some(removed), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
             return;
@@ -137,7 +141,7 @@ impl Changes {
         if self.files.len() < FILES_MAX {
             self.files.push(Change { path: shown(), lines: number(added).zip(number(removed)) });
         }
-        if let Some(words) = flag(path).filter(|_| self.flagged.len() < FILES_MAX) {
+        if let Some(words) = flag(path, hooks).filter(|_| self.flagged.len() < FILES_MAX) {
             self.flagged.push(Flagged { beside: None, path: shown(), words });
         }
     }

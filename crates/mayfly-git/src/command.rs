@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use mayfly_core::unfold::{ENTRIES_MAX, TooMuch, Unfolding};
 use mayfly_wire::worker::CUTS_MAX;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::Command;
+use tokio::process::{ChildStderr, Command};
 use tokio::time::timeout;
 
 /// What git is told before anything else: no program may come from a repository's configuration.
@@ -45,6 +46,9 @@ const TAIL_BYTES_MAX: usize = 16 * 1024;
 
 /// The most memory of a process that reads what a machine made: a small pack can hold an object of any length.
 pub const MEMORY_BYTES_MAX: u64 = 1 << 30;
+
+/// The most of a difference as text. Whoever applies one has it in memory several times.
+pub(crate) const PATCH_BYTES_MAX: u64 = MEMORY_BYTES_MAX / 4;
 
 /// What has git keep to that with honest work: one object at a time, and a large file in pieces.
 const FRUGAL: [&str; 2] = ["pack.threads=1", "core.bigFileThreshold=64m"];
@@ -118,6 +122,14 @@ impl Git {
             OsString::from_vec(value)
         };
         Ok(found.map(text))
+    }
+
+    /// A path of the user's configuration, which may begin with their home.
+    pub(crate) fn in_home(&self, path: &str) -> PathBuf {
+        match (path.strip_prefix("~/"), &self.home) {
+            (Some(below), Some(home)) => home.join(below),
+            _ => PathBuf::from(path),
+        }
     }
 
     /// Asks with the user's own configuration in force; for `git config` alone, which starts no program.
@@ -309,8 +321,7 @@ impl GitCommand {
         let status = timeout(time, reading).await.map_err(|_| GitError::too_long(&what, time))?;
         match status.map_err(GitError::Missing)?.success() {
             true => Ok(()),
-            false if bounded && is_about_memory(&said(&tail)) => Err(GitError::TooMuchMemory(what)),
-            false => Err(GitError::Failed { what, said: said(&tail) }),
+            false => Err(failed(what, bounded, said(&tail))),
         }
     }
 
@@ -318,11 +329,9 @@ impl GitCommand {
     pub(crate) async fn run(self) -> Result<Vec<u8>, GitError> {
         let (what, bounded) = (self.what, self.bounded);
         let output = output(&what, self.command, self.input, self.time).await?;
-        let said = || said(&output.stderr);
         match output.status.success() {
             true => Ok(output.stdout),
-            false if bounded && is_about_memory(&said()) => Err(GitError::TooMuchMemory(what)),
-            false => Err(GitError::Failed { what, said: said() }),
+            false => Err(failed(what, bounded, said(&output.stderr))),
         }
     }
 
@@ -331,8 +340,10 @@ impl GitCommand {
         mut self,
         mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<bool, GitError> {
-        let mut child = self.command.stderr(Stdio::null()).spawn().map_err(GitError::Missing)?;
+        let mut child = self.command.spawn().map_err(GitError::Missing)?;
         let mut stdout = child.stdout.take().expect("it is a pipe");
+        // Beside, so that neither waits for the other; it ends with the command.
+        let saying = tokio::spawn(tail(child.stderr.take().expect("it is a pipe")));
         let mut piece = vec![0; READ_BYTES];
         let reading = async {
             loop {
@@ -347,12 +358,32 @@ impl GitCommand {
         let whole = read.map_err(GitError::Missing)?;
         // Dropped before its end, it is killed.
         if whole && !child.wait().await.map_err(GitError::Missing)?.success() {
-            return Err(GitError::Failed {
-                what: self.what,
-                said: "it did not come to a good end".to_owned(),
-            });
+            let said = said(&saying.await.expect("reading does not panic"));
+            return Err(failed(self.what, self.bounded, said));
         }
         Ok(whole)
+    }
+
+    /// Runs it, and counts what it lists of a commit; what is passed breaks it off.
+    pub(crate) async fn unfold(self, bytes_max: u64) -> Result<Result<u64, TooMuch>, GitError> {
+        let mut unfolding = Unfolding::within(bytes_max);
+        self.read(|piece| unfolding.take(piece)).await?;
+        Ok(unfolding.bytes())
+    }
+
+    /// Runs it, and writes what it prints to a file, up to `bytes_max`. Whether that is all.
+    pub(crate) async fn write_at_most(self, to: &Path, bytes_max: u64) -> Result<bool, GitError> {
+        use std::io::Write as _;
+        let mut file = File::create(to).map_err(GitError::file(to))?;
+        let (mut left, mut written) = (bytes_max, Ok(()));
+        let whole = self.read(|piece| {
+            let Some(less) = left.checked_sub(piece.len() as u64) else { return ControlFlow::Break(()) };
+            left = less;
+            written = file.write_all(piece);
+            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        let whole = whole.await?;
+        written.map_err(GitError::file(to)).map(|()| whole)
     }
 
     /// Runs it; its one line of output.
@@ -402,6 +433,24 @@ fn last_line(text: &[u8]) -> Option<String> {
     Some(line.chars().filter(|c| !c.is_control()).take(CHARS_MAX).collect())
 }
 
+/// What a command that came to no good end said.
+fn failed(what: String, bounded: bool, said: String) -> GitError {
+    match bounded && is_about_memory(&said) {
+        true => GitError::TooMuchMemory(what),
+        false => GitError::Failed { what, said },
+    }
+}
+
+/// Reads to the end, and keeps the last of it.
+async fn tail(mut from: ChildStderr) -> Vec<u8> {
+    let (mut tail, mut piece) = (Vec::new(), vec![0; READ_BYTES]);
+    while let Ok(read @ 1..) = from.read(&mut piece).await {
+        tail.extend_from_slice(&piece[..read]);
+        tail.drain(..tail.len().saturating_sub(TAIL_BYTES_MAX));
+    }
+    tail
+}
+
 /// Whether git got no memory from the system, or gave itself none.
 fn is_about_memory(said: &str) -> bool {
     let said = said.to_lowercase();
@@ -442,6 +491,21 @@ pub enum GitError {
         /// What was asked for.
         revision: String,
     },
+    /// It lacks a part of its objects.
+    #[error(
+        "`{0}` is a partial clone, and does not have all of its history: complete it with `git fetch --refetch --no-filter`, \
+         then try again"
+    )]
+    Partial(PathBuf),
+    /// It is too much for a workspace.
+    #[error(
+        "the commit {0} has more than {ENTRIES_MAX} files, the most that a workspace may have: hand over a part of the \
+         repository"
+    )]
+    TooManyFiles(String),
+    /// It is too long for a patch.
+    #[error("what was changed is more than {most} MiB as text, and was not written further", most = PATCH_BYTES_MAX >> 20)]
+    TooMuchText,
     /// What came back is not what was announced.
     #[error("the bundle holds `{found}` where `{announced}` was announced: nothing was taken from it")]
     WrongHead {

@@ -1,12 +1,15 @@
 //! Which files would run later on the user's machine, or for them elsewhere, without anybody calling them by name: the hooks
 //! of git's own tools, pipelines, the tasks of editors, the settings of agents.
 //!
-//! It is told by their paths, at any depth, and without regard to case, since some file systems have none. What a build or a
+//! It is told by their paths, at any depth where one counts there, and without regard to case, since some file systems have none. What a build or a
 //! test runs is not among them: that is code like any other, and all of it was the agent's to change.
+
+use crate::hooks::Hooks;
 
 /// What a file with such a path does.
 struct Rule {
-    /// The last parts of the path, between slashes; one that ends with a slash means everything below.
+    /// The last parts of the path, between slashes; one that begins with a slash is the whole path, one that ends with a slash
+    /// means everything below.
     paths: &'static [&'static str],
     /// Who runs it, and when.
     words: &'static str,
@@ -26,12 +29,16 @@ const RULES: &[Rule] = &[
         ],
         words: "a hook of git",
     },
-    Rule { paths: &[".gitmodules", ".gitattributes", ".gitconfig", ".lfsconfig"], words: "a setting of git" },
+    Rule {
+        paths: &["/.gitmodules", ".gitattributes", ".gitconfig", ".lfsconfig"],
+        words: "a setting of git",
+    },
     Rule {
         paths: &[
             ".github/workflows/",
             ".github/actions/",
             ".gitlab-ci.yml",
+            ".gitlab-ci.yaml",
             ".gitlab/ci/",
             ".circleci/",
             ".travis.yml",
@@ -59,6 +66,12 @@ const RULES: &[Rule] = &[
             ".aider.conf.yml",
             ".windsurf/",
             ".continue/",
+            ".roo/",
+            ".kiro/",
+            ".amazonq/",
+            ".opencode/",
+            "opencode.json",
+            "opencode.jsonc",
         ],
         words: "a setting of an agent",
     },
@@ -74,13 +87,28 @@ const RULES: &[Rule] = &[
             ".vimrc",
             ".nvimrc",
             ".nvim.lua",
+            ".lvimrc",
+            ".helix/",
             ".dir-locals.el",
+            ".dir-locals-2.el",
             ".projectile",
         ],
         words: "a setting of an editor",
     },
     Rule {
-        paths: &[".envrc", ".direnvrc", ".autoenv", "mise.toml", ".mise.toml"],
+        paths: &[
+            ".envrc",
+            ".direnvrc",
+            ".autoenv",
+            "mise.toml",
+            ".mise.toml",
+            ".mise/",
+            ".config/mise/",
+            ".config/mise.toml",
+            ".rprofile",
+            ".irbrc",
+            ".pryrc",
+        ],
         words: "a setting of a shell",
     },
     Rule {
@@ -93,26 +121,36 @@ const RULES: &[Rule] = &[
             ".pnpmfile.cjs",
             ".bazelrc",
             ".netrc",
+            ".bundle/config",
+            ".yarn/releases/",
+            ".yarn/plugins/",
         ],
         words: "a setting of a tool that runs programs",
     },
 ];
 
-/// The end of names that an editor opens as a whole.
-const WORKSPACES: &str = ".code-workspace";
+/// The ends of names that an editor opens as a whole.
+const WORKSPACES: [&str; 2] = [".code-workspace", ".sublime-project"];
 
-/// What the file with this path does by itself; none is nothing.
-pub(crate) fn flag(path: &[u8]) -> Option<&'static str> {
+/// What the file with this path does by itself; none is nothing. `hooks` are those of the user's repository.
+pub(crate) fn flag(path: &[u8], hooks: &Hooks) -> Option<&'static str> {
+    if hooks.hold(path) {
+        return Some("a hook of git");
+    }
     let path = path.to_ascii_lowercase();
     let is_meant = |named: &&str| is_at(&path, named.as_bytes()) || is_instead_of(&path, named.as_bytes());
     let rule = RULES.iter().find(|rule| rule.paths.iter().any(is_meant));
-    let workspace = || path.ends_with(WORKSPACES.as_bytes()).then_some("a setting of an editor");
+    let is_workspace = || WORKSPACES.iter().any(|end| path.ends_with(end.as_bytes()));
+    let workspace = || is_workspace().then_some("a setting of an editor");
     rule.map(|rule| rule.words).or_else(workspace)
 }
 
 /// Whether the path has these parts one after another: at its end, or anywhere before it for a folder.
 fn is_at(path: &[u8], named: &[u8]) -> bool {
     let at_parts = |at: usize| at == 0 || path[at - 1] == b'/';
+    if let Some(whole) = named.strip_prefix(b"/") {
+        return path == whole;
+    }
     match named.ends_with(b"/") {
         true => path.windows(named.len()).enumerate().any(|(at, part)| part == named && at_parts(at)),
         false => path.ends_with(named) && at_parts(path.len() - named.len()),
@@ -122,7 +160,7 @@ fn is_at(path: &[u8], named: &[u8]) -> bool {
 /// Whether the path stands where a folder on the way is looked for: a link, or another repository, gives it what it holds
 /// under any names.
 fn is_instead_of(path: &[u8], named: &[u8]) -> bool {
-    let slashes = named.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
+    let slashes = named.iter().enumerate().filter(|&(at, &byte)| at > 0 && byte == b'/');
     slashes.map(|(at, _)| &named[..at]).any(|folder| is_at(path, folder))
 }
 
@@ -151,6 +189,22 @@ mod tests {
             (".envrc", "a setting of a shell"),
             ("sub/.npmrc", "a setting of a tool that runs programs"),
             (".cargo/config.toml", "a setting of a tool that runs programs"),
+            (".gitlab-ci.yaml", "a pipeline"),
+            (".dir-locals-2.el", "a setting of an editor"),
+            (".helix/languages.toml", "a setting of an editor"),
+            (".lvimrc", "a setting of an editor"),
+            ("x.sublime-project", "a setting of an editor"),
+            (".mise/config.toml", "a setting of a shell"),
+            (".config/mise/conf.d/x.toml", "a setting of a shell"),
+            (".Rprofile", "a setting of a shell"),
+            (".pryrc", "a setting of a shell"),
+            (".irbrc", "a setting of a shell"),
+            (".roo/mcp.json", "a setting of an agent"),
+            (".kiro/hooks/x.kiro.hook", "a setting of an agent"),
+            (".amazonq/mcp.json", "a setting of an agent"),
+            ("opencode.json", "a setting of an agent"),
+            (".bundle/config", "a setting of a tool that runs programs"),
+            (".yarn/releases/yarn-4.cjs", "a setting of a tool that runs programs"),
             // A link, or another repository, in place of the folder.
             (".vscode", "a setting of an editor"),
             ("web/.husky", "a hook of git"),
@@ -159,7 +213,7 @@ mod tests {
             (".github", "a pipeline"),
             (".cargo", "a setting of a tool that runs programs"),
         ] {
-            assert_eq!(flag(path.as_bytes()), Some(words), "{path}");
+            assert_eq!(flag(path.as_bytes(), &Hooks::default()), Some(words), "{path}");
         }
         for path in [
             "src/main.rs",
@@ -167,6 +221,8 @@ mod tests {
             "my.github/workflows/ci.yml",
             ".github/ISSUE_TEMPLATE.md",
             "x.gitmodules",
+            "sub/.gitmodules",
+            ".yarn/cache/x.zip",
             "x.vscode",
             "workflows",
             ".gitignore",
@@ -175,7 +231,7 @@ mod tests {
             "package.json",
             "",
         ] {
-            assert_eq!(flag(path.as_bytes()), None, "{path}");
+            assert_eq!(flag(path.as_bytes(), &Hooks::default()), None, "{path}");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use mayfly_core::unfold::{self, TooMuch};
 use mayfly_failpoint::failpoint;
 use mayfly_wire::worker::{OTHER_REFS, OTHERS_MAX, STAGED_REF, WORK_REF, is_commit, is_other_name};
 
@@ -45,9 +46,21 @@ impl Quarantine {
     }
 }
 
-/// Makes a new repository at `folder`, which must not exist, with the work of a bundle on `branch`, and gives back
-/// the branches of what else the bundle holds. It is there whole or not at all, also if this is given up half-way.
-/// `began` is what the work started from, if from anything.
+/// The most that is written of the work's files in a new repository: a small bundle can hold any number, and this lands
+/// unasked.
+const CHECKOUT_BYTES_MAX: u64 = 2 << 30;
+
+/// A new repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The branches of what the bundle holds beside the work.
+    pub others: Vec<String>,
+    /// Why its files are not there; none is that they are.
+    pub without_files: Option<TooMuch>,
+}
+
+/// Makes a new repository at `folder`, which must not exist, with the work of a bundle on `branch`. It is there whole or not
+/// at all, also if this is given up half-way; without its files if they are too many or too large. `began` is what the work started from, if from anything.
 pub async fn unbundle(
     git: &Git,
     began: Option<Began<'_>>,
@@ -55,7 +68,7 @@ pub async fn unbundle(
     head: &str,
     folder: &Path,
     branch: &str,
-) -> Result<Vec<String>, GitError> {
+) -> Result<Made, GitError> {
     make(git, began.map_or(Start::Nothing, Start::Code), bundle, head, folder, branch).await
 }
 
@@ -84,7 +97,7 @@ impl Mirror {
         head: &str,
         folder: &Path,
         branch: &str,
-    ) -> Result<Vec<String>, GitError> {
+    ) -> Result<Made, GitError> {
         make(&self.repo.git, Start::Mirror(self), bundle, head, folder, branch).await
     }
 }
@@ -96,7 +109,7 @@ async fn make(
     head: &str,
     folder: &Path,
     branch: &str,
-) -> Result<Vec<String>, GitError> {
+) -> Result<Made, GitError> {
     if fs::symlink_metadata(folder).is_ok() {
         return Err(GitError::file(folder)(io::ErrorKind::AlreadyExists.into()));
     }
@@ -124,13 +137,17 @@ async fn make(
     let others = fetch(inside(), bundle, head, &main).await?;
     inside().args(["symbolic-ref", "HEAD", &main]).run().await?;
     inside().args(["config", "core.bare", "false"]).run().await?;
-    inside().bounded().work_tree(&made).args(["reset", "--quiet", "--hard"]).run().await?;
+    let list = inside().bounded().args(unfold::LIST).args([&main]);
+    let without_files = list.unfold(CHECKOUT_BYTES_MAX).await?.err();
+    if without_files.is_none() {
+        inside().bounded().work_tree(&made).args(["reset", "--quiet", "--hard"]).run().await?;
+    }
     if !matches!(start, Start::Nothing) {
         inside().args(["update-ref", "-d", BASE_REF]).run().await?;
     }
     failpoint("land-made");
     fs::rename(&made, folder).map_err(GitError::file(folder))?;
-    Ok(others.iter().map(|other| other.branch(branch)).collect())
+    Ok(Made { others: others.iter().map(|other| other.branch(branch)).collect(), without_files })
 }
 
 /// Takes the bundle's work as `into` and what else it holds as `<into>--<name>`, with every object checked, in bounded

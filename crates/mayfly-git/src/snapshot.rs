@@ -3,12 +3,17 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::changes::{Changes, changes};
+use mayfly_core::unfold::ENTRIES_MAX;
+
+use crate::changes::{Changes, with_others};
 use crate::command::{Git, GitCommand, GitError};
+use crate::entries::Entries;
 use crate::filtered;
+use crate::land::heads;
 use crate::repo::Repo;
 
 /// The message of the commit that holds what was not committed.
@@ -54,12 +59,16 @@ type Setting = (String, String);
 const SETTINGS: &str =
     r"^(core\.(autocrlf|eol|filemode|symlinks|trustctime|checkstat)|filter\..+\.(clean|process))$";
 
+/// The settings of a clone that may lack objects.
+const PARTIAL: &str = r"^(extensions\.partialclone|remote\..+\.(promisor|partialclonefilter))$";
+
 impl Repo {
     /// Captures `HEAD` plus staged, unstaged and untracked work, ignored files left out; [at](Self::at) another commit,
     /// that alone. `scratch` is an empty folder that must live as long as the quarantine. Nothing of the user's
     /// repository changes.
     pub async fn snapshot(&self, scratch: &Path) -> Result<(Quarantine, Snapshot), GitError> {
         let quarantine = Quarantine::create(self, scratch).await?;
+        quarantine.check_whole(&self.head).await?;
         let (base, left_out, unfiltered) = match self.at_commit {
             true => (self.head.clone(), Vec::new(), Vec::new()),
             false => quarantine.take_work().await?,
@@ -109,7 +118,8 @@ impl Quarantine {
 
     /// What work that has [landed](Self::land) out of `bundle` has other than `base`, as [`changes`](crate::changes) tells.
     pub async fn changes(&self, base: &str, head: &str, bundle: &Path) -> Result<Changes, GitError> {
-        changes(&self.repo.git, &self.git_dir, Some(base), head, bundle).await
+        let hooks = self.repo.hooks().await?;
+        with_others(|| self.git(), base, head, &heads(bundle)?.others, &hooks).await
     }
 
     /// git with the user's files and their rules.
@@ -191,13 +201,38 @@ impl Quarantine {
         self.git().args(["commit-tree", &tree, "-p", head, "-m", UNCOMMITTED]).line().await
     }
 
+    /// The paths of submodules. No more files are looked through than a workspace may have.
     async fn submodules(&self, commit: &str) -> Result<Vec<String>, GitError> {
-        let entries = self.git().args(["ls-tree", "-r", "-z", commit]).run().await?;
-        let entries = entries.split(|&byte| byte == 0).map(String::from_utf8_lossy);
-        let path = |entry: std::borrow::Cow<'_, str>| {
-            Some(entry.strip_prefix("160000 ")?.split_once('\t')?.1.to_owned())
-        };
-        Ok(entries.filter_map(path).collect())
+        let (mut entries, mut count, mut paths) = (Entries::default(), 0, Vec::new());
+        let list = self.git().args(["ls-tree", "-r", "-z", "--full-tree", commit]);
+        let whole = list.read(|piece| {
+            entries.take(piece, |entry| {
+                count += 1;
+                let entry = String::from_utf8_lossy(entry);
+                let path = || Some(entry.strip_prefix("160000 ")?.split_once('\t')?.1.to_owned());
+                paths.extend(path());
+            });
+            if count > ENTRIES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match whole.await? {
+            true => Ok(paths),
+            false => Err(GitError::TooManyFiles(commit.to_owned())),
+        }
+    }
+
+    /// Checks that all objects are there that the commit's history names: a partial clone can lack some.
+    async fn check_whole(&self, commit: &str) -> Result<(), GitError> {
+        if self.repo.git.settings(&self.repo.git_dir, PARTIAL).await?.is_empty() {
+            return Ok(());
+        }
+        let mut lines = Entries::default();
+        let list = self.git().args(["rev-list", "--objects", "--missing=print", commit]);
+        let whole = list.read(|piece| {
+            let mut lacks = false;
+            lines.take_until(b'\n', piece, |line| lacks |= line.starts_with(b"?"));
+            if lacks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if whole.await? { Ok(()) } else { Err(GitError::Partial(self.repo.top.clone())) }
     }
 
     /// The user's index, so that unchanged files are known without reading them and sparse ones stay. Its time is

@@ -12,7 +12,8 @@ use mayfly_wire::worker::{UNCOMMITTED, is_commit};
 
 use crate::base::{Base, take_base};
 use crate::changes::{Changes, submodules, with_others};
-use crate::command::{Git, GitCommand, GitError};
+use crate::command::{Git, GitCommand, GitError, PATCH_BYTES_MAX};
+use crate::hooks::Hooks;
 use crate::land::{Other, fetch};
 use crate::repo::Repo;
 use crate::snapshot::{init_bare, object_format};
@@ -78,9 +79,10 @@ impl Work {
         Ok(below.unwrap_or(&self.head).to_owned())
     }
 
-    /// What was changed, file by file, and what of the commits beside it would run later.
-    pub async fn changes(&self) -> Result<Changes, GitError> {
-        with_others(|| self.inside(), &self.from, &self.head, &self.others).await
+    /// What was changed, file by file, and what of the commits beside it would run later. `hooks` are those of the repository
+    /// that it is for.
+    pub async fn changes(&self, hooks: &Hooks) -> Result<Changes, GitError> {
+        with_others(|| self.inside(), &self.from, &self.head, &self.others, hooks).await
     }
 
     /// The names of the commits beside it, which neither a diff nor a patch has.
@@ -95,12 +97,20 @@ impl Work {
 
     /// Writes what was changed to `to`, for reading.
     pub async fn diff(&self, to: &Path) -> Result<(), GitError> {
-        self.compare(&[]).output_to(to)?.run().await.map(drop)
+        self.write(&[], to).await
     }
 
     /// Writes what was changed to `to` as `git apply` takes it: whole, the content of binary files too.
     pub async fn patch(&self, to: &Path) -> Result<(), GitError> {
-        self.compare(&["--binary", "--full-index"]).output_to(to)?.run().await.map(drop)
+        self.write(&["--binary", "--full-index"], to).await
+    }
+
+    /// A small bundle can hold changes of any length.
+    async fn write(&self, how: &[&str], to: &Path) -> Result<(), GitError> {
+        match self.compare(how).write_at_most(to, PATCH_BYTES_MAX).await? {
+            true => Ok(()),
+            false => Err(GitError::TooMuchText),
+        }
     }
 
     /// Puts a [patch](Self::patch) onto the files of `repo`, wholly or not at all: git looks at every file before it touches

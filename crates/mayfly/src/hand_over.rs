@@ -72,23 +72,48 @@ impl Sender<'_> {
         let name = self.name;
         let upload = async |client: &mayfly_client::Client| client.upload_workspace(name, &bundle).await;
         let upload = self.contact.ask(self.printer, upload);
-        let sent = telling(format!("handing over {name}"), &bundle.sent, bundle.bytes, upload).await?;
+        let mut progress = Progress::if_slow(format!("handing over {name}"));
+        let sent = telling(&bundle.sent, bundle.bytes, upload, |words| progress.note(words)).await?;
         failpoint("code-handed");
         Ok(sent)
     }
 }
 
 /// Tells how far it is until it is done.
-async fn telling<T>(what: String, sent: &AtomicU64, bytes: u64, upload: impl Future<Output = T>) -> T {
-    let mut progress = Progress::if_slow(what);
+async fn telling<T>(
+    sent: &AtomicU64,
+    bytes: u64,
+    upload: impl Future<Output = T>,
+    mut tell: impl FnMut(&str),
+) -> T {
     let mut upload = Box::pin(upload);
     loop {
         tokio::select! {
             done = &mut upload => return done,
             () = tokio::time::sleep(TICK) => {
                 let sent = sent.load(Ordering::Relaxed);
-                progress.note(&format!("{} of {} MB", sent / 1_000_000, bytes.div_ceil(1_000_000)));
+                tell(&format!("{} of {} MB", sent / 1_000_000, bytes.div_ceil(1_000_000)));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn how_much_of_the_code_is_there_is_told_until_all_is() {
+        let (sent, mut told) = (AtomicU64::new(0), Vec::new());
+        let upload = async {
+            for bytes in [1_999_999, 2_000_000, 2_500_001] {
+                tokio::time::sleep(TICK).await;
+                sent.store(bytes, Ordering::Relaxed);
+            }
+            "done"
+        };
+        let done = telling(&sent, 2_500_001, upload, |words| told.push(words.to_owned())).await;
+        assert_eq!((done, sent.load(Ordering::Relaxed)), ("done", 2_500_001));
+        assert_eq!(told, ["1 of 3 MB", "2 of 3 MB"]);
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use mayfly_git::{
-    Base, Began, Changes, Flagged, Git, GitError, Mirror, Quarantine, Repo, Snapshot, changes, unbundle,
+    Base, Began, Changes, Flagged, Git, GitError, Made, Mirror, Quarantine, Repo, Snapshot, changes, unbundle,
 };
 use mayfly_wire::api::{Artifacts, Collected, Task, Workspace};
 use mayfly_wire::worker::NO_ARTIFACTS;
@@ -103,6 +103,8 @@ pub(crate) struct Placed {
     pub(crate) others: Vec<String>,
     /// What of it would run by itself, a line each.
     pub(crate) flagged: Vec<String>,
+    /// Why its files are not in its folder, and how to get them; none is that they are.
+    pub(crate) without_files: Option<String>,
 }
 
 impl Placed {
@@ -111,7 +113,18 @@ impl Placed {
             Ok(changes) => flagged(&changes),
             Err(error) => vec![format!("what it changed cannot be listed, so look at it first: {error}")],
         };
-        Self { place, others, flagged }
+        Self { place, others, flagged, without_files: None }
+    }
+
+    fn in_folder(folder: PathBuf, made: Made, changes: Result<Changes, GitError>) -> Self {
+        let words = |too_much| {
+            let shown = shell_word(&folder.to_string_lossy());
+            format!(
+                "the folder has no files yet, since {too_much}: `git -C {shown} reset --hard` writes them"
+            )
+        };
+        let without_files = made.without_files.map(words);
+        Self { without_files, ..Self::new(Place::Folder(folder), made.others, changes) }
     }
 }
 
@@ -162,8 +175,9 @@ impl Landing {
             Ok(Some(head)) => {
                 let place = default_place(task, title);
                 match self.place(contact, printer, task, head, &place).await {
-                    Ok(Placed { place, others, flagged }) => {
+                    Ok(Placed { place, others, flagged, without_files }) => {
                         landed.place = Some(place);
+                        landed.notes.extend(without_files);
                         (landed.others, landed.flagged) = (others, flagged);
                     }
                     // Another place would not make it any better.
@@ -217,14 +231,14 @@ impl Landing {
             .await?;
         let Some(workspace) = &task.workspace else {
             let folder = self.folder.join(name);
-            let others = unbundle(&self.git, None, &bundle, head, &folder, "main").await?;
-            return Ok(self.in_folder(folder, others, None, head, &bundle).await);
+            let made = unbundle(&self.git, None, &bundle, head, &folder, "main").await?;
+            return Ok(self.in_folder(folder, made, None, head, &bundle).await);
         };
         let folder = self.folder_for(name);
         let base = Some(&*workspace.base);
         if let (Some(mirror), None) = (&self.mirror, &self.repo) {
-            let others = mirror.clone_with(&bundle, head, &folder, name).await?;
-            return Ok(self.in_folder(folder, others, base, head, &bundle).await);
+            let made = mirror.clone_with(&bundle, head, &folder, name).await?;
+            return Ok(self.in_folder(folder, made, base, head, &bundle).await);
         }
         let own;
         let quarantine = match (&self.code, &self.repo) {
@@ -240,8 +254,8 @@ impl Landing {
             contact.ask(printer, async |client| client.workspace(&task.id, &code).await).await?;
             let base_of = Base { bundle: &code, commit: &workspace.base, on: None };
             let began = Began { base: base_of, origin: origin(workspace) };
-            let others = unbundle(&self.git, Some(began), &bundle, head, &folder, name).await?;
-            return Ok(self.in_folder(folder, others, base, head, &bundle).await);
+            let made = unbundle(&self.git, Some(began), &bundle, head, &folder, name).await?;
+            return Ok(self.in_folder(folder, made, base, head, &bundle).await);
         };
         let others = quarantine.land(&bundle, head, name).await?;
         let changes = quarantine.changes(&workspace.base, head, &bundle).await;
@@ -251,13 +265,13 @@ impl Landing {
     async fn in_folder(
         &self,
         folder: PathBuf,
-        others: Vec<String>,
+        made: Made,
         base: Option<&str>,
         head: &str,
         bundle: &Path,
     ) -> Placed {
         let changes = changes(&self.git, &folder.join(".git"), base, head, bundle).await;
-        Placed::new(Place::Folder(folder), others, changes)
+        Placed::in_folder(folder, made, changes)
     }
 
     /// The folder of work whose branch is called so, where no repository takes it.

@@ -134,7 +134,12 @@ pub(crate) async fn capture(
     printer: &mut Printer,
 ) -> Result<Code, Stop> {
     let tell = || printer.aside(&format!("taking a copy of {top}; a big repository takes its time"));
-    let (quarantine, snapshot) = telling_if_slow(repo.snapshot(scratch.path()), tell).await?;
+    let taken = telling_if_slow(repo.snapshot(scratch.path()), tell).await;
+    let (quarantine, snapshot) = taken.map_err(|error| match error {
+        // The repository is theirs to complete, or to hand over in part.
+        GitError::Partial(_) | GitError::TooManyFiles(_) => Stop::usage(error),
+        other => other.into(),
+    })?;
     let what = match () {
         () if repo.is_at_commit() => format!("commit {}", &repo.head[..12]),
         () if snapshot.dirty => "HEAD plus uncommitted and untracked work".to_owned(),

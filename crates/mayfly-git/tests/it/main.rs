@@ -14,6 +14,7 @@ mod work_tree;
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,6 +49,14 @@ impl Place {
 
     /// git as the user or the agent would run it, configuration and all.
     pub fn git(&self, cwd: &Path, args: &[&str]) -> String {
+        self.git_of(cwd, args, "")
+    }
+
+    /// The same with this on its standard input.
+    pub fn git_of(&self, cwd: &Path, args: &[&str], input: &str) -> String {
+        let mut stdin = tempfile::tempfile().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        stdin.rewind().unwrap();
         let mut command = Command::new("git");
         command.env_clear().env("PATH", path()).env("HOME", self.dir.path()).current_dir(cwd);
         for who in ["AUTHOR", "COMMITTER"] {
@@ -55,7 +64,8 @@ impl Place {
                 .env(format!("GIT_{who}_NAME"), "a user")
                 .env(format!("GIT_{who}_EMAIL"), "user@localhost");
         }
-        let output = command.args(["-c", "protocol.file.allow=always"]).args(args).output().unwrap();
+        command.args(["-c", "protocol.file.allow=always"]).args(args).stdin(stdin);
+        let output = command.output().unwrap();
         assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         // A name may be no text.
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
@@ -105,6 +115,24 @@ impl Place {
         let base = format!("^{}", snapshot.base);
         self.git(machine, &["bundle", "create", "-q", bundle.to_str().unwrap(), "refs/heads/work", &base]);
         (bundle, self.git(machine, &["rev-parse", "HEAD"]))
+    }
+
+    /// Work as a small bundle, with `depth` levels of ten entries each, all the same, down to a file of `bytes`.
+    pub fn bundle_of_copies(&self, depth: u32, bytes: usize) -> (PathBuf, String) {
+        let (folder, bundle) = (self.dir.path().join("copies"), self.dir.path().join("copies.bundle"));
+        fs::create_dir(&folder).unwrap();
+        let ask = |args: &[&str], input: &str| self.git_of(&folder, args, input);
+        ask(&["init", "-q"], "");
+        let file = "x".repeat(bytes);
+        let mut entry = "100644 blob ".to_owned() + &ask(&["hash-object", "-w", "--stdin"], &file);
+        for _ in 0..depth {
+            let entries: String = (0..10).map(|name| format!("{entry}\t{name}\n")).collect();
+            entry = "040000 tree ".to_owned() + &ask(&["mktree"], &entries);
+        }
+        let head = ask(&["commit-tree", "-m", "copies", entry.rsplit(' ').next().unwrap()], "");
+        ask(&["update-ref", "refs/heads/work", &head], "");
+        ask(&["bundle", "create", "-q", bundle.to_str().unwrap(), "refs/heads/work"], "");
+        (bundle, head)
     }
 
     /// All that must not change in the user's repository: refs, HEAD, index and tree.

@@ -125,7 +125,10 @@ async fn what_is_beside_the_work_lands_beside_it_or_nothing_does() {
     place.git(&place.repo(), &["update-ref", "refs/heads/other/n", "HEAD"]);
     let refs = ["bundle", "create", "-q", bundle.to_str().unwrap(), "refs/heads/work", "refs/heads/other/n"];
     place.git(&place.repo(), &refs);
-    assert_eq!(unbundle(&place.ours(), None, &bundle, &head, &folder, "main").await.unwrap(), ["main--n"]);
+    assert_eq!(
+        unbundle(&place.ours(), None, &bundle, &head, &folder, "main").await.unwrap().others,
+        ["main--n"]
+    );
     assert_eq!(
         place.git(&folder, &["for-each-ref", "--format=%(refname)"]),
         "refs/heads/main\nrefs/heads/main--n"
@@ -170,7 +173,8 @@ async fn work_that_started_from_nothing_becomes_a_new_repository() {
     place.git(&place.repo(), &["bundle", "create", "-q", bundle.to_str().unwrap(), "refs/heads/work"]);
     let head = place.git(&place.repo(), &["rev-parse", "HEAD"]);
     let folder = place.dir.path().join("made");
-    unbundle(&place.ours(), None, &bundle, &head, &folder, "mayfly/1-x").await.unwrap();
+    let made = unbundle(&place.ours(), None, &bundle, &head, &folder, "mayfly/1-x").await.unwrap();
+    assert_eq!(made.without_files, None);
     assert_eq!(fs::read_to_string(folder.join("a.txt")).unwrap(), "one\n");
     assert_eq!(place.git(&folder, &["status", "--porcelain", "--branch"]), "## mayfly/1-x");
     unbundle(&place.ours(), None, &bundle, &head, &folder, "again").await.unwrap_err();
@@ -183,6 +187,21 @@ async fn work_that_started_from_nothing_becomes_a_new_repository() {
     let other = place.dir.path().join("other");
     unbundle(&place.ours(), None, &bundle, &"0".repeat(40), &other, "main").await.unwrap_err();
     assert_eq!(names(), before);
+}
+
+/// S11: it lands unasked, so its files come only where they are no flood.
+#[tokio::test]
+async fn work_that_unfolds_to_too_much_becomes_a_repository_without_files() {
+    let place = Place::with_repository();
+    // A million files of one block each.
+    let (bundle, head) = place.bundle_of_copies(6, 2);
+    assert!(fs::metadata(&bundle).unwrap().len() < 2000);
+    let folder = place.dir.path().join("made");
+    let made = unbundle(&place.ours(), None, &bundle, &head, &folder, "main").await.unwrap();
+    let words = made.without_files.unwrap().to_string();
+    assert_eq!(words, "it unfolds to more than 2 GiB");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "its git folder alone");
+    assert_eq!(place.git(&folder, &["rev-parse", "main"]), head);
 }
 
 #[tokio::test]

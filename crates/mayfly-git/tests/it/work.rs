@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use mayfly_git::{Base, Change, Flagged, GitError, Repo, Snapshot, Work};
+use mayfly_git::{Base, Change, Flagged, GitError, Hooks, Repo, Snapshot, Work};
 use tempfile::TempDir;
 
 use super::Place;
@@ -144,7 +144,7 @@ async fn each_changed_file_is_named_with_its_lines_and_whether_it_runs_by_itself
     let code = place.base();
     let base = Base { bundle: &code, commit: &snapshot.base, on: None };
     let own = Work::open(&place.ours(), first.path(), Some(base), &bundle, &head).await.unwrap();
-    let changes = own.changes().await.unwrap();
+    let changes = own.changes(&Hooks::default()).await.unwrap();
     let change = |path: &str, lines| Change { path: path.to_owned(), lines };
     let files = [
         change(".GitHub/workflows/ci.yml", Some((1, 0))),
@@ -161,10 +161,92 @@ async fn each_changed_file_is_named_with_its_lines_and_whether_it_runs_by_itself
     // The same without the base, where the user has it; and nothing where they have not.
     let repo = Repo::discover(&place.ours(), &place.repo()).await.unwrap();
     let borrowed = Work::open_on(&repo, second.path(), &snapshot.base, &bundle, &head).await.unwrap();
-    assert_eq!(borrowed.unwrap().changes().await.unwrap(), changes);
+    assert_eq!(borrowed.unwrap().changes(&Hooks::default()).await.unwrap(), changes);
     let third = tempfile::tempdir().unwrap();
     let none = Work::open_on(&repo, third.path(), &"1".repeat(40), &bundle, &head).await;
     assert!(none.unwrap().is_none());
+}
+
+/// S48: a hook of the user's own repository is known by its settings and by the links among its hooks, wherever the work is
+/// shown or lands.
+#[tokio::test]
+async fn a_hook_of_the_repository_itself_is_known_wherever_it_is() {
+    let place = Place::with_repository();
+    let repo = place.repo();
+    fs::create_dir_all(repo.join("scripts/lib")).unwrap();
+    for name in ["scripts/pre-commit", "scripts/lib/log", "scripts/build.sh", "linked.sh"] {
+        fs::write(repo.join(name), "true\n").unwrap();
+    }
+    place.commit("scripts");
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    for name in ["scripts/pre-commit", "scripts/lib/log", "scripts/build.sh", "linked.sh"] {
+        fs::write(machine.join(name), "false\n").unwrap();
+    }
+    place.git(&machine, &["commit", "-q", "-a", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap();
+    let flagged = async || {
+        let repo = Repo::discover(&place.ours(), &repo).await.unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let work =
+            Work::open_on(&repo, scratch.path(), &snapshot.base, &bundle, &head).await.unwrap().unwrap();
+        let shown = work.changes(&repo.hooks().await.unwrap()).await.unwrap();
+        assert_eq!(quarantine.changes(&snapshot.base, &head, &bundle).await.unwrap(), shown);
+        assert_eq!(shown.count, 4);
+        assert!(shown.flagged.iter().all(|file| file.words == "a hook of git"));
+        shown.flagged.into_iter().map(|file| file.path).collect::<Vec<_>>()
+    };
+    assert_eq!(flagged().await, Vec::<String>::new());
+    let hooks = repo.join(".git/hooks");
+    std::os::unix::fs::symlink("../../linked.sh", hooks.join("post-merge")).unwrap();
+    assert_eq!(flagged().await, ["linked.sh"]);
+    // Then git does not look at those any more. The user's home is that of the test.
+    for path in ["scripts", "~/repo/scripts/", repo.join("scripts").to_str().unwrap()] {
+        place.git(&repo, &["config", "core.hooksPath", path]);
+        assert_eq!(flagged().await, ["scripts/pre-commit"], "{path}");
+    }
+}
+
+/// S48: what the work has as well is told once.
+#[tokio::test]
+async fn what_runs_by_itself_and_is_the_same_beside_the_work_is_named_once() {
+    let place = Place::with_repository();
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join(".envrc"), "both\n").unwrap();
+    place.git(&machine, &["add", "-A"]);
+    place.git(&machine, &["commit", "-q", "-m", "both"]);
+    fs::write(machine.join(".npmrc"), "side\n").unwrap();
+    place.git(&machine, &["add", "-A"]);
+    place.git(&machine, &["commit", "-q", "-m", "side"]);
+    place.git(&machine, &["update-ref", "refs/heads/other/side", "HEAD"]);
+    place.git(&machine, &["reset", "-q", "--hard", "HEAD~1"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let base = format!("^{}", snapshot.base);
+    let both = ["refs/heads/work", "refs/heads/other/side", &base];
+    place.git(&machine, &[&["bundle", "create", "-q", bundle.to_str().unwrap()][..], &both].concat());
+    quarantine.land(&bundle, &head, "x").await.unwrap();
+    let changes = quarantine.changes(&snapshot.base, &head, &bundle).await.unwrap();
+    let told: Vec<_> = changes.flagged.iter().map(|file| (file.beside.as_deref(), &*file.path)).collect();
+    assert_eq!(told, [(None, ".envrc"), (Some("side"), ".npmrc")]);
+}
+
+/// S11: a difference ends at its bound, however small its bundle is.
+#[tokio::test]
+async fn a_difference_without_end_is_not_written_to_its_end() {
+    let place = Place::with_repository();
+    // Ten thousand files of 100 kB.
+    let (bundle, head) = place.bundle_of_copies(4, 100_000);
+    assert!(fs::metadata(&bundle).unwrap().len() < 2000);
+    let scratch = tempfile::tempdir().unwrap();
+    let work = Work::open(&place.ours(), scratch.path(), None, &bundle, &head).await.unwrap();
+    let to = scratch.path().join("difference");
+    for error in [work.diff(&to).await.unwrap_err(), work.patch(&to).await.unwrap_err()] {
+        assert!(matches!(error, GitError::TooMuchText), "{error}");
+        assert!(error.to_string().starts_with("what was changed is more than 256 MiB as text"), "{error}");
+        assert!(fs::metadata(&to).unwrap().len() <= 256 << 20);
+    }
 }
 
 /// S48: so is what is committed beside the work, wherever that lands or is shown.
@@ -187,7 +269,7 @@ async fn what_runs_by_itself_on_another_branch_is_named_with_it() {
     let (repo, scratch) = (place.repo(), tempfile::tempdir().unwrap());
     let repo = Repo::discover(&place.ours(), &repo).await.unwrap();
     let work = Work::open_on(&repo, scratch.path(), &snapshot.base, &bundle, &head).await.unwrap().unwrap();
-    let shown = work.changes().await.unwrap();
+    let shown = work.changes(&Hooks::default()).await.unwrap();
     assert_eq!(quarantine.land(&bundle, &head, "x").await.unwrap(), ["x--side"]);
     let landed = quarantine.changes(&snapshot.base, &head, &bundle).await.unwrap();
     for changes in [shown, landed] {
@@ -222,7 +304,7 @@ async fn what_no_file_can_hold_is_named() {
     let base = Base { bundle: &code, commit: &snapshot.base, on: None };
     let work = Work::open(&place.ours(), scratch.path(), Some(base), &bundle, &head).await.unwrap();
     assert_eq!(work.submodules().await.unwrap(), ["gone", "new", "sub"]);
-    assert_eq!((work.changes().await.unwrap().count, work.others().count()), (4, 0));
+    assert_eq!((work.changes(&Hooks::default()).await.unwrap().count, work.others().count()), (4, 0));
     let patch = scratch.path().join("patch");
     work.patch(&patch).await.unwrap();
     work.apply(&patch, &Repo::discover(&place.ours(), &place.repo()).await.unwrap()).await.unwrap();
@@ -247,7 +329,7 @@ async fn listing_what_was_changed_starts_no_program_of_the_repository() {
     place.git(&repo, &["-c", "filter.x.clean=cat", "bundle", "unbundle", code.to_str().unwrap()]);
     let work =
         Work::open_on(&done.repo().await, done.scratch.path(), base, &done.bundle, &done.head).await.unwrap();
-    assert_eq!(work.unwrap().changes().await.unwrap().count, 2);
+    assert_eq!(work.unwrap().changes(&Hooks::default()).await.unwrap().count, 2);
     assert!(!ran.exists());
 }
 

@@ -31,7 +31,7 @@ const DEPTH_MAX: usize = 64;
 /// Folders with what others should not have, and files.
 const PRIVATE_FOLDERS: [&str; 8] =
     [".git", ".ssh", ".aws", ".gnupg", ".kube", ".docker", ".claude", ".azure"];
-const PRIVATE_FILES: [&str; 10] = [
+const PRIVATE_FILES: [&str; 11] = [
     ".npmrc",
     ".pypirc",
     ".netrc",
@@ -42,7 +42,10 @@ const PRIVATE_FILES: [&str; 10] = [
     ".yarnrc.yml",
     ".pgpass",
     ".env",
+    ".envrc",
 ];
+/// What the names of others begin with.
+const PRIVATE_PREFIXES: [&str; 5] = [".env.", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"];
 
 /// Whether a file can be in an archive: a path of plain parts, of printable characters.
 pub fn is_plain(path: &str) -> bool {
@@ -58,6 +61,7 @@ pub fn is_private(path: &str) -> bool {
     let mut parts = path.rsplit('/');
     let file = parts.next().unwrap_or_default();
     PRIVATE_FILES.contains(&file)
+        || PRIVATE_PREFIXES.iter().any(|prefix| file.starts_with(prefix))
         || PRIVATE_FOLDERS.contains(&file)
         || parts.any(|part| PRIVATE_FOLDERS.contains(&part))
 }

@@ -235,7 +235,7 @@ impl Problem {
     /// What came out of a machine is the machine's: it may be unfit.
     #[expect(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
     pub(crate) fn git(error: GitError) -> Self {
-        if error.is_refusal() {
+        if error.is_refusal() || matches!(error, GitError::TooMuchText) {
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, Kind::UnfitResult, causes(&error));
         }
         Self::internal("the patch could not be made", &error)

@@ -267,7 +267,8 @@ impl State {
         let (git, work) = (self.git(&own), self.work(&path));
         let mut told = Collected::default();
         self.follow_names(&git, &work, folder, deadline).await?;
-        let files = Files { git: &git, read_by: deadline, deadline, contents: None, made: &self.made };
+        let made = &self.made;
+        let files = Files { git: &git, base: None, read_by: deadline, deadline, contents: None, made };
         let changed = self.changed(&files, deadline, &mut told).await?;
         if !changed.is_empty() {
             folder.taken += changed.iter().map(|(length, _)| length).sum::<u64>();

@@ -20,6 +20,7 @@ use super::contents::{Contents, Named};
 use super::dense::is_dense_at;
 use super::git::{Feed, Git, GitError, List};
 use super::nested::{Found, dissolve, look_through, tell};
+use super::submodule::Submodule;
 use crate::setup::made::Made;
 
 /// The most bytes of new files that are kept; a tracked file that has become longer than this is not kept either.
@@ -40,6 +41,8 @@ pub(crate) type Sized = (u64, PathBuf);
 #[derive(Debug)]
 pub(crate) struct Files<'a> {
     pub(crate) git: &'a Git<'a>,
+    /// What the files began with; none is an empty folder.
+    pub(crate) base: Option<&'a str>,
     /// The time for reading files.
     pub(crate) read_by: Instant,
     /// The time for all of it.
@@ -128,8 +131,10 @@ impl Files<'_> {
         let workspace = self.git.work_tree.to_owned();
         let Found { inner, lost } = self.blocking(move || look_through(&workspace)).await?;
         collected.unsaved.extend(lost);
-        let submodules: HashSet<_> =
-            tracked.iter().filter(|entry| entry.is_submodule()).map(|entry| entry.path.clone()).collect();
+        let unchanged = self.unchanged(tracked, &inner).await;
+        let inner: Vec<_> = inner.into_iter().filter(|path| !unchanged.contains(path)).collect();
+        let submodules = tracked.iter().filter(|entry| entry.is_submodule()).map(|entry| entry.path.clone());
+        let submodules: HashSet<_> = submodules.filter(|path| !unchanged.contains(path)).collect();
         dissolve(self.git.work_tree, &inner, &submodules, collected);
         for path in submodules.iter().filter(|path| !inner.contains(path)) {
             // It was empty: what is in it is no repository, and git does not look into it.
@@ -143,6 +148,20 @@ impl Files<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The repositories inside that are submodules as they were handed over.
+    async fn unchanged(&self, tracked: &[Tracked], inner: &[PathBuf]) -> HashSet<PathBuf> {
+        let mut unchanged = HashSet::new();
+        for Tracked { path, object, .. } in tracked.iter().filter(|entry| entry.is_submodule()) {
+            let submodule = Submodule { path, commit: object };
+            if let Some(base) = self.base.filter(|_| inner.contains(path))
+                && submodule.is_unchanged(self.git, base, self.read_by).await
+            {
+                unchanged.insert(path.clone());
+            }
+        }
+        unchanged
     }
 
     async fn take_tracked(&self, tracked: Vec<Tracked>, collected: &mut Collected) -> Result<(), GitError> {

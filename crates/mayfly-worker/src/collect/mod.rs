@@ -17,6 +17,7 @@ mod pack;
 mod plain;
 pub(crate) mod refs;
 pub(crate) mod session;
+mod submodule;
 mod upload;
 pub(crate) mod work;
 

@@ -212,7 +212,7 @@ fn is_folder(entry: &DirEntry) -> bool {
 }
 
 /// A plain file's text, within its bound.
-fn text(path: &Path) -> Option<String> {
+pub(crate) fn text(path: &Path) -> Option<String> {
     if !path.symlink_metadata().ok()?.is_file() {
         return None;
     }

@@ -80,7 +80,8 @@ impl Work<'_> {
         let contents = Contents::new(self.workspace, self.base.unwrap_or_default(), self.scratch);
         let contents = Arc::new(contents.map_err(not_run("update-index"))?);
         let (read_by, by) = (part(deadline, 3), part(deadline, 2));
-        let files = Files { git: &git, read_by, deadline: by, contents: Some(&contents), made: self.made };
+        let (contents_of, base, made) = (Some(&contents), self.base, self.made);
+        let files = Files { git: &git, base, read_by, deadline: by, contents: contents_of, made };
         let head = match files.commit(parent.as_deref(), collected).await {
             Ok(head) => head,
             Err(error) => {

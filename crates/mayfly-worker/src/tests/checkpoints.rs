@@ -350,6 +350,13 @@ fn host(script: &str, adjust: impl FnOnce(&mut super::host::Desk)) -> Host {
     host
 }
 
+/// As the map of the house and the help say.
+#[test]
+fn work_is_looked_at_each_minute_and_a_second_after_a_tool() {
+    let Pace { every, settle } = Pace::USUAL;
+    assert_eq!((every, settle), (Duration::from_secs(60), Duration::from_secs(1)));
+}
+
 const SESSION: &str = "11111111-2222-4333-8444-555555555555";
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_git::{Base, Git, Quarantine, Repo, Snapshot, whole};
-use mayfly_test_needs::odd::{Known, Thing, as_git_keeps_it, fill, listing, tree};
+use mayfly_test_needs::odd::{Known, Listing, Thing, as_git_keeps_it, fill, listing, tree};
 use mayfly_wire::api::Collected;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -18,16 +18,34 @@ use crate::collect::work::Work;
 use crate::reaper::{Realm, Reaper};
 use crate::setup::made::Made;
 
+/// What the repository's own `.gitattributes` say of the ends of lines.
+fn rules() -> impl Strategy<Value = &'static str> {
+    let rules = [
+        "* text=auto\n",
+        "* text\n",
+        "* -text\n",
+        "* text eol=lf\n",
+        "* text eol=crlf\n",
+        "* text=auto eol=crlf\n",
+        "* text=auto\r\n*e text eol=crlf\n[a-m]* -text\n",
+        "* text=auto ident\n",
+    ];
+    prop::sample::select(rules.to_vec())
+}
+
 /// The user's repository, and a machine.
 struct Way {
     dir: TempDir,
 }
 
 impl Way {
-    fn new(tree: &[(PathBuf, Thing, Known)]) -> Self {
+    fn new(tree: &[(PathBuf, Thing, Known)], rules: Option<&str>) -> Self {
         let way = Self { dir: tempfile::tempdir().unwrap() };
         fs::create_dir(way.at("repo")).unwrap();
         way.git(&["init", "-q", "-b", "main"]);
+        if let Some(rules) = rules {
+            fs::write(way.at("repo/.gitattributes"), rules).unwrap();
+        }
         fill(&way.at("repo"), |args| way.git(args), tree);
         way
     }
@@ -90,7 +108,16 @@ impl Way {
         (written(&bundle, self.dir.path()), bundle.head)
     }
 
-    async fn goes_in_and_out(&self) {
+    /// What the user's git makes of that commit, by its rules.
+    fn as_users_git_has_it(&self, bundle: &Path, base: &str) -> Listing {
+        let at = self.at("theirs");
+        git(self.dir.path(), &["init", "-q", "theirs"]);
+        git(&at, &["bundle", "unbundle", bundle.to_str().unwrap()]);
+        git(&at, &["checkout", "-q", "--detach", base]);
+        listing(&at)
+    }
+
+    async fn goes_in_and_out(&self, rules: Option<&str>) {
         let ours = Git::new(std::env::var_os("PATH").unwrap(), Some(self.dir.path().to_owned()), None);
         let repo = Repo::discover(&ours, &self.at("repo")).await.unwrap();
         let (scratch, reaper) = (tempfile::tempdir().unwrap(), Reaper::start(Realm::Children).unwrap());
@@ -98,7 +125,11 @@ impl Way {
         let (quarantine, snapshot) = repo.snapshot(scratch.path()).await.unwrap();
         let bundle = self.handed_over(&ours, &quarantine, &snapshot).await;
         self.checkout(&reaper, &bundle, &snapshot.base).await;
-        assert_eq!(listing(&machine), as_git_keeps_it(files.clone()), "what is in the machine");
+        let expected = match rules {
+            None => as_git_keeps_it(files.clone()),
+            Some(_) => self.as_users_git_has_it(&bundle, &snapshot.base),
+        };
+        assert_eq!(listing(&machine), expected, "what is in the machine");
         assert_eq!(git(&machine, &["status", "--porcelain"]), "", "nothing was changed in the machine");
 
         fs::write(machine.join("committed by the agent"), "x").unwrap();
@@ -126,8 +157,16 @@ proptest! {
     /// S10
     #[test]
     fn what_is_not_changed_comes_out_as_it_went_in(tree in tree()) {
-        let way = Way::new(&tree);
+        let way = Way::new(&tree, None);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(way.goes_in_and_out());
+        runtime.block_on(way.goes_in_and_out(None));
+    }
+
+    /// Lines end in the machine as the rules have them, and what is not changed is no change for that.
+    #[test]
+    fn what_is_not_changed_is_none_by_the_rules_of_the_repository(tree in tree(), rules in rules()) {
+        let way = Way::new(&tree, Some(rules));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(way.goes_in_and_out(Some(rules)));
     }
 }

@@ -332,6 +332,57 @@ async fn a_submodule_stays_one_and_what_was_changed_in_it_is_told() {
     assert_eq!(read(&taken, "kept"), "two\n");
 }
 
+/// As `git submodule update --init` leaves it. Whatever is made in it is told, its commits too.
+#[tokio::test]
+async fn a_submodule_that_was_fetched_and_left_as_it_is_is_no_loss() {
+    let mut place = Place::new();
+    let from = place.dir.path().join("from");
+    git(place.dir.path(), &["init", "--quiet", "--initial-branch=main", "from"]);
+    fs::write(from.join("file"), "inside\n").unwrap();
+    git(&from, &["add", "."]);
+    git(&from, &["commit", "--quiet", "--message", "inner"]);
+    let add =
+        ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", from.to_str().unwrap(), "sub"];
+    git(&place.work(), &add);
+    place.base = place.commit("with a submodule");
+    git(&place.dir.path().join("base"), &["pull", "--quiet", "../work", "HEAD"]);
+    let sub = place.work().join("sub");
+    let ended = async || {
+        let (made, unsaved) = place.bundle().await;
+        assert!(made.is_none(), "{made:?}");
+        unsaved
+    };
+    assert_eq!(ended().await, Vec::<String>::new());
+    assert!(sub.join(".git").is_file(), "it stays what it is");
+    let changed = ["sub: what was changed in this submodule"];
+    place.write("sub/new", "x\n");
+    assert_eq!(ended().await, changed);
+    fs::remove_file(sub.join("new")).unwrap();
+    assert_eq!(ended().await, Vec::<String>::new());
+    git(&sub, &["checkout", "--quiet", "-b", "mine"]);
+    git(&sub, &["commit", "--quiet", "--allow-empty", "--message", "mine"]);
+    git(&sub, &["checkout", "--quiet", "--detach", "main"]);
+    assert_eq!(ended().await, changed);
+}
+
+/// What the pointer leads to is a commit that nobody else has.
+#[tokio::test]
+async fn a_submodule_whose_new_commit_the_work_names_is_told() {
+    let mut place = Place::new();
+    let sub = place.work().join("sub");
+    place.write("sub/file", "inside\n");
+    git(&sub, &["init", "--quiet"]);
+    git(&sub, &["add", "file"]);
+    git(&sub, &["commit", "--quiet", "--message", "inner"]);
+    place.base = place.commit("with a submodule");
+    git(&place.dir.path().join("base"), &["pull", "--quiet", "../work", "HEAD"]);
+    git(&sub, &["commit", "--quiet", "--allow-empty", "--message", "more"]);
+    place.commit("with more of it");
+    let (made, unsaved) = place.bundle().await;
+    assert!(made.is_some());
+    assert_eq!(unsaved, ["sub: what was changed in this submodule"]);
+}
+
 /// Covers S10.
 #[tokio::test]
 async fn names_of_any_bytes_come_out_byte_for_byte() {

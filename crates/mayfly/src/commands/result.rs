@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use mayfly_client::{Client, ClientError};
-use mayfly_git::{Base, GitError, Repo, Work};
+use mayfly_git::{Base, GitError, Hooks, Repo, Work};
 use mayfly_library::artifacts::unpack;
 use mayfly_wire::api::{Artifacts, Collected, Task};
 use tempfile::TempDir;
@@ -265,7 +265,7 @@ impl Taking {
             )));
         }
         let place = self.landing.place(&self.contact, &mut self.printer, task, head, &name).await;
-        let Placed { place, others, flagged } = place.map_err(usage_of_git)?;
+        let Placed { place, others, flagged, without_files } = place.map_err(usage_of_git)?;
         match &place {
             Place::Branch(branch) => self.detail("branch", branch),
             Place::Folder(folder) => self.detail("folder", &folder.display().to_string()),
@@ -275,6 +275,9 @@ impl Taking {
         }
         for line in &flagged {
             self.detail("flagged", line);
+        }
+        if let Some(line) = &without_files {
+            self.detail("note", line);
         }
         for (label, command) in self.landing.next_steps(&place, task) {
             self.detail(label, &command);
@@ -290,7 +293,7 @@ impl Taking {
         }
         let work = self.fetch(task, head).await?;
         let file = self.scratch.path().join("difference");
-        let mut changes = work.changes().await?;
+        let mut changes = work.changes(&self.hooks().await?).await?;
         if form.apply {
             // What is beside the work does not come into the files.
             changes.flagged.retain(|file| file.beside.is_none());
@@ -306,7 +309,7 @@ impl Taking {
             }
         }
         if form.diff {
-            work.diff(&file).await?;
+            work.diff(&file).await.map_err(usage_of_patch)?;
             return self.print(&file);
         }
         work.patch(&file).await.map_err(usage_of_patch)?;
@@ -348,6 +351,14 @@ impl Taking {
     fn take_command(&self, task: &Task) -> Option<String> {
         let how = of_attempt(self.attempt, "--branch");
         self.landing.take_command(&self.contact, &task.short, task.workspace.is_some(), &how)
+    }
+
+    /// The hooks of the repository that takes the work, if there is one.
+    pub(super) async fn hooks(&self) -> Result<Hooks, GitError> {
+        match &self.landing.repo {
+            Some(repo) => repo.hooks().await,
+            None => Ok(Hooks::default()),
+        }
     }
 
     /// The work in a repository of ours. Only where the user's does not have what it is built on, that is fetched too.
@@ -478,7 +489,7 @@ fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<boo
 /// Of a file that was changed a patch has all that it was and is, which git holds in memory; a branch needs none of that.
 fn usage_of_patch(error: GitError) -> Stop {
     match error {
-        GitError::TooMuchMemory(_) => Stop::usage(
+        GitError::TooMuchMemory(_) | GitError::TooMuchText => Stop::usage(
             anyhow::Error::from(error).context("the work is too large for a patch: take it with --branch"),
         ),
         other => other.into(),

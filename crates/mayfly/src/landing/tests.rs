@@ -133,3 +133,17 @@ fn what_takes_effect_by_itself_is_told_with_the_branch_that_has_it() {
     let line = ".envrc: a setting of a shell, which takes effect by itself";
     assert_eq!(flagged(&changes), [line.to_owned(), format!("side: {line}")]);
 }
+
+/// S11.
+#[test]
+fn a_folder_without_its_files_is_told_with_what_writes_them() {
+    let (folder, others) = (PathBuf::from("/x/it's a"), Vec::new());
+    let made = |without_files| Made { others: others.clone(), without_files };
+    let words = |made| Placed::in_folder(folder.clone(), made, Ok(Changes::default())).without_files;
+    assert_eq!(words(made(None)), None);
+    let words = words(made(Some(mayfly_core::TooMuch::Bytes(2 << 30)))).expect("it has none");
+    assert_eq!(
+        words,
+        r"the folder has no files yet, since it unfolds to more than 2 GiB: `git -C '/x/it'\''s a' reset --hard` writes them"
+    );
+}

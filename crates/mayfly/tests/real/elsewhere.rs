@@ -74,6 +74,30 @@ async fn a_task_works_on_a_repository_elsewhere_and_its_work_is_a_clone_or_a_bra
     world.end().await;
 }
 
+/// What the user has checked out, and what they have not committed, does not count then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_begins_at_the_commit_of_the_users_repository_that_is_named() {
+    let Some(world) = World::start(|_| {}).await else { return };
+    world.git(&["branch", "topic"]);
+    world.git(&["commit", "-q", "-am", "second"]);
+    let (top, topic) = (world.repo(), world.git(&["rev-parse", "topic"]));
+    let prompt = bash("cat a.txt; ls new.txt; echo more >>a.txt");
+    let ended = world.outcome_of(&["--repo", &format!("{}#topic", top.display()), &prompt]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let said = ended.tool_results().concat();
+    assert!(said.contains("one\n") && said.contains("No such file"), "{said}");
+    let told = format!("working on a copy of {}: commit {}", top.display(), &topic[..12]);
+    assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+    let [branch] = &world.branches()[..] else { panic!("{}", ended.stderr) };
+    assert_eq!(world.git(&["show", &format!("{branch}:a.txt")]), "one\nmore");
+    assert_eq!(world.git(&["rev-parse", &format!("{branch}~1")]), topic);
+
+    let wrong = world.outcome_of(&["--repo", &format!("{}#none", top.display()), "do nothing"]).await;
+    assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("has no branch, tag or commit `none`") && wrong.events.is_empty());
+    world.end().await;
+}
+
 /// A task that nobody followed: where there is no clone yet, its work becomes one, as that of a task that was followed
 /// does, also where another repository is around; in a clone made later it is a branch. It is retried and resumed anywhere.
 #[tokio::test(flavor = "multi_thread")]

@@ -223,8 +223,9 @@ async fn a_task_is_asked_for_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_is_summed_up_and_what_runs_by_itself_is_flagged() {
     let Some(world) = World::start(|_| {}).await else { return };
+    world.git(&["config", "core.hooksPath", "tools"]);
     let commands = [
-        "mkdir -p .github/workflows .husky && echo 'on: push' > .github/workflows/ci.yml && echo x > .husky/pre-commit",
+        "mkdir -p .github/workflows tools && echo 'on: push' > .github/workflows/ci.yml && echo x > tools/pre-commit",
         "printf 'x\\033[2J' > \"$(printf 'odd\\033[2Jname')\"; echo more >> a.txt",
         "make test",
         "curl -sS http://nowhere.invalid/ || true",
@@ -237,7 +238,7 @@ async fn a_result_is_summed_up_and_what_runs_by_itself_is_flagged() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let flagged = [
         "flagged     .github/workflows/ci.yml: a pipeline, which takes effect by itself",
-        "flagged     .husky/pre-commit: a hook of git, which takes effect by itself",
+        "flagged     tools/pre-commit: a hook of git, which takes effect by itself",
     ];
     let all_in = |text: &str| flagged.iter().all(|line| text.contains(line));
     assert!(all_in(&ended.stderr), "{}", ended.stderr);
@@ -263,8 +264,8 @@ async fn a_result_is_summed_up_and_what_runs_by_itself_is_flagged() {
     }
     let json: Value = serde_json::from_str(&result(&["--json"]).await.text()).unwrap();
     assert_eq!((json["id"].as_str(), json["outcome"]["name"].as_str()), (Some(&*task), Some("succeeded")));
-    assert_eq!(json["changes"]["files"][2], serde_json::json!({"path": "a.txt", "added": 1, "removed": 0}));
-    assert_eq!(json["changes"]["flagged"][1]["path"], ".husky/pre-commit");
+    assert_eq!(json["changes"]["files"][1], serde_json::json!({"path": "a.txt", "added": 1, "removed": 0}));
+    assert_eq!(json["changes"]["flagged"][1]["path"], "tools/pre-commit");
     assert_eq!(json["log"]["tests"][0], serde_json::json!({"command": "make test", "failed": true}));
     assert_eq!((json["log"]["commands_count"].as_u64(), json["log"]["turns"].as_u64()), (Some(4), Some(5)));
     assert!(all_in(&result(&["--branch", "other"]).await.text()));
@@ -291,11 +292,11 @@ async fn a_result_is_summed_up_and_what_runs_by_itself_is_flagged() {
         refused.contains("nothing was changed") && refused.contains("add --with-flagged to --apply"),
         "{refused}"
     );
-    assert!(refused.contains(".husky/pre-commit: a hook of git"), "{refused}");
+    assert!(refused.contains("tools/pre-commit: a hook of git"), "{refused}");
     assert_eq!(world.git(&["status", "--porcelain"]), before);
     assert_eq!(result(&["--with-flagged"]).await.code, Some(2), "only with --apply");
     result(&["--apply", "--with-flagged"]).await.text();
-    assert!(world.repo().join(".husky/pre-commit").is_file());
+    assert!(world.repo().join("tools/pre-commit").is_file());
     world.end().await;
 }
 

@@ -216,7 +216,7 @@ fn ran_words(Ran { command, failed }: &Ran) -> String {
 
 async fn changes(task: &Task, head: &str, taking: &mut Taking) -> anyhow::Result<Changes> {
     let work = taking.fetch(task, head).await.map_err(Stop::into_error)?;
-    Ok(work.changes().await?)
+    Ok(work.changes(&taking.hooks().await?).await?)
 }
 
 /// Reads the log of a task once through. `None`: it is not kept any more.
