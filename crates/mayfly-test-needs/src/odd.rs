@@ -102,18 +102,18 @@ pub fn tree() -> impl Strategy<Value = Tree> {
 impl Thing {
     /// Puts it there, unless something else is in its way.
     fn put(&self, at: &Path) -> bool {
-        let folder = fs::create_dir_all(at.parent().unwrap());
+        let folder = fs::create_dir_all(at.parent().expect("it is in the repository"));
         if folder.is_err() || at.is_dir() && !at.is_symlink() {
             return false;
         }
         let _ = fs::remove_file(at);
         match self {
             Self::File { bytes, executable } => {
-                fs::write(at, bytes).unwrap();
+                fs::write(at, bytes).expect("a file");
                 let mode = if *executable { 0o755 } else { 0o644 };
-                fs::set_permissions(at, fs::Permissions::from_mode(mode)).unwrap();
+                fs::set_permissions(at, fs::Permissions::from_mode(mode)).expect("ours");
             }
-            Self::Link(leads) => symlink(OsStr::from_bytes(leads), at).unwrap(),
+            Self::Link(leads) => symlink(OsStr::from_bytes(leads), at).expect("a link"),
         }
         true
     }
@@ -126,8 +126,9 @@ pub type Listing = BTreeMap<PathBuf, Option<(bool, bool, Vec<u8>)>>;
 pub fn listing(top: &Path) -> Listing {
     let (mut found, mut folders) = (BTreeMap::new(), vec![top.to_owned()]);
     while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
-            let (is, name) = (path.symlink_metadata().unwrap(), path.strip_prefix(top).unwrap().to_owned());
+        for path in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            let (is, name) =
+                (path.symlink_metadata().expect("there"), path.strip_prefix(top).expect("below").to_owned());
             if name == Path::new(".git") {
                 continue;
             }
@@ -137,8 +138,8 @@ pub fn listing(top: &Path) -> Listing {
                 continue;
             }
             let content = match is.is_symlink() {
-                true => fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes(),
-                false => fs::read(&path).unwrap(),
+                true => fs::read_link(&path).expect("a link").into_os_string().into_encoded_bytes(),
+                false => fs::read(&path).expect("a file"),
             };
             let executable = !is.is_symlink() && is.permissions().mode() & 0o111 != 0;
             found.insert(name, Some((is.is_symlink(), executable, content)));
@@ -164,8 +165,8 @@ pub fn fill(repo: &Path, git: impl Fn(&[&str]) -> String, tree: &[(PathBuf, Thin
             _ => Thing::File { bytes: b"before".to_vec(), executable: false }.put(&repo.join(path)),
         };
     }
-    fs::create_dir_all(repo.join(SUBMODULE)).unwrap();
-    fs::create_dir_all(repo.join("empty/too")).unwrap();
+    fs::create_dir_all(repo.join(SUBMODULE)).expect("a folder");
+    fs::create_dir_all(repo.join("empty/too")).expect("a folder");
     git(&["add", "--all"]);
     let pointer = format!("160000,{},{SUBMODULE}", "0123456789".repeat(4));
     git(&["update-index", "--add", "--cacheinfo", &pointer]);
