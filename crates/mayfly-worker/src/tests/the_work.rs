@@ -86,12 +86,16 @@ impl Place {
 
     /// A clone of the base that has taken the bundle, checked out.
     pub(super) fn taken(&self, bundle: &Bundle) -> PathBuf {
+        self.taken_from(&written(bundle, self.dir.path()), &bundle.head)
+    }
+
+    /// The same of one that has arrived.
+    fn taken_from(&self, file: &Path, head: &str) -> PathBuf {
         let taken = self.dir.path().join("taken");
         git(self.dir.path(), &["clone", "--quiet", "base", "taken"]);
-        let file = written(bundle, self.dir.path());
         git(&taken, &["fetch", "--quiet", file.to_str().unwrap(), "refs/heads/work"]);
         git(&taken, &["checkout", "--quiet", "FETCH_HEAD"]);
-        assert_eq!(git(&taken, &["rev-parse", "HEAD"]), bundle.head);
+        assert_eq!(git(&taken, &["rev-parse", "HEAD"]), head);
         git(&taken, &["fsck", "--strict"]);
         taken
     }
@@ -435,8 +439,7 @@ async fn the_work_of_a_run_is_handed_over_with_its_token() {
     assert_eq!(host.result("transcript").unwrap(), "{}\n");
     let file = host.dir.path().join("bundle");
     fs::write(&file, host.result("bundle").unwrap()).unwrap();
-    let (head, others, staged) = (collected.head.unwrap(), collected.others, None);
-    let taken = place.taken(&Bundle { head, others, staged, file });
+    let taken = place.taken_from(&file, &collected.head.unwrap());
     assert_eq!(read(&taken, "kept"), "two\n");
 }
 
