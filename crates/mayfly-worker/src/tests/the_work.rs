@@ -90,6 +90,7 @@ impl Place {
         self.taken_from(&written(bundle, self.dir.path()), &bundle.head)
     }
 
+    /// The same of one that has arrived.
     fn taken_from(&self, file: &Path, head: &str) -> PathBuf {
         let taken = self.dir.path().join("taken");
         git(self.dir.path(), &["clone", "--quiet", "base", "taken"]);
