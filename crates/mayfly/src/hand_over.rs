@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 use mayfly_client::Bundle;
 use mayfly_failpoint::failpoint;
+use mayfly_git::Mirror;
 use mayfly_wire::api::{COMMITS_MAX, WholeBundle, Workspace};
 use tempfile::TempDir;
 
@@ -22,15 +23,16 @@ use crate::landing::Code;
 use crate::printer::Printer;
 use crate::progress::{Progress, TICK};
 
-/// Hands over `code` as the folder `name`.
+/// Hands over `code` as the folder `name`; `from` is the repository elsewhere that it was fetched from, if any.
 pub(crate) async fn hand_over(
     contact: &Contact,
     printer: &mut Printer,
     name: &str,
     code: &Code,
+    from: Option<&Mirror>,
 ) -> anyhow::Result<Workspace> {
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let mut sender = Sender { contact, printer, name, code, scratch };
+    let mut sender = Sender { contact, printer, name, code, from, scratch };
     let base = &code.snapshot.base;
     if code.quarantine.is_cut_off(base).await? {
         return sender.send(base, None).await;
@@ -47,7 +49,8 @@ pub(crate) async fn hand_over(
     };
     match whole.base == *base {
         true => {
-            Ok(Workspace { id: whole.id, name: name.to_owned(), base: whole.base, on: None, origin: None })
+            let origin = sender.origin();
+            Ok(Workspace { id: whole.id, name: name.to_owned(), base: whole.base, on: None, origin })
         }
         false => sender.send(base, Some(&whole)).await,
     }
@@ -59,6 +62,7 @@ struct Sender<'a> {
     printer: &'a mut Printer,
     name: &'a str,
     code: &'a Code,
+    from: Option<&'a Mirror>,
     scratch: TempDir,
 }
 
@@ -75,7 +79,11 @@ impl Sender<'_> {
         let mut progress = Progress::if_slow(format!("handing over {name}"));
         let sent = telling(&bundle.sent, bundle.bytes, upload, |words| progress.note(words)).await?;
         failpoint("code-handed");
-        Ok(sent)
+        Ok(Workspace { origin: self.origin(), ..sent })
+    }
+
+    fn origin(&self) -> Option<String> {
+        self.from.map(|mirror| mirror.url().to_owned())
     }
 }
 

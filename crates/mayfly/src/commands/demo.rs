@@ -126,7 +126,7 @@ impl Play<'_> {
         let hand_over = async {
             let (quarantine, snapshot) = self.repo.snapshot(&scratch).await?;
             let code = Code { quarantine, snapshot };
-            let workspace = hand_over(&contact, printer, &self.repo.name, &code).await?;
+            let workspace = hand_over(&contact, printer, &self.repo.name, &code, None).await?;
             Ok((code, workspace))
         };
         let (code, workspace) = interrupts.or_stop(hand_over).await?;

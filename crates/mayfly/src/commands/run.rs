@@ -63,7 +63,9 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         true => Printer::of_lines(args.json, environment),
         false => Printer::of_process(args.json, environment),
     };
-    note.iter().for_each(|note| printer.aside(note));
+    if let Some(note) = note {
+        printer.aside(&note);
+    }
     if let Some(found) = &registries {
         printer.aside(&registries_words(found));
     }
@@ -106,9 +108,8 @@ pub(crate) async fn run(args: RunArgs, settings: &Settings, environment: &Enviro
         None => {}
     }
     if let (Some(name), Some(code)) = (&name, &code) {
-        let upload = async { Ok(hand_over(&contact, &mut printer, name, code).await?) };
-        let mut workspace = interrupts.or_stop(upload).await?;
-        workspace.origin = mirror.as_ref().map(|mirror| mirror.url().to_owned());
+        let upload = async { Ok(hand_over(&contact, &mut printer, name, code, mirror.as_ref()).await?) };
+        let workspace = interrupts.or_stop(upload).await?;
         let without = tasks.iter_mut().filter(|task| task.workspace.is_none());
         without.for_each(|task| task.workspace = Some(workspace.clone()));
     }
