@@ -143,13 +143,11 @@ pub(crate) async fn fly(args: FlyArgs, environment: &Environment) -> Result<Exit
 async fn deploy(args: DeployArgs, environment: &Environment, printer: &mut Printer) -> Result<Exit, Stop> {
     let DeployArgs { which, regions: Regions(regions), image, size, volume_gb, dry_run } = args;
     let kept = Kept::of(environment, &which.app)?;
-    let (image, built) = match image {
-        Some(image) => (image, None),
-        None => {
-            let built = Built::find(environment, &which.app)?;
-            (built.name(), Some(built))
-        }
+    let built = match &image {
+        Some(_) => None,
+        None => Some(Built::find(environment, &which.app)?),
     };
+    let image = built.as_ref().map(Built::name).or(image).unwrap_or_default();
     // Before anything is made: whoever is asked for it later has it.
     let owner_token = match dry_run {
         true => String::new(),
