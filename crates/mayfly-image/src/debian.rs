@@ -15,7 +15,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -27,6 +27,10 @@ use crate::program::{self, Ended, Flag};
 
 /// What is in every image, with what Debian calls essential, and what these need.
 pub const PACKAGES: [&str; 7] = ["bash", "ca-certificates", "git", "nodejs", "procps", "python3", "ripgrep"];
+/// What leads to the newest kernel for virtual machines, how the names of kernels begin, and what an initramfs runs.
+const KERNEL: &str = "linux-image-cloud-amd64";
+const KERNEL_IMAGE: &str = "linux-image-";
+const BUSYBOX: &str = "busybox-static";
 /// Whose lists are taken, and by which keys.
 const ORIGINS: [(&str, &str); 2] = [
     ("Debian", "/usr/share/keyrings/debian-archive-keyring.gpg"),
@@ -92,7 +96,7 @@ pub struct Programs<'a>(pub &'a dyn Fn(&str) -> Command);
 
 impl Programs<'_> {
     /// A program by its name, with the environment that it is to have.
-    fn start(self, program: &str) -> Command {
+    pub(crate) fn start(self, program: &str) -> Command {
         (self.0)(program)
     }
 }
@@ -150,6 +154,39 @@ impl<'a> Lists<'a> {
         let mut apt = self.apt();
         apt.args(["--simulate", "install", "?essential"]).args(PACKAGES).args(packages);
         installs(&output(apt, "apt-get")?)
+    }
+
+    /// The packages that the parts of a virtual machine's kernel come from: the kernel itself, and what its initramfs runs.
+    pub fn kernel(&self) -> Result<[Package; 2], DebianError> {
+        let mut apt = self.apt();
+        apt.args(["--simulate", "install", KERNEL, BUSYBOX]);
+        let all = installs(&output(apt, "apt-get")?)?;
+        // The first name is that of the newest one, which it needs.
+        let is_kernel = |name: &str| name.starts_with(KERNEL_IMAGE) && name != KERNEL;
+        let find = |is: &dyn Fn(&str) -> bool| {
+            let found = all.iter().find(|package| is(&package.name)).cloned();
+            found.ok_or_else(|| DebianError::Apt { said: format!("{KERNEL} and {BUSYBOX} lead to none") })
+        };
+        Ok([find(&is_kernel)?, find(&|name| name == BUSYBOX)?])
+    }
+
+    /// The archive of a package, fetched if it is not there; apt checks what comes.
+    pub fn archive(&self, package: &Package) -> Result<PathBuf, DebianError> {
+        let folder = self.folder.join("packages");
+        let place = folder.join(format!("{package}.deb"));
+        if place.exists() {
+            return Ok(place);
+        }
+        fs::create_dir_all(&folder).map_err(DebianError::Scratch)?;
+        let scratch = tempfile::tempdir_in(&folder).map_err(DebianError::Scratch)?;
+        let mut apt = self.apt();
+        apt.args(["download", &package.to_string()]).current_dir(scratch.path());
+        output(apt, "apt-get")?;
+        let mut fetched = fs::read_dir(scratch.path()).map_err(DebianError::Scratch)?;
+        let fetched = fetched.next().unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
+        let moved = fetched.and_then(|fetched| fs::rename(fetched.path(), &place));
+        moved.map_err(DebianError::Scratch)?;
+        Ok(place)
     }
 
     /// apt, as if nothing were installed, with these sources alone.

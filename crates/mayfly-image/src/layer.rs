@@ -1,17 +1,22 @@
 //! A tree as the bytes of a layer: a tar, packed by gzip, in which nothing is left to chance.
 //!
 //! Entries are in the order of their paths, each after the folders that it is in. There is one time for all of them, no name of
-//! a user or a group, and nothing that is the packer's own.
+//! a user or a group, and nothing that is the packer's own. Read back, it is the same tree.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::path::Path;
+use std::sync::Arc;
 
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
-use tar::{Builder, EntryType, Header};
+use tar::{Archive, Builder, EntryType, Header};
 
 use crate::gone::{Watch, given_up};
-use crate::tree::{Content, Data, Entry, Tree};
+use crate::root::{self, At};
+use crate::tree::{BadTree, Content, Data, Entry, Tree};
 
 /// The time of everything in an image: the beginning of 2000. Some programs do not take one before 1980.
 pub(crate) const TIME: u64 = 946_684_800;
@@ -58,6 +63,25 @@ pub(crate) fn write_tar<W: Write>(tree: &Tree, to: W) -> io::Result<W> {
         }
     }
     builder.into_inner()
+}
+
+/// Adds what a layer has to a tree. What it is unpacked to is in `scratch`, in a file without a name.
+pub(crate) fn add_to(tree: &mut Tree, layer: File, scratch: &Path) -> Result<(), BadTree> {
+    let mut tar = tempfile::tempfile_in(scratch).map_err(BadTree::Unreadable)?;
+    io::copy(&mut GzDecoder::new(BufReader::new(layer)), &mut tar).map_err(BadTree::Unreadable)?;
+    let tar = Arc::new(tar);
+    let mut read = Archive::new(At::begin(&tar));
+    for entry in read.entries().map_err(BadTree::Unreadable)? {
+        let entry = entry.map_err(BadTree::Unreadable)?;
+        let Some(path) = root::path(&entry.path_bytes())? else { continue };
+        let Some(entry) = root::found(&path, &entry, &tar)? else { continue };
+        let is_folder = |entry: &Entry| matches!(entry.content, Content::Folder);
+        // Each layer names the folders that it is in.
+        if !(is_folder(&entry) && tree.get(&path).is_some_and(is_folder)) {
+            tree.add(&path, entry)?;
+        }
+    }
+    Ok(())
 }
 
 fn header(entry: &Entry) -> Header {

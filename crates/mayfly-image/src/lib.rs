@@ -4,6 +4,9 @@
 //! a mirror ─► debian::Lists ─► resolve ─► install ─► root::read ─► Tree ─┐
 //! the pinned claude ──────────────────────────────────────────────► Tree ─┤► Store::layer ─► Store::put ─► an OCI layout
 //! mayfly, static ─► elf ──────────────────────────────────────────► Tree ─┘
+//!
+//! an image's layers ─► Tree ─► erofs ─┐
+//! a mirror ─► kernel ─────────────────┴► system: what virtual machines of this box start from
 //! ```
 //!
 //! The same packages, claude and mayfly are always the same bytes, whoever builds: nothing of the machine that it is built
@@ -13,9 +16,12 @@
 //! apt and mmdebstrap ask the mirror that this machine's own configuration names; what is built is brought to a registry by
 //! [`push`].
 
+mod cpio;
 pub mod debian;
 pub mod elf;
+mod erofs;
 mod gone;
+pub mod kernel;
 mod layer;
 pub mod oci;
 pub mod parts;
@@ -24,6 +30,7 @@ pub mod push;
 mod reference;
 pub mod root;
 mod store;
+pub mod system;
 mod tree;
 
 pub use gone::Watch;

@@ -78,20 +78,19 @@ pub fn read(archive: File) -> Result<(Tree, Vec<Package>), BadTree> {
     let mut tree = Tree::default();
     let mut same = Same::default();
     // Its position is this reader's own.
-    let mut read = Archive::new(At { file: &archive, at: 0 });
+    let mut read = Archive::new(At::begin(&archive));
     for entry in read.entries().map_err(BadTree::Unreadable)? {
         let entry = entry.map_err(BadTree::Unreadable)?;
         let Some(path) = path(&entry.path_bytes())? else { continue };
-        let found = found(&path, &entry, &archive)?;
-        match found {
-            Found::Same { of } => same.add(path, of),
-            Found::Entry(found) => {
+        match found(&path, &entry, &archive)? {
+            Some(Entry { content: Content::Same(of), .. }) => same.add(path, of),
+            Some(found) => {
                 same.files.insert(path.clone(), found.clone());
                 if is_kept(&path) {
                     tree.add(&path, found)?;
                 }
             }
-            Found::Nothing => {}
+            None => {}
         }
     }
     same.put_into(&mut tree)?;
@@ -102,9 +101,15 @@ pub fn read(archive: File) -> Result<(Tree, Vec<Package>), BadTree> {
 }
 
 /// A file that is read from one place on, without a position that others see.
-struct At<'a> {
+pub(crate) struct At<'a> {
     file: &'a Arc<File>,
     at: u64,
+}
+
+impl<'a> At<'a> {
+    pub(crate) fn begin(file: &'a Arc<File>) -> Self {
+        Self { file, at: 0 }
+    }
 }
 
 impl Read for At<'_> {
@@ -116,7 +121,7 @@ impl Read for At<'_> {
 }
 
 /// The path of an entry; none for the root itself.
-fn path(bytes: &[u8]) -> Result<Option<String>, BadTree> {
+pub(crate) fn path(bytes: &[u8]) -> Result<Option<String>, BadTree> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| BadTree::name(&String::from_utf8_lossy(bytes), "has a name that is not UTF-8"))?;
     let path = text.strip_prefix("./").unwrap_or(text);
@@ -124,16 +129,12 @@ fn path(bytes: &[u8]) -> Result<Option<String>, BadTree> {
     Ok((!path.is_empty() && path != ".").then(|| path.to_owned()))
 }
 
-enum Found {
-    Entry(Entry),
-    /// The same file as another.
-    Same {
-        of: String,
-    },
-    Nothing,
-}
-
-fn found<R: Read>(path: &str, entry: &tar::Entry<'_, R>, archive: &Arc<File>) -> Result<Found, BadTree> {
+/// What an entry of an archive is; none for what no tree has. Of the same file as another the content is not here.
+pub(crate) fn found<R: Read>(
+    path: &str,
+    entry: &tar::Entry<'_, R>,
+    archive: &Arc<File>,
+) -> Result<Option<Entry>, BadTree> {
     let header = entry.header();
     let number = |number: io::Result<u64>| {
         let number = number.map_err(BadTree::Unreadable)?;
@@ -152,18 +153,16 @@ fn found<R: Read>(path: &str, entry: &tar::Entry<'_, R>, archive: &Arc<File>) ->
         EntryType::Symlink => Content::Link(to()?),
         EntryType::Link => {
             let to = to()?;
-            let Some(of) = self::path(to.as_bytes())? else {
-                return Err(BadTree::name(path, "is the same as the root"));
-            };
-            return Ok(Found::Same { of });
+            let of = self::path(to.as_bytes())?;
+            Content::Same(of.ok_or_else(|| BadTree::name(path, "is the same as the root"))?)
         }
         // mmdebstrap puts the usual ones into /dev; a machine has its own.
-        EntryType::Char | EntryType::Block if path.starts_with("dev/") => return Ok(Found::Nothing),
+        EntryType::Char | EntryType::Block if path.starts_with("dev/") => return Ok(None),
         _ => return Err(BadTree::name(path, "is neither a file nor a folder nor a link")),
     };
     let (uid, gid) = (number(header.uid())?, number(header.gid())?);
     let mode = header.mode().map_err(BadTree::Unreadable)?;
-    Ok(Found::Entry(Entry { mode, uid, gid, content }))
+    Ok(Some(Entry { mode, uid, gid, content }))
 }
 
 /// Files with several names, of which the first that is kept has the content.

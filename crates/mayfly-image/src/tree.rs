@@ -190,8 +190,11 @@ pub enum BadTree {
         why: String,
     },
     /// The archive does not read.
-    #[error("cannot read the tree that mmdebstrap made")]
+    #[error("cannot read the tree of an image")]
     Unreadable(#[source] io::Error),
+    /// There is no room for it, or nobody waits any more.
+    #[error("cannot write the file system")]
+    Unwritable(#[source] io::Error),
 }
 
 impl BadTree {

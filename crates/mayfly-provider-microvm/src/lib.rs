@@ -1,8 +1,8 @@
 //! Machines as virtual machines of this box: a kernel of their own, and no network.
 //!
-//! A machine is a virtual machine monitor, QEMU, with a device beside it that carries vsock, and a folder. Its *holder*, a
-//! small process of our own binary, starts both, hands over what the guest's worker boots from, waits for its end, and
-//! outlives the orchestrator.
+//! A machine is a virtual machine monitor and a folder: Firecracker, or QEMU with a device beside it that carries vsock. Its
+//! *holder*, a small process of our own binary, starts it, hands over what the guest's worker boots from, waits for its end,
+//! and outlives the orchestrator.
 //!
 //! ```text
 //! orchestrator ──spec──► holder ─┬─► vhost-device-vsock ◄──┐ vsock
@@ -18,27 +18,30 @@
 //! ```
 //!
 //! The guest is the same for all: a kernel, an initramfs and an image, none of which is ever written. What leaves it is
-//! vsock, and of that only the two ports that have a socket in its folder. Without hardware for it, QEMU emulates the
-//! processor: slower, and as isolated.
+//! vsock, and of that only the two ports that have a socket in its folder. Firecracker needs a processor that virtualises;
+//! without one QEMU emulates it: slower, and as isolated. Which of them makes the machines is chosen ([`Vmm`]).
 //!
 //! What runs inside is the worker's business (`mayfly worker --vm`), and making the guest is the image's.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod create;
+mod decide;
 mod holder;
 mod machine;
 mod memory;
 mod programs;
+mod system;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use decide::Decided;
 use mayfly_core::AttemptId;
 use mayfly_holder::Machines;
 use mayfly_provider::{Machine, MachineSpec, Provider, ProviderError, Sight};
-use serde::{Deserialize, Serialize};
+use system::Checked;
 
 pub use holder::{HOLDER_VERB, holder_main};
 
@@ -54,33 +57,52 @@ pub struct MicrovmConfig {
     pub mayfly: PathBuf,
     /// Where the programs are that machines run on, as `PATH` has it.
     pub path: OsString,
-    /// What machines are started from.
-    pub guest: Guest,
+    /// The folder of what machines start from, as `mayfly image build --for microvm` makes it.
+    pub system: PathBuf,
+    /// What they run in.
+    pub vmm: Vmm,
     /// How long a guest may take from its start until it asks for its handover.
     pub boot_max: Duration,
 }
 
-/// What machines are started from; nobody writes to it any more.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Guest {
-    /// A Linux kernel, as a bzImage.
-    pub kernel: PathBuf,
-    /// What loads the kernel's modules, and enters the image.
-    pub initramfs: PathBuf,
-    /// The root file system.
-    pub image: PathBuf,
+/// What machines run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vmm {
+    /// Firecracker where a guest starts by it, as is tried once, and else QEMU.
+    Auto,
+    /// Firecracker, and nothing else.
+    Firecracker,
+    /// QEMU, and nothing else.
+    Qemu,
+}
+
+/// A host, with what was found out about it.
+#[derive(Debug)]
+struct Host {
+    config: MicrovmConfig,
+    system: Checked,
+    decided: Decided,
 }
 
 /// Makes machines as virtual machines of this host.
 #[derive(Debug)]
 pub struct Microvm {
-    machines: Machines<MicrovmConfig>,
+    machines: Machines<Host>,
 }
 
 impl Microvm {
     /// Nothing is made or tried until a verb is called.
     pub fn new(config: MicrovmConfig) -> Self {
-        Self { machines: Machines::new(config) }
+        Self {
+            machines: Machines::new(Host { config, system: Checked::default(), decided: Decided::default() }),
+        }
+    }
+}
+
+impl Microvm {
+    /// Why QEMU makes the machines where Firecracker was tried first. None where that was not, and where it does.
+    pub async fn fell_back(&self) -> Result<Option<String>, ProviderError> {
+        self.machines.blocking("look", |host| Ok(host.decided.fell_back())).await
     }
 }
 
@@ -107,6 +129,6 @@ impl Provider for Microvm {
     }
 
     async fn look(&self, attempt: AttemptId) -> Result<Sight, ProviderError> {
-        self.machines.blocking("look", move |config| machine::look(config, attempt)).await
+        self.machines.blocking("look", move |host| machine::look(host, attempt)).await
     }
 }

@@ -11,7 +11,7 @@ use mayfly_holder::{Failure, Folder, Kind as _, ProcessId, Step, machine};
 use mayfly_provider::{ProviderError, Sight};
 use serde::{Deserialize, Serialize};
 
-use crate::MicrovmConfig;
+use crate::Host;
 
 /// How long a killed process may take to end.
 const END_MAX: Duration = Duration::from_secs(20);
@@ -22,6 +22,9 @@ pub(crate) struct State {
     pub(crate) holder: Option<ProcessId>,
     /// What it has started, which the kernel kills with it.
     pub(crate) processes: Vec<ProcessId>,
+    /// What its guest may come to use.
+    #[serde(default)]
+    pub(crate) memory_bytes: u64,
     pub(crate) notes: Vec<String>,
     /// How it ended, in words.
     pub(crate) end: Option<String>,
@@ -46,10 +49,9 @@ pub(crate) fn clear(folder: &Folder) -> Result<(), Failure> {
 }
 
 /// [`Provider::look`](mayfly_provider::Provider::look).
-pub(crate) fn look(config: &MicrovmConfig, attempt: AttemptId) -> Result<Sight, ProviderError> {
-    let places = config.places();
-    let machine =
-        machine::<MicrovmConfig>(&places, attempt).step(format!("look at the machine of {attempt}"));
+pub(crate) fn look(host: &Host, attempt: AttemptId) -> Result<Sight, ProviderError> {
+    let places = host.places();
+    let machine = machine::<Host>(&places, attempt).step(format!("look at the machine of {attempt}"));
     let machine = machine.map_err(|failure| failure.unclear("look"))?;
     Ok(match machine.alive {
         true => Sight::Alive,

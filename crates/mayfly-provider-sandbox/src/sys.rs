@@ -70,6 +70,9 @@ pub(crate) fn restrict_mount(tree: impl AsFd, attributes: u64, recursive: bool) 
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// `SIOCSIFFLAGS`, as netdevice(7) has it: C libraries give it other types.
+const SET_FLAGS: libc::Ioctl = 0x8914;
+
 /// Brings the loopback interface of this network namespace up.
 pub(crate) fn bring_loopback_up() -> io::Result<()> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
@@ -81,15 +84,16 @@ pub(crate) fn bring_loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags =
         libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("two small flags");
     // SAFETY: SIOCSIFFLAGS reads an `ifreq`, which lives through the call.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), SET_FLAGS, &raw const request) })
 }
 
 /// Marks every descriptor from `first` on to be closed when a program is executed.
 pub(crate) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     let first = libc::c_uint::try_from(first).expect("a descriptor is not negative");
     let flags = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).expect("one small flag");
-    // SAFETY: takes numbers only, and closes nothing now.
-    check(unsafe { libc::close_range(first, libc::c_uint::MAX, flags) })
+    // SAFETY: takes numbers only, and closes nothing now. Not every C library has a function for it.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn check(done: libc::c_int) -> io::Result<()> {

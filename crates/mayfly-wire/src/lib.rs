@@ -4,6 +4,7 @@
 //! - [`boot`]: what a machine finds when its worker starts.
 //! - [`endpoint`]: where an orchestrator is reached.
 //! - [`event`]: one record of a task's log, as clients read it.
+//! - [`system`]: what virtual machines of this box start from.
 //! - [`tunnel`]: what a tunnel on the user's machine and the orchestrator say to each other.
 //! - [`worker`]: what a worker and the orchestrator say to each other.
 //! - [`secret`]: a credential or token on its way, which no log can print.
@@ -16,6 +17,7 @@ pub mod boot;
 pub mod endpoint;
 pub mod event;
 pub mod secret;
+pub mod system;
 pub mod tunnel;
 pub mod worker;
 

@@ -58,6 +58,11 @@ impl Environment {
         self.xdg("XDG_CACHE_HOME", ".cache")
     }
 
+    /// The folder of what virtual machines start from, each in a folder of its image's name.
+    pub(crate) fn systems_folder(&self) -> Option<PathBuf> {
+        Some(self.cache_folder()?.join("systems"))
+    }
+
     /// The folder of what the user has chosen.
     pub(crate) fn config_folder(&self) -> Option<PathBuf> {
         self.xdg("XDG_CONFIG_HOME", ".config")

@@ -192,6 +192,41 @@ pub(crate) fn provider_here(text: &str) -> Result<ProviderName, String> {
     named.ok_or_else(|| "expected `sandbox` or `microvm`".to_owned())
 }
 
+/// What virtual machines run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MonitorName {
+    /// What this host can do.
+    Auto,
+    /// With a processor that virtualises.
+    Firecracker,
+    /// With one that is emulated.
+    Qemu,
+}
+
+impl MonitorName {
+    /// Its word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Firecracker => "firecracker",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
+/// Reads what virtual machines run in.
+pub(crate) fn monitor(text: &str) -> Result<MonitorName, String> {
+    let all = [MonitorName::Auto, MonitorName::Firecracker, MonitorName::Qemu];
+    let named = all.into_iter().find(|name| name.word() == text);
+    named.ok_or_else(|| "expected `auto`, `firecracker` or `qemu`".to_owned())
+}
+
+/// Reads for which machines an image is to be made fit.
+pub(crate) fn image_for(text: &str) -> Result<ProviderName, String> {
+    let named = provider(text).ok().filter(|name| *name == ProviderName::Microvm);
+    named.ok_or_else(|| "expected `microvm`: those of Fly take each image as it is".to_owned())
+}
+
 /// Reads a name of Fly's, whose form the provider knows.
 pub(crate) fn fly_word(text: &str) -> Result<String, String> {
     const BYTES_MAX: usize = 500;

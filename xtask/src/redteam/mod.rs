@@ -142,8 +142,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let build = if args.built { Build::Not } else { Build::First };
     let place = Place::prepare(home.path(), build, args.claude.clone()).await?;
     let mut table = Table { rows: Vec::new(), json: args.json };
-    let absent = |provider| Row::absent(provider, "this build has no such provider");
-    table.add(["microvm", "fly"].map(absent).to_vec())?;
+    let absent = |(provider, why)| Row::absent(provider, why);
+    let elsewhere = [
+        ("microvm", "its guests need an image and minutes: the tests of mayfly-provider-microvm try them"),
+        ("fly", "its machines are Fly's"),
+    ];
+    table.add(elsewhere.map(absent).to_vec())?;
     in_sandboxes(&place, args.live, &mut table).await?;
     table.end();
     ensure!(table.count(Verdict::Held) > 0, "nothing could be tried here");

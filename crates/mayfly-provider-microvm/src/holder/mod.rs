@@ -4,8 +4,8 @@
 //! holder                                   QEMU                      guest
 //!   ├ the disk, the initramfs, the sockets
 //!   ├─► vhost-device-vsock
-//!   ├─────────────────────────────────────► dials our QMP socket
-//!   │              ◄──capabilities, cont──►
+//!   ├─────────────────────────────────────► dials our QMP socket      (or Firecracker, which carries vsock
+//!   │              ◄──capabilities, cont──►                            itself, and has a socket of its own)
 //!   ├ answers the maker                     ──────────────────────► boots
 //!   │   ◄────────────────── vsock_6293 ──── vsock ──────────────── worker --vm
 //!   ├─ the handover, once ───────────────────────────────────────► the worker
@@ -21,6 +21,7 @@
 //! guest's console says are kept, the rest is read and dropped.
 
 mod disk;
+mod firecracker;
 mod initramfs;
 mod qemu;
 mod tsc;
@@ -43,9 +44,9 @@ use tokio::net::UnixListener;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::Guest;
 use crate::machine::State;
-use crate::programs::Programs;
+use crate::programs::{Monitor, Programs};
+use crate::system::Guest;
 
 /// The hidden verb of our binary that becomes a holder.
 pub const HOLDER_VERB: &str = "microvm-holder";
@@ -70,6 +71,7 @@ const DISK: &str = "disk";
 const INITRAMFS: &str = "initramfs";
 const DEVICE: &str = "device.sock";
 const QMP: &str = "qmp.sock";
+const API: &str = "firecracker.sock";
 const VSOCK: &str = "vsock";
 const CONSOLE: &str = "console.log";
 
@@ -86,6 +88,9 @@ pub(crate) struct Spec {
     pub(crate) memory_bytes: u64,
     pub(crate) disk_bytes: u64,
     pub(crate) pids_max: u32,
+    pub(crate) cpus: u8,
+    /// What its owner should know before it is made.
+    pub(crate) notes: Vec<String>,
     pub(crate) boot: Boot,
 }
 
@@ -125,8 +130,11 @@ struct Holder {
 
 /// A machine whose processor runs.
 struct Running {
-    qemu: Child,
-    device: Child,
+    monitor: Child,
+    /// What the monitor is called.
+    name: &'static str,
+    /// What carries vsock beside it.
+    device: Option<Child>,
     /// Where its guest asks.
     asked: UnixListener,
 }
@@ -144,7 +152,8 @@ impl Holder {
             std::os::unix::fs::symlink(door, link).step("lead the guest to its door")?;
         }
         let holder = Some(ProcessId::of(getpid()).step("name the holder's process")?);
-        let state = State { holder, ..State::default() };
+        let (notes, memory_bytes) = (spec.notes.clone(), spec.memory_bytes);
+        let state = State { holder, notes, memory_bytes, ..State::default() };
         let mut holder = Self { spec, state, _life: life };
         holder.write_state()?;
         let machine = holder.start().await?;
@@ -156,23 +165,48 @@ impl Holder {
     }
 
     async fn start(&mut self) -> Result<Running, Failure> {
-        for socket in [DEVICE, QMP, &format!("{VSOCK}_{HANDOVER_PORT}")] {
+        for socket in [DEVICE, QMP, API, VSOCK, &format!("{VSOCK}_{HANDOVER_PORT}")] {
             // One that is not there is not in the way.
             let _ = fs::remove_file(socket);
         }
         let asked = UnixListener::bind(format!("{VSOCK}_{HANDOVER_PORT}")).step("listen for the guest")?;
-        let qmp = UnixListener::bind(QMP).step("listen for QEMU")?;
         let until = Instant::now() + STARTED_MAX;
-        let mut device = vmm::start(&self.spec.mayfly, &self.spec.programs.vsock, &device_arguments())?;
+        let (mut monitor, name, device) = match self.spec.programs.monitor.clone() {
+            Monitor::Qemu { program, vsock } => {
+                let (qemu, device) = self.start_qemu(&program, &vsock, until).await?;
+                (qemu, "QEMU", Some(device))
+            }
+            Monitor::Firecracker { program } => {
+                let mut monitor = vmm::start(&self.spec.mayfly, &program, &firecracker::arguments())?;
+                self.name_processes([&monitor])?;
+                firecracker::go(&mut monitor, &self.spec, until).await?;
+                (monitor, "Firecracker", None)
+            }
+        };
+        keep(monitor.stdout.take());
+        drop(monitor.stderr.take());
+        Ok(Running { monitor, name, device, asked })
+    }
+
+    async fn start_qemu(
+        &mut self,
+        program: &Path,
+        vsock: &Path,
+        until: Instant,
+    ) -> Result<(Child, Child), Failure> {
+        let qmp = UnixListener::bind(QMP).step("listen for QEMU")?;
+        let mut device = vmm::start(&self.spec.mayfly, vsock, &device_arguments())?;
         ready(&mut device, until).await?;
         let arguments = qemu::arguments(&self.spec.guest, self.spec.memory_bytes, tsc::khz());
-        let mut qemu = vmm::start(&self.spec.mayfly, &self.spec.programs.qemu, &arguments)?;
-        self.state.processes = [&device, &qemu].into_iter().filter_map(named).collect();
-        self.write_state()?;
+        let mut qemu = vmm::start(&self.spec.mayfly, program, &arguments)?;
+        self.name_processes([&device, &qemu])?;
         qemu::go(&qmp, &mut qemu, until).await?;
-        keep(qemu.stdout.take());
-        drop(qemu.stderr.take());
-        Ok(Running { qemu, device, asked })
+        Ok((qemu, device))
+    }
+
+    fn name_processes<const N: usize>(&mut self, children: [&Child; N]) -> Result<(), Failure> {
+        self.state.processes = children.into_iter().filter_map(named).collect();
+        self.write_state()
     }
 
     /// Hands over what the guest asks for, and returns at the machine's end.
@@ -182,7 +216,7 @@ impl Holder {
                 let handed_over = timeout(HANDOVER_MAX, guest.write_all(&self.handover())).await;
                 drop(guest);
                 match handed_over {
-                    Ok(Ok(())) => end_of(machine.qemu.wait().await),
+                    Ok(Ok(())) => end_of(machine.name, machine.monitor.wait().await),
                     _ => "its guest did not take what it had asked for".to_owned(),
                 }
             }
@@ -204,10 +238,13 @@ impl Holder {
         }
     }
 
-    /// Waits until the guest asks. One that hangs is started once more.
+    /// Waits until the guest asks. One that hangs under emulation is started once more.
     async fn booted(&mut self, machine: &mut Running) -> Result<tokio::net::UnixStream, Failure> {
         let first = machine.asked_within(self.spec.boot_max).await;
         let Err(first) = first else { return first };
+        if matches!(self.spec.programs.monitor, Monitor::Firecracker { .. }) {
+            return Err(first);
+        }
         machine.end().await;
         self.state.notes.push(format!("it was started a second time: {first}"));
         *machine = self.start().await?;
@@ -240,26 +277,27 @@ impl Running {
                 }
                 Err(_) => Err(Failure::new(format!("its guest was not up within {seconds} s{}", last_words()))),
             },
-            ended = self.qemu.wait() => {
-                Err(Failure::new(format!("{} before its guest was up{}", end_of(ended), last_words())))
+            ended = self.monitor.wait() => {
+                let end = end_of(self.name, ended);
+                Err(Failure::new(format!("{end} before its guest was up{}", last_words())))
             }
         }
     }
 
     /// Kills what runs, and returns when nothing of it does.
     async fn end(&mut self) {
-        for child in [&mut self.qemu, &mut self.device] {
+        for child in [&mut self.monitor].into_iter().chain(&mut self.device) {
             // It may have ended by itself.
             let _ = child.kill().await;
         }
     }
 }
 
-fn end_of(ended: io::Result<std::process::ExitStatus>) -> String {
+fn end_of(monitor: &str, ended: io::Result<std::process::ExitStatus>) -> String {
     match ended {
         Ok(status) if status.success() => "it turned itself off".to_owned(),
-        Ok(status) => format!("QEMU ended ({status})"),
-        Err(error) => format!("QEMU cannot be waited for ({error})"),
+        Ok(status) => format!("{monitor} ended ({status})"),
+        Err(error) => format!("{monitor} cannot be waited for ({error})"),
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, timeout_at};
 
 use super::{DEVICE, DISK, INITRAMFS, QMP, vmm};
-use crate::Guest;
+use crate::system::Guest;
 
 /// What the kernel is told: its console is ours, whatever goes wrong is the machine's end, and its timers come when this
 /// host has time for them.
@@ -128,6 +128,7 @@ mod tests {
     fn qemu_is_called_in_this_way() {
         let guest = Guest {
             kernel: "/g/vmlinuz".into(),
+            kernel_elf: "/g/vmlinux".into(),
             initramfs: "/g/initramfs".into(),
             image: "/g/a,b.erofs".into(),
         };

@@ -5,9 +5,10 @@ use std::fs;
 use mayfly_core::causes;
 use mayfly_provider::{Provider as _, ProviderError, Sight};
 use mayfly_provider_microvm::Microvm;
+use mayfly_wire::system::{IMAGE, INITRAMFS, KERNEL};
 use tokio::io::AsyncReadExt as _;
 
-use crate::world::{TICKET, World, attempt, kill, processes_in};
+use crate::world::{TICKET, World, attempt, kill, processes_in, system_with};
 
 #[tokio::test]
 async fn a_guest_comes_to_its_own_door_and_its_end_is_seen() {
@@ -41,9 +42,7 @@ async fn a_guest_comes_to_its_own_door_and_its_end_is_seen() {
 #[tokio::test]
 async fn a_guest_that_cannot_start_is_tried_twice_and_says_why() {
     let Some(mut world) = World::new() else { return };
-    let nothing = world.dir.path().join("nothing");
-    fs::write(&nothing, "no initramfs").unwrap();
-    world.config.guest.initramfs = nothing;
+    world.config.system = system_with(&world.config, world.dir.path(), INITRAMFS, "no initramfs");
     let microvm = Microvm::new(world.config.clone());
     let probed = microvm.probe().await.unwrap_err();
     let words = causes(&probed);
@@ -55,9 +54,7 @@ async fn a_guest_that_cannot_start_is_tried_twice_and_says_why() {
 #[tokio::test]
 async fn what_qemu_refuses_is_refused_in_its_words() {
     let Some(mut world) = World::new() else { return };
-    let kernel = world.dir.path().join("kernel");
-    fs::write(&kernel, "no kernel").unwrap();
-    world.config.guest.kernel = kernel;
+    world.config.system = system_with(&world.config, world.dir.path(), KERNEL, "no kernel");
     let refused = Microvm::new(world.config.clone()).create(&world.spec(attempt(1))).await.unwrap_err();
     assert!(matches!(refused, ProviderError::Refused { .. }), "{refused}");
     assert!(causes(&refused).contains("QEMU does not start"), "{}", causes(&refused));
@@ -65,16 +62,22 @@ async fn what_qemu_refuses_is_refused_in_its_words() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_named() {
+async fn an_image_that_is_not_as_it_was_made_starts_nothing() {
     let Some(world) = World::new() else { return };
     let mut config = world.config.clone();
-    config.guest.image = "/no/image".into();
+    config.system = system_with(&world.config, world.dir.path(), IMAGE, "an image");
+    fs::write(config.system.join(IMAGE), "another").unwrap();
+    let image = fs::canonicalize(&config.system).unwrap().join(IMAGE);
     let refused = Microvm::new(config).create(&world.spec(attempt(1))).await.unwrap_err();
     assert_eq!(
         causes(&refused),
-        "the microvm provider cannot make this machine: cannot find /no/image: \
-         No such file or directory (os error 2)"
+        format!(
+            "the microvm provider cannot make this machine: {} is not as it was made: \
+             `mayfly image build --for microvm` makes it anew",
+            image.display()
+        )
     );
+    assert!(world.is_empty());
 }
 
 #[tokio::test]

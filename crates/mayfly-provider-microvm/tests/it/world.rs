@@ -1,5 +1,6 @@
 //! A host folder with a provider in it, and the door that its guests come to.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,9 +8,11 @@ use std::time::Duration;
 use mayfly_core::AttemptId;
 use mayfly_holder::Lock;
 use mayfly_provider::{Limits, MachineSpec, Provider as _};
-use mayfly_provider_microvm::{Guest, Microvm, MicrovmConfig};
+use mayfly_provider_microvm::{Microvm, MicrovmConfig, Vmm};
+use mayfly_wire::system::{FILES, KERNEL_ELF, LIST, System};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 
@@ -28,14 +31,42 @@ impl World {
     /// None where there is no guest: the test is skipped.
     pub(crate) fn new() -> Option<Self> {
         let Some(guest) = std::env::var_os("MAYFLY_TEST_MICROVM").map(PathBuf::from) else {
-            mayfly_test_needs::skip("MAYFLY_TEST_MICROVM names no guest (scripts/test-guest makes one)");
+            mayfly_test_needs::skip(
+                "MAYFLY_TEST_MICROVM names no folder with a guest (scripts/test makes one)",
+            );
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path(), &guest);
+        Some(Self::of(dir, config))
+    }
+
+    /// One of stand-ins: Firecracker, and a guest whose kernel is this text.
+    pub(crate) fn of_stand_ins(kernel: &str, vmm: Vmm) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (programs, system) = (dir.path().join("programs"), dir.path().join("system"));
+        for folder in [&programs, &system] {
+            fs::create_dir(folder).unwrap();
+        }
+        let fake = env!("CARGO_BIN_EXE_mayfly-fake-firecracker");
+        std::os::unix::fs::symlink(fake, programs.join("firecracker")).unwrap();
+        let mut files = BTreeMap::new();
+        for name in FILES {
+            let content = if name == KERNEL_ELF { kernel } else { name };
+            fs::write(system.join(name), content).unwrap();
+            files.insert(name.to_owned(), hex::encode(Sha256::digest(content)));
+        }
+        let (key, image, kernel) = (String::new(), String::new(), String::new());
+        let list = System { key, image, kernel, files };
+        fs::write(system.join(LIST), serde_json::to_vec(&list).unwrap()).unwrap();
+        let config = MicrovmConfig { path: programs.into(), system, vmm, ..config(dir.path(), dir.path()) };
+        Self::of(dir, config)
+    }
+
+    fn of(dir: TempDir, config: MicrovmConfig) -> Self {
         fs::create_dir(dir.path().join("way-out")).unwrap();
         let door = UnixListener::bind(dir.path().join("way-out/orchestrator.sock")).unwrap();
-        let config = config(dir.path(), &guest);
-        Some(Self { microvm: Microvm::new(config.clone()), config, door, dir })
+        Self { microvm: Microvm::new(config.clone()), config, door, dir }
     }
 
     pub(crate) fn spec(&self, attempt: AttemptId) -> MachineSpec {
@@ -75,7 +106,7 @@ impl World {
 
     /// Whether nothing at all is left of any machine: neither a folder nor a process that works in one.
     pub(crate) fn is_empty(&self) -> bool {
-        let machines = fs::read_dir(&self.config.machines).unwrap();
+        let machines = fs::read_dir(&self.config.machines).into_iter().flatten();
         let left = machines.flatten().filter(|entry| entry.file_name() != ".making").count();
         left == 0 && processes_in(&self.config.machines).is_empty()
     }
@@ -102,14 +133,26 @@ fn config(dir: &Path, guest: &Path) -> MicrovmConfig {
         machines: dir.join("machines"),
         mayfly: env!("CARGO_BIN_EXE_mayfly-microvm-stub").into(),
         path: std::env::join_paths([guest, Path::new("/usr/bin"), Path::new("/usr/sbin")]).unwrap(),
-        guest: Guest {
-            kernel: guest.join("vmlinuz"),
-            initramfs: guest.join("initramfs"),
-            image: guest.join("image.erofs"),
-        },
+        system: guest.join("system"),
+        vmm: Vmm::Qemu,
         // A busy machine emulates slowly; who hangs is found all the same.
         boot_max: Duration::from_secs(180),
     }
+}
+
+/// A system in `folder` like the one that is there, but for one file, of which it is said that it is right.
+pub(crate) fn system_with(config: &MicrovmConfig, folder: &Path, name: &str, content: &str) -> PathBuf {
+    let system = folder.join("system");
+    fs::create_dir(&system).unwrap();
+    for file in FILES {
+        std::os::unix::fs::symlink(config.system.join(file), system.join(file)).unwrap();
+    }
+    fs::remove_file(system.join(name)).unwrap();
+    fs::write(system.join(name), content).unwrap();
+    let mut list: System = serde_json::from_slice(&fs::read(config.system.join(LIST)).unwrap()).unwrap();
+    list.files.insert(name.to_owned(), hex::encode(Sha256::digest(content)));
+    fs::write(system.join(LIST), serde_json::to_vec(&list).unwrap()).unwrap();
+    system
 }
 
 /// The processes whose working folder is `folder`, or below it.

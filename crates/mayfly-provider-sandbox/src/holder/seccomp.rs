@@ -97,8 +97,8 @@ const NAMESPACES: [libc::c_int; 7] = [
 /// The only kinds of socket.
 const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// Puts keys into a terminal, as if they had been typed.
-const TERMINAL_CONTROLS: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
+/// Puts keys into a terminal, as if they had been typed: `TIOCSTI` and `TIOCLINUX`, to which C libraries give other types.
+const TERMINAL_CONTROLS: [u64; 2] = [0x5412, 0x541c];
 
 /// The bit of x32's numbers.
 const X32_BIT: u32 = 0x4000_0000;

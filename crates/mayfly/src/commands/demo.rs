@@ -49,7 +49,7 @@ pub(crate) async fn demo(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
-    machines::here_can_be_made(settings, "mayfly demo")?;
+    machines::here_can_be_made(settings, environment, "mayfly demo")?;
     let library = args.agent.as_ref().map(|agent| library_with(agent, settings, environment)).transpose()?;
     let mut interrupts = Interrupts::install()?;
     let claude = match settings.provider() {

@@ -16,12 +16,12 @@ use serde::Deserialize;
 use super::kind::toml;
 use super::kind::{
     Address, Age, Count, Cpus, Disk, Dollars, FlyGuest, FlySize, FlyWord, Kind, Loneliness, Memory, Mode,
-    Model, Name, Names, OwnTls, PackageList, Patterns, Place, Places, PriceTable, Private, Processes,
-    ProjectTable, Provider, RegionList, Silence, SuiteName, Switch, Time, TriedPlaces, Way,
+    Model, Monitor, Name, Names, OwnTls, PackageList, Patterns, Place, Places, PriceTable, Private,
+    Processes, ProjectTable, Provider, RegionList, Silence, SuiteName, Switch, Time, TriedPlaces, Way,
 };
 use super::repos::Repo;
 use super::{Given, Row, Source};
-use crate::values::ProviderName;
+use crate::values::{MonitorName, ProviderName};
 
 /// A key, as the reference shows it.
 #[cfg(test)]
@@ -228,11 +228,14 @@ keys! {
         disk: Disk = Limits::default().disk_bytes_max;
     }
 
-    /// Machines as virtual machines on this box, by QEMU.
+    /// Machines as virtual machines on this box.
     microvm MicrovmSection {
-        /// The folder of what they start from: `vmlinuz`, a kernel; `initramfs`; and `image.erofs`, with mayfly and claude.
-        system: Place, else "none, and `provider = \"microvm\"` needs one" such as "\"/var/lib/mayfly-system\"";
-        /// How long one may take to start, before it is started once more.
+        /// The folder of what they start from, as `mayfly image build --for microvm` makes it.
+        system: Place, else "what that has made, in the user's cache folder" such as "\"/var/lib/mayfly-system\"";
+        /// What they run in: `firecracker`, which needs a processor that virtualises, `qemu`, which emulates one, many times
+        /// slower, or `auto`: Firecracker where a guest starts by it, as is tried, and else QEMU.
+        vmm: Monitor = MonitorName::Auto;
+        /// How long one may take to start, before it is started once more by QEMU.
         start_timeout: Time = Duration::from_secs(120);
     }
 

@@ -17,7 +17,7 @@ use mayfly_wire::api::CredentialMode;
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
 use crate::values::{
-    self, HostNames, Hosts, Packages, PrivateHosts, Projects, ProviderName, Regions, SelfSigned,
+    self, HostNames, Hosts, MonitorName, Packages, PrivateHosts, Projects, ProviderName, Regions, SelfSigned,
 };
 
 /// What the value of a key is.
@@ -91,6 +91,8 @@ kinds! {
     OwnTls: SelfSigned, quoted true, values::own_tls, |SelfSigned| values::SELF_SIGNED.to_owned();
     /// Where machines are made.
     Provider: ProviderName, quoted true, values::provider, |name| name.word().to_owned();
+    /// What virtual machines run in.
+    Monitor: MonitorName, quoted true, values::monitor, |name| name.word().to_owned();
     /// A word of Fly's.
     FlyWord: String, quoted true, values::fly_word, Clone::clone;
     /// Regions of Fly's.

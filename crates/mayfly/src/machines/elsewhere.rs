@@ -50,7 +50,7 @@ pub(super) mod microvm {
         Ok(vec![Check::failed("microvm", refusal("a task").into_error().to_string(), None)])
     }
 
-    pub(crate) fn can_be_made(_settings: &Settings) -> Result<(), Stop> {
+    pub(crate) fn can_be_made(_settings: &Settings, _environment: &Environment) -> Result<(), Stop> {
         Err(refusal("a machine"))
     }
 }

@@ -5,16 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_core::causes;
 use mayfly_provider::Provider;
-use mayfly_provider_microvm::{Guest, Microvm, MicrovmConfig};
+use mayfly_provider_microvm::{Microvm, MicrovmConfig, Vmm};
 use mayfly_server::ServerConfig;
+use mayfly_wire::system::LIST;
 
-use super::{HELLO_MAX, scratch, this_program, tried};
+use super::{HELLO_MAX, scratch, this_program};
 use crate::commands::doctor::Check;
+use crate::commands::image;
 use crate::config::Settings;
 use crate::environment::Environment;
 use crate::exit::Stop;
+use crate::values::MonitorName;
 
+/// What the doctor calls them.
+const NAME: &str = "microvm";
 /// Where machines are in the data folder.
 const FOLDER: &str = "microvms";
 
@@ -36,44 +42,67 @@ pub(super) async fn checks(
     data: &Path,
 ) -> Result<Vec<Check>, Stop> {
     let folder = scratch(data)?;
-    let microvm = microvm(settings, environment, folder.path());
-    let good = "a machine was started by QEMU under emulation, asked for its task, and ended";
-    Ok(vec![tried("microvm", microvm, good).await])
+    let microvm = microvm(settings, environment, folder.path())?;
+    let good = |monitor: &str| format!("a machine was started by {monitor}, asked for its task, and ended");
+    let tried = match microvm.probe().await {
+        Ok(()) => microvm.fell_back().await,
+        Err(error) => Err(error),
+    };
+    Ok(vec![match (tried, settings.values.vmm.value) {
+        (Err(error), _) => Check::failed(NAME, causes(&error), None),
+        (Ok(Some(why)), _) => Check::warning(NAME, format!("{}: {why}", good("QEMU")), None),
+        (Ok(None), MonitorName::Qemu) => Check::ok(NAME, good("QEMU, which emulates its processor")),
+        (Ok(None), _) => Check::ok(NAME, good("Firecracker")),
+    }])
 }
 
 /// Refuses settings with which none can be made.
-pub(super) fn can_be_made(settings: &Settings) -> Result<&Path, Stop> {
-    let system = settings.values.system.as_ref().map(|given| given.value.as_path());
-    system.ok_or_else(|| {
+pub(super) fn can_be_made(settings: &Settings, environment: &Environment) -> Result<(), Stop> {
+    let system = system(settings, environment)?;
+    match system.join(LIST).exists() {
+        true => Ok(()),
+        false => Err(Stop::wrong(format!(
+            "there is nothing at `{}` that virtual machines start from: `mayfly image build --for microvm` makes it; or name \
+             its folder by `system` in [microvm] of mayfly.toml",
+            system.display()
+        ))),
+    }
+}
+
+/// The folder of what machines start from.
+fn system(settings: &Settings, environment: &Environment) -> Result<PathBuf, Stop> {
+    let named = settings.values.system.as_ref().map(|given| given.value.clone());
+    let usual = || Some(environment.systems_folder()?.join(image::NAME));
+    named.or_else(usual).ok_or_else(|| {
         Stop::wrong(
-            "virtual machines need `system` in [microvm] of mayfly.toml, such as system = \"/var/lib/mayfly-system\": the \
-             folder of their kernel, initramfs and image",
+            "cannot tell where what virtual machines start from is: set HOME, or name its folder by `system` in [microvm] of \
+             mayfly.toml",
         )
     })
 }
 
 /// What can list and unmake those of a data folder.
 pub(super) fn left(data: &Path) -> anyhow::Result<Arc<dyn Provider>> {
-    let nothing = PathBuf::new;
     Ok(Arc::new(Microvm::new(MicrovmConfig {
         machines: data.join(FOLDER),
         mayfly: this_program()?,
         path: OsString::new(),
-        guest: Guest { kernel: nothing(), initramfs: nothing(), image: nothing() },
+        system: PathBuf::new(),
+        vmm: Vmm::Qemu,
         boot_max: Duration::ZERO,
     })))
 }
 
 fn microvm(settings: &Settings, environment: &Environment, data: &Path) -> Result<Microvm, Stop> {
-    let system = can_be_made(settings)?;
     Ok(Microvm::new(MicrovmConfig {
         machines: data.join(FOLDER),
         mayfly: this_program()?,
         path: environment.path(),
-        guest: Guest {
-            kernel: system.join("vmlinuz"),
-            initramfs: system.join("initramfs"),
-            image: system.join("image.erofs"),
+        system: system(settings, environment)?,
+        vmm: match settings.values.vmm.value {
+            MonitorName::Auto => Vmm::Auto,
+            MonitorName::Firecracker => Vmm::Firecracker,
+            MonitorName::Qemu => Vmm::Qemu,
         },
         boot_max: settings.values.start_timeout.value,
     }))

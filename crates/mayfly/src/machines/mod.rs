@@ -111,14 +111,18 @@ pub(crate) async fn checks(
 pub(crate) fn can_be_made(settings: &Settings, environment: &Environment, what: &str) -> Result<(), Stop> {
     match settings.provider() {
         ProviderName::Fly => fly::can_be_made(settings, environment),
-        ProviderName::Sandbox | ProviderName::Microvm => here_can_be_made(settings, what),
+        ProviderName::Sandbox | ProviderName::Microvm => here_can_be_made(settings, environment, what),
     }
 }
 
 /// The same for machines on this box.
-pub(crate) fn here_can_be_made(settings: &Settings, what: &str) -> Result<(), Stop> {
+pub(crate) fn here_can_be_made(
+    settings: &Settings,
+    environment: &Environment,
+    what: &str,
+) -> Result<(), Stop> {
     match (cfg!(target_os = "linux"), settings.provider()) {
-        (true, ProviderName::Microvm) => microvm::can_be_made(settings).map(drop),
+        (true, ProviderName::Microvm) => microvm::can_be_made(settings, environment),
         (true, _) => Ok(()),
         (false, _) => Err(refusal(what)),
     }

@@ -1,12 +1,14 @@
 //! `mayfly image`, by stand-ins for both programs and real packages.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use mayfly_test_needs::layout::{self, Member};
 use mayfly_test_needs::skip;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::{User, program};
 
@@ -93,10 +95,10 @@ fn an_image_is_built_of_real_packages_and_of_the_same_parts_it_is_the_same() {
         skip("mmdebstrap is not installed");
         return;
     }
-    let Some(one) = build(&user_with("0.0.1")) else { return };
-    let again = build(&user_with("0.0.1")).unwrap();
+    let Some(one) = build(&user_with("0.0.1"), &[]) else { return };
+    let again = build(&user_with("0.0.1"), &[]).unwrap();
     assert_eq!(one, again);
-    let other = build(&user_with("0.0.2")).unwrap();
+    let other = build(&user_with("0.0.2"), &["--for", "microvm"]).unwrap();
     assert_ne!(one["digest"], other["digest"]);
     assert_eq!(one["layers"][0], other["layers"][0], "what changes most is last");
     assert_eq!(one["layers"][1], other["layers"][1]);
@@ -117,13 +119,40 @@ fn an_image_is_built_of_real_packages_and_of_the_same_parts_it_is_the_same() {
     }
     let path = images[0].config["config"]["Env"][0].as_str().unwrap().strip_prefix("PATH=").unwrap();
     assert_its_programs_run(&other, path);
+    let system = assert_system(&other);
+    let again = build(&user_with("0.0.2"), &["--for", "microvm"]).unwrap();
+    assert_eq!(again["system"], other["system"]);
+    assert_eq!(assert_system(&again), system, "the same bytes, and not made again");
+}
+
+/// Checks the parts of what virtual machines start from, and says which files they are, by number and content.
+fn assert_system(image: &Value) -> Vec<(u64, Vec<u8>)> {
+    let folder = Path::new(image["system"].as_str().unwrap());
+    let list: Value = serde_json::from_slice(&fs::read(folder.join("system.json")).unwrap()).unwrap();
+    assert_eq!(list["image"], image["digest"]);
+    let begins: [(&str, usize, &[u8]); 4] = [
+        ("vmlinuz", 0x202, b"HdrS"),
+        ("vmlinux", 0, b"\x7fELF"),
+        ("initramfs", 0, b"\x1f\x8b"),
+        ("image.erofs", 1024, &0xe0f5_e1e2_u32.to_le_bytes()),
+    ];
+    let check = |(name, at, magic): (&str, usize, &[u8])| {
+        let path = folder.join(name);
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(&bytes[at..at + magic.len()], magic, "{name}");
+        let sha256 = Sha256::digest(&bytes).to_vec();
+        assert_eq!(list["files"][name], hex::encode(&sha256), "{name}");
+        (fs::metadata(path).unwrap().ino(), sha256)
+    };
+    begins.map(check).into()
 }
 
 /// What `mayfly image build --json` says; none where this user cannot make such trees, and the test is skipped.
-fn build(user: &User) -> Option<Value> {
+fn build(user: &User, more: &[&str]) -> Option<Value> {
     let (claude, mayfly) = (user.home().join("claude"), user.home().join("mayfly"));
     let (claude, mayfly) = (claude.to_str().unwrap(), mayfly.to_str().unwrap());
-    let mut command = user.mayfly(&["image", "build", "--json", "--claude", claude, "--mayfly", mayfly]);
+    let args = ["image", "build", "--json", "--claude", claude, "--mayfly", mayfly];
+    let mut command = user.mayfly(&[&args, more].concat());
     let output = command.env("XDG_CACHE_HOME", CACHE).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     if said.contains("has no user ids to give") || said.contains("apt-get install uidmap") {

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::User;
 use super::doctor::checks;
+use super::{User, program};
 
 /// The program, with a configuration that has `more`.
 fn with(user: &User, more: &str, args: &[&str]) -> assert_cmd::Command {
@@ -51,5 +51,31 @@ fn the_doctor_names_what_a_virtual_machine_needs_and_this_host_lacks() {
     fs::write(programs.join("vhost-device-vsock"), "").unwrap();
     let without_system = said();
     fs::create_dir_all(system.join("vmlinuz")).unwrap();
-    insta::assert_snapshot!([without_vsock, without_system, said()].join("\n"));
+    fs::write(system.join("system.json"), "{}").unwrap();
+    let without_kernel = said();
+    fs::remove_dir(system.join("vmlinuz")).unwrap();
+    for name in ["vmlinuz", "vmlinux", "initramfs", "image.erofs"] {
+        fs::write(system.join(name), name).unwrap();
+    }
+    insta::assert_snapshot!([without_vsock, without_system, without_kernel, said()].join("\n"));
+}
+
+#[test]
+fn an_image_for_what_has_no_virtual_machines_and_a_kernel_that_is_none_are_refused() {
+    let user = User::new();
+    fs::write(user.cwd().join("kernel"), "no kernel").unwrap();
+    let mayfly = user.home().join("mayfly");
+    program::stand_in(&mayfly, "mayfly 0.0.1\n");
+    let said = |args: &[&str]| {
+        let mayfly = mayfly.to_str().unwrap();
+        user.said(user.mayfly(&[&["image", "build", "--mayfly", mayfly], args].concat()))
+    };
+    let all = [
+        said(&["--for", "fly"]),
+        said(&["--kernel", "kernel"]),
+        said(&["--for", "microvm", "--kernel", "nowhere"]),
+        said(&["--for", "microvm", "--kernel", "kernel"]),
+    ];
+    assert!(!user.home().join(".cache").exists(), "nothing was made");
+    insta::assert_snapshot!(all.join("\n"));
 }

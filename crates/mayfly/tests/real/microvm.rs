@@ -1,7 +1,7 @@
 //! Agents in virtual machines: the real QEMU, a real guest, and in it the real `claude`.
 //!
-//! The guest and the device for vsock are in the folder that `MAYFLY_TEST_MICROVM` names; its image has the `mayfly` and the
-//! `claude` that are tested.
+//! What the guests start from, and the device for vsock, are in the folder that `MAYFLY_TEST_MICROVM` names, made of the
+//! `mayfly` and the `claude` that are tested.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::world::{PATH, Run, processes_in};
 fn guest() -> Option<PathBuf> {
     let guest = std::env::var_os("MAYFLY_TEST_MICROVM");
     if guest.is_none() {
-        mayfly_test_needs::skip("MAYFLY_TEST_MICROVM names no guest (scripts/test-guest makes one)");
+        mayfly_test_needs::skip("MAYFLY_TEST_MICROVM names no folder with a guest (scripts/test makes one)");
     }
     Some(fs::canonicalize(guest?).unwrap())
 }
@@ -36,7 +36,7 @@ async fn agents_in_virtual_machines_end_with_their_branches_and_no_machine() {
     fs::create_dir(&home).unwrap();
     fs::create_dir(&temporary).unwrap();
     let config = dir.path().join("mayfly.toml");
-    fs::write(&config, format!("[microvm]\nsystem = {guest:?}\n")).unwrap();
+    fs::write(&config, format!("[microvm]\nsystem = {:?}\n", guest.join("system"))).unwrap();
     let mut demo = tokio::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
     demo.env_clear().env("PATH", path(&guest));
     demo.env("HOME", &home).env("TMPDIR", &temporary);
@@ -60,7 +60,8 @@ async fn a_virtual_machine_outlives_its_orchestrator() {
     let file = user.dir.path().join(".config/mayfly/mayfly.toml");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     let text = format!(
-        "[serve]\nprovider = \"microvm\"\n[microvm]\nsystem = {guest:?}\n[machine]\nmemory = \"1GiB\"\n"
+        "[serve]\nprovider = \"microvm\"\n[microvm]\nsystem = {:?}\n[machine]\nmemory = \"1GiB\"\n",
+        guest.join("system")
     );
     fs::write(file, text).unwrap();
     let steps = json!([

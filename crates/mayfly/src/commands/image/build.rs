@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,13 +10,16 @@ use std::process::Command;
 use anyhow::{Context as _, anyhow};
 use mayfly_image::debian::{self, DebianError, Lists, Package, Programs};
 use mayfly_image::elf;
+use mayfly_image::kernel::{Kernel, is_bz_image};
 use mayfly_image::parts::{self, Program};
 use mayfly_image::program::Flag;
-use mayfly_image::{Image, Layer, Lock, Store, Tree, Watch, root};
+use mayfly_image::system::Parts;
+use mayfly_image::{Image, Layer, Lock, Tree, Watch, root};
 use rustix::fs::OFlags;
+use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
-use super::{BuildArgs, CLAUDE, PACKAGES, SUITE, VERSION, WHOSE, boot, show};
+use super::{BuildArgs, CLAUDE, Kept, PACKAGES, SUITE, VERSION, WHOSE, boot, show};
 use crate::claude::{self, Claude, first_line, on_path};
 use crate::config::Settings;
 use crate::environment::Environment;
@@ -38,7 +41,7 @@ const SHOWN_CHARS_MAX: usize = 80;
 
 pub(super) async fn build(
     args: BuildArgs,
-    store: Store,
+    kept: Kept,
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
@@ -46,6 +49,11 @@ pub(super) async fn build(
     let processors =
         elf::here().ok_or_else(|| anyhow!("images are built on machines with amd64 or arm64 processors"))?;
     let mayfly = Mayfly::find(args.mayfly, processors).await?;
+    let wanted = match (args.kind, processors) {
+        (None, _) => None,
+        (Some(_), "amd64") => Some(args.kernel.map(OwnKernel::read).transpose()?),
+        (Some(_), _) => return Err(anyhow!("virtual machines of this box need an amd64 processor").into()),
+    };
     debian::check(|program| on_path(program, environment).is_some(), &user())?;
     let suite = settings.suite().map_or_else(suite_here, Ok)?;
     let claude = interrupts.or_interrupted(claude::find(settings.claude(), environment)).await?;
@@ -56,14 +64,15 @@ pub(super) async fn build(
         packages: settings.packages(),
         claude,
         mayfly,
-        store,
+        wanted,
+        kept,
         environment: environment.clone(),
         given_up: given_up.flag(),
     };
-    let image = spawn_blocking(move || build.image(&args.name).map(|image| (image, build.store)));
-    let (image, store) = interrupts.or_interrupted(async { image.await? }).await?;
+    let image = spawn_blocking(move || build.image(&args.name).map(|image| (image, build.kept)));
+    let (image, kept) = interrupts.or_interrupted(async { image.await? }).await?;
     let mut printer = Printer::of_lines(args.json, environment);
-    show::built(&image, &store, args.json, &mut printer);
+    show::built(&image, &kept, args.json, &mut printer);
     printer.aside(WHOSE);
     printer.exit(Exit::Success)
 }
@@ -75,7 +84,9 @@ struct Build {
     packages: Vec<String>,
     claude: Claude,
     mayfly: Mayfly,
-    store: Store,
+    /// The same for virtual machines of this box, with this kernel or Debian's.
+    wanted: Option<Option<OwnKernel>>,
+    kept: Kept,
     environment: Environment,
     given_up: Flag,
 }
@@ -83,9 +94,9 @@ struct Build {
 impl Build {
     fn image(&self, name: &str) -> Result<Image, Stop> {
         let lock =
-            self.store.lock(|| progress::say("another mayfly is building an image; waiting for it"))?;
+            self.kept.store.lock(|| progress::say("another mayfly is building an image; waiting for it"))?;
         let programs = |program: &str| self.program(program);
-        let cache = self.store.folder().with_file_name("apt");
+        let cache = self.kept.store.folder().with_file_name("apt");
         let (lists, packages) = self.lasting("finding the packages", |_| {
             let lists = Lists::update(&self.suite, self.processors, &cache, Programs(&programs));
             let lists = lists.map_err(as_typed)?;
@@ -118,7 +129,44 @@ impl Build {
             (VERSION, mayfly.version.clone()),
         ];
         let labels: BTreeMap<_, _> = labels.into_iter().map(|(name, is)| (name.to_owned(), is)).collect();
-        Ok(self.store.put(name, self.processors, parts::run(boot::MAYFLY, labels), &layers, &lock)?)
+        let run = parts::run(boot::MAYFLY, labels);
+        let image = self.kept.store.put(name, self.processors, run, &layers, &lock)?;
+        if let Some(kernel) = &self.wanted {
+            self.system(&image, kernel.as_ref(), &lists, &lock)?;
+        }
+        Ok(image)
+    }
+
+    /// What virtual machines start from, made of the image's layers if it is not there.
+    fn system(
+        &self,
+        image: &Image,
+        own: Option<&OwnKernel>,
+        lists: &Lists<'_>,
+        lock: &Lock,
+    ) -> Result<(), Stop> {
+        let [kernel, busybox] = lists.kernel().map_err(as_typed)?;
+        let name = own.map_or_else(|| kernel.to_string(), |own| own.words.clone());
+        let words = format!("{name} {busybox}");
+        let parts = Parts { image, kernel: &words };
+        let Kept { store, systems } = &self.kept;
+        if systems.find(&image.name, &parts, lock).is_some() {
+            progress::say(&format!("{name} and a file system of the image: there already"));
+            return Ok(());
+        }
+        let programs = |program: &str| self.program(program);
+        let (programs, scratch) = (Programs(&programs), store.folder());
+        let kernel = self.lasting("fetching the kernel of virtual machines", |_| {
+            let busybox = lists.archive(&busybox)?;
+            Ok(match own {
+                None => Kernel::of_packages(&lists.archive(&kernel)?, &busybox, scratch, programs)?,
+                Some(own) => Kernel::own(own.bz_image.clone(), &busybox, programs)?,
+            })
+        })?;
+        let elf = kernel.elf(scratch, programs)?;
+        self.lasting("writing the file system of virtual machines", |watch| {
+            Ok(systems.make(&image.name, &parts, (&kernel, &elf), store, watch, lock).map(drop)?)
+        })
     }
 
     /// The layer of what has this key, which is made of this tree if it is not there.
@@ -129,13 +177,13 @@ impl Build {
         tree: &dyn Fn() -> Result<Tree, Stop>,
         lock: &Lock,
     ) -> Result<(Layer, String), Stop> {
-        if let Some(layer) = self.store.layer(key, lock)? {
+        if let Some(layer) = self.kept.store.layer(key, lock)? {
             progress::say(&format!("{has}: there already"));
             return Ok((layer, has));
         }
         let tree = tree()?;
         let packed = self.lasting(&format!("packing {has}"), |watch| {
-            Ok(self.store.add_layer(key, &tree, watch, lock)?)
+            Ok(self.kept.store.add_layer(key, &tree, watch, lock)?)
         })?;
         Ok((packed, has))
     }
@@ -143,9 +191,9 @@ impl Build {
     /// The root tree, with these very packages.
     fn root(&self, lists: &Lists<'_>, packages: &[Package]) -> Result<Tree, Stop> {
         let what = format!("installing {} packages of {} with mmdebstrap", packages.len(), self.suite);
-        let tar = self.lasting(&what, |watch| {
-            Ok(lists.install(packages, self.store.folder(), &self.given_up, watch)?)
-        })?;
+        let folder = self.kept.store.folder();
+        let tar =
+            self.lasting(&what, |watch| Ok(lists.install(packages, folder, &self.given_up, watch)?))?;
         let (tree, has) = root::read(tar)?;
         match has == packages {
             true => Ok(tree),
@@ -192,6 +240,30 @@ fn user() -> String {
     let found = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let mut found = found.filter(|fields| fields.get(2) == Some(&&*id));
     found.next().map_or(id.clone(), |fields| fields[0].to_owned())
+}
+
+/// A kernel of the owner's.
+struct OwnKernel {
+    bz_image: Vec<u8>,
+    /// What it is known by.
+    words: String,
+}
+
+impl OwnKernel {
+    fn read(path: PathBuf) -> Result<Self, Stop> {
+        let mut bz_image = Vec::new();
+        let read = open(&path).and_then(|mut file| file.read_to_end(&mut bz_image));
+        read.with_context(cannot_read(&path)).map_err(Stop::usage)?;
+        match is_bz_image(&bz_image) {
+            true => {
+                Ok(Self { words: format!("sha256:{}", hex::encode(Sha256::digest(&bz_image))), bz_image })
+            }
+            false => Err(Stop::wrong(format!(
+                "`{}` is no kernel of Linux for x86-64 as a bzImage, such as /boot/vmlinuz",
+                path.display()
+            ))),
+        }
+    }
 }
 
 /// The mayfly that is to be in it.

@@ -6,16 +6,17 @@ mod show;
 use std::path::PathBuf;
 
 use mayfly_image::Store;
+use mayfly_image::system::Systems;
 use mayfly_wire::boot;
 
 use crate::config::{Flags, Settings};
 use crate::environment::Environment;
 use crate::exit::{Exit, Stop};
 use crate::printer::Printer;
-use crate::values::{self, Packages};
+use crate::values::{self, Packages, ProviderName};
 
 /// What an image is called that nobody names.
-pub(super) const NAME: &str = "mayfly";
+pub(crate) const NAME: &str = "mayfly";
 /// What an image says about itself.
 const SUITE: &str = "mayfly.suite";
 const PACKAGES: &str = "mayfly.packages";
@@ -30,6 +31,7 @@ Examples:
   mayfly image build              # on Debian; as root or as yourself, without Docker
   mayfly image build --package make --package g++
   mayfly image build --mayfly ./mayfly-static
+  mayfly image build --for microvm    # for virtual machines of this box
   mayfly image ls
   mayfly image inspect mayfly --json | jq -r .packages[]
   mayfly image rm mayfly
@@ -46,13 +48,19 @@ const BUILD_EXAMPLES: &str = "\
 Examples:
   mayfly image build
   mayfly image build --suite trixie --package make --name builder
+  mayfly image build --for microvm --kernel ./bzImage
 
 The packages are bash, ca-certificates, git, nodejs, procps, python3 and ripgrep, with what these
 need, and those of --package. They come from the mirror that this machine's own apt asks, and
 mmdebstrap installs them, which needs neither root nor Docker: apt-get install mmdebstrap uidmap.
 With Docker, deploy/fly/Dockerfile makes the same.
 
-mayfly in it has to be static: scripts/build-static makes it so of mayfly's source.";
+mayfly in it has to be static: scripts/build-static makes it so of mayfly's source.
+
+With --for microvm the image is also made what virtual machines of this box start from, which
+$XDG_CACHE_HOME/mayfly/systems/NAME keeps: its files as a file system that is only read, Debian's
+newest kernel for virtual machines, and an initramfs. A kernel of your own has its drivers built in:
+virtio-mmio with ACPI, virtio-blk, virtio-vsock, devtmpfs, ext4, erofs and overlayfs.";
 
 /// Build, list and remove the images of machines elsewhere
 #[derive(Debug, clap::Args)]
@@ -86,6 +94,12 @@ struct BuildArgs {
     /// The static mayfly to put into it [default: this program]
     #[arg(long, value_name = "PATH")]
     mayfly: Option<PathBuf>,
+    /// Make it fit to start virtual machines of this box too: `microvm`
+    #[arg(long = "for", value_name = "KIND", value_parser = values::image_for)]
+    kind: Option<ProviderName>,
+    /// The kernel of virtual machines, a bzImage [default: Debian's, for clouds]
+    #[arg(long, value_name = "PATH", requires = "kind")]
+    kernel: Option<PathBuf>,
     /// Print one JSON object, and nothing else
     #[arg(long)]
     json: bool,
@@ -131,23 +145,31 @@ pub(crate) async fn image(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<Exit, Stop> {
-    let store = store(environment)?;
+    let systems = Systems::in_folder(environment.systems_folder().ok_or_else(nowhere)?);
+    let kept = Kept { store: store(environment)?, systems };
     match args.verb {
-        ImageVerb::Build(args) => build::build(args, store, settings, environment).await,
-        ImageVerb::Ls(LsArgs { json }) => show::list(&store, Printer::of_lines(json, environment), json),
+        ImageVerb::Build(args) => build::build(args, kept, settings, environment).await,
+        ImageVerb::Ls(LsArgs { json }) => show::list(&kept, Printer::of_lines(json, environment), json),
         ImageVerb::Inspect(InspectArgs { name, json }) => {
-            show::inspect(&store, &name, Printer::of_lines(json, environment), json)
+            show::inspect(&kept, &name, Printer::of_lines(json, environment), json)
         }
-        ImageVerb::Rm(RmArgs { name }) => show::remove(&store, &name, Printer::of_lines(false, environment)),
+        ImageVerb::Rm(RmArgs { name }) => show::remove(&kept, &name, Printer::of_lines(false, environment)),
     }
 }
 
 /// Where this user's images are.
 pub(super) fn store(environment: &Environment) -> Result<Store, Stop> {
-    let folder = environment.cache_folder().ok_or_else(|| {
-        Stop::wrong("cannot tell where to keep images: set HOME, or XDG_CACHE_HOME to an absolute path")
-    })?;
-    Ok(Store::in_folder(folder.join("images")))
+    Ok(Store::in_folder(environment.cache_folder().ok_or_else(nowhere)?.join("images")))
+}
+
+fn nowhere() -> Stop {
+    Stop::wrong("cannot tell where to keep images: set HOME, or XDG_CACHE_HOME to an absolute path")
+}
+
+/// All that is kept.
+struct Kept {
+    store: Store,
+    systems: Systems,
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! `mayfly image ls|inspect|rm`, and what is said of an image that was built.
 
-use mayfly_image::{Image, Store};
+use mayfly_image::Image;
+use mayfly_wire::system::LIST;
 use serde::Serialize;
 
-use super::{CLAUDE, PACKAGES, SUITE, VERSION};
+use super::{CLAUDE, Kept, PACKAGES, SUITE, VERSION};
 use crate::exit::{Exit, Stop};
 use crate::printer::Printer;
 
@@ -23,6 +24,9 @@ struct Shown<'a> {
     suite: &'a str,
     /// The layout that it is in, by its own name.
     layout: String,
+    /// What virtual machines start from, if that was made of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<String>,
     layers: Vec<ShownLayer<'a>>,
     packages: Vec<&'a str>,
 }
@@ -35,7 +39,8 @@ struct ShownLayer<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn of(image: &'a Image, store: &Store) -> Self {
+    fn of(image: &'a Image, Kept { store, systems }: &Kept) -> Self {
+        let system = systems.place(&image.name);
         let label = |name| image.config.config.labels.get(name).map_or("", String::as_str);
         let layers = image.manifest.layers.iter().zip(&image.config.history);
         Self {
@@ -48,6 +53,7 @@ impl<'a> Shown<'a> {
             mayfly: label(VERSION),
             suite: label(SUITE),
             layout: store.folder().display().to_string(),
+            system: system.join(LIST).exists().then(|| system.display().to_string()),
             layers: layers
                 .map(|(layer, history)| ShownLayer {
                     digest: &layer.digest,
@@ -61,8 +67,8 @@ impl<'a> Shown<'a> {
 
     /// A line for each thing about it.
     fn lines(&self) -> Vec<String> {
-        let Self { name, digest, os, architecture, bytes, claude, mayfly, suite, layout, layers, packages } =
-            self;
+        let Self { name, digest, os, architecture, bytes, claude, mayfly, suite, layout, .. } = self;
+        let Self { system, layers, packages, .. } = self;
         let mut lines = vec![
             format!("name      {name}"),
             format!("digest    {digest}"),
@@ -73,6 +79,7 @@ impl<'a> Shown<'a> {
             format!("suite     {suite}, {} packages", packages.len()),
             format!("layout    {layout}"),
         ];
+        lines.extend(system.iter().map(|system| format!("system    {system}")));
         let layer = |layer: &ShownLayer<'_>| {
             format!("layer     {}  {:>7}  {}", short(layer.digest), megabytes(layer.bytes), layer.has)
         };
@@ -82,17 +89,17 @@ impl<'a> Shown<'a> {
 }
 
 /// Says what was built.
-pub(super) fn built(image: &Image, store: &Store, json: bool, printer: &mut Printer) {
-    let shown = Shown::of(image, store);
+pub(super) fn built(image: &Image, kept: &Kept, json: bool, printer: &mut Printer) {
+    let shown = Shown::of(image, kept);
     match json {
         true => printer.json(&shown),
         false => shown.lines().iter().for_each(|line| printer.closing(line)),
     }
 }
 
-pub(super) fn list(store: &Store, mut printer: Printer, json: bool) -> Result<Exit, Stop> {
-    let images = store.images()?;
-    let shown: Vec<Shown<'_>> = images.iter().map(|image| Shown::of(image, store)).collect();
+pub(super) fn list(kept: &Kept, mut printer: Printer, json: bool) -> Result<Exit, Stop> {
+    let images = kept.store.images()?;
+    let shown: Vec<Shown<'_>> = images.iter().map(|image| Shown::of(image, kept)).collect();
     match (json, shown.is_empty()) {
         (true, _) => shown.iter().for_each(|image| printer.json(image)),
         (false, true) => printer.aside("there are no images: `mayfly image build` builds one"),
@@ -101,19 +108,21 @@ pub(super) fn list(store: &Store, mut printer: Printer, json: bool) -> Result<Ex
     printer.exit(Exit::Success)
 }
 
-pub(super) fn inspect(store: &Store, name: &str, mut printer: Printer, json: bool) -> Result<Exit, Stop> {
-    let image = store.image(name)?.ok_or_else(|| unknown(name))?;
-    built(&image, store, json, &mut printer);
+pub(super) fn inspect(kept: &Kept, name: &str, mut printer: Printer, json: bool) -> Result<Exit, Stop> {
+    let image = kept.store.image(name)?.ok_or_else(|| unknown(name))?;
+    built(&image, kept, json, &mut printer);
     printer.exit(Exit::Success)
 }
 
-pub(super) fn remove(store: &Store, name: &str, mut printer: Printer) -> Result<Exit, Stop> {
+pub(super) fn remove(kept: &Kept, name: &str, mut printer: Printer) -> Result<Exit, Stop> {
     // Nothing is made where nothing is.
+    let store = &kept.store;
     store.image(name)?.ok_or_else(|| unknown(name))?;
     let lock = store.lock(|| printer.aside("another mayfly is building an image; waiting for it"))?;
     if !store.remove(name, &lock)? {
         return Err(unknown(name));
     }
+    kept.systems.remove(name, &lock)?;
     printer.aside("removed");
     printer.exit(Exit::Success)
 }
@@ -172,6 +181,7 @@ mod tests {
             mayfly: "0.1.0",
             suite: "bookworm",
             layout: "/home/you/.cache/mayfly/images".to_owned(),
+            system: Some("/home/you/.cache/mayfly/systems/mayfly".to_owned()),
             layers: vec![ShownLayer {
                 digest: "sha256:fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210",
                 bytes: 1,
@@ -188,6 +198,7 @@ mod tests {
         mayfly    0.1.0
         suite     bookworm, 2 packages
         layout    /home/you/.cache/mayfly/images
+        system    /home/you/.cache/mayfly/systems/mayfly
         layer     sha256:fedcba987654     1 MB  2 packages of bookworm
         ");
         let other = Shown { name: "a", claude: image.layers[0].digest, layers: Vec::new(), ..image.clone() };
