@@ -28,9 +28,12 @@ const PACK_HEAD_BYTES: usize = 12;
 /// The kinds of objects that are whole by themselves, from 1 on.
 const KINDS: [&[u8]; 4] = [b"commit\n", b"tree\n", b"blob\n", b"tag\n"];
 
+/// Takes what is read, until it has enough.
+type Each<'a> = Box<dyn FnMut(&[u8]) -> ControlFlow<()> + Send + 'a>;
+
 /// A bundle that arrives.
 pub struct Arriving<'a> {
-    each: Box<dyn FnMut(&[u8]) -> ControlFlow<()> + Send + 'a>,
+    each: Each<'a>,
     stage: Stage,
     /// What has come of a header, whose end has not.
     begun: Vec<u8>,
