@@ -56,7 +56,9 @@ fn put(archive: &mut Vec<u8>, number: usize, path: &str, mode: u32, content: &[u
     let size = small(content.len())?;
     let fields = [small(number)?, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, small(path.len() + 1)?, 0];
     archive.extend(b"070701");
-    fields.iter().for_each(|field| archive.extend(format!("{field:08X}").into_bytes()));
+    for field in fields {
+        archive.extend(format!("{field:08X}").into_bytes());
+    }
     archive.extend(path.as_bytes());
     archive.push(0);
     archive.resize(archive.len().next_multiple_of(UNIT), 0);

@@ -231,7 +231,9 @@ fn folder_block(entries: &[(&[u8], (usize, Kind))]) -> Vec<u8> {
         block.extend([*kind as u8, 0]);
         name_at += name.len();
     }
-    entries.iter().for_each(|(name, _)| block.extend(*name));
+    for (name, _) in entries {
+        block.extend(*name);
+    }
     block
 }
 

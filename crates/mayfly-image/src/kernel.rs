@@ -109,8 +109,8 @@ impl Kernel {
             let packer = PACKERS.iter().find(|(magic, _)| payload.starts_with(magic));
             let (_, program) =
                 packer.ok_or_else(|| BadKernel::new(it, "is packed in a way that is not known"))?;
-            let packed = &payload[..payload.len() - LENGTH_BYTES];
-            filtered(program, packed, scratch, programs).map_err(|error| {
+            let without_length = &payload[..payload.len() - LENGTH_BYTES];
+            filtered(program, without_length, scratch, programs).map_err(|error| {
                 let why = format!("cannot be unpacked by {program}: as root, apt-get install {program}");
                 BadKernel::of(it, why, error)
             })?
@@ -160,7 +160,7 @@ fn modules(
     for name in needed() {
         let found = files.iter().find(|(path, _)| file_of(path).as_deref() == Some(name));
         match found {
-            Some((path, content)) if path.ends_with(".xz") => {
+            Some((path, content)) if path.strip_suffix(".xz").is_some() => {
                 let unpacked = filtered("xz", content, scratch, programs).map_err(|error| {
                     BadKernel::of(package, format!("has a module {name} that cannot be unpacked"), error)
                 })?;

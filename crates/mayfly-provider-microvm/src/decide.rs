@@ -23,11 +23,11 @@ pub(crate) struct Choice {
 pub(crate) struct Decided(Mutex<Option<Choice>>);
 
 impl Decided {
-    /// `tries` starts a guest, and ends it. What failed for the moment alone decides nothing.
+    /// `starts` starts a guest, and ends it. What failed for the moment alone decides nothing.
     pub(crate) fn choose(
         &self,
         config: &MicrovmConfig,
-        tries: impl FnOnce(Monitor) -> Result<(), Failure>,
+        starts: impl FnOnce(Monitor) -> Result<(), Failure>,
     ) -> Result<Choice, Failure> {
         let plain = |monitor| Choice { monitor, notes: Vec::new() };
         match config.vmm {
@@ -40,7 +40,7 @@ impl Decided {
             return Ok(decided.clone());
         }
         let tried = Monitor::firecracker(&config.path)
-            .and_then(|monitor| tries(monitor.clone()).map(|()| plain(monitor)));
+            .and_then(|monitor| starts(monitor.clone()).map(|()| plain(monitor)));
         let choice = match tried {
             Ok(choice) => choice,
             Err(failure) if failure.may_pass => return Err(failure),

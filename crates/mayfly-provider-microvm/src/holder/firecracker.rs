@@ -60,7 +60,8 @@ struct BootSource<'a> {
 /// `PUT /drives/{drive_id}`.
 #[derive(Debug, Serialize)]
 struct Drive<'a> {
-    drive_id: &'a str,
+    #[serde(rename = "drive_id")]
+    id: &'a str,
     path_on_host: &'a str,
     is_root_device: bool,
     is_read_only: bool,
@@ -129,12 +130,8 @@ async fn make(api: &mut Api, spec: &Spec) -> Result<(), Failure> {
     check(&firecracker_version)?;
     let guest = &spec.guest;
     let (kernel, image) = (text(&guest.kernel_elf)?, text(&guest.image)?);
-    let drive = |drive_id, path_on_host, is_read_only| Drive {
-        drive_id,
-        path_on_host,
-        is_root_device: false,
-        is_read_only,
-    };
+    let drive =
+        |id, path_on_host, is_read_only| Drive { id, path_on_host, is_root_device: false, is_read_only };
     let config = MachineConfig { vcpu_count: spec.cpus, mem_size_mib: spec.memory_bytes.div_ceil(1 << 20) };
     api.put("/machine-config", &config).await?;
     let boot = BootSource { kernel_image_path: kernel, initrd_path: INITRAMFS, boot_args: KERNEL_WORDS };

@@ -153,7 +153,7 @@ impl Holder {
         }
         let holder = Some(ProcessId::of(getpid()).step("name the holder's process")?);
         let (notes, memory_bytes) = (spec.notes.clone(), spec.memory_bytes);
-        let state = State { holder, notes, memory_bytes, ..State::default() };
+        let state = State { holder, memory_bytes, notes, ..State::default() };
         let mut holder = Self { spec, state, _life: life };
         holder.write_state()?;
         let machine = holder.start().await?;
