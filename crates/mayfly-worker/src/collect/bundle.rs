@@ -50,7 +50,7 @@ impl Body {
         chosen: Chosen,
     ) -> io::Result<Self> {
         let mut file = File::open(&packed)?;
-        let mut head = [0; PACK_HEAD_BYTES as usize];
+        let mut head = [0; PACK_HEAD_BYTES];
         file.read_exact(&mut head)?;
         let (begin, number) = head.split_at(PACK_HEAD.len());
         let number = u32::from_be_bytes(number.try_into().expect("four bytes"));
@@ -58,14 +58,14 @@ impl Body {
         let entries = entries.filter(|_| begin == PACK_HEAD).ok_or(io::ErrorKind::InvalidData)?;
         let all = file.metadata()?.len();
         let packed_bytes =
-            all.checked_sub(PACK_HEAD_BYTES + naming.bytes()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            all.checked_sub(PACK_HEAD_BYTES as u64 + naming.bytes()).ok_or(io::ErrorKind::UnexpectedEof)?;
         Ok(Self(Arc::new(Parts { header, naming, packed, packed_bytes, entries, contents, chosen })))
     }
 
     /// How long it is.
     pub(crate) fn bytes(&self) -> u64 {
         let Parts { header, naming, packed_bytes, chosen, .. } = &*self.0;
-        header.len() as u64 + PACK_HEAD_BYTES + packed_bytes + chosen.bytes() + naming.bytes()
+        (header.len() + PACK_HEAD_BYTES) as u64 + packed_bytes + chosen.bytes() + naming.bytes()
     }
 
     /// Writes it. What does not become as long as was said is an error.
@@ -76,7 +76,7 @@ impl Body {
         pack.write_all(PACK_HEAD)?;
         pack.write_all(&entries.to_be_bytes())?;
         let mut file = File::open(packed)?;
-        file.seek(SeekFrom::Start(PACK_HEAD_BYTES))?;
+        file.seek(SeekFrom::Start(PACK_HEAD_BYTES as u64))?;
         if io::copy(&mut file.take(*packed_bytes), &mut pack)? != *packed_bytes {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

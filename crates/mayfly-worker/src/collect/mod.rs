@@ -14,6 +14,7 @@ pub(crate) mod git;
 pub(crate) mod nested;
 pub(crate) mod others;
 mod pack;
+mod packing;
 mod plain;
 pub(crate) mod refs;
 pub(crate) mod session;

@@ -9,7 +9,7 @@ use simd_adler32::Adler32;
 /// What a pack begins with, with its version and before the number of its entries.
 pub(super) const PACK_HEAD: &[u8; 8] = b"PACK\0\0\0\x02";
 /// How long that is with the number.
-pub(super) const PACK_HEAD_BYTES: u64 = 12;
+pub(super) const PACK_HEAD_BYTES: usize = 12;
 /// What a stream of zlib begins with that was made in no time.
 const ZLIB_HEAD: [u8; 2] = [0x78, 0x01];
 /// The most bytes of a block that are as they are, and what stands before and after them.
