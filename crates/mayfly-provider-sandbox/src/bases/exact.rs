@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mayfly_git::{Git, Quarantine, Repo, Snapshot};
-use mayfly_provider::{CodeSpec, WorkspaceSpec};
+use mayfly_provider::{CodeSpec, Limits, WorkspaceSpec};
 use mayfly_test_needs::odd::{Tree, as_git_keeps_it, fill, listing, tree};
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+
+use super::Terms;
 
 /// git, as the user and the agent run it.
 fn git(at: &Path, args: &[&str]) -> String {
@@ -48,7 +50,8 @@ impl Way {
             }
             false => WorkspaceSpec { code: whole, on: None, name: "repo".to_owned() },
         };
-        super::checkout(&self.at("bases"), &workspace, None).expect("made").0
+        let limits = Limits::default();
+        super::checkout(&self.at("bases"), &workspace, Terms { owner: None, limits }).expect("made").0
     }
 
     async fn goes_in_and_out(&self, odd: &Tree) {
