@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
+use super::Terms;
+
 /// git, as the user and the agent run it.
 fn git(at: &Path, args: &[&str]) -> String {
     let mut command = Command::new("git");
@@ -48,8 +50,8 @@ impl Way {
             }
             false => WorkspaceSpec { code: whole, on: None, name: "repo".to_owned() },
         };
-        let terms = super::Terms { owner: None, limits: Limits::default() };
-        super::checkout(&self.at("bases"), &workspace, terms).expect("made").0
+        let limits = Limits::default();
+        super::checkout(&self.at("bases"), &workspace, Terms { owner: None, limits }).expect("made").0
     }
 
     async fn goes_in_and_out(&self, odd: &Tree) {

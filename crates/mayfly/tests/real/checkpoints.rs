@@ -262,7 +262,7 @@ async fn a_checkpoint_that_could_not_be_kept_is_sent_again_and_the_next_one_buil
     let Some(claude) = mayfly_test_needs::claude() else { return };
     let user = User::new().await;
     user.make_repository();
-    for (name, content) in [("a.txt", "a"), ("new.txt", "new")] {
+    for (name, content) in [(".gitattributes", "* text=auto\n"), ("a.txt", "a"), ("new.txt", "new")] {
         fs::write(user.dir.path().join("cwd").join(name), content).unwrap();
     }
     let mayfly = Path::new(env!("CARGO_BIN_EXE_mayfly"));
