@@ -75,7 +75,6 @@ async fn files_of_any_length_and_mode_come_out_once() {
     fs::create_dir(place.work().join("gone")).unwrap();
     place.write("gone/file", "a folder in the place of a file\n");
     symlink("kept", place.work().join("link")).unwrap();
-    place.git(&["add", "spooled", "long"]);
     comes_out_as_git_has_it(&place).await;
 }
 
