@@ -161,6 +161,10 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(way.goes_in_and_out(None));
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Lines end in the machine as the rules have them, and what is not changed is no change for that.
     #[test]

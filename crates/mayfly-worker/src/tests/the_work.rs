@@ -351,6 +351,7 @@ async fn a_submodule_that_was_fetched_and_left_as_it_is_is_no_loss() {
     let ended = async || {
         let (made, unsaved) = place.bundle().await;
         assert!(made.is_none(), "{made:?}");
+        fs::remove_dir_all(place.dir.path().join("scratch")).unwrap();
         unsaved
     };
     assert_eq!(ended().await, Vec::<String>::new());
