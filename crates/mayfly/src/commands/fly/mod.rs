@@ -148,6 +148,8 @@ async fn deploy(args: DeployArgs, environment: &Environment, printer: &mut Print
         None => Some(Built::find(environment, &which.app)?),
     };
     let image = built.as_ref().map(Built::name).or(image).unwrap_or_default();
+    // What cannot be is refused before there is a token for it.
+    deployment(Wanted { regions: regions.clone(), image: image.clone(), ..which.wanted(environment) })?;
     // Before anything is made: whoever is asked for it later has it.
     let owner_token = match dry_run {
         true => String::new(),
