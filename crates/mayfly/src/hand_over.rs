@@ -108,6 +108,8 @@ async fn telling<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -115,13 +117,13 @@ mod tests {
         let (sent, mut told) = (AtomicU64::new(0), Vec::new());
         let upload = async {
             for bytes in [1_999_999, 2_000_000, 2_500_001] {
-                tokio::time::sleep(TICK).await;
+                tokio::time::sleep(TICK + Duration::from_millis(1)).await;
                 sent.store(bytes, Ordering::Relaxed);
             }
             "done"
         };
         let done = telling(&sent, 2_500_001, upload, |words| told.push(words.to_owned())).await;
         assert_eq!((done, sent.load(Ordering::Relaxed)), ("done", 2_500_001));
-        assert_eq!(told, ["1 of 3 MB", "2 of 3 MB"]);
+        assert_eq!(told, ["0 of 3 MB", "1 of 3 MB", "2 of 3 MB"]);
     }
 }

@@ -149,7 +149,7 @@ impl World {
         let mut entry =
             "100644 blob ".to_owned() + &ask(&["hash-object", "-w", "--stdin"], &"x".repeat(bytes));
         for _ in 0..depth {
-            let entries: String = (0..10).map(|name| format!("{entry}\t{name}\n")).collect();
+            let entries = (0..10).map(|name| format!("{entry}\t{name}\n")).collect::<Vec<_>>().concat();
             entry = "040000 tree ".to_owned() + &ask(&["mktree"], &entries);
         }
         let tree = entry.rsplit(' ').next().unwrap();
