@@ -305,6 +305,7 @@ async fn a_result_is_summed_up_and_what_runs_by_itself_is_flagged() {
 async fn what_cannot_be_applied_is_named_with_the_command_that_takes_it() {
     let Some(world) = World::start(|_| {}).await else { return };
     let pointer = |commit: &str| format!("--cacheinfo 160000,{},sub", commit.repeat(40));
+    fs::create_dir(world.repo().join("sub")).unwrap();
     let words = format!("update-index --add {}", pointer("1"));
     world.git(&words.split(' ').collect::<Vec<_>>());
     world.git(&["commit", "-q", "-m", "submodule"]);
