@@ -358,7 +358,8 @@ impl Client {
     }
 
     fn left(&self, id: impl Display, attempt: Option<u32>, of_it: &[&str]) -> RequestBuilder {
-        self.about(Method::GET, id, of_it).query(&attempt.map(|attempt| ("attempt", attempt)))
+        let query: Vec<_> = attempt.iter().map(|attempt| ("attempt", attempt)).collect();
+        self.about(Method::GET, id, of_it).query(&query)
     }
 
     fn about(&self, method: Method, id: impl Display, of_it: &[&str]) -> RequestBuilder {

@@ -288,6 +288,7 @@ async fn what_no_file_can_hold_is_named() {
     let place = Place::with_repository();
     let pointer = |commit: char, path: &str| format!("160000,{},{path}", commit.to_string().repeat(40));
     for path in ["gone", "sub", "same"] {
+        fs::create_dir(place.repo().join(path)).unwrap();
         place.git(&place.repo(), &["update-index", "--add", "--cacheinfo", &pointer('1', path)]);
     }
     place.git(&place.repo(), &["commit", "-q", "-m", "submodules"]);

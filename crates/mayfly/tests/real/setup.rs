@@ -96,6 +96,7 @@ async fn what_set_up_commands_made_is_not_the_agent_s_work() {
     let note = "note        made by the set-up commands alone, and left behind: a.txt, new.txt, tools/y";
     assert!(idle.stderr.contains("no changes") && idle.stderr.contains(note), "{}", idle.stderr);
 
+    let config = configured(&world, &[commands, "echo anew"], "keep = [\"deps\"]\n");
     let works =
         run(&world, &config, &bash("echo worked >>a.txt; echo z >tools/z; echo more >deps/more")).await;
     assert_eq!(works.code, Some(0), "{}", works.stderr);
