@@ -51,7 +51,10 @@ pub(super) async fn build(
     let mayfly = Mayfly::find(args.mayfly, processors).await?;
     let wanted = match (args.kind, processors) {
         (None, _) => None,
-        (Some(_), "amd64") => Some(args.kernel.map(OwnKernel::read).transpose()?),
+        (Some(_), "amd64") => Some(match &args.kernel {
+            None => Wanted::Debians,
+            Some(path) => Wanted::Own(OwnKernel::read(path)?),
+        }),
         (Some(_), _) => return Err(anyhow!("virtual machines of this box need an amd64 processor").into()),
     };
     debian::check(|program| on_path(program, environment).is_some(), &user())?;
@@ -84,8 +87,8 @@ struct Build {
     packages: Vec<String>,
     claude: Claude,
     mayfly: Mayfly,
-    /// The same for virtual machines of this box, with this kernel or Debian's.
-    wanted: Option<Option<OwnKernel>>,
+    /// The same for virtual machines of this box, with this kernel.
+    wanted: Option<Wanted>,
     kept: Kept,
     environment: Environment,
     given_up: Flag,
@@ -131,8 +134,12 @@ impl Build {
         let labels: BTreeMap<_, _> = labels.into_iter().map(|(name, is)| (name.to_owned(), is)).collect();
         let run = parts::run(boot::MAYFLY, labels);
         let image = self.kept.store.put(name, self.processors, run, &layers, &lock)?;
-        if let Some(kernel) = &self.wanted {
-            self.system(&image, kernel.as_ref(), &lists, &lock)?;
+        if let Some(wanted) = &self.wanted {
+            let own = match wanted {
+                Wanted::Debians => None,
+                Wanted::Own(own) => Some(own),
+            };
+            self.system(&image, own, &lists, &lock)?;
         }
         Ok(image)
     }
@@ -242,6 +249,14 @@ fn user() -> String {
     found.next().map_or(id.clone(), |fields| fields[0].to_owned())
 }
 
+/// The kernel of virtual machines.
+enum Wanted {
+    /// The newest of Debian's.
+    Debians,
+    /// The owner's.
+    Own(OwnKernel),
+}
+
 /// A kernel of the owner's.
 struct OwnKernel {
     bz_image: Vec<u8>,
@@ -250,10 +265,10 @@ struct OwnKernel {
 }
 
 impl OwnKernel {
-    fn read(path: PathBuf) -> Result<Self, Stop> {
+    fn read(path: &Path) -> Result<Self, Stop> {
         let mut bz_image = Vec::new();
-        let read = open(&path).and_then(|mut file| file.read_to_end(&mut bz_image));
-        read.with_context(cannot_read(&path)).map_err(Stop::usage)?;
+        let read = open(path).and_then(|mut file| file.read_to_end(&mut bz_image));
+        read.with_context(cannot_read(path)).map_err(Stop::usage)?;
         match is_bz_image(&bz_image) {
             true => {
                 Ok(Self { words: format!("sha256:{}", hex::encode(Sha256::digest(&bz_image))), bz_image })
