@@ -92,10 +92,8 @@ fn put(asked: &mut Asked, path: &str, body: &Value) -> Result<(), String> {
                 .open(text(body, "path_on_host"))
                 .map_err(|error| format!("Drive error: Unable to patch the block device: {error}"))?;
         }
-        "/vsock" => {
-            if body["guest_cid"].as_u64().is_none_or(|cid| cid < 3) {
-                return Err("the cid is reserved".to_owned());
-            }
+        "/vsock" if body["guest_cid"].as_u64().is_none_or(|cid| cid < 3) => {
+            return Err("the cid is reserved".to_owned());
         }
         "/actions" => {
             let missing = FIELDS[..5].iter().find(|(needed, _)| !asked.contains_key(*needed));

@@ -152,6 +152,21 @@ async fn at_each<T>(user: User, points: Vec<T>, dies: impl AsyncFn(Orchestrated<
     user.api.stop().await;
 }
 
+/// Whether a file is of a kind, by its name.
+fn is(name: &str, kind: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == kind)
+}
+
+/// Checks that an agent saw its workspace so; gives what it saw of what the set-up made.
+fn assert_saw(ended: &Ended, expected: &str, point: &str) -> String {
+    assert_eq!(ended.outcome().0, "succeeded", "{point}: {}", ended.stderr);
+    ended.assert_whole();
+    assert_eq!(ended.own("started").count(), 1, "{point}: {:?}", ended.events);
+    let [seen, made] = &ended.tool_results()[..] else { panic!("{point}: {:?}", ended.tool_results()) };
+    assert_eq!(seen, expected, "{point}");
+    made.clone()
+}
+
 impl Orchestrated<'_> {
     /// A verb that may have a set-up run.
     fn setting_up(&self, args: &[&str]) -> tokio::process::Command {
@@ -167,7 +182,7 @@ impl Orchestrated<'_> {
     /// Runs an agent that looks at its workspace, which is to be so; what it sees of what the set-up made.
     async fn sees(&self, args: &[&str], expected: &str, point: &str) -> String {
         let ended = self.run(&[args, &[&looks()]].concat()).await;
-        self.assert_saw(&ended, expected, point)
+        assert_saw(&ended, expected, point)
     }
 
     /// The same, where the first orchestrator dies meanwhile.
@@ -175,16 +190,7 @@ impl Orchestrated<'_> {
         let life = self.serve(Some(point)).await;
         let run = Run::start(self.setting_up(&["run", "--json", &looks()]));
         life.killed(point).await;
-        self.assert_saw(&run.end().await, expected, point)
-    }
-
-    fn assert_saw(&self, ended: &Ended, expected: &str, point: &str) -> String {
-        assert_eq!(ended.outcome().0, "succeeded", "{point}: {}", ended.stderr);
-        ended.assert_whole();
-        assert_eq!(ended.own("started").count(), 1, "{point}: {:?}", ended.events);
-        let [seen, made] = &ended.tool_results()[..] else { panic!("{point}: {:?}", ended.tool_results()) };
-        assert_eq!(seen, expected, "{point}");
-        made.clone()
+        assert_saw(&run.end().await, expected, point)
     }
 
     async fn follow(&self, task: &str) -> Ended {
@@ -220,8 +226,8 @@ impl Orchestrated<'_> {
                 bundles.insert(format!("{id}.bundle"));
             }
         }
-        let mut came = self.names("workspaces");
-        let of_set_up: Vec<String> = came.extract_if(.., |name| name.ends_with(".setup")).collect();
+        let (of_set_up, came): (BTreeSet<_>, BTreeSet<_>) =
+            self.names("workspaces").into_iter().partition(|name| is(name, "setup"));
         assert_eq!(of_set_up.len(), 1, "{point}: {of_set_up:?}");
         assert!(came.is_superset(&bundles), "{point}: {came:?}");
         assert_eq!(came.len(), bundles.len() + unnamed, "{point}: {came:?}");
@@ -287,7 +293,7 @@ async fn a_machine_that_dies_at_each_step_before_its_agent_is_replaced_by_one_li
             let work = [json!({"tools": bash(&first)}), json!({"tools": bash(MADE)})];
             let ended = site.run(&[&script(&work)]).await;
             expected = ended.tool_results()[0].clone();
-            made = Some(site.assert_saw(&ended, &expected, point)).filter(|_| before == Before::SetUp);
+            made = Some(assert_saw(&ended, &expected, point)).filter(|_| before == Before::SetUp);
             ended.events[0]["task"].as_str().unwrap().clone_into(&mut earlier);
             life.end().await;
         }
@@ -300,7 +306,7 @@ async fn a_machine_that_dies_at_each_step_before_its_agent_is_replaced_by_one_li
         fs::write(site.home_of_machine().join(".mayfly-failpoint"), point).unwrap();
         let next = site.serve(None).await;
         let ended = site.follow(&id).await;
-        let saw = site.assert_saw(&ended, &expected, point);
+        let saw = assert_saw(&ended, &expected, point);
         assert!(made.is_none_or(|made| made == saw), "{point}: what the set-up made was kept");
         assert_eq!(ended.own("launching").count(), 2, "{point}: {:?}", ended.events);
         site.assert_nothing_is_left(if before == Before::Nothing { 1 } else { 2 }, 0, point).await;
@@ -324,7 +330,7 @@ async fn a_machine_that_dies_as_its_agent_begins_is_lost_and_a_retry_has_the_sam
         let ended = site.follow(&id).await;
         assert_eq!((ended.outcome().0, ended.own("started").count()), ("lost", 1), "{:?}", ended.events);
         let again = site.submit(&["retry", &id, "--detach"]).await;
-        site.assert_saw(&site.follow(&again).await, &expected, point);
+        assert_saw(&site.follow(&again).await, &expected, point);
         site.assert_nothing_is_left(2, 0, point).await;
         next.end().await;
     })
@@ -347,14 +353,14 @@ async fn a_run_that_is_killed_at_each_step_of_the_way_in_can_be_typed_again() {
         let mut killed = site.setting_up(&[&["run", "--json"], &repo[..], &[&looks()]].concat());
         let said = Said::from(killed.env("MAYFLY_FAILPOINT", point).output().await.unwrap());
         assert_eq!(said.code, None, "{point}: {}", said.stderr);
-        let part = site.names("workspaces").into_iter().find(|name| name.ends_with(".part"));
+        let part = site.names("workspaces").into_iter().find(|name| is(name, "part"));
         assert_eq!(part.is_some(), point.starts_with("code-sending"), "{point}");
         let made = site.sees(&repo, expected, point).await;
         let there = Client::new(&site.data.join("api.sock")).tasks(None, None).await.unwrap();
         assert_eq!(there.len(), 1 + submitted, "{point}");
         // The one that nobody followed has run beside it; which of the two set-ups is kept is no matter.
         for task in &there[1..] {
-            site.assert_saw(&site.follow(&task.id).await, expected, point);
+            assert_saw(&site.follow(&task.id).await, expected, point);
         }
         if submitted == 0 {
             assert_eq!(site.sees(&repo, expected, point).await, made, "{point}");
@@ -391,7 +397,7 @@ async fn a_base_is_held_by_a_git_whose_orchestrator_was_killed() {
         let id = site.submit(&["run", "--detach", &looks()]).await;
         tokio::fs::read(begun).await.unwrap();
         life.kill().await;
-        let locks = site.names("bases").into_iter().filter(|name| name.ends_with(".lock"));
+        let locks = site.names("bases").into_iter().filter(|name| is(name, "lock"));
         let held = locks.filter(|name| {
             let lock = fs::File::open(site.data.join("bases").join(name)).unwrap();
             matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock))
@@ -399,7 +405,7 @@ async fn a_base_is_held_by_a_git_whose_orchestrator_was_killed() {
         assert_eq!(held.count(), 1);
         let next = site.serve(None).await;
         tokio::fs::write(go, "\n").await.unwrap();
-        site.assert_saw(&site.follow(&id).await, &expected, point);
+        assert_saw(&site.follow(&id).await, &expected, point);
         site.assert_nothing_is_left(1, 0, point).await;
         next.end().await;
     })
