@@ -102,7 +102,10 @@ async fn what_set_up_commands_made_is_not_the_agent_s_work() {
     assert_eq!(works.code, Some(0), "{}", works.stderr);
     let [branch] = &world.branches()[..] else { panic!("{}", works.stderr) };
     assert_eq!(world.git(&["show", &format!("{branch}:a.txt")]), "two\nchanged\nworked");
-    assert_eq!(world.git(&["ls-tree", "-r", "--name-only", branch]), "a.txt\nnew.txt\ntools/z");
+    assert_eq!(
+        world.git(&["ls-tree", "-r", "--name-only", branch]),
+        ".gitattributes\na.txt\nnew.txt\ntools/z"
+    );
 
     // One that fails leaves none of it either.
     let config = configured(&world, &["echo half >half.txt; exit 1"], "");
