@@ -26,7 +26,7 @@ async fn work(place: &Place) -> (Snapshot, PathBuf, Vec<u8>) {
     let machine = place.machine(&snapshot);
     fs::write(machine.join("a.txt"), "changed\n").unwrap();
     fs::write(machine.join("empty"), "").unwrap();
-    let long: String = (0..200_000).map(|n| format!("{n}\n")).collect();
+    let long = (0..200_000).map(|n| format!("{n}\n")).collect::<Vec<_>>().concat();
     fs::write(machine.join("long.txt"), &long).unwrap();
     place.git(&machine, &["add", "-A"]);
     place.git(&machine, &["commit", "-q", "-m", "a message"]);
