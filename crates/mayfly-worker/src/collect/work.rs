@@ -117,9 +117,10 @@ impl Work<'_> {
         head: &str,
         deadline: Instant,
     ) -> Result<Vec<String>, GitError> {
-        let contents = ["rev-list", "--objects", "--filter=object:type=blob", "--filter-provided-objects"];
-        let not = format!("^{head}");
-        let listed = git.run(contents.into_iter().chain([staged, &not]), deadline).await?;
+        // Of what is not wanted, git looks through all files only so: it is no commit that the wanted one is built on.
+        let list = ["rev-list", "--objects-edge-aggressive", "--filter=object:type=blob"];
+        let not = ["--filter-provided-objects", staged, &format!("^{head}")];
+        let listed = git.run(list.into_iter().chain(not), deadline).await?;
         Ok(listed.lines().filter_map(|line| Some(line.split_once(' ')?.1.to_owned())).collect())
     }
 

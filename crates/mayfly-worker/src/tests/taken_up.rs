@@ -154,6 +154,8 @@ async fn what_is_staged_and_in_no_file_comes_out() {
         fs::remove_file(place.work().join("only")).unwrap();
         if with_other_work {
             place.write("other", "o\n");
+            place.write("both", "b\n");
+            place.git(&["add", "both"]);
         }
         let (lost, collected) = next(place.dir.path(), Some(&place.base)).await;
         let next = place.dir.path().join("next");

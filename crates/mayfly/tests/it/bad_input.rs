@@ -187,7 +187,7 @@ fn a_repository_that_cannot_be_worked_on() {
     let partial = user.git_init("partial", &[]);
     let script =
         "echo one >a.txt && git add . && git -c user.name=u -c user.email=u@localhost commit -q -m one &&
-        git config remote.origin.promisor true && rm -r .git/objects/$(git rev-parse HEAD:a.txt | cut -c1-2)";
+        git config remote.origin.promisor true && rm -f .git/objects/$(git rev-parse HEAD:a.txt | sed 's,..,&/,')";
     let mut sh = std::process::Command::new("sh");
     sh.args(["-c", script]).current_dir(partial).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
     assert!(sh.status().unwrap().success());
