@@ -111,6 +111,15 @@ impl fmt::Debug for Redactor {
 }
 
 impl Redactor {
+    /// Whether it is this one, and not one made later of other secrets.
+    pub fn is(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(this), Some(other)) => Arc::ptr_eq(this, other),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
     /// Knows those of these secrets that are long enough, up to [`SECRET_BYTES_MAX`].
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let lengths = SECRET_BYTES_MIN..=SECRET_BYTES_MAX;

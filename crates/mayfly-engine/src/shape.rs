@@ -41,6 +41,7 @@ const TASK: &[Field] = &[
     must("prompt", Is::Text),
     may("workspace", Is::Object(WORKSPACE)),
     may("setup", Is::Object(SETUP)),
+    may("provider", Is::Text),
     may("model", Is::Text),
     may("timeout_ms", Is::Whole(1, TIMEOUT_MS_MAX.cast_signed())),
     may("idle_timeout_ms", Is::Whole(1, TIMEOUT_MS_MAX.cast_signed())),
@@ -58,7 +59,6 @@ const TASK: &[Field] = &[
     must("artifacts", Is::Texts),
     may("credential", Is::Object(CREDENTIAL)),
     may("credential_name", Is::Text),
-    may("provider", Is::Text),
 ];
 
 const WORKSPACE: &[Field] = &[
@@ -66,6 +66,7 @@ const WORKSPACE: &[Field] = &[
     must("workspace.name", Is::Text),
     must("workspace.base", Is::Text),
     may("workspace.on", Is::Object(WHOLE)),
+    may("workspace.origin", Is::Text),
 ];
 
 const SETUP: &[Field] = &[
@@ -182,7 +183,7 @@ mod tests {
         assert!(all.iter().all(|said| said.contains("` must be ")), "{all:#?}");
         for said in [
             "`timeout_ms` must be a whole number from 1 to 604800000",
-            "`workspace` must be a JSON object with id, name, base, on",
+            "`workspace` must be a JSON object with id, name, base, on, origin",
             "`workspace.id` must be a text, in quotes",
             "`credential.kind` must be one of oauth-token, api-key, bearer",
         ] {

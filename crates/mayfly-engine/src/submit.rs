@@ -391,10 +391,15 @@ fn check_workspace(workspace: &Workspace) -> Result<(), SubmitError> {
     let whole = on.as_ref().is_none_or(|on| is_sha256(&on.id) && is_commit(&on.base));
     require(whole, "workspace.on", "must name a bundle and its commit, in lower-case hex")?;
     let plain = |url: &String| {
-        (1..=REPOSITORY_BYTES_MAX).contains(&url.len()) && !url.contains(|c: char| c.is_control() || c == ' ')
+        let user =
+            url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next()?.rsplit_once('@'));
+        (1..=REPOSITORY_BYTES_MAX).contains(&url.len())
+            && !url.contains(|c: char| c.is_control() || c == ' ')
+            && user.is_none_or(|(user, _)| !user.contains(':'))
     };
-    let words =
-        format!("must be a URL of 1 to {REPOSITORY_BYTES_MAX} bytes, without spaces and control characters");
+    let words = format!(
+        "must be a URL of 1 to {REPOSITORY_BYTES_MAX} bytes, without a password, spaces and control characters"
+    );
     require(origin.as_ref().is_none_or(plain), "workspace.origin", &words)
 }
 

@@ -190,7 +190,7 @@ impl Making<'_> {
             Some(below) => share_tree(below, making).step("share the files of the base below"),
             None => git.begin(code),
         };
-        let made = begun.and_then(|()| git.make(code));
+        let made = begun.and_then(|()| git.make(code, below.is_some()));
         let made = made.and_then(|()| self.terms.owner.map_or(Ok(()), |owner| give_tree(making, owner)));
         let _ = fs::remove_file(&words);
         made
@@ -248,8 +248,9 @@ impl Git<'_> {
         self.run(&["init", "--quiet", "--template=", "--initial-branch=main", "--object-format", format])
     }
 
-    /// The commit of a bundle, in what there is already.
-    fn make(&self, code: &CodeSpec) -> Result<(), Failure> {
+    /// The commit of a bundle, in what there is already; whether that is shared with a base below.
+    fn make(&self, code: &CodeSpec, shares: bool) -> Result<(), Failure> {
+        let shared = if shares { self.unfold(u64::MAX)?.unwrap_or(0) } else { 0 };
         let CodeSpec { base, bundle, .. } = code;
         let bundle = fs::canonicalize(bundle).step("find the workspace's bundle")?;
         self.cut_off(&bundle).step("see where the history in the workspace's bundle begins")?;
@@ -258,7 +259,7 @@ impl Git<'_> {
             ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-head-ok", "--", bundle];
         self.run(&[&fetch[..], &[&format!("+{base}:refs/heads/main")]].concat())?;
         failpoint("base-fetched");
-        self.check_room(base)?;
+        self.check_room(base, shared)?;
         self.run(&["reset", "--quiet", "--hard", "main"])?;
         failpoint("base-checked-out");
         // The same file has another owner, inode and change time when it is seen in a machine; with the default
@@ -282,8 +283,8 @@ impl Git<'_> {
         cut.map_or(Ok(()), |cut| fs::write(self.folder.join(".git/shallow"), cut))
     }
 
-    /// Checks that what the commit comes to is within the task's bounds, and that there is room for it.
-    fn check_room(&self, base: &str) -> Result<(), Failure> {
+    /// Checks that what the commit comes to is within the task's bounds, and that there is room for what of it is not shared.
+    fn check_room(&self, base: &str, shared: u64) -> Result<(), Failure> {
         let Limits { disk_bytes_max, .. } = self.limits;
         let needed = self.unfold(disk_bytes_max)?.map_err(|too_much| {
             let advice = match too_much {
@@ -297,7 +298,7 @@ impl Git<'_> {
         let step = "see what the disk of the workspaces has free";
         let found = statvfs(self.folder).step(step)?;
         let free = found.f_bavail.saturating_mul(found.f_frsize);
-        check_free(needed, free).map_err(|words| Failure {
+        check_free(needed.saturating_sub(shared), free).map_err(|words| Failure {
             may_pass: true,
             ..Failure::new(format!("the commit {base} is not checked out: {words}"))
         })

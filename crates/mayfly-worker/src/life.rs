@@ -217,7 +217,7 @@ impl Life {
             is_resumed: self.order.resume.is_some(),
         };
         let keep = if setting_up.can_keep() { &*setup.keep } else { &[] };
-        let before = self.differing(workspace).await;
+        let before = unless_stopped(duty, self.differing(workspace)).await?;
         let ran = unless_stopped(duty, setting_up.prepare()).await;
         self.reaper.kill_all_others();
         // Whatever became of them: what they left is no work.

@@ -69,6 +69,10 @@ async fn each_field_that_cannot_be_is_named() {
         ("workspace.origin", with_workspace(|workspace| workspace.origin = Some(String::new()))),
         ("workspace.origin", with_workspace(|workspace| workspace.origin = Some("ssh://a\nb".to_owned()))),
         ("workspace.origin", with_workspace(|workspace| workspace.origin = Some("u".repeat(8193)))),
+        (
+            "workspace.origin",
+            with_workspace(|workspace| workspace.origin = Some("https://u:canary@a/b".to_owned())),
+        ),
         ("artifacts", CreateTask { artifacts: vec!["../x".to_owned()], ..task("x") }),
         ("artifacts", CreateTask { artifacts: vec!["a".to_owned(); 101], ..task("x") }),
         ("credential.secret", with_credential("", None)),

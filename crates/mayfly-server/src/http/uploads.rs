@@ -147,7 +147,10 @@ pub(super) async fn bundle(
     let (body, reading) = read_beside(body.into_data_stream(), redactor.clone());
     let receiving = Incoming::receive(body, &app.incoming, BUNDLE_BYTES_MAX);
     let incoming = turn.take(receiving).await??;
-    let found = match turn.take(reading).await? {
+    let read = turn.take(reading).await?;
+    // A secret may have been added since.
+    let (before, redactor) = (redactor, app.entry.redactor());
+    let found = match read.filter(|_| redactor.is(&before)) {
         _ if redactor.is_empty() => Ok(false),
         Some(found) => found,
         None => {

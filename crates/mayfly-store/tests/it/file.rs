@@ -13,6 +13,7 @@ const ALL: Listing = Listing { state: None, before: None, most: 1000 };
 
 /// Makes the tables of the second version out of these.
 const SECOND: &str = "
+    ALTER TABLE attempts DROP COLUMN result;
     DROP INDEX tasks_by_resumed; ALTER TABLE tasks DROP COLUMN resumes; ALTER TABLE tasks DROP COLUMN session;
     ALTER TABLE tasks DROP COLUMN lock; DROP TABLE locks;
     DROP TABLE allowed; DROP TABLE egress; ALTER TABLE attempts DROP COLUMN egress_dropped;

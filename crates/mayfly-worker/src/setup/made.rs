@@ -1,9 +1,10 @@
 //! What the set-up commands made: theirs alone, and not the agent's work, for as long as nobody has touched it since.
 //!
-//! A file is known by its inode and the time at which that last changed, which no program sets.
+//! A file is known by its inode and the time at which that last changed, which no program sets; a repository inside, of which
+//! git names the folder alone, by all of its files.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,8 @@ impl Made {
     ) -> Self {
         let keep = keep.iter().map(PathBuf::from).collect();
         let files = after.into_iter().filter(|path| !before.contains(path));
+        let files =
+            files.flat_map(|path| if is_folder(&path) { below(workspace, &path) } else { vec![path] });
         let files = files.map(|path| {
             let seen = seen(workspace, &path);
             (path, seen)
@@ -48,10 +51,17 @@ impl Made {
         Self { workspace: workspace.to_owned(), files: files.collect(), keep }
     }
 
-    /// Whether a file is not the agent's work.
+    /// Whether a file, or a repository inside, is not the agent's work.
     pub(crate) fn has(&self, path: &Path) -> bool {
         self.keep.iter().any(|folder| path.starts_with(folder))
-            || self.files.get(path).is_some_and(|was| *was == seen(&self.workspace, path))
+            || match is_folder(path) {
+                true => below(&self.workspace, path).iter().all(|path| self.is_as_it_was(path)),
+                false => self.is_as_it_was(path),
+            }
+    }
+
+    fn is_as_it_was(&self, path: &Path) -> bool {
+        self.files.get(path).is_some_and(|was| *was == seen(&self.workspace, path))
     }
 
     /// The files that nobody has touched since, without those of folders that are kept.
@@ -65,10 +75,31 @@ fn seen(workspace: &Path, path: &Path) -> Option<Seen> {
     workspace.join(path).symlink_metadata().ok().map(Seen::from)
 }
 
+fn is_folder(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+/// The files below a folder, but what git keeps there. One that cannot be read is there itself, as a file that nobody made.
+fn below(workspace: &Path, folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(workspace.join(&folder)) else {
+            files.push(folder);
+            continue;
+        };
+        for entry in entries.flatten().filter(|entry| entry.file_name() != ".git") {
+            let path = folder.join(entry.file_name());
+            match entry.file_type() {
+                Ok(is) if is.is_dir() => folders.push(path),
+                _ => files.push(path),
+            }
+        }
+    }
+    files
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -98,5 +129,21 @@ mod tests {
         let has_not = ["mine", "written", "replaced", "removed", "dep", "elsewhere"].map(Path::new);
         assert!(!has_not.iter().any(|path| made.has(path)));
         assert_eq!(made.untouched(), ["changed", "gone", "new"].map(Path::new));
+    }
+
+    #[test]
+    fn a_repository_inside_is_theirs_until_a_file_of_it_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("vendor/x/src")).unwrap();
+        fs::create_dir(dir.path().join("vendor/x/.git")).unwrap();
+        fs::write(dir.path().join("vendor/x/src/a"), "set up").unwrap();
+        let repository = Path::new("vendor/x/");
+        let after = HashSet::from([repository.to_owned()]);
+        let made = Made::between(dir.path(), &HashSet::new(), after, &[]);
+        fs::write(dir.path().join("vendor/x/.git/index"), "git's own").unwrap();
+        assert!(made.has(repository) && made.has(Path::new("vendor/x/src/a")));
+        assert_eq!(made.untouched(), [Path::new("vendor/x/src/a")]);
+        fs::write(dir.path().join("vendor/x/src/b"), "worked").unwrap();
+        assert!(!made.has(repository) && !made.has(Path::new("vendor/x/src/b")));
     }
 }

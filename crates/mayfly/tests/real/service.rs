@@ -286,7 +286,9 @@ async fn a_result_is_taken_long_after_everybody_is_gone() {
     assert!(diff.contains("--- /dev/null\n+++ b/made.txt"), "{diff}");
     let taken = verb(&["result", task, "--branch", "here"]).await.text();
     assert!(user.dir.path().join("cwd/here/made.txt").is_file(), "{taken}");
-    assert!(verb(&["result", task, "--branch", "here"]).await.refusal().contains("`here` is there already"));
+    assert!(
+        verb(&["result", task, "--branch", "here"]).await.refusal().contains("/cwd/here` is there already")
+    );
     assert!(verb(&["ps", "--all"]).await.text().contains("  succeeded  "));
     end(user.orchestrator(), Signal::TERM);
     assert_eq!(processes_in(user.dir.path()).len(), 0);
