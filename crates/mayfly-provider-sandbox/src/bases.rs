@@ -249,8 +249,8 @@ impl Git<'_> {
     }
 
     /// The commit of a bundle, in what there is already; whether that is shared with a base below.
-    fn make(&self, code: &CodeSpec, shares: bool) -> Result<(), Failure> {
-        let shared = if shares { self.unfold(u64::MAX)?.unwrap_or(0) } else { 0 };
+    fn make(&self, code: &CodeSpec, is_on_another: bool) -> Result<(), Failure> {
+        let shared = if is_on_another { self.unfold(u64::MAX)?.unwrap_or(0) } else { 0 };
         let CodeSpec { base, bundle, .. } = code;
         let bundle = fs::canonicalize(bundle).step("find the workspace's bundle")?;
         self.cut_off(&bundle).step("see where the history in the workspace's bundle begins")?;
