@@ -1,7 +1,7 @@
 //! Takes back what a machine made: checked in quarantine, then one new branch, and nothing else. What the agent
 //! committed beside its work has a branch of its own each, which appears with the first or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -200,8 +200,6 @@ pub(crate) struct Heads {
     pub(crate) has_staged: bool,
     /// The names of all that it holds, a line each, also of what nobody takes from it.
     pub(crate) names: Vec<u8>,
-    /// Whether the header was read to its end.
-    is_whole: bool,
 }
 
 /// What a bundle says it holds.
@@ -215,10 +213,10 @@ pub struct Announced {
 
 /// The commits that a bundle says it holds: its work, and what is beside it. None of its objects is looked at.
 pub fn announced(bundle: &Path) -> Result<Announced, GitError> {
-    let Heads { work: head, others, names, is_whole, .. } = heads(bundle)?;
+    let Heads { work: head, others, names, .. } = heads(bundle)?;
     let is_bundle = begins_as_bundle(&names);
     let others: BTreeMap<_, _> = others.into_iter().map(|other| (other.name, other.commit)).collect();
-    if !is_whole || !is_bundle || !others.values().chain([&head]).all(|commit| is_commit(commit)) {
+    if !is_bundle || !others.values().chain([&head]).all(|commit| is_commit(commit)) {
         return Err(GitError::BadName("no work".to_owned()));
     }
     Ok(Announced { head, others })
@@ -255,18 +253,27 @@ pub(crate) fn heads(bundle: &Path) -> Result<Heads, GitError> {
 /// The same of what a bundle begins with.
 pub(crate) fn heads_in(header: impl io::BufRead) -> Result<Heads, GitError> {
     let (work, others, names) = ("nothing".to_owned(), Vec::new(), Vec::new());
-    let mut heads = Heads { work, others, has_staged: false, names, is_whole: false };
-    let mut lines = header.split(b'\n');
+    let mut heads = Heads { work, others, has_staged: false, names };
+    let (mut lines, mut seen, mut is_whole) = (header.split(b'\n'), HashSet::new(), false);
     while let Some(Ok(line)) = lines.next() {
         if line.is_empty() {
-            heads.is_whole = true;
+            is_whole = true;
             break;
         }
         heads.names.extend_from_slice(&line);
         heads.names.push(b'\n');
+        // Its version, what it is able to do, and what it is on top of, with any words.
+        if matches!(line[0], b'#' | b'@' | b'-') {
+            continue;
+        }
         let line = String::from_utf8_lossy(&line);
-        let Some((commit, name)) = line.split_once(' ') else { continue };
-        let commit = commit.chars().filter(char::is_ascii_hexdigit).take(64).collect();
+        let shown = || line.chars().filter(|c| !c.is_control()).take(100).collect();
+        // Git takes more for a space, ends a name where that has a zero byte, and takes the last of two.
+        let plain = line.split_once(' ').filter(|(commit, name)| {
+            is_commit(commit) && !name.contains(char::is_control) && seen.insert((*name).to_owned())
+        });
+        let (commit, name) = plain.ok_or_else(|| GitError::BadName(shown()))?;
+        let commit = commit.to_owned();
         if name == WORK_REF {
             heads.work = commit;
         } else if name == STAGED_REF {
@@ -277,6 +284,10 @@ pub(crate) fn heads_in(header: impl io::BufRead) -> Result<Heads, GitError> {
             }
             heads.others.push(Other { name: name.to_owned(), commit });
         }
+    }
+    // What comes after would be another bundle for us than for git.
+    if !is_whole {
+        return Err(GitError::BadName("no end of its refs".to_owned()));
     }
     Ok(heads)
 }

@@ -265,6 +265,39 @@ async fn what_was_staged_is_searched_and_does_not_land() {
     assert!(repo.has(&head).await && !repo.has(&staged).await);
 }
 
+/// What git reads in a bundle is what we read: else what is shown, searched and named would not be what lands.
+#[tokio::test]
+async fn a_bundle_whose_refs_can_be_read_in_two_ways_is_refused() {
+    let place = Place::with_repository();
+    let (quarantine, snapshot) = place.snapshot().await;
+    let machine = place.machine(&snapshot);
+    fs::write(machine.join("a.txt"), "work\n").unwrap();
+    place.git(&machine, &["commit", "-q", "-a", "-m", "work"]);
+    let (bundle, head) = place.bundle(&machine, &snapshot);
+    let bytes = fs::read(&bundle).unwrap();
+    let end = bytes.windows(2).position(|two| two == b"\n\n").unwrap() + 1;
+    let other = "1".repeat(40);
+    let long = format!("{other} refs/{}\n", "x".repeat(70_000));
+    let added = [
+        format!("{other}\trefs/heads/work\n"),
+        format!("{other} refs/heads/work\0x\n"),
+        format!("{other} refs/heads/work\n"),
+        long,
+    ];
+    let scratch = tempfile::tempdir().unwrap();
+    for more in added {
+        let odd = place.dir.path().join("odd.bundle");
+        fs::write(&odd, [&bytes[..end], more.as_bytes(), &bytes[end..]].concat()).unwrap();
+        let landed = quarantine.land(&odd, &head, "mayfly/1-x").await.map(drop).unwrap_err();
+        let each = |_: &[u8]| ControlFlow::Continue(());
+        let read = read_through(&place.ours(), scratch.path(), None, &odd, each).await.map(drop).unwrap_err();
+        for error in [landed, read] {
+            assert!(matches!(error, GitError::BadName(_)), "{error}");
+        }
+    }
+    quarantine.land(&bundle, &head, "mayfly/1-x").await.unwrap();
+}
+
 #[tokio::test]
 async fn what_is_no_bundle_is_refused() {
     let place = Place::with_repository();

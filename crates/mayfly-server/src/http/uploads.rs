@@ -168,10 +168,16 @@ fn read_beside<E>(
     redactor: Redactor,
 ) -> (impl Stream<Item = Result<Bytes, E>>, impl Future<Output = Option<Result<bool, SearchError>>>) {
     let (pieces, mut arrived) = mpsc::channel::<Bytes>(PIECES_MAX);
+    // Whoever waits for it no more ends it, also in the middle of a piece that unfolds to much.
+    let given_up = CancellationToken::new();
+    let waiting = given_up.clone().drop_guard();
     let reading = spawn_blocking(move || {
         let mut scan = Scan::new(&redactor);
-        let mut bundle = Arriving::new(|piece| scan.piece(piece));
-        while let Some(piece) = arrived.blocking_recv() {
+        let mut bundle = Arriving::new(|piece| match given_up.is_cancelled() {
+            true => ControlFlow::Break(()),
+            false => scan.piece(piece),
+        });
+        while let Some(piece) = arrived.blocking_recv().filter(|_| !given_up.is_cancelled()) {
             bundle.read(&piece);
         }
         let whole = bundle.over()?;
@@ -187,7 +193,11 @@ fn read_beside<E>(
             piece
         }
     });
-    (body, reading.map(|found| found.expect("reading does not panic")))
+    let reading = reading.map(move |found| {
+        drop(waiting);
+        found.expect("reading does not panic")
+    });
+    (body, reading)
 }
 
 /// Keeps work as what a search found it to be.

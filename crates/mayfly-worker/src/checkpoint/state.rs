@@ -335,8 +335,12 @@ impl State {
             told.unsaved.push("some files: there are too many to list".to_owned());
         }
         let mut seen = HashSet::new();
-        let paths = list.entries.into_iter().filter_map(path_of);
-        let paths = paths.filter(|path| !self.made.has(path) && seen.insert(path.clone()));
+        let paths = list.entries.into_iter().filter_map(|entry| {
+            let is_new = entry.as_encoded_bytes().starts_with(b"?");
+            let path = path_of(entry)?;
+            (!self.made.has(&path) && !(is_new && self.made.is_kept(&path))).then_some(path)
+        });
+        let paths = paths.filter(|path| seen.insert(path.clone()));
         let (inner, paths): (Vec<_>, Vec<_>) =
             paths.partition(|path| path.as_os_str().as_encoded_bytes().ends_with(b"/"));
         told.unsaved.extend(inner.iter().map(|path| tell(path, "this repository inside the workspace")));

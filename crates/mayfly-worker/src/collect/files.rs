@@ -98,12 +98,21 @@ impl Files<'_> {
         // A repository inside that is still one ends with a slash, and has been told of.
         let files =
             new.into_iter().filter(|path| !path.as_encoded_bytes().ends_with(b"/")).map(PathBuf::from);
-        let new = self.measure(files.filter(|path| !self.made.has(path)).collect()).await?;
-        let how = &["update-index", "--add", "-z", "--stdin"];
+        let (mut kept, files): (Vec<_>, Vec<_>) =
+            files.filter(|path| !self.made.has(path)).partition(|path| self.made.is_kept(path));
+        kept.sort();
+        if !kept.is_empty() {
+            let names = some_of(&kept);
+            collected
+                .notes
+                .push(format!("in a folder that is kept for later tasks, and left behind: {names}"));
+        }
+        let new = self.measure(files).await?;
+        let how = &["update-index", "--add", "--replace", "-z", "--stdin"];
         let take = Take { how, known: None, most: NEW_BYTES_MAX };
-        let kept = self.take(take, &new, collected).await;
+        let taken = self.take(take, &new, collected).await;
         self.tell_left_out(new, collected).await?;
-        kept?;
+        taken?;
         let made = self.made.untouched();
         if !made.is_empty() {
             let names = some_of(&made);

@@ -3,8 +3,9 @@
 //! Its repository is the agent's making: it is read by hand, and its objects by a git folder of our own. Whatever cannot be
 //! found out is a change. Bound: the caller's time.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
@@ -65,7 +66,22 @@ impl Submodule<'_> {
         own.run(["read-tree", self.commit], deadline).await?;
         let list = ["ls-files", "-z", "--modified", "--deleted", "--others", "--exclude-standard"];
         let listed = own.list(&list, deadline).await?;
-        Ok(!listed.whole || !listed.entries.is_empty())
+        Ok(!listed.whole || !listed.entries.is_empty() || self.has_inner(own, deadline).await?)
+    }
+
+    /// Whether there may be work in a submodule of its own, into which git does not look.
+    async fn has_inner(&self, own: &Git<'_>, deadline: Instant) -> Result<bool, GitError> {
+        let listed = own.list(&["ls-files", "-z", "--stage"], deadline).await?;
+        let mut inner =
+            listed.entries.iter().filter(|entry| entry.as_encoded_bytes().starts_with(b"160000 "));
+        let path = |entry: &OsString| {
+            let bytes = entry.as_encoded_bytes();
+            let tab = bytes.iter().position(|&byte| byte == b'\t')?;
+            Some(own.work_tree.join(OsStr::from_bytes(&bytes[tab + 1..])))
+        };
+        let is_empty =
+            |folder: PathBuf| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+        Ok(!listed.whole || inner.any(|entry| !path(entry).is_some_and(is_empty)))
     }
 }
 

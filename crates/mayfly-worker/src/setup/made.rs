@@ -14,7 +14,7 @@ pub(crate) struct Made {
     workspace: PathBuf,
     /// What they made, changed or removed.
     files: BTreeMap<PathBuf, Option<Seen>>,
-    /// The folders that are kept for later tasks, which are never work.
+    /// The folders that are kept for later tasks.
     keep: Vec<PathBuf>,
 }
 
@@ -53,11 +53,15 @@ impl Made {
 
     /// Whether a file, or a repository inside, is not the agent's work.
     pub(crate) fn has(&self, path: &Path) -> bool {
+        match is_folder(path) {
+            true => below(&self.workspace, path).iter().all(|path| self.is_as_it_was(path)),
+            false => self.is_as_it_was(path),
+        }
+    }
+
+    /// Whether it is in a folder that is kept for later tasks: what git does not know there is no work.
+    pub(crate) fn is_kept(&self, path: &Path) -> bool {
         self.keep.iter().any(|folder| path.starts_with(folder))
-            || match is_folder(path) {
-                true => below(&self.workspace, path).iter().all(|path| self.is_as_it_was(path)),
-                false => self.is_as_it_was(path),
-            }
     }
 
     fn is_as_it_was(&self, path: &Path) -> bool {
@@ -66,8 +70,7 @@ impl Made {
 
     /// The files that nobody has touched since, without those of folders that are kept.
     pub(crate) fn untouched(&self) -> Vec<&Path> {
-        let kept = |path: &Path| self.keep.iter().any(|folder| path.starts_with(folder));
-        self.files.keys().map(|path| &**path).filter(|path| !kept(path) && self.has(path)).collect()
+        self.files.keys().map(|path| &**path).filter(|path| !self.is_kept(path) && self.has(path)).collect()
     }
 }
 
@@ -124,8 +127,9 @@ mod tests {
         fs::rename(path("other"), path("replaced")).unwrap();
         fs::remove_file(path("removed")).unwrap();
         fs::write(path("deps/y"), "worked").unwrap();
-        let has = ["new", "changed", "gone", "deps/x", "deps/y"].map(Path::new);
+        let has = ["new", "changed", "gone", "deps/x"].map(Path::new);
         assert!(has.iter().all(|path| made.has(path)));
+        assert!(made.is_kept(Path::new("deps/y")) && !made.has(Path::new("deps/y")));
         let has_not = ["mine", "written", "replaced", "removed", "dep", "elsewhere"].map(Path::new);
         assert!(!has_not.iter().any(|path| made.has(path)));
         assert_eq!(made.untouched(), ["changed", "gone", "new"].map(Path::new));
