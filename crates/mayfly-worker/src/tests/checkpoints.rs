@@ -464,7 +464,7 @@ async fn an_orchestrator_that_takes_no_checkpoint_is_told_of_once() {
 async fn a_checkpoint_that_failed_is_made_again_before_the_session_goes_on() {
     let session = format!("$CLAUDE_CONFIG_DIR/projects/p/{SESSION}.jsonl");
     let script = format!(
-        "init; read line; echo x > made; mkdir -p $CLAUDE_CONFIG_DIR/projects/p; echo line > {session}; {}; cat go > /dev/null; result",
+        "init; read line; echo x > made; {}; cat go > /dev/null; mkdir -p $CLAUDE_CONFIG_DIR/projects/p; echo line > {session}; cat go > /dev/null; result",
         tool("Write", "1")
     );
     let mut host = host(&script, |desk| {
@@ -475,9 +475,14 @@ async fn a_checkpoint_that_failed_is_made_again_before_the_session_goes_on() {
     let go = host.workspace().join("go");
     rustix::fs::mkfifoat(rustix::fs::CWD, &go, rustix::fs::Mode::RWXU).unwrap();
     let (lived, ()) = tokio::join!(host.live(), async {
-        let handed = tokio::time::timeout(MOST, host.handed("checkpoint/3", 1));
-        let (third, _) = take_apart(&handed.await.expect("it is tried again"));
-        assert_eq!(third.files, 1);
+        let handed = async |name: &str| {
+            let handed = tokio::time::timeout(MOST, host.handed(name, 1)).await;
+            take_apart(&handed.expect("it is tried again")).0
+        };
+        assert_eq!(handed("checkpoint/1").await.files, 1);
+        // Only now there is a session, which does not go ahead of that.
+        tokio::fs::write(&go, "").await.unwrap();
+        assert_eq!(handed("checkpoint/4").await.files, 1);
         assert_eq!(host.result("checkpoint/transcript"), None);
         tokio::fs::write(&go, "").await.unwrap();
     });
