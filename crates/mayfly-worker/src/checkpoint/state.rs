@@ -338,7 +338,7 @@ impl State {
         let paths = list.entries.into_iter().filter_map(|entry| {
             let is_new = entry.as_encoded_bytes().starts_with(b"?");
             let path = path_of(entry)?;
-            (!self.made.has(&path) && !(is_new && self.made.is_kept(&path))).then_some(path)
+            (!(self.made.has(&path) || is_new && self.made.is_kept(&path))).then_some(path)
         });
         let paths = paths.filter(|path| seen.insert(path.clone()));
         let (inner, paths): (Vec<_>, Vec<_>) =
