@@ -174,6 +174,12 @@ impl Files<'_> {
     }
 
     async fn take_tracked(&self, tracked: Vec<Tracked>, collected: &mut Collected) -> Result<(), GitError> {
+        let workspace = self.git.work_tree.to_owned();
+        let (gone, tracked) = self.blocking(move || split_beyond_links(&workspace, tracked)).await?;
+        if !gone.is_empty() {
+            let remove = ["update-index", "--force-remove", "-z", "--stdin"];
+            self.git.feed(&remove, gone.iter().map(|entry| &entry.path), Feed::Loose, self.read_by).await?;
+        }
         let sized = self.measure(tracked.iter().map(|entry| entry.path.clone()).collect()).await?;
         let mut files = Vec::new();
         for ((length, path), Tracked { object, .. }) in sized.into_iter().zip(&tracked) {
@@ -294,6 +300,23 @@ impl Files<'_> {
         let done = done.map_err(|_| GitError::Late { verb: "add".to_owned() })?;
         Ok(done.expect("looking does not panic"))
     }
+}
+
+/// Those whose folder has become a symbolic link, or is below one, and so are gone, and the others.
+fn split_beyond_links(workspace: &Path, tracked: Vec<Tracked>) -> (Vec<Tracked>, Vec<Tracked>) {
+    let mut known: HashMap<PathBuf, bool> = HashMap::new();
+    tracked.into_iter().partition(|entry| {
+        let Some(folder) = entry.path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+            return false;
+        };
+        if let Some(is_beyond) = known.get(folder) {
+            return *is_beyond;
+        }
+        let mut above = folder.ancestors().filter(|folder| !folder.as_os_str().is_empty());
+        let is_beyond = above.any(|folder| workspace.join(folder).is_symlink());
+        known.insert(folder.to_owned(), is_beyond);
+        is_beyond
+    })
 }
 
 /// An entry of the index.

@@ -440,6 +440,22 @@ async fn an_empty_folder_to_begin_with_gives_what_was_made_in_it() {
 }
 
 #[tokio::test]
+async fn a_folder_that_became_a_link_comes_out_as_one() {
+    let place = Place::new();
+    place.write("a/deep/x", "x\n");
+    place.commit("folder");
+    fs::remove_dir_all(place.work().join("a")).unwrap();
+    fs::create_dir(place.work().join("b")).unwrap();
+    fs::write(place.work().join("b/y"), "y\n").unwrap();
+    std::os::unix::fs::symlink("b", place.work().join("a")).unwrap();
+    let (made, unsaved) = place.bundle().await;
+    assert_eq!(unsaved, Vec::<String>::new());
+    let taken = place.taken(&made.unwrap());
+    assert_eq!(fs::read_link(taken.join("a")).unwrap(), Path::new("b"));
+    assert_eq!(read(&taken, "b/y"), "y\n");
+}
+
+#[tokio::test]
 async fn a_repository_made_in_an_empty_folder_comes_out_with_its_commits() {
     let dir = tempfile::tempdir().unwrap();
     let work = dir.path().join("work");
