@@ -1,7 +1,8 @@
 //! What mayfly decides, without doing any of it.
 //!
 //! No socket, clock, lock, file or random number is in this crate: the caller brings events in and
-//! performs the effects that come out. So each rule is here once, and its tests are exhaustive.
+//! performs the effects that come out; what is read is the caller's to open. So each rule is here once, and its tests are
+//! exhaustive.
 //!
 //! - [`id`]: how tasks and attempts are named.
 //! - [`task`]: the state machine of one task.
@@ -12,6 +13,7 @@
 //! - [`prices`]: what models cost, by a table.
 //! - [`redact`]: how configured secrets are taken out of what is stored or shown.
 //! - [`unfold`]: what a commit comes to when it is checked out.
+//! - [`sha256_of`](sha256_of()): the name of what is named by its content.
 //! - [`amount`](amount()): how many bytes there are, for people.
 //! - [`causes`](causes()): an error with all its causes, in one line.
 
@@ -25,6 +27,7 @@ pub mod outcome;
 pub mod policy;
 pub mod prices;
 pub mod redact;
+mod sha256;
 pub mod task;
 pub mod unfold;
 
@@ -36,5 +39,6 @@ pub use outcome::{Failure, Outcome};
 pub use policy::{Chances, Earlier, Policy};
 pub use prices::Prices;
 pub use redact::{Carry, Redacted, Redactor, Secrets};
+pub use sha256::sha256_of;
 pub use task::{After, Attempt, Effect, Event, Limit, Phase, TaskState};
 pub use unfold::{TooMuch, Unfolding};

@@ -13,8 +13,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use mayfly_core::{Attempt, AttemptId, TaskId, causes};
-use mayfly_library::pack::sha256_of;
+use mayfly_core::{Attempt, AttemptId, TaskId, causes, sha256_of};
 use mayfly_store::{Resumed, StoreError, TaskRow};
 use mayfly_wire::api::{Collected, Resume, Retry, Task};
 use mayfly_wire::event::MayflyEvent;

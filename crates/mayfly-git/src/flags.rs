@@ -1,8 +1,8 @@
 //! Which files would run later on the user's machine, or for them elsewhere, without anybody calling them by name: the hooks
 //! of git's own tools, pipelines, the tasks of editors, the settings of agents.
 //!
-//! It is told by their paths, at any depth where one counts there, and without regard to case, since some file systems have none. What a build or a
-//! test runs is not among them: that is code like any other, and all of it was the agent's to change.
+//! It is told by their paths, at any depth where one counts there, and without regard to case, since some file systems have
+//! none. What a build or a test runs is not among them: that is code like any other, and all of it was the agent's to change.
 
 use crate::hooks::Hooks;
 

@@ -60,7 +60,8 @@ pub struct Made {
 }
 
 /// Makes a new repository at `folder`, which must not exist, with the work of a bundle on `branch`. It is there whole or not
-/// at all, also if this is given up half-way; without its files if they are too many or too large. `began` is what the work started from, if from anything.
+/// at all, also if this is given up half-way; without its files if they are too many or too large. `began` is what the work
+/// started from, if from anything.
 pub async fn unbundle(
     git: &Git,
     began: Option<Began<'_>>,

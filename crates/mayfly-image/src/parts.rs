@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use mayfly_core::sha256_of;
 use sha2::{Digest as _, Sha256};
 
 use crate::debian::Package;
 use crate::oci::Run;
-use crate::store::sha256_of;
 use crate::tree::{BadTree, Content, Data, Entry, Tree};
 
 /// Counts the ways in which layers were made: another number makes all of them again. It goes up with every change of what

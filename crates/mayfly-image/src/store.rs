@@ -16,6 +16,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use mayfly_core::sha256_of;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -119,7 +120,7 @@ impl Store {
         let Ok(text) = fs::read(&note) else { return Ok(None) };
         let Ok(layer) = serde_json::from_slice::<Layer>(&text) else { return Ok(None) };
         let blob = self.blob(&layer.sha256);
-        match File::open(&blob).and_then(|file| sha256_of(&file)) {
+        match File::open(&blob).and_then(sha256_of) {
             Ok(is) if is == layer.sha256 => Ok(Some(layer)),
             // It is made again.
             Ok(_) => fs::remove_file(&blob).map(|()| None).map_err(|source| failed(&blob, source)),
@@ -325,26 +326,6 @@ fn read_short(path: &Path) -> io::Result<Vec<u8>> {
     match bytes.len() as u64 > DOCUMENT_BYTES_MAX {
         true => Err(io::Error::other("it is longer than such a file can be")),
         false => Ok(bytes),
-    }
-}
-
-/// The SHA-256 of a file, in hex.
-pub(crate) fn sha256_of(mut file: &File) -> io::Result<String> {
-    let mut hash = Hashing(Sha256::new());
-    io::copy(&mut file, &mut hash)?;
-    Ok(hex::encode(hash.0.finalize()))
-}
-
-struct Hashing(Sha256);
-
-impl io::Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use mayfly_core::sha256_of;
 use mayfly_wire::system::{FILES, IMAGE, INITRAMFS, KERNEL, KERNEL_ELF, LIST, System};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest as _, Sha256};
@@ -17,7 +18,7 @@ use crate::erofs;
 use crate::gone::Watch;
 use crate::kernel::Kernel;
 use crate::layer;
-use crate::store::{Image, Lock, Store, sha256_of};
+use crate::store::{Image, Lock, Store};
 use crate::tree::{BadTree, Tree};
 
 /// Counts the ways in which systems were made: another number makes all of them again.
@@ -63,7 +64,7 @@ impl Systems {
         let place = self.place(name);
         let system: System = serde_json::from_slice(&fs::read(place.join(LIST)).ok()?).ok()?;
         let is_whole = |file: &&str| {
-            let is = File::open(place.join(file)).and_then(|file| sha256_of(&file));
+            let is = File::open(place.join(file)).and_then(sha256_of);
             is.is_ok_and(|is| system.files.get(*file) == Some(&is))
         };
         (system.key == parts.key() && FILES.iter().all(is_whole)).then_some(system)

@@ -15,9 +15,6 @@ use crate::tree::{BYTES_MAX, FILES_MAX, File, PATH_BYTES_MAX, clash, is_plain};
 /// The longest archive: each file takes a head and is padded, and a long name takes as much again.
 pub const ARCHIVE_BYTES_MAX: usize = BYTES_MAX + FILES_MAX * 4 * 1024;
 
-/// What is read at once.
-const READ_BYTES: usize = 64 * 1024;
-
 /// Why bytes are no archive of a resource.
 #[derive(Debug, thiserror::Error)]
 pub enum BadArchive {
@@ -90,17 +87,6 @@ fn pack_into<W: io::Write>(files: &[File], to: W) -> W {
 /// The name of an archive.
 pub fn sha256(archive: &[u8]) -> String {
     hex::encode(Sha256::digest(archive))
-}
-
-/// The SHA-256 of all that can be read, in hex.
-pub fn sha256_of(mut from: impl io::Read) -> io::Result<String> {
-    let (mut hash, mut piece) = (Sha256::new(), vec![0; READ_BYTES]);
-    loop {
-        match from.read(&mut piece)? {
-            0 => return Ok(hex::encode(hash.finalize())),
-            read => hash.update(&piece[..read]),
-        }
-    }
 }
 
 /// Whether a text could be the name of one: all digits, in lower case.

@@ -11,9 +11,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use mayfly_core::sha256_of;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -176,7 +177,8 @@ pub fn sha256(folder: &Path) -> Result<String, BadTree> {
     for (path, file) in files(folder)? {
         let io = |source| BadTree::Io { path: file.clone(), source };
         let run = if is_executable(&fs::metadata(&file).map_err(io)?) { "x" } else { "-" };
-        list.update(format!("{run} {} {}\0", hash_of(&file).map_err(io)?, path));
+        let is = fs::File::open(&file).and_then(sha256_of).map_err(io)?;
+        list.update(format!("{run} {is} {path}\0"));
     }
     Ok(hex::encode(list.finalize()))
 }
@@ -239,16 +241,6 @@ fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, BadTree> {
         }
     }
     Ok(found)
-}
-
-fn hash_of(file: &Path) -> io::Result<String> {
-    let (mut file, mut hash, mut chunk) = (fs::File::open(file)?, Sha256::new(), vec![0; 64 * 1024]);
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(hex::encode(hash.finalize())),
-            read => hash.update(&chunk[..read]),
-        }
-    }
 }
 
 #[cfg(test)]

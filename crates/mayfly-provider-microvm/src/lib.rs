@@ -97,9 +97,7 @@ impl Microvm {
             machines: Machines::new(Host { config, system: Checked::default(), decided: Decided::default() }),
         }
     }
-}
 
-impl Microvm {
     /// Why QEMU makes the machines where Firecracker was tried first. None where that was not, and where it does.
     pub async fn fell_back(&self) -> Result<Option<String>, ProviderError> {
         self.machines.blocking("look", |host| Ok(host.decided.fell_back())).await

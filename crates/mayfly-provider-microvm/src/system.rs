@@ -10,10 +10,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use mayfly_core::sha256_of;
 use mayfly_holder::{Failure, Step};
 use mayfly_wire::system::{FILES, IMAGE, INITRAMFS, KERNEL, KERNEL_ELF, LIST, System};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 /// What makes one.
 const FIX: &str = "`mayfly image build --for microvm` makes it anew";
@@ -85,29 +85,12 @@ fn check(folder: &Path) -> Result<(), Failure> {
     let system: System = serde_json::from_slice(&text).map_err(|_| other(&list))?;
     for name in FILES {
         let path = folder.join(name);
-        let is = sha256_of(&path).step(format!("read {}", path.display()))?;
+        let is = File::open(&path).and_then(sha256_of).step(format!("read {}", path.display()))?;
         if system.files.get(name) != Some(&is) {
             return Err(other(&path));
         }
     }
     Ok(())
-}
-
-fn sha256_of(path: &Path) -> io::Result<String> {
-    struct Hash(Sha256);
-    impl io::Write for Hash {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.update(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut hash = Hash(Sha256::new());
-    io::copy(&mut File::open(path)?, &mut hash)?;
-    Ok(hex::encode(hash.0.finalize()))
 }
 
 #[cfg(test)]
@@ -117,7 +100,7 @@ mod tests {
     fn system(folder: &Path) {
         let files = FILES.iter().map(|name| {
             fs::write(folder.join(name), name).unwrap();
-            ((*name).to_owned(), sha256_of(&folder.join(name)).unwrap())
+            ((*name).to_owned(), sha256_of(name.as_bytes()).unwrap())
         });
         let (key, image, kernel) = (String::new(), String::new(), String::new());
         let system = System { key, image, kernel, files: files.collect() };

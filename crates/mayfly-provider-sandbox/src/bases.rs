@@ -28,14 +28,13 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use mayfly_core::amount;
 use mayfly_core::unfold::{self, TooMuch, Unfolding};
+use mayfly_core::{amount, sha256_of};
 use mayfly_failpoint::failpoint;
 use mayfly_provider::{CodeSpec, Limits, WorkspaceSpec};
 use mayfly_wire::worker::shallow;
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat, statvfs, syncfs};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
 use crate::{shelf, sys};
 use mayfly_holder::{Failure, Lock, Step};
@@ -213,16 +212,8 @@ fn put_in_place(
 /// Reads the whole bundle and compares.
 fn check_bundle(code: &CodeSpec) -> Result<(), Failure> {
     let shown = code.bundle.display();
-    let mut file = File::open(&code.bundle).step(format!("open the workspace's bundle {shown}"))?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer).step(format!("read the workspace's bundle {shown}"))? {
-            0 => break,
-            read => digest.update(&buffer[..read]),
-        }
-    }
-    let found = hex::encode(digest.finalize());
+    let file = File::open(&code.bundle).step(format!("open the workspace's bundle {shown}"))?;
+    let found = sha256_of(file).step(format!("read the workspace's bundle {shown}"))?;
     if found == code.id {
         return Ok(());
     }

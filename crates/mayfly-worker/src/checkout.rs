@@ -19,7 +19,7 @@ use mayfly_wire::worker::{OrderedWorkspace, WORKSPACE_BYTES_MAX, WORKSPACE_PATH,
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use crate::collect::git::{Git, GitError, object_format};
+use crate::collect::git::{Git, GitError, not_run, object_format};
 use crate::exchange::{Exchange, ExchangeError};
 use crate::reaper::Reaper;
 
@@ -124,8 +124,7 @@ impl Bundle<'_> {
         git.run(["init", "--quiet", "--template=", "--initial-branch=main", format], deadline).await?;
         let refs = git.run(["bundle", "unbundle", &*file.to_string_lossy()], deadline).await?;
         if let Some(cut) = shallow(&refs) {
-            let not_run = |source| GitError::NotRun { verb: "bundle".to_owned(), source };
-            fs::write(own.join("shallow"), cut).map_err(not_run)?;
+            fs::write(own.join("shallow"), cut).map_err(not_run("bundle"))?;
         }
         git.run(["update-ref", BRANCH, base], deadline).await?;
         let Some(bytes_max) = bytes_max else { return Ok(()) };

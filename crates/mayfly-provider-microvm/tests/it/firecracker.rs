@@ -2,12 +2,11 @@
 //! where `MAYFLY_FIRECRACKER` names it, as far as this host's processor goes.
 
 use std::fs;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_core::causes;
-use mayfly_provider::conformance::{Stage, all};
-use mayfly_provider::{Limits, MachineSpec, Provider as _, ProviderError, Sight};
+use mayfly_provider::conformance::all;
+use mayfly_provider::{Provider as _, ProviderError, Sight};
 use mayfly_provider_microvm::{Microvm, Vmm};
 use tokio::io::AsyncReadExt as _;
 
@@ -33,19 +32,7 @@ async fn refused(world: &World) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn machines_of_firecracker_conform() {
     let Some(world) = world("a kernel", Vmm::Firecracker) else { return };
-    let (config, way_out) = (world.config.clone(), world.dir.path().join("way-out"));
-    let stage = Stage {
-        open: Box::new(move || Arc::new(Microvm::new(config.clone()))),
-        spec: Box::new(move |attempt| MachineSpec {
-            tools: Vec::new(),
-            attempt,
-            ticket: "none".to_owned().into(),
-            workspace: None,
-            way_out: way_out.clone(),
-            limits: Limits { memory_bytes_max: 256 << 20, ..Limits::default() },
-        }),
-    };
-    all(&stage).await;
+    all(&world.stage()).await;
     assert!(world.is_empty());
 }
 

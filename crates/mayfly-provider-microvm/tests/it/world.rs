@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_core::AttemptId;
 use mayfly_holder::Lock;
+use mayfly_provider::conformance::Stage;
 use mayfly_provider::{Limits, MachineSpec, Provider as _};
 use mayfly_provider_microvm::{Microvm, MicrovmConfig, Vmm};
 use mayfly_wire::system::{FILES, KERNEL_ELF, LIST, System};
@@ -77,6 +79,22 @@ impl World {
             workspace: None,
             way_out: self.dir.path().join("way-out"),
             limits: Limits { memory_bytes_max: 512 << 20, ..Limits::default() },
+        }
+    }
+
+    /// What every provider must do is done by providers like its own.
+    pub(crate) fn stage(&self) -> Stage {
+        let (config, way_out) = (self.config.clone(), self.dir.path().join("way-out"));
+        Stage {
+            open: Box::new(move || Arc::new(Microvm::new(config.clone()))),
+            spec: Box::new(move |attempt| MachineSpec {
+                tools: Vec::new(),
+                attempt,
+                ticket: "none".to_owned().into(),
+                workspace: None,
+                way_out: way_out.clone(),
+                limits: Limits { memory_bytes_max: 256 << 20, ..Limits::default() },
+            }),
         }
     }
 

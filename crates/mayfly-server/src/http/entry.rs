@@ -56,7 +56,7 @@ impl Entry {
     }
 
     /// Gives a connection that came with `token` a place, where it has none yet. What is no token is for others to
-    /// refuse. The headers are those of the connection's first request.
+    /// refuse. The headers are those of the request that has the token.
     pub(super) fn seat(&self, token: &str, guest: &Guest, headers: &HeaderMap) -> Result<(), NoEntry> {
         let (Way::Port(doors, fly_src), Some(attempt)) = (&self.way, self.engine.attempt_of(token)) else {
             return Ok(());

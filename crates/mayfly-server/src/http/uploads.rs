@@ -172,6 +172,9 @@ fn read_beside<E>(
     let given_up = CancellationToken::new();
     let waiting = given_up.clone().drop_guard();
     let reading = spawn_blocking(move || {
+        if redactor.is_empty() {
+            return None;
+        }
         let mut scan = Scan::new(&redactor);
         let mut bundle = Arriving::new(|piece| match given_up.is_cancelled() {
             true => ControlFlow::Break(()),

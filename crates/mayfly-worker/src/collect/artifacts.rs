@@ -9,8 +9,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use mayfly_core::causes;
 use mayfly_library::artifacts::{BYTES_MAX, FILES_MAX, Pattern, Writer, is_plain, is_private};
@@ -19,6 +17,7 @@ use mayfly_wire::worker::NO_ARTIFACTS;
 use rustix::fs::OFlags;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::Collector;
 
@@ -52,8 +51,8 @@ impl Collector<'_> {
     async fn bring_out(&self, patterns: Vec<Pattern>, collected: &mut Collected) -> Result<(), String> {
         let scratch = self.scratch().map_err(|error| format!("no place for an archive: {error}"))?;
         let (workspace, archive) = (self.workspace.to_owned(), scratch.path().join("artifacts"));
-        let (to, given_up) = (archive.clone(), Arc::new(AtomicBool::new(false)));
-        let _given_up = GivenUp(Arc::clone(&given_up));
+        let (to, given_up) = (archive.clone(), CancellationToken::new());
+        let _given_up = given_up.clone().drop_guard();
         let packing = spawn_blocking(move || pack(&workspace, &patterns, &to, &given_up));
         let packed = packing.await.expect("reading does not panic").map_err(|error| error.to_string())?;
         collected.unsaved.extend(packed.lost.into_iter().map(|line| format!("an artifact: {line}")));
@@ -68,23 +67,19 @@ impl Collector<'_> {
     }
 }
 
-/// Tells the thread that packs that nobody waits for it any more.
-struct GivenUp(Arc<AtomicBool>);
-
-impl Drop for GivenUp {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn pack(workspace: &Path, patterns: &[Pattern], to: &Path, given_up: &AtomicBool) -> io::Result<Packed> {
+fn pack(
+    workspace: &Path,
+    patterns: &[Pattern],
+    to: &Path,
+    given_up: &CancellationToken,
+) -> io::Result<Packed> {
     let mut packed = Packed::default();
     let mut found = find(workspace, patterns, &mut packed, given_up);
     found.sort();
     let mut writer = Writer::new(BufWriter::new(File::create(to)?));
     let mut left_out = 0_u64;
     for path in found {
-        if given_up.load(Ordering::Relaxed) {
+        if given_up.is_cancelled() {
             break;
         }
         let (file, bytes, executable) = match open(&workspace.join(&path)) {
@@ -125,12 +120,17 @@ fn open(path: &Path) -> io::Result<(File, u64, bool)> {
 }
 
 /// The paths of the files that are meant.
-fn find(workspace: &Path, patterns: &[Pattern], packed: &mut Packed, given_up: &AtomicBool) -> Vec<String> {
+fn find(
+    workspace: &Path,
+    patterns: &[Pattern],
+    packed: &mut Packed,
+    given_up: &CancellationToken,
+) -> Vec<String> {
     let (mut found, mut folders, mut left) = (Vec::new(), vec![String::new()], ENTRIES_MAX);
     let (mut private, mut odd) = (0_u64, 0_u64);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(workspace.join(&folder)).into_iter().flatten().flatten() {
-            let over = left == 0 || given_up.load(Ordering::Relaxed);
+            let over = left == 0 || given_up.is_cancelled();
             if over {
                 packed.lost.push(format!("the workspace has more than {ENTRIES_MAX} entries"));
                 return found;
@@ -182,7 +182,7 @@ mod tests {
         let patterns: Vec<Pattern> = patterns.iter().map(|text| text.parse().expect(text)).collect();
         let scratch = tempfile::tempdir().expect("a folder");
         let archive = scratch.path().join("a");
-        let packed = pack(workspace, &patterns, &archive, &AtomicBool::new(false)).expect("packed");
+        let packed = pack(workspace, &patterns, &archive, &CancellationToken::new()).expect("packed");
         let members = check(File::open(&archive).expect("there")).expect("an archive");
         (packed, members.into_iter().map(|member| member.path).collect())
     }

@@ -19,12 +19,13 @@ use std::io::{self, Read, Seek as _, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use simd_adler32::Adler32;
+use tokio_util::sync::CancellationToken;
 
 use super::dense::is_dense;
 use super::pack::{Naming, entry_bytes, write_entry};
@@ -94,12 +95,12 @@ impl Contents {
     }
 
     /// Takes these in, and gives what each is. `None`: that is for git. What it was given up at is for git as well.
-    pub(crate) fn take(&self, files: &[Candidate], given_up: &AtomicBool) -> Vec<Option<Named>> {
+    pub(crate) fn take(&self, files: &[Candidate], given_up: &CancellationToken) -> Vec<Option<Named>> {
         let (next, named) = (AtomicUsize::new(0), Mutex::new(vec![None; files.len()]));
         let work = || {
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(file) = files.get(at).filter(|_| !given_up.load(Ordering::Relaxed)) else { return };
+                let Some(file) = files.get(at).filter(|_| !given_up.is_cancelled()) else { return };
                 // Whatever is wrong with it, git says so.
                 if let Ok(Some(taken)) = self.take_one(file, given_up) {
                     named.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(taken);
@@ -117,7 +118,7 @@ impl Contents {
         named.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_one(&self, candidate: &Candidate, given_up: &AtomicBool) -> io::Result<Option<Named>> {
+    fn take_one(&self, candidate: &Candidate, given_up: &CancellationToken) -> io::Result<Option<Named>> {
         let Candidate { path, length, known, has_line_ends } = candidate;
         let mut file = self.open(path)?;
         let metadata = file.metadata()?;
@@ -136,7 +137,7 @@ impl Contents {
             let piece = &piece[..read];
             let turns = *has_line_ends && memchr::memchr(b'\r', piece).is_some();
             let Some(less) = left.checked_sub(read as u64).filter(|_| !turns) else { return Ok(None) };
-            if given_up.load(Ordering::Relaxed) {
+            if given_up.is_cancelled() {
                 return Ok(None);
             }
             left = less;

@@ -321,15 +321,15 @@ fn split_beyond_links(workspace: &Path, tracked: Vec<Tracked>) -> (Vec<Tracked>,
 
 /// An entry of the index.
 #[derive(Debug)]
-struct Tracked {
-    path: PathBuf,
+pub(super) struct Tracked {
+    pub(super) path: PathBuf,
     mode: String,
     object: String,
 }
 
 impl Tracked {
     /// `<mode> <object> <stage>\t<path>`.
-    fn parse(entry: &OsStr) -> Option<Self> {
+    pub(super) fn parse(entry: &OsStr) -> Option<Self> {
         use std::os::unix::ffi::OsStrExt as _;
         let bytes = entry.as_bytes();
         let tab = bytes.iter().position(|&byte| byte == b'\t')?;
@@ -339,7 +339,7 @@ impl Tracked {
         Some(Self { path, mode, object })
     }
 
-    fn is_submodule(&self) -> bool {
+    pub(super) fn is_submodule(&self) -> bool {
         self.mode == "160000"
     }
 

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_util::sync::CancellationToken;
 
 use super::contents::{Candidate, Contents, Named};
 use super::files::{Files, Sized};
@@ -17,15 +18,6 @@ use super::git::{Feed, GitError};
 const CHANGING: [&str; 2] = ["ident", "working-tree-encoding"];
 /// Attributes by which git changes line ends.
 const LINE_ENDS: [&str; 3] = ["crlf", "eol", "text"];
-
-/// Tells the threads that read that nobody waits for them any more.
-struct GivenUp(Arc<AtomicBool>);
-
-impl Drop for GivenUp {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 impl Files<'_> {
     /// Takes what it can of a batch, and gives what is left for git.
@@ -46,8 +38,8 @@ impl Files<'_> {
                 (*file, Candidate { path, length, known, has_line_ends })
             })
             .unzip();
-        let given_up = Arc::new(AtomicBool::new(false));
-        let _given_up = GivenUp(Arc::clone(&given_up));
+        let given_up = CancellationToken::new();
+        let _given_up = given_up.clone().drop_guard();
         let contents = Arc::clone(contents);
         let taken = self.blocking(move || contents.take(&candidates, &given_up)).await?;
         let is = files.into_iter().zip(taken).filter_map(|((_, path), named)| Some((path, named?)));

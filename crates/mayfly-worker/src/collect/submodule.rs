@@ -3,14 +3,14 @@
 //! Its repository is the agent's making: it is read by hand, and its objects by a git folder of our own. Whatever cannot be
 //! found out is a change. Bound: the caller's time.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use super::files::Tracked;
 use super::git::{Git, GitError, not_run, object_format};
 use super::refs::{Tip, Tips, head, text, tips};
 
@@ -73,15 +73,10 @@ impl Submodule<'_> {
     async fn has_inner(&self, own: &Git<'_>, deadline: Instant) -> Result<bool, GitError> {
         let listed = own.list(&["ls-files", "-z", "--stage"], deadline).await?;
         let mut inner =
-            listed.entries.iter().filter(|entry| entry.as_encoded_bytes().starts_with(b"160000 "));
-        let path = |entry: &OsString| {
-            let bytes = entry.as_encoded_bytes();
-            let tab = bytes.iter().position(|&byte| byte == b'\t')?;
-            Some(own.work_tree.join(OsStr::from_bytes(&bytes[tab + 1..])))
-        };
+            listed.entries.iter().filter_map(|entry| Tracked::parse(entry)).filter(Tracked::is_submodule);
         let is_empty =
             |folder: PathBuf| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-        Ok(!listed.whole || inner.any(|entry| !path(entry).is_some_and(is_empty)))
+        Ok(!listed.whole || inner.any(|entry| !is_empty(own.work_tree.join(entry.path))))
     }
 }
 

@@ -7,8 +7,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use mayfly_core::sha256_of;
 use mayfly_failpoint::failpoint;
-use mayfly_library::pack::sha256_of;
 use mayfly_wire::worker::{RESUMED_PATH, TRANSCRIPT_BYTES_MAX};
 use tokio::task::spawn_blocking;
 

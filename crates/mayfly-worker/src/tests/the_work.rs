@@ -313,9 +313,8 @@ async fn a_repository_inside_keeps_its_files_and_is_told() {
     );
 }
 
-/// Covers S08 for the way out: a submodule stays what it is.
-#[tokio::test]
-async fn a_submodule_stays_one_and_what_was_changed_in_it_is_told() {
+/// A work that started with a submodule, `sub`.
+fn with_submodule() -> Place {
     let mut place = Place::new();
     let sub = place.work().join("sub");
     place.write("sub/file", "inside\n");
@@ -324,6 +323,13 @@ async fn a_submodule_stays_one_and_what_was_changed_in_it_is_told() {
     git(&sub, &["commit", "--quiet", "--message", "inner"]);
     place.base = place.commit("with a submodule");
     git(&place.dir.path().join("base"), &["pull", "--quiet", "../work", "HEAD"]);
+    place
+}
+
+/// Covers S08 for the way out: a submodule stays what it is.
+#[tokio::test]
+async fn a_submodule_stays_one_and_what_was_changed_in_it_is_told() {
+    let place = with_submodule();
     place.write("sub/file", "changed\n");
     place.write("kept", "two\n");
     let (made, unsaved) = place.bundle().await;
@@ -370,14 +376,8 @@ async fn a_submodule_that_was_fetched_and_left_as_it_is_is_no_loss() {
 /// What the pointer leads to is a commit that nobody else has.
 #[tokio::test]
 async fn a_submodule_whose_new_commit_the_work_names_is_told() {
-    let mut place = Place::new();
+    let place = with_submodule();
     let sub = place.work().join("sub");
-    place.write("sub/file", "inside\n");
-    git(&sub, &["init", "--quiet"]);
-    git(&sub, &["add", "file"]);
-    git(&sub, &["commit", "--quiet", "--message", "inner"]);
-    place.base = place.commit("with a submodule");
-    git(&place.dir.path().join("base"), &["pull", "--quiet", "../work", "HEAD"]);
     git(&sub, &["commit", "--quiet", "--allow-empty", "--message", "more"]);
     place.commit("with more of it");
     let (made, unsaved) = place.bundle().await;

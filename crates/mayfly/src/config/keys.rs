@@ -235,7 +235,7 @@ keys! {
         /// What they run in: `firecracker`, which needs a processor that virtualises, `qemu`, which emulates one, many times
         /// slower, or `auto`: Firecracker where a guest starts by it, as is tried, and else QEMU.
         vmm: Monitor = MonitorName::Auto;
-        /// How long one may take to start, before it is started once more by QEMU.
+        /// How long one may take to start. One that QEMU runs is started once more after that.
         start_timeout: Time = Duration::from_secs(120);
     }
 

@@ -60,7 +60,9 @@ pub(super) async fn checks(
 ) -> Result<Vec<Check>, Stop> {
     let deployment = kept(data)?.unwrap_or_else(|| TRIAL.to_owned());
     let fly = fly(settings, environment, &deployment);
-    Ok(vec![tried("fly", fly, "a machine was placed, and destroyed before it was started").await])
+    let good =
+        async |_: &Fly| Ok(Check::ok("fly", "a machine was placed, and destroyed before it was started"));
+    Ok(vec![tried("fly", fly, good).await])
 }
 
 fn fly(settings: &Settings, environment: &Environment, deployment: &str) -> Result<Fly, Stop> {

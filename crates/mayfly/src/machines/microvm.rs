@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_core::causes;
 use mayfly_provider::Provider;
 use mayfly_provider_microvm::{Microvm, MicrovmConfig, Vmm};
 use mayfly_server::ServerConfig;
 use mayfly_wire::system::LIST;
 
-use super::{HELLO_MAX, scratch, this_program};
+use super::{HELLO_MAX, scratch, this_program, tried};
 use crate::commands::doctor::Check;
 use crate::commands::image;
 use crate::config::Settings;
@@ -42,18 +41,17 @@ pub(super) async fn checks(
     data: &Path,
 ) -> Result<Vec<Check>, Stop> {
     let folder = scratch(data)?;
-    let microvm = microvm(settings, environment, folder.path())?;
-    let good = |monitor: &str| format!("a machine was started by {monitor}, asked for its task, and ended");
-    let tried = match microvm.probe().await {
-        Ok(()) => microvm.fell_back().await,
-        Err(error) => Err(error),
+    let microvm = microvm(settings, environment, folder.path());
+    let good = async |microvm: &Microvm| {
+        let words =
+            |monitor: &str| format!("a machine was started by {monitor}, asked for its task, and ended");
+        Ok(match (microvm.fell_back().await?, settings.values.vmm.value) {
+            (Some(why), _) => Check::warning(NAME, format!("{}: {why}", words("QEMU")), None),
+            (None, MonitorName::Qemu) => Check::ok(NAME, words("QEMU, which emulates its processor")),
+            (None, _) => Check::ok(NAME, words("Firecracker")),
+        })
     };
-    Ok(vec![match (tried, settings.values.vmm.value) {
-        (Err(error), _) => Check::failed(NAME, causes(&error), None),
-        (Ok(Some(why)), _) => Check::warning(NAME, format!("{}: {why}", good("QEMU")), None),
-        (Ok(None), MonitorName::Qemu) => Check::ok(NAME, good("QEMU, which emulates its processor")),
-        (Ok(None), _) => Check::ok(NAME, good("Firecracker")),
-    }])
+    Ok(vec![tried(NAME, microvm, good).await])
 }
 
 /// Refuses settings with which none can be made.

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use mayfly_core::causes;
-use mayfly_provider::Provider;
+use mayfly_provider::{Provider, ProviderError};
 use mayfly_server::ServerConfig;
 
 use crate::claude::{self, Claude};
@@ -55,14 +55,20 @@ pub(crate) fn provider(
 }
 
 /// What the doctor says where one machine tells all; `good` is said of one that could be made.
-async fn tried(name: &'static str, provider: Result<impl Provider, Stop>, good: &str) -> Check {
-    match provider {
-        Err(stop) => Check::failed(name, format!("{:#}", stop.into_error()), None),
-        Ok(provider) => match provider.probe().await {
-            Ok(()) => Check::ok(name, good),
-            Err(error) => Check::failed(name, causes(&error), None),
-        },
-    }
+async fn tried<P: Provider>(
+    name: &'static str,
+    provider: Result<P, Stop>,
+    good: impl AsyncFnOnce(&P) -> Result<Check, ProviderError>,
+) -> Check {
+    let provider = match provider {
+        Ok(provider) => provider,
+        Err(stop) => return Check::failed(name, format!("{:#}", stop.into_error()), None),
+    };
+    let check = async {
+        provider.probe().await?;
+        good(&provider).await
+    };
+    check.await.unwrap_or_else(|error| Check::failed(name, causes(&error), None))
 }
 
 /// The same for machines on this box, which are sandboxes unless they are to be virtual ones.
